@@ -1,0 +1,1 @@
+//! The Kafka protocol front: connections, one file per API group, classic groups.

@@ -1,0 +1,1 @@
+//! The Iceberg view of a topic: Parquet files, the commit engine, the catalog's documents.

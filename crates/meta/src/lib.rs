@@ -1,0 +1,1 @@
+//! The metadata map behind a small journal, and the seam to clock, randomness and tasks.

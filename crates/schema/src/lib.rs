@@ -1,0 +1,1 @@
+//! Record bytes to Arrow: JSON inference, widening, and the system columns.

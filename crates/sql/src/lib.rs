@@ -1,0 +1,1 @@
+//! SQL over unified tables: the lake up to its progress, the log from there, one cut.

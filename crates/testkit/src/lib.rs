@@ -1,0 +1,1 @@
+//! An in-process cluster under a simulated clock, store and journal, and the checkers of its history.

@@ -1,0 +1,1 @@
+//! Kafka messages as tables: a bounded, zero-copy codec, and a small client.
