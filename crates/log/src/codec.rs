@@ -1,0 +1,1 @@
+//! The five compressions of a batch, with bounded decompression.

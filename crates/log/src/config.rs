@@ -1,0 +1,1 @@
+//! Topic settings: one table with names, types, defaults, checks and documentation.

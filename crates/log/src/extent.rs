@@ -1,0 +1,1 @@
+//! Extents: a contiguous run of offsets of one partition inside one object.

@@ -1,0 +1,1 @@
+//! The small identifiers of the log: topic, partition, offset, object, writer.

@@ -1,0 +1,1 @@
+//! Every limit of this crate, in one place.

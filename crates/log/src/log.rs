@@ -1,0 +1,1 @@
+//! The handle on the log that the rest of Floe uses.

@@ -1,0 +1,1 @@
+//! Objects, their leases, and the trash.

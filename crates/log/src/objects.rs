@@ -1,0 +1,1 @@
+//! Leased object ids and the cleaner.

@@ -1,0 +1,1 @@
+//! The head of a partition: next offset, log start, size.

@@ -1,0 +1,1 @@
+//! The state of an idempotent producer in one partition.

@@ -1,0 +1,1 @@
+//! Reads: extents to ranged GETs to stamped batches.

@@ -1,0 +1,1 @@
+//! Records inside a batch: decoder and builder, for views, clients and tests.

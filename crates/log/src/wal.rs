@@ -1,0 +1,1 @@
+//! The WAL object format: batches of many partitions, grouped, with a checksummed footer.

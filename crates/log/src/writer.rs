@@ -1,0 +1,1 @@
+//! The open WAL object: fill, close, upload, commit in order.
