@@ -1,0 +1,178 @@
+//! The shape of the house: which crate may know which. An arrow between two crates may only point down, fronts never
+//! know each other, and what a floor must not know about is written here, so that the build says no before a reviewer
+//! has to.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The floors of the house from the ground up; crates on one floor do not know each other.
+const FLOORS: &[&[&str]] = &[
+    &["floe-meta"],
+    &["floe-log"],
+    &["floe-wire"],
+    &["floe-schema"],
+    &["floe-lake"],
+    &["floe-sql"],
+    &["floe-kafka", "floe-http"],
+    &["floe"],
+];
+
+/// What clients speak to. A front that needs another one asks the binary to hand it a trait object.
+const FRONTS: &[&str] = &["floe-kafka", "floe-sql", "floe-http"];
+
+/// The crate of the simulation: it may know every crate but the binary, and is only ever a dev-dependency.
+const TESTKIT: &str = "floe-testkit";
+
+/// Facts about absence: the crate on the left must not know the one on the right, not even from outside this house.
+const ABSENT: &[(&str, &[&str], &str)] = &[
+    (
+        "floe-meta",
+        &["crc32c", "arrow", "object_store", "kafka-protocol"],
+        "meta knows no batches and no objects",
+    ),
+    (
+        "floe-log",
+        &["arrow", "parquet", "iceberg", "kafka-protocol", "rusqlite"],
+        "log knows no Arrow and no API numbers",
+    ),
+    ("floe-wire", &["arrow", "iceberg", "object_store"], "wire knows messages alone"),
+    ("floe-kafka", &["arrow", "parquet", "iceberg", "rusqlite"], "batches pass through undecoded"),
+    ("floe-lake", &["datafusion"], "a table is written without a query engine"),
+];
+
+/// One package of the workspace: its dependencies by kind, as `cargo metadata` names them.
+struct Package {
+    name: String,
+    folder: String,
+    normal: Vec<String>,
+    dev: Vec<String>,
+}
+
+fn packages() -> Vec<Package> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .output()
+        .expect("cargo metadata runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    metadata["packages"].as_array().expect("packages").iter().map(package).collect()
+}
+
+fn package(value: &Value) -> Package {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let manifest = PathBuf::from(text(&value["manifest_path"]));
+    let folder = manifest.parent().and_then(|f| f.file_name()).map(|n| n.to_string_lossy().into_owned());
+    let dependencies = value["dependencies"].as_array().expect("dependencies");
+    let of_kind = |dev: bool| {
+        let wanted = dependencies.iter().filter(|d| (d["kind"].as_str() == Some("dev")) == dev);
+        wanted.map(|d| text(&d["name"])).collect()
+    };
+    Package {
+        name: text(&value["name"]),
+        folder: folder.unwrap_or_default(),
+        normal: of_kind(false),
+        dev: of_kind(true),
+    }
+}
+
+fn floor_of(name: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&name))
+}
+
+/// Says what is wrong with an arrow from `source` to `target`, both crates of the house.
+fn judge(source: &str, target: &str, dev: bool) -> Result<(), String> {
+    if target == TESTKIT {
+        return if dev {
+            Ok(())
+        } else {
+            Err(format!("{source} -> {target}: the testkit is a dev-dependency only"))
+        };
+    }
+    if source == TESTKIT {
+        return if target == "floe" {
+            Err(format!("{source} -> {target}: the binary is nobody's library"))
+        } else {
+            Ok(())
+        };
+    }
+    if FRONTS.contains(&source) && FRONTS.contains(&target) {
+        return Err(format!("{source} -> {target}: fronts never import each other"));
+    }
+    let (Some(from), Some(to)) = (floor_of(source), floor_of(target)) else {
+        return Err(format!("{source} -> {target}: give the new crate a floor in FLOORS"));
+    };
+    if to < from { Ok(()) } else { Err(format!("{source} -> {target}: an arrow may only point down")) }
+}
+
+#[test]
+fn arrows_only_point_down() {
+    let packages = packages();
+    let ours: BTreeMap<&str, &Package> = packages.iter().map(|p| (p.name.as_str(), p)).collect();
+    let mut wrong = Vec::new();
+    for package in ours.values() {
+        for (dependencies, dev) in [(&package.normal, false), (&package.dev, true)] {
+            let inside = dependencies.iter().filter(|d| ours.contains_key(d.as_str()));
+            wrong.extend(inside.filter_map(|target| judge(&package.name, target, dev).err()));
+        }
+    }
+    assert!(wrong.is_empty(), "the house has arrows that point up:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_judge_sees_each_wrong_arrow() {
+    for (source, target, dev) in [
+        ("floe-meta", "floe-log", false),
+        ("floe-kafka", "floe-http", false),
+        ("floe-http", "floe-sql", true),
+        ("floe-log", "floe-testkit", false),
+        ("floe-testkit", "floe", false),
+        ("floe-new", "floe-log", false),
+        ("floe-log", "floe-log", false),
+    ] {
+        assert!(judge(source, target, dev).is_err(), "{source} -> {target} passed");
+    }
+    for (source, target, dev) in [("floe", "floe-sql", false), ("floe-log", "floe-testkit", true)] {
+        assert_eq!(judge(source, target, dev), Ok(()));
+    }
+}
+
+#[test]
+fn floors_do_not_know_what_they_must_not() {
+    let packages = packages();
+    for (name, banned, why) in ABSENT {
+        let package = packages.iter().find(|p| p.name == *name).expect("the crate exists");
+        let known: Vec<_> = package.normal.iter().filter(|d| banned.contains(&d.as_str())).collect();
+        assert!(known.is_empty(), "{name} depends on {known:?}, but {why}");
+    }
+}
+
+#[test]
+fn every_crate_is_named_after_its_folder_and_has_a_floor() {
+    for package in packages() {
+        let expected =
+            if package.folder == "floe" { "floe".to_owned() } else { format!("floe-{}", package.folder) };
+        assert_eq!(package.name, expected, "a package is called floe-<folder>");
+        assert!(floor_of(&package.name).is_some() || package.name == TESTKIT, "{expected} has no floor");
+    }
+}
+
+#[test]
+fn every_crate_takes_the_lints_and_the_versions_of_the_workspace() {
+    let crates = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    for entry in std::fs::read_dir(crates).expect("crates folder") {
+        let manifest = entry.expect("entry").path().join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest).expect("manifest");
+        assert!(
+            text.contains("[lints]\nworkspace = true"),
+            "{}: take the lints of the workspace",
+            manifest.display()
+        );
+        let versioned = text.lines().find(|line| line.contains("version = \""));
+        assert_eq!(versioned, None, "{}: versions live in the workspace's Cargo.toml", manifest.display());
+    }
+}

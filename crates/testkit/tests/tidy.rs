@@ -1,0 +1,172 @@
+//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the two numbers
+//! below may only fall. When a change brings a count down, bring the number down with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "tidy/source.rs"]
+mod source;
+
+use source::{blank, functions};
+
+/// Functions longer than [`FUNCTION_LINES_MAX`] in all crates, tests included. May only fall.
+const LONG_FUNCTIONS_MAX: usize = 40;
+/// Files longer than [`FILE_LINES_MAX`] in all crates, tests included. May only fall.
+const LONG_FILES_MAX: usize = 4;
+
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 1_000;
+const COLUMNS_MAX: usize = 120;
+
+/// Words that may be in a working copy and never in a commit. Cut in two so that this file passes its own test.
+const BANNED_WORDS: &[(&str, &str)] = &[
+    (concat!("FIX", "ME"), "mend it, or write an issue"),
+    (concat!("XX", "X"), "say what is wrong in a sentence"),
+    (concat!("to", "do!("), "write it"),
+    (concat!("unimple", "mented!("), "return an error that says what to do"),
+    (concat!("db", "g!("), "use tracing"),
+    (concat!("#[ig", "nore"), "assert today's answer and say why it is wrong"),
+];
+
+/// Paths that exist on one machine only.
+const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+
+/// Text that is looked at; everything else (data, lock files, binaries) is left alone.
+const TEXT: &[&str] = &["rs", "toml", "md", "py", "sh", "yml", "yaml", "sql", "java"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace exists")
+}
+
+/// All text files of the repository, in order.
+fn files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(&root(), &mut found);
+    found.sort();
+    assert!(found.len() > 20, "the walk found the repository");
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of the repository can be read") {
+        let path = entry.expect("an entry can be read").path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        // Hidden folders but .ci, build output and caches of tools are not ours.
+        let skipped = (name.starts_with('.') && name != ".ci") || SKIPPED_FOLDERS.contains(&name.as_str());
+        if path.is_dir() && !skipped {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|e| TEXT.iter().any(|t| e == *t)) {
+            found.push(path);
+        }
+    }
+}
+
+const SKIPPED_FOLDERS: &[&str] = &["target", "floe-data", "node_modules", "__pycache__", "corpus", "venv"];
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "rs")
+}
+
+/// Runs `judge` over every file and fails with all findings at once.
+fn check(judge: impl Fn(&Path, &str) -> Vec<(usize, String)>) {
+    let root = root();
+    let mut wrong = Vec::new();
+    for path in files() {
+        let text = fs::read_to_string(&path).expect("text files are UTF-8");
+        let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+        wrong.extend(judge(&path, &text).into_iter().map(|(line, what)| format!("{shown}:{line}: {what}")));
+    }
+    assert!(wrong.is_empty(), "not tidy:\n{}", wrong.join("\n"));
+}
+
+/// Lines of `text` that `wrong` has something to say about, counted from one.
+fn lines(text: &str, wrong: impl Fn(&str) -> Option<String>) -> Vec<(usize, String)> {
+    text.lines().enumerate().filter_map(|(i, line)| wrong(line).map(|what| (i + 1, what))).collect()
+}
+
+#[test]
+fn no_banned_words() {
+    check(|path, text| {
+        if !is_rust(path) {
+            return Vec::new();
+        }
+        let mut found = lines(text, banned_word);
+        found.extend(source::unbiased_selects(&blank(text)).into_iter().map(|line| {
+            (line, "start the select with `biased;`: an order drawn by chance cannot be repeated".to_owned())
+        }));
+        found
+    });
+}
+
+fn banned_word(line: &str) -> Option<String> {
+    let (word, instead) = BANNED_WORDS.iter().find(|(word, _)| line.contains(word))?;
+    Some(format!("`{word}`: {instead}"))
+}
+
+#[test]
+fn no_machine_paths() {
+    check(|_, text| lines(text, machine_path));
+}
+
+fn machine_path(line: &str) -> Option<String> {
+    let path = MACHINE_PATHS.iter().find(|path| line.contains(**path))?;
+    Some(format!("`{path}` exists on one machine only"))
+}
+
+#[test]
+fn no_tabs_and_no_trailing_space() {
+    check(|path, text| if is_rust(path) { lines(text, bad_space) } else { Vec::new() });
+}
+
+fn bad_space(line: &str) -> Option<String> {
+    if line.contains('\t') {
+        return Some("a tab".to_owned());
+    }
+    line.ends_with(' ').then(|| "space at the end of the line".to_owned())
+}
+
+#[test]
+fn no_long_lines() {
+    check(|path, text| if is_rust(path) { lines(text, long_line) } else { Vec::new() });
+}
+
+fn long_line(line: &str) -> Option<String> {
+    let columns = line.chars().count();
+    let has_address = line.contains("https://") || line.contains("http://");
+    (columns > COLUMNS_MAX && !has_address).then(|| format!("{columns} columns, at most {COLUMNS_MAX}"))
+}
+
+#[test]
+fn every_crate_says_what_it_is() {
+    for entry in fs::read_dir(root().join("crates")).expect("crates folder") {
+        let folder = entry.expect("entry").path();
+        let library =
+            [folder.join("src/lib.rs"), folder.join("src/main.rs")].into_iter().find(|f| f.exists());
+        let library = library.unwrap_or_else(|| panic!("{} has a lib.rs or main.rs", folder.display()));
+        let text = fs::read_to_string(&library).expect("UTF-8");
+        assert!(text.starts_with("//! "), "{} starts with a crate doc", library.display());
+    }
+}
+
+#[test]
+fn long_functions_and_files_only_become_fewer() {
+    let root = root();
+    let (mut long_functions, mut long_files) = (Vec::new(), Vec::new());
+    for path in files().into_iter().filter(|path| is_rust(path)) {
+        let text = fs::read_to_string(&path).expect("text files are UTF-8");
+        let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+        let count = text.lines().count();
+        if count > FILE_LINES_MAX {
+            long_files.push(format!("{shown}: {count} lines"));
+        }
+        let long = functions(&blank(&text)).into_iter().filter(|f| f.lines > FUNCTION_LINES_MAX);
+        long_functions.extend(long.map(|f| format!("{shown}:{}: {} has {} lines", f.line, f.name, f.lines)));
+    }
+    ratchet("functions over 70 lines", &long_functions, LONG_FUNCTIONS_MAX);
+    ratchet("files over 1,000 lines", &long_files, LONG_FILES_MAX);
+}
+
+fn ratchet(what: &str, found: &[String], max: usize) {
+    let count = found.len();
+    assert!(count <= max, "{count} {what}, but at most {max} are allowed:\n{}", found.join("\n"));
+}
