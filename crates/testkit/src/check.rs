@@ -1,0 +1,70 @@
+//! The properties that must hold whatever crashed in between: one file, one property. A checker reads a history and says
+//! what is wrong with it; an empty answer is a pass. They know no broker, no store and no format.
+
+use std::fmt;
+
+use crate::history::History;
+
+pub mod duplicated;
+pub mod group;
+pub mod live;
+pub mod lost;
+pub mod objects;
+pub mod offsets;
+pub mod phantom;
+pub mod reordered;
+pub mod table;
+pub mod watermark;
+
+#[cfg(test)]
+mod planted;
+
+/// Something that a checker found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The checker's name in [`CHECKERS`].
+    pub checker: &'static str,
+    /// What is wrong, with partition, offset and values.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.checker, self.what)
+    }
+}
+
+/// A checker: its name and what it runs.
+pub type Checker = (&'static str, fn(&History) -> Vec<String>);
+
+/// Every checker there is.
+pub const CHECKERS: &[Checker] = &[
+    ("lost", lost::check),
+    ("phantom", phantom::check),
+    ("duplicated", duplicated::check),
+    ("reordered", reordered::check),
+    ("offsets", offsets::check),
+    ("watermark", watermark::check),
+    ("group", group::check),
+    ("objects", objects::check),
+    ("table", table::check),
+    ("live", live::check),
+];
+
+/// Findings of one checker are cut here: the first few say it all.
+const FINDINGS_PER_CHECKER_MAX: usize = 8;
+
+/// Runs every checker over a history.
+pub fn all(history: &History) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (checker, check) in CHECKERS {
+        let found = check(history);
+        let cut = found.len().saturating_sub(FINDINGS_PER_CHECKER_MAX);
+        findings
+            .extend(found.into_iter().take(FINDINGS_PER_CHECKER_MAX).map(|what| Finding { checker, what }));
+        if cut > 0 {
+            findings.push(Finding { checker, what: format!("and {cut} more") });
+        }
+    }
+    findings
+}

@@ -1,0 +1,33 @@
+//! Nothing that was acknowledged is lost: every value of an `ok` produce is found by the final read, at the offset that
+//! was acknowledged, unless retention has moved the log's start past it.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Event, History, Phase};
+
+/// Says which acknowledged values are not readable.
+pub fn check(history: &History) -> Vec<String> {
+    let finals = history.finals();
+    if finals.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for operation in history.operations() {
+        let Event::Produce { partition, values, base: Some(base), .. } = operation.event else { continue };
+        if operation.phase != Phase::Ok {
+            continue;
+        }
+        let Some(read) = finals.get(partition.as_str()) else {
+            found.push(format!("{partition} was written and never read at the end"));
+            continue;
+        };
+        let readable: BTreeMap<i64, &str> = read.records.iter().map(|(o, v)| (*o, v.as_str())).collect();
+        for (offset, value) in (*base..).zip(values) {
+            if offset >= read.log_start && readable.get(&offset) != Some(&value.as_str()) {
+                let there = readable.get(&offset).copied().unwrap_or("nothing");
+                found.push(format!("{partition}@{offset}: acknowledged {value}, found {there}"));
+            }
+        }
+    }
+    found
+}
