@@ -1,1 +1,367 @@
 //! The Kafka record batch, version 2: header, validation, stamping; never decoded on the way in or out.
+//!
+//! Source: the Kafka protocol guide, "Record Batch". All numbers are big endian.
+//! ```text
+//!  0 base offset i64      assigned by the client from 0; replaced on the way out, not under the checksum
+//!  8 length i32           bytes that follow this field
+//! 12 leader epoch i32     replaced on the way out, not under the checksum
+//! 16 magic i8             2
+//! 17 crc u32              CRC-32C of everything from byte 21 on
+//! 21 attributes i16       0-2 compression, 3 log append time, 4 transactional, 5 control, 6 delete horizon
+//! 23 last offset delta i32
+//! 27 base timestamp i64   milliseconds since the epoch
+//! 35 max timestamp i64    milliseconds since the epoch, -1 for none
+//! 43 producer id i64      -1 for none
+//! 51 producer epoch i16   -1 for none
+//! 53 base sequence i32    -1 for none
+//! 57 records count i32
+//! 61 records              compressed as the attributes say (`records.rs`)
+//! ```
+
+use bytes::Bytes;
+
+use crate::codec::Compression;
+use crate::ids::Offset;
+use crate::records::{RECORD_BYTES_MIN, Record, RecordsError};
+
+/// Bytes of a batch before its records.
+pub const HEADER_BYTES: usize = 61;
+/// Bytes of a batch that its `length` field does not count: the base offset and the length itself.
+pub const LENGTH_OVERHEAD: usize = 12;
+/// Bytes that [`Batch::stamped_prefix`] replaces.
+pub const PREFIX_BYTES: usize = 16;
+/// Where the bytes under the checksum begin.
+pub(crate) const CRC_FROM: usize = 21;
+
+const LENGTH_AT: usize = 8;
+const MAGIC_AT: usize = 16;
+const CRC_AT: usize = 17;
+const ATTRIBUTES_AT: usize = 21;
+const MAX_TIMESTAMP_AT: usize = 35;
+const MAGIC: i8 = 2;
+
+const COMPRESSION_MASK: i16 = 0x07;
+const LOG_APPEND_TIME: i16 = 0x08;
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// The fixed part of a batch, as parsed; nothing in it is trusted until [`validate`] said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The base offset as written by the client; offsets are assigned by the sequencer.
+    pub base_offset: i64,
+    /// Bytes of the whole batch, this header included.
+    pub size: usize,
+    /// The partition leader epoch as written by the client.
+    pub leader_epoch: i32,
+    /// CRC-32C of the bytes from the attributes on.
+    pub crc: u32,
+    /// Flags and compression, see the accessors.
+    pub attributes: i16,
+    /// The offset of the last record minus the base offset.
+    pub last_offset_delta: i32,
+    /// Milliseconds since the epoch of the first record.
+    pub base_timestamp: i64,
+    /// The largest timestamp of a record in milliseconds since the epoch, -1 for none.
+    pub max_timestamp: i64,
+    /// The idempotent producer, -1 for none.
+    pub producer_id: i64,
+    /// The epoch of the producer, -1 for none.
+    pub producer_epoch: i16,
+    /// The sequence number of the first record, -1 for none.
+    pub base_sequence: i32,
+    /// How many records the batch says it has.
+    pub count: i32,
+}
+
+/// Why bytes are not a batch that may be stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Fewer bytes than a header, or than the header promises.
+    #[error("batch is cut off: {have} bytes of {need}")]
+    Truncated {
+        /// Bytes at hand.
+        have: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// The length field is less than a header or more than the format allows.
+    #[error("batch length {0} is impossible")]
+    Length(i32),
+    /// An older message format; Kafka 4 refuses them as well (KIP-724).
+    #[error("message format {0} is not supported, only 2 is")]
+    Magic(i8),
+    /// The stored and the computed checksum differ.
+    #[error("batch checksum is {stored:08x} but its bytes give {computed:08x}")]
+    Checksum {
+        /// What the batch says.
+        stored: u32,
+        /// What its bytes say.
+        computed: u32,
+    },
+    /// The record count and the last offset delta contradict each other.
+    #[error("batch of {count} records has last offset delta {last_offset_delta}")]
+    Count {
+        /// The record count of the header.
+        count: i32,
+        /// The last offset delta of the header.
+        last_offset_delta: i32,
+    },
+    /// The compression bits name no codec.
+    #[error("compression type {0} is unknown")]
+    Compression(i16),
+    /// More bytes follow the batch; a produce request carries one batch per partition.
+    #[error("{0} bytes follow the batch, send one batch per partition and request")]
+    Trailing(usize),
+    /// Only brokers write control batches.
+    #[error("clients may not write control batches")]
+    Control,
+    /// Transactions are not offered.
+    #[error("transactional batches are not supported")]
+    Transactional,
+    /// The producer id, epoch and sequence do not belong together.
+    #[error("producer id {producer_id}, epoch {producer_epoch}, sequence {base_sequence} do not belong together")]
+    Producer {
+        /// The producer id of the header.
+        producer_id: i64,
+        /// The producer epoch of the header.
+        producer_epoch: i16,
+        /// The base sequence of the header.
+        base_sequence: i32,
+    },
+}
+
+impl BatchError {
+    /// Whether the bytes are damaged (Kafka: `CORRUPT_MESSAGE`) rather than well formed but not allowed
+    /// (Kafka: `INVALID_RECORD`).
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            BatchError::Truncated { .. }
+            | BatchError::Length(_)
+            | BatchError::Magic(_)
+            | BatchError::Checksum { .. }
+            | BatchError::Count { .. }
+            | BatchError::Compression(_) => true,
+            BatchError::Trailing(_)
+            | BatchError::Control
+            | BatchError::Transactional
+            | BatchError::Producer { .. } => false,
+        }
+    }
+}
+
+impl Header {
+    /// Parses the first 61 bytes. Checks what is needed to find the end of the batch (length, magic), not its
+    /// contents, and not that all its bytes are there.
+    ///
+    /// # Errors
+    /// [`BatchError::Truncated`], [`BatchError::Length`], [`BatchError::Magic`].
+    pub fn parse(bytes: &[u8]) -> Result<Header, BatchError> {
+        let fixed: &[u8; HEADER_BYTES] =
+            bytes.first_chunk().ok_or(BatchError::Truncated { have: bytes.len(), need: HEADER_BYTES })?;
+        let magic = i8::from_be_bytes(at(fixed, MAGIC_AT));
+        if magic != MAGIC {
+            return Err(BatchError::Magic(magic));
+        }
+        let length = i32::from_be_bytes(at(fixed, LENGTH_AT));
+        let size = usize::try_from(length)
+            .ok()
+            .and_then(|length| length.checked_add(LENGTH_OVERHEAD))
+            .filter(|&size| size >= HEADER_BYTES)
+            .ok_or(BatchError::Length(length))?;
+        Ok(Header {
+            base_offset: i64::from_be_bytes(at(fixed, 0)),
+            size,
+            leader_epoch: i32::from_be_bytes(at(fixed, 12)),
+            crc: u32::from_be_bytes(at(fixed, CRC_AT)),
+            attributes: i16::from_be_bytes(at(fixed, ATTRIBUTES_AT)),
+            last_offset_delta: i32::from_be_bytes(at(fixed, 23)),
+            base_timestamp: i64::from_be_bytes(at(fixed, 27)),
+            max_timestamp: i64::from_be_bytes(at(fixed, MAX_TIMESTAMP_AT)),
+            producer_id: i64::from_be_bytes(at(fixed, 43)),
+            producer_epoch: i16::from_be_bytes(at(fixed, 51)),
+            base_sequence: i32::from_be_bytes(at(fixed, 53)),
+            count: i32::from_be_bytes(at(fixed, 57)),
+        })
+    }
+
+    /// The codec of the records.
+    ///
+    /// # Errors
+    /// [`BatchError::Compression`] when the bits name none.
+    pub fn compression(&self) -> Result<Compression, BatchError> {
+        let bits = self.attributes & COMPRESSION_MASK;
+        Compression::from_bits(bits).ok_or(BatchError::Compression(bits))
+    }
+
+    /// Whether all records carry the broker's time (the max timestamp) instead of their own.
+    pub fn is_log_append_time(&self) -> bool {
+        self.attributes & LOG_APPEND_TIME != 0
+    }
+
+    /// Whether the batch belongs to a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether the batch is a transaction marker.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    /// Whether the batch comes from an idempotent producer.
+    pub fn is_idempotent(&self) -> bool {
+        self.producer_id >= 0
+    }
+
+    /// How many offsets the batch takes, once validated; at least 1.
+    pub fn offsets(&self) -> u32 {
+        u32::try_from(self.last_offset_delta).map_or(1, |delta| delta + 1)
+    }
+
+    /// Everything that a batch must be before it may be stored, but for its checksum.
+    fn check(&self) -> Result<(), BatchError> {
+        if self.count < 1 || self.last_offset_delta != self.count - 1 {
+            let Header { count, last_offset_delta, .. } = *self;
+            return Err(BatchError::Count { count, last_offset_delta });
+        }
+        let uncompressed = self.compression()? == Compression::None;
+        if uncompressed && self.offsets() as usize > (self.size - HEADER_BYTES) / RECORD_BYTES_MIN {
+            let Header { count, last_offset_delta, .. } = *self;
+            return Err(BatchError::Count { count, last_offset_delta });
+        }
+        if self.is_control() {
+            return Err(BatchError::Control);
+        }
+        if self.is_transactional() {
+            return Err(BatchError::Transactional);
+        }
+        let idempotent = self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0;
+        let plain = self.producer_id == -1 && self.producer_epoch == -1 && self.base_sequence == -1;
+        if !idempotent && !plain {
+            let Header { producer_id, producer_epoch, base_sequence, .. } = *self;
+            return Err(BatchError::Producer { producer_id, producer_epoch, base_sequence });
+        }
+        Ok(())
+    }
+}
+
+/// Validates the bytes that a client wants to store: exactly one batch, whole, of format 2, with the right
+/// checksum and count, not a control batch, not transactional. Reads every byte once (the checksum) and
+/// decodes none of the records.
+///
+/// # Errors
+/// The first [`BatchError`] found.
+pub fn validate(bytes: &[u8]) -> Result<Header, BatchError> {
+    let header = Header::parse(bytes)?;
+    if bytes.len() < header.size {
+        return Err(BatchError::Truncated { have: bytes.len(), need: header.size });
+    }
+    if bytes.len() > header.size {
+        return Err(BatchError::Trailing(bytes.len() - header.size));
+    }
+    verify_checksum(&header, bytes)?;
+    header.check()?;
+    Ok(header)
+}
+
+/// Compares the checksum of one whole batch with its bytes.
+pub(crate) fn verify_checksum(header: &Header, batch: &[u8]) -> Result<(), BatchError> {
+    assert_eq!(batch.len(), header.size, "a checksum covers exactly one batch");
+    let computed = crc32c::crc32c(&batch[CRC_FROM..]);
+    if computed != header.crc {
+        return Err(BatchError::Checksum { stored: header.crc, computed });
+    }
+    Ok(())
+}
+
+/// A copy of a validated batch whose records all carry `time` (milliseconds since the epoch), as a topic with
+/// `message.timestamp.type=LogAppendTime` asks. The records themselves are left as they are: readers take the
+/// max timestamp for all of them.
+///
+/// # Panics
+/// When `bytes` is not one whole batch: validate it first.
+pub fn with_append_time(bytes: &[u8], time: i64) -> Bytes {
+    let header = Header::parse(bytes).expect("only validated batches are stamped");
+    assert_eq!(bytes.len(), header.size, "only whole batches are stamped");
+    let mut out = bytes.to_vec();
+    let attributes = header.attributes | LOG_APPEND_TIME;
+    out[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
+    out[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&time.to_be_bytes());
+    let crc = crc32c::crc32c(&out[CRC_FROM..]);
+    out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(out)
+}
+
+/// A batch with the offset that the sequencer gave it. Its bytes are those of the client.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The offset of the first record.
+    pub base_offset: Offset,
+    /// The batch as stored; its own base offset means nothing.
+    pub bytes: Bytes,
+    header: Header,
+}
+
+impl Batch {
+    /// One whole batch and the offset of its first record. The checksum is not compared: readers do that.
+    ///
+    /// # Errors
+    /// What [`Header::parse`] finds, and bytes that are less or more than one batch.
+    pub fn new(base_offset: Offset, bytes: Bytes) -> Result<Batch, BatchError> {
+        let header = Header::parse(&bytes)?;
+        if bytes.len() < header.size {
+            return Err(BatchError::Truncated { have: bytes.len(), need: header.size });
+        }
+        if bytes.len() > header.size {
+            return Err(BatchError::Trailing(bytes.len() - header.size));
+        }
+        Ok(Batch { base_offset, bytes, header })
+    }
+
+    /// The parsed header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The offset of the last record.
+    pub fn last_offset(&self) -> Offset {
+        Offset(self.next_offset().0 - 1)
+    }
+
+    /// The offset after the last record.
+    pub fn next_offset(&self) -> Offset {
+        self.base_offset.plus(self.header.offsets())
+    }
+
+    /// The bytes that replace the first 16 of the batch on the way to a client: assigned base offset, length,
+    /// leader epoch 0. Send them and then `bytes[16..]`; neither is under the checksum.
+    pub fn stamped_prefix(&self) -> [u8; PREFIX_BYTES] {
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix[..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
+        prefix[LENGTH_AT..12].copy_from_slice(&self.bytes[LENGTH_AT..12]);
+        prefix
+    }
+
+    /// A copy of the batch with its assigned offset, as a client receives it.
+    pub fn stamped(&self) -> Bytes {
+        let mut out = self.bytes.to_vec();
+        out[..PREFIX_BYTES].copy_from_slice(&self.stamped_prefix());
+        Bytes::from(out)
+    }
+
+    /// Decodes the records, which may take `bytes_max` bytes when decompressed. Keys and values are slices of
+    /// one buffer.
+    ///
+    /// # Errors
+    /// A wrong checksum, a decompression that fails or exceeds `bytes_max`, records that contradict the header.
+    pub fn records(&self, bytes_max: usize) -> Result<Vec<Record>, RecordsError> {
+        verify_checksum(&self.header, &self.bytes)?;
+        crate::records::decode(self.base_offset, &self.header, &self.bytes.slice(HEADER_BYTES..), bytes_max)
+    }
+}
+
+/// `N` bytes of the header from `position`; both are constants, so the bounds hold by construction.
+fn at<const N: usize>(fixed: &[u8; HEADER_BYTES], position: usize) -> [u8; N] {
+    *fixed[position..].first_chunk().expect("a field lies within the header")
+}

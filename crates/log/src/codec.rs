@@ -1,1 +1,190 @@
 //! The five compressions of a batch, with bounded decompression.
+//!
+//! What comes in was compressed by strangers: no decoder here allocates by a number that it reads without
+//! comparing it with the limit first. The zstd decoder may reserve the window that a frame asks for, at most
+//! 128 MiB (window log 27, the library's own ceiling); it is released with the decoder.
+
+use std::io::Read;
+use std::io::Write;
+
+use bytes::Bytes;
+
+/// How the records of a batch are compressed. The numbers are Kafka's and never change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None = 0,
+    /// gzip (RFC 1952), one or more members.
+    Gzip = 1,
+    /// Snappy blocks in the framing of xerial's snappy-java; a single raw block is read as well.
+    Snappy = 2,
+    /// The LZ4 frame format, independent blocks.
+    Lz4 = 3,
+    /// Zstandard (KIP-110).
+    Zstd = 4,
+}
+
+/// Why records could not be decompressed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The data does not decode.
+    #[error("{codec} data is damaged: {reason}")]
+    Damaged {
+        /// The codec, as Kafka names it.
+        codec: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The data decodes to more than the caller allows.
+    #[error("{codec} data exceeds {bytes_max} bytes when decompressed")]
+    TooLarge {
+        /// The codec, as Kafka names it.
+        codec: &'static str,
+        /// The limit of the caller.
+        bytes_max: usize,
+    },
+}
+
+/// Kafka's framing of snappy: eight bytes of magic, then a version and the oldest compatible one, both 1.
+const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+const XERIAL_HEADER_BYTES: usize = 16;
+/// How much a block of the xerial framing holds before compression, as snappy-java does.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// A snappy element of three bytes makes at most 64: no block grows by more than this.
+const SNAPPY_GROWTH_MAX: usize = 64;
+/// log2 of the largest zstd window that is accepted, the library's own default.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+impl Compression {
+    /// All of them, for tests and tables.
+    pub const ALL: [Compression; 5] =
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+    /// The compression of the lowest three bits of a batch's attributes; none for 5 to 7.
+    pub fn from_bits(bits: i16) -> Option<Compression> {
+        Compression::ALL.into_iter().find(|codec| *codec as i16 == bits)
+    }
+
+    /// The name in Kafka's settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+
+    /// Compresses `data` as Kafka's own clients do.
+    pub fn compress(self, data: &[u8]) -> Vec<u8> {
+        // All of these write to memory, which does not fail.
+        match self {
+            Compression::None => data.to_vec(),
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder.write_all(data).expect("memory takes every write");
+                encoder.finish().expect("memory takes every write")
+            }
+            Compression::Snappy => compress_xerial(data),
+            Compression::Lz4 => {
+                let info = lz4_flex::frame::FrameInfo::new().block_size(lz4_flex::frame::BlockSize::Max64KB);
+                let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+                encoder.write_all(data).expect("memory takes every write");
+                encoder.finish().expect("memory takes every write")
+            }
+            Compression::Zstd => zstd::stream::encode_all(data, 0).expect("memory takes every write"),
+        }
+    }
+
+    /// Decompresses `data` into at most `bytes_max` bytes. Data that is not compressed is a slice of the input.
+    ///
+    /// # Errors
+    /// [`CodecError::Damaged`], [`CodecError::TooLarge`].
+    pub fn decompress(self, data: &Bytes, bytes_max: usize) -> Result<Bytes, CodecError> {
+        let codec = self.name();
+        match self {
+            Compression::None if data.len() > bytes_max => Err(CodecError::TooLarge { codec, bytes_max }),
+            Compression::None => Ok(data.clone()),
+            Compression::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(&data[..]), bytes_max),
+            Compression::Snappy => decompress_snappy(data, bytes_max),
+            Compression::Lz4 => read_bounded(codec, lz4_flex::frame::FrameDecoder::new(&data[..]), bytes_max),
+            Compression::Zstd => {
+                let damaged = |e: std::io::Error| CodecError::Damaged { codec, reason: e.to_string() };
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(&data[..]).map_err(damaged)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
+                read_bounded(codec, decoder, bytes_max)
+            }
+        }
+    }
+}
+
+/// Reads everything, one byte past the limit at most: the buffer grows with what was decoded, never with what
+/// the data promises.
+fn read_bounded(codec: &'static str, reader: impl Read, bytes_max: usize) -> Result<Bytes, CodecError> {
+    let mut out = Vec::new();
+    let limit = (bytes_max as u64).saturating_add(1);
+    match reader.take(limit).read_to_end(&mut out) {
+        Err(e) => Err(CodecError::Damaged { codec, reason: e.to_string() }),
+        Ok(_) if out.len() > bytes_max => Err(CodecError::TooLarge { codec, bytes_max }),
+        Ok(_) => Ok(Bytes::from(out)),
+    }
+}
+
+fn compress_xerial(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(XERIAL_HEADER_BYTES + data.len() / 2);
+    out.extend_from_slice(&XERIAL_MAGIC);
+    out.extend_from_slice(&1u32.to_be_bytes());
+    out.extend_from_slice(&1u32.to_be_bytes());
+    let mut encoder = snap::raw::Encoder::new();
+    for block in data.chunks(XERIAL_BLOCK_BYTES) {
+        let compressed = encoder.compress_vec(block).expect("a block is far below snappy's limit");
+        let length = u32::try_from(compressed.len()).expect("a block is far below 4 GiB");
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&compressed);
+    }
+    out
+}
+
+fn decompress_snappy(data: &[u8], bytes_max: usize) -> Result<Bytes, CodecError> {
+    let mut out = Vec::new();
+    if !data.starts_with(&XERIAL_MAGIC) {
+        decompress_snappy_block(data, &mut out, bytes_max)?;
+        return Ok(Bytes::from(out));
+    }
+    let mut rest = data.get(XERIAL_HEADER_BYTES..).ok_or_else(|| snappy_damaged("the header is cut off"))?;
+    while !rest.is_empty() {
+        let (length, body) =
+            rest.split_first_chunk::<4>().ok_or_else(|| snappy_damaged("a block length is cut off"))?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).expect("usize has at least 32 bits");
+        let (block, after) =
+            body.split_at_checked(length).ok_or_else(|| snappy_damaged("a block is cut off"))?;
+        decompress_snappy_block(block, &mut out, bytes_max)?;
+        rest = after;
+    }
+    Ok(Bytes::from(out))
+}
+
+/// Appends one block; its promised size is compared with the limit and with what snappy can do at best.
+fn decompress_snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), CodecError> {
+    let length = snap::raw::decompress_len(block).map_err(|e| snappy_damaged(&e.to_string()))?;
+    if length > bytes_max - out.len() {
+        return Err(CodecError::TooLarge { codec: "snappy", bytes_max });
+    }
+    if length > block.len().saturating_mul(SNAPPY_GROWTH_MAX) {
+        return Err(snappy_damaged("a block promises more than it can hold"));
+    }
+    let start = out.len();
+    out.resize(start + length, 0);
+    let written = snap::raw::Decoder::new()
+        .decompress(block, &mut out[start..])
+        .map_err(|e| snappy_damaged(&e.to_string()))?;
+    assert_eq!(written, length, "snappy checks the length that it promised");
+    Ok(())
+}
+
+fn snappy_damaged(reason: &str) -> CodecError {
+    CodecError::Damaged { codec: "snappy", reason: reason.to_owned() }
+}

@@ -1,1 +1,84 @@
 //! The small identifiers of the log: topic, partition, offset, object, writer.
+//!
+//! Each is a type of its own, so that an offset is never passed where an object id is meant. All are `Copy`,
+//! order as their number does, and print as plain numbers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A topic, numbered from 1 in the order of creation and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TopicId(pub u64);
+
+/// A partition of a topic. Kafka's partition numbers are `i32` and never negative; here they are `u32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionId {
+    /// The topic.
+    pub topic: TopicId,
+    /// The number of the partition within the topic, from 0.
+    pub index: u32,
+}
+
+/// The position of a record in its partition. The first is 0; offsets of a partition are dense when assigned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Offset(pub i64);
+
+/// An immutable object in the store, numbered from 1 and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectId(pub u64);
+
+/// A writer identity (principal and client id), interned in the metadata map (`identity.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WriterId(pub u32);
+
+impl PartitionId {
+    /// The partition `index` of `topic`.
+    pub const fn new(topic: TopicId, index: u32) -> PartitionId {
+        PartitionId { topic, index }
+    }
+}
+
+impl Offset {
+    /// The first offset of every partition.
+    pub const ZERO: Offset = Offset(0);
+
+    /// The offset `count` records further on.
+    ///
+    /// # Panics
+    /// When the result would not fit 63 bits: a partition cannot hold that many records.
+    #[must_use]
+    pub fn plus(self, count: u32) -> Offset {
+        Offset(self.0.checked_add(i64::from(count)).expect("a partition never holds 2^63 records"))
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.index)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,1 +1,330 @@
 //! Records inside a batch: decoder and builder, for views, clients and tests.
+//!
+//! Source: the Kafka protocol guide, "Record". Lengths and deltas are zigzag varints.
+//! ```text
+//! record:  length | attributes i8 | timestamp delta | offset delta | key | value | header count | headers
+//! key, value, header value:  length (-1 for null) | bytes        header key:  length | bytes
+//! ```
+//! Header keys may repeat and need not be UTF-8: both are kept as they came.
+
+use bytes::Bytes;
+
+use crate::batch::{BatchError, HEADER_BYTES, Header};
+use crate::codec::{CodecError, Compression};
+use crate::ids::Offset;
+
+/// The fewest bytes a record can take: seven fields of one byte.
+pub(crate) const RECORD_BYTES_MIN: usize = 7;
+/// The fewest bytes a record header can take: two lengths.
+const RECORD_HEADER_BYTES_MIN: usize = 2;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The offset in the partition.
+    pub offset: Offset,
+    /// Milliseconds since the epoch; -1 when the client set none.
+    pub timestamp: i64,
+    /// The key; null and empty differ.
+    pub key: Option<Bytes>,
+    /// The value; null is a tombstone in a compacted topic.
+    pub value: Option<Bytes>,
+    /// The headers in order; keys may repeat.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Why the records of a batch could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordsError {
+    /// The batch itself is damaged.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The compressed data is damaged or too large.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The records contradict the format or the header.
+    #[error("record {index} of the batch is damaged: {reason}")]
+    Damaged {
+        /// Which record, from 0.
+        index: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
+}
+
+/// Decodes the records of a batch whose checksum was compared. `body` is what follows the header.
+pub(crate) fn decode(
+    base: Offset,
+    header: &Header,
+    body: &Bytes,
+    bytes_max: usize,
+) -> Result<Vec<Record>, RecordsError> {
+    let data = header.compression()?.decompress(body, bytes_max)?;
+    let damaged = |index, reason| RecordsError::Damaged { index, reason };
+    let count = usize::try_from(header.count).map_err(|_| damaged(0, "the count is negative"))?;
+    if count > data.len() / RECORD_BYTES_MIN {
+        return Err(damaged(0, "the batch promises more records than its bytes can hold"));
+    }
+    let mut reader = Reader { data: &data, position: 0 };
+    let mut records = Vec::with_capacity(count);
+    let mut offset_min = 0;
+    for index in 0..count {
+        let (record, delta) = reader.record(base, header).map_err(|reason| damaged(index, reason))?;
+        if delta < offset_min || delta > header.last_offset_delta {
+            return Err(damaged(index, "the offset delta is out of order"));
+        }
+        offset_min = delta.saturating_add(1);
+        records.push(record);
+    }
+    if reader.position != data.len() {
+        return Err(damaged(count, "bytes follow the last record"));
+    }
+    Ok(records)
+}
+
+/// Walks the decompressed records; every length is compared with what is left before it is used.
+struct Reader<'a> {
+    data: &'a Bytes,
+    position: usize,
+}
+
+impl Reader<'_> {
+    /// One record and its offset delta.
+    fn record(&mut self, base: Offset, header: &Header) -> Result<(Record, i32), &'static str> {
+        let length = self.length()?.ok_or("the length is negative")?;
+        let end = self.position + length;
+        self.take(1)?; // attributes: unused by the format so far
+        let timestamp_delta = self.varlong()?;
+        let delta = self.varint()?;
+        let key = self.nullable()?;
+        let value = self.nullable()?;
+        let headers = self.headers()?;
+        if self.position != end {
+            return Err("its length differs from its contents");
+        }
+        let timestamp = if header.is_log_append_time() {
+            header.max_timestamp
+        } else {
+            // Kafka's own arithmetic wraps; a nonsensical timestamp is the client's, not damage.
+            header.base_timestamp.wrapping_add(timestamp_delta)
+        };
+        let offset = Offset(base.0.checked_add(i64::from(delta)).ok_or("the offset overflows")?);
+        Ok((Record { offset, timestamp, key, value, headers }, delta))
+    }
+
+    fn headers(&mut self) -> Result<Vec<(Bytes, Option<Bytes>)>, &'static str> {
+        let count = usize::try_from(self.varint()?).map_err(|_| "the header count is negative")?;
+        if count > (self.data.len() - self.position) / RECORD_HEADER_BYTES_MIN {
+            return Err("it promises more headers than its bytes can hold");
+        }
+        let mut headers = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = self.nullable()?.ok_or("a header key is null")?;
+            headers.push((key, self.nullable()?));
+        }
+        Ok(headers)
+    }
+
+    fn nullable(&mut self) -> Result<Option<Bytes>, &'static str> {
+        match self.length()? {
+            None => Ok(None),
+            Some(length) => self.take(length).map(Some),
+        }
+    }
+
+    /// A length that the remaining bytes can satisfy; none for -1.
+    fn length(&mut self) -> Result<Option<usize>, &'static str> {
+        let length = self.varint()?;
+        if length == -1 {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(|_| "a length is negative")?;
+        if length > self.data.len() - self.position {
+            return Err("a length exceeds the batch");
+        }
+        Ok(Some(length))
+    }
+
+    fn take(&mut self, length: usize) -> Result<Bytes, &'static str> {
+        if length > self.data.len() - self.position {
+            return Err("it is cut off");
+        }
+        let bytes = self.data.slice(self.position..self.position + length);
+        self.position += length;
+        Ok(bytes)
+    }
+
+    fn varint(&mut self) -> Result<i32, &'static str> {
+        i32::try_from(self.varlong()?).map_err(|_| "a varint exceeds 32 bits")
+    }
+
+    fn varlong(&mut self) -> Result<i64, &'static str> {
+        let mut raw = 0u64;
+        for shift in (0..).step_by(7).take(10) {
+            let byte = *self.data.get(self.position).ok_or("a varint is cut off")?;
+            self.position += 1;
+            if shift == 63 && byte > 1 {
+                return Err("a varint exceeds 64 bits");
+            }
+            raw |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed());
+            }
+        }
+        Err("a varint has more than 10 bytes")
+    }
+}
+
+/// Builds one batch.
+///
+/// ```
+/// use floe_log::codec::Compression;
+/// use floe_log::records::Builder;
+/// let mut builder = Builder::new(Compression::Zstd);
+/// builder.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &[]);
+/// let bytes = builder.build();
+/// assert_eq!(floe_log::batch::validate(&bytes).unwrap().count, 1);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    compression: Compression,
+    producer_id: i64,
+    producer_epoch: i16,
+    base_sequence: i32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    count: i32,
+    records: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl Builder {
+    /// An empty batch that belongs to no producer.
+    pub fn new(compression: Compression) -> Builder {
+        Builder {
+            compression,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            base_timestamp: -1,
+            max_timestamp: -1,
+            count: 0,
+            records: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Makes the batch one of an idempotent producer.
+    #[must_use]
+    pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Builder {
+        self.producer_id = id;
+        self.producer_epoch = epoch;
+        self.base_sequence = base_sequence;
+        self
+    }
+
+    /// Adds a record; `timestamp` in milliseconds since the epoch.
+    pub fn push(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&[u8], Option<&[u8]>)],
+    ) -> &mut Builder {
+        if self.count == 0 {
+            self.base_timestamp = timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        let body = &mut self.scratch;
+        body.clear();
+        body.push(0);
+        put_varlong(body, timestamp.wrapping_sub(self.base_timestamp));
+        put_varlong(body, i64::from(self.count));
+        put_nullable(body, key);
+        put_nullable(body, value);
+        put_varlong(body, length_of(headers.len()));
+        for (key, value) in headers {
+            put_nullable(body, Some(key));
+            put_nullable(body, *value);
+        }
+        put_varlong(&mut self.records, length_of(self.scratch.len()));
+        self.records.extend_from_slice(&self.scratch);
+        self.count = self.count.checked_add(1).expect("a batch has fewer than 2^31 records");
+        self
+    }
+
+    /// Adds a record with all its parts; its offset is ignored, the sequencer assigns one.
+    pub fn push_record(&mut self, record: &Record) -> &mut Builder {
+        let headers: Vec<(&[u8], Option<&[u8]>)> =
+            record.headers.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
+        self.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers)
+    }
+
+    /// How many records were added.
+    pub fn count(&self) -> usize {
+        usize::try_from(self.count).expect("the count is never negative")
+    }
+
+    /// Bytes of the batch if it were built now without compression.
+    pub fn size(&self) -> usize {
+        HEADER_BYTES + self.records.len()
+    }
+
+    /// The finished batch, as a client sends it: base offset 0, leader epoch -1.
+    ///
+    /// # Panics
+    /// When no record was added, or the batch exceeds 2 GiB: no reader could take it.
+    pub fn build(&self) -> Bytes {
+        assert!(self.count > 0, "a batch has at least one record");
+        let compressed;
+        let body = match self.compression {
+            Compression::None => &self.records,
+            codec => {
+                compressed = codec.compress(&self.records);
+                &compressed
+            }
+        };
+        let length = i32::try_from(HEADER_BYTES - crate::batch::LENGTH_OVERHEAD + body.len())
+            .expect("a batch has less than 2 GiB");
+        let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
+        out.extend_from_slice(&0i64.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&(-1i32).to_be_bytes());
+        out.push(2);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(self.compression as i16).to_be_bytes());
+        out.extend_from_slice(&(self.count - 1).to_be_bytes());
+        out.extend_from_slice(&self.base_timestamp.to_be_bytes());
+        out.extend_from_slice(&self.max_timestamp.to_be_bytes());
+        out.extend_from_slice(&self.producer_id.to_be_bytes());
+        out.extend_from_slice(&self.producer_epoch.to_be_bytes());
+        out.extend_from_slice(&self.base_sequence.to_be_bytes());
+        out.extend_from_slice(&self.count.to_be_bytes());
+        assert_eq!(out.len(), HEADER_BYTES, "the header has its fixed size");
+        out.extend_from_slice(body);
+        let crc = crc32c::crc32c(&out[crate::batch::CRC_FROM..]);
+        out[17..21].copy_from_slice(&crc.to_be_bytes());
+        Bytes::from(out)
+    }
+}
+
+fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    let Some(bytes) = bytes else {
+        return put_varlong(out, -1);
+    };
+    put_varlong(out, length_of(bytes.len()));
+    out.extend_from_slice(bytes);
+}
+
+fn put_varlong(out: &mut Vec<u8>, value: i64) {
+    let mut raw = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while raw >= 0x80 {
+        out.push((raw & 0x7f) as u8 | 0x80);
+        raw >>= 7;
+    }
+    out.push(raw as u8);
+}
+
+fn length_of(length: usize) -> i64 {
+    i64::try_from(length).expect("what is in memory is shorter than 2^63 bytes")
+}

@@ -1,1 +1,256 @@
 //! The WAL object format: batches of many partitions, grouped, with a checksummed footer.
+//!
+//! ```text
+//!  0  magic "FLOE-WAL"                                      8 bytes
+//!  8  version u16 = 1, zero u16, zero u32                   8 bytes
+//! 16  batches, whole and back to back, grouped by (partition, writer), in order of arrival within a group
+//!  …  footer: object, writers, groups (partition, writer, batch lengths), checksum of the batches' prefixes
+//!  …  footer length u32 | CRC-32C of header, footer and footer length u32 | magic "EWALFLOE"   16 bytes, the end
+//! ```
+//! Numbers outside the footer are big endian; the footer is postcard.
+//!
+//! The footer makes an object self-describing, so that the metadata map can be checked against the store and,
+//! if all else is lost, be rebuilt from it. Readers do not need it: an extent says where its batches are.
+//!
+//! A batch protects its own bytes from byte 21 on with the checksum that the client computed. The 21 bytes
+//! before (length and that checksum among them) of all batches are under one more checksum in the footer. So a
+//! flipped bit anywhere in the object is found, and no payload byte is summed twice on the way in.
+//!
+//! Grouping by writer as well as by partition makes one extent per partition and writer, however their requests
+//! interleave. Requests of one writer keep their order; those of two writers were concurrent if they share an
+//! object, because an object holds nothing that was answered before it was closed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{self, BatchError, CRC_FROM, HEADER_BYTES, Header};
+use crate::identity::Writer;
+use crate::ids::{ObjectId, PartitionId};
+
+/// The version that is written. A reader refuses any other.
+pub const VERSION: u16 = 1;
+/// Bytes before the first batch.
+pub const HEAD_BYTES: usize = 16;
+/// Bytes after the footer.
+pub const TAIL_BYTES: usize = 16;
+
+const HEAD_MAGIC: &[u8; 8] = b"FLOE-WAL";
+const TAIL_MAGIC: &[u8; 8] = b"EWALFLOE";
+
+/// A batch on its way into a WAL object; validated before.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it goes.
+    pub partition: PartitionId,
+    /// Who sent it.
+    pub writer: Writer,
+    /// What [`batch::validate`] returned for `bytes`.
+    pub header: Header,
+    /// The batch as it came.
+    pub bytes: Bytes,
+}
+
+/// An encoded WAL object.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// The object in pieces: the batches are not copied.
+    pub payload: Vec<Bytes>,
+    /// Bytes of the object.
+    pub size: u64,
+    /// For each entry, in the order given, the position of its first byte in the object.
+    pub positions: Vec<u64>,
+}
+
+/// A decoded and fully verified WAL object.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// The object that these bytes were written for.
+    pub object: ObjectId,
+    /// The batches in the order of their positions.
+    pub entries: Vec<Entry>,
+}
+
+/// Why bytes are not a whole WAL object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalError {
+    /// Fewer bytes than the fixed parts take.
+    #[error("WAL object is cut off at {0} bytes")]
+    Truncated(usize),
+    /// The object does not begin and end as a WAL object does.
+    #[error("these bytes are not a WAL object")]
+    Magic,
+    /// Written by a newer version of Floe.
+    #[error("WAL object has version {0}, this broker reads version {VERSION}: upgrade it")]
+    Version(u16),
+    /// The footer's checksum does not match.
+    #[error("the footer of the WAL object is damaged")]
+    Footer,
+    /// The footer is sound but contradicts the object.
+    #[error("the footer of the WAL object contradicts it: {0}")]
+    Contradiction(&'static str),
+    /// A batch is damaged.
+    #[error("batch at byte {position} of the WAL object is damaged")]
+    Batch {
+        /// Where it begins in the object.
+        position: usize,
+        /// What is wrong with it.
+        source: BatchError,
+    },
+}
+
+/// The footer as serialised; a change of any field is a new [`VERSION`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Footer {
+    object: ObjectId,
+    writers: Vec<(String, String)>,
+    groups: Vec<Group>,
+    prefixes_crc: u32,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    partition: PartitionId,
+    writer: u32,
+    lengths: Vec<u32>,
+}
+
+/// Lays out a WAL object. Batches of one partition and writer become one group and keep their order.
+pub fn encode(object: ObjectId, entries: &[Entry]) -> Encoded {
+    let mut groups: BTreeMap<(PartitionId, &Writer), Vec<usize>> = BTreeMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        assert_eq!(entry.bytes.len(), entry.header.size, "an entry is exactly one batch");
+        groups.entry((entry.partition, &entry.writer)).or_default().push(index);
+    }
+    let mut writers: Vec<&Writer> = groups.keys().map(|(_, writer)| *writer).collect();
+    writers.sort_unstable();
+    writers.dedup();
+
+    let head = head();
+    let mut payload = Vec::with_capacity(entries.len() + 2);
+    payload.push(Bytes::copy_from_slice(&head));
+    let mut positions = vec![0; entries.len()];
+    let mut position = HEAD_BYTES as u64;
+    let mut prefixes_crc = 0;
+    let mut footer_groups = Vec::with_capacity(groups.len());
+    for ((partition, writer), indexes) in groups {
+        let writer = writers.binary_search(&writer).expect("every writer of a group is in the list");
+        let mut group = Group { partition, writer: to_u32(writer), lengths: Vec::with_capacity(indexes.len()) };
+        for index in indexes {
+            let bytes = &entries[index].bytes;
+            positions[index] = position;
+            position += bytes.len() as u64;
+            prefixes_crc = crc32c::crc32c_append(prefixes_crc, &bytes[..CRC_FROM]);
+            group.lengths.push(to_u32(bytes.len()));
+            payload.push(bytes.clone());
+        }
+        footer_groups.push(group);
+    }
+    let writers = writers.iter().map(|w| (w.principal.to_string(), w.client_id.to_string())).collect();
+    let tail = encode_tail(&head, &Footer { object, writers, groups: footer_groups, prefixes_crc });
+    let size = position + tail.len() as u64;
+    payload.push(tail);
+    Encoded { payload, size, positions }
+}
+
+/// Decodes a whole WAL object and compares every checksum in it.
+///
+/// # Errors
+/// [`WalError`]; nothing of a damaged object is returned.
+pub fn decode(bytes: &Bytes) -> Result<Object, WalError> {
+    let (footer, batches) = decode_footer(bytes)?;
+    let mut entries = Vec::new();
+    let mut position = batches.start;
+    let mut prefixes_crc = 0;
+    for group in footer.groups {
+        let (principal, client_id) = usize::try_from(group.writer)
+            .ok()
+            .and_then(|writer| footer.writers.get(writer))
+            .ok_or(WalError::Contradiction("a group names a writer that is not listed"))?;
+        let writer = Writer::new(principal, client_id);
+        for length in group.lengths {
+            let end = usize::try_from(length).ok().and_then(|length| position.checked_add(length));
+            let Some(end) = end.filter(|&end| end <= batches.end) else {
+                return Err(WalError::Contradiction("the batches exceed the object"));
+            };
+            let batch = bytes.slice(position..end);
+            let header =
+                verify_batch(&batch).map_err(|source| WalError::Batch { position, source })?;
+            prefixes_crc = crc32c::crc32c_append(prefixes_crc, &batch[..CRC_FROM]);
+            entries.push(Entry { partition: group.partition, writer: writer.clone(), header, bytes: batch });
+            position = end;
+        }
+    }
+    if position != batches.end {
+        return Err(WalError::Contradiction("bytes lie between the batches and the footer"));
+    }
+    if prefixes_crc != footer.prefixes_crc {
+        return Err(WalError::Contradiction("the first bytes of a batch changed"));
+    }
+    Ok(Object { object: footer.object, entries })
+}
+
+fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
+    let header = Header::parse(batch)?;
+    if header.size != batch.len() {
+        return Err(BatchError::Truncated { have: batch.len(), need: header.size });
+    }
+    batch::verify_checksum(&header, batch)?;
+    Ok(header)
+}
+
+/// The footer, and where the batches are.
+fn decode_footer(bytes: &[u8]) -> Result<(Footer, Range<usize>), WalError> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
+    let (rest, tail) = rest.split_last_chunk::<TAIL_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
+    if head[..8] != *HEAD_MAGIC || tail[8..] != *TAIL_MAGIC {
+        return Err(WalError::Magic);
+    }
+    let footer_bytes = u32::from_be_bytes(*tail.first_chunk().expect("the tail has 16 bytes"));
+    let crc = u32::from_be_bytes(*tail[4..].first_chunk().expect("the tail has 16 bytes"));
+    let batches_bytes = usize::try_from(footer_bytes)
+        .ok()
+        .and_then(|footer_bytes| rest.len().checked_sub(footer_bytes))
+        .ok_or(WalError::Footer)?;
+    let (_, footer) = rest.split_at(batches_bytes);
+    if checksum(head, footer, footer_bytes) != crc {
+        return Err(WalError::Footer);
+    }
+    // The version is read last: before the checksum it could be any flipped bit.
+    let version = u16::from_be_bytes([head[8], head[9]]);
+    if version != VERSION {
+        return Err(WalError::Version(version));
+    }
+    let footer = postcard::from_bytes(footer).map_err(|_| WalError::Contradiction("it does not decode"))?;
+    Ok((footer, HEAD_BYTES..HEAD_BYTES + batches_bytes))
+}
+
+fn head() -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..8].copy_from_slice(HEAD_MAGIC);
+    head[8..10].copy_from_slice(&VERSION.to_be_bytes());
+    head
+}
+
+fn encode_tail(head: &[u8; HEAD_BYTES], footer: &Footer) -> Bytes {
+    let mut tail = postcard::to_allocvec(footer).expect("a footer of plain values always encodes");
+    let footer_bytes = to_u32(tail.len());
+    let crc = checksum(head, &tail, footer_bytes);
+    tail.extend_from_slice(&footer_bytes.to_be_bytes());
+    tail.extend_from_slice(&crc.to_be_bytes());
+    tail.extend_from_slice(TAIL_MAGIC);
+    Bytes::from(tail)
+}
+
+fn checksum(head: &[u8], footer: &[u8], footer_bytes: u32) -> u32 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(head), footer);
+    crc32c::crc32c_append(crc, &footer_bytes.to_be_bytes())
+}
+
+fn to_u32(length: usize) -> u32 {
+    u32::try_from(length).expect("a WAL object is far below 4 GiB")
+}
+
+const _: () = assert!(CRC_FROM < HEADER_BYTES, "the prefix of a batch lies within its header");
