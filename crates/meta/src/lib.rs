@@ -1,1 +1,25 @@
 //! The metadata map behind a small journal, and the seam to clock, randomness and tasks.
+
+pub mod counter;
+pub mod env;
+pub mod journal;
+pub mod key;
+pub mod limits;
+pub mod memory;
+pub mod record;
+pub mod snapshot;
+pub mod tx;
+
+mod command;
+mod committer;
+mod meta;
+
+pub use counter::{Counter, CounterKey};
+pub use env::{Env, Task, TaskEnded, Timestamp};
+pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
+pub use key::{Key, KeyReader};
+pub use memory::MemoryJournal;
+pub use meta::{Applied, CommitError, Committed, Meta, OpenError, Options};
+pub use record::{DecodeError, Record};
+pub use snapshot::{Lookup, Snapshot};
+pub use tx::Tx;

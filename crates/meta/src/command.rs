@@ -1,0 +1,84 @@
+//! A command in the committer's queue, with its types hidden.
+
+use tokio::sync::oneshot;
+
+use crate::env::Timestamp;
+use crate::journal::{Change, Envelope, Lsn};
+use crate::meta::{CommitError, Committed};
+use crate::snapshot::Snapshot;
+use crate::tx::Tx;
+
+pub(crate) type Answer<T, E> = Result<Committed<T>, CommitError<E>>;
+
+/// A waiting command. It may be run several times and is answered once.
+pub(crate) trait Queued: Send {
+    /// Runs the command over `base` and returns what it changes; nothing if it refuses.
+    fn run(&mut self, base: &Snapshot, now: Timestamp) -> Vec<Change>;
+
+    /// The envelope as the last run stamped it.
+    fn envelope(&self) -> &Envelope;
+
+    /// Answers what the last run gave: it is durable.
+    fn durable(self: Box<Self>, lsn: Lsn, snapshot: &Snapshot);
+
+    /// Answers that nothing changed and nothing will.
+    fn not_applied(self: Box<Self>, reason: &str);
+
+    /// Answers that nobody knows.
+    fn unknown(self: Box<Self>, reason: &str);
+}
+
+pub(crate) struct Pending<T, E, F> {
+    envelope: Envelope,
+    command: F,
+    result: Option<Result<T, E>>,
+    answer: oneshot::Sender<Answer<T, E>>,
+}
+
+impl<T, E, F> Pending<T, E, F> {
+    pub(crate) fn new(envelope: Envelope, command: F, answer: oneshot::Sender<Answer<T, E>>) -> Self {
+        Pending { envelope, command, result: None, answer }
+    }
+
+    /// A caller that went away is not an error: the command was carried out all the same.
+    fn answer(self, answer: Answer<T, E>) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+impl<T, E, F> Queued for Pending<T, E, F>
+where
+    T: Send,
+    E: Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send,
+{
+    fn run(&mut self, base: &Snapshot, now: Timestamp) -> Vec<Change> {
+        self.envelope.stamp(now);
+        let mut tx = Tx::new(base, &self.envelope);
+        let result = (self.command)(&mut tx);
+        let changes = if result.is_ok() { tx.into_changes() } else { Vec::new() };
+        self.result = Some(result);
+        changes
+    }
+
+    fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    fn durable(mut self: Box<Self>, lsn: Lsn, snapshot: &Snapshot) {
+        let result = self.result.take().expect("a command is run before it is answered");
+        let answer = match result {
+            Ok(reply) => Ok(Committed { lsn, reply, snapshot: snapshot.clone() }),
+            Err(refusal) => Err(CommitError::Refused(refusal)),
+        };
+        self.answer(answer);
+    }
+
+    fn not_applied(self: Box<Self>, reason: &str) {
+        self.answer(Err(CommitError::NotApplied(reason.to_owned())));
+    }
+
+    fn unknown(self: Box<Self>, reason: &str) {
+        self.answer(Err(CommitError::Unknown(reason.to_owned())));
+    }
+}

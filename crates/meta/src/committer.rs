@@ -1,0 +1,337 @@
+//! The one task that changes a broker's map: it takes queued commands, runs them over the map, commits what they
+//! changed as one group, and answers them. While one group is being made durable, the next one queues up.
+//!
+//! ```text
+//! queue -> run each over the map -> Journal::commit -> publish -> observers -> answers
+//!               ^                        |
+//!               +-- apply what we missed +-- conflict: another broker was first
+//!                                        +-- not applied: the whole group is told so, callers retry
+//!                                        +-- unknown: the same attempt again, until the journal tells
+//! ```
+//! An unknown outcome is resolved before anything else runs. If that takes too long the callers are answered
+//! `Unknown`, commands that come meanwhile `NotApplied`, and service returns by itself once the journal answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::command::Queued;
+use crate::env::Env;
+use crate::journal::{Commit, Entry, Journal, JournalError, Lsn, Outcome};
+use crate::limits::{COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::meta::{Options, Shared};
+use crate::snapshot::Snapshot;
+
+pub(crate) struct Committer {
+    env: Env,
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Box<dyn Queued>>,
+    options: Options,
+    /// Taken from the queue, but their group was full.
+    waiting: VecDeque<Box<dyn Queued>>,
+    /// The map as the journal has it, as far as we know.
+    map: Snapshot,
+}
+
+type Group = Vec<Box<dyn Queued>>;
+
+/// What a group comes to if the journal takes it.
+struct Plan {
+    commits: Vec<Commit>,
+    /// The map after the group.
+    map: Snapshot,
+    /// For each command its commit, or the one before it if it changes nothing, or why it is left out.
+    places: Vec<Result<Lsn, String>>,
+}
+
+/// What one call of the journal came to.
+enum Tried {
+    /// The group is durable; after it came these entries of others.
+    Applied(Vec<Entry>),
+    Conflict(Vec<Entry>),
+    NotApplied(String),
+    Unknown(String),
+}
+
+enum Next {
+    Command(Option<Box<dyn Queued>>),
+    Followed(Vec<Entry>),
+}
+
+impl Committer {
+    pub(crate) fn new(
+        env: Env,
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Box<dyn Queued>>,
+        options: Options,
+    ) -> Committer {
+        let map = shared.snapshot();
+        Committer { env, shared, queue, options, waiting: VecDeque::new(), map }
+    }
+
+    /// Serves until every [`crate::Meta`] is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            match self.next().await {
+                Next::Command(None) => return,
+                Next::Command(Some(first)) => {
+                    let group = self.take_group(first);
+                    self.commit_group(group).await;
+                }
+                Next::Followed(entries) => self.absorb(entries),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        if let Some(command) = self.waiting.pop_front() {
+            return Next::Command(Some(command));
+        }
+        tokio::select! {
+            biased;
+            command = self.queue.recv() => Next::Command(command),
+            entries = follow(&*self.shared.journal, self.map.lsn()) => Next::Followed(entries),
+        }
+    }
+
+    fn take_group(&mut self, first: Box<dyn Queued>) -> Group {
+        let mut group = vec![first];
+        while group.len() < self.options.group_commands_max {
+            let Some(command) = self.waiting.pop_front().or_else(|| self.queue.try_recv().ok()) else {
+                break;
+            };
+            group.push(command);
+        }
+        metrics::gauge!("floe_meta_queue_commands").set((self.queue.len() + self.waiting.len()) as f64);
+        group
+    }
+
+    async fn commit_group(&mut self, mut group: Group) {
+        let began = self.env.monotonic();
+        for _ in 0..CONFLICTS_MAX {
+            let plan = self.run_group(&mut group);
+            if plan.commits.is_empty() {
+                return answer(plan, group);
+            }
+            let attempt = self.env.random_u128();
+            match self.submit(&plan, attempt).await {
+                Tried::Applied(others) => {
+                    metrics::histogram!("floe_meta_commit_seconds").record(began.elapsed().as_secs_f64());
+                    self.publish(&plan);
+                    answer(plan, group);
+                    return self.absorb(others);
+                }
+                Tried::Conflict(entries) => {
+                    metrics::counter!("floe_meta_conflicts_total").increment(1);
+                    self.absorb(entries);
+                }
+                Tried::NotApplied(reason) => {
+                    metrics::counter!("floe_meta_not_applied_total").increment(1);
+                    tracing::warn!(commands = group.len(), reason, "metadata commit not applied");
+                    return group.into_iter().for_each(|command| command.not_applied(&reason));
+                }
+                Tried::Unknown(reason) => {
+                    tracing::error!(
+                        commands = group.len(),
+                        reason,
+                        "outcome of a metadata commit is not known"
+                    );
+                    group.into_iter().for_each(|command| command.unknown(&reason));
+                    return self.outlast(&plan, attempt).await;
+                }
+            }
+        }
+        let reason = format!("other brokers committed first {CONFLICTS_MAX} times, try again later");
+        group.into_iter().for_each(|command| command.not_applied(&reason));
+    }
+
+    /// Runs the commands one after another, each over what the earlier ones left. What does not fit into the group
+    /// goes back to wait.
+    fn run_group(&mut self, group: &mut Group) -> Plan {
+        let mut plan = Plan { commits: Vec::new(), map: self.map.clone(), places: Vec::new() };
+        let mut group_bytes = 0;
+        for command in group.iter_mut() {
+            if group_bytes > GROUP_BYTES_MAX {
+                break;
+            }
+            let changes = command.run(&plan.map, self.env.now());
+            let bytes =
+                changes.iter().map(|c| c.key.len() + c.value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
+            if bytes > COMMAND_BYTES_MAX {
+                plan.places.push(Err(format!(
+                    "the command changes {bytes} bytes of metadata, more than {COMMAND_BYTES_MAX}: split it"
+                )));
+                continue;
+            }
+            if !changes.is_empty() {
+                plan.map.apply(plan.map.lsn().next(), &changes);
+                plan.commits.push(Commit { envelope: command.envelope().clone(), changes });
+            }
+            plan.places.push(Ok(plan.map.lsn()));
+            group_bytes += bytes;
+        }
+        for command in group.drain(plan.places.len()..).rev() {
+            self.waiting.push_front(command);
+        }
+        plan
+    }
+
+    /// Commits and, if the journal does not tell the outcome, asks again for a while.
+    async fn submit(&mut self, plan: &Plan, attempt: u128) -> Tried {
+        let mut tried = self.attempt(plan, attempt).await;
+        let began = self.env.monotonic();
+        let mut pause = RETRY_PAUSE_MIN;
+        while let Tried::Unknown(reason) = &tried {
+            metrics::counter!("floe_meta_unknown_total").increment(1);
+            if began.elapsed() >= self.options.resolve_timeout {
+                break;
+            }
+            tracing::warn!(reason, "outcome of a metadata commit is not known, asking again");
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            tried = self.attempt(plan, attempt).await.resolved();
+        }
+        tried
+    }
+
+    /// Goes on asking after the callers were told that nobody knows, and refuses new commands meanwhile.
+    async fn outlast(&mut self, plan: &Plan, attempt: u128) {
+        let began = self.env.monotonic();
+        let tried = loop {
+            self.waiting.drain(..).for_each(refuse);
+            let asked = async {
+                sleep(RETRY_PAUSE_MAX).await;
+                timeout(
+                    self.options.commit_timeout,
+                    self.shared.journal.commit(self.map.lsn(), attempt, &plan.commits),
+                )
+                .await
+            };
+            let called = tokio::select! {
+                biased;
+                called = asked => called,
+                () = refuse_all(&mut self.queue) => return,
+            };
+            match Tried::of(called, plan, attempt).resolved() {
+                Tried::Unknown(reason) => {
+                    tracing::warn!(reason, "outcome of a metadata commit is still not known");
+                }
+                known => break known,
+            }
+        };
+        tracing::info!(seconds = began.elapsed().as_secs(), "metadata commits again");
+        match tried {
+            Tried::Applied(others) => {
+                self.publish(plan);
+                self.absorb(others);
+            }
+            Tried::Conflict(entries) => self.absorb(entries),
+            Tried::NotApplied(_) | Tried::Unknown(_) => unreachable!("the outcome is resolved"),
+        }
+    }
+
+    async fn attempt(&mut self, plan: &Plan, attempt: u128) -> Tried {
+        let call = self.shared.journal.commit(self.map.lsn(), attempt, &plan.commits);
+        Tried::of(timeout(self.options.commit_timeout, call).await, plan, attempt)
+    }
+
+    /// Makes our own group visible.
+    fn publish(&mut self, plan: &Plan) {
+        let first = self.map.lsn();
+        self.map = plan.map.clone();
+        metrics::counter!("floe_meta_groups_total").increment(1);
+        metrics::counter!("floe_meta_commits_total").increment(plan.commits.len() as u64);
+        let commits = plan.commits.iter().enumerate();
+        self.shared
+            .publish(&self.map, commits.map(|(i, c)| (first.plus(i + 1), &c.envelope, &c.changes[..])));
+    }
+
+    /// Makes commits of other brokers visible.
+    fn absorb(&mut self, mut entries: Vec<Entry>) {
+        entries.retain(|entry| entry.lsn > self.map.lsn());
+        if entries.is_empty() {
+            return;
+        }
+        for entry in &entries {
+            self.map.apply(entry.lsn, &entry.changes);
+        }
+        metrics::counter!("floe_meta_followed_total").increment(entries.len() as u64);
+        self.shared.publish(&self.map, entries.iter().map(|e| (e.lsn, &e.envelope, &e.changes[..])));
+    }
+}
+
+impl Tried {
+    fn of(
+        called: Result<Result<Outcome, JournalError>, tokio::time::error::Elapsed>,
+        plan: &Plan,
+        attempt: u128,
+    ) -> Tried {
+        match called {
+            Ok(Ok(Outcome::Committed(last))) => {
+                assert_eq!(last, plan.map.lsn(), "the journal numbers commits as we do");
+                Tried::Applied(Vec::new())
+            }
+            Ok(Ok(Outcome::Conflict(entries))) => Tried::of_conflict(entries, plan, attempt),
+            Ok(Err(JournalError::NotApplied(reason))) => Tried::NotApplied(reason),
+            Ok(Err(JournalError::Unknown(reason))) => Tried::Unknown(reason),
+            Err(_) => Tried::Unknown("the journal did not answer in time".to_owned()),
+        }
+    }
+
+    /// An attempt applies only right after the LSN that it expected: either the first missed entries are ours, or
+    /// it was not applied and never will be.
+    fn of_conflict(mut entries: Vec<Entry>, plan: &Plan, attempt: u128) -> Tried {
+        assert!(!entries.is_empty(), "a conflict shows what was missed");
+        if entries[0].attempt != attempt {
+            return Tried::Conflict(entries);
+        }
+        let others = entries.split_off(plan.commits.len());
+        assert!(entries.iter().all(|entry| entry.attempt == attempt), "a group is applied as a whole");
+        Tried::Applied(others)
+    }
+
+    /// Once an outcome was unknown, `not applied` speaks of the later call alone and resolves nothing.
+    fn resolved(self) -> Tried {
+        match self {
+            Tried::NotApplied(reason) => Tried::Unknown(reason),
+            other => other,
+        }
+    }
+}
+
+/// Waits for commits of other brokers.
+async fn follow(journal: &dyn Journal, from: Lsn) -> Vec<Entry> {
+    let mut pause = RETRY_PAUSE_MIN;
+    loop {
+        match journal.follow(from).await {
+            Ok(entries) if !entries.is_empty() => return entries,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot follow the journal, trying again"),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+fn answer(plan: Plan, group: Group) {
+    assert_eq!(plan.places.len(), group.len(), "every command has its place");
+    for (command, place) in group.into_iter().zip(plan.places) {
+        match place {
+            Ok(lsn) => command.durable(lsn, &plan.map),
+            Err(reason) => command.not_applied(&reason),
+        }
+    }
+}
+
+fn refuse(command: Box<dyn Queued>) {
+    command.not_applied("the metadata journal does not answer, try again later");
+}
+
+/// Refuses commands until every sender is gone.
+async fn refuse_all(queue: &mut mpsc::Receiver<Box<dyn Queued>>) {
+    while let Some(command) = queue.recv().await {
+        refuse(command);
+    }
+}

@@ -1,0 +1,395 @@
+//! The seam to the world: clock, randomness, tasks and threads.
+//!
+//! Nothing else in the workspace reads a clock, draws a number or starts a task (clippy.toml bans it), so a whole
+//! cluster runs in one thread under a simulated clock, and the same seed gives the same run. What must hold for
+//! that: a `current_thread` runtime with a paused clock, `biased` in every `select!`, and no observable order that
+//! comes out of a hash map.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ops::{Add, Sub};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+
+/// Wall clock time where a simulation begins: 2026-01-01T00:00:00Z.
+pub const SIMULATION_EPOCH: Timestamp = Timestamp(1_767_225_600_000);
+
+/// In a simulation one wake-up in this many lets the other tasks go first, so that seeds differ in their order.
+const REORDER_ONE_IN: u64 = 8;
+
+/// A point of wall clock time in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Time since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn add(self, duration: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+    fn sub(self, duration: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Clock, randomness, tasks and threads, real or simulated. A clone is the same environment.
+#[derive(Clone)]
+pub struct Env {
+    clock: Arc<Clock>,
+    scope: Arc<Scope>,
+}
+
+enum Clock {
+    Real { entropy: Mutex<Generator> },
+    Simulated { origin: Instant, entropy: Mutex<Generator>, order: Mutex<Generator> },
+}
+
+impl Env {
+    /// The machine's clock, its randomness, and the runtime that calls.
+    pub fn real() -> Env {
+        Env::with(Clock::Real { entropy: Mutex::new(Generator::of_the_system()) })
+    }
+
+    /// A clock that begins at [`SIMULATION_EPOCH`] and moves with tokio's paused clock, and randomness that follows
+    /// from the seed. Call it inside the paused `current_thread` runtime.
+    pub fn simulated(seed: u64) -> Env {
+        Env::with(Clock::Simulated {
+            origin: Instant::now(),
+            entropy: Mutex::new(Generator::new(seed)),
+            order: Mutex::new(Generator::new(!seed)),
+        })
+    }
+
+    fn with(clock: Clock) -> Env {
+        Env { clock: Arc::new(clock), scope: Arc::default() }
+    }
+
+    /// The same clock and randomness with an own set of tasks: one broker of a simulated cluster.
+    pub fn scope(&self) -> Env {
+        Env { clock: self.clock.clone(), scope: Arc::default() }
+    }
+
+    /// Whether this is a simulation: one thread, a paused clock, no real files or sockets.
+    pub fn is_simulated(&self) -> bool {
+        matches!(*self.clock, Clock::Simulated { .. })
+    }
+
+    /// Wall clock time. It may go back when the machine's clock is set; order comes from LSNs.
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    pub fn now(&self) -> Timestamp {
+        match &*self.clock {
+            Clock::Simulated { origin, .. } => SIMULATION_EPOCH + origin.elapsed(),
+            Clock::Real { .. } => {
+                let since =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                Timestamp(0) + since
+            }
+        }
+    }
+
+    /// A clock that never goes back, for durations.
+    pub fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Sixty-four random bits.
+    pub fn random_u64(&self) -> u64 {
+        match &*self.clock {
+            Clock::Real { entropy } | Clock::Simulated { entropy, .. } => lock(entropy).next(),
+        }
+    }
+
+    /// A hundred and twenty-eight random bits: an identifier that nobody else draws.
+    pub fn random_u128(&self) -> u128 {
+        u128::from(self.random_u64()) << 64 | u128::from(self.random_u64())
+    }
+
+    /// Starts a task of this scope. Dropping the [`Task`] leaves it running. In a scope that has crashed or was
+    /// aborted nothing starts: the future is dropped.
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        if self.scope.ended.load(Ordering::SeqCst) {
+            return Task { name, handle: None };
+        }
+        let member = Member { scope: self.scope.clone(), id: self.scope.take_id(), done: Arc::default() };
+        let (id, done) = (member.id, member.done.clone());
+        let clock = self.is_simulated().then(|| self.clock.clone());
+        let handle = tokio::spawn(Scoped { future: Box::pin(future), clock, member });
+        let mut tasks = lock(&self.scope.tasks);
+        if !done.load(Ordering::SeqCst) {
+            tasks.insert(id, handle.abort_handle());
+        }
+        drop(tasks);
+        if self.scope.ended.load(Ordering::SeqCst) {
+            handle.abort();
+        }
+        Task { name, handle: Some(handle) }
+    }
+
+    /// Runs work that blocks (files, heavy computing) beside the tasks; a simulation runs it in place. A panic of
+    /// the work goes on in the caller.
+    #[allow(clippy::disallowed_methods, reason = "the one place that hands work to blocking threads")]
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if self.is_simulated() {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            // The runtime is being shut down: nobody polls us again.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Starts an operating system thread, for owners of files that block. Not for simulations.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    ///
+    /// # Panics
+    /// In a simulation, which owns all threads: one.
+    pub fn thread(
+        &self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
+        assert!(!self.is_simulated(), "a simulation has one thread");
+        std::thread::Builder::new().name(name.to_owned()).spawn(work)
+    }
+
+    /// A crash of this scope: every task is dropped where it stands and no further one starts. In a
+    /// `current_thread` runtime the tasks are dropped before any of them is polled again.
+    pub fn abort_all(&self) {
+        self.scope.ended.store(true, Ordering::SeqCst);
+        let tasks = std::mem::take(&mut *lock(&self.scope.tasks));
+        for task in tasks.values() {
+            task.abort();
+        }
+    }
+
+    /// How often tasks of this scope were polled so far (simulations only).
+    pub fn polls(&self) -> u64 {
+        self.scope.polls.load(Ordering::SeqCst)
+    }
+
+    /// Simulations only: once poll number `n` of this scope is over, none of its tasks runs again. With `n` taken
+    /// from a run without a crash this reaches every await. [`Env::crashed`] tells; [`Env::abort_all`] then drops.
+    pub fn crash_at_poll(&self, n: u64) {
+        self.scope.crash_at.store(n.max(1), Ordering::SeqCst);
+    }
+
+    /// Waits for the crash that [`Env::crash_at_poll`] or [`Env::abort_all`] makes. Await it outside this scope.
+    pub async fn crashed(&self) {
+        let mut crashed = self.scope.crashed.subscribe();
+        // The sender lives in the scope that we hold.
+        let _ = crashed.wait_for(|crashed| *crashed).await;
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_simulated() { "Env(simulated)" } else { "Env(real)" })
+    }
+}
+
+/// A started task. Await it for its result; drop it to let it run on.
+#[derive(Debug)]
+pub struct Task<T> {
+    name: &'static str,
+    handle: Option<JoinHandle<T>>,
+}
+
+/// Why a task gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TaskEnded {
+    /// It was aborted, alone or with its scope.
+    #[error("task {0} was aborted")]
+    Aborted(&'static str),
+    /// It panicked, which is a bug.
+    #[error("task {0} panicked")]
+    Panicked(&'static str),
+}
+
+impl<T> Task<T> {
+    /// Drops the task where it stands.
+    pub fn abort(&self) {
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
+    }
+
+    /// Whether the task is over.
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskEnded>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let name = self.name;
+        let Some(handle) = &mut self.handle else { return Poll::Ready(Err(TaskEnded::Aborted(name))) };
+        Pin::new(handle).poll(context).map(|result| match result {
+            Ok(value) => Ok(value),
+            Err(ended) if ended.is_panic() => Err(TaskEnded::Panicked(name)),
+            Err(_) => Err(TaskEnded::Aborted(name)),
+        })
+    }
+}
+
+/// The tasks that live and die together.
+struct Scope {
+    tasks: Mutex<BTreeMap<u64, AbortHandle>>,
+    ids: AtomicU64,
+    polls: AtomicU64,
+    crash_at: AtomicU64,
+    ended: AtomicBool,
+    crashed: watch::Sender<bool>,
+}
+
+impl Default for Scope {
+    fn default() -> Scope {
+        Scope {
+            tasks: Mutex::default(),
+            ids: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
+            crash_at: AtomicU64::new(u64::MAX),
+            ended: AtomicBool::new(false),
+            crashed: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Scope {
+    fn take_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn crash(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.crashed.send_replace(true);
+    }
+}
+
+/// Takes its task out of the scope's set when the task is dropped, however that comes.
+struct Member {
+    scope: Arc<Scope>,
+    id: u64,
+    done: Arc<AtomicBool>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut tasks = lock(&self.scope.tasks);
+        self.done.store(true, Ordering::SeqCst);
+        tasks.remove(&self.id);
+    }
+}
+
+/// A task's future with the scope's power over it.
+struct Scoped<F> {
+    // Dropped before `member`, so that what the future's own destructors start still counts to the scope.
+    future: Pin<Box<F>>,
+    clock: Option<Arc<Clock>>,
+    member: Member,
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let Some(Clock::Simulated { order, .. }) = this.clock.as_deref() else {
+            return this.future.as_mut().poll(context);
+        };
+        let scope = &this.member.scope;
+        if scope.ended.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        if lock(order).next() % REORDER_ONE_IN == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let number = scope.polls.fetch_add(1, Ordering::SeqCst) + 1;
+        let result = this.future.as_mut().poll(context);
+        if number >= scope.crash_at.load(Ordering::SeqCst) {
+            scope.crash();
+            return Poll::Pending;
+        }
+        result
+    }
+}
+
+/// xoshiro256** (Blackman and Vigna), seeded by splitmix64: small, fast, and the same on every machine.
+struct Generator([u64; 4]);
+
+impl Generator {
+    fn new(seed: u64) -> Generator {
+        let mut state = seed;
+        Generator(std::array::from_fn(|_| splitmix(&mut state)))
+    }
+
+    /// Seeds from the randomness that the operating system gave the standard library for its hash maps.
+    #[allow(clippy::disallowed_types, reason = "its keys come from the system, which is what is wanted here")]
+    fn of_the_system() -> Generator {
+        use std::hash::{BuildHasher, RandomState};
+        let state = RandomState::new();
+        Generator(std::array::from_fn(|lane| {
+            state.hash_one((lane, std::process::id())) | u64::from(lane == 0)
+        }))
+    }
+
+    fn next(&mut self) -> u64 {
+        let s = &mut self.0;
+        let result = s[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+}
+
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Locks; a panic of another holder left nothing half done in the few lines that these locks guard.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! Typed, versioned values of the metadata map.
+//!
+//! ```text
+//! +---------+-------------------------------------------+
+//! | version | body, written by the record's own encode  |
+//! | u8 >= 1 | postcard for most                         |
+//! +---------+-------------------------------------------+
+//! ```
+//! A version that this build does not know is refused, never guessed.
+
+use bytes::Bytes;
+
+use crate::key::Key;
+
+#[doc(hidden)]
+pub use postcard;
+
+/// A kind of value in the metadata map.
+pub trait Record: Sized {
+    /// The first byte of its keys; never changes and is never used again. 255 is not used.
+    const KIND: u8;
+    /// The version that `encode` writes; at least 1. Raise it with every change of the body and keep decoding the
+    /// old ones.
+    const VERSION: u8;
+    /// What it is found by.
+    type Key: Key;
+
+    /// Appends the body in the layout of [`Record::VERSION`].
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// Reads a body of the given version, which is between 1 and [`Record::VERSION`].
+    ///
+    /// # Errors
+    /// The body is not what that version writes.
+    fn decode(version: u8, body: &[u8]) -> Result<Self, DecodeError>;
+}
+
+/// A key or value of the metadata map that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It ends too early.
+    #[error("metadata ends too early")]
+    Truncated,
+    /// It is not what its type writes.
+    #[error("metadata is corrupt: {0}")]
+    Corrupt(String),
+    /// A newer Floe wrote it.
+    #[error(
+        "metadata of kind {kind} has version {found}, this build knows up to {known}: upgrade this broker"
+    )]
+    NewerVersion {
+        /// The record's kind.
+        kind: u8,
+        /// The version that was found.
+        found: u8,
+        /// The newest version that this build reads.
+        known: u8,
+    },
+}
+
+impl DecodeError {
+    /// A value that is not what its type writes.
+    pub fn corrupt(what: impl Into<String>) -> DecodeError {
+        DecodeError::Corrupt(what.into())
+    }
+}
+
+/// The value of a record with its version.
+pub(crate) fn encode_value<R: Record>(record: &R) -> Vec<u8> {
+    const { assert!(R::VERSION > 0, "versions begin at 1") };
+    let mut out = Vec::with_capacity(64);
+    out.push(R::VERSION);
+    record.encode(&mut out);
+    out
+}
+
+/// Reads what [`encode_value`] wrote, now or in an older build.
+pub(crate) fn decode_value<R: Record>(value: &Bytes) -> Result<R, DecodeError> {
+    let (&version, body) = value.split_first().ok_or(DecodeError::Truncated)?;
+    if version > R::VERSION {
+        return Err(DecodeError::NewerVersion { kind: R::KIND, found: version, known: R::VERSION });
+    }
+    if version == 0 {
+        return Err(DecodeError::corrupt("version zero"));
+    }
+    R::decode(version, body)
+}
+
+/// Reads the typed key out of a full key of this kind.
+pub(crate) fn decode_key<R: Record>(key: &Bytes) -> Result<R::Key, DecodeError> {
+    let (&kind, body) = key.split_first().ok_or(DecodeError::Truncated)?;
+    assert_eq!(kind, R::KIND, "a range of one kind holds keys of that kind");
+    R::Key::decode(body)
+}
+
+/// Appends `value` as postcard, for use in [`Record::encode`].
+pub fn put_postcard<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let bytes = postcard::to_allocvec(value).expect("records hold only what postcard can write");
+    out.extend_from_slice(&bytes);
+}
+
+/// Reads one postcard value that fills `body`, for use in [`Record::decode`].
+///
+/// # Errors
+/// The bytes are no such value, or some are left over.
+pub fn take_postcard<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    let (value, rest) =
+        postcard::take_from_bytes(body).map_err(|error| DecodeError::Corrupt(error.to_string()))?;
+    if rest.is_empty() { Ok(value) } else { Err(DecodeError::corrupt("a value has bytes left over")) }
+}
+
+/// Makes a serde type a [`Record`] with one version: `postcard_record!(Type, kind, version, KeyType);`.
+///
+/// Fields can then only be changed together with the version, by writing the `impl` out and decoding both.
+#[macro_export]
+macro_rules! postcard_record {
+    ($record:ty, $kind:expr, $version:expr, $key:ty) => {
+        impl $crate::Record for $record {
+            const KIND: u8 = $kind;
+            const VERSION: u8 = $version;
+            type Key = $key;
+            fn encode(&self, out: &mut Vec<u8>) {
+                $crate::record::put_postcard(self, out);
+            }
+            fn decode(version: u8, body: &[u8]) -> Result<Self, $crate::DecodeError> {
+                if version != $version {
+                    return Err($crate::DecodeError::corrupt(format!("version {version} was never written")));
+                }
+                $crate::record::take_postcard(body)
+            }
+        }
+    };
+}

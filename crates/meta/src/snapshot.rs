@@ -1,0 +1,145 @@
+//! The metadata map at one LSN: a pointer copy that nobody changes.
+
+use std::fmt;
+use std::ops::RangeBounds;
+
+use bytes::Bytes;
+use rpds::RedBlackTreeMapSync;
+
+use crate::journal::{Change, Lsn};
+use crate::key::{Span, full_key};
+use crate::record::{DecodeError, Record, decode_key, decode_value};
+
+/// Pairs of full keys and values in key order.
+pub(crate) type Pairs<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Bytes)> + Send + 'a>;
+
+/// What reads of a [`Snapshot`] and of a [`crate::Tx`] have in common, for functions that serve both.
+pub trait Lookup {
+    #[doc(hidden)]
+    fn raw_value(&self, key: &[u8]) -> Option<&Bytes>;
+    #[doc(hidden)]
+    fn raw_pairs(&self, start: Bytes, end: Bytes) -> Pairs<'_>;
+
+    /// The record of a key.
+    ///
+    /// # Errors
+    /// Its value cannot be read, see [`DecodeError`].
+    fn get<R: Record>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
+        self.raw_value(&full_key::<R>(key)).map(decode_value::<R>).transpose()
+    }
+
+    /// The records of a range of keys, in key order, from either end.
+    fn range<R: Record>(
+        &self,
+        range: impl RangeBounds<R::Key>,
+    ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
+        let span = Span::of::<R>(&range);
+        self.raw_pairs(span.start, span.end).map(|(key, value)| typed::<R>(key, value))
+    }
+
+    /// The records whose key begins with what `put` writes (the leading fields of the key), in key order.
+    fn prefix<R: Record>(
+        &self,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
+        let span = Span::prefix::<R>(put);
+        self.raw_pairs(span.start, span.end).map(|(key, value)| typed::<R>(key, value))
+    }
+}
+
+fn typed<R: Record>(key: &Bytes, value: &Bytes) -> Result<(R::Key, R), DecodeError> {
+    Ok((decode_key::<R>(key)?, decode_value::<R>(value)?))
+}
+
+/// The metadata map at one LSN. A clone is a pointer copy; it never changes.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    map: RedBlackTreeMapSync<Bytes, Bytes>,
+    lsn: Lsn,
+}
+
+impl Snapshot {
+    /// The map of an image: what the journal folded up to an LSN.
+    pub(crate) fn of_image(image: Vec<(Bytes, Bytes)>, lsn: Lsn) -> Snapshot {
+        let mut map = RedBlackTreeMapSync::new_sync();
+        for (key, value) in image {
+            map.insert_mut(key, value);
+        }
+        Snapshot { map, lsn }
+    }
+
+    /// The last commit that this map includes.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.map.size()
+    }
+
+    /// Whether the map has no keys.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The record of a key; see [`Lookup::get`].
+    ///
+    /// # Errors
+    /// Its value cannot be read.
+    pub fn get<R: Record>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
+        Lookup::get(self, key)
+    }
+
+    /// The records of a range of keys, in key order, from either end.
+    pub fn range<R: Record>(
+        &self,
+        range: impl RangeBounds<R::Key>,
+    ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
+        let pairs = self.map.range(Span::of::<R>(&range).bounds());
+        pairs.map(|(key, value)| typed::<R>(key, value))
+    }
+
+    /// The records whose key begins with what `put` writes (the leading fields of the key), in key order.
+    pub fn prefix<R: Record>(
+        &self,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
+        let pairs = self.map.range(Span::prefix::<R>(put).bounds());
+        pairs.map(|(key, value)| typed::<R>(key, value))
+    }
+
+    /// All full keys and values, in key order: what an image holds.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.map.iter()
+    }
+
+    /// Moves on by one commit.
+    pub(crate) fn apply(&mut self, lsn: Lsn, changes: &[Change]) {
+        assert_eq!(lsn, self.lsn.next(), "commits apply in order, none left out");
+        for change in changes {
+            match &change.value {
+                Some(value) => self.map.insert_mut(change.key.clone(), value.clone()),
+                None => {
+                    self.map.remove_mut(&change.key);
+                }
+            }
+        }
+        self.lsn = lsn;
+    }
+}
+
+impl Lookup for Snapshot {
+    fn raw_value(&self, key: &[u8]) -> Option<&Bytes> {
+        self.map.get(key)
+    }
+    fn raw_pairs(&self, start: Bytes, end: Bytes) -> Pairs<'_> {
+        Box::new(self.map.range(Span { start, end }.bounds()))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("lsn", &self.lsn).field("keys", &self.len()).finish()
+    }
+}
