@@ -1,1 +1,51 @@
 //! Kafka messages as tables: a bounded, zero-copy codec, and a small client.
+//!
+//! This crate knows what Kafka's messages look like on the wire, in every version that Kafka 4 speaks. It is not a
+//! broker and keeps no state: what a request means is decided in `floe-kafka`. It never looks into record batches
+//! either; they stay slices of the frame they came in, and go out as the slices that the log handed over.
+//!
+//! # The flow of one request
+//! 1. A frame arrives whole, its length checked by the connection; [`Reader`] (`reader.rs`) walks over it.
+//! 2. [`RequestHeader::decode`] (`header.rs`) says which API ([`ApiKey`], `api.rs`), which version, which client.
+//! 3. The message's table (`messages/*.rs`) drives the decoding, field by field, row by row (`table.rs`, `field.rs`).
+//! 4. The answer is written by the same tables through a [`Writer`] (`writer.rs`), which yields the segments of one
+//!    frame for a vectored write; large byte fields are spliced in, not copied.
+//!
+//! ```text
+//! frame     = length i32 | header | body
+//! request   = api key i16 | api version i16 | correlation id i32 | client id nullable string | [tagged fields] | body
+//! response  = correlation id i32 | [tagged fields] | body
+//! [tagged fields] only where the version is flexible; never in the response header of ApiVersions
+//! ```
+//!
+//! # What a hostile frame can do
+//! Be refused with a [`WireError`]. A length or count is compared with the bytes that remain before anything is
+//! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
+
+pub mod api;
+pub mod error;
+pub mod fault;
+mod field;
+pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod header;
+pub mod limits;
+pub mod messages;
+#[cfg(test)]
+mod proof;
+pub mod reader;
+pub mod rope;
+mod table;
+pub mod versions;
+pub mod writer;
+
+pub use api::{ApiKey, Message, Request};
+pub use error::ErrorCode;
+pub use fault::{Fault, WireError};
+pub use header::{RequestHeader, ResponseHeader};
+pub use messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer};
+pub use reader::Reader;
+pub use rope::Rope;
+pub use versions::Versions;
+pub use writer::Writer;

@@ -1,0 +1,61 @@
+//! What fuzz targets and allocation tests call: arbitrary bytes in, a broken promise is a panic.
+
+use bytes::Bytes;
+
+use crate::api::{ApiKey, Message, Request};
+use crate::frame;
+use crate::header::RequestHeader;
+use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer};
+use crate::reader::Reader;
+use crate::versions::Versions;
+
+/// Decodes a whole request frame (without prefix), as a broker does. Whether a message came out of it.
+pub fn request_frame(frame: Bytes) -> bool {
+    let mut reader = Reader::new(frame);
+    let Ok(header) = RequestHeader::decode(&mut reader) else { return false };
+    let Some(api) = header.api() else { return false };
+    request(api, header.api_version, reader.rest())
+}
+
+/// Decodes a request and a response of every API and version: the first two bytes choose. Whether a message came out.
+pub fn any_message(input: &[u8]) -> bool {
+    let [choice, version, body @ ..] = input else { return false };
+    let api = ApiKey::ALL[usize::from(choice & 0x7f) % ApiKey::ALL.len()];
+    let Some(versions) = api.versions() else { return false };
+    let version = versions.min + i16::from(*version) % (versions.max - versions.min + 1);
+    let body = Bytes::copy_from_slice(body);
+    if choice & 0x80 == 0 { request(api, version, body) } else { response(api, version, body) }
+}
+
+macro_rules! dispatch {
+    ($($api:ident: $module:ident::$request:ident -> $response:ident;)*) => {
+        /// Decodes the request; if that works, it must survive being encoded and decoded again.
+        pub fn request(api: ApiKey, version: i16, body: Bytes) -> bool {
+            match api {
+                $(ApiKey::$api => survives::<$module::$request>(version, body),)*
+                _ => false,
+            }
+        }
+
+        /// Decodes the response; if that works, it must survive being encoded and decoded again.
+        pub fn response(api: ApiKey, version: i16, body: Bytes) -> bool {
+            match api {
+                $(ApiKey::$api => survives::<<$module::$request as Request>::Response>(version, body),)*
+                _ => false,
+            }
+        }
+
+        /// The APIs that have messages, with their versions.
+        pub const APIS: &[(ApiKey, Versions)] = &[$((ApiKey::$api, <$module::$request as Message>::VERSIONS)),*];
+    };
+}
+crate::api::each_api!(dispatch);
+
+fn survives<M: Message + PartialEq + std::fmt::Debug>(version: i16, body: Bytes) -> bool {
+    let mut reader = Reader::new(body);
+    let Ok(message) = M::decode(&mut reader, version) else { return false };
+    let encoded = frame::encode_body(&message, version).expect("what was decoded can be encoded");
+    let again = frame::decode_body::<M>(encoded, version).expect("what was encoded can be decoded");
+    assert_eq!(message, again);
+    true
+}

@@ -1,0 +1,232 @@
+//! The proof of the codec: generated values of every message in every version, against an implementation that others
+//! wrote, and against hostile bytes.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::api::{ApiKey, Message, Request};
+use crate::field::Form;
+use crate::frame::{decode_body, encode_body};
+use crate::rope::Rope;
+use crate::{fuzz, table};
+
+/// Random choices, drawn from bytes that proptest generates and shrinks. When they are used up, every choice is 0.
+pub(crate) struct Entropy<'a>(&'a [u8]);
+
+impl Entropy<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    /// A count that is mostly small, so that nested arrays stay small.
+    fn count(&mut self) -> usize {
+        usize::from(self.byte()) % 4
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let count = match self.byte() {
+            // Beyond a one byte varint, and beyond what is spliced instead of copied.
+            255 => 1_500,
+            254 => 200,
+            count => usize::from(count) % 9,
+        };
+        (0..count).map(|_| self.byte()).collect()
+    }
+}
+
+/// A type of which values can be generated.
+pub(crate) trait Sample: Sized {
+    /// A value that this form can carry.
+    fn sample(entropy: &mut Entropy<'_>, form: Form) -> Self;
+
+    /// The same, but not null.
+    fn sample_some(entropy: &mut Entropy<'_>, form: Form) -> Self {
+        Self::sample(entropy, form)
+    }
+}
+
+macro_rules! sample_numbers {
+    ($($number:ty),*) => {$(
+        impl Sample for $number {
+            fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+                match entropy.byte() {
+                    0 => 0,
+                    1 => -1,
+                    2 => <$number>::MAX,
+                    3 => <$number>::MIN,
+                    _ => <$number>::from_be_bytes(std::array::from_fn(|_| entropy.byte())),
+                }
+            }
+        }
+    )*};
+}
+sample_numbers!(i8, i16, i32, i64);
+
+impl Sample for bool {
+    fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+        entropy.byte() & 1 == 1
+    }
+}
+
+impl Sample for Uuid {
+    fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+        match entropy.byte() % 2 {
+            0 => Uuid::nil(),
+            _ => Uuid::from_bytes(std::array::from_fn(|_| entropy.byte())),
+        }
+    }
+}
+
+impl Sample for String {
+    fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+        entropy.bytes().iter().map(|byte| char::from_u32(u32::from(*byte) * 17).unwrap_or('x')).collect()
+    }
+}
+
+impl Sample for Bytes {
+    fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+        entropy.bytes().into()
+    }
+}
+
+impl Sample for Rope {
+    fn sample(entropy: &mut Entropy<'_>, _: Form) -> Self {
+        Rope((0..entropy.count()).map(|_| entropy.bytes().into()).collect())
+    }
+}
+
+impl<T: Sample> Sample for Vec<T> {
+    fn sample(entropy: &mut Entropy<'_>, form: Form) -> Self {
+        (0..entropy.count()).map(|_| T::sample(entropy, form)).collect()
+    }
+}
+
+impl<T: Sample> Sample for Option<T> {
+    fn sample(entropy: &mut Entropy<'_>, form: Form) -> Self {
+        (!entropy.byte().is_multiple_of(3)).then(|| T::sample(entropy, form))
+    }
+
+    fn sample_some(entropy: &mut Entropy<'_>, form: Form) -> Self {
+        Some(T::sample(entropy, form))
+    }
+}
+
+fn sample<M: Message + Sample>(entropy: &[u8], version: i16) -> M {
+    let form = table::form(version, M::VERSIONS, M::FLEXIBLE).unwrap();
+    M::sample(&mut Entropy(entropy), form)
+}
+
+/// Ours to theirs and back: the bytes are the same and the value is the same, for every version.
+fn agrees<M, T>(entropy: &[u8])
+where
+    M: Message + Sample + PartialEq + std::fmt::Debug,
+    T: kafka_protocol::protocol::Message
+        + kafka_protocol::protocol::Encodable
+        + kafka_protocol::protocol::Decodable
+        + std::fmt::Debug,
+{
+    assert_eq!(M::VERSIONS.min, T::VERSIONS.min);
+    assert!(M::VERSIONS.max <= T::VERSIONS.max, "a version that nothing proves");
+    for version in M::VERSIONS.min..=M::VERSIONS.max {
+        let value: M = sample(entropy, version);
+        let ours = encode_body(&value, version).unwrap();
+        let mut rest = ours.clone();
+        let theirs =
+            T::decode(&mut rest, version).unwrap_or_else(|e| panic!("version {version}: {e}: {value:?}"));
+        assert!(rest.is_empty(), "version {version}: {} bytes left over: {value:?}", rest.len());
+        let mut encoded = bytes::BytesMut::new();
+        theirs.encode(&mut encoded, version).unwrap_or_else(|e| panic!("version {version}: {e}: {theirs:?}"));
+        assert_eq!(encoded.freeze(), ours, "version {version}: {value:?} against {theirs:?}");
+        assert_eq!(decode_body::<M>(ours, version).unwrap(), value, "version {version}");
+    }
+}
+
+/// Their defaults are our defaults in every version; only that what may be null is null by default here.
+fn defaults_agree<M, T>()
+where
+    M: Message + std::fmt::Debug,
+    T: kafka_protocol::protocol::Message + kafka_protocol::protocol::Encodable + Default,
+{
+    for version in M::VERSIONS.min..=M::VERSIONS.max {
+        let mut theirs = bytes::BytesMut::new();
+        T::default().encode(&mut theirs, version).unwrap();
+        let theirs: M = decode_body(theirs.freeze(), version).unwrap();
+        let nulls = |value: &M| {
+            ["Some(\"\")", "Some([])", "Some(b\"\")", "Some(Rope([]))"]
+                .iter()
+                .fold(format!("{value:?}"), |text, empty| text.replace(empty, "None"))
+        };
+        assert_eq!(nulls(&theirs), nulls(&M::default()), "version {version}");
+    }
+}
+
+/// Every prefix of a message is refused, and so is a message with one byte more.
+fn ends_are_checked<M: Message + Sample>(entropy: &[u8]) {
+    for version in M::VERSIONS.min..=M::VERSIONS.max {
+        let bytes = encode_body(&sample::<M>(entropy, version), version).unwrap();
+        for end in 0..bytes.len().min(300) {
+            assert!(
+                decode_body::<M>(bytes.slice(..end), version).is_err(),
+                "version {version}, cut at {end}"
+            );
+        }
+        let more = [&bytes[..], &[0]].concat();
+        assert!(decode_body::<M>(more.into(), version).is_err(), "version {version}, one byte more");
+    }
+}
+
+/// A failure is shown by its smallest entropy; no file is left behind.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
+macro_rules! prove {
+    ($($api:ident: $module:ident::$request:ident -> $response:ident;)*) => {$(
+        #[allow(non_snake_case, reason = "named by the API")]
+        mod $api {
+            use super::*;
+            use crate::messages::$module::{$request, $response};
+
+            proptest! {
+                #![proptest_config(cases(64))]
+
+                #[test]
+                fn agrees_with_another_implementation(entropy in prop::collection::vec(any::<u8>(), 0..2_000)) {
+                    agrees::<$request, kafka_protocol::messages::$request>(&entropy);
+                    agrees::<$response, kafka_protocol::messages::$response>(&entropy);
+                }
+            }
+
+            #[test]
+            fn defaults_and_ends() {
+                defaults_agree::<$request, kafka_protocol::messages::$request>();
+                defaults_agree::<$response, kafka_protocol::messages::$response>();
+                let entropy: Vec<u8> = (0..600u32).map(|i| (i * 37 % 251) as u8).collect();
+                ends_are_checked::<$request>(&entropy);
+                ends_are_checked::<$response>(&entropy);
+                assert_eq!(<$request as Request>::API, ApiKey::$api);
+                let theirs = kafka_protocol::messages::ApiKey::try_from(ApiKey::$api.number()).unwrap();
+                for version in $request::VERSIONS.min..=$request::VERSIONS.max {
+                    let flexible = ApiKey::$api.request_header_flexible(version);
+                    assert_eq!(theirs.request_header_version(version), if flexible { 2 } else { 1 });
+                    let flexible = ApiKey::$api.response_header_flexible(version);
+                    assert_eq!(theirs.response_header_version(version), i16::from(flexible));
+                }
+            }
+        }
+    )*};
+}
+crate::api::each_api!(prove);
+
+proptest! {
+    #![proptest_config(cases(20_000))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(input in prop::collection::vec(any::<u8>(), 0..200)) {
+        fuzz::any_message(&input);
+        fuzz::request_frame(input.into());
+    }
+}

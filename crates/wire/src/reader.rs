@@ -1,0 +1,174 @@
+//! Reading a frame: every length is checked against what remains before anything is allocated for it.
+
+use bytes::Bytes;
+
+use crate::fault::{Fault, WireError};
+use crate::limits;
+
+/// A cursor over one frame.
+///
+/// Byte fields are slices of the frame. Strings and arrays are copied out, and what they allocate is charged to a
+/// budget that depends on the length of the frame alone ([`limits::decode_budget`]).
+#[derive(Debug)]
+pub struct Reader {
+    frame: Bytes,
+    at: usize,
+    end: usize,
+    budget: usize,
+}
+
+impl Reader {
+    /// A reader over a frame, without its length prefix.
+    pub fn new(frame: Bytes) -> Reader {
+        Reader { at: 0, end: frame.len(), budget: limits::decode_budget(frame.len()), frame }
+    }
+
+    /// How many bytes are not read yet.
+    pub fn remaining(&self) -> usize {
+        self.end - self.at
+    }
+
+    /// Checks that everything was read: [`Fault::Trailing`] if not.
+    pub fn finish(&self) -> Result<(), WireError> {
+        match self.remaining() {
+            0 => Ok(()),
+            left => Err(Fault::Trailing(left).into()),
+        }
+    }
+
+    /// The bytes that are not read yet.
+    pub fn rest(&self) -> Bytes {
+        self.frame.slice(self.at..self.end)
+    }
+
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let bytes = self.take(N)?;
+        Ok(bytes.try_into().expect("take returns as many bytes as asked for"))
+    }
+
+    /// The next `length` bytes as a slice of the frame.
+    pub fn slice(&mut self, length: usize) -> Result<Bytes, WireError> {
+        let start = self.at;
+        self.take(length)?;
+        Ok(self.frame.slice(start..self.at))
+    }
+
+    /// The next `length` bytes as a string.
+    pub fn string(&mut self, length: usize) -> Result<String, WireError> {
+        if length > self.remaining() {
+            return Err(Fault::Truncated { needed: length, remaining: self.remaining() }.into());
+        }
+        self.charge(length)?;
+        let text = std::str::from_utf8(self.take(length)?).map_err(|_| Fault::NotUtf8)?;
+        Ok(text.to_owned())
+    }
+
+    /// An unsigned number of at most 32 bits in groups of seven, the lowest first.
+    pub fn uvarint(&mut self) -> Result<u32, WireError> {
+        let mut value = 0u32;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.array()?;
+            if shift == 28 && byte > 0x0f {
+                return Err(Fault::VarintTooLong.into());
+            }
+            value |= u32::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Fault::VarintTooLong.into())
+    }
+
+    /// The length of a string: 16 bits, or compact; `None` is null.
+    pub(crate) fn length_short(&mut self, compact: bool) -> Result<Option<usize>, WireError> {
+        if compact {
+            return self.length_compact();
+        }
+        length(i32::from(i16::from_be_bytes(self.array()?)))
+    }
+
+    /// The length of an array or of bytes: 32 bits, or compact; `None` is null.
+    pub(crate) fn length_long(&mut self, compact: bool) -> Result<Option<usize>, WireError> {
+        if compact {
+            return self.length_compact();
+        }
+        length(i32::from_be_bytes(self.array()?))
+    }
+
+    /// The number of elements of an array, which take at least `size_min` bytes each and `T` in memory.
+    pub(crate) fn claim<T>(&mut self, count: usize, size_min: usize) -> Result<(), WireError> {
+        if count > self.remaining() / size_min.max(1) {
+            return Err(Fault::CountTooLarge { count, remaining: self.remaining() }.into());
+        }
+        self.charge(count * size_of::<T>())
+    }
+
+    /// The tagged fields at the end of a structure. `known` reads the field if it knows the tag; others are skipped.
+    pub(crate) fn tagged(
+        &mut self,
+        mut known: impl FnMut(&mut Reader, u32) -> Result<bool, WireError>,
+    ) -> Result<(), WireError> {
+        let mut previous = None;
+        for _ in 0..self.uvarint()? {
+            let tag = self.uvarint()?;
+            if let Some(previous) = previous.replace(tag)
+                && tag <= previous
+            {
+                return Err(Fault::TagOrder { tag, previous }.into());
+            }
+            let size = self.uvarint()? as usize;
+            self.within(size, |reader| known(reader, tag))?;
+        }
+        Ok(())
+    }
+
+    /// Runs `read` on the next `size` bytes only; if it is not interested (`false`), they are skipped.
+    fn within(
+        &mut self,
+        size: usize,
+        read: impl FnOnce(&mut Reader) -> Result<bool, WireError>,
+    ) -> Result<(), WireError> {
+        if size > self.remaining() {
+            return Err(Fault::Truncated { needed: size, remaining: self.remaining() }.into());
+        }
+        let outer = std::mem::replace(&mut self.end, self.at + size);
+        let wanted = read(self)?;
+        if wanted && self.remaining() > 0 {
+            return Err(Fault::TagSize(self.remaining()).into());
+        }
+        self.at = std::mem::replace(&mut self.end, outer);
+        Ok(())
+    }
+
+    fn take(&mut self, length: usize) -> Result<&[u8], WireError> {
+        if length > self.remaining() {
+            return Err(Fault::Truncated { needed: length, remaining: self.remaining() }.into());
+        }
+        let start = self.at;
+        self.at += length;
+        Ok(&self.frame[start..self.at])
+    }
+
+    fn length_compact(&mut self) -> Result<Option<usize>, WireError> {
+        Ok((self.uvarint()? as usize).checked_sub(1))
+    }
+
+    /// Takes what is about to be allocated out of the budget.
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
+        match self.budget.checked_sub(bytes) {
+            Some(left) => self.budget = left,
+            None => return Err(Fault::TooDense { needed: bytes, budget: self.budget }.into()),
+        }
+        Ok(())
+    }
+}
+
+/// What a length field means: -1 is null, anything else below zero is an error.
+fn length(value: i32) -> Result<Option<usize>, WireError> {
+    match usize::try_from(value) {
+        Ok(length) => Ok(Some(length)),
+        Err(_) if value == -1 => Ok(None),
+        Err(_) => Err(Fault::NegativeLength(value).into()),
+    }
+}

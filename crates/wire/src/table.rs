@@ -1,0 +1,288 @@
+//! The tables: one row per field, in the words of the protocol.
+//!
+//! ```text
+//! struct FetchRequest, versions "4-18", flexible "12+" {        a message: has versions
+//!     replica_id: i32 = -1, "4-14";                            name: type = default, versions
+//!     cluster_id: Option<String>, "12+", tag 0, ignorable;     options: tag, nullable, ignorable
+//! }
+//! struct FetchTopic { ... }                                    a part of messages: takes over their version
+//! ```
+//!
+//! - `Option` is a nullable field; `nullable "1+"` says in which versions null may be said, if not in all of them.
+//!   It is null by default, whatever the protocol says: an error message that nobody set is absent, not empty.
+//! - `ignorable`: a version that does not carry the field drops its value. Without it, a value other than the default
+//!   is refused there ([`Fault::NotCarried`]).
+//! - `tag`: the field travels among the tagged fields, and only if it is not the default.
+
+use crate::fault::{Fault, WireError};
+use crate::field::{Field, Form};
+use crate::reader::Reader;
+use crate::versions::Versions;
+use crate::writer::Writer;
+
+/// One row of a table: what there is to know about a field besides its type and default.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    name: &'static str,
+    versions: Versions,
+    nullable: Versions,
+    tag: Option<u32>,
+    ignorable: bool,
+}
+
+impl Row {
+    pub(crate) const fn new(name: &'static str, versions: &str) -> Row {
+        let versions = Versions::parse(versions);
+        Row { name, versions, nullable: Versions::ALL, tag: None, ignorable: false }
+    }
+
+    pub(crate) const fn nullable(self, versions: &str) -> Row {
+        Row { nullable: Versions::parse(versions), ..self }
+    }
+
+    pub(crate) const fn tag(self, tag: u32) -> Row {
+        Row { tag: Some(tag), ..self }
+    }
+
+    pub(crate) const fn ignorable(self) -> Row {
+        Row { ignorable: true, ..self }
+    }
+
+    /// Whether the field travels in the body of this form: not at all, or among the tagged fields, are the others.
+    const fn in_body(self, form: Form) -> bool {
+        self.tag.is_none() && self.versions.contains(form.version)
+    }
+
+    /// Whether the field may travel among the tagged fields of this form.
+    const fn in_tags(self, form: Form) -> bool {
+        self.tag.is_some() && form.flexible && self.versions.contains(form.version)
+    }
+
+    /// The least number of bytes that the field takes in the body.
+    pub(crate) fn size_min<T: Field>(self, form: Form) -> usize {
+        if self.in_body(form) { T::size_min(form) } else { 0 }
+    }
+
+    /// Reads the field if it travels in the body.
+    pub(crate) fn read<T: Field>(
+        self,
+        value: &mut T,
+        reader: &mut Reader,
+        form: Form,
+    ) -> Result<(), WireError> {
+        if self.in_body(form) {
+            *value = self.value(reader, form).map_err(|error| error.at(self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the field if `tag` is its tag, and says whether it was.
+    pub(crate) fn read_tagged<T: Field>(
+        self,
+        value: &mut T,
+        reader: &mut Reader,
+        tag: u32,
+        form: Form,
+    ) -> Result<bool, WireError> {
+        let known = self.tag == Some(tag) && self.in_tags(form);
+        if known {
+            *value = self.value(reader, form).map_err(|error| error.at(self.name))?;
+        }
+        Ok(known)
+    }
+
+    /// Writes the field if it travels in the body; refuses a value that the version cannot say.
+    pub(crate) fn write<T: Field>(
+        self,
+        value: &T,
+        default: impl FnOnce() -> T,
+        writer: &mut Writer,
+        form: Form,
+    ) -> Result<(), WireError> {
+        if self.in_body(form) {
+            self.check_null(value, form)?;
+            return value.write(writer, form).map_err(|error| error.at(self.name));
+        }
+        if self.ignorable || self.in_tags(form) || *value == default() {
+            return Ok(());
+        }
+        Err(WireError { field: self.name, fault: Fault::NotCarried { version: form.version } })
+    }
+
+    /// Collects the field if it travels among the tagged fields and is not the default.
+    pub(crate) fn write_tagged<T: Field>(
+        self,
+        value: &T,
+        default: impl FnOnce() -> T,
+        tagged: &mut Tagged,
+        form: Form,
+    ) -> Result<(), WireError> {
+        let Some(tag) = self.tag else { return Ok(()) };
+        if !self.in_tags(form) || *value == default() {
+            return Ok(());
+        }
+        self.check_null(value, form)?;
+        let mut writer = Writer::new();
+        value.write(&mut writer, form).map_err(|error| error.at(self.name))?;
+        tagged.0.push((tag, writer));
+        Ok(())
+    }
+
+    fn value<T: Field>(self, reader: &mut Reader, form: Form) -> Result<T, WireError> {
+        let value = T::read(reader, form)?;
+        self.check_null(&value, form)?;
+        Ok(value)
+    }
+
+    fn check_null<T: Field>(self, value: &T, form: Form) -> Result<(), WireError> {
+        if value.is_null() && !self.nullable.contains(form.version) {
+            return Err(WireError { field: self.name, fault: Fault::Null { version: form.version } });
+        }
+        Ok(())
+    }
+}
+
+/// The tagged fields of one structure on their way out.
+#[derive(Default)]
+pub(crate) struct Tagged(Vec<(u32, Writer)>);
+
+impl Tagged {
+    /// Writes them in the order of their tags, as the protocol demands.
+    pub(crate) fn write(mut self, writer: &mut Writer) -> Result<(), WireError> {
+        self.0.sort_by_key(|(tag, _)| *tag);
+        writer.put_uvarint(self.0.len() as u32);
+        for (tag, field) in self.0 {
+            let size = u32::try_from(field.len()).map_err(|_| Fault::TooLong(field.len()))?;
+            writer.put_uvarint(tag);
+            writer.put_uvarint(size);
+            writer.append(field);
+        }
+        Ok(())
+    }
+}
+
+/// Checks the version of a message and says in which form it travels.
+pub(crate) fn form(version: i16, versions: Versions, flexible: Versions) -> Result<Form, WireError> {
+    if !versions.contains(version) {
+        return Err(Fault::Version { version, supported: versions }.into());
+    }
+    Ok(Form { version, flexible: flexible.contains(version) })
+}
+
+/// Makes structures of tables; the module doc says how to read them.
+macro_rules! messages {
+    ($(
+        $(#[$doc:meta])*
+        struct $name:ident $(, versions $versions:literal, flexible $flexible:literal)? {
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident: $type:ty $(= $default:expr)?, $carried:literal
+                    $(, $option:ident $($argument:literal)?)*;
+            )*
+        }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $(
+                $(#[$field_doc])*
+                #[doc = concat!("Versions ", $carried, $(", ", stringify!($option $($argument)?),)* ".")]
+                pub $field: $type,
+            )*
+        }
+
+        impl $name {
+            $(
+                #[allow(non_upper_case_globals, reason = "a row is called as its field")]
+                const $field: crate::table::Row =
+                    crate::table::Row::new(stringify!($field), $carried)$(.$option($($argument)?))*;
+            )*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                #[allow(unused_mut, reason = "only some tables have defaults of their own")]
+                let mut value = Self { $($field: Default::default(),)* };
+                $($(value.$field = $default;)?)*
+                value
+            }
+        }
+
+        impl crate::field::Field for $name {
+            fn size_min(form: crate::field::Form) -> usize {
+                usize::from(form.flexible) $(+ Self::$field.size_min::<$type>(form))*
+            }
+
+            fn read(
+                reader: &mut crate::Reader,
+                form: crate::field::Form,
+            ) -> Result<Self, crate::WireError> {
+                let mut value = Self::default();
+                $(Self::$field.read(&mut value.$field, reader, form)?;)*
+                if form.flexible {
+                    reader.tagged(|reader, tag| {
+                        Ok($(Self::$field.read_tagged(&mut value.$field, reader, tag, form)? ||)* false)
+                    })?;
+                }
+                Ok(value)
+            }
+
+            fn write(
+                &self,
+                writer: &mut crate::Writer,
+                form: crate::field::Form,
+            ) -> Result<(), crate::WireError> {
+                $(Self::$field.write(&self.$field, || Self::default().$field, writer, form)?;)*
+                if form.flexible {
+                    let mut tagged = crate::table::Tagged::default();
+                    $(Self::$field.write_tagged(&self.$field, || Self::default().$field, &mut tagged, form)?;)*
+                    tagged.write(writer)?;
+                }
+                Ok(())
+            }
+        }
+
+        #[cfg(test)]
+        impl crate::proof::Sample for $name {
+            fn sample(entropy: &mut crate::proof::Entropy<'_>, form: crate::field::Form) -> Self {
+                let mut value = Self::default();
+                $(value.$field = Self::$field.sample(value.$field, entropy, form);)*
+                value
+            }
+        }
+
+        $(impl crate::Message for $name {
+            const VERSIONS: crate::Versions = crate::Versions::parse($versions);
+            const FLEXIBLE: crate::Versions = crate::Versions::parse($flexible);
+
+            fn decode(reader: &mut crate::Reader, version: i16) -> Result<Self, crate::WireError> {
+                let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
+                crate::field::Field::read(reader, form)
+            }
+
+            fn encode(&self, writer: &mut crate::Writer, version: i16) -> Result<(), crate::WireError> {
+                let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
+                crate::field::Field::write(self, writer, form)
+            }
+        })?
+    )*};
+}
+
+pub(crate) use messages;
+
+#[cfg(test)]
+impl Row {
+    /// A value that this form can carry; the default where it carries none.
+    pub(crate) fn sample<T: Field + crate::proof::Sample>(
+        self,
+        default: T,
+        entropy: &mut crate::proof::Entropy<'_>,
+        form: Form,
+    ) -> T {
+        if !self.in_body(form) && !self.in_tags(form) {
+            return default;
+        }
+        let value = T::sample(entropy, form);
+        if self.check_null(&value, form).is_err() { T::sample_some(entropy, form) } else { value }
+    }
+}

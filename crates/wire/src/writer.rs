@@ -1,0 +1,138 @@
+//! Writing a frame: small fields into one buffer, large ones spliced in where they lie.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::fault::{Fault, WireError};
+use crate::limits;
+
+/// The length prefix of a frame, in bytes.
+const PREFIX_BYTES: usize = 4;
+
+/// Collects one message as a list of segments for a vectored write.
+///
+/// ```text
+/// own      | length | header | fields ...        | fields ...        |
+/// splices                     ^ at 41: records    ^ at 87: records
+/// segments | own[..41] | records | own[41..87] | records | own[87..] |
+/// ```
+#[derive(Debug, Default)]
+pub struct Writer {
+    own: BytesMut,
+    splices: Vec<(usize, Bytes)>,
+    splice_bytes: usize,
+    framed: bool,
+}
+
+impl Writer {
+    /// A writer for bytes without a length prefix.
+    pub fn new() -> Writer {
+        Writer::default()
+    }
+
+    /// A writer for one frame; the length prefix is filled in by [`Writer::finish`].
+    pub fn frame() -> Writer {
+        let mut own = BytesMut::with_capacity(256);
+        own.put_bytes(0, PREFIX_BYTES);
+        Writer { own, framed: true, ..Writer::default() }
+    }
+
+    /// How many bytes were written, the length prefix included.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.splice_bytes
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies bytes in.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.own.put_slice(bytes);
+    }
+
+    /// Puts shared bytes in: copied if short, spliced if long.
+    pub fn put_shared(&mut self, bytes: &Bytes) {
+        if bytes.len() < limits::SPLICE_BYTES_MIN {
+            return self.put(bytes);
+        }
+        self.splice_bytes += bytes.len();
+        self.splices.push((self.own.len(), bytes.clone()));
+    }
+
+    /// An unsigned number in groups of seven bits, the lowest first.
+    pub fn put_uvarint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.own.put_u8((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.own.put_u8(value as u8);
+    }
+
+    /// The length of a string: 16 bits, or compact; `None` is null.
+    pub(crate) fn put_length_short(&mut self, length: Option<usize>, compact: bool) -> Result<(), WireError> {
+        if compact {
+            return self.put_length_compact(length);
+        }
+        let length = match length {
+            Some(length) => i16::try_from(length).map_err(|_| Fault::TooLong(length))?,
+            None => -1,
+        };
+        self.own.put_i16(length);
+        Ok(())
+    }
+
+    /// The length of an array or of bytes: 32 bits, or compact; `None` is null.
+    pub(crate) fn put_length_long(&mut self, length: Option<usize>, compact: bool) -> Result<(), WireError> {
+        if compact {
+            return self.put_length_compact(length);
+        }
+        let length = match length {
+            Some(length) => i32::try_from(length).map_err(|_| Fault::TooLong(length))?,
+            None => -1,
+        };
+        self.own.put_i32(length);
+        Ok(())
+    }
+
+    /// Everything that another writer collected, behind what this one holds.
+    pub(crate) fn append(&mut self, other: Writer) {
+        let base = self.own.len();
+        self.own.unsplit(other.own);
+        self.splice_bytes += other.splice_bytes;
+        self.splices.extend(other.splices.into_iter().map(|(at, bytes)| (base + at, bytes)));
+    }
+
+    /// The segments, in order; a frame's length prefix is filled in. Fails if a frame is too long for it.
+    pub fn finish(mut self) -> Result<Vec<Bytes>, WireError> {
+        if self.framed {
+            let length = self.len() - PREFIX_BYTES;
+            let prefix = i32::try_from(length).map_err(|_| Fault::TooLong(length))?;
+            self.own[..PREFIX_BYTES].copy_from_slice(&prefix.to_be_bytes());
+        }
+        let own = self.own.freeze();
+        let mut segments = Vec::with_capacity(2 * self.splices.len() + 1);
+        let mut from = 0;
+        for (at, bytes) in self.splices {
+            if at > from {
+                segments.push(own.slice(from..at));
+            }
+            segments.push(bytes);
+            from = at;
+        }
+        if from < own.len() {
+            segments.push(own.slice(from..));
+        }
+        Ok(segments)
+    }
+
+    fn put_length_compact(&mut self, length: Option<usize>) -> Result<(), WireError> {
+        let Some(length) = length else {
+            self.put_uvarint(0);
+            return Ok(());
+        };
+        let announced = i32::try_from(length).map_err(|_| Fault::TooLong(length))?.unsigned_abs() + 1;
+        self.put_uvarint(announced);
+        Ok(())
+    }
+}
