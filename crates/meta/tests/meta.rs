@@ -11,7 +11,7 @@ struct Note(String);
 postcard_record!(Note, 200, 1, u32);
 
 async fn open(env: &Env, journal: &MemoryJournal) -> Meta {
-    Meta::open(env.scope(), Arc::new(journal.clone()), Options::default()).await.unwrap()
+    Meta::open(env.scope(), Arc::new(journal.clone()), Options::default()).await.expect("the journal loads")
 }
 
 fn who() -> Envelope {

@@ -1,0 +1,194 @@
+//! A directory that belongs to one process at a time and says in which format it is.
+//!
+//! ```text
+//! <directory>/LOCK     locked while a process uses the directory; its text names the process
+//! <directory>/FORMAT   "floe <version>\n", written once
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The format of data directories that this build writes, and the newest that it reads.
+pub const DATA_DIR_FORMAT: u32 = 1;
+
+const LOCK: &str = "LOCK";
+const FORMAT: &str = "FORMAT";
+const FORMAT_TEMPORARY: &str = "FORMAT.tmp";
+
+/// An opened data directory. It is locked until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: FileLock,
+}
+
+/// A data directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process uses it.
+    #[error(
+        "data directory {path} is in use by another process ({holder}): stop it or choose another directory"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// What the other process wrote about itself.
+        holder: String,
+    },
+    /// A newer Floe wrote it.
+    #[error("data directory {path} has format {found}, this build knows up to {known}: use a newer floe")]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// The format that was found.
+        found: u32,
+        /// The newest format that this build reads.
+        known: u32,
+    },
+    /// It holds other things.
+    #[error("{path} is not a data directory of floe: choose an empty or a new directory")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refuses.
+    #[error("cannot use data directory {path}: {source}")]
+    Io {
+        /// The directory or the file in it.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+}
+
+impl DataDir {
+    /// Locks the directory and checks its format; creates both in a new or empty directory.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
+        let failed = |source| DataDirError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        // Without a format it must be empty, and must not get a lock file of ours if it is not.
+        if !path.join(FORMAT).exists() && !is_empty(path).map_err(failed)? {
+            return Err(DataDirError::Foreign { path: path.to_owned() });
+        }
+        let lock = match FileLock::take(&path.join(LOCK)).map_err(failed)? {
+            Ok(lock) => lock,
+            Err(holder) => return Err(DataDirError::InUse { path: path.to_owned(), holder }),
+        };
+        match fs::read_to_string(path.join(FORMAT)) {
+            Ok(text) => check_format(path, &text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(path).map_err(failed)?,
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether nothing but what an interrupted first start leaves is there.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if name != LOCK && name != FORMAT_TEMPORARY {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn check_format(path: &Path, text: &str) -> Result<(), DataDirError> {
+    let number = text.strip_prefix("floe ").and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    match number {
+        Some(1..=DATA_DIR_FORMAT) => Ok(()),
+        Some(found) if found > DATA_DIR_FORMAT => {
+            Err(DataDirError::NewerFormat { path: path.to_owned(), found, known: DATA_DIR_FORMAT })
+        }
+        _ => Err(DataDirError::Foreign { path: path.to_owned() }),
+    }
+}
+
+/// Written aside and renamed: a crash leaves a whole format file or none.
+fn write_format(path: &Path) -> io::Result<()> {
+    let temporary = path.join(FORMAT_TEMPORARY);
+    let mut file = File::create(&temporary)?;
+    file.write_all(format!("floe {DATA_DIR_FORMAT}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path.join(FORMAT))?;
+    sync_dir(path)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// An exclusive lock on a file, for as long as this lives. The system frees it when the process ends, however.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock, or returns what its holder wrote about itself.
+    pub(crate) fn take(path: &Path) -> io::Result<Result<FileLock, String>> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.take(100).read_to_string(&mut holder)?;
+                return Ok(Err(holder.trim().to_owned()));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "process {}", std::process::id())?;
+        Ok(Ok(FileLock { _file: file }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user_and_a_known_format() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("new/data");
+        let first = DataDir::open(&path).unwrap();
+        assert_eq!(first.path(), path);
+        assert_eq!(fs::read_to_string(path.join(FORMAT)).unwrap(), "floe 1\n");
+        let busy = DataDir::open(&path).unwrap_err().to_string();
+        assert!(
+            busy.contains(&format!("in use by another process (process {})", std::process::id())),
+            "{busy}"
+        );
+        drop(first);
+        DataDir::open(&path).unwrap();
+
+        fs::write(path.join(FORMAT), "floe 2\n").unwrap();
+        let newer = DataDir::open(&path).unwrap_err();
+        assert!(matches!(newer, DataDirError::NewerFormat { found: 2, known: 1, .. }), "{newer}");
+        for text in ["floe 0\n", "floe x\n", ""] {
+            fs::write(path.join(FORMAT), text).unwrap();
+            assert!(matches!(DataDir::open(&path).unwrap_err(), DataDirError::Foreign { .. }));
+        }
+        fs::remove_file(path.join(FORMAT)).unwrap();
+        fs::write(path.join(FORMAT_TEMPORARY), "flo").unwrap();
+        DataDir::open(&path).unwrap();
+
+        let home = temporary.path().join("home");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("thesis.txt"), "x").unwrap();
+        assert!(matches!(DataDir::open(&home).unwrap_err(), DataDirError::Foreign { .. }));
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+    }
+}
