@@ -96,3 +96,78 @@ pub fn frame_length(prefix: [u8; 4], bytes_max: usize) -> Result<usize, WireErro
     }
     Ok(length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{decode_response, encode_request, encode_response};
+    use crate::metadata::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
+    use crate::{Message, Rope};
+
+    fn check(segments: Vec<bytes::Bytes>, expected: &str) {
+        let bytes: String = Rope(segments).to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, expected.replace(' ', ""));
+    }
+
+    /// Whole frames as they travel; they never change.
+    #[test]
+    fn frames_are_as_the_protocol_says() {
+        let request = ApiVersionsRequest {
+            client_software_name: "floe".to_owned(),
+            client_software_version: "1".to_owned(),
+        };
+        let frame = encode_request(&request, 3, 7, "me").unwrap();
+        check(frame, "00000015 00120003 00000007 00026d65 00 05666c6f65 0231 00");
+        let frame = encode_request(&ApiVersionsRequest::default(), 0, 7, "me").unwrap();
+        check(frame, "0000000c 00120000 00000007 00026d65");
+
+        let keys = vec![ApiVersion { api_key: 18, min_version: 0, max_version: 4 }];
+        let response = ApiVersionsResponse { api_keys: keys, ..Default::default() };
+        let frame = encode_response(&response, ApiKey::ApiVersions, 3, 7).unwrap();
+        check(frame.clone(), "00000013 00000007 0000 02 0012 0000 0004 00 00000000 00");
+        let body = Rope(frame).to_bytes().slice(4..);
+        assert_eq!(decode_response::<ApiVersionsRequest>(body, 3).unwrap(), (7, response));
+    }
+
+    #[test]
+    fn a_request_header_is_read_back_and_its_tags_are_skipped() {
+        let header = RequestHeader { api_key: 3, api_version: 12, correlation_id: -5, client_id: None };
+        let mut writer = Writer::new();
+        header.encode(&mut writer).unwrap();
+        let bytes = Rope(writer.finish().unwrap()).to_bytes();
+        let with_tags = [&bytes[..bytes.len() - 1], &[2, 0, 1, 9, 5, 2, 8, 8], &[0xaa]].concat();
+        let mut reader = Reader::new(with_tags.into());
+        assert_eq!(RequestHeader::decode(&mut reader).unwrap(), header);
+        assert_eq!(reader.rest(), &[0xaa][..]);
+        for end in 0..bytes.len() {
+            assert!(RequestHeader::decode(&mut Reader::new(bytes.slice(..end))).is_err());
+        }
+    }
+
+    #[test]
+    fn an_unknown_api_still_has_a_header() {
+        let header = RequestHeader { api_key: 999, api_version: 9, correlation_id: 1, client_id: None };
+        let mut writer = Writer::new();
+        header.encode(&mut writer).unwrap();
+        let mut reader = Reader::new(Rope(writer.finish().unwrap()).to_bytes());
+        let read = RequestHeader::decode(&mut reader).unwrap();
+        assert_eq!((read.api(), read), (None, header));
+    }
+
+    #[test]
+    fn the_length_of_a_frame_is_bounded() {
+        assert_eq!(frame_length([0, 0, 1, 0], 256), Ok(256));
+        assert_eq!(frame_length([0, 0, 1, 1], 256), Err(Fault::TooLong(257).into()));
+        assert_eq!(frame_length([0xff; 4], 256), Err(Fault::NegativeLength(-1).into()));
+    }
+
+    #[test]
+    fn a_version_out_of_range_is_refused() {
+        let mut writer = Writer::new();
+        let error = MetadataRequest::default().encode(&mut writer, 14).unwrap_err();
+        assert_eq!(error.to_string(), "version 14 is not supported, only 0-13");
+        assert_eq!(MetadataRequest::VERSION_MAX, 13);
+        assert_eq!(MetadataRequest::FLEXIBLE_FROM, 9);
+        assert!(MetadataRequest::decode(&mut Reader::new(bytes::Bytes::new()), -1).is_err());
+    }
+}

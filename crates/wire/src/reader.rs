@@ -172,3 +172,89 @@ fn length(value: i32) -> Result<Option<usize>, WireError> {
         Err(_) => Err(Fault::NegativeLength(value).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{decode_body, encode_body};
+    use crate::groups::DescribeGroupsRequest;
+    use crate::metadata::{MetadataRequest, MetadataRequestTopic};
+    use crate::produce::ProduceRequest;
+
+    fn fault<M: crate::Message + std::fmt::Debug>(version: i16, bytes: &[u8]) -> (&'static str, Fault) {
+        let error = decode_body::<M>(Bytes::copy_from_slice(bytes), version).unwrap_err();
+        (error.field, error.fault)
+    }
+
+    #[test]
+    fn lengths_are_compared_with_what_remains() {
+        let huge = [0x7f, 0xff, 0xff, 0xff];
+        let refused = Fault::CountTooLarge { count: 0x7fff_ffff, remaining: 0 };
+        assert_eq!(fault::<MetadataRequest>(0, &huge), ("topics", refused));
+        let refused = Fault::CountTooLarge { count: 0xffff_fffe, remaining: 3 };
+        let compact = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0];
+        assert_eq!(fault::<MetadataRequest>(9, &compact), ("topics", refused));
+        let string = [0, 0, 0, 1, 0x7f, 0xff, b'x'];
+        let refused = Fault::Truncated { needed: 0x7fff, remaining: 1 };
+        assert_eq!(fault::<MetadataRequest>(0, &string), ("name", refused));
+        assert_eq!(
+            fault::<MetadataRequest>(0, &[0xff, 0xff, 0xff, 0xfe]),
+            ("topics", Fault::NegativeLength(-2))
+        );
+        assert_eq!(fault::<MetadataRequest>(9, &[0xff; 5]), ("topics", Fault::VarintTooLong));
+        assert_eq!(fault::<MetadataRequest>(0, &[0xff; 4]), ("topics", Fault::Null { version: 0 }));
+        assert_eq!(fault::<MetadataRequest>(0, &[0, 0, 0, 1, 0, 1, 0xff]), ("name", Fault::NotUtf8));
+    }
+
+    #[test]
+    fn an_array_of_next_to_nothing_is_refused() {
+        let mut dense = vec![1; 100_005];
+        dense[..3].copy_from_slice(&[0xa1, 0x8d, 0x06]);
+        let refused = Fault::TooDense { needed: 24 * 100_000, budget: limits::decode_budget(100_005) };
+        assert_eq!(fault::<DescribeGroupsRequest>(5, &dense), ("groups", refused));
+        let groups = (0..20_000).map(|i| format!("group-{i}")).collect();
+        let real = DescribeGroupsRequest { groups, ..Default::default() };
+        assert_eq!(decode_body::<DescribeGroupsRequest>(encode_body(&real, 5).unwrap(), 5).unwrap(), real);
+    }
+
+    #[test]
+    fn tagged_fields_are_skipped_if_unknown_and_must_ascend() {
+        let topics = vec![MetadataRequestTopic { name: Some("t".to_owned()), ..Default::default() }];
+        let request = MetadataRequest { topics: Some(topics), ..Default::default() };
+        let bytes = encode_body(&request, 9).unwrap();
+        let tagged = |tags: &[u8]| [&bytes[..bytes.len() - 1], tags].concat();
+        let known = decode_body::<MetadataRequest>(tagged(&[2, 1, 2, 9, 9, 4, 0]).into(), 9).unwrap();
+        assert_eq!(known, request);
+        let refused = Fault::TagOrder { tag: 1, previous: 1 };
+        assert_eq!(fault::<MetadataRequest>(9, &tagged(&[2, 1, 0, 1, 0])), ("", refused));
+        let refused = Fault::Truncated { needed: 9, remaining: 1 };
+        assert_eq!(fault::<MetadataRequest>(9, &tagged(&[1, 1, 9, 0])), ("", refused));
+    }
+
+    #[test]
+    fn a_known_tagged_field_fills_its_size() {
+        use crate::fetch::FetchRequest;
+        let bytes = encode_body(&FetchRequest::default(), 12).unwrap();
+        let tagged = |tags: &[u8]| [&bytes[..bytes.len() - 1], tags].concat();
+        let read = decode_body::<FetchRequest>(tagged(&[1, 0, 2, 2, b'c']).into(), 12).unwrap();
+        assert_eq!(read.cluster_id.as_deref(), Some("c"));
+        assert_eq!(fault::<FetchRequest>(12, &tagged(&[1, 0, 3, 2, b'c', 0])), ("", Fault::TagSize(1)));
+        let refused = Fault::Truncated { needed: 1, remaining: 0 };
+        assert_eq!(fault::<FetchRequest>(12, &tagged(&[1, 0, 1, 2, b'c'])), ("cluster_id", refused));
+    }
+
+    #[test]
+    fn records_are_slices_of_the_frame() {
+        use crate::produce::{PartitionProduceData, TopicProduceData};
+        let records = Some(Bytes::from(vec![7; 3_000]));
+        let partition_data = vec![PartitionProduceData { index: 0, records }];
+        let topic_data =
+            vec![TopicProduceData { name: "t".to_owned(), partition_data, ..Default::default() }];
+        let request = ProduceRequest { topic_data, ..Default::default() };
+        let frame = encode_body(&request, 9).unwrap();
+        let read: ProduceRequest = decode_body(frame.clone(), 9).unwrap();
+        assert_eq!(read, request);
+        let records = read.topic_data[0].partition_data[0].records.as_ref().unwrap();
+        assert!(frame.as_ptr_range().contains(&records.as_ptr()));
+    }
+}

@@ -136,3 +136,50 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::{FetchResponse, FetchableTopicResponse, NodeEndpoint, PartitionData};
+    use crate::frame::{decode_body, encode_response};
+    use crate::group_offsets::OffsetCommitRequest;
+    use crate::groups::JoinGroupRequest;
+    use crate::{ApiKey, Message, Rope};
+
+    #[test]
+    fn long_bytes_are_spliced_and_short_ones_copied() {
+        let long = Bytes::from(vec![1; 5_000]);
+        let records = Some(Rope(vec![Bytes::from_static(b"sixteen bytes ..."), long.clone(), long.clone()]));
+        let partitions = vec![PartitionData { records, ..Default::default() }; 2];
+        let responses = vec![FetchableTopicResponse { partitions, ..Default::default() }];
+        let node_endpoints = vec![NodeEndpoint { node_id: 5, ..Default::default() }];
+        let response = FetchResponse { responses, node_endpoints, ..Default::default() };
+        let segments = encode_response(&response, ApiKey::Fetch, 16, 1).unwrap();
+        let spliced = segments.iter().filter(|segment| segment.as_ptr() == long.as_ptr()).count();
+        assert_eq!((segments.len(), spliced), (7, 4));
+        let frame = Rope(segments).to_bytes();
+        assert_eq!(frame[..4], (frame.len() as i32 - 4).to_be_bytes());
+        assert_eq!(decode_body::<FetchResponse>(frame.slice(9..), 16).unwrap(), response);
+    }
+
+    #[test]
+    fn what_a_version_cannot_say_is_refused_unless_ignorable() {
+        let encode = |message: &JoinGroupRequest, version| message.encode(&mut Writer::new(), version);
+        let dropped = JoinGroupRequest { reason: Some("why".to_owned()), ..Default::default() };
+        assert_eq!(encode(&dropped, 0), Ok(()));
+        let refused = JoinGroupRequest { group_instance_id: Some("i".to_owned()), ..Default::default() };
+        let error = encode(&refused, 4).unwrap_err();
+        assert_eq!(error.to_string(), "the value cannot be said in version 4 (at group_instance_id)");
+        assert_eq!(encode(&refused, 5), Ok(()));
+        let retention = OffsetCommitRequest { retention_time_ms: 5, ..Default::default() };
+        assert_eq!(retention.encode(&mut Writer::new(), 9), Ok(()));
+    }
+
+    #[test]
+    fn a_string_that_is_too_long_for_its_length_is_refused() {
+        let request = JoinGroupRequest { group_id: "g".repeat(40_000), ..Default::default() };
+        let error = request.encode(&mut Writer::new(), 0).unwrap_err();
+        assert_eq!(error, WireError { field: "group_id", fault: Fault::TooLong(40_000) });
+        assert_eq!(request.encode(&mut Writer::new(), 6), Ok(()));
+    }
+}
