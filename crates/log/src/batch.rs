@@ -120,7 +120,9 @@ pub enum BatchError {
     #[error("transactional batches are not supported")]
     Transactional,
     /// The producer id, epoch and sequence do not belong together.
-    #[error("producer id {producer_id}, epoch {producer_epoch}, sequence {base_sequence} do not belong together")]
+    #[error(
+        "producer id {producer_id}, epoch {producer_epoch}, sequence {base_sequence} do not belong together"
+    )]
     Producer {
         /// The producer id of the header.
         producer_id: i64,

@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use floe_meta::key::{put_u32, put_u64};
+use floe_meta::{DecodeError, Key, KeyReader};
+
 /// A topic, numbered from 1 in the order of creation and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicId(pub u64);
@@ -80,5 +83,55 @@ impl fmt::Display for ObjectId {
 impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Key for TopicId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<TopicId, DecodeError> {
+        u64::decode(bytes).map(TopicId)
+    }
+}
+
+impl PartitionId {
+    /// Appends the key's fields, also as the beginning of longer keys.
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
+        put_u64(out, self.topic.0);
+        put_u32(out, self.index);
+    }
+
+    pub(crate) fn take(reader: &mut KeyReader<'_>) -> Result<PartitionId, DecodeError> {
+        Ok(PartitionId { topic: TopicId(reader.u64()?), index: reader.u32()? })
+    }
+}
+
+impl Key for PartitionId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.put(out);
+    }
+    fn decode(bytes: &[u8]) -> Result<PartitionId, DecodeError> {
+        let mut reader = KeyReader::new(bytes);
+        let partition = PartitionId::take(&mut reader)?;
+        reader.finish().map(|()| partition)
+    }
+}
+
+impl Key for ObjectId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<ObjectId, DecodeError> {
+        u64::decode(bytes).map(ObjectId)
+    }
+}
+
+impl Key for WriterId {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u32(out, self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<WriterId, DecodeError> {
+        u32::decode(bytes).map(WriterId)
     }
 }

@@ -1,1 +1,86 @@
-//! Objects, their leases, and the trash.
+//! Objects, their leases, and the trash: what the map knows about the store.
+//!
+//! ```text
+//!            lease                commit                  last extent gone            deleted from the store
+//! (id free) ───────▶ leased ids ───────────▶ Object ──────────────────────▶ Trash ──────────────────────────▶ (gone)
+//!                         │ lease ends without a commit                       ▲
+//!                         └────────────────────────────────────────────────────┘
+//! ```
+//! So every object that may exist in the store is named by exactly one record of the map at any time, and nothing
+//! ever has to be found by listing the store.
+
+use floe_meta::{DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ObjectId;
+
+/// An object with live extents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Bytes in the store.
+    pub size: u64,
+    /// How many live extents point into it; at least 1.
+    pub extents: u32,
+}
+
+/// A range of object ids that one process may use. While it is there, objects of the range may exist in the store
+/// although no record names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectLease {
+    /// The id after the last of the range; the first is the key.
+    pub end: ObjectId,
+    /// The process that took the lease: random bits that it drew when it started.
+    pub owner: u128,
+    /// When others may end the lease, unless it is renewed.
+    pub expires: Timestamp,
+}
+
+/// An object that no extent needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trash {
+    /// When it became useless; it is deleted a grace period later, when no reader can hold an extent of it.
+    pub since: Timestamp,
+    /// Bytes in the store; 0 if unknown.
+    pub size: u64,
+}
+
+postcard_record!(Object, 15, 1, ObjectId);
+postcard_record!(ObjectLease, 16, 1, ObjectId);
+postcard_record!(Trash, 17, 1, ObjectId);
+
+/// The key of a WAL object in the store. The number after `wal/` is the version of the key scheme.
+pub fn wal_key(object: ObjectId) -> String {
+    format!("wal/1/{:016x}", object.0)
+}
+
+/// The lease that covers an object id and its first id.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn lease_of(map: &impl Lookup, object: ObjectId) -> Result<Option<(ObjectId, ObjectLease)>, DecodeError> {
+    let Some(found) = map.range::<ObjectLease>(..=object).next_back() else {
+        return Ok(None);
+    };
+    let (first, lease) = found?;
+    Ok(Some((first, lease)).filter(|(_, lease)| object < lease.end))
+}
+
+/// Command: `extents` live extents of an object are gone; with the last one the object becomes trash.
+///
+/// # Errors
+/// The record cannot be read, or the count does not fit what the map says.
+pub fn release(tx: &mut Tx<'_>, id: ObjectId, extents: u32) -> Result<(), DecodeError> {
+    let object = tx.get::<Object>(&id)?;
+    let object =
+        object.ok_or_else(|| DecodeError::corrupt(format!("object {id} has extents but no record")))?;
+    let left = object.extents.checked_sub(extents);
+    let left =
+        left.ok_or_else(|| DecodeError::corrupt(format!("object {id} has fewer extents than were freed")))?;
+    if left > 0 {
+        tx.put(&id, &Object { extents: left, ..object });
+    } else {
+        tx.delete::<Object>(&id);
+        tx.put(&id, &Trash { since: tx.now(), size: object.size });
+    }
+    Ok(())
+}

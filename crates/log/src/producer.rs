@@ -1,1 +1,191 @@
-//! The state of an idempotent producer in one partition.
+//! The state of an idempotent producer in one partition: its epoch and its last five batches.
+//!
+//! Source: KIP-98, and the protocol guide on `max.in.flight.requests.per.connection`: a producer has at most five
+//! requests in flight, so a retry is always among the last five batches.
+
+use floe_meta::key::put_i64;
+use floe_meta::record::{put_postcard, take_postcard};
+use floe_meta::{DecodeError, Key, KeyReader, Record, Timestamp, Tx};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Offset, PartitionId};
+
+/// How many batches a producer's state remembers.
+pub const BATCHES_REMEMBERED: usize = 5;
+/// Milliseconds of the unit in which the last use of a producer is kept: hours take three bytes.
+const HOUR_MS: i64 = 3_600_000;
+
+/// Where a producer's state is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerKey {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The producer id.
+    pub producer_id: i64,
+}
+
+/// What a partition remembers of a producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// The newest epoch that appended; older ones are fenced.
+    pub epoch: i16,
+    /// The hour since the epoch of the last append, so that idle producers can be forgotten.
+    pub active_hour: u32,
+    /// The last batches of this epoch, oldest first; one at least. Their sequences follow one another.
+    pub seen: Vec<Seen>,
+}
+
+/// A batch that was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The sequence number of its first record.
+    pub base_sequence: i32,
+    /// The sequence number of its last record; less than the first if the numbers wrapped.
+    pub last_sequence: i32,
+    /// The offset that its first record got.
+    pub base_offset: Offset,
+}
+
+/// How it is stored: sequences follow one another and offsets grow, so only the newest batch is written whole.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    epoch: i16,
+    active_hour: u32,
+    last_sequence: i32,
+    last_base_offset: i64,
+    /// For each batch, newest first: its records, and how far before the next newer batch it begins (0 for the
+    /// newest).
+    batches: Vec<(u32, u64)>,
+}
+
+impl Producer {
+    /// The hour of a time, as [`Producer::active_hour`] counts.
+    pub fn hour(time: Timestamp) -> u32 {
+        u32::try_from(time.0 / HOUR_MS).unwrap_or(0)
+    }
+
+    /// The newest batch.
+    pub fn newest(&self) -> &Seen {
+        self.seen.last().expect("a producer's state begins with its first batch")
+    }
+
+    fn pack(&self) -> Packed {
+        assert!(self.seen.len() <= BATCHES_REMEMBERED, "older batches are forgotten");
+        let newest = self.newest();
+        let mut batches = Vec::with_capacity(self.seen.len());
+        let mut newer = newest.base_offset.0;
+        for seen in self.seen.iter().rev() {
+            let distance = u64::try_from(newer - seen.base_offset.0).expect("offsets grow");
+            batches.push((records_between(seen.base_sequence, seen.last_sequence), distance));
+            newer = seen.base_offset.0;
+        }
+        Packed {
+            epoch: self.epoch,
+            active_hour: self.active_hour,
+            last_sequence: newest.last_sequence,
+            last_base_offset: newest.base_offset.0,
+            batches,
+        }
+    }
+
+    fn unpack(packed: &Packed) -> Result<Producer, DecodeError> {
+        let corrupt = |what| DecodeError::corrupt(format!("producer state: {what}"));
+        if packed.batches.is_empty() || packed.batches.len() > BATCHES_REMEMBERED {
+            return Err(corrupt("it remembers no batch or too many"));
+        }
+        if packed.last_sequence < 0 {
+            return Err(corrupt("a sequence is negative"));
+        }
+        let mut seen = Vec::with_capacity(packed.batches.len());
+        let (mut last_sequence, mut offset) = (packed.last_sequence, packed.last_base_offset);
+        for &(records, distance) in &packed.batches {
+            let records = i32::try_from(records).ok().filter(|&records| records > 0);
+            let records = records.ok_or_else(|| corrupt("a batch has no records"))?;
+            offset = i64::try_from(distance)
+                .ok()
+                .and_then(|distance| offset.checked_sub(distance))
+                .ok_or_else(|| corrupt("an offset is out of range"))?;
+            let base_sequence = sequence_minus(last_sequence, records - 1);
+            seen.push(Seen { base_sequence, last_sequence, base_offset: Offset(offset) });
+            last_sequence = sequence_minus(base_sequence, 1);
+        }
+        seen.reverse();
+        Ok(Producer { epoch: packed.epoch, active_hour: packed.active_hour, seen })
+    }
+}
+
+impl Record for Producer {
+    const KIND: u8 = 14;
+    const VERSION: u8 = 1;
+    type Key = ProducerKey;
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_postcard(&self.pack(), out);
+    }
+    fn decode(version: u8, body: &[u8]) -> Result<Producer, DecodeError> {
+        if version != 1 {
+            return Err(DecodeError::corrupt(format!("version {version} was never written")));
+        }
+        Producer::unpack(&take_postcard(body)?)
+    }
+}
+
+impl Key for ProducerKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.partition.put(out);
+        put_i64(out, self.producer_id);
+    }
+    fn decode(bytes: &[u8]) -> Result<ProducerKey, DecodeError> {
+        let mut reader = KeyReader::new(bytes);
+        let key = ProducerKey { partition: PartitionId::take(&mut reader)?, producer_id: reader.i64()? };
+        reader.finish().map(|()| key)
+    }
+}
+
+/// The sequence number `count` further on; after 2^31-1 comes 0.
+pub(crate) fn sequence_plus(sequence: i32, count: i32) -> i32 {
+    assert!(sequence >= 0 && count >= 0, "sequence numbers are not negative");
+    (sequence.cast_unsigned().wrapping_add(count.cast_unsigned()) & i32::MAX.cast_unsigned()).cast_signed()
+}
+
+/// The sequence number `count` before; before 0 comes 2^31-1.
+pub(crate) fn sequence_minus(sequence: i32, count: i32) -> i32 {
+    assert!(sequence >= 0 && count >= 0, "sequence numbers are not negative");
+    (sequence.cast_unsigned().wrapping_sub(count.cast_unsigned()) & i32::MAX.cast_unsigned()).cast_signed()
+}
+
+/// How many sequence numbers lie from `first` to `last`, both included.
+fn records_between(first: i32, last: i32) -> u32 {
+    sequence_minus(last, first).cast_unsigned() + 1
+}
+
+/// Command: forgets at most `producers_max` producers whose last append was before `before`, looking at keys from
+/// `from` on. Returns where to go on, none at the end. A forgotten producer that comes back has to begin a new
+/// epoch, which clients do by themselves.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn expire(
+    tx: &mut Tx<'_>,
+    before: Timestamp,
+    from: Option<ProducerKey>,
+    producers_max: usize,
+) -> Result<Option<ProducerKey>, DecodeError> {
+    use std::ops::Bound;
+    let start = from.map_or(Bound::Unbounded, Bound::Included);
+    let mut expired = Vec::new();
+    let mut next = None;
+    for pair in tx.range::<Producer>((start, Bound::Unbounded)) {
+        let (key, producer) = pair?;
+        if expired.len() == producers_max {
+            next = Some(key);
+            break;
+        }
+        if producer.active_hour < Producer::hour(before) {
+            expired.push(key);
+        }
+    }
+    for key in expired {
+        tx.delete::<Producer>(&key);
+    }
+    Ok(next)
+}

@@ -1,1 +1,347 @@
 //! The pure function that turns an uploaded WAL object and the metadata map into offsets and extents.
+//!
+//! It runs inside a command, so all that it decides becomes visible at once or not at all; a view calls it inside
+//! the command that also moves the view's progress.
+//!
+//! Per batch, in the order of positions: the partition must exist; a batch of an idempotent producer must carry
+//! the next sequence number of the producer's newest epoch, or be one of the last five, which is answered with
+//! the offset that it has; then it takes the next offsets. What is refused or a duplicate stays in the object as a
+//! hole that no extent covers. Batches that follow one another, of one partition and one writer, share an extent.
+
+use std::collections::BTreeMap;
+
+use floe_meta::{DecodeError, Tx};
+
+use crate::batch::Header;
+use crate::extent::{Extent, ExtentKey};
+use crate::identity::{self, Writer};
+use crate::ids::{ObjectId, Offset, PartitionId, WriterId};
+use crate::object::{self, Object, Trash};
+use crate::partition::Head;
+use crate::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen};
+
+/// An object that is durable in the store and has no offsets yet.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// The object.
+    pub object: ObjectId,
+    /// Who uploaded it: the owner of the lease on its id.
+    pub owner: u128,
+    /// Bytes in the store.
+    pub size: u64,
+    /// The batches in it.
+    pub batches: Vec<Placed>,
+}
+
+/// A validated batch in an uploaded object.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The partition that it is for.
+    pub partition: PartitionId,
+    /// Who sent it.
+    pub writer: Writer,
+    /// Its first byte in the object.
+    pub position: u64,
+    /// What [`crate::batch::validate`] returned for it.
+    pub header: Header,
+}
+
+/// A batch that is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The first offset of the partition that may be read.
+    pub log_start: Offset,
+    /// Whether it had been appended before, by an earlier attempt of its producer.
+    pub duplicate: bool,
+}
+
+/// Why a batch is not in the log (or, in one case, perhaps).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// There is no such partition.
+    #[error("the partition does not exist")]
+    UnknownPartition,
+    /// The bytes are not a batch (Kafka: `CORRUPT_MESSAGE`).
+    #[error("the batch is damaged: {0}")]
+    Corrupt(String),
+    /// A whole batch of a kind that clients may not write (Kafka: `INVALID_RECORD`).
+    #[error("the batch is not allowed: {0}")]
+    Invalid(String),
+    /// The batch exceeds the topic's `max.message.bytes`.
+    #[error("the batch has {size} bytes, the topic takes {max}: raise max.message.bytes or send less")]
+    TooLarge {
+        /// Bytes of the batch.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Batches of this producer are missing before this one.
+    #[error("the sequence number does not follow the producer's last one")]
+    OutOfOrderSequence,
+    /// A newer epoch of this producer has written.
+    #[error("a newer epoch of this producer has written to the partition")]
+    InvalidProducerEpoch,
+    /// The producer id was never given to anybody.
+    #[error("the producer id is unknown")]
+    UnknownProducerId,
+    /// The batch is in the log, so far back that its offset is not known any more.
+    #[error("the batch was appended before, its offset is no longer known")]
+    DuplicateSequence,
+    /// Nothing was appended; the same batch may be sent again.
+    #[error("nothing was appended, send it again: {0}")]
+    Unavailable(String),
+    /// Nobody knows whether it was appended; only an idempotent producer may send it again.
+    #[error("it is not known whether the batch was appended: {0}")]
+    Unknown(String),
+}
+
+/// Command: gives offsets to the batches of an uploaded object. Results are in the order of
+/// [`Uploaded::batches`]; offsets are given in the order of positions.
+///
+/// If the lease on the object has ended, its batches are all refused with [`AppendError::Unavailable`]: the object
+/// may already be deleted. The same goes for an object that was sequenced before and for metadata that cannot be
+/// read. Nothing is changed then.
+pub fn sequence(tx: &mut Tx<'_>, uploaded: &Uploaded) -> Vec<Result<Appended, AppendError>> {
+    let refuse = |error: AppendError| vec![Err(error); uploaded.batches.len()];
+    match admit(tx, uploaded) {
+        Ok(None) => {}
+        Ok(Some(reason)) => return refuse(AppendError::Unavailable(reason)),
+        Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
+    }
+    let mut order: Vec<usize> = (0..uploaded.batches.len()).collect();
+    order.sort_by_key(|&index| uploaded.batches[index].position);
+    let mut results = refuse(AppendError::UnknownPartition);
+    let mut run = Run::new(tx, uploaded);
+    for index in order {
+        match run.batch(&uploaded.batches[index]) {
+            Ok(result) => results[index] = result,
+            Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
+        }
+    }
+    run.finish();
+    results
+}
+
+/// Why the whole object may not be sequenced; none if it may.
+fn admit(tx: &Tx<'_>, uploaded: &Uploaded) -> Result<Option<String>, DecodeError> {
+    let id = uploaded.object;
+    let held = object::lease_of(tx, id)?.is_some_and(|(_, lease)| lease.owner == uploaded.owner);
+    if !held {
+        return Ok(Some(format!("the lease on object {id} ended before its commit")));
+    }
+    if tx.get::<Object>(&id)?.is_some() || tx.get::<Trash>(&id)?.is_some() {
+        return Ok(Some(format!("object {id} was committed before")));
+    }
+    Ok(None)
+}
+
+/// What the state of its producer says about a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Append,
+    Duplicate(Offset),
+    OutOfOrder,
+    Fenced,
+    Forgotten,
+}
+
+/// Source: KIP-98 and KIP-890. Stricter than Kafka in one case, as Kafka itself is for transactions of version 2: a
+/// producer that the partition does not know has to begin at 0. Otherwise the second of two batches in flight
+/// could take the place of a first that got lost. Clients answer with a new epoch and lose nothing.
+fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
+    let first = header.base_sequence;
+    let Some(producer) = producer else {
+        return if first == 0 { Verdict::Append } else { Verdict::OutOfOrder };
+    };
+    if header.producer_epoch < producer.epoch {
+        return Verdict::Fenced;
+    }
+    if header.producer_epoch > producer.epoch {
+        return if first == 0 { Verdict::Append } else { Verdict::OutOfOrder };
+    }
+    let last = last_sequence(header);
+    if let Some(seen) = producer.seen.iter().find(|s| s.base_sequence == first && s.last_sequence == last) {
+        return Verdict::Duplicate(seen.base_offset);
+    }
+    if first == producer::sequence_plus(producer.newest().last_sequence, 1) {
+        return Verdict::Append;
+    }
+    // An epoch has no gaps, so what lies wholly before the oldest remembered batch was appended.
+    let before = producer::sequence_minus(producer.seen[0].base_sequence, 1);
+    let full = producer.seen.len() == BATCHES_REMEMBERED;
+    let behind = producer::sequence_minus(before, last) < SEQUENCES_BEHIND_MAX;
+    if full && behind { Verdict::Forgotten } else { Verdict::OutOfOrder }
+}
+
+/// Half of the numbers count as before, half as after.
+const SEQUENCES_BEHIND_MAX: i32 = 1 << 30;
+
+fn last_sequence(header: &Header) -> i32 {
+    producer::sequence_plus(header.base_sequence, header.last_offset_delta)
+}
+
+/// One object on its way through. Everything is read and decided first and written at the end, so that metadata
+/// that cannot be read leaves no half of an object behind.
+struct Run<'r, 't> {
+    tx: &'r mut Tx<'t>,
+    uploaded: &'r Uploaded,
+    hour: u32,
+    heads: BTreeMap<PartitionId, Option<Head>>,
+    producers: BTreeMap<ProducerKey, Option<Producer>>,
+    writers: BTreeMap<&'r Writer, WriterId>,
+    extents: Vec<(ExtentKey, Extent)>,
+}
+
+impl<'r, 't> Run<'r, 't> {
+    fn new(tx: &'r mut Tx<'t>, uploaded: &'r Uploaded) -> Run<'r, 't> {
+        Run {
+            hour: Producer::hour(tx.now()),
+            tx,
+            uploaded,
+            heads: BTreeMap::new(),
+            producers: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            extents: Vec::new(),
+        }
+    }
+
+    fn batch(&mut self, placed: &'r Placed) -> Result<Result<Appended, AppendError>, DecodeError> {
+        let Some(head) = self.head(placed.partition)? else {
+            return Ok(Err(AppendError::UnknownPartition));
+        };
+        let log_start = head.log_start;
+        let header = &placed.header;
+        if header.is_idempotent() {
+            let producer = self.producer(placed)?;
+            match judge(producer, header) {
+                Verdict::Append => {}
+                Verdict::Duplicate(base_offset) => {
+                    return Ok(Ok(Appended { base_offset, log_start, duplicate: true }));
+                }
+                Verdict::OutOfOrder => return Ok(Err(AppendError::OutOfOrderSequence)),
+                Verdict::Fenced => return Ok(Err(AppendError::InvalidProducerEpoch)),
+                Verdict::Forgotten => return Ok(Err(AppendError::DuplicateSequence)),
+            }
+        }
+        let writer = self.writer(&placed.writer)?;
+        let base_offset = self.append(placed, head, writer);
+        if header.is_idempotent() {
+            self.remember(placed, base_offset);
+        }
+        Ok(Ok(Appended { base_offset, log_start, duplicate: false }))
+    }
+
+    fn head(&mut self, partition: PartitionId) -> Result<Option<Head>, DecodeError> {
+        if let Some(head) = self.heads.get(&partition) {
+            return Ok(*head);
+        }
+        let head = self.tx.get::<Head>(&partition)?;
+        self.heads.insert(partition, head);
+        Ok(head)
+    }
+
+    fn producer(&mut self, placed: &Placed) -> Result<Option<&Producer>, DecodeError> {
+        let key = key_of(placed);
+        if !self.producers.contains_key(&key) {
+            let found = self.tx.get::<Producer>(&key)?;
+            self.producers.insert(key, found);
+        }
+        Ok(self.producers[&key].as_ref())
+    }
+
+    fn writer(&mut self, writer: &'r Writer) -> Result<WriterId, DecodeError> {
+        if let Some(&id) = self.writers.get(writer) {
+            return Ok(id);
+        }
+        let id = identity::intern(self.tx, writer)?;
+        self.writers.insert(writer, id);
+        Ok(id)
+    }
+
+    /// Takes the next offsets and extends the last extent or begins a new one.
+    fn append(&mut self, placed: &Placed, mut head: Head, writer: WriterId) -> Offset {
+        let Placed { partition, position, header, .. } = placed;
+        let base = head.next;
+        let bytes = header.size as u64;
+        assert!(position + bytes <= self.uploaded.size, "a batch lies within its object");
+        head.next = base.plus(header.offsets());
+        head.max_timestamp = head.max_timestamp.max(header.max_timestamp);
+        head.bytes += bytes;
+        self.heads.insert(*partition, Some(head));
+
+        if let Some((key, last)) = self.extents.last_mut() {
+            assert!(last.end() <= *position, "batches of an object do not overlap");
+            let adjacent = key.partition == *partition && last.writer == writer && last.end() == *position;
+            if adjacent && let Some(offsets) = last.offsets.checked_add(header.offsets()) {
+                assert_eq!(last.next_offset(key.base), base, "adjacent batches have adjacent offsets");
+                last.offsets = offsets;
+                last.bytes += bytes;
+                last.max_timestamp = last.max_timestamp.max(header.max_timestamp);
+                return base;
+            }
+        }
+        let extent = Extent {
+            object: self.uploaded.object,
+            position: *position,
+            bytes,
+            offsets: header.offsets(),
+            max_timestamp: header.max_timestamp,
+            writer,
+        };
+        self.extents.push((ExtentKey::new(*partition, base), extent));
+        base
+    }
+
+    fn remember(&mut self, placed: &Placed, base_offset: Offset) {
+        let header = &placed.header;
+        let seen =
+            Seen { base_sequence: header.base_sequence, last_sequence: last_sequence(header), base_offset };
+        let state = self.producers.entry(key_of(placed)).or_default();
+        match state {
+            Some(producer) if producer.epoch == header.producer_epoch => {
+                if producer.seen.len() == BATCHES_REMEMBERED {
+                    producer.seen.remove(0);
+                }
+                producer.seen.push(seen);
+                producer.active_hour = self.hour;
+            }
+            _ => {
+                let epoch = header.producer_epoch;
+                *state = Some(Producer { epoch, active_hour: self.hour, seen: vec![seen] });
+            }
+        }
+    }
+
+    /// Writes what was decided. What did not change costs nothing: the transaction drops equal values.
+    fn finish(self) {
+        let Run { tx, uploaded, heads, producers, extents, .. } = self;
+        for (partition, head) in heads {
+            if let Some(head) = head {
+                tx.put(&partition, &head);
+            }
+        }
+        for (key, producer) in producers {
+            if let Some(producer) = producer {
+                tx.put(&key, &producer);
+            }
+        }
+        for (key, extent) in &extents {
+            tx.put(key, extent);
+        }
+        let (id, size) = (uploaded.object, uploaded.size);
+        match u32::try_from(extents.len()).expect("an object has far fewer batches than 2^32") {
+            0 => tx.put(&id, &Trash { since: tx.now(), size }),
+            extents => tx.put(&id, &Object { size, extents }),
+        }
+    }
+}
+
+fn key_of(placed: &Placed) -> ProducerKey {
+    ProducerKey { partition: placed.partition, producer_id: placed.header.producer_id }
+}
+
+#[cfg(test)]
+#[path = "sequencer_tests.rs"]
+mod tests;

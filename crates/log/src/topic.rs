@@ -1,1 +1,293 @@
 //! Topics: the record, look-ups, and the pure commands that create and delete them.
+
+use std::collections::BTreeMap;
+
+use floe_meta::{CounterKey, DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::cluster;
+use crate::config::{self, ConfigError};
+use crate::extent::Extent;
+use crate::ids::{ObjectId, PartitionId, TopicId};
+use crate::object;
+use crate::partition::Head;
+use crate::producer::Producer;
+
+/// Characters of a topic's name, as in Kafka.
+pub const NAME_BYTES_MAX: usize = 249;
+/// Partitions of one topic.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// Topics of one cluster.
+pub const TOPICS_MAX: usize = 100_000;
+
+const COUNTER: CounterKey = CounterKey::named("topic");
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its number; never used again.
+    pub id: TopicId,
+    /// Its name; may be used again when the topic is deleted.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// The settings that differ from the defaults, under their canonical names (`config.rs`).
+    pub configs: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: Timestamp,
+    uuid_high: u64,
+}
+
+/// What to create.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    /// The name.
+    pub name: String,
+    /// How many partitions; at least 1.
+    pub partitions: u32,
+    /// Settings; names may be aliases.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// Why a topic was not created or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// There is a topic of that name.
+    #[error("topic '{0}' already exists")]
+    Exists(String),
+    /// There is no such topic.
+    #[error("this topic does not exist")]
+    NotFound,
+    /// The name breaks a rule.
+    #[error("topic name '{name}' is not allowed: {reason}")]
+    InvalidName {
+        /// The name.
+        name: String,
+        /// The rule.
+        reason: String,
+    },
+    /// The partition count is 0 or too large.
+    #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {0}")]
+    InvalidPartitions(u32),
+    /// A setting is unknown or has a value that it may not have.
+    #[error(transparent)]
+    InvalidConfig(#[from] ConfigError),
+    /// The cluster is full.
+    #[error("the cluster has {TOPICS_MAX} topics, delete some first")]
+    TooMany,
+    /// Nothing was changed; try again.
+    #[error("nothing was changed, try again: {0}")]
+    Unavailable(String),
+    /// Nobody knows whether it was changed; look before trying again.
+    #[error("it is not known whether the change was made, look before trying again: {0}")]
+    Unknown(String),
+}
+
+/// A record that cannot be read changes nothing.
+impl From<DecodeError> for TopicError {
+    fn from(error: DecodeError) -> TopicError {
+        TopicError::Unavailable(error.to_string())
+    }
+}
+
+/// The value of a topic (kind 10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TopicRecord {
+    name: String,
+    partitions: u32,
+    configs: BTreeMap<String, String>,
+    created: Timestamp,
+    uuid_high: u64,
+}
+
+/// The number of a topic (kind 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TopicNumber(TopicId);
+
+postcard_record!(TopicRecord, 10, 1, TopicId);
+postcard_record!(TopicNumber, 11, 1, String);
+
+impl Topic {
+    /// The id of the topic in Kafka's protocol: the high 64 bits of the cluster's uuid, then the topic's number.
+    /// Never zero, and never the same in two clusters.
+    pub fn uuid(&self) -> Uuid {
+        Uuid::from_u64_pair(self.uuid_high, self.id.0)
+    }
+
+    /// Its partitions in order.
+    pub fn partition_ids(&self) -> impl DoubleEndedIterator<Item = PartitionId> + ExactSizeIterator + use<> {
+        let topic = self.id;
+        (0..self.partitions).map(move |index| PartitionId { topic, index })
+    }
+
+    fn of(id: TopicId, record: TopicRecord) -> Topic {
+        let TopicRecord { name, partitions, configs, created, uuid_high } = record;
+        Topic { id, name, partitions, configs, created, uuid_high }
+    }
+}
+
+/// The topic of a number.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn by_id(map: &impl Lookup, id: TopicId) -> Result<Option<Topic>, DecodeError> {
+    Ok(map.get::<TopicRecord>(&id)?.map(|record| Topic::of(id, record)))
+}
+
+/// The topic of a name.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn by_name(map: &impl Lookup, name: &str) -> Result<Option<Topic>, DecodeError> {
+    if check_name(name).is_err() {
+        return Ok(None); // also keeps names of any length away from the map's keys
+    }
+    match map.get::<TopicNumber>(&name.to_owned())? {
+        None => Ok(None),
+        Some(TopicNumber(id)) => by_id(map, id),
+    }
+}
+
+/// The topic of a Kafka topic id.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn by_uuid(map: &impl Lookup, uuid: Uuid) -> Result<Option<Topic>, DecodeError> {
+    let (_, low) = uuid.as_u64_pair();
+    Ok(by_id(map, TopicId(low))?.filter(|topic| topic.uuid() == uuid))
+}
+
+/// All topics in the order of their names.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn all(map: &impl Lookup) -> Result<Vec<Topic>, DecodeError> {
+    let mut topics = Vec::new();
+    for pair in map.range::<TopicNumber>(..) {
+        let (name, TopicNumber(id)) = pair?;
+        let topic = by_id(map, id)?;
+        topics.push(topic.ok_or_else(|| DecodeError::corrupt(format!("topic {name} has no record")))?);
+    }
+    Ok(topics)
+}
+
+/// Kafka's rules for a topic's name: 1 to 249 characters out of `a-z A-Z 0-9 . _ -`, and not `.` or `..`.
+///
+/// # Errors
+/// [`TopicError::InvalidName`] with the rule.
+pub fn check_name(name: &str) -> Result<(), TopicError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let reason = if name.is_empty() {
+        "it is empty".to_owned()
+    } else if name == "." || name == ".." {
+        "it may not be '.' or '..'".to_owned()
+    } else if name.len() > NAME_BYTES_MAX {
+        format!("it is longer than {NAME_BYTES_MAX} characters")
+    } else if !name.chars().all(legal) {
+        "it may hold only letters and digits of ASCII, '.', '_' and '-'".to_owned()
+    } else {
+        return Ok(());
+    };
+    let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
+    Err(TopicError::InvalidName { name: shown, reason })
+}
+
+/// Command: creates a topic with its partitions.
+///
+/// # Errors
+/// See [`TopicError`]; nothing is changed then.
+pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
+    check_name(&new.name)?;
+    if new.partitions == 0 || new.partitions > PARTITIONS_MAX {
+        return Err(TopicError::InvalidPartitions(new.partitions));
+    }
+    let configs = config::check(&new.configs)?;
+    if tx.get::<TopicNumber>(&new.name)?.is_some() {
+        return Err(TopicError::Exists(new.name.clone()));
+    }
+    check_neighbours(tx, &new.name)?;
+    let cluster = cluster::get(tx)?;
+    let cluster =
+        cluster.ok_or_else(|| TopicError::Unavailable("the cluster is not opened yet".to_owned()))?;
+
+    let id = TopicId(tx.next_counter(&COUNTER)?);
+    let record = TopicRecord {
+        name: new.name.clone(),
+        partitions: new.partitions,
+        configs,
+        created: tx.now(),
+        uuid_high: cluster.uuid_high(),
+    };
+    tx.put(&id, &record);
+    tx.put(&new.name, &TopicNumber(id));
+    let topic = Topic::of(id, record);
+    for partition in topic.partition_ids() {
+        tx.put(&partition, &Head::default());
+    }
+    Ok(topic)
+}
+
+/// The cluster has room, and no name differs from the new one only in `.` and `_`: names of metrics and of tables
+/// cannot tell those apart. Kafka refuses them for the same reason.
+fn check_neighbours(tx: &Tx<'_>, name: &str) -> Result<(), TopicError> {
+    let folded = |name: &str| name.replace('.', "_");
+    let may_collide = name.contains(['.', '_']);
+    let mut topics = 0;
+    for pair in tx.range::<TopicNumber>(..) {
+        let (other, _) = pair?;
+        topics += 1;
+        if may_collide && folded(&other) == folded(name) {
+            let reason = format!("it collides with topic '{other}', '.' and '_' count as the same");
+            return Err(TopicError::InvalidName { name: name.to_owned(), reason });
+        }
+    }
+    if topics < TOPICS_MAX { Ok(()) } else { Err(TopicError::TooMany) }
+}
+
+/// Command: replaces the settings of a topic.
+///
+/// # Errors
+/// [`TopicError::NotFound`], [`TopicError::InvalidConfig`].
+pub fn configure(
+    tx: &mut Tx<'_>,
+    id: TopicId,
+    configs: &BTreeMap<String, String>,
+) -> Result<Topic, TopicError> {
+    let mut record = tx.get::<TopicRecord>(&id)?.ok_or(TopicError::NotFound)?;
+    record.configs = config::check(configs)?;
+    tx.put(&id, &record);
+    Ok(Topic::of(id, record))
+}
+
+/// Command: deletes a topic with all that the log knows of it. Objects that lose their last extent become trash.
+///
+/// # Errors
+/// [`TopicError::NotFound`].
+pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
+    let topic = by_id(tx, id)?.ok_or(TopicError::NotFound)?;
+    tx.delete::<TopicRecord>(&id);
+    tx.delete::<TopicNumber>(&topic.name);
+    for partition in topic.partition_ids() {
+        delete_partition(tx, partition)?;
+    }
+    Ok(topic)
+}
+
+fn delete_partition(tx: &mut Tx<'_>, partition: PartitionId) -> Result<(), TopicError> {
+    let extents: Vec<_> = tx.prefix::<Extent>(|out| partition.put(out)).collect::<Result<_, _>>()?;
+    let producers: Vec<_> = tx.prefix::<Producer>(|out| partition.put(out)).collect::<Result<_, _>>()?;
+    let mut freed: BTreeMap<ObjectId, u32> = BTreeMap::new();
+    for (key, extent) in extents {
+        tx.delete::<Extent>(&key);
+        *freed.entry(extent.object).or_default() += 1;
+    }
+    for (object, extents) in freed {
+        object::release(tx, object, extents)?;
+    }
+    for (key, _) in producers {
+        tx.delete::<Producer>(&key);
+    }
+    tx.delete::<Head>(&partition);
+    Ok(())
+}

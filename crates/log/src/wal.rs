@@ -137,7 +137,8 @@ pub fn encode(object: ObjectId, entries: &[Entry]) -> Encoded {
     let mut footer_groups = Vec::with_capacity(groups.len());
     for ((partition, writer), indexes) in groups {
         let writer = writers.binary_search(&writer).expect("every writer of a group is in the list");
-        let mut group = Group { partition, writer: to_u32(writer), lengths: Vec::with_capacity(indexes.len()) };
+        let mut group =
+            Group { partition, writer: to_u32(writer), lengths: Vec::with_capacity(indexes.len()) };
         for index in indexes {
             let bytes = &entries[index].bytes;
             positions[index] = position;
@@ -176,8 +177,7 @@ pub fn decode(bytes: &Bytes) -> Result<Object, WalError> {
                 return Err(WalError::Contradiction("the batches exceed the object"));
             };
             let batch = bytes.slice(position..end);
-            let header =
-                verify_batch(&batch).map_err(|source| WalError::Batch { position, source })?;
+            let header = verify_batch(&batch).map_err(|source| WalError::Batch { position, source })?;
             prefixes_crc = crc32c::crc32c_append(prefixes_crc, &batch[..CRC_FROM]);
             entries.push(Entry { partition: group.partition, writer: writer.clone(), header, bytes: batch });
             position = end;

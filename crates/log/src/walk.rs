@@ -1,1 +1,231 @@
 //! The pure parts of reading: extents for an offset or a time, and the batches of an extent.
+
+use bytes::Bytes;
+use floe_meta::{DecodeError, Lookup, Timestamp};
+
+use crate::batch::{Batch, BatchError, HEADER_BYTES, Header};
+use crate::extent::{Extent, ExtentKey};
+use crate::ids::{Offset, PartitionId};
+use crate::partition::{self, Bounds};
+use crate::records::RecordsError;
+
+/// What a read gives.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The batches in order; the first may begin before the offset that was asked for.
+    pub batches: Vec<Batch>,
+    /// The offset after the last that may be read.
+    pub high_watermark: Offset,
+    /// The first offset that may be read.
+    pub log_start: Offset,
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such partition.
+    #[error("the partition does not exist")]
+    UnknownPartition,
+    /// The offset is before the first or after the next one.
+    #[error("the offset is not within {log_start} and {high_watermark}")]
+    OutOfRange {
+        /// The first offset that may be read.
+        log_start: Offset,
+        /// The offset after the last that may be read.
+        high_watermark: Offset,
+    },
+    /// The store or the metadata did not answer; try again.
+    #[error("the log cannot be read now, try again: {0}")]
+    Unavailable(String),
+    /// What is stored contradicts itself.
+    #[error("the log is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// A record that cannot be read is damage: trying again does not help.
+impl From<DecodeError> for ReadError {
+    fn from(error: DecodeError) -> ReadError {
+        ReadError::Corrupt(error.to_string())
+    }
+}
+
+/// Which offset to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The first that may be read.
+    Earliest,
+    /// The one that the next record will get.
+    Latest,
+    /// That of the first record with the largest timestamp.
+    MaxTimestamp,
+    /// That of the first record that is not older.
+    Timestamp(Timestamp),
+}
+
+/// The bounds of a partition, if `from` may be read (the high watermark itself may: it gives nothing yet).
+///
+/// # Errors
+/// [`ReadError::UnknownPartition`], [`ReadError::OutOfRange`], [`ReadError::Corrupt`].
+pub fn check(map: &impl Lookup, partition: PartitionId, from: Offset) -> Result<Bounds, ReadError> {
+    let head = partition::head(map, partition)?.ok_or(ReadError::UnknownPartition)?;
+    let Bounds { log_start, high_watermark } = head.bounds();
+    if from < log_start || from > high_watermark {
+        return Err(ReadError::OutOfRange { log_start, high_watermark });
+    }
+    Ok(Bounds { log_start, high_watermark })
+}
+
+/// The extents of a partition that hold offsets from `from` on, in order.
+///
+/// # Errors
+/// The first record cannot be read; each item may fail the same way.
+pub fn extents<M: Lookup>(
+    map: &M,
+    partition: PartitionId,
+    from: Offset,
+) -> Result<impl Iterator<Item = Result<(ExtentKey, Extent), DecodeError>> + use<'_, M>, DecodeError> {
+    let first = ExtentKey::new(partition, Offset(i64::MIN));
+    let last = ExtentKey::new(partition, Offset(i64::MAX));
+    let mut start = ExtentKey::new(partition, from);
+    if let Some(before) = map.range::<Extent>(first..=start).next_back() {
+        let (key, extent) = before?;
+        if extent.next_offset(key.base) > from {
+            start = key;
+        }
+    }
+    Ok(map.range::<Extent>(start..=last))
+}
+
+/// The first extent with a record that is not older than `time`; none if all are older. Looks at every extent
+/// before it.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn extent_at(
+    map: &impl Lookup,
+    partition: PartitionId,
+    log_start: Offset,
+    time: Timestamp,
+) -> Result<Option<(ExtentKey, Extent)>, DecodeError> {
+    for pair in extents(map, partition, log_start)? {
+        let (key, extent) = pair?;
+        if extent.max_timestamp >= time.0 {
+            return Ok(Some((key, extent)));
+        }
+    }
+    Ok(None)
+}
+
+/// The first extent with the largest timestamp; none if no record has one. Looks at every extent.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn extent_of_max(
+    map: &impl Lookup,
+    partition: PartitionId,
+    log_start: Offset,
+) -> Result<Option<(ExtentKey, Extent)>, DecodeError> {
+    let mut best: Option<(ExtentKey, Extent)> = None;
+    for pair in extents(map, partition, log_start)? {
+        let (key, extent) = pair?;
+        if extent.max_timestamp > best.map_or(-1, |(_, best)| best.max_timestamp) {
+            best = Some((key, extent));
+        }
+    }
+    Ok(best)
+}
+
+/// What [`batches`] found.
+#[derive(Clone, Debug)]
+pub struct Walked {
+    /// Whole batches in order, at least one if `bytes` holds one that ends after `from`.
+    pub batches: Vec<Batch>,
+    /// The offset of the batch that comes next.
+    pub next: Offset,
+    /// Where that batch begins in `bytes`.
+    pub position: usize,
+    /// How many bytes from the start are needed to hold that batch whole, as far as its header is there; 0 when
+    /// the walk ended at the end of `bytes` or because enough was found.
+    pub need: usize,
+}
+
+/// Splits the bytes of an extent, or the first part of them, into batches and gives them their offsets. `base` is
+/// the offset of the first byte's batch. Batches that end at or before `from` are skipped; the walk ends before
+/// the batch that would exceed `bytes_max`, or that is cut off.
+///
+/// # Errors
+/// What stands where a batch should begin is none.
+pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> Result<Walked, BatchError> {
+    let mut walked = Walked { batches: Vec::new(), next: base, position: 0, need: 0 };
+    let mut taken = 0usize;
+    while walked.position < bytes.len() {
+        let rest = &bytes[walked.position..];
+        if rest.len() < HEADER_BYTES {
+            walked.need = walked.position + HEADER_BYTES;
+            break;
+        }
+        let header = Header::parse(rest)?;
+        let next = walked.next.plus(header.offsets());
+        let wanted = next > from;
+        if wanted && !walked.batches.is_empty() && taken.saturating_add(header.size) > bytes_max {
+            break;
+        }
+        if rest.len() < header.size {
+            walked.need = walked.position + header.size;
+            break;
+        }
+        let end = walked.position + header.size;
+        if wanted {
+            walked.batches.push(Batch::new(walked.next, bytes.slice(walked.position..end))?);
+            taken += header.size;
+        }
+        walked.position = end;
+        walked.next = next;
+    }
+    Ok(walked)
+}
+
+/// The first record from `from` on that is not older than `time`, among batches in order. Decodes only batches
+/// whose header promises one.
+///
+/// # Errors
+/// A batch cannot be decoded into `bytes_max` bytes.
+pub fn record_at(
+    batches: &[Batch],
+    from: Offset,
+    time: Timestamp,
+    bytes_max: usize,
+) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
+    for batch in batches.iter().filter(|batch| batch.header().max_timestamp >= time.0) {
+        for record in batch.records(bytes_max)? {
+            if record.timestamp >= time.0 && record.offset >= from {
+                return Ok(Some((record.offset, Timestamp(record.timestamp))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The first record from `from` on with the largest timestamp, among batches in order; none if none has one.
+///
+/// # Errors
+/// A batch cannot be decoded into `bytes_max` bytes.
+pub fn record_of_max(
+    batches: &[Batch],
+    from: Offset,
+    bytes_max: usize,
+) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
+    let mut best: Option<(Offset, Timestamp)> = None;
+    for batch in batches {
+        let newer = |time: i64| time > best.map_or(-1, |(_, Timestamp(best))| best);
+        if !newer(batch.header().max_timestamp) {
+            continue;
+        }
+        for record in batch.records(bytes_max)? {
+            if record.offset >= from && record.timestamp > best.map_or(-1, |(_, Timestamp(best))| best) {
+                best = Some((record.offset, Timestamp(record.timestamp)));
+            }
+        }
+    }
+    Ok(best)
+}
