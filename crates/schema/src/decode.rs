@@ -1,0 +1,201 @@
+//! The decoder: records in, one record batch and a perhaps wider schema out.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray},
+    datatypes::Fields,
+};
+
+use crate::{
+    column::{self, Group, binaries, strings},
+    limits, names,
+    raw::RawColumns,
+    schema::{Kind, TableSchema},
+    stream::{self, Refusal},
+    tree::Tree,
+};
+
+/// One record of a topic, as the log gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The partition it is in.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: i64,
+    /// Milliseconds since the epoch; negative when the record has none.
+    pub timestamp: i64,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers, in order, duplicates included.
+    pub headers: &'a [(bytes::Bytes, Option<bytes::Bytes>)],
+}
+
+/// A record that is no row; the table's rule for bad records decides what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct BadRecord {
+    /// What is wrong with it, for people.
+    pub reason: String,
+}
+
+/// Fills one record batch.
+///
+/// ```
+/// use floe_schema::{Decoder, Kind, Row, TableSchema};
+/// let mut decoder = Decoder::new(TableSchema::new(Kind::Json));
+/// let value = Some(br#"{"carrier": "UA", "delay": 2}"#.as_slice());
+/// decoder.push(&Row { partition: 0, offset: 7, timestamp: 0, key: None, value, headers: &[] })?;
+/// let (schema, batch) = decoder.finish();
+/// assert_eq!(batch.num_rows(), 1);
+/// let names: Vec<_> = schema.columns().into_iter().map(|column| column.name).collect();
+/// assert_eq!(names, ["_partition_id", "_offset", "_timestamp", "_key", "carrier", "delay"]);
+/// # Ok::<(), floe_schema::BadRecord>(())
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    schema: TableSchema,
+    bytes: usize,
+    partitions: Vec<i32>,
+    offsets: Vec<i64>,
+    timestamps: Vec<Option<i64>>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Json(Box<JsonColumns>),
+    Raw(Box<RawColumns>),
+}
+
+#[derive(Debug)]
+struct JsonColumns {
+    top: Group,
+    key: column::Bytes,
+    key_bytes: column::Bytes,
+}
+
+impl Decoder {
+    /// A decoder that starts with `schema`.
+    pub fn new(schema: TableSchema) -> Decoder {
+        let body = match schema.kind {
+            Kind::Json => Body::Json(Box::new(JsonColumns {
+                top: Group::new(&schema.slots),
+                key: column::Bytes::new(),
+                key_bytes: column::Bytes::new(),
+            })),
+            Kind::Raw => Body::Raw(Box::new(RawColumns::new())),
+        };
+        let (partitions, offsets, timestamps) = (Vec::new(), Vec::new(), Vec::new());
+        Decoder { schema, bytes: 0, partitions, offsets, timestamps, body }
+    }
+
+    /// Rows taken in.
+    pub fn rows(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Bytes of keys, values and headers taken in: about what the batch holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The schema as it is now.
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
+    /// Appends a record as a row.
+    ///
+    /// # Panics
+    /// When more than [`limits::BATCH_BYTES_MAX`] were taken in: the caller ends a batch long before.
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), BadRecord> {
+        assert!(self.bytes <= limits::BATCH_BYTES_MAX, "a batch is ended before it is too large");
+        let at = self.rows();
+        match &mut self.body {
+            Body::Raw(columns) => columns.push(at, row),
+            Body::Json(_) => self.push_json(at, row).map_err(|reason| BadRecord { reason })?,
+        }
+        self.partitions.push(i32::try_from(row.partition).expect("partition numbers are 31 bits in Kafka"));
+        self.offsets.push(row.offset);
+        // Milliseconds that microseconds cannot hold are a producer's nonsense, thousands of centuries away.
+        self.timestamps.push(Some(row.timestamp).filter(|ms| *ms >= 0).and_then(|ms| ms.checked_mul(1000)));
+        let headers: usize =
+            row.headers.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + 8).sum();
+        self.bytes += row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len) + headers + 20;
+        Ok(())
+    }
+
+    fn push_json(&mut self, at: usize, row: &Row<'_>) -> Result<(), String> {
+        if let Some(value) = row.value {
+            if value.len() > limits::RECORD_BYTES_MAX {
+                return Err(format!("the value is longer than {} bytes", limits::RECORD_BYTES_MAX));
+            }
+            self.push_value(at, value)?;
+        }
+        let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
+        match row.key.map(std::str::from_utf8) {
+            None => {}
+            Some(Ok(text)) => columns.key.push(at, text.as_bytes()),
+            Some(Err(_)) => {
+                columns.key_bytes.push(at, row.key.unwrap_or_default());
+                self.schema = self.schema.with_key_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    fn push_value(&mut self, at: usize, value: &[u8]) -> Result<(), String> {
+        let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
+        let top = &mut columns.top;
+        match stream::append(top, at, value) {
+            Ok(()) => return Ok(()),
+            Err(Refusal::Bad(reason)) => {
+                top.truncate(at);
+                return Err(reason);
+            }
+            Err(Refusal::Misfit) => top.truncate(at),
+        }
+        let Tree::Object(members) = Tree::parse(value).map_err(|error| error.to_string())? else {
+            unreachable!("the text begins an object");
+        };
+        let wider = self.schema.widened(&members).map_err(|error| error.to_string())?;
+        if wider.version != self.schema.version {
+            top.conform(&wider.slots);
+            self.schema = wider;
+        }
+        top.append(at, &members);
+        Ok(())
+    }
+
+    /// The batch, and the schema that it has ([`TableSchema::arrow`]).
+    pub fn finish(self) -> (TableSchema, RecordBatch) {
+        let rows = self.rows();
+        let schema = self.schema.arrow();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(self.partitions)),
+            Arc::new(Int64Array::from(self.offsets)),
+            Arc::new(TimestampMicrosecondArray::from(self.timestamps).with_timezone("UTC")),
+        ];
+        match self.body {
+            Body::Json(json) => {
+                let JsonColumns { top, key, key_bytes } = *json;
+                columns.push(strings(key, rows));
+                if self.schema.key_bytes.is_some() {
+                    columns.push(binaries(key_bytes, rows));
+                }
+                let fields: Fields = schema.fields()[columns.len()..].iter().cloned().collect();
+                columns.extend(top.finish_top(&fields, rows));
+            }
+            Body::Raw(raw) => {
+                let fields: Fields = schema.fields()[columns.len()..].iter().cloned().collect();
+                columns.extend(raw.finish(&fields, rows));
+            }
+        }
+        debug_assert_eq!(schema.field(0).name(), names::PARTITION);
+        let batch = RecordBatch::try_new(schema, columns).expect("the columns have the shape of the schema");
+        (self.schema, batch)
+    }
+}

@@ -1,0 +1,21 @@
+//! Every limit of this crate. A record that needs more is a bad record, with the limit in its reason.
+
+/// Columns of one table, nested ones and list elements included. A topic whose objects use values as
+/// keys would otherwise grow its schema for ever.
+pub const COLUMNS_MAX: usize = 2_000;
+
+/// Objects inside objects that become structs; what is nested deeper is kept as JSON text.
+pub const DEPTH_MAX: usize = 16;
+
+/// Bytes of a JSON key that becomes a column.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Bytes of one record's value that is read as JSON.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of input that one record batch holds: far below the 2 GiB that 32-bit string offsets can address,
+/// as escaped text may grow sixfold.
+pub const BATCH_BYTES_MAX: usize = 256 << 20;
+
+const _: () = assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + RECORD_BYTES_MAX < (i32::MAX as usize) / 6);

@@ -1,0 +1,117 @@
+//! The slow and complete way into the columns: from a parsed tree. It takes every value that [`crate::widen`] made
+//! room for.
+
+use crate::{
+    column::{Column, Group, SlotColumns},
+    schema::Type,
+    timestamp,
+    tree::Tree,
+};
+
+/// The double that is exactly this number, if it is a number and there is one.
+fn exact_double(value: &Tree) -> Option<f64> {
+    match value {
+        Tree::Whole(whole) => exact_i64(*whole),
+        Tree::Large(whole) => exact_u64(*whole),
+        Tree::Double(double) => Some(*double),
+        _ => None,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "checked by the way back")]
+pub(crate) fn exact_i64(whole: i64) -> Option<f64> {
+    let double = whole as f64;
+    (double as i128 == i128::from(whole)).then_some(double)
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "checked by the way back")]
+pub(crate) fn exact_u64(whole: u64) -> Option<f64> {
+    let double = whole as f64;
+    (double as i128 == i128::from(whole)).then_some(double)
+}
+
+/// Whether a column of type `of` holds `value` without loss. What says nothing fits everywhere: it becomes null.
+pub(crate) fn fits(of: &Type, value: &Tree) -> bool {
+    match (of, value) {
+        (Type::Boolean, Tree::Bool(_))
+        | (Type::Long, Tree::Whole(_))
+        | (Type::String, Tree::String(_))
+        | (Type::Struct(_), Tree::Object(_)) => true,
+        (Type::Int, Tree::Whole(whole)) => i32::try_from(*whole).is_ok(),
+        (Type::Double, Tree::Whole(_) | Tree::Large(_) | Tree::Double(_)) => exact_double(value).is_some(),
+        (Type::Timestamptz, Tree::String(text)) => timestamp::parse(text).is_some(),
+        (Type::List { of, .. }, Tree::Array(elements)) => elements.iter().all(|e| fits(of, e)),
+        (_, value) => value.is_void(),
+    }
+}
+
+impl Column {
+    /// [`fits`], for a column.
+    fn takes(&self, value: &Tree) -> bool {
+        match (self, value) {
+            (Column::Boolean(_), Tree::Bool(_))
+            | (Column::Long(_), Tree::Whole(_))
+            | (Column::String(_), Tree::String(_))
+            | (Column::Struct(_), Tree::Object(_)) => true,
+            (Column::Int(_), value) => fits(&Type::Int, value),
+            (Column::Double(_), value) => fits(&Type::Double, value),
+            (Column::Timestamptz(_), value) => fits(&Type::Timestamptz, value),
+            (Column::List(list), Tree::Array(elements)) => elements.iter().all(|e| list.element.takes(e)),
+            (_, value) => value.is_void(),
+        }
+    }
+
+    /// Appends a value that [`fits`]; a value of another kind that says nothing leaves the row null.
+    pub(crate) fn append(&mut self, row: usize, value: &Tree) {
+        match (self, value) {
+            (Column::Boolean(c), Tree::Bool(value)) => c.push(row, *value),
+            (Column::Int(c), Tree::Whole(whole)) => {
+                c.push(row, i32::try_from(*whole).expect("only what fits is appended"));
+            }
+            (Column::Long(c), Tree::Whole(whole)) => c.push(row, *whole),
+            (Column::Double(c), Tree::Whole(_) | Tree::Large(_) | Tree::Double(_)) => {
+                c.push(row, exact_double(value).expect("only what fits is appended"));
+            }
+            (Column::Timestamptz(c), Tree::String(text)) => {
+                c.push(row, timestamp::parse(text).expect("only what fits is appended"));
+            }
+            (Column::String(c), Tree::String(text)) => c.push(row, text.as_bytes()),
+            (Column::Struct(c), Tree::Object(members)) => c.append(row, members),
+            (Column::List(c), Tree::Array(elements)) => {
+                let first = c.begin(row);
+                for (at, element) in elements.iter().enumerate() {
+                    c.element.append(first + at, element);
+                }
+                c.end_at(first + elements.len());
+            }
+            (_, value) => assert!(value.is_void(), "only what fits is appended"),
+        }
+    }
+}
+
+impl Group {
+    /// Appends an object for which the schema was widened.
+    pub(crate) fn append(&mut self, row: usize, members: &[(String, Tree)]) {
+        self.begin(row);
+        for (guess, (key, value)) in members.iter().enumerate() {
+            match self.find(key, guess) {
+                Some(at) => self.slots[at].append(row, value),
+                None => assert!(value.is_void(), "the schema was widened for every member"),
+            }
+        }
+    }
+}
+
+impl SlotColumns {
+    fn append(&mut self, row: usize, value: &Tree) {
+        self.truncate(row);
+        match &mut self.typed {
+            Some(typed) if typed.takes(value) => typed.append(row, value),
+            _ if value.is_void() => {}
+            _ => {
+                let text = self.text.as_mut().expect("the schema was widened for every member");
+                text.push(row, value.text().as_bytes());
+            }
+        }
+    }
+}
