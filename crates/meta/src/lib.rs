@@ -1,5 +1,7 @@
 //! The metadata map behind a small journal, and the seam to clock, randomness and tasks.
 
+#[doc(hidden)]
+pub mod conformance;
 pub mod counter;
 pub mod env;
 pub mod journal;
@@ -10,10 +12,12 @@ pub mod lock;
 pub mod memory;
 pub mod record;
 pub mod snapshot;
+pub mod sqlite;
 pub mod tx;
 
 mod command;
 mod committer;
+mod entry;
 mod meta;
 
 pub use counter::{Counter, CounterKey};
@@ -26,4 +30,5 @@ pub use memory::MemoryJournal;
 pub use meta::{Applied, CommitError, Committed, Meta, OpenError, Options};
 pub use record::{DecodeError, Record};
 pub use snapshot::{Lookup, Snapshot};
+pub use sqlite::{SqliteJournal, SqliteOpenError};
 pub use tx::Tx;

@@ -40,3 +40,34 @@ pub const ENVELOPE_TEXT_BYTES_MAX: usize = 4_096;
 const _: () = assert!(GROUP_BYTES_MAX <= COMMAND_BYTES_MAX);
 const _: () = assert!(GROUP_COMMANDS_MAX <= QUEUE_COMMANDS_MAX);
 const _: () = assert!(COMMIT_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis());
+
+/// Bytes of entries after which an answer of `history` or `follow` ends.
+pub const ENTRIES_BYTES_MAX: usize = 64 << 20;
+
+/// Orders that may wait for a thread of the SQLite journal.
+pub const SQLITE_ORDERS_MAX: usize = 64;
+
+/// Bytes that SQLite's write-ahead log is given when the journal is opened.
+pub const SQLITE_LOG_BYTES: u64 = 16 << 20;
+
+/// Bytes to which the write-ahead log is cut after one great commit made it longer.
+pub const SQLITE_LOG_BYTES_MAX: i64 = 64 << 20;
+
+/// Pages (of 4 KiB) in the write-ahead log from which on it is copied into the file although commits come.
+pub const SQLITE_LOG_PAGES_MAX: i64 = 2_000;
+
+/// Entries that may wait to be folded into the image before folding goes on beside commits.
+pub const SQLITE_BACKLOG_ENTRIES_MAX: u64 = 10_000;
+
+/// Entries that one slice of folding takes.
+pub const SQLITE_SLICE_ENTRIES: usize = 1_000;
+
+/// Without a commit for this long the SQLite journal counts as idle.
+pub const SQLITE_IDLE: Duration = Duration::from_millis(100);
+
+/// How long the SQLite journal's keeper rests after a failure, for example a full disk.
+pub const SQLITE_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+// The log is copied well before it outgrows what it was given (a frame is a page and 24 bytes).
+const _: () = assert!(SQLITE_LOG_PAGES_MAX as u64 * (4096 + 24) * 2 < SQLITE_LOG_BYTES + (1 << 20));
+const _: () = assert!(SQLITE_LOG_BYTES as i64 <= SQLITE_LOG_BYTES_MAX);

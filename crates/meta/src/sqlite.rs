@@ -1,0 +1,231 @@
+//! The journal of a single process in SQLite files: the embedded default.
+//!
+//! ```text
+//! <directory>/journal.sqlite   journal(lsn, attempt, envelope, changes), kept for ever
+//!                              meta(name, value): format, id
+//! <directory>/image.sqlite     map(key, value): the map folded up to folded_lsn
+//!                              meta(name, value): format, id, folded_lsn
+//! <directory>/journal.lock     locked while a process has the files open
+//! ```
+//! Two threads own them:
+//!
+//! - the *writer* (sqlite/writer.rs) does nothing but commits: one transaction of plain inserts at the end of one
+//!   table, synced with one `fdatasync` of a write-ahead log that was grown beforehand, so that neither a file's
+//!   length nor its extents change on the way;
+//! - the *keeper* (sqlite/keeper.rs) does all that may take time: it folds entries into the image in bounded slices,
+//!   copies the write-ahead log into the file, and reads history.
+//!
+//! The image is a file of its own because it can be rebuilt from the journal: it is never synced on the way of a
+//! commit, and losing it costs only the time of one start.
+
+mod files;
+mod keeper;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+
+use crate::entry::{encode_changes, encode_envelope};
+use crate::env::{Env, lock};
+use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
+use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
+use crate::lock::{FileLock, sync_dir};
+
+/// The format of the files that this build writes, and the newest that it reads.
+pub const SQLITE_FORMAT: i64 = 1;
+
+/// A journal in SQLite files. Dropping it waits for its threads and closes the files.
+pub struct SqliteJournal {
+    shared: Arc<Shared>,
+    writer: Option<SyncSender<writer::Order>>,
+    keeper: Option<SyncSender<keeper::Task>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: FileLock,
+}
+
+/// The files cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteOpenError {
+    /// Another process has them open.
+    #[error("the metadata in {path} is in use by another process ({holder}): stop it first")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// What the other process wrote about itself.
+        holder: String,
+    },
+    /// A newer Floe wrote them.
+    #[error("{path} has format {found}, this build knows up to {known}: use a newer floe")]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format that was found.
+        found: i64,
+        /// The newest format that this build reads.
+        known: i64,
+    },
+    /// It is something else, or not whole.
+    #[error("{path} is not metadata of floe: {reason}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file system refuses.
+    #[error("cannot open {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// SQLite refuses.
+    #[error("cannot open {path}: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// What the handle and the threads share.
+struct Shared {
+    /// The last durable commit.
+    last: watch::Sender<Lsn>,
+    /// The keeper knows that there is work.
+    nudged: AtomicBool,
+    /// The keeper left the writer few enough pages of the log to copy in one short pause.
+    catch_up: AtomicBool,
+}
+
+impl SqliteJournal {
+    /// Opens the journal of a directory, creating both when they are new, and starts its threads.
+    ///
+    /// # Errors
+    /// See [`SqliteOpenError`].
+    pub fn open(env: &Env, directory: &Path) -> Result<SqliteJournal, SqliteOpenError> {
+        let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let file_lock = match FileLock::take(&directory.join("journal.lock")).map_err(failed)? {
+            Ok(file_lock) => file_lock,
+            Err(holder) => return Err(SqliteOpenError::InUse { path: directory.to_owned(), holder }),
+        };
+        let opened = files::open(directory, env.random_u128())?;
+        sync_dir(directory).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            last: watch::Sender::new(opened.last),
+            nudged: AtomicBool::new(false),
+            catch_up: AtomicBool::new(false),
+        });
+        let (writer, orders) = sync_channel(SQLITE_ORDERS_MAX);
+        let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
+        let write = writer::Writer::new(opened.writer, opened.last, shared.clone(), keeper.clone());
+        let keep = keeper::Keeper::new(opened.reader, opened.image, opened.folded, shared.clone());
+        let mut threads = vec![env.thread("floe-keeper", move || keep.run(&tasks)).map_err(failed)?];
+        threads.push(env.thread("floe-journal", move || write.run(&orders)).map_err(failed)?);
+        Ok(SqliteJournal {
+            shared,
+            writer: Some(writer),
+            keeper: Some(keeper),
+            threads: Mutex::new(threads),
+            _lock: file_lock,
+        })
+    }
+
+    /// The last durable commit.
+    pub fn lsn(&self) -> Lsn {
+        *self.shared.last.borrow()
+    }
+
+    async fn ask<T>(&self, task: impl FnOnce(Answer<T>) -> keeper::Task) -> Result<T, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        send(self.keeper.as_ref(), task(answer))?;
+        answered.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// Where a thread answers; whoever asked may be gone.
+type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        self.ask(keeper::Task::Load).await
+    }
+
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let rows =
+            commits.iter().map(|c| (encode_envelope(&c.envelope), encode_changes(&c.changes))).collect();
+        let (answer, answered) = oneshot::channel();
+        send(self.writer.as_ref(), writer::Order { expected, attempt, rows, answer })?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(JournalError::Unknown("the journal's thread has ended".to_owned())))
+    }
+
+    async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        let mut last = self.shared.last.subscribe();
+        // The sender lives in what we hold.
+        let _ = last.wait_for(|last| *last > from).await;
+        self.history(from, ENTRIES_MAX).await
+    }
+
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        self.ask(|answer| keeper::Task::History { from, count: count.min(ENTRIES_MAX), answer }).await
+    }
+}
+
+fn send<T>(thread: Option<&SyncSender<T>>, order: T) -> Result<(), JournalError> {
+    let thread = thread.expect("the senders are taken only by drop");
+    thread.try_send(order).map_err(|error| match error {
+        TrySendError::Full(_) => JournalError::NotApplied(format!(
+            "{SQLITE_ORDERS_MAX} orders are waiting for the journal already"
+        )),
+        TrySendError::Disconnected(_) => ended(),
+    })
+}
+
+fn ended() -> JournalError {
+    JournalError::NotApplied("the journal's thread has ended".to_owned())
+}
+
+impl Shared {
+    /// Wakes the keeper unless it is awake.
+    fn nudge(&self, keeper: &SyncSender<keeper::Task>) {
+        if !self.nudged.swap(true, Ordering::SeqCst) {
+            // A full queue wakes it as well.
+            let _ = keeper.try_send(keeper::Task::Nudge);
+        }
+    }
+}
+
+impl Drop for SqliteJournal {
+    /// Waits, so that whoever opens the files next finds them closed.
+    fn drop(&mut self) {
+        self.writer = None;
+        self.keeper = None;
+        for thread in lock(&self.threads).drain(..).rev() {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for SqliteJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteJournal").field("lsn", &self.lsn()).finish()
+    }
+}

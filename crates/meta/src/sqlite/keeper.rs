@@ -1,0 +1,207 @@
+//! The thread that keeps the files in shape beside the writer: folds entries into the image, copies the write-ahead
+//! log into its file, reads what was committed. All in bounded slices; none on the way of a commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::files::{abort_if_sync_failed, entries};
+use super::{Answer, Shared};
+use crate::journal::{Entry, JournalError, Loaded, Lsn};
+use crate::limits::{
+    SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE, SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE,
+    SQLITE_SLICE_ENTRIES,
+};
+
+pub(super) enum Task {
+    Load(Answer<Loaded>),
+    History { from: Lsn, count: usize, answer: Answer<Vec<Entry>> },
+    Nudge,
+}
+
+pub(super) struct Keeper {
+    reader: Connection,
+    image: Connection,
+    /// The image holds the map up to here.
+    folded: Lsn,
+    /// The last commit when we looked before: if it is still the last one, the journal is idle.
+    seen: Lsn,
+    /// The last commit that is copied out of the write-ahead log.
+    copied: Option<Lsn>,
+    pause: Duration,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    pub(super) fn new(reader: Connection, image: Connection, folded: Lsn, shared: Arc<Shared>) -> Keeper {
+        Keeper { reader, image, folded, seen: Lsn(0), copied: None, pause: SQLITE_IDLE, shared }
+    }
+
+    /// Serves until every sender is gone.
+    pub(super) fn run(mut self, tasks: &Receiver<Task>) {
+        loop {
+            if self.is_done() {
+                self.shared.nudged.store(false, Ordering::SeqCst);
+                // A commit between the look and the store would find us marked as awake: look again.
+                if self.is_done() {
+                    let Ok(task) = tasks.recv() else { return };
+                    self.serve(task);
+                    continue;
+                }
+            }
+            match tasks.recv_timeout(self.pause) {
+                Ok(task) => self.serve(task),
+                Err(RecvTimeoutError::Timeout) => self.work(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn last(&self) -> Lsn {
+        *self.shared.last.borrow()
+    }
+
+    fn is_done(&self) -> bool {
+        self.folded == self.last() && self.copied == Some(self.last())
+    }
+
+    fn serve(&mut self, task: Task) {
+        // Whoever asked may be gone.
+        match task {
+            Task::Nudge => {}
+            Task::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
+            Task::History { from, count, answer } => {
+                let history = entries(&self.reader, from, count, true);
+                drop(answer.send(history.map_err(JournalError::NotApplied)));
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, String> {
+        let image = read_image(&self.image).map_err(|error| error.to_string())?;
+        let entries = entries(&self.reader, self.folded, usize::MAX, false)?;
+        Ok(Loaded { image, image_lsn: self.folded, entries })
+    }
+
+    /// One slice of what is due: while commits come only what must be, else all.
+    fn work(&mut self) {
+        let idle = self.seen == self.last();
+        self.seen = self.last();
+        self.pause = SQLITE_IDLE;
+        if let Err(reason) = self.work_slice(idle) {
+            tracing::warn!(reason, "cannot keep the journal's files in shape, trying again");
+            self.pause = SQLITE_PAUSE_AFTER_FAILURE;
+        }
+    }
+
+    fn work_slice(&mut self, idle: bool) -> Result<(), String> {
+        let backlog = self.last().0 - self.folded.0;
+        if backlog > SQLITE_BACKLOG_ENTRIES_MAX || (idle && backlog > 0) {
+            self.fold()?;
+            let again = if idle { Duration::from_millis(1) } else { SQLITE_IDLE };
+            let due = self.last().0 - self.folded.0;
+            self.pause =
+                if due > SQLITE_BACKLOG_ENTRIES_MAX || (idle && due > 0) { again } else { SQLITE_IDLE };
+        }
+        self.copy_log(idle)
+    }
+
+    /// Moves the image on by one slice of entries.
+    fn fold(&mut self) -> Result<(), String> {
+        let slice = entries(&self.reader, self.folded, SQLITE_SLICE_ENTRIES, true)?;
+        let Some(last) = slice.last().map(|entry| entry.lsn) else { return Ok(()) };
+        let mut changes = BTreeMap::new();
+        for change in slice.iter().flat_map(|entry| &entry.changes) {
+            changes.insert(&change.key[..], change.value.as_deref());
+        }
+        let folded = write_image(&mut self.image, &changes, last);
+        folded.map_err(|error| {
+            abort_if_sync_failed(&error);
+            error.to_string()
+        })?;
+        self.folded = last;
+        metrics::counter!("floe_meta_folded_changes_total").increment(changes.len() as u64);
+        metrics::gauge!("floe_meta_unfolded_entries").set((self.last().0 - self.folded.0) as f64);
+        Ok(())
+    }
+
+    /// Copies the write-ahead log into the file when it is long, or when nothing else happens.
+    fn copy_log(&mut self, idle: bool) -> Result<(), String> {
+        let last = self.last();
+        let copy = || -> rusqlite::Result<(bool, bool)> {
+            let pages = log_pages(&self.reader, "NOOP")?;
+            metrics::gauge!("floe_meta_log_pages").set(pages.in_log as f64);
+            if pages.in_log < SQLITE_LOG_PAGES_MAX && !idle {
+                return Ok((false, false));
+            }
+            let pages = checkpoint(&self.reader)?;
+            let whole = pages.copied == pages.in_log;
+            Ok((whole, !whole && pages.in_log >= SQLITE_LOG_PAGES_MAX))
+        };
+        let (whole, behind) = copy().map_err(|error| {
+            abort_if_sync_failed(&error);
+            error.to_string()
+        })?;
+        if whole {
+            self.copied = Some(last);
+        }
+        if behind {
+            self.shared.catch_up.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Pages in the write-ahead log, and how many of them are copied into the file.
+pub(super) struct LogPages {
+    in_log: i64,
+    copied: i64,
+}
+
+/// Copies what can be copied without making anybody wait.
+pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<LogPages> {
+    metrics::counter!("floe_meta_checkpoints_total").increment(1);
+    log_pages(connection, "PASSIVE")
+}
+
+fn log_pages(connection: &Connection, mode: &str) -> rusqlite::Result<LogPages> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        Ok(LogPages { in_log: row.get(1)?, copied: row.get(2)? })
+    })
+}
+
+fn read_image(image: &Connection) -> rusqlite::Result<Vec<(bytes::Bytes, bytes::Bytes)>> {
+    let mut statement = image.prepare("SELECT key, value FROM map ORDER BY key")?;
+    let mut rows = statement.query([])?;
+    let mut pairs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (key, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        pairs.push((key.into(), value.into()));
+    }
+    Ok(pairs)
+}
+
+fn write_image(
+    image: &mut Connection,
+    changes: &BTreeMap<&[u8], Option<&[u8]>>,
+    last: Lsn,
+) -> rusqlite::Result<()> {
+    let transaction = image.transaction()?;
+    {
+        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO map VALUES(?1, ?2)")?;
+        let mut delete = transaction.prepare_cached("DELETE FROM map WHERE key = ?1")?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => put.execute(params![key, value])?,
+                None => delete.execute(params![key])?,
+            };
+        }
+        transaction
+            .execute("UPDATE meta SET value = ?1 WHERE name = 'folded_lsn'", [last.0.cast_signed()])?;
+    }
+    transaction.commit()
+}

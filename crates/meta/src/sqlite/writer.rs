@@ -1,0 +1,136 @@
+//! The thread that commits, and does nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use rusqlite::{Connection, params};
+
+use super::files::{abort_if_sync_failed, entries, is_write_failure, last_lsn};
+use super::keeper::{Task, checkpoint};
+use super::{Answer, Shared};
+use crate::journal::{JournalError, Lsn, Outcome};
+
+/// A group to commit; each row is an encoded envelope and its changes.
+pub(super) struct Order {
+    pub(super) expected: Lsn,
+    pub(super) attempt: u128,
+    pub(super) rows: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) answer: Answer<Outcome>,
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    /// The last durable commit; `None` while the file must be asked.
+    last: Option<Lsn>,
+    shared: Arc<Shared>,
+    keeper: SyncSender<Task>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        last: Lsn,
+        shared: Arc<Shared>,
+        keeper: SyncSender<Task>,
+    ) -> Writer {
+        Writer { connection, last: Some(last), shared, keeper }
+    }
+
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        // The first commit after a start also puts what was left over in order.
+        self.shared.nudge(&self.keeper);
+        while let Ok(Order { expected, attempt, rows, answer }) = orders.recv() {
+            let outcome = self.commit(expected, attempt, &rows);
+            if let Ok(Outcome::Committed(last)) = &outcome {
+                self.shared.last.send_replace(*last);
+            }
+            // Whoever asked may be gone; the commit stands.
+            let _ = answer.send(outcome);
+            self.shared.nudge(&self.keeper);
+            self.catch_up();
+        }
+    }
+
+    fn commit(
+        &mut self,
+        expected: Lsn,
+        attempt: u128,
+        rows: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Outcome, JournalError> {
+        let last = self.find_last()?;
+        if expected > last {
+            return Err(JournalError::NotApplied(format!("the journal ends at {last}, before {expected}")));
+        }
+        if expected < last {
+            let missed = entries(&self.connection, expected, usize::MAX, false);
+            return missed.map(Outcome::Conflict).map_err(JournalError::NotApplied);
+        }
+        if let Err(error) = insert(&self.connection, last, attempt, rows) {
+            return Err(self.roll_back(&error, JournalError::NotApplied));
+        }
+        if let Err(error) = self.connection.execute_batch("COMMIT") {
+            let sure = is_write_failure(&error);
+            return Err(
+                self.roll_back(&error, if sure { JournalError::NotApplied } else { JournalError::Unknown })
+            );
+        }
+        let last = last.plus(rows.len());
+        self.last = Some(last);
+        Ok(Outcome::Committed(last))
+    }
+
+    fn find_last(&mut self) -> Result<Lsn, JournalError> {
+        if let Some(last) = self.last {
+            return Ok(last);
+        }
+        let last = last_lsn(&self.connection).map_err(|error| JournalError::NotApplied(error.to_string()))?;
+        self.last = Some(last);
+        self.shared.last.send_replace(last);
+        Ok(last)
+    }
+
+    /// Ends a failed transaction. What the next commit builds on is read from the file again.
+    fn roll_back(&mut self, error: &rusqlite::Error, outcome: fn(String) -> JournalError) -> JournalError {
+        abort_if_sync_failed(error);
+        self.last = None;
+        if !self.connection.is_autocommit()
+            && let Err(second) = self.connection.execute_batch("ROLLBACK")
+        {
+            abort_if_sync_failed(&second);
+            return JournalError::Unknown(format!("{error}, and the rollback failed: {second}"));
+        }
+        outcome(error.to_string())
+    }
+
+    /// Copies the last pages of the log, which the keeper could not reach while commits came, so that the next commit
+    /// begins the log anew instead of growing it.
+    fn catch_up(&self) {
+        if !self.shared.catch_up.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        if let Err(error) = checkpoint(&self.connection) {
+            abort_if_sync_failed(&error);
+            tracing::warn!(%error, "cannot copy the journal's log into its file yet");
+        }
+    }
+}
+
+fn insert(
+    connection: &Connection,
+    last: Lsn,
+    attempt: u128,
+    rows: &[(Vec<u8>, Vec<u8>)],
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let mut statement = connection.prepare_cached("INSERT INTO journal VALUES(?1, ?2, ?3, ?4)")?;
+    for (i, (envelope, changes)) in rows.iter().enumerate() {
+        statement.execute(params![
+            last.plus(i + 1).0.cast_signed(),
+            attempt.to_be_bytes(),
+            envelope,
+            changes
+        ])?;
+    }
+    Ok(())
+}
