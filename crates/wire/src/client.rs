@@ -1,0 +1,262 @@
+//! A small client: for the CLI, the demo and the tests.
+//!
+//! It speaks to one broker over one connection, negotiates versions, pipelines, and bounds what it accepts. It is no
+//! replacement for the clients of Kafka: it follows no leaders and joins no groups.
+//!
+//! A request goes: [`Client::send`] encodes it into `outgoing` → [`Client::flush`] writes, and reads meanwhile so that
+//! two full sockets cannot wait for each other → [`Client::receive`] cuts frames off `incoming` until its own is there.
+//! Every method may be cancelled: what was not written or read yet is kept, an answer that nobody waits for is dropped.
+
+mod connection;
+mod error;
+mod helpers;
+mod partitioner;
+pub mod producer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, ToSocketAddrs};
+
+use crate::api::{ApiKey, Request};
+use crate::error::ErrorCode;
+use crate::frame;
+use crate::limits;
+use crate::metadata::{ApiVersionsRequest, ApiVersionsResponse};
+use crate::versions::Versions;
+
+use connection::Connection;
+
+pub use error::ClientError;
+pub use helpers::{EARLIEST, Fetched, LATEST, ListedOffset, MAX_TIMESTAMP, Produced, Wait};
+pub use partitioner::partition_for_key;
+pub use producer::Producer;
+
+/// The version of the first request: every broker of the last years knows it, and others say so.
+const API_VERSIONS_FIRST: i16 = 3;
+
+/// A connection to one broker.
+#[derive(Debug)]
+pub struct Client<S> {
+    connection: Connection<S>,
+    client_id: String,
+    /// What the broker speaks; empty until it was asked.
+    broker: BTreeMap<i16, Versions>,
+    correlation_id: i32,
+    /// The answers that are still to come, in this order.
+    waiting: VecDeque<i32>,
+    /// Answers that came while another was waited for.
+    arrived: BTreeMap<i32, Bytes>,
+}
+
+/// A request on its way; hand it to [`Client::receive`].
+#[derive(Debug)]
+#[must_use = "the answer is received with it"]
+pub struct Sent<R> {
+    correlation_id: i32,
+    version: i16,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R> Sent<R> {
+    /// The version that was negotiated.
+    pub fn version(&self) -> i16 {
+        self.version
+    }
+}
+
+impl Client<TcpStream> {
+    /// Connects over TCP and negotiates versions.
+    ///
+    /// # Errors
+    /// When the address cannot be reached, or what listens there is no broker.
+    pub async fn connect(
+        address: impl ToSocketAddrs,
+        client_id: &str,
+    ) -> Result<Client<TcpStream>, ClientError> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut client = Client::new(stream, client_id);
+        client.negotiate().await?;
+        Ok(client)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A client over any stream; versions are negotiated before the first call.
+    pub fn new(stream: S, client_id: &str) -> Client<S> {
+        Client {
+            connection: Connection::new(stream, limits::CLIENT_FRAME_BYTES_MAX),
+            client_id: client_id.to_owned(),
+            broker: BTreeMap::new(),
+            correlation_id: 0,
+            waiting: VecDeque::new(),
+            arrived: BTreeMap::new(),
+        }
+    }
+
+    /// Accepts frames of at most this many bytes.
+    #[must_use]
+    pub fn frame_bytes_max(mut self, bytes: usize) -> Client<S> {
+        self.connection.frame_bytes_max = bytes;
+        self
+    }
+
+    /// The versions that the broker speaks, by API number; empty before the first call.
+    pub fn broker_versions(&self) -> &BTreeMap<i16, Versions> {
+        &self.broker
+    }
+
+    /// How many answers are still to come.
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Asks the broker what it speaks, unless that is known.
+    ///
+    /// # Errors
+    /// When the connection fails or the answer is an error.
+    pub async fn negotiate(&mut self) -> Result<(), ClientError> {
+        if !self.broker.is_empty() {
+            return Ok(());
+        }
+        let mut response = self.api_versions(API_VERSIONS_FIRST).await?;
+        if response.error_code == ErrorCode::UnsupportedVersion.number() {
+            response = self.api_versions(0).await?;
+        }
+        error::check(ApiKey::ApiVersions, response.error_code, None)?;
+        for api in response.api_keys {
+            self.broker.insert(api.api_key, Versions { min: api.min_version, max: api.max_version });
+        }
+        Ok(())
+    }
+
+    /// Sends a request and waits for its answer, in the newest version that both sides speak.
+    ///
+    /// # Errors
+    /// When the connection fails, no version is common, or the answer cannot be read. Error codes inside the answer
+    /// are the caller's to look at.
+    pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
+        let sent = self.send(request).await?;
+        self.receive(sent).await
+    }
+
+    /// Sends a request without waiting for its answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; and when [`limits::CLIENT_IN_FLIGHT_MAX`] answers are still to come.
+    pub async fn send<R: Request>(&mut self, request: &R) -> Result<Sent<R>, ClientError> {
+        self.send_at_most(request, i16::MAX).await
+    }
+
+    /// Sends a request in the newest version up to `version_max` that both sides speak.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_at_most<R: Request>(
+        &mut self,
+        request: &R,
+        version_max: i16,
+    ) -> Result<Sent<R>, ClientError> {
+        self.negotiate().await?;
+        let version = self.version::<R>(version_max)?;
+        let sent = self.enqueue(request, version)?;
+        self.waiting.push_back(sent.correlation_id);
+        self.flush().await?;
+        Ok(sent)
+    }
+
+    /// Sends a request that is never answered: a produce request with `acks` 0.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_unanswered<R: Request>(
+        &mut self,
+        request: &R,
+        version_max: i16,
+    ) -> Result<(), ClientError> {
+        self.negotiate().await?;
+        let version = self.version::<R>(version_max)?;
+        let Sent { .. } = self.enqueue(request, version)?;
+        self.flush().await
+    }
+
+    /// Waits for the answer of a request. Answers come in the order of the requests; those of others are kept.
+    ///
+    /// # Errors
+    /// When the connection fails, the broker answers out of order, or the answer cannot be read.
+    pub async fn receive<R: Request>(&mut self, sent: Sent<R>) -> Result<R::Response, ClientError> {
+        let frame = loop {
+            if let Some(frame) = self.arrived.remove(&sent.correlation_id) {
+                break frame;
+            }
+            let expected = *self.waiting.front().ok_or(ClientError::NotWaiting)?;
+            let frame = self.connection.frame().await?;
+            let got = frame.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
+            if got != Some(expected) {
+                return Err(ClientError::Correlation { expected, got: got.unwrap_or(-1) });
+            }
+            self.waiting.pop_front();
+            self.arrived.insert(expected, frame);
+            // Answers whose caller has gone must not pile up.
+            while self.arrived.len() > limits::CLIENT_IN_FLIGHT_MAX {
+                self.arrived.pop_first();
+            }
+        };
+        let (_, response) = frame::decode_response::<R>(frame, sent.version)?;
+        Ok(response)
+    }
+
+    /// Writes everything that was sent.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        self.connection.flush().await
+    }
+
+    /// The newest version up to `version_max` that both sides speak.
+    fn version<R: Request>(&self, version_max: i16) -> Result<i16, ClientError> {
+        let broker = self.broker.get(&R::API.number()).copied();
+        let ours = R::VERSIONS;
+        let newest = broker.map(|broker| broker.max.min(ours.max).min(version_max));
+        match (newest, broker) {
+            (Some(newest), Some(broker)) if newest >= ours.min && newest >= broker.min => Ok(newest),
+            _ => Err(ClientError::Unsupported { api: R::API, ours, broker }),
+        }
+    }
+
+    /// Encodes a request under the next correlation id.
+    fn enqueue<R: Request>(&mut self, request: &R, version: i16) -> Result<Sent<R>, ClientError> {
+        if self.waiting.len() >= limits::CLIENT_IN_FLIGHT_MAX {
+            return Err(ClientError::TooManyInFlight);
+        }
+        self.correlation_id = self.correlation_id.checked_add(1).unwrap_or(0);
+        let correlation_id = self.correlation_id;
+        let segments = frame::encode_request(request, version, correlation_id, &self.client_id)?;
+        self.connection.outgoing.extend(segments);
+        Ok(Sent { correlation_id, version, request: PhantomData })
+    }
+
+    /// Asks for the versions in one version. A broker that does not know it answers in version 0.
+    async fn api_versions(&mut self, version: i16) -> Result<ApiVersionsResponse, ClientError> {
+        let request = ApiVersionsRequest {
+            client_software_name: "floe".to_owned(),
+            client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let Sent { correlation_id, .. } = self.enqueue(&request, version)?;
+        self.flush().await?;
+        let frame = self.connection.frame().await?;
+        let decoded = frame::decode_response::<ApiVersionsRequest>(frame.clone(), version);
+        let (got, response) = decoded.or_else(|_| frame::decode_response::<ApiVersionsRequest>(frame, 0))?;
+        if got != correlation_id {
+            return Err(ClientError::Correlation { expected: correlation_id, got });
+        }
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! What can go wrong between a client and its broker.
+
+use crate::api::ApiKey;
+use crate::error::ErrorCode;
+use crate::fault::WireError;
+use crate::versions::Versions;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection failed. Requests without an answer may have been carried out.
+    #[error("the connection to the broker failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The broker closed the connection. Requests without an answer may have been carried out.
+    #[error("the broker closed the connection")]
+    Closed,
+    /// A message could not be written or read.
+    #[error("a message could not be coded: {0}")]
+    Wire(#[from] WireError),
+    /// The broker does not speak a version that this client speaks.
+    #[error("{api}: the broker speaks versions {}, this client {ours}", broker.map_or("none".to_owned(), |v| v.to_string()))]
+    Unsupported {
+        /// The API.
+        api: ApiKey,
+        /// Our versions.
+        ours: Versions,
+        /// The versions of the broker, if it knows the API.
+        broker: Option<Versions>,
+    },
+    /// The broker answered another request than the one whose turn it was.
+    #[error("the broker answered request {got} when it was the turn of {expected}")]
+    Correlation {
+        /// The request whose turn it was.
+        expected: i32,
+        /// The request that was answered.
+        got: i32,
+    },
+    /// An answer was asked for that is not to come: it was received, or dropped because nobody asked in time.
+    #[error("no such answer is to come")]
+    NotWaiting,
+    /// Too many requests without an answer; receive some first.
+    #[error("too many requests wait for their answers, receive some first")]
+    TooManyInFlight,
+    /// The broker answered with an error.
+    #[error("{api}: {code}{}{message}", if message.is_empty() { "" } else { ": " })]
+    Code {
+        /// The API that was called.
+        api: ApiKey,
+        /// What the broker answered.
+        code: ErrorCode,
+        /// What it said about it; may be empty.
+        message: String,
+    },
+    /// The answer lacks what was asked for.
+    #[error("{0}: the answer lacks what was asked for")]
+    Incomplete(ApiKey),
+    /// Batches in a fetched answer are damaged.
+    #[error("a fetched batch is damaged: {0}")]
+    Records(#[from] floe_log::records::RecordsError),
+}
+
+impl ClientError {
+    /// The error code of the broker, if that is what went wrong.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            ClientError::Code { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed later on the same connection.
+    pub fn retriable(&self) -> bool {
+        self.code().is_some_and(ErrorCode::retriable)
+    }
+}
+
+/// `Ok` if the code of an answer is 0.
+pub(super) fn check(api: ApiKey, number: i16, message: Option<&str>) -> Result<(), ClientError> {
+    let message = message.unwrap_or_default();
+    ErrorCode::check(number).map_err(|code| ClientError::Code { api, code, message: message.to_owned() })
+}
