@@ -1,0 +1,71 @@
+//! The one JSON shape of every error (Iceberg REST specification, `ErrorModel`, plus a place).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// A place in a statement: line and column, both from 1, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u64,
+    /// Column, from 1, in characters.
+    pub column: u64,
+}
+
+/// An error on its way to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// A stable word for programs, for example `InvalidStatement`.
+    pub kind: &'static str,
+    /// For people: what is wrong and what to do.
+    pub message: String,
+    /// Where in the statement.
+    pub place: Option<Place>,
+}
+
+impl Failure {
+    /// An error without a place.
+    #[must_use]
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Failure {
+        Failure { status, kind, message: message.into(), place: None }
+    }
+
+    fn body(&self) -> String {
+        let mut error = json!({ "code": self.status.as_u16(), "type": self.kind, "message": self.message });
+        if let Some(place) = self.place {
+            error["line"] = place.line.into();
+            error["column"] = place.column.into();
+        }
+        json!({ "error": error }).to_string()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = self.body();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_has_the_shape_of_the_iceberg_specification() {
+        let mut failure = Failure::new(StatusCode::BAD_REQUEST, "InvalidStatement", "no \"such\" column");
+        assert_eq!(
+            failure.body(),
+            r#"{"error":{"code":400,"message":"no \"such\" column","type":"InvalidStatement"}}"#
+        );
+        failure.place = Some(Place { line: 2, column: 7 });
+        assert!(failure.body().contains(r#""column":7,"line":2"#) || failure.body().contains(r#""line":2"#));
+    }
+}

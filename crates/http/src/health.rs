@@ -1,0 +1,26 @@
+//! `/health`: the process answers. `/ready`: it can serve.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::failure::Failure;
+
+/// Says whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Liveness: restart the process when this stops answering.
+pub(crate) fn live() -> Response {
+    Json(json!({ "status": "live" })).into_response()
+}
+
+/// Readiness: send no traffic while this is 503.
+pub(crate) fn ready(ready: &Ready) -> Response {
+    match ready() {
+        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Err(reason) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "NotReady", reason).into_response(),
+    }
+}

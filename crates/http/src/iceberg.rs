@@ -1,0 +1,94 @@
+//! `/iceberg/v1/…`: the read side of the Iceberg REST catalog. The paths are here, the documents are the lake's.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+
+use crate::failure::Failure;
+use crate::limits::HANDLER_SECONDS_MAX;
+
+/// What holds the catalog's documents; the lake.
+pub trait CatalogService: Send + Sync + 'static {
+    /// Answers one request.
+    fn respond(&self, request: CatalogRequest) -> BoxFuture<'_, CatalogReply>;
+}
+
+/// A request of the Iceberg REST specification, read side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogRequest {
+    /// `GET /v1/config`.
+    Config {
+        /// The warehouse that the client names.
+        warehouse: Option<String>,
+    },
+    /// `GET /v1/namespaces`.
+    Namespaces {
+        /// Only the children of this namespace.
+        parent: Option<String>,
+    },
+    /// `GET /v1/namespaces/{namespace}`.
+    Namespace {
+        /// The namespace, its levels separated by U+001F.
+        namespace: String,
+    },
+    /// `GET /v1/namespaces/{namespace}/tables`.
+    Tables {
+        /// The namespace.
+        namespace: String,
+    },
+    /// `GET /v1/namespaces/{namespace}/tables/{table}`.
+    Table {
+        /// The namespace.
+        namespace: String,
+        /// The table.
+        table: String,
+    },
+}
+
+/// A document with its HTTP status; errors are documents too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CatalogReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The document.
+    pub body: serde_json::Value,
+}
+
+/// The handler of `GET`.
+pub(crate) async fn get(service: &dyn CatalogService, request: CatalogRequest) -> Response {
+    match reply(service, request).await {
+        Ok((status, body)) => (status, Json(body)).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// The handler of `HEAD`: only whether the thing exists; the specification wants 204 where `GET` says 200.
+pub(crate) async fn head(service: &dyn CatalogService, request: CatalogRequest) -> Response {
+    match reply(service, request).await {
+        Ok((StatusCode::OK, _)) => StatusCode::NO_CONTENT.into_response(),
+        Ok((status, _)) => status.into_response(),
+        Err(failure) => failure.status.into_response(),
+    }
+}
+
+/// The answer to everything that would change the catalog.
+pub(crate) fn read_only() -> Response {
+    // 406 is what the specification gives for an operation that a catalog does not support.
+    let message = "this catalog is read-only: a topic becomes a table by its setting floe.table, \
+                   and rows are written through the Kafka protocol";
+    Failure::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", message).into_response()
+}
+
+async fn reply(
+    service: &dyn CatalogService,
+    request: CatalogRequest,
+) -> Result<(StatusCode, serde_json::Value), Failure> {
+    let reply = tokio::time::timeout(HANDLER_SECONDS_MAX, service.respond(request)).await.map_err(|_| {
+        let message =
+            format!("the lake did not answer within {} s; try again", HANDLER_SECONDS_MAX.as_secs());
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", message)
+    })?;
+    let status = StatusCode::from_u16(reply.status).expect("the lake gives statuses of the specification");
+    Ok((status, reply.body))
+}

@@ -1,0 +1,33 @@
+//! Every limit of the HTTP front.
+
+use std::time::Duration;
+
+/// Connections served at once; one more is answered 503 and closed.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Time for the head of a request, counted from the end of the previous one: also the idle limit.
+pub const HEAD_READ_SECONDS_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a request's head (hyper's buffer for it).
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Header fields of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes of a request's body: a statement of 256 KiB with every character escaped (`\u0000`), and room.
+pub const BODY_BYTES_MAX: usize = (6 * 256 + 64) << 10;
+/// Time for the whole body of a request.
+pub const BODY_READ_SECONDS_MAX: Duration = Duration::from_secs(30);
+/// Time for a handler that is not a query (queries have their own, see `floe_sql::limits`).
+pub const HANDLER_SECONDS_MAX: Duration = Duration::from_secs(30);
+/// A client that takes not one byte for this long is disconnected.
+pub const WRITE_STALL_SECONDS_MAX: Duration = Duration::from_secs(60);
+/// Requests in progress at shutdown get this long to end.
+pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
+/// A reply up to this size is held back until it is whole, so that a late error is still a proper error;
+/// a larger one is streamed, and an error then ends the connection in the middle of the body.
+pub const REPLY_BUFFER_BYTES: usize = 4 << 20;
+/// Pause after a failed accept (no descriptors left), so that the loop does not spin.
+pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How often histograms are folded: without it their buffers grow.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+const _: () = assert!(HEAD_BYTES_MAX >= 8 << 10, "hyper refuses smaller buffers");
+const _: () = assert!(BODY_BYTES_MAX < 4 << 20);
+const _: () = assert!(BODY_READ_SECONDS_MAX.as_secs() <= WRITE_STALL_SECONDS_MAX.as_secs());

@@ -1,0 +1,222 @@
+//! `POST /api/v1/sql`: a statement in, rows out.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+
+use crate::failure::{Failure, Place};
+use crate::limits::{BODY_BYTES_MAX, BODY_READ_SECONDS_MAX, REPLY_BUFFER_BYTES};
+
+/// What answers statements; the binary implements it with `floe_sql`.
+pub trait QueryService: Send + Sync + 'static {
+    /// Plans the statement and starts to run it. Dropping the reply ends the query.
+    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryFailure>>;
+}
+
+/// A statement and how its rows are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryRequest {
+    /// The statement.
+    pub text: String,
+    /// How the rows are written.
+    pub format: QueryFormat,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum QueryFormat {
+    /// An Arrow IPC stream: `application/vnd.apache.arrow.stream`.
+    ArrowStream,
+    /// One JSON array of one object per row: `application/json`, also when nothing is asked for.
+    #[default]
+    Json,
+    /// One JSON object per line: `application/x-ndjson`.
+    JsonLines,
+    /// CSV with a header line: `text/csv`.
+    Csv,
+}
+
+impl QueryFormat {
+    /// All formats with their media types, in the order of preference.
+    pub const ALL: [(QueryFormat, &'static str); 4] = [
+        (QueryFormat::Json, "application/json"),
+        (QueryFormat::ArrowStream, "application/vnd.apache.arrow.stream"),
+        (QueryFormat::JsonLines, "application/x-ndjson"),
+        (QueryFormat::Csv, "text/csv"),
+    ];
+
+    /// The media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        let (_, name) =
+            Self::ALL.into_iter().find(|(format, _)| *format == self).expect("the table holds every format");
+        name
+    }
+
+    /// The first type of an `Accept` header that we write; `None` when there is none.
+    /// Weights (`q=`) are not read: the order of the client counts.
+    #[must_use]
+    pub fn accepted(accept: Option<&str>) -> Option<QueryFormat> {
+        let Some(accept) = accept else { return Some(QueryFormat::default()) };
+        accept.split(',').find_map(|part| {
+            let name = part.split(';').next().unwrap_or_default().trim();
+            match name.to_ascii_lowercase().as_str() {
+                "*/*" | "application/*" => Some(QueryFormat::Json),
+                "text/*" => Some(QueryFormat::Csv),
+                "application/jsonl" => Some(QueryFormat::JsonLines),
+                name => Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(format, _)| format),
+            }
+        })
+    }
+}
+
+/// Rows on their way, encoded as asked.
+pub struct QueryReply {
+    /// Pieces of the body; an error ends it.
+    pub body: BoxStream<'static, Result<Bytes, QueryFailure>>,
+}
+
+/// Why a statement has no result. The text says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryFailure {
+    /// The statement is wrong, at this place if one is known. 400.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong.
+        message: String,
+        /// Where.
+        place: Option<Place>,
+    },
+    /// The statement is right and needs more than is allowed (memory, rows, time). 422.
+    #[error("{0}")]
+    Limit(String),
+    /// Too many statements are running. 429.
+    #[error("{0}")]
+    Busy(String),
+    /// The log, the store or the lake cannot be read at the moment. 503.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A fault of the server. 500.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<QueryFailure> for Failure {
+    fn from(failure: QueryFailure) -> Failure {
+        match failure {
+            QueryFailure::Invalid { message, place } => {
+                Failure { place, ..Failure::new(StatusCode::BAD_REQUEST, "InvalidStatement", message) }
+            }
+            QueryFailure::Limit(m) => Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "LimitExceeded", m),
+            QueryFailure::Busy(m) => Failure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyQueries", m),
+            QueryFailure::Unavailable(m) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", m),
+            QueryFailure::Internal(m) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", m),
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(serde::Deserialize)]
+struct QueryBody {
+    query: String,
+}
+
+/// The handler.
+pub(crate) async fn query(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Response {
+    match run(service, headers, body).await {
+        Ok(response) => response,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Result<Response, Failure> {
+    let accept = headers.get(header::ACCEPT).map(|value| value.to_str().unwrap_or_default());
+    let Some(format) = QueryFormat::accepted(accept) else {
+        let known: Vec<&str> = QueryFormat::ALL.iter().map(|(_, name)| *name).collect();
+        let message = format!("accept one of {}", known.join(", "));
+        return Err(Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message));
+    };
+    let text = statement(&read_body(body).await?)?;
+    let reply = service.query(QueryRequest { text, format }).await?;
+    Ok(([(header::CONTENT_TYPE, format.media_type())], whole_or_streamed(reply).await?).into_response())
+}
+
+/// The whole body of a request, bounded in size and time.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(BODY_READ_SECONDS_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "BodyTooLarge",
+            format!("the body could not be read within {BODY_BYTES_MAX} bytes: {error}"),
+        )),
+        Err(_) => Err(Failure::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "BodyTimeout",
+            format!("the body did not arrive within {} s", BODY_READ_SECONDS_MAX.as_secs()),
+        )),
+    }
+}
+
+fn statement(body: &[u8]) -> Result<String, Failure> {
+    serde_json::from_slice::<QueryBody>(body).map(|body| body.query).map_err(|error| {
+        let message = format!("the body must be JSON like {{\"query\": \"select 1\"}}: {error}");
+        Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
+    })
+}
+
+/// Holds a small reply back until it is whole, so that an error in its midst is an error to the client too.
+async fn whole_or_streamed(mut reply: QueryReply) -> Result<Body, Failure> {
+    let mut pieces = Vec::new();
+    let mut bytes = 0;
+    while bytes <= REPLY_BUFFER_BYTES {
+        match reply.body.next().await {
+            None => return Ok(Body::from(pieces.concat())),
+            Some(piece) => {
+                let piece = piece?;
+                bytes += piece.len();
+                pieces.push(piece);
+            }
+        }
+    }
+    let head = stream::iter(pieces.into_iter().map(Ok));
+    let tail = reply.body.inspect(|piece| {
+        if let Err(error) = piece {
+            tracing::warn!(%error, "a query failed after part of its result was sent");
+        }
+    });
+    Ok(Body::from_stream(head.chain(tail)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_is_read() {
+        let check = |accept: Option<&str>, expected: Option<QueryFormat>| {
+            assert_eq!(QueryFormat::accepted(accept), expected, "{accept:?}");
+        };
+        check(None, Some(QueryFormat::Json));
+        check(Some("*/*"), Some(QueryFormat::Json));
+        check(Some("text/csv; header=present"), Some(QueryFormat::Csv));
+        check(Some("image/png, Application/VND.apache.arrow.stream"), Some(QueryFormat::ArrowStream));
+        check(Some("application/x-ndjson;q=0.5, text/csv"), Some(QueryFormat::JsonLines));
+        check(Some("image/png"), None);
+        check(Some(""), None);
+        for (format, name) in QueryFormat::ALL {
+            check(Some(name), Some(format));
+            assert_eq!(format.media_type(), name);
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_not_ours_are_refused() {
+        assert_eq!(statement(br#"{"query":"select 1"}"#).unwrap(), "select 1");
+        for body in [&b""[..], b"select 1", b"{}", br#"{"query":1}"#, b"\xff"] {
+            assert_eq!(statement(body).unwrap_err().status, StatusCode::BAD_REQUEST);
+        }
+    }
+}

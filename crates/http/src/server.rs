@@ -1,0 +1,124 @@
+//! The server: accepts within the limit of connections, one task each, drains on shutdown.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use floe_meta::env::Env;
+
+use crate::health::Ready;
+use crate::iceberg::CatalogService;
+use crate::limits::{
+    ACCEPT_RETRY_DELAY, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_READ_SECONDS_MAX,
+    HEADERS_MAX, WRITE_STALL_SECONDS_MAX,
+};
+use crate::query::QueryService;
+use crate::routes;
+use crate::stall::StallGuard;
+use crate::telemetry::Metrics;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub struct Services {
+    /// The seam to clock and tasks.
+    pub env: Env,
+    /// Whether the broker can serve.
+    pub ready: Ready,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// What answers statements.
+    pub query: Arc<dyn QueryService>,
+    /// What holds the catalog's documents.
+    pub catalog: Arc<dyn CatalogService>,
+}
+
+/// Serves until `shutdown` turns true (or its sender is gone), then lets requests in progress end, for at most
+/// [`DRAIN_SECONDS_MAX`]. Returns when no connection is left.
+pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::Receiver<bool>) {
+    let env = services.env.clone();
+    let router = routes::router(Arc::new(services));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut ended = shutdown.clone();
+    let mut stop = pin!(async move { stopped(&mut ended).await });
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
+                Ok(slot) => {
+                    let connection = connection(stream, router.clone(), shutdown.clone(), slot);
+                    env.spawn("http connection", async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%peer, %error, "an http connection ended with an error");
+                        }
+                    });
+                }
+                Err(_) => refuse(&stream),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "an http connection could not be accepted");
+                sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = u32::try_from(CONNECTIONS_MAX).expect("the limit of connections is small");
+    slots.acquire_many(all).await.map(drop).expect("the semaphore is never closed");
+}
+
+/// Returns when the server shall stop.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: whoever could have stopped us has ended.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Tells a client that there is no room for it; whoever cannot even take this line is not waited for.
+fn refuse(stream: &TcpStream) {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 95\r\n\r\n{\"error\":{\"code\":503,\"type\":\"TooManyConnections\",\"message\":\"all connections are taken; retry\"}}";
+    metrics::counter!("floe_http_refused_connections_total").increment(1);
+    let _ = stream.try_write(FULL);
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+    slot: OwnedSemaphorePermit,
+) -> hyper::Result<()> {
+    let open = metrics::gauge!("floe_http_connections");
+    open.increment(1.0);
+    // Answers are small and awaited: no reason to wait for more to send.
+    let _ = stream.set_nodelay(true);
+    let io = TokioIo::new(StallGuard::new(stream, WRITE_STALL_SECONDS_MAX));
+    let mut served = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_READ_SECONDS_MAX)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(io, TowerToHyperService::new(router))
+    );
+    let result = tokio::select! {
+        biased;
+        () = stopped(&mut shutdown) => {
+            served.as_mut().graceful_shutdown();
+            timeout(DRAIN_SECONDS_MAX, served).await.unwrap_or_else(|_| {
+                tracing::warn!("an http request was cut off: it did not end in time for the shutdown");
+                Ok(())
+            })
+        }
+        result = served.as_mut() => result,
+    };
+    open.decrement(1.0);
+    drop(slot);
+    result
+}
