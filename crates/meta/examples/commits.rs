@@ -103,7 +103,7 @@ async fn call(
 
 fn put(tx: &mut Tx<'_>, start: u64, keys: u64) -> Result<(), DecodeError> {
     for key in start..start + keys {
-        tx.put(&key, &Value(key << 20, key << 10, key, [7; 24]));
+        tx.put(&key, &Value(tx.lsn().0 << 30, key << 10, key, [7; 24]));
     }
     Ok(())
 }

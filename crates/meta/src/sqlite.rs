@@ -128,7 +128,8 @@ impl SqliteJournal {
         let (writer, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
         let write = writer::Writer::new(opened.writer, opened.last, shared.clone(), keeper.clone());
-        let keep = keeper::Keeper::new(opened.reader, opened.image, opened.folded, shared.clone());
+        let keep =
+            keeper::Keeper::new(opened.reader, opened.image, opened.folded, env.clone(), shared.clone());
         let mut threads = vec![env.thread("floe-keeper", move || keep.run(&tasks)).map_err(failed)?];
         threads.push(env.thread("floe-journal", move || write.run(&orders)).map_err(failed)?);
         Ok(SqliteJournal {

@@ -1,18 +1,164 @@
 //! The journal in memory passes the suite, and the suite sees journals that break the contract.
 
-use std::sync::Arc;
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
 use floe_meta::conformance::{self, Place};
 use floe_meta::*;
+
+struct Memory(MemoryJournal);
 
 impl Place for Memory {
     fn open(&self) -> Arc<dyn Journal> {
         Arc::new(self.0.clone())
     }
 }
-struct Memory(MemoryJournal);
 
 #[tokio::test(start_paused = true)]
 async fn conformance() {
     conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::new()))).await;
+}
+
+/// A way to break the contract.
+#[derive(Debug, Clone, Copy)]
+enum Bug {
+    /// Applies whatever was expected.
+    NoExpectation,
+    /// Applies an attempt that comes again after a conflict with itself.
+    Twice,
+    /// Applies the first half of every hundredth group only.
+    HalfGroup,
+    /// Keeps the last commit in memory until the next one comes.
+    LateDurability,
+    /// Says `NotApplied` of what it applied.
+    FalseNotApplied,
+    /// Writes its own envelope.
+    NoEnvelope,
+    /// A conflict leaves out the first missed entry.
+    ShortConflict,
+    /// Followers are told of what comes after the next commit.
+    SkippingFollow,
+    /// Forgets entries that are in the image.
+    ShortHistory,
+}
+
+type Group = (Lsn, u128, Vec<Commit>);
+
+#[derive(Clone)]
+struct Buggy {
+    bug: Bug,
+    durable: MemoryJournal,
+    /// What only this opening knows.
+    late: Arc<Mutex<Option<Group>>>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Place for Buggy {
+    fn open(&self) -> Arc<dyn Journal> {
+        Arc::new(Buggy { late: Arc::default(), ..self.clone() })
+    }
+}
+
+impl Buggy {
+    async fn late_commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let late = self.late.lock().unwrap().replace((expected, attempt, commits.to_vec()));
+        if let Some((expected, attempt, commits)) = late {
+            self.durable.commit(expected, attempt, &commits).await?;
+        }
+        Ok(Outcome::Committed(expected.plus(commits.len())))
+    }
+}
+
+#[async_trait]
+impl Journal for Buggy {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        self.durable.load().await
+    }
+
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.bug {
+            Bug::LateDurability => return self.late_commit(expected, attempt, commits).await,
+            Bug::NoExpectation => return self.durable.commit(self.durable.lsn(), attempt, commits).await,
+            Bug::HalfGroup if call % 7 == 6 && commits.len() > 1 => {
+                return self.durable.commit(expected, attempt, &commits[..commits.len() / 2]).await;
+            }
+            _ => {}
+        }
+        let mut commits = commits.to_vec();
+        if matches!(self.bug, Bug::NoEnvelope) {
+            commits.iter_mut().for_each(|commit| commit.envelope = Envelope::broker("journal"));
+        }
+        let outcome = self.durable.commit(expected, attempt, &commits).await?;
+        match (self.bug, outcome) {
+            (Bug::Twice, Outcome::Conflict(entries)) if entries[0].attempt == attempt => {
+                self.durable.commit(self.durable.lsn(), attempt, &commits).await
+            }
+            (Bug::FalseNotApplied, _) if call % 5 == 4 => Err(JournalError::NotApplied("so it says".into())),
+            (Bug::ShortConflict, Outcome::Conflict(mut entries)) if entries.len() > 1 => {
+                entries.remove(0);
+                Ok(Outcome::Conflict(entries))
+            }
+            (_, outcome) => Ok(outcome),
+        }
+    }
+
+    async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        let from = if matches!(self.bug, Bug::SkippingFollow) { from.next() } else { from };
+        self.durable.follow(from).await
+    }
+
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        let forgotten =
+            if matches!(self.bug, Bug::ShortHistory) { self.durable.load().await?.image_lsn } else { Lsn(0) };
+        self.durable.history(from.max(forgotten), count).await
+    }
+}
+
+/// Each planted bug is found by some case of the suite.
+#[tokio::test(start_paused = true)]
+async fn the_suite_sees_planted_bugs() {
+    use Bug::*;
+    let bugs = [
+        NoExpectation,
+        Twice,
+        HalfGroup,
+        LateDurability,
+        FalseNotApplied,
+        NoEnvelope,
+        ShortConflict,
+        SkippingFollow,
+        ShortHistory,
+    ];
+    let env = Env::simulated(1);
+    for bug in bugs {
+        let scope = env.scope();
+        let task = env.spawn("suite", async move {
+            let fresh = || -> Box<dyn Place> {
+                Box::new(Buggy {
+                    bug,
+                    durable: MemoryJournal::new(),
+                    late: Arc::default(),
+                    calls: Arc::default(),
+                })
+            };
+            conformance::run(&scope, fresh).await;
+        });
+        // A broken journal may also keep the suite waiting for ever.
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(600), task).await;
+        assert!(!matches!(ended, Ok(Ok(()))), "{bug:?} was not seen");
+    }
 }

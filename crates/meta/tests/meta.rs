@@ -1,8 +1,11 @@
 //! One broker, or several that share a journal: commit, conflict, order, watch, observe.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
 use floe_meta::*;
 use serde::{Deserialize, Serialize};
 
@@ -67,4 +70,203 @@ async fn brokers_share_a_journal() {
         .await
         .unwrap();
     assert_eq!((same.lsn, journal.lsn()), (Lsn(100), Lsn(100)));
+}
+
+/// A journal whose answers the test decides.
+#[derive(Clone, Default)]
+struct Scripted {
+    journal: MemoryJournal,
+    mode: Arc<Mutex<Mode>>,
+    groups: Arc<Mutex<Vec<usize>>>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Mode {
+    #[default]
+    Fine,
+    /// Refuses, surely without effect.
+    Full,
+    /// Never answers and does nothing.
+    Gone,
+    /// Applies and says that nobody knows.
+    Mute,
+}
+
+impl Scripted {
+    fn set(&self, mode: Mode) {
+        *self.mode.lock().unwrap() = mode;
+    }
+}
+
+#[async_trait]
+impl Journal for Scripted {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        self.journal.load().await
+    }
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let mode = *self.mode.lock().unwrap();
+        self.groups.lock().unwrap().push(commits.len());
+        match mode {
+            Mode::Full => Err(JournalError::NotApplied("the disk is full".into())),
+            Mode::Gone => std::future::pending().await,
+            Mode::Fine => self.journal.commit(expected, attempt, commits).await,
+            Mode::Mute => {
+                self.journal.commit(expected, attempt, commits).await?;
+                Err(JournalError::Unknown("who knows".into()))
+            }
+        }
+    }
+    async fn follow(&self, _: Lsn) -> Result<Vec<Entry>, JournalError> {
+        std::future::pending().await
+    }
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        self.journal.history(from, count).await
+    }
+}
+
+async fn open_scripted(options: Options) -> (Scripted, Meta) {
+    let journal = Scripted::default();
+    let meta = Meta::open(Env::simulated(1), Arc::new(journal.clone()), options).await.unwrap();
+    (journal, meta)
+}
+
+fn add(tx: &mut Tx<'_>) -> Result<u64, DecodeError> {
+    tx.next_counter(&CounterKey::named("note"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_journal_refuses_the_whole_group_and_service_returns() {
+    let (journal, meta) = open_scripted(Options::default()).await;
+    journal.set(Mode::Full);
+    let refused = "the disk is full".to_owned();
+    let (write, read) = (meta.commit(who(), add), meta.commit(who(), |tx| tx.get::<Note>(&1)));
+    assert_eq!(write.await.unwrap_err(), CommitError::NotApplied(refused.clone()));
+    assert_eq!(read.await.unwrap_err(), CommitError::NotApplied(refused));
+    // A command that changes nothing needs no journal, and reads go on.
+    assert_eq!(meta.commit(who(), |tx| tx.get::<Note>(&1)).await.unwrap().reply, None);
+    assert_eq!(meta.snapshot().lsn(), Lsn(0));
+    journal.set(Mode::Fine);
+    assert_eq!(meta.commit(who(), add).await.unwrap().reply, 1);
+}
+
+/// `applied`: whether the attempt whose callers gave up had been applied.
+async fn outlast(mode: Mode, applied: u64) {
+    let options = Options { resolve_timeout: Duration::from_secs(30), ..Options::default() };
+    let (journal, meta) = open_scripted(options).await;
+    assert_eq!(meta.commit(who(), add).await.unwrap().reply, 1);
+    journal.set(mode);
+    let doubtful = meta.commit(who(), add);
+    tokio::task::yield_now().await;
+    let queued = meta.commit(who(), add);
+    assert!(matches!(doubtful.await.unwrap_err(), CommitError::Unknown(_)));
+    assert!(matches!(queued.await.unwrap_err(), CommitError::NotApplied(_)));
+    assert!(matches!(meta.commit(who(), add).await.unwrap_err(), CommitError::NotApplied(_)));
+    // Nothing is shown that is not known to be durable.
+    assert_eq!(meta.snapshot().lsn(), Lsn(1));
+    journal.set(Mode::Fine);
+    // The doubtful attempt itself is carried on until the journal tells what became of it: here it is applied.
+    meta.watch().wait_for(|lsn| *lsn == Lsn(2)).await.unwrap();
+    assert_eq!(meta.commit(who(), add).await.unwrap().reply, 3);
+    assert_eq!(journal.journal.lsn(), Lsn(2 + applied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_stays_unknown_is_resolved_before_anything_new() {
+    outlast(Mode::Gone, 1).await;
+    outlast(Mode::Mute, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_and_the_groups_are_bounded() {
+    let options = Options { queue_commands_max: 10, group_commands_max: 4, ..Options::default() };
+    let (journal, meta) = open_scripted(options).await;
+    let asked: Vec<_> = (0..12).map(|_| meta.commit(who(), add)).collect();
+    let answers = futures::future::join_all(asked).await;
+    let replies: Vec<_> = answers.iter().flatten().map(|done| (done.reply, done.lsn.0)).collect();
+    assert_eq!(replies, (1..=10).map(|n| (n, n)).collect::<Vec<_>>());
+    let refused = "10 metadata commands are waiting already, try again later".to_owned();
+    assert!(
+        answers[10..].iter().all(|a| a.as_ref().unwrap_err() == &CommitError::NotApplied(refused.clone()))
+    );
+    assert_eq!(*journal.groups.lock().unwrap(), [4, 4, 2]);
+
+    // A group takes no further command once it is large; a command that is too large is refused alone.
+    let write = |key: u32, megabytes: usize| {
+        meta.commit(who(), move |tx| {
+            tx.put(&key, &Note("x".repeat(megabytes << 20)));
+            Ok::<_, ()>(())
+        })
+    };
+    let (a, b, c, d) = (write(1, 5), write(2, 5), write(3, 1), write(4, 33));
+    assert_eq!(
+        [a.await.unwrap().lsn, b.await.unwrap().lsn, c.await.unwrap().lsn],
+        [Lsn(11), Lsn(12), Lsn(13)]
+    );
+    assert!(matches!(d.await.unwrap_err(), CommitError::NotApplied(reason) if reason.contains("split it")));
+    assert_eq!(journal.groups.lock().unwrap()[3..], [2, 1]);
+    assert_eq!(meta.snapshot().get::<Note>(&4), Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn observers_miss_nothing_and_come_before_the_answer() {
+    let (_, meta) = open_scripted(Options::default()).await;
+    meta.commit(who(), add).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let from = meta.observe(move |applied| {
+        assert!(applied.snapshot.lsn() >= applied.lsn);
+        assert!(applied.touches::<Counter>());
+        assert!(!applied.touches::<Note>());
+        assert_eq!(applied.keys::<Counter>().map(Result::unwrap).next(), Some(CounterKey::named("note")));
+        log.lock().unwrap().push((applied.lsn, applied.envelope.time));
+    });
+    assert_eq!(from.lsn(), Lsn(1));
+    let asked: Vec<_> = (0..5).map(|_| meta.enqueue(who(), add)).collect();
+    for answer in asked {
+        let lsn = answer.await.unwrap().lsn;
+        assert!(seen.lock().unwrap().iter().any(|(seen, _)| *seen == lsn));
+    }
+    let lsns: Vec<_> = seen.lock().unwrap().iter().map(|(lsn, _)| lsn.0).collect();
+    assert_eq!(lsns, [2, 3, 4, 5, 6]);
+    assert!(seen.lock().unwrap().iter().all(|(_, time)| *time == env::SIMULATION_EPOCH));
+}
+
+#[tokio::test(start_paused = true)]
+async fn envelopes_are_bounded_and_a_journal_with_a_gap_is_refused() {
+    let (journal, meta) = open_scripted(Options::default()).await;
+    let long: Arc<str> = "ä".repeat(5_000).into();
+    let mut envelope = Envelope::client(long.clone(), long.clone());
+    envelope.comment = Some(format!("x{long}"));
+    meta.commit(envelope, add).await.unwrap();
+    let kept = journal.history(Lsn(0), 1).await.unwrap().remove(0).envelope;
+    let lengths = [kept.principal.len(), kept.client_id.len(), kept.comment.unwrap().len()];
+    assert_eq!(lengths, [limits::ENVELOPE_TEXT_BYTES_MAX, limits::ENVELOPE_TEXT_BYTES_MAX, 4_095]);
+
+    struct Gap(MemoryJournal);
+    #[async_trait]
+    impl Journal for Gap {
+        async fn load(&self) -> Result<Loaded, JournalError> {
+            let mut loaded = self.0.load().await?;
+            loaded.entries.remove(0);
+            Ok(loaded)
+        }
+        async fn commit(&self, _: Lsn, _: u128, _: &[Commit]) -> Result<Outcome, JournalError> {
+            unreachable!("it is not opened")
+        }
+        async fn follow(&self, _: Lsn) -> Result<Vec<Entry>, JournalError> {
+            unreachable!("it is not opened")
+        }
+        async fn history(&self, _: Lsn, _: usize) -> Result<Vec<Entry>, JournalError> {
+            unreachable!("it is not opened")
+        }
+    }
+    meta.commit(who(), add).await.unwrap();
+    let gap =
+        Meta::open(Env::simulated(1), Arc::new(Gap(journal.journal)), Options::default()).await.unwrap_err();
+    assert_eq!(gap.to_string(), "the journal is corrupt: entry 2 where 1 was due");
 }
