@@ -2,7 +2,7 @@
 //!
 //! The extents of a partition do not overlap and, from the log start to the next offset, leave no gap. Inside an
 //! extent batches lie back to back, so the offset of each follows from those before it: one extent costs the map
-//! about 45 bytes, however many batches it holds.
+//! about 40 bytes, however many batches it holds.
 
 use floe_meta::key::put_i64;
 use floe_meta::{DecodeError, Key, KeyReader, postcard_record};

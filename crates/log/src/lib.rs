@@ -70,3 +70,16 @@ pub mod reader;
 pub mod s3;
 pub mod store;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::Batch;
+pub use config::TopicConfig;
+pub use identity::Writer;
+pub use ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
+pub use partition::Bounds;
+pub use records::Record;
+pub use sequencer::{AppendError, Appended, Placed, Uploaded};
+pub use topic::{NewTopic, Topic, TopicError};
+pub use walk::{At, Read, ReadError};

@@ -83,8 +83,8 @@ pub enum AppendError {
     /// A newer epoch of this producer has written.
     #[error("a newer epoch of this producer has written to the partition")]
     InvalidProducerEpoch,
-    /// The producer id was never given to anybody.
-    #[error("the producer id is unknown")]
+    /// The partition knows nothing of this producer, and the batch is not its first.
+    #[error("the partition does not know this producer: begin a new epoch at sequence 0")]
     UnknownProducerId,
     /// The batch is in the log, so far back that its offset is not known any more.
     #[error("the batch was appended before, its offset is no longer known")]
@@ -144,16 +144,19 @@ enum Verdict {
     Duplicate(Offset),
     OutOfOrder,
     Fenced,
+    /// The producer is not known here.
+    Stranger,
+    /// Appended too long ago to know where.
     Forgotten,
 }
 
-/// Source: KIP-98 and KIP-890. Stricter than Kafka in one case, as Kafka itself is for transactions of version 2: a
-/// producer that the partition does not know has to begin at 0. Otherwise the second of two batches in flight
-/// could take the place of a first that got lost. Clients answer with a new epoch and lose nothing.
+/// Source: KIP-98, KIP-360 and KIP-890. Stricter than Kafka in one case, as Kafka itself is for transactions of
+/// version 2: a producer that the partition does not know has to begin at 0. Otherwise the second of two batches in
+/// flight could take the place of a first that got lost. Clients answer with a new epoch and lose nothing.
 fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
-    let first = header.base_sequence;
+    let (first, last) = (header.base_sequence, last_sequence(header));
     let Some(producer) = producer else {
-        return if first == 0 { Verdict::Append } else { Verdict::OutOfOrder };
+        return if first == 0 { Verdict::Append } else { Verdict::Stranger };
     };
     if header.producer_epoch < producer.epoch {
         return Verdict::Fenced;
@@ -161,22 +164,16 @@ fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
     if header.producer_epoch > producer.epoch {
         return if first == 0 { Verdict::Append } else { Verdict::OutOfOrder };
     }
-    let last = last_sequence(header);
     if let Some(seen) = producer.seen.iter().find(|s| s.base_sequence == first && s.last_sequence == last) {
         return Verdict::Duplicate(seen.base_offset);
     }
     if first == producer::sequence_plus(producer.newest().last_sequence, 1) {
         return Verdict::Append;
     }
-    // An epoch has no gaps, so what lies wholly before the oldest remembered batch was appended.
-    let before = producer::sequence_minus(producer.seen[0].base_sequence, 1);
-    let full = producer.seen.len() == BATCHES_REMEMBERED;
-    let behind = producer::sequence_minus(before, last) < SEQUENCES_BEHIND_MAX;
-    if full && behind { Verdict::Forgotten } else { Verdict::OutOfOrder }
+    // An epoch begins at 0 and has no gaps: all numbers below those remembered were appended since the last wrap.
+    let before = first <= last && last < producer.seen[0].base_sequence;
+    if before { Verdict::Forgotten } else { Verdict::OutOfOrder }
 }
-
-/// Half of the numbers count as before, half as after.
-const SEQUENCES_BEHIND_MAX: i32 = 1 << 30;
 
 fn last_sequence(header: &Header) -> i32 {
     producer::sequence_plus(header.base_sequence, header.last_offset_delta)
@@ -222,6 +219,7 @@ impl<'r, 't> Run<'r, 't> {
                 }
                 Verdict::OutOfOrder => return Ok(Err(AppendError::OutOfOrderSequence)),
                 Verdict::Fenced => return Ok(Err(AppendError::InvalidProducerEpoch)),
+                Verdict::Stranger => return Ok(Err(AppendError::UnknownProducerId)),
                 Verdict::Forgotten => return Ok(Err(AppendError::DuplicateSequence)),
             }
         }
@@ -341,7 +339,3 @@ impl<'r, 't> Run<'r, 't> {
 fn key_of(placed: &Placed) -> ProducerKey {
     ProducerKey { partition: placed.partition, producer_id: placed.header.producer_id }
 }
-
-#[cfg(test)]
-#[path = "sequencer_tests.rs"]
-mod tests;

@@ -1,0 +1,182 @@
+//! Golden bytes of everything that the log keeps in the metadata map, and what an extent costs.
+//!
+//! These bytes are in journals out there. They never change: a new layout is a new version beside the old one.
+
+use std::fmt::Write;
+
+use floe_meta::Change;
+use proptest::prelude::*;
+
+use super::*;
+use crate::extent::{Extent, ExtentKey};
+use crate::object::{self, Object, Trash};
+use crate::partition::Head;
+use crate::producer::{Producer, ProducerKey, Seen};
+use crate::sequencer::sequence;
+use crate::{Offset, TopicId, WriterId, identity};
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string takes every write");
+        out
+    })
+}
+
+/// What a command writes, one `key = value` per line, in key order.
+fn changes(command: impl FnOnce(&mut Tx<'_>)) -> Vec<Change> {
+    let snapshot = Snapshot::default();
+    let mut envelope = Envelope::broker("test");
+    envelope.time = Timestamp(1_767_225_600_000);
+    let mut tx = Tx::new(&snapshot, &envelope);
+    command(&mut tx);
+    tx.into_changes()
+}
+
+fn dump(changes: &[Change]) -> String {
+    changes.iter().fold(String::new(), |mut out, change| {
+        let value = change.value.as_deref().map_or("deleted".to_owned(), hex);
+        writeln!(out, "{} = {value}", hex(&change.key)).expect("a string takes every write");
+        out
+    })
+}
+
+fn partition() -> PartitionId {
+    PartitionId::new(TopicId(0x0102), 3)
+}
+
+fn extent() -> Extent {
+    Extent {
+        object: ObjectId(70_000),
+        position: 1_000_000,
+        bytes: 65_536,
+        offsets: 64,
+        max_timestamp: 1_767_225_600_123,
+        writer: WriterId(12),
+    }
+}
+
+fn producer() -> Producer {
+    let seen = |base_sequence, last_sequence, base_offset| Seen {
+        base_sequence,
+        last_sequence,
+        base_offset: Offset(base_offset),
+    };
+    let batches = vec![seen(i32::MAX - 2, i32::MAX - 1, 40), seen(i32::MAX, 1, 50), seen(2, 2, 1000)];
+    Producer { epoch: 5, active_hour: 490_896, seen: batches }
+}
+
+#[test]
+fn golden() {
+    let written = changes(|tx| {
+        cluster::open(tx, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).unwrap();
+        let configs = BTreeMap::from([("floe.table".to_owned(), "json".to_owned())]);
+        let new = NewTopic { name: "flights".to_owned(), partitions: 1, configs };
+        topic::create(tx, &new).unwrap();
+        identity::intern(tx, &Writer::new("User:alice", "loader")).unwrap();
+        let head = Head {
+            next: Offset(1234),
+            log_start: Offset(1000),
+            max_timestamp: 1_767_225_600_123,
+            bytes: 99_999,
+        };
+        tx.put(&partition(), &head);
+        tx.put(&ExtentKey::new(partition(), Offset(1170)), &extent());
+        tx.put(&ProducerKey { partition: partition(), producer_id: 4001 }, &producer());
+        tx.put(&ObjectId(70_000), &Object { size: 8 << 20, extents: 17 });
+        let lease =
+            ObjectLease { end: ObjectId(70_144), owner: 1 << 100, expires: Timestamp(1_767_225_660_000) };
+        tx.put(&ObjectId(70_016), &lease);
+        tx.put(&ObjectId(60_000), &Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20 });
+    });
+    assert_eq!(dump(&written), include_str!("../../tests/golden/records-1.txt"));
+    assert_eq!(object::wal_key(ObjectId(70_000)), "wal/1/0000000000011170");
+}
+
+/// What one more extent costs the journal, key and value, in a log that is already large, and what the commit of
+/// an object with one batch of an idempotent producer costs in all.
+#[test]
+fn an_extent_is_small() {
+    let extent_bytes = |written: &[Change]| -> usize {
+        let of_extents = written.iter().filter(|change| change.key[0] == 13);
+        of_extents.map(|change| change.key.len() + change.value.as_ref().map_or(0, Bytes::len)).sum()
+    };
+    let one = changes(|tx| tx.put(&ExtentKey::new(partition(), Offset(1 << 40)), &extent()));
+    assert_eq!(extent_bytes(&one), 39);
+
+    let mut beside = 0;
+    let written = changes(|tx| {
+        cluster::open(tx, 1 << 64).unwrap();
+        let partition = PartitionId::new(create(tx, "t", 1).id, 0);
+        lease(tx, 1, 1000);
+        let writer = Writer::new("User:alice", "loader");
+        for (object, sequence_number) in (1..).zip(0..10) {
+            let bytes = idempotent(4001, 0, sequence_number, 1);
+            assert!(sequence(tx, &uploaded(object, &[(partition, &writer, &bytes)]))[0].is_ok());
+        }
+    });
+    for change in written.iter().filter(|change| matches!(change.key[0], 12 | 14)) {
+        beside += change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
+    }
+    assert_eq!(beside, 58, "head and producer of one partition");
+}
+
+proptest! {
+    #[test]
+    fn producers_are_packed_without_loss(
+        epoch in 0i16..i16::MAX,
+        active_hour in any::<u32>(),
+        start in 0..=i32::MAX,
+        batches in prop::collection::vec((1..=i32::MAX, 0i64..1 << 32), 1..6),
+    ) {
+        let mut seen: Vec<Seen> = Vec::new();
+        let (mut next, mut offset) = (start, 0);
+        for (count, gap) in batches {
+            let last_sequence = crate::producer::sequence_plus(next, count - 1);
+            offset += gap;
+            seen.push(Seen { base_sequence: next, last_sequence, base_offset: Offset(offset) });
+            next = crate::producer::sequence_plus(last_sequence, 1);
+        }
+        let producer = Producer { epoch, active_hour, seen };
+        let key = ProducerKey { partition: partition(), producer_id: 1 };
+        in_tx(|tx| {
+            tx.put(&key, &producer);
+            assert_eq!(tx.get::<Producer>(&key).unwrap(), Some(producer));
+        });
+    }
+
+    #[test]
+    fn extents_lie_in_the_order_of_their_offsets(
+        mut keys in prop::collection::vec((0u64..3, 0u32..3, -2i64..300), 0..20),
+    ) {
+        keys.sort_unstable();
+        keys.dedup();
+        let keys: Vec<ExtentKey> = keys
+            .into_iter()
+            .map(|(topic, index, base)| ExtentKey::new(PartitionId::new(TopicId(topic), index), Offset(base)))
+            .collect();
+        in_tx(|tx| {
+            for key in keys.iter().rev() {
+                tx.put(key, &extent());
+            }
+            let found: Vec<ExtentKey> = tx.range::<Extent>(..).map(|pair| pair.unwrap().0).collect();
+            assert_eq!(found, keys);
+        });
+    }
+}
+
+/// Damaged values are an answer, never a panic.
+#[test]
+fn impossible_producers_are_refused() {
+    use floe_meta::Record;
+    for body in [
+        &[][..],
+        &[0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 6, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0],
+        &[0, 0, 1, 0, 1, 1, 0],
+        &[0, 0, 0, 0, 1, 0, 0],
+    ] {
+        assert!(Producer::decode(1, body).is_err(), "{body:?}");
+    }
+    assert!(Producer::decode(2, &[0, 0, 0, 0, 1, 1, 0]).is_err());
+    assert!(Producer::decode(1, &[0, 0, 0, 0, 1, 1, 0]).is_ok());
+}

@@ -1,0 +1,78 @@
+//! Tests of the log's formats and pure functions.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use floe_meta::{Envelope, Snapshot, Timestamp, Tx};
+
+use crate::batch::{self, Header};
+use crate::codec::Compression;
+use crate::ids::{ObjectId, PartitionId};
+use crate::object::ObjectLease;
+use crate::records::Builder;
+use crate::sequencer::{Placed, Uploaded};
+use crate::topic::{self, NewTopic, Topic};
+use crate::{Writer, cluster};
+
+mod batches;
+mod formats;
+mod reading;
+mod sequencing;
+mod topics;
+mod wal;
+
+/// The owner of the lease on all objects of these tests.
+const OWNER: u128 = 7;
+
+/// A batch of `count` records with timestamps from `timestamp` on, of no producer.
+fn plain(count: u32, timestamp: i64) -> Bytes {
+    build(Builder::new(Compression::None), count, timestamp)
+}
+
+/// A batch of `count` records of an idempotent producer.
+fn idempotent(id: i64, epoch: i16, base_sequence: i32, count: u32) -> Bytes {
+    build(Builder::new(Compression::None).producer(id, epoch, base_sequence), count, 0)
+}
+
+fn build(mut builder: Builder, count: u32, timestamp: i64) -> Bytes {
+    for index in 0..count {
+        builder.push(timestamp + i64::from(index), None, Some(b"v"), &[]);
+    }
+    builder.build()
+}
+
+fn header_of(bytes: &[u8]) -> Header {
+    batch::validate(bytes).expect("tests build valid batches")
+}
+
+/// Runs `test` in one command over an empty map with an open cluster.
+fn in_tx<T>(test: impl FnOnce(&mut Tx<'_>) -> T) -> T {
+    let snapshot = Snapshot::default();
+    let mut envelope = Envelope::broker("test");
+    envelope.time = Timestamp(1_767_225_600_000);
+    let mut tx = Tx::new(&snapshot, &envelope);
+    cluster::open(&mut tx, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).unwrap();
+    test(&mut tx)
+}
+
+fn create(tx: &mut Tx<'_>, name: &str, partitions: u32) -> Topic {
+    let new = NewTopic { name: name.to_owned(), partitions, configs: BTreeMap::new() };
+    topic::create(tx, &new).unwrap()
+}
+
+fn lease(tx: &mut Tx<'_>, first: u64, end: u64) {
+    let lease = ObjectLease { end: ObjectId(end), owner: OWNER, expires: Timestamp(0) };
+    tx.put(&ObjectId(first), &lease);
+}
+
+/// An object whose batches lie back to back in the order given.
+fn uploaded(object: u64, batches: &[(PartitionId, &Writer, &Bytes)]) -> Uploaded {
+    let mut position = crate::wal::HEAD_BYTES as u64;
+    let mut placed = Vec::new();
+    for (partition, writer, bytes) in batches {
+        let header = header_of(bytes);
+        placed.push(Placed { partition: *partition, writer: (*writer).clone(), position, header });
+        position += bytes.len() as u64;
+    }
+    Uploaded { object: ObjectId(object), owner: OWNER, size: position + 100, batches: placed }
+}

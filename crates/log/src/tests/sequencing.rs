@@ -1,0 +1,369 @@
+//! The sequencer against a naive model that keeps the whole history, and its rules one by one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::extent::{Extent, ExtentKey};
+use crate::object::{Object, Trash};
+use crate::partition::{self, Head};
+use crate::producer::{self, BATCHES_REMEMBERED, Producer};
+use crate::sequencer::{AppendError, Appended, sequence};
+use crate::{Offset, TopicId, identity};
+
+const SEQUENCES: u64 = 1 << 31;
+
+/// What was appended to one partition; nothing is ever forgotten or packed.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    batches: Vec<Kept>,
+    next: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    producer: Option<(i64, i16)>,
+    /// Counts on where the client's numbers wrap.
+    sequence: u64,
+    count: u64,
+    offset: u64,
+    object: u64,
+    position: u64,
+    size: u64,
+    writer: usize,
+}
+
+impl Model {
+    fn of_epoch(&self, id: i64, epoch: i16) -> Vec<&Kept> {
+        self.batches.iter().filter(|kept| kept.producer == Some((id, epoch))).collect()
+    }
+
+    fn newest_epoch(&self, id: i64) -> Option<i16> {
+        self.batches.iter().filter_map(|kept| kept.producer).filter(|p| p.0 == id).map(|p| p.1).max()
+    }
+
+    /// What to answer, and the unwrapped sequence if the batch is to be appended.
+    fn judge(&self, header: &Header) -> Result<u64, Result<u64, AppendError>> {
+        if header.producer_id < 0 {
+            return Ok(0);
+        }
+        let (first, count) = (header.base_sequence as u64, header.count as u64);
+        let Some(newest) = self.newest_epoch(header.producer_id) else {
+            return if first == 0 { Ok(0) } else { Err(Err(AppendError::UnknownProducerId)) };
+        };
+        if header.producer_epoch < newest {
+            return Err(Err(AppendError::InvalidProducerEpoch));
+        }
+        let history = self.of_epoch(header.producer_id, header.producer_epoch);
+        let remembered = &history[history.len().saturating_sub(BATCHES_REMEMBERED)..];
+        for kept in remembered {
+            if kept.sequence % SEQUENCES == first && kept.count == count {
+                return Err(Ok(kept.offset));
+            }
+        }
+        let next = history.iter().map(|kept| kept.count).sum::<u64>();
+        if first == next % SEQUENCES {
+            return Ok(next);
+        }
+        if let Some(oldest) = remembered.first() {
+            let lap = oldest.sequence / SEQUENCES * SEQUENCES;
+            if lap + first + count <= oldest.sequence {
+                return Err(Err(AppendError::DuplicateSequence));
+            }
+        }
+        Err(Err(AppendError::OutOfOrderSequence))
+    }
+
+    fn append(&mut self, placed: &Placed, object: u64, writer: usize) -> Result<(u64, bool), AppendError> {
+        let header = &placed.header;
+        let sequence = match self.judge(header) {
+            Ok(sequence) => sequence,
+            Err(Ok(offset)) => return Ok((offset, true)),
+            Err(Err(error)) => return Err(error),
+        };
+        let producer = (header.producer_id >= 0).then_some((header.producer_id, header.producer_epoch));
+        let (count, offset, size) = (header.count as u64, self.next, header.size as u64);
+        let position = placed.position;
+        self.batches.push(Kept { producer, sequence, count, offset, object, position, size, writer });
+        self.next += count;
+        self.bytes += size;
+        Ok((offset, false))
+    }
+}
+
+/// What a client does next; resolved against the model, so that most steps are meaningful.
+#[derive(Clone, Debug)]
+struct Step {
+    partition: u32,
+    writer: usize,
+    producer: i64,
+    kind: StepKind,
+    count: i32,
+}
+
+#[derive(Clone, Debug)]
+enum StepKind {
+    Plain,
+    Next,
+    /// The batch that was appended so many batches ago, once more.
+    Again(usize),
+    /// So many numbers too far, or too near.
+    Off(i32),
+    NewEpoch,
+    OldEpoch,
+}
+
+const PARTITIONS: u32 = 2;
+
+fn step_strategy() -> impl Strategy<Value = Step> {
+    let kind = prop_oneof![
+        2 => Just(StepKind::Plain),
+        8 => Just(StepKind::Next),
+        4 => (0usize..8).prop_map(StepKind::Again),
+        2 => (-3i32..4).prop_map(StepKind::Off),
+        1 => Just(StepKind::NewEpoch),
+        1 => Just(StepKind::OldEpoch),
+    ];
+    // Two of them pass the end of the sequence numbers.
+    let count = prop_oneof![4 => 1i32..4, 1 => Just(1 << 30), 1 => Just(i32::MAX)];
+    let partition = prop_oneof![6 => 0..PARTITIONS, 1 => Just(PARTITIONS)];
+    (partition, 0usize..2, 0i64..2, kind, count).prop_map(|(partition, writer, producer, kind, count)| Step {
+        partition,
+        writer,
+        producer,
+        kind,
+        count,
+    })
+}
+
+fn header(step: &Step, model: &Model) -> Header {
+    let mut header = header_of(&plain(1, 0));
+    let newest = model.newest_epoch(step.producer);
+    let epoch = newest.unwrap_or(0);
+    let history = model.of_epoch(step.producer, epoch);
+    let next = history.iter().map(|kept| kept.count).sum::<u64>() % SEQUENCES;
+    let wrapped = |number: i64| number.rem_euclid(SEQUENCES as i64) as i32;
+    let (epoch, first, count) = match step.kind {
+        StepKind::Plain => (-1, -1, step.count),
+        StepKind::Next => (epoch, next as i32, step.count),
+        StepKind::Again(back) => match history.iter().rev().nth(back) {
+            Some(kept) => (epoch, (kept.sequence % SEQUENCES) as i32, kept.count as i32),
+            None => (epoch, next as i32, step.count),
+        },
+        StepKind::Off(by) => (epoch, wrapped(next as i64 + i64::from(by)), step.count),
+        StepKind::NewEpoch => (epoch + 1, if step.count == 2 { 1 } else { 0 }, step.count),
+        StepKind::OldEpoch => ((epoch - 1).max(0), next as i32, step.count),
+    };
+    header.producer_id = if epoch < 0 { -1 } else { step.producer };
+    header.producer_epoch = epoch;
+    header.base_sequence = first;
+    header.count = count;
+    header.last_offset_delta = count - 1;
+    header.max_timestamp = i64::from(count % 1000);
+    header.size = 61 + (count % 7) as usize;
+    header
+}
+
+/// Everything that the map says about the log must follow from the model.
+fn compare(tx: &Tx<'_>, topic: TopicId, models: &[Model], writers: &[Writer]) {
+    for (index, model) in (0..).zip(models) {
+        let partition = PartitionId::new(topic, index);
+        let head = partition::head(tx, partition).unwrap().unwrap();
+        assert_eq!((head.next.0 as u64, head.bytes), (model.next, model.bytes));
+        let mut kept = model.batches.iter().peekable();
+        let mut before: Option<(ExtentKey, Extent)> = None;
+        for pair in tx.prefix::<Extent>(|out| partition.put(out)) {
+            let (key, extent) = pair.unwrap();
+            let (mut offset, mut position) = (key.base.0 as u64, extent.position);
+            let end = extent.next_offset(key.base).0 as u64;
+            if let Some((earlier_key, earlier)) = before {
+                assert_eq!(earlier.next_offset(earlier_key.base), key.base, "no gap, no overlap");
+                let adjacent = earlier.object == extent.object && earlier.end() == extent.position;
+                let fits = earlier.offsets.checked_add(extent.offsets).is_some();
+                assert!(!(adjacent && fits && earlier.writer == extent.writer), "adjacent extents are one");
+            }
+            while offset < end {
+                let batch = kept.next().expect("every extent holds batches of the model");
+                assert_eq!((batch.offset, batch.position, batch.object), (offset, position, extent.object.0));
+                assert_eq!(
+                    identity::by_id(tx, extent.writer).unwrap().as_ref(),
+                    Some(&writers[batch.writer])
+                );
+                offset += batch.count;
+                position += batch.size;
+            }
+            assert_eq!((offset, position), (end, extent.end()));
+            before = Some((key, extent));
+        }
+        assert!(kept.next().is_none(), "every batch has an extent");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_sequencer_does_what_the_model_does(
+        objects in prop::collection::vec(prop::collection::vec(step_strategy(), 1..7), 1..6),
+    ) {
+        in_tx(|tx| {
+            let topic = create(tx, "t", PARTITIONS).id;
+            lease(tx, 1, 100);
+            let writers = [Writer::new("User:a", "x"), Writer::new("User:b", "x")];
+            let mut models = vec![Model::default(); PARTITIONS as usize];
+            for (id, steps) in (1..).zip(&objects) {
+                let mut position = 16;
+                let mut placed = Vec::new();
+                let mut expected = Vec::new();
+                for step in steps {
+                    let none = Model::default();
+                    let header = header(step, models.get(step.partition as usize).unwrap_or(&none));
+                    let (partition, writer) = (PartitionId::new(topic, step.partition), writers[step.writer].clone());
+                    let batch = Placed { partition, writer, position, header };
+                    position += header.size as u64;
+                    expected.push(match models.get_mut(step.partition as usize) {
+                        Some(model) => model.append(&batch, id, step.writer),
+                        None => Err(AppendError::UnknownPartition),
+                    });
+                    placed.push(batch);
+                }
+                // The order in which batches are named is not the order in which they lie.
+                placed.reverse();
+                expected.reverse();
+                let object = Uploaded { object: ObjectId(id), owner: OWNER, size: position, batches: placed };
+                let results = sequence(tx, &object);
+                let results: Vec<_> = results.into_iter().map(|result| result.map(|a| (a.base_offset.0 as u64, a.duplicate))).collect();
+                assert_eq!(results, expected, "object {id}");
+                compare(tx, topic, &models, &writers);
+                let extents = tx.range::<Extent>(..).filter(|pair| pair.as_ref().unwrap().1.object == ObjectId(id)).count();
+                let record = tx.get::<Object>(&ObjectId(id)).unwrap();
+                assert_eq!(record.map_or(0, |object| object.extents as usize), extents);
+                assert_eq!(tx.get::<Trash>(&ObjectId(id)).unwrap().is_some(), extents == 0, "useless objects are trash");
+            }
+        });
+    }
+}
+
+fn one(tx: &mut Tx<'_>, object: u64, partition: PartitionId, bytes: &Bytes) -> Result<Appended, AppendError> {
+    let writer = Writer::new("User:a", "c");
+    sequence(tx, &uploaded(object, &[(partition, &writer, bytes)])).remove(0)
+}
+
+#[test]
+fn a_story_of_one_producer() {
+    in_tx(|tx| {
+        let partition = PartitionId::new(create(tx, "t", 1).id, 0);
+        lease(tx, 1, 100);
+        let mut object = 0;
+        let mut send = |epoch, first, count, expected: Result<(i64, bool), AppendError>| {
+            object += 1;
+            let got = one(tx, object, partition, &idempotent(9, epoch, first, count));
+            let got = got.map(|a| (a.base_offset.0, a.duplicate));
+            assert_eq!(got, expected, "epoch {epoch}, sequence {first}, {count} records");
+        };
+        send(3, 1, 1, Err(AppendError::UnknownProducerId));
+        send(3, 0, 2, Ok((0, false)));
+        send(3, 0, 2, Ok((0, true)));
+        send(3, 0, 1, Err(AppendError::OutOfOrderSequence));
+        send(3, 3, 1, Err(AppendError::OutOfOrderSequence));
+        for index in 0..5 {
+            send(3, 2 + index, 1, Ok((i64::from(2 + index), false)));
+        }
+        send(3, 2, 1, Ok((2, true)));
+        send(3, 0, 2, Err(AppendError::DuplicateSequence));
+        send(2, 7, 1, Err(AppendError::InvalidProducerEpoch));
+        send(4, 7, 1, Err(AppendError::OutOfOrderSequence));
+        send(4, 0, 1, Ok((7, false)));
+        send(3, 7, 1, Err(AppendError::InvalidProducerEpoch));
+    });
+}
+
+#[test]
+fn sequence_numbers_wrap_inside_and_between_batches() {
+    assert_eq!(producer::sequence_plus(i32::MAX, 1), 0);
+    assert_eq!(producer::sequence_plus(i32::MAX - 1, 3), 1);
+    assert_eq!(producer::sequence_minus(0, 1), i32::MAX);
+    assert_eq!(producer::sequence_minus(2, 4), i32::MAX - 1);
+}
+
+#[test]
+fn an_object_is_refused_whole_without_its_lease() {
+    in_tx(|tx| {
+        let partition = PartitionId::new(create(tx, "t", 1).id, 0);
+        let refused = |tx: &mut Tx<'_>, object: u64, owner: u128| {
+            let writer = Writer::new("User:a", "c");
+            let bytes = plain(1, 0);
+            let mut object = uploaded(object, &[(partition, &writer, &bytes), (partition, &writer, &bytes)]);
+            object.owner = owner;
+            let results = sequence(tx, &object);
+            assert_eq!(results.len(), 2);
+            results.iter().all(|result| matches!(result, Err(AppendError::Unavailable(_))))
+        };
+        assert!(refused(tx, 5, OWNER), "no lease");
+        lease(tx, 1, 5);
+        assert!(refused(tx, 5, OWNER), "a lease on others");
+        lease(tx, 5, 6);
+        assert!(refused(tx, 5, OWNER + 1), "somebody else's lease");
+        assert_eq!(partition::head(tx, partition).unwrap(), Some(Head::default()), "nothing was changed");
+        assert!(!refused(tx, 5, OWNER));
+        assert!(refused(tx, 5, OWNER), "an object is sequenced once");
+        assert_eq!(partition::head(tx, partition).unwrap().unwrap().next, Offset(2));
+        // What was deleted is not brought back either.
+        crate::object::release(tx, ObjectId(5), 1).unwrap();
+        assert!(refused(tx, 5, OWNER));
+    });
+}
+
+#[test]
+fn writers_partitions_and_holes_part_extents() {
+    in_tx(|tx| {
+        let topic = create(tx, "t", 2).id;
+        let [p0, p1] = [0, 1].map(|index| PartitionId::new(topic, index));
+        lease(tx, 1, 10);
+        let (a, b) = (Writer::new("User:a", "c"), Writer::new("User:b", "c"));
+        let (new, old) = (idempotent(1, 0, 0, 1), plain(1, 9));
+        let object = uploaded(
+            1,
+            &[
+                (p0, &a, &old),
+                (p0, &a, &old),
+                (p0, &b, &old),
+                (p0, &b, &new),
+                (p0, &b, &new),
+                (p0, &b, &old),
+                (p1, &b, &old),
+            ],
+        );
+        let results: Vec<_> = sequence(tx, &object).into_iter().map(Result::unwrap).collect();
+        let offsets: Vec<_> = results.iter().map(|a| (a.base_offset.0, a.duplicate)).collect();
+        assert_eq!(
+            offsets,
+            [(0, false), (1, false), (2, false), (3, false), (3, true), (4, false), (0, false)]
+        );
+        let extents: Vec<_> = tx.range::<Extent>(..).map(Result::unwrap).collect();
+        let shapes: Vec<_> =
+            extents.iter().map(|(k, e)| (k.partition.index, k.base.0, e.offsets, e.writer.0)).collect();
+        assert_eq!(shapes, [(0, 0, 2, 1), (0, 2, 2, 2), (0, 4, 1, 2), (1, 0, 1, 2)]);
+        assert_eq!(tx.get::<Object>(&ObjectId(1)).unwrap().unwrap().extents, 4);
+    });
+}
+
+#[test]
+fn idle_producers_are_forgotten_in_steps() {
+    in_tx(|tx| {
+        let partition = PartitionId::new(create(tx, "t", 1).id, 0);
+        lease(tx, 1, 100);
+        for id in 0..5u32 {
+            one(tx, u64::from(id) + 1, partition, &idempotent(i64::from(id), 0, 0, 1)).unwrap();
+        }
+        let now = tx.now();
+        assert_eq!(producer::expire(tx, now, None, 10).unwrap(), None);
+        assert_eq!(tx.range::<Producer>(..).count(), 5, "all were active this hour");
+        let later = Timestamp(now.0 + 2 * 3_600_000);
+        let next = producer::expire(tx, later, None, 3).unwrap();
+        assert_eq!(next.map(|key| key.producer_id), Some(3));
+        assert_eq!(tx.range::<Producer>(..).count(), 2);
+        assert_eq!(producer::expire(tx, later, next, 3).unwrap(), None);
+        assert_eq!(tx.range::<Producer>(..).count(), 0);
+    });
+}
