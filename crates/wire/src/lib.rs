@@ -18,13 +18,14 @@
 //! [tagged fields] only where the version is flexible; never in the response header of ApiVersions
 //! ```
 //!
-//! [`Client`] (`client.rs`) walks the same way in the other direction, and [`Producer`] on top of it.
+//! `Client` (`client.rs`, feature `client`) walks the same way in the other direction, and its `Producer` on top of it.
 //!
 //! # What a hostile frame can do
 //! Be refused with a [`WireError`]. A length or count is compared with the bytes that remain before anything is
 //! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
 
 pub mod api;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod error;
 pub mod fault;
@@ -44,6 +45,7 @@ pub mod versions;
 pub mod writer;
 
 pub use api::{ApiKey, Message, Request};
+#[cfg(feature = "client")]
 pub use client::{Client, ClientError, Producer};
 pub use error::ErrorCode;
 pub use fault::{Fault, WireError};

@@ -230,3 +230,40 @@ proptest! {
         fuzz::request_frame(input.into());
     }
 }
+
+/// Tables with one wrong word each: what the proof is worth.
+#[allow(unreachable_pub, reason = "tables make public structures")]
+mod planted {
+    use super::*;
+    use crate::table::messages;
+
+    macro_rules! wrong {
+        ($($name:ident ($says:literal): $flexible:literal, $group_id:ty, $instance:literal;)*) => {$(
+            mod $name {
+                use super::*;
+
+                messages! {
+                    /// A HeartbeatRequest, but for one word.
+                    struct Wrong, versions "0-4", flexible $flexible {
+                        group_id: $group_id, "0+";
+                        generation_id: i32, "0+";
+                        member_id: String, "0+";
+                        group_instance_id: Option<String>, $instance;
+                    }
+                }
+
+                #[test]
+                #[should_panic = $says]
+                fn is_seen() {
+                    agrees::<Wrong, kafka_protocol::messages::HeartbeatRequest>(&[7; 100]);
+                }
+            }
+        )*};
+    }
+
+    wrong! {
+        versions("version 2"): "4+", String, "2+";
+        flexible("version 3"): "3+", String, "3+";
+        types("version 0"): "4+", Bytes, "3+";
+    }
+}

@@ -1,0 +1,12 @@
+//! Requests and responses: the first two bytes choose the API, the direction and the version, the rest is the body.
+//! What decodes must encode, and decode to the same value again.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    floe_wire::fuzz::any_message(input);
+    floe_wire::fuzz::request_frame(Bytes::copy_from_slice(input));
+    Corpus::Keep
+});
