@@ -1,1 +1,490 @@
-//! The bounded block cache.
+//! The memory between readers and the store.
+//!
+//! Two lanes, each bounded in bytes, each least recently used first out:
+//! - **tail**: whole objects that this broker wrote, put here by the writer before they become visible. Readers of
+//!   the tail find them here; they are the pieces that came from the sockets, not copies.
+//! - **cold**: aligned blocks that were fetched from the store. A reader that is far behind fills only this small
+//!   lane and cannot push out the tail.
+//!
+//! A block is fetched once however many readers want it (single flight), neighbouring missing blocks of an object
+//! are fetched with one ranged GET, and the number of GETs under way is bounded.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use floe_meta::env::Env;
+use tokio::sync::{Semaphore, watch};
+
+use crate::ids::ObjectId;
+use crate::limits::{BLOCK_BYTES, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX};
+use crate::object::wal_key;
+use crate::store::{Store, StoreError};
+
+/// Capacities of the two lanes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// For objects that this broker wrote.
+    pub tail: usize,
+    /// For blocks fetched from the store.
+    pub cold: usize,
+}
+
+/// See the module. Cloning shares the cache.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    env: Env,
+    store: Arc<dyn Store>,
+    gets: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    tail: Lane<ObjectId, Written>,
+    cold: Lane<BlockId, Bytes>,
+    flights: BTreeMap<BlockId, Flight>,
+}
+
+/// A block: the object and the number of the block in it.
+type BlockId = (ObjectId, u64);
+/// The answer to come; `None` until then.
+type Flight = watch::Receiver<Option<Landing>>;
+type Landing = Result<Fetched, StoreError>;
+
+/// What one GET brought.
+#[derive(Clone)]
+struct Fetched {
+    /// Where in the object it begins.
+    start: u64,
+    bytes: Bytes,
+}
+
+/// An object in the pieces in which it was uploaded.
+struct Written {
+    /// Where each piece begins, and the pieces; without holes.
+    starts: Vec<u64>,
+    pieces: Vec<Bytes>,
+    end: u64,
+}
+
+impl Cache {
+    /// An empty cache in front of `store`.
+    pub fn new(env: Env, store: Arc<dyn Store>, capacity: Capacity) -> Cache {
+        let state = State {
+            tail: Lane::new("tail", capacity.tail),
+            cold: Lane::new("cold", capacity.cold),
+            flights: BTreeMap::new(),
+        };
+        let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT_MAX));
+        Cache { shared: Arc::new(Shared { env, store, gets, state: Mutex::new(state) }) }
+    }
+
+    /// Keeps an object that was just uploaded, in the pieces of its payload.
+    pub fn publish(&self, object: ObjectId, payload: Vec<Bytes>) {
+        let written = Written::new(payload);
+        let bytes = written.end as usize;
+        self.shared.lock().tail.insert(object, written, bytes);
+    }
+
+    /// Forgets an object that did not become visible, or was deleted.
+    pub fn forget(&self, object: ObjectId) {
+        let mut state = self.shared.lock();
+        state.tail.remove(&object);
+        let blocks: Vec<BlockId> = state.cold.keys((object, 0)..=(object, u64::MAX));
+        blocks.iter().for_each(|block| state.cold.remove(block));
+    }
+
+    /// The bytes of each range of an object of `size` bytes, in pieces that are not copied. Ranges are in order.
+    pub async fn read(
+        &self,
+        object: ObjectId,
+        size: u64,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<Vec<Bytes>>, StoreError> {
+        for range in ranges {
+            if range.start > range.end || range.end > size {
+                return Err(StoreError::Corrupt(format!(
+                    "bytes {} to {} of object {object} are referenced, it has {size}",
+                    range.start, range.end
+                )));
+            }
+        }
+        if let Some(written) = self.in_tail(object, ranges) {
+            metrics::counter!("floe_log_cache_hits_total", "lane" => "tail").increment(1);
+            return Ok(written);
+        }
+        let blocks = self.blocks(object, size, ranges).await?;
+        Ok(ranges.iter().map(|range| cut(&blocks, range)).collect())
+    }
+
+    fn in_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Bytes>>> {
+        let mut state = self.shared.lock();
+        let written = state.tail.get(&object)?;
+        Some(ranges.iter().map(|range| written.cut(range)).collect())
+    }
+
+    /// All blocks that the ranges touch, from memory or from the store.
+    async fn blocks(
+        &self,
+        object: ObjectId,
+        size: u64,
+        ranges: &[Range<u64>],
+    ) -> Result<BTreeMap<u64, Bytes>, StoreError> {
+        let mut blocks = BTreeMap::new();
+        let mut flights = Vec::new();
+        {
+            let mut state = self.shared.lock();
+            let mut missing = Vec::new();
+            for number in touched(ranges) {
+                let id = (object, number);
+                if let Some(bytes) = state.cold.get(&id) {
+                    blocks.insert(number, bytes.clone());
+                } else if let Some(flight) = state.flights.get(&id) {
+                    flights.push((number, flight.clone()));
+                } else {
+                    missing.push(number);
+                }
+            }
+            metrics::counter!("floe_log_cache_hits_total", "lane" => "cold").increment(blocks.len() as u64);
+            metrics::counter!("floe_log_cache_misses_total").increment(missing.len() as u64);
+            for run in runs(&missing) {
+                let (sender, flight) = watch::channel(None);
+                for number in run.clone() {
+                    state.flights.insert((object, number), flight.clone());
+                    flights.push((number, flight.clone()));
+                }
+                self.start(object, size, run, sender);
+            }
+        }
+        for (number, flight) in flights {
+            blocks.insert(number, landed(flight, number).await?);
+        }
+        Ok(blocks)
+    }
+
+    /// Fetches a run of blocks in a task of its own: a reader that goes away does not take the answer from others.
+    fn start(&self, object: ObjectId, size: u64, run: Range<u64>, landing: watch::Sender<Option<Landing>>) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.env.spawn("cache fetch", async move {
+            let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
+            let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
+            let start = range.start;
+            let answer = shared.store.get(&wal_key(object), Some(range)).await;
+            drop(permit);
+            let fetched = answer.map(|bytes| Fetched { start, bytes });
+            let mut state = shared.lock();
+            for number in run {
+                state.flights.remove(&(object, number));
+                if let Ok(fetched) = &fetched {
+                    state.keep((object, number), fetched);
+                }
+            }
+            drop(state);
+            landing.send_replace(Some(fetched));
+        });
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No section can panic half way through a change but by a broken invariant of a lane.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Keeps one block of what was fetched. A part of a larger answer is copied, so that what the lane counts is
+    /// what it holds in memory.
+    fn keep(&mut self, id: BlockId, fetched: &Fetched) {
+        let block = fetched.block(id.1);
+        let kept = if block.len() == fetched.bytes.len() { block } else { Bytes::copy_from_slice(&block) };
+        let bytes = kept.len();
+        self.cold.insert(id, kept, bytes);
+    }
+}
+
+impl Fetched {
+    fn block(&self, number: u64) -> Bytes {
+        let from = (number * BLOCK_BYTES - self.start) as usize;
+        let to = (from + BLOCK_BYTES as usize).min(self.bytes.len());
+        self.bytes.slice(from..to)
+    }
+}
+
+async fn landed(mut flight: Flight, number: u64) -> Result<Bytes, StoreError> {
+    match flight.wait_for(Option::is_some).await {
+        Ok(landing) => match landing.as_ref().expect("waited for it") {
+            Ok(fetched) => Ok(fetched.block(number)),
+            Err(error) => Err(error.clone()),
+        },
+        Err(_) => Err(StoreError::NotApplied("the broker is shutting down".into())),
+    }
+}
+
+impl Written {
+    fn new(payload: Vec<Bytes>) -> Written {
+        let mut starts = Vec::with_capacity(payload.len());
+        let mut end = 0;
+        for piece in &payload {
+            starts.push(end);
+            end += piece.len() as u64;
+        }
+        Written { starts, pieces: payload, end }
+    }
+
+    fn cut(&self, range: &Range<u64>) -> Vec<Bytes> {
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        let pieces = self.starts[first..].iter().zip(&self.pieces[first..]);
+        pieces
+            .take_while(|(start, _)| **start < range.end)
+            .filter_map(|(start, piece)| overlap(*start, piece, range))
+            .collect()
+    }
+}
+
+/// The part of a piece that begins at `start` which lies in `range`.
+fn overlap(start: u64, piece: &Bytes, range: &Range<u64>) -> Option<Bytes> {
+    let from = range.start.max(start);
+    let to = range.end.min(start + piece.len() as u64);
+    (from < to).then(|| piece.slice((from - start) as usize..(to - start) as usize))
+}
+
+/// The pieces of `range` out of blocks that cover it.
+fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Bytes> {
+    touched(std::slice::from_ref(range))
+        .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range))
+        .collect()
+}
+
+/// The numbers of the blocks that ordered ranges touch, in order, each once.
+fn touched(ranges: &[Range<u64>]) -> impl Iterator<Item = u64> {
+    let mut next = 0;
+    ranges.iter().filter(|range| !range.is_empty()).flat_map(move |range| {
+        let first = (range.start / BLOCK_BYTES).max(next);
+        next = range.end.div_ceil(BLOCK_BYTES).max(next);
+        first..next
+    })
+}
+
+/// Neighbouring numbers as runs, each of at most [`GET_BLOCKS_MAX`].
+fn runs(numbers: &[u64]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == number && run.end - run.start < GET_BLOCKS_MAX => run.end += 1,
+            _ => runs.push(number..number + 1),
+        }
+    }
+    runs
+}
+
+/// A bounded map that forgets what was not used for longest.
+struct Lane<K, V> {
+    name: &'static str,
+    capacity: usize,
+    bytes: usize,
+    entries: BTreeMap<K, Slot<V>>,
+    /// The entries by the time of their last use.
+    used: BTreeMap<u64, K>,
+    clock: u64,
+}
+
+struct Slot<V> {
+    value: V,
+    bytes: usize,
+    used: u64,
+}
+
+impl<K: Ord + Copy, V> Lane<K, V> {
+    fn new(name: &'static str, capacity: usize) -> Lane<K, V> {
+        Lane { name, capacity, bytes: 0, entries: BTreeMap::new(), used: BTreeMap::new(), clock: 0 }
+    }
+
+    fn get(&mut self, key: &K) -> Option<&V> {
+        let slot = self.entries.get_mut(key)?;
+        self.clock += 1;
+        self.used.remove(&slot.used);
+        slot.used = self.clock;
+        self.used.insert(self.clock, *key);
+        Some(&slot.value)
+    }
+
+    /// Puts an entry in and as many out as it takes. An entry larger than the lane is not kept.
+    fn insert(&mut self, key: K, value: V, bytes: usize) {
+        self.remove(&key);
+        if bytes > self.capacity {
+            return;
+        }
+        self.clock += 1;
+        self.used.insert(self.clock, key);
+        self.entries.insert(key, Slot { value, bytes, used: self.clock });
+        self.bytes += bytes;
+        while self.bytes > self.capacity {
+            let (_, oldest) = self.used.first_key_value().expect("bytes are held by entries");
+            let oldest = *oldest;
+            self.remove(&oldest);
+            metrics::counter!("floe_log_cache_evictions_total", "lane" => self.name).increment(1);
+        }
+        metrics::gauge!("floe_log_cache_bytes", "lane" => self.name).set(self.bytes as f64);
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(slot) = self.entries.remove(key) {
+            self.used.remove(&slot.used);
+            self.bytes -= slot.bytes;
+        }
+        assert_eq!(self.entries.len(), self.used.len(), "each entry has one last use");
+    }
+
+    fn keys(&self, range: impl std::ops::RangeBounds<K>) -> Vec<K> {
+        self.entries.range(range).map(|(key, _)| *key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::memory::MemoryStore;
+    use crate::store::PutIfAbsent;
+
+    /// Counts GETs and answers them when told.
+    struct Slow {
+        inner: MemoryStore,
+        gets: AtomicUsize,
+        gate: Semaphore,
+    }
+
+    #[async_trait::async_trait]
+    impl Store for Slow {
+        async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+            self.inner.put(key, payload).await
+        }
+        async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+            self.inner.put_if_absent(key, payload).await
+        }
+        async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+            self.gets.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.expect("open").forget();
+            self.inner.get(key, range).await
+        }
+        async fn size(&self, key: &str) -> Result<u64, StoreError> {
+            self.inner.size(key).await
+        }
+        async fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.inner.delete(key).await
+        }
+        fn url(&self, key: &str) -> String {
+            self.inner.url(key)
+        }
+        fn remote(&self) -> bool {
+            false
+        }
+    }
+
+    const OBJECT: ObjectId = ObjectId(7);
+
+    fn pattern(bytes: u64) -> Bytes {
+        (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into()
+    }
+
+    async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Arc<Slow>, Cache) {
+        let env = Env::simulated(1);
+        let inner = MemoryStore::new();
+        inner.plant(&wal_key(OBJECT), pattern(object_bytes));
+        let store = Arc::new(Slow { inner, gets: AtomicUsize::new(0), gate: Semaphore::new(1000) });
+        let cache = Cache::new(env.clone(), store.clone(), capacity);
+        (env, store, cache)
+    }
+
+    const LARGE: Capacity = Capacity { tail: 64 << 20, cold: 64 << 20 };
+
+    fn joined(pieces: &[Bytes]) -> Vec<u8> {
+        pieces.concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_ranges_of_either_lane_are_the_bytes_of_the_object() {
+        let size = 3 * BLOCK_BYTES + 1000;
+        let (_env, store, cache) = world(size, LARGE).await;
+        let whole = pattern(size);
+        let edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, size - 1, size];
+        for tail in [false, true] {
+            if tail {
+                let piece = |from: u64, to: u64| whole.slice(from as usize..to as usize);
+                cache.publish(OBJECT, vec![piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]);
+            }
+            for (index, &start) in edges.iter().enumerate() {
+                for &end in &edges[index..] {
+                    let ranges = [start..end, end..size];
+                    let read = cache.read(OBJECT, size, &ranges).await.expect("the store works");
+                    assert_eq!(joined(&read[0]), &whole[start as usize..end as usize]);
+                    assert_eq!(joined(&read[1]), &whole[end as usize..]);
+                }
+            }
+        }
+        assert_eq!(store.gets.load(Ordering::SeqCst), 2, "each block is fetched once, neighbours together");
+        let beyond = cache.read(OBJECT, size, std::slice::from_ref(&(size..size + 1))).await;
+        assert!(matches!(beyond, Err(StoreError::Corrupt(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
+        let (env, store, cache) = world(1000, LARGE).await;
+        store.gate.forget_permits(1000);
+        let reader =
+            |cache: Cache| async move { cache.read(OBJECT, 1000, std::slice::from_ref(&(10..20))).await };
+        let first = env.spawn("first", reader(cache.clone()));
+        let others: Vec<_> = (0..5).map(|_| env.spawn("other", reader(cache.clone()))).collect();
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        first.abort();
+        store.gate.add_permits(1);
+        for other in others {
+            let read = other.await.expect("not aborted").expect("read");
+            assert_eq!(joined(&read[0]), &pattern(1000)[10..20]);
+        }
+        assert_eq!(store.gets.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_flight_is_told_to_all_and_not_kept() {
+        let (_env, store, cache) = world(0, LARGE).await;
+        store.inner.delete(&wal_key(OBJECT)).await.expect("delete");
+        let missing = cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await;
+        assert!(matches!(missing, Err(StoreError::NotFound(_))));
+        store.inner.plant(&wal_key(OBJECT), pattern(10));
+        assert!(cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_reads_do_not_push_out_the_tail_and_lanes_stay_in_bounds() {
+        let capacity = Capacity { tail: 1000, cold: 2 * BLOCK_BYTES as usize };
+        let (_env, store, cache) = world(5 * BLOCK_BYTES, capacity).await;
+        cache.publish(ObjectId(1), vec![pattern(400)]);
+        cache.publish(ObjectId(2), vec![pattern(400)]);
+        for block in 0..5 {
+            let range = block * BLOCK_BYTES..block * BLOCK_BYTES + 1;
+            cache.read(OBJECT, 5 * BLOCK_BYTES, &[range]).await.expect("read");
+        }
+        assert_eq!(cache.shared.lock().cold.entries.len(), 2);
+        let before = store.gets.load(Ordering::SeqCst);
+        // Object 1 is used, so object 2 is the one that goes when a third comes.
+        cache.read(ObjectId(1), 400, std::slice::from_ref(&(0..400))).await.expect("in the tail");
+        cache.publish(ObjectId(3), vec![pattern(400)]);
+        cache.read(ObjectId(1), 400, std::slice::from_ref(&(0..400))).await.expect("in the tail");
+        assert_eq!(store.gets.load(Ordering::SeqCst), before);
+        assert!(
+            cache.read(ObjectId(2), 400, std::slice::from_ref(&(0..400))).await.is_err(),
+            "gone, not in store"
+        );
+        assert_eq!(cache.shared.lock().tail.bytes, 800);
+        cache.publish(ObjectId(4), vec![pattern(1001)]);
+        assert_eq!(cache.shared.lock().tail.bytes, 800, "larger than the lane: not kept");
+    }
+}

@@ -1,1 +1,110 @@
-//! Every limit of this crate, in one place.
+//! Every limit of this crate, in one place. Sizes are bytes unless the name says otherwise.
+
+use std::time::Duration;
+
+/// Longest object key; leaves room for a prefix in S3's 1,024 and for the header of a local region.
+pub const KEY_BYTES_MAX: usize = 440;
+
+// The local store.
+
+/// Size of the first pack file; each new one is twice the last, so that a small installation stays small.
+pub const PACK_BYTES_FIRST: u64 = 32 << 20;
+/// Largest pack file.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
+/// Pack files that are zero-filled ahead of use.
+pub const PACKS_AHEAD: usize = 1;
+/// Objects larger than this part of the largest pack become files of their own, so that few bytes are wasted at
+/// the end of a pack.
+pub const PACK_SHARE_MAX: u64 = 8;
+/// Zeros are written in steps of this size …
+pub const ZERO_STEP_BYTES: u64 = 2 << 20;
+/// … with this pause between them (100 MB/s), so that syncs of the pack in use do not wait long.
+pub const ZERO_STEP_PAUSE: Duration = Duration::from_millis(20);
+/// After a full disk, the filler looks again this often.
+pub const ZERO_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Regions at the end of a pack in use whose payload is verified when the store is opened: more than can have been
+/// in flight when the process died.
+pub const REGIONS_VERIFIED_AT_OPEN: usize = 32;
+
+// The S3 store.
+
+/// Tries of one request to S3, the first included.
+pub const S3_TRIES_MAX: u32 = 4;
+/// Pause before the first retry; it doubles each time, and as much again is added at random.
+pub const S3_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for a connection.
+pub const S3_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for one answer, body included.
+pub const S3_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+// The cache.
+
+/// Memory for objects that this broker wrote.
+pub const CACHE_TAIL_BYTES: usize = 512 << 20;
+/// Memory for what lagging readers fetch.
+pub const CACHE_COLD_BYTES: usize = 64 << 20;
+/// What is fetched and kept at once: large enough that a request is worth its price, small enough for the cold lane.
+pub const BLOCK_BYTES: u64 = 1 << 20;
+/// Neighbouring blocks that one GET fetches.
+pub const GET_BLOCKS_MAX: u64 = 8;
+/// GETs under way at one time.
+pub const GETS_IN_FLIGHT_MAX: usize = 32;
+
+// The writer.
+
+/// A WAL object closes at this size.
+pub const OBJECT_BYTES: usize = 8 << 20;
+/// On a remote store, how long the first request of an object waits for others.
+pub const LINGER_REMOTE: Duration = Duration::from_millis(100);
+/// Uploads at one time to a local store: more would only make each slower.
+pub const UPLOADS_LOCAL: usize = 2;
+/// Uploads at one time to a remote store: at 100 ms each this is 1.2 GB/s.
+pub const UPLOADS_REMOTE: usize = 16;
+/// Memory for requests that are being read from sockets, written or answered.
+pub const BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Callers that append without reserving are refused at this multiple of the budget.
+pub const WAITING_SHARE: usize = 2;
+/// How long the limits of a topic are remembered.
+pub const TOPIC_CONFIG_TTL: Duration = Duration::from_secs(1);
+/// Topics whose limits are remembered.
+pub const TOPIC_CONFIGS_MAX: usize = 10_000;
+
+// The reader.
+
+/// Extents that one read looks at: a read of tiny extents ends early and the next goes on.
+pub const EXTENTS_PER_READ_MAX: usize = 256;
+/// Places inside extents that are remembered for readers that go on there.
+pub const PLACES_MAX: usize = 16_384;
+/// Bytes that a batch may decompress to when a timestamp is looked up.
+pub const DECODED_BYTES_MAX: usize = 256 << 20;
+
+// Objects and their ids.
+
+/// Object ids of one lease.
+pub const LEASE_IDS: u64 = 256;
+/// How long a lease on object ids lasts without renewal.
+pub const LEASE_TTL: Duration = Duration::from_secs(120);
+/// How long an upload that someone else commits keeps its lease.
+pub const DETACHED_UPLOAD_TTL: Duration = Duration::from_secs(600);
+/// How long trash is kept: for readers with an old snapshot, and for uploads that are still on their way.
+pub const TRASH_GRACE: Duration = Duration::from_secs(600);
+/// Pause between two rounds of the cleaner.
+pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
+/// The cleaner's lease on its job; longer than a round should take.
+pub const CLEANER_LEASE: Duration = Duration::from_secs(120);
+/// Expired leases that one round ends.
+pub const LEASES_ENDED_PER_ROUND: usize = 100;
+/// Objects that one round deletes.
+pub const TRASH_PER_ROUND: usize = 10_000;
+/// Deletions at one time.
+pub const DELETES_AT_ONCE: usize = 64;
+/// How long an idle producer is remembered (Kafka: `producer.id.expiration.ms`).
+pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Producers that one round forgets.
+pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
+
+const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
+const _: () = assert!(S3_REQUEST_TIMEOUT.as_secs() * (S3_TRIES_MAX as u64) < TRASH_GRACE.as_secs());
+const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);
+const _: () = assert!(PACK_BYTES_FIRST <= PACK_BYTES_MAX);
+const _: () = assert!(PACK_BYTES_FIRST.is_multiple_of(4096));

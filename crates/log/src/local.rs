@@ -1,1 +1,608 @@
-//! A store in a local directory, durable when a PUT returns.
+//! A store in a local directory. A PUT is synced, data and name, before it returns.
+//!
+//! ```text
+//! <dir>/format          the version of this layout
+//! <dir>/lock            held while a process uses the store
+//! <dir>/packs/pack-N    WAL objects: regions of preallocated, recycled files (local/region.rs has the format)
+//! <dir>/tmp/            objects that are being written; emptied at open
+//! <dir>/<key>           every other object: a file of its own (tables/…), written aside, synced, renamed
+//! ```
+//! Keys that begin with `wal/` go into packs unless they are large. Opening reads the headers of all packs and
+//! rebuilds the index from them; there is no other list of objects.
+//!
+//! A full disk refuses PUTs with [`StoreError::Full`] and leaves everything else in service; a failed sync ends the
+//! process (`local/pack.rs`, `sync_or_abort`).
+
+mod files;
+mod pack;
+mod region;
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_meta::env::{Env, Task};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use self::files::Files;
+use self::pack::{Pack, Ready, Region, Zeroing};
+use self::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
+use crate::limits::{
+    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN,
+    ZERO_RETRY_PAUSE, ZERO_STEP_PAUSE,
+};
+use crate::store::{PutIfAbsent, Store, StoreError, check_key, payload_bytes, too_short};
+
+/// The content of the file `format`.
+const FORMAT: &str = "floe local store 1\n";
+/// Keys with this prefix are packed.
+const PACKED_PREFIX: &str = "wal/";
+/// How often, and how far apart, opening asks for the lock before it says that the store is in use.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a local store could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{0} is in use by another process, stop that one or choose another directory")]
+    InUse(PathBuf),
+    /// The directory was written by a newer version, or is something else.
+    #[error(
+        "{path} has the format {found:?}, this program knows \"floe local store 1\"; use the version of Floe that wrote it"
+    )]
+    Format {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A pack was written by a newer version.
+    #[error("{path}: {reason}")]
+    NewerPack {
+        /// The pack file.
+        path: PathBuf,
+        /// What its header says.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("cannot open the store in {path}: {error}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// Sizes of a local store. Tests make them small.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of the first pack; each new one is twice the last.
+    pub pack_bytes_first: u64,
+    /// Bytes of the largest pack.
+    pub pack_bytes_max: u64,
+    /// Packs that are zero-filled ahead of use.
+    pub packs_ahead: usize,
+    /// Pause between two steps of zero-filling.
+    pub zero_step_pause: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            pack_bytes_first: PACK_BYTES_FIRST,
+            pack_bytes_max: PACK_BYTES_MAX,
+            packs_ahead: PACKS_AHEAD,
+            zero_step_pause: ZERO_STEP_PAUSE,
+        }
+    }
+}
+
+/// Objects in a local directory. Cloning shares the store.
+#[derive(Clone)]
+pub struct LocalStore {
+    env: Env,
+    shared: Arc<Shared>,
+    _filler: Arc<Filler>,
+}
+
+struct Shared {
+    options: Options,
+    packs: PathBuf,
+    files: Files,
+    env: Env,
+    index: Mutex<BTreeMap<String, Arc<Region>>>,
+    space: Mutex<Space>,
+    /// Woken when a pack was taken into use, so that the next one is prepared.
+    pack_taken: Arc<Notify>,
+    /// Held until the last request has ended, also one whose caller is gone: only then may another open the store.
+    /// The system releases it with the file.
+    _lock: File,
+}
+
+/// The task that prepares packs; ends with the last handle of the store.
+struct Filler(Task<()>);
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Where the next region goes.
+struct Space {
+    active: Option<Active>,
+    sealed: Vec<Arc<Pack>>,
+    ready: Vec<Ready>,
+    number_next: u64,
+    generation_next: u64,
+    capacity_next: u64,
+}
+
+struct Active {
+    pack: Arc<Pack>,
+    next: u64,
+}
+
+impl LocalStore {
+    /// Opens the store in `dir`, which is created if it does not exist, and starts to prepare packs.
+    pub async fn open(env: Env, dir: impl Into<PathBuf>, options: Options) -> Result<LocalStore, OpenError> {
+        assert!(options.pack_bytes_first.is_multiple_of(BLOCK), "packs consist of whole blocks");
+        assert!(options.pack_bytes_first >= 4 * BLOCK, "a pack holds at least a few objects");
+        let dir: PathBuf = dir.into();
+        let mut patience = LOCK_TRIES;
+        let shared = loop {
+            let (opening, dir) = (env.clone(), dir.clone());
+            match env.blocking(move || open_blocking(opening, &dir, options)).await {
+                // The last requests of a store that was just dropped may still be on their way to the disk.
+                Err(OpenError::InUse(_)) if patience > 0 => {
+                    patience -= 1;
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                opened => break Arc::new(opened?),
+            }
+        };
+        let filler = env.spawn("local store filler", fill(env.clone(), options, Arc::downgrade(&shared)));
+        Ok(LocalStore { env, shared, _filler: Arc::new(Filler(filler)) })
+    }
+
+    /// The keys of all objects in packs, in order. For checkers and `floe doctor`.
+    pub fn packed_keys(&self) -> Vec<String> {
+        self.shared.index().keys().cloned().collect()
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> T + Send + 'static) -> T {
+        let shared = Arc::clone(&self.shared);
+        self.env.blocking(move || work(&shared)).await
+    }
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.put(&key, &payload)).await
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        check_key(key)?;
+        if key.starts_with(PACKED_PREFIX) {
+            return Err(StoreError::NotApplied(
+                "WAL objects have unique keys and are not put conditionally".into(),
+            ));
+        }
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.files.put_if_absent(shared.aside(), &key, &payload)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.get(&key, range)).await
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        check_key(key)?;
+        let packed = self.shared.index().get(key).map(|region| region.header.length);
+        if let Some(length) = packed {
+            return Ok(length);
+        }
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.files.size(&key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.blocking(move |shared| shared.delete(&key)).await
+    }
+
+    fn url(&self, key: &str) -> String {
+        format!("file://{}", self.shared.files.path(key).display())
+    }
+
+    fn remote(&self) -> bool {
+        false
+    }
+}
+
+impl Shared {
+    fn put(&self, key: &str, payload: &[Bytes]) -> Result<(), StoreError> {
+        let length = payload_bytes(payload);
+        let packed = key.starts_with(PACKED_PREFIX) && span(length) <= self.packed_bytes_max();
+        if !packed {
+            return self.files.put(self.aside(), key, payload);
+        }
+        let crc = payload.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        let region = self.allocate(key, length, crc).map_err(|error| not_applied(&error))?;
+        // A region whose write failed is lost until its pack is recycled. It was never in the index, and what it
+        // left on disk is an object that nothing refers to.
+        region.write(payload).map_err(|error| not_applied(&error))?;
+        region.sync();
+        let replaced = self.index().insert(key.to_owned(), region);
+        match replaced {
+            Some(old) => old.bury().map_err(|error| StoreError::Unknown(error.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let region = self.index().get(key).cloned();
+        let Some(region) = region else {
+            return self.files.get(key, range);
+        };
+        let length = region.header.length;
+        let range = range.unwrap_or(0..length);
+        if range.start > range.end || range.end > length {
+            return Err(StoreError::Corrupt(too_short(key, &range, length)));
+        }
+        match region.read(range.start, range.end - range.start) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(StoreError::Corrupt(format!("the checksum of {key} does not match its bytes"))),
+            Err(error) => Err(StoreError::NotApplied(format!("cannot read {key}: {error}"))),
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let region = self.index().remove(key);
+        match region {
+            Some(region) => region.bury().map_err(|error| StoreError::Unknown(error.to_string())),
+            None => self.files.delete(key),
+        }
+    }
+
+    /// Larger objects become files of their own. The smallest pack has room for two of the largest packed ones.
+    fn packed_bytes_max(&self) -> u64 {
+        (self.options.pack_bytes_max / PACK_SHARE_MAX).min(self.options.pack_bytes_first / 2 - BLOCK)
+    }
+
+    /// A region that no one else will write to.
+    fn allocate(&self, key: &str, length: u64, crc: u32) -> io::Result<Arc<Region>> {
+        let mut space = self.space();
+        let bytes = span(length);
+        let fits = |active: &Active| active.next + bytes <= active.pack.header.capacity;
+        if !space.active.as_ref().is_some_and(fits) {
+            let pack = self.next_pack(&mut space)?;
+            let sealed = space.active.replace(Active { pack, next: BLOCK });
+            space.sealed.extend(sealed.map(|active| active.pack));
+            self.pack_taken.notify_one();
+        }
+        let active = space.active.as_mut().expect("a pack with room was just made active");
+        let header = RegionHeader { live: true, offset: active.next, length, crc, key: key.to_owned() };
+        active.next += bytes;
+        assert!(active.next <= active.pack.header.capacity, "a region ends inside its pack");
+        Ok(active.pack.region(header, true))
+    }
+
+    fn next_pack(&self, space: &mut Space) -> io::Result<Arc<Pack>> {
+        space.recycle();
+        let ready = match space.ready.pop() {
+            Some(ready) => ready,
+            None => {
+                metrics::counter!("floe_store_packs_unzeroed_total").increment(1);
+                tracing::debug!("no zero-filled pack is ready, taking a fresh one");
+                let (number, capacity) = space.new_pack(&self.options);
+                pack::create_unzeroed(&self.packs, number, capacity)?
+            }
+        };
+        let generation = space.generation_next;
+        space.generation_next += 1;
+        metrics::gauge!("floe_store_packs_in_use").set(space.sealed.len() as f64 + 1.0);
+        Pack::begin(ready, generation, self.env.random_u64())
+    }
+
+    /// Number and size of the pack that should be prepared now, if one is missing.
+    fn wanted_pack(&self) -> Option<(u64, u64)> {
+        let mut space = self.space();
+        space.recycle();
+        (space.ready.len() < self.options.packs_ahead).then(|| space.new_pack(&self.options))
+    }
+
+    fn index(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Region>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name that no other write uses.
+    fn aside(&self) -> u64 {
+        self.env.random_u64()
+    }
+}
+
+impl Space {
+    /// Moves packs without a living region from the sealed to the ready ones.
+    fn recycle(&mut self) {
+        let (idle, sealed) = std::mem::take(&mut self.sealed).into_iter().partition(|pack| pack.idle());
+        self.sealed = sealed;
+        let idle: Vec<Arc<Pack>> = idle;
+        for pack in idle {
+            match pack.into_ready() {
+                Ok(ready) => self.ready.push(ready),
+                // Its last region is being dropped at this moment: next time.
+                Err(pack) => self.sealed.push(pack),
+            }
+        }
+    }
+
+    /// Number and size of a pack that is about to be created.
+    fn new_pack(&mut self, options: &Options) -> (u64, u64) {
+        let created = (self.number_next, self.capacity_next);
+        self.number_next += 1;
+        self.capacity_next =
+            (self.capacity_next * 2).min(options.pack_bytes_max).max(options.pack_bytes_first);
+        created
+    }
+}
+
+fn not_applied(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+        _ => StoreError::NotApplied(error.to_string()),
+    }
+}
+
+/// Keeps packs ready: zero-fills new ones step by step. It does not keep the store open.
+async fn fill(env: Env, options: Options, store: Weak<Shared>) {
+    loop {
+        let Some(shared) = store.upgrade() else { return };
+        let pack_taken = Arc::clone(&shared.pack_taken);
+        let wanted = shared.wanted_pack();
+        let packs = shared.packs.clone();
+        drop(shared);
+        let Some((number, capacity)) = wanted else {
+            pack_taken.notified().await;
+            continue;
+        };
+        match zero_in_steps(&env, &options, packs, number, capacity).await {
+            Ok(ready) => {
+                let Some(shared) = store.upgrade() else { return };
+                shared.space().ready.push(ready);
+                metrics::counter!("floe_store_packs_zeroed_total").increment(1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot prepare a pack file, trying again later");
+                tokio::time::sleep(ZERO_RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn zero_in_steps(
+    env: &Env,
+    options: &Options,
+    packs: PathBuf,
+    number: u64,
+    capacity: u64,
+) -> io::Result<Ready> {
+    let folder = packs.clone();
+    let mut zeroing = env.blocking(move || Zeroing::begin(&folder, number, capacity)).await?;
+    loop {
+        let step = move || {
+            let done = zeroing.step();
+            (zeroing, done)
+        };
+        let (stepped, done) = env.blocking(step).await;
+        zeroing = stepped;
+        match done {
+            Ok(true) => return env.blocking(move || zeroing.finish(&packs)).await,
+            Ok(false) => tokio::time::sleep(options.zero_step_pause).await,
+            Err(error) => {
+                zeroing.give_up();
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenError> {
+    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
+    std::fs::create_dir_all(dir).map_err(io_error)?;
+    let dir = dir.canonicalize().map_err(io_error)?;
+    let lock = lock(&dir)?;
+    check_format(&dir)?;
+    let packs = dir.join("packs");
+    std::fs::create_dir_all(&packs).map_err(io_error)?;
+    let files = Files::open(&dir).map_err(io_error)?;
+    pack::sync_dir(&dir).map_err(io_error)?;
+
+    let mut opened = load_packs(&packs, &options)?;
+    if opened.space.ready.is_empty() && opened.space.active.is_none() {
+        // A new store: the first pack is small and made at once, so that the first writes are fast.
+        let (number, capacity) = opened.space.new_pack(&options);
+        opened.space.ready.push(zero_at_once(&packs, number, capacity).map_err(io_error)?);
+    }
+    Ok(Shared {
+        options,
+        packs,
+        files,
+        env,
+        index: Mutex::new(opened.index),
+        space: Mutex::new(opened.space),
+        pack_taken: Arc::new(Notify::new()),
+        _lock: lock,
+    })
+}
+
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join("lock");
+    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error(error)),
+    }
+}
+
+fn check_format(dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join("format");
+    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
+    match std::fs::read(&path) {
+        Ok(found) if found == FORMAT.as_bytes() => Ok(()),
+        Ok(found) => {
+            Err(OpenError::Format { path, found: String::from_utf8_lossy(&found).trim_end().to_owned() })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Written aside and renamed: a crash leaves no half of it, which would be refused for ever.
+            let aside = dir.join("format.new");
+            std::fs::write(&aside, FORMAT).map_err(io_error)?;
+            pack::sync_or_abort(&File::open(&aside).map_err(io_error)?);
+            std::fs::rename(&aside, &path).map_err(io_error)
+        }
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+fn zero_at_once(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
+    let mut zeroing = Zeroing::begin(packs, number, capacity)?;
+    while !zeroing.step()? {}
+    zeroing.finish(packs)
+}
+
+/// What the pack files hold.
+struct Opened {
+    index: BTreeMap<String, Arc<Region>>,
+    space: Space,
+}
+
+fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
+    let io_error = |error| OpenError::Io { path: packs.to_owned(), error };
+    let mut space = Space {
+        active: None,
+        sealed: Vec::new(),
+        ready: Vec::new(),
+        number_next: 1,
+        generation_next: 1,
+        capacity_next: options.pack_bytes_first,
+    };
+    let mut used: BTreeMap<u64, Arc<Pack>> = BTreeMap::new();
+    for number in pack_numbers(packs).map_err(io_error)? {
+        let file = pack::open_pack(packs, number).map_err(io_error)?;
+        let capacity = file.metadata().map_err(io_error)?.len();
+        space.number_next = space.number_next.max(number + 1);
+        space.capacity_next = space.capacity_next.max((capacity * 2).min(options.pack_bytes_max));
+        match read_header(&file, capacity).map_err(io_error)? {
+            Ok(PackState::Used(header)) => {
+                space.generation_next = space.generation_next.max(header.generation + 1);
+                used.insert(header.generation, Pack::with_header(number, file, header));
+            }
+            // Room for the largest packed object is what other packs count on; a smaller file is not of these options.
+            Ok(PackState::Blank | PackState::Torn) if capacity >= options.pack_bytes_first => {
+                space.ready.push(Ready { number, file, capacity });
+            }
+            Ok(PackState::Blank | PackState::Torn) => {
+                std::fs::remove_file(pack::pack_path(packs, number)).map_err(io_error)?;
+            }
+            Err(newer) => {
+                let path = pack::pack_path(packs, number);
+                return Err(OpenError::NewerPack { path, reason: newer.to_string() });
+            }
+        }
+    }
+    let index = index_packs(used, &mut space).map_err(io_error)?;
+    Ok(Opened { index, space })
+}
+
+/// Finds the regions of all packs, oldest use first, and decides where writing goes on.
+fn index_packs(
+    used: BTreeMap<u64, Arc<Pack>>,
+    space: &mut Space,
+) -> io::Result<BTreeMap<String, Arc<Region>>> {
+    let mut index = BTreeMap::new();
+    let count = used.len();
+    for (position, pack) in used.into_values().enumerate() {
+        let regions = pack.scan()?;
+        // Writes may have been in flight in the last pack, and in the one before if it had just been left.
+        let unsettled = position + 2 >= count;
+        let verify_from = regions.len().saturating_sub(REGIONS_VERIFIED_AT_OPEN);
+        let next = regions.last().map_or(BLOCK, |last| last.offset + span(last.length));
+        for (place, header) in regions.into_iter().enumerate() {
+            if !header.live {
+                continue;
+            }
+            let region = pack.region(header, false);
+            if unsettled && place >= verify_from && !region.verify()? {
+                tracing::info!(
+                    key = region.header.key,
+                    pack = pack.number,
+                    "dropping a write that a crash cut short"
+                );
+                region.bury()?;
+                continue;
+            }
+            let replaced: Option<Arc<Region>> = index.insert(region.header.key.clone(), region);
+            if let Some(older) = replaced {
+                older.bury()?;
+            }
+        }
+        let sealed = space.active.replace(Active { pack, next });
+        space.sealed.extend(sealed.map(|active| active.pack));
+    }
+    Ok(index)
+}
+
+fn read_header(file: &File, capacity: u64) -> io::Result<Result<PackState, NewerFormat>> {
+    use std::os::unix::fs::FileExt;
+    if capacity < BLOCK {
+        return Ok(Ok(PackState::Torn));
+    }
+    let mut block = [0; HEADER_BYTES];
+    file.read_exact_at(&mut block, 0)?;
+    let state = PackHeader::decode(&block);
+    // A file that was cut short is not what its header says; what is missing cannot be trusted to be dead.
+    if let Ok(PackState::Used(header)) = &state
+        && header.capacity > capacity
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "a pack file is shorter than its header says",
+        ));
+    }
+    Ok(state)
+}
+
+/// The numbers of the pack files, in order. Files that were being zero-filled are removed.
+fn pack_numbers(packs: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(packs)? {
+        let path = entry?.path();
+        match pack::pack_number(&path) {
+            Some(number) => numbers.push(number),
+            None => std::fs::remove_file(&path)?,
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}

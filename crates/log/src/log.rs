@@ -1,1 +1,501 @@
-//! The handle on the log that the rest of Floe uses.
+//! The log of one broker: the handle that everything above works with.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use floe_meta::{CommitError, CounterKey, DecodeError, Env, Envelope, Meta, Snapshot, Task, Timestamp};
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+
+use crate::batch::{self, BatchError};
+use crate::cache::{Cache, Capacity};
+use crate::cluster::{self, Cluster};
+use crate::config::TopicConfig;
+use crate::ids::{Offset, PartitionId, TopicId};
+use crate::limits::{
+    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_PAUSE, LEASE_IDS, LEASE_TTL,
+    LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL,
+    UPLOADS_REMOTE, WAITING_SHARE,
+};
+use crate::objects::{Cleaned, Cleaner, Ids, Times};
+use crate::partition;
+use crate::reader::{Reader, Waiters};
+use crate::sequencer::Uploaded;
+use crate::store::{Measured, Store};
+use crate::topic::{self, TopicError};
+use crate::wal::Entry;
+use crate::writer::{Answers, Intake, Pace, Uploader, WalWriter};
+
+pub use crate::identity::Writer;
+pub use crate::partition::Bounds;
+pub use crate::sequencer::{AppendError, Appended};
+pub use crate::topic::{NewTopic, Topic};
+pub use crate::walk::{At, Read, ReadError};
+
+const PRODUCER_IDS: CounterKey = CounterKey::named("producer");
+
+/// How a broker's log works. `Config::default()` serves; tests make it small and fast.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// A WAL object closes at this size.
+    pub object_bytes: usize,
+    /// How long the first request of an object waits for others. Without: not at all on a local store, 100 ms on a
+    /// remote one. Zero means: only as long as another upload is under way.
+    pub linger: Option<Duration>,
+    /// Uploads at one time. Without: what fits the store.
+    pub uploads_max: Option<usize>,
+    /// Bytes of requests that may be in memory, see [`Log::reserve`].
+    pub bytes_in_flight_max: usize,
+    /// The memory between readers and the store.
+    pub cache: Capacity,
+    /// Leases on object ids, and when objects are deleted.
+    pub times: Times,
+    /// Whether this broker cleans; in a cluster one does, whichever takes the lease.
+    pub cleaner: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            object_bytes: OBJECT_BYTES,
+            linger: None,
+            uploads_max: None,
+            bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
+            cache: Capacity { tail: CACHE_TAIL_BYTES, cold: CACHE_COLD_BYTES },
+            times: Times {
+                lease_ids: LEASE_IDS,
+                lease_ttl: LEASE_TTL,
+                trash_grace: TRASH_GRACE,
+                cleaner_pause: CLEANER_PAUSE,
+            },
+            cleaner: true,
+        }
+    }
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The metadata did not take the first commit.
+    #[error("cannot open the log: {0}")]
+    Metadata(String),
+    /// A limit is zero or contradicts another.
+    #[error("the configuration of the log is not usable: {0}")]
+    Config(&'static str),
+}
+
+/// Why no producer id was given; ask again.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no producer id was given, ask again: {0}")]
+pub struct ProducerIdError(String);
+
+/// Batches of one writer for any partitions.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Who writes: the principal that the broker authenticated.
+    pub writer: Writer,
+    /// Whole batches with their partitions, each exactly one Kafka RecordBatch v2.
+    pub batches: Vec<(PartitionId, Bytes)>,
+}
+
+/// The log. Cloning is cheap and shares everything; with the last clone the background tasks end.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    env: Env,
+    meta: Meta,
+    store: Arc<dyn Store>,
+    cluster: Cluster,
+    intake: Intake,
+    uploader: Uploader,
+    reader: Reader,
+    waiters: Waiters,
+    cleaner: Cleaner,
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+    topics: Mutex<BTreeMap<TopicId, Known>>,
+    /// The writer; awaited by `close`.
+    writer: Mutex<Option<Task<()>>>,
+    background: Vec<Task<()>>,
+}
+
+/// What appends need to know of a topic, for a while.
+#[derive(Clone, Copy)]
+struct Known {
+    partitions: u32,
+    max_message_bytes: usize,
+    log_append_time: bool,
+    until: Instant,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.intake.close();
+        self.background.iter().for_each(Task::abort);
+    }
+}
+
+impl Log {
+    /// Opens the log of a broker and starts its tasks. A new cluster gets its identity here.
+    pub async fn open(env: Env, meta: Meta, store: Arc<dyn Store>, config: Config) -> Result<Log, OpenError> {
+        let pace = pace(&config, store.remote())?;
+        let cluster = open_cluster(&env, &meta).await?;
+        let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
+        let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
+        let ids = Ids::new(env.clone(), meta.clone(), config.times);
+        let waiters = Waiters::default();
+        let woken = waiters.clone();
+        meta.observe(move |applied| woken.applied(applied));
+
+        let intake = Intake::new(env.clone(), &pace);
+        let uploader =
+            Uploader { env: env.clone(), store: Arc::clone(&store), ids: ids.clone(), cache: cache.clone() };
+        let writer = WalWriter {
+            uploader: uploader.clone(),
+            meta: meta.clone(),
+            pace,
+            intake: intake.clone(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+        };
+        let cleaner = Cleaner {
+            env: env.clone(),
+            meta: meta.clone(),
+            store: Arc::clone(&store),
+            cache: cache.clone(),
+            times: config.times,
+            owner: ids.owner(),
+        };
+        let mut background = vec![env.spawn("object ids", ids.run())];
+        if config.cleaner {
+            background.push(env.spawn("cleaner", cleaner.clone().run()));
+        }
+        let writer = Mutex::new(Some(env.spawn("wal writer", writer.run())));
+        let shared = Shared {
+            meta,
+            store,
+            cluster,
+            intake,
+            uploader,
+            reader: Reader::new(cache),
+            waiters,
+            cleaner,
+            budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
+            budget_bytes: config.bytes_in_flight_max,
+            topics: Mutex::default(),
+            writer,
+            background,
+            env,
+        };
+        Ok(Log { shared: Arc::new(shared) })
+    }
+
+    /// The metadata of this broker.
+    pub fn meta(&self) -> &Meta {
+        &self.shared.meta
+    }
+
+    /// The store; requests made through it are counted in the metrics.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Clock, randomness and tasks.
+    pub fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    /// The id of the cluster as Kafka clients see it: 22 characters.
+    pub fn cluster_id(&self) -> String {
+        self.shared.cluster.id()
+    }
+
+    /// Creates a topic; with `validate_only`, only says whether that would work.
+    pub async fn create_topic(
+        &self,
+        who: &Writer,
+        new: NewTopic,
+        validate_only: bool,
+    ) -> Result<Topic, TopicError> {
+        if validate_only {
+            // The same command on a copy of the map that is thrown away.
+            let snapshot = self.shared.meta.snapshot();
+            let envelope = Envelope { time: self.shared.env.now(), ..envelope(who) };
+            return topic::create(&mut floe_meta::Tx::new(&snapshot, &envelope), &new);
+        }
+        let created = self.shared.meta.commit(envelope(who), move |tx| topic::create(tx, &new)).await;
+        created.map(|committed| committed.reply).map_err(topic_error)
+    }
+
+    /// Deletes a topic with its records. Its objects are deleted from the store after the grace period.
+    pub async fn delete_topic(&self, who: &Writer, id: TopicId) -> Result<(), TopicError> {
+        let deleted = self.shared.meta.commit(envelope(who), move |tx| topic::delete(tx, id).map(drop)).await;
+        self.topics().remove(&id);
+        deleted.map(drop).map_err(topic_error)
+    }
+
+    /// Waits until the memory for a request of this size is free. Hold the permit until the append is answered.
+    ///
+    /// A request larger than the whole budget gets all of it.
+    pub async fn reserve(&self, bytes: usize) -> Permit {
+        let share = u32::try_from(bytes.min(self.shared.budget_bytes)).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.shared.budget);
+        let permit = budget.acquire_many_owned(share).await.expect("the budget is never closed");
+        let used =
+            self.shared.budget_bytes - self.shared.budget.available_permits().min(self.shared.budget_bytes);
+        metrics::gauge!("floe_log_reserved_bytes").set(used as f64);
+        Permit { _permit: permit }
+    }
+
+    /// Appends batches. The call fixes the order: of two calls for one partition, the earlier one gets the lower
+    /// offsets. The ticket is answered when everything is durable, in the order of the request's batches.
+    ///
+    /// Dropping the ticket does not take the append back.
+    pub fn append(&self, request: Append) -> AppendTicket {
+        let Append { writer, batches } = request;
+        let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
+        let mut entries = Vec::with_capacity(batches.len());
+        let snapshot = self.shared.meta.snapshot();
+        for (partition, bytes) in batches {
+            match self.entry(&snapshot, &writer, partition, bytes) {
+                Ok(entry) => {
+                    entries.push(entry);
+                    results.push(None);
+                }
+                Err(error) => results.push(Some(Err(error))),
+            }
+        }
+        metrics::counter!("floe_log_appended_batches_total").increment(entries.len() as u64);
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        metrics::counter!("floe_log_appended_bytes_total").increment(bytes as u64);
+        let answers = match entries.is_empty() {
+            true => None,
+            false => Some(self.shared.intake.push(entries)),
+        };
+        AppendTicket { results, answers }
+    }
+
+    /// Uploads batches without giving them offsets: the caller commits [`Uploaded`] with
+    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes).
+    pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
+        let snapshot = self.shared.meta.snapshot();
+        let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes);
+        let entries = request.batches.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+        self.shared.uploader.upload_detached(entries).await
+    }
+
+    /// Reads batches from `from` on, as they were at `snapshot`: at least one if there is one, then as many as fit
+    /// `max_bytes`. The first may begin before `from`. At the high watermark there are none.
+    pub async fn read(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Read, ReadError> {
+        self.shared.reader.read(snapshot, partition, from, max_bytes).await
+    }
+
+    /// Returns when one of the partitions has a high watermark above the offset given for it, or is gone.
+    pub fn wait(&self, partitions: &[(PartitionId, Offset)]) -> impl Future<Output = ()> + Send + use<> {
+        self.shared.waiters.wait(&self.shared.meta, partitions)
+    }
+
+    /// What may be read of a partition; none if it does not exist.
+    pub fn bounds(snapshot: &Snapshot, partition: PartitionId) -> Option<Bounds> {
+        match partition::head(snapshot, partition) {
+            Ok(head) => head.map(|head| head.bounds()),
+            Err(error) => {
+                // Reads of this partition report the damage; here it is as if it were not there.
+                tracing::error!(%partition, %error, "the head of a partition cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Looks up an offset; none if no record is meant. Timestamps are -1 where no record was looked at.
+    pub async fn offset_at(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        at: At,
+    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        self.shared.reader.offset_at(snapshot, partition, at).await
+    }
+
+    /// A producer id that was never given before, and its first epoch.
+    pub async fn producer_id(&self, who: &Writer) -> Result<(i64, i16), ProducerIdError> {
+        let take = |tx: &mut floe_meta::Tx<'_>| tx.next_counter(&PRODUCER_IDS);
+        let given = self.shared.meta.commit(envelope(who), take).await;
+        let number = given.map_err(|error| ProducerIdError(error.to_string()))?.reply;
+        Ok((i64::try_from(number).expect("a counter of 63 bits does not run out"), 0))
+    }
+
+    /// Ends expired leases and deletes old trash now, instead of at the cleaner's next round.
+    pub async fn clean(&self) -> Result<Cleaned, String> {
+        self.shared.cleaner.round().await.map_err(|error| error.to_string())
+    }
+
+    /// Finishes what was appended and gives the leases back. Appends from now on are refused.
+    pub async fn close(self) {
+        self.shared.intake.close();
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the writer did not end in order");
+        }
+        self.shared.background.iter().for_each(Task::abort);
+        self.shared.uploader.ids.close().await;
+    }
+
+    /// Validates a batch for its partition.
+    fn entry(
+        &self,
+        snapshot: &Snapshot,
+        writer: &Writer,
+        partition: PartitionId,
+        bytes: Bytes,
+    ) -> Result<Entry, AppendError> {
+        let known = self.known(snapshot, partition.topic)?;
+        if partition.index >= known.partitions {
+            return Err(AppendError::UnknownPartition);
+        }
+        if bytes.len() > known.max_message_bytes {
+            return Err(AppendError::TooLarge { size: bytes.len(), max: known.max_message_bytes });
+        }
+        let mut header = batch::validate(&bytes).map_err(|error| refused(&error))?;
+        let mut bytes = bytes;
+        if known.log_append_time {
+            bytes = batch::with_append_time(&bytes, self.shared.env.now().0);
+            header = batch::Header::parse(&bytes).map_err(|error| refused(&error))?;
+        }
+        Ok(Entry { partition, writer: writer.clone(), header, bytes })
+    }
+
+    /// The topic's limits, looked up at most once in a while: a changed setting takes that long to count.
+    fn known(&self, snapshot: &Snapshot, id: TopicId) -> Result<Known, AppendError> {
+        let now = self.shared.env.monotonic();
+        if let Some(known) = self.topics().get(&id).filter(|known| known.until > now) {
+            return Ok(*known);
+        }
+        let topic =
+            topic::by_id(snapshot, id).map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        let topic = topic.ok_or(AppendError::UnknownPartition)?;
+        let config = TopicConfig::of(&topic);
+        let known = Known {
+            partitions: topic.partitions,
+            max_message_bytes: config.max_message_bytes,
+            log_append_time: config.log_append_time,
+            until: now + TOPIC_CONFIG_TTL,
+        };
+        let mut topics = self.topics();
+        if topics.len() >= TOPIC_CONFIGS_MAX {
+            topics.clear();
+        }
+        topics.insert(id, known);
+        Ok(known)
+    }
+
+    fn topics(&self) -> MutexGuard<'_, BTreeMap<TopicId, Known>> {
+        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory that was set aside for a request; given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The answer to an append, to come.
+#[derive(Debug)]
+pub struct AppendTicket {
+    /// What is known already: batches that were refused before they were queued.
+    results: Vec<Option<Result<Appended, AppendError>>>,
+    /// The answers for the others, or why they were not queued.
+    answers: Option<Result<oneshot::Receiver<Answers>, AppendError>>,
+}
+
+impl Future for AppendTicket {
+    type Output = Vec<Result<Appended, AppendError>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let queued = self.results.iter().filter(|result| result.is_none()).count();
+        let answers = match &mut self.answers {
+            None => Vec::new(),
+            Some(Err(error)) => vec![Err(error.clone()); queued],
+            Some(Ok(receiver)) => match Pin::new(receiver).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(answers)) => answers,
+                Poll::Ready(Err(_)) => {
+                    vec![Err(AppendError::Unknown("the broker ended before the answer".into())); queued]
+                }
+            },
+        };
+        assert_eq!(answers.len(), queued, "each queued batch has one answer");
+        let mut answers = answers.into_iter();
+        let results = std::mem::take(&mut self.results);
+        let merged = results
+            .into_iter()
+            .map(|known| known.or_else(|| answers.next()).expect("as many as were queued"));
+        Poll::Ready(merged.collect())
+    }
+}
+
+fn envelope(who: &Writer) -> Envelope {
+    Envelope::client(who.principal.clone(), who.client_id.clone())
+}
+
+fn refused(error: &BatchError) -> AppendError {
+    match error.is_corruption() {
+        true => AppendError::Corrupt(error.to_string()),
+        false => AppendError::Invalid(error.to_string()),
+    }
+}
+
+fn topic_error(error: CommitError<TopicError>) -> TopicError {
+    match error {
+        CommitError::Refused(error) => error,
+        CommitError::NotApplied(reason) => TopicError::Unavailable(reason),
+        CommitError::Unknown(reason) => TopicError::Unknown(reason),
+        CommitError::Closed => TopicError::Unknown("the broker is shutting down".into()),
+    }
+}
+
+async fn open_cluster(env: &Env, meta: &Meta) -> Result<Cluster, OpenError> {
+    let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
+    if let Some(cluster) = cluster::get(&meta.snapshot()).map_err(unreadable)? {
+        return Ok(cluster);
+    }
+    let random = env.random_u128();
+    let opened = meta.commit(Envelope::broker("open"), move |tx| cluster::open(tx, random)).await;
+    opened.map(|committed| committed.reply).map_err(|error| OpenError::Metadata(error.to_string()))
+}
+
+fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {
+    if config.object_bytes == 0 || config.uploads_max == Some(0) || config.bytes_in_flight_max == 0 {
+        return Err(OpenError::Config("object_bytes, uploads_max and bytes_in_flight_max are at least 1"));
+    }
+    if config.bytes_in_flight_max > Semaphore::MAX_PERMITS {
+        return Err(OpenError::Config("bytes_in_flight_max is out of range"));
+    }
+    if config.times.lease_ids == 0 {
+        return Err(OpenError::Config("lease_ids is at least 1"));
+    }
+    Ok(Pace {
+        object_bytes: config.object_bytes,
+        linger: config.linger.unwrap_or(if remote { LINGER_REMOTE } else { Duration::ZERO }),
+        uploads_max: config.uploads_max.unwrap_or(if remote { UPLOADS_REMOTE } else { UPLOADS_LOCAL }),
+        waiting_bytes_max: config.bytes_in_flight_max.saturating_mul(WAITING_SHARE),
+    })
+}

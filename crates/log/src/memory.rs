@@ -1,1 +1,86 @@
-//! A store in memory, for tests.
+//! A store in memory: for tests and the simulation. It is as durable as the process that holds it; several brokers
+//! of one simulated cluster share it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::store::{PutIfAbsent, Store, StoreError, check_key, concat, slice};
+
+/// Objects in an ordered map. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// The keys of all objects in order, for checkers: is every object referenced, leased or in its grace period?
+    pub fn keys(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Replaces the bytes of an object or plants one, for tests of damage.
+    pub fn plant(&self, key: &str, bytes: Bytes) {
+        self.lock().insert(key.to_owned(), bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+        // The map is never left half changed: each section makes one call.
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        check_key(key)?;
+        self.lock().insert(key.to_owned(), concat(&payload));
+        Ok(())
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        check_key(key)?;
+        let mut objects = self.lock();
+        if objects.contains_key(key) {
+            return Ok(PutIfAbsent::Exists);
+        }
+        objects.insert(key.to_owned(), concat(&payload));
+        Ok(PutIfAbsent::Created)
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let object = self.lock().get(key).cloned();
+        match object {
+            Some(object) => slice(key, &object, range),
+            None => Err(StoreError::NotFound(key.to_owned())),
+        }
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        match self.lock().get(key) {
+            Some(object) => Ok(object.len() as u64),
+            None => Err(StoreError::NotFound(key.to_owned())),
+        }
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.lock().remove(key);
+        Ok(())
+    }
+
+    fn url(&self, key: &str) -> String {
+        format!("memory:///{key}")
+    }
+
+    fn remote(&self) -> bool {
+        false
+    }
+}

@@ -1,1 +1,441 @@
-//! Reads: extents to ranged GETs to stamped batches.
+//! Reading: offsets to extents (`walk.rs`), extents to bytes (`cache.rs`), bytes to batches with offsets.
+//!
+//! Everything is read from one snapshot, so a read sees one moment of the log however long it takes. Objects that
+//! the snapshot knows stay in the store for the grace period of the cleaner.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use floe_meta::{Applied, Meta, Snapshot, Timestamp};
+use futures::future::join_all;
+use tokio::sync::Notify;
+
+use crate::batch::{Batch, HEADER_BYTES, Header};
+use crate::cache::Cache;
+use crate::extent::{Extent, ExtentKey};
+use crate::ids::{Offset, PartitionId};
+use crate::limits::{BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX};
+use crate::object::Object;
+use crate::partition::{self, Head};
+use crate::store::StoreError;
+use crate::walk::{self, At, Read, ReadError};
+
+/// Reads the log of this broker. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    cache: Cache,
+    places: Arc<Mutex<Places>>,
+}
+
+/// Where readers stopped inside extents, so that the next read of the same reader need not walk there again.
+#[derive(Default)]
+struct Places {
+    positions: BTreeMap<(PartitionId, Offset), u64>,
+    order: VecDeque<(PartitionId, Offset)>,
+}
+
+/// A part of an extent that is wanted.
+#[derive(Clone, Copy)]
+struct Window {
+    key: ExtentKey,
+    extent: Extent,
+    /// The offset of the batch at `position`.
+    base: Offset,
+    /// In the object.
+    position: u64,
+    object_size: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(cache: Cache) -> Reader {
+        Reader { cache, places: Arc::default() }
+    }
+
+    pub(crate) async fn read(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Read, ReadError> {
+        let bounds = walk::check(snapshot, partition, from)?;
+        let mut taken = Taken::new(from, max_bytes);
+        let windows = self.plan(snapshot, partition, from, max_bytes)?;
+        let fetches = windows.iter().map(|window| self.fetch(window, max_bytes));
+        // All at once: the extents of one partition lie in different objects.
+        for (window, fetched) in windows.iter().zip(join_all(fetches).await) {
+            if taken.full {
+                break;
+            }
+            self.take(*window, fetched?, &mut taken).await?;
+        }
+        metrics::counter!("floe_log_read_bytes_total").increment(taken.bytes as u64);
+        if let Some(first) = taken.batches.first() {
+            assert!(first.next_offset() > from, "the first batch holds the offset or what follows it");
+        }
+        Ok(Read {
+            batches: taken.batches,
+            high_watermark: bounds.high_watermark,
+            log_start: bounds.log_start,
+        })
+    }
+
+    /// The extents that a read needs, and where to begin in the first.
+    fn plan(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Vec<Window>, ReadError> {
+        let mut windows: Vec<Window> = Vec::new();
+        let mut planned = 0u64;
+        for pair in walk::extents(snapshot, partition, from)? {
+            let (key, extent) = pair?;
+            let mut window = window(snapshot, key, extent)?;
+            if windows.is_empty()
+                && let Some(position) = self.lock().positions.get(&(partition, from))
+                && (extent.position..extent.end()).contains(position)
+            {
+                (window.base, window.position) = (from, *position);
+            }
+            planned += extent.end() - window.position;
+            windows.push(window);
+            if planned >= max_bytes as u64 || windows.len() == EXTENTS_PER_READ_MAX {
+                break;
+            }
+        }
+        Ok(windows)
+    }
+
+    /// The bytes of the window that the budget allows for, a little more, so that the last batch is whole.
+    async fn fetch(&self, window: &Window, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
+        let wanted =
+            (max_bytes as u64).saturating_add(BLOCK_BYTES).min(window.extent.end() - window.position);
+        let range = window.position..window.position + wanted;
+        let read =
+            self.cache.read(window.extent.object, window.object_size, std::slice::from_ref(&range)).await;
+        let mut pieces = read.map_err(|error| unreadable(window, &error))?;
+        Ok(pieces.pop().expect("one range was asked for"))
+    }
+
+    /// Takes batches out of a window, fetching more of its extent until the budget is used up or it ends.
+    async fn take(
+        &self,
+        mut window: Window,
+        fetched: Vec<Bytes>,
+        taken: &mut Taken,
+    ) -> Result<(), ReadError> {
+        let mut pieces = fetched;
+        let mut wanted = taken.bytes_max;
+        loop {
+            let (next, used, need) = taken.walk(&window, pieces)?;
+            window.base = next;
+            window.position += used;
+            if window.position == window.extent.end() {
+                return match next == window.extent.next_offset(window.key.base) {
+                    true => Ok(()),
+                    false => Err(corrupt(&window, "its batches do not hold the offsets that they should")),
+                };
+            }
+            if taken.full {
+                self.remember(window.key.partition, next, window.position);
+                return Ok(());
+            }
+            // A batch larger than the window, or the offset lies further on.
+            wanted = wanted.max(need as usize);
+            if window.position + need > window.extent.end() {
+                return Err(corrupt(&window, "its last batch does not end with it"));
+            }
+            pieces = self.fetch(&window, wanted).await?;
+        }
+    }
+
+    fn remember(&self, partition: PartitionId, next: Offset, position: u64) {
+        let mut places = self.lock();
+        if places.positions.insert((partition, next), position).is_none() {
+            places.order.push_back((partition, next));
+        }
+        if places.order.len() > PLACES_MAX
+            && let Some(oldest) = places.order.pop_front()
+        {
+            places.positions.remove(&oldest);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn offset_at(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        at: At,
+    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        let head = partition::head(snapshot, partition)?.ok_or(ReadError::UnknownPartition)?;
+        let none = Timestamp(-1);
+        match at {
+            At::Earliest => Ok(Some((head.log_start, none))),
+            At::Latest => Ok(Some((head.next, none))),
+            At::Timestamp(time) => self.offset_of_time(snapshot, partition, head, time).await,
+            At::MaxTimestamp => match walk::extent_of_max(snapshot, partition, head.log_start)? {
+                Some((key, extent)) => {
+                    let batches = self.whole(snapshot, key, extent).await?;
+                    walk::record_of_max(&batches, head.log_start, DECODED_BYTES_MAX)
+                        .map_err(|error| ReadError::Corrupt(error.to_string()))
+                }
+                None => Ok(None),
+            },
+        }
+    }
+
+    async fn offset_of_time(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        head: Head,
+        time: Timestamp,
+    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
+        let mut from = head.log_start;
+        // The extent's largest timestamp may belong to a record before the log start: then the search goes on.
+        while let Some((key, extent)) = walk::extent_at(snapshot, partition, from, time)? {
+            let batches = self.whole(snapshot, key, extent).await?;
+            let found = walk::record_at(&batches, head.log_start, time, DECODED_BYTES_MAX)
+                .map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            from = extent.next_offset(key.base);
+        }
+        Ok(None)
+    }
+
+    /// All batches of an extent.
+    async fn whole(
+        &self,
+        snapshot: &Snapshot,
+        key: ExtentKey,
+        extent: Extent,
+    ) -> Result<Vec<Batch>, ReadError> {
+        let window = window(snapshot, key, extent)?;
+        let mut taken = Taken::new(key.base, usize::MAX);
+        let fetched = self.fetch(&window, extent.bytes as usize).await?;
+        self.take(window, fetched, &mut taken).await?;
+        Ok(taken.batches)
+    }
+}
+
+fn window(snapshot: &Snapshot, key: ExtentKey, extent: Extent) -> Result<Window, ReadError> {
+    let object = snapshot.get::<Object>(&extent.object)?;
+    let object = object
+        .ok_or_else(|| ReadError::Corrupt(format!("object {} has extents but no record", extent.object)))?;
+    Ok(Window { key, extent, base: key.base, position: extent.position, object_size: object.size })
+}
+
+/// The batches of a read so far.
+struct Taken {
+    from: Offset,
+    bytes_max: usize,
+    batches: Vec<Batch>,
+    bytes: usize,
+    /// The next batch does not fit the budget.
+    full: bool,
+}
+
+impl Taken {
+    fn new(from: Offset, bytes_max: usize) -> Taken {
+        Taken { from, bytes_max, batches: Vec::new(), bytes: 0, full: false }
+    }
+
+    /// Takes whole batches from the pieces. Returns the offset of the batch that comes next, how many bytes of the
+    /// pieces lie before it, and how many bytes from there on it needs at least if it is cut off.
+    fn walk(&mut self, window: &Window, pieces: Vec<Bytes>) -> Result<(Offset, u64, u64), ReadError> {
+        let mut pieces: VecDeque<Bytes> = pieces.into();
+        let mut next = window.base;
+        let mut used = 0;
+        while let Some(piece) = pieces.pop_front() {
+            if self.is_full(next, &piece) {
+                self.full = true;
+                return Ok((next, used, 0));
+            }
+            let left = self.bytes_max - self.bytes.min(self.bytes_max);
+            let walked = walk::batches(next, &piece, self.from, left)
+                .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
+            self.bytes += walked.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
+            self.batches.extend(walked.batches);
+            next = walked.next;
+            used += walked.position as u64;
+            let rest = piece.slice(walked.position..);
+            if walked.need > 0 {
+                // A batch goes on in the next piece: that one is copied.
+                let need = walked.need - walked.position;
+                match join(&rest, &mut pieces, need) {
+                    Some(joined) => pieces.push_front(joined),
+                    None => return Ok((next, used, need as u64)),
+                }
+            } else if !rest.is_empty() {
+                self.full = true;
+                return Ok((next, used, 0));
+            }
+        }
+        Ok((next, used, 1))
+    }
+
+    /// Whether the batch at the start of `piece` exceeds the budget. The first one never does: a reader with a
+    /// small budget must get on.
+    fn is_full(&self, next: Offset, piece: &Bytes) -> bool {
+        if self.batches.is_empty() || next < self.from {
+            return false;
+        }
+        match Header::parse(&piece[..piece.len().min(HEADER_BYTES)]) {
+            Ok(header) => self.bytes.saturating_add(header.size) > self.bytes_max,
+            // Too short to tell, or damaged: the walk finds out.
+            Err(_) => self.bytes >= self.bytes_max,
+        }
+    }
+}
+
+/// `first` and as much of the following pieces as makes `need` bytes; nothing is taken if there is not enough.
+fn join(first: &Bytes, pieces: &mut VecDeque<Bytes>, need: usize) -> Option<Bytes> {
+    let available = first.len() + pieces.iter().map(Bytes::len).sum::<usize>();
+    if available < need {
+        return None;
+    }
+    let mut joined = BytesMut::with_capacity(need);
+    joined.extend_from_slice(first);
+    while joined.len() < need {
+        let mut piece = pieces.pop_front().expect("there are enough bytes");
+        let part = piece.split_to(piece.len().min(need - joined.len()));
+        joined.extend_from_slice(&part);
+        if !piece.is_empty() {
+            pieces.push_front(piece);
+        }
+    }
+    Some(joined.freeze())
+}
+
+fn corrupt(window: &Window, what: &str) -> ReadError {
+    let Window { key, extent, .. } = window;
+    ReadError::Corrupt(format!(
+        "object {}, extent of {} at {}: {what}",
+        extent.object, key.partition, key.base
+    ))
+}
+
+fn unreadable(window: &Window, error: &StoreError) -> ReadError {
+    match error {
+        // The object is referenced, so that it is missing or too short is damage.
+        StoreError::NotFound(_) | StoreError::Corrupt(_) => corrupt(window, &error.to_string()),
+        StoreError::NotApplied(_) | StoreError::Unknown(_) | StoreError::Full(_) => {
+            ReadError::Unavailable(error.to_string())
+        }
+    }
+}
+
+/// Readers that wait for a partition to grow, woken by the commits that touch it.
+#[derive(Clone, Default)]
+pub(crate) struct Waiters {
+    shared: Arc<Mutex<Registered>>,
+}
+
+#[derive(Default)]
+struct Registered {
+    partitions: BTreeMap<PartitionId, BTreeMap<u64, Waiter>>,
+    next: u64,
+}
+
+/// Someone who waits for an offset of one partition, and maybe of others as well.
+struct Waiter {
+    past: Offset,
+    wake: Arc<Notify>,
+}
+
+impl Waiters {
+    /// Wakes those whose partition has grown past their offset or is gone. Quick: looks only at partitions that
+    /// changed and that someone waits for.
+    pub(crate) fn applied(&self, applied: &Applied<'_>) {
+        let mut registered = self.lock();
+        if registered.partitions.is_empty() {
+            return;
+        }
+        for key in applied.keys::<Head>() {
+            let Ok(partition) = key else {
+                tracing::error!("the key of a partition cannot be read");
+                continue;
+            };
+            if let Some(waiting) = registered.partitions.get_mut(&partition) {
+                waiting.retain(|_, waiter| {
+                    let wait = waits(applied.snapshot, partition, waiter.past);
+                    if !wait {
+                        waiter.wake.notify_one();
+                    }
+                    wait
+                });
+            }
+        }
+    }
+
+    /// Returns when one of the partitions has an offset after the one given, or is gone.
+    pub(crate) fn wait(
+        &self,
+        meta: &Meta,
+        partitions: &[(PartitionId, Offset)],
+    ) -> impl Future<Output = ()> + use<> {
+        let wake = Arc::new(Notify::new());
+        let waiting = self.register(partitions, &wake);
+        // Looked at after registering: a commit in between is seen here or wakes.
+        let snapshot = meta.snapshot();
+        let ready = partitions.iter().any(|(partition, past)| !waits(&snapshot, *partition, *past));
+        async move {
+            if !ready {
+                wake.notified().await;
+            }
+            drop(waiting);
+        }
+    }
+
+    fn register(&self, partitions: &[(PartitionId, Offset)], wake: &Arc<Notify>) -> Waiting {
+        let mut registered = self.lock();
+        registered.next += 1;
+        let id = registered.next;
+        for (partition, past) in partitions {
+            let waiter = Waiter { past: *past, wake: Arc::clone(wake) };
+            registered.partitions.entry(*partition).or_default().insert(id, waiter);
+        }
+        let partitions = partitions.iter().map(|(partition, _)| *partition).collect();
+        Waiting { waiters: self.clone(), id, partitions }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registered> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is nothing after `past` yet. A record that cannot be read ends the wait: the read will say why.
+fn waits(snapshot: &Snapshot, partition: PartitionId, past: Offset) -> bool {
+    matches!(snapshot.get::<Head>(&partition), Ok(Some(head)) if head.next <= past)
+}
+
+/// A registration; ends when dropped.
+struct Waiting {
+    waiters: Waiters,
+    id: u64,
+    partitions: Vec<PartitionId>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut registered = self.waiters.lock();
+        for partition in &self.partitions {
+            if let Some(waiting) = registered.partitions.get_mut(partition) {
+                waiting.remove(&self.id);
+                if waiting.is_empty() {
+                    registered.partitions.remove(partition);
+                }
+            }
+        }
+    }
+}

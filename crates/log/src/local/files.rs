@@ -1,0 +1,159 @@
+//! Objects that are files of their own: written aside, synced, given their name, and the name synced.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::not_applied;
+use super::pack::{reserve, sync_dir, sync_or_abort, write_all_vectored_at};
+use crate::store::{PutIfAbsent, StoreError, payload_bytes, too_short};
+
+/// A directory of objects.
+#[derive(Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    /// Creates the folders and removes what a crash left half written.
+    pub(super) fn open(dir: &Path) -> io::Result<Files> {
+        let files = Files { dir: dir.to_owned() };
+        match std::fs::remove_dir_all(files.tmp()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir(files.tmp())?,
+        }
+        Ok(files)
+    }
+
+    pub(super) fn path(&self, key: &str) -> PathBuf {
+        self.dir.join(key)
+    }
+
+    /// `aside` names the file while it is being written; unique.
+    pub(super) fn put(&self, aside: u64, key: &str, payload: &[Bytes]) -> Result<(), StoreError> {
+        let (aside, path) = self.write_aside(aside, key, payload)?;
+        if let Err(error) = std::fs::rename(&aside, &path) {
+            discard(&aside);
+            return Err(not_applied(&error));
+        }
+        sync_name(&path)
+    }
+
+    pub(super) fn put_if_absent(
+        &self,
+        aside: u64,
+        key: &str,
+        payload: &[Bytes],
+    ) -> Result<PutIfAbsent, StoreError> {
+        let (aside, path) = self.write_aside(aside, key, payload)?;
+        // Unlike a rename, a hard link does not replace: of several callers one succeeds.
+        let linked = std::fs::hard_link(&aside, &path);
+        discard(&aside);
+        match linked {
+            Ok(()) => sync_name(&path).map(|()| PutIfAbsent::Created),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Whoever reads on relies on what is there: its name must be durable, too.
+                sync_name(&path).map(|()| PutIfAbsent::Exists)
+            }
+            Err(error) => Err(not_applied(&error)),
+        }
+    }
+
+    pub(super) fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let file = File::open(self.path(key)).map_err(|error| unreadable(key, &error))?;
+        let length = file.metadata().map_err(|error| unreadable(key, &error))?.len();
+        let range = range.unwrap_or(0..length);
+        if range.start > range.end || range.end > length {
+            return Err(StoreError::Corrupt(too_short(key, &range, length)));
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start).map_err(|error| unreadable(key, &error))?;
+        Ok(Bytes::from(bytes))
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let metadata = std::fs::metadata(self.path(key)).map_err(|error| unreadable(key, &error))?;
+        Ok(metadata.len())
+    }
+
+    pub(super) fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let path = self.path(key);
+        match std::fs::remove_file(&path) {
+            Ok(()) => sync_name(&path),
+            // Deleted before, perhaps by a process that died before it synced the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent().map(Path::exists) {
+                Some(true) => sync_name(&path),
+                _ => Ok(()),
+            },
+            Err(error) => Err(StoreError::NotApplied(format!("cannot delete {key}: {error}"))),
+        }
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    fn write_aside(
+        &self,
+        aside: u64,
+        key: &str,
+        payload: &[Bytes],
+    ) -> Result<(PathBuf, PathBuf), StoreError> {
+        let aside = self.tmp().join(format!("{aside:016x}"));
+        let path = self.path(key);
+        let written = write_synced(&aside, payload).and_then(|()| self.create_folders(&path));
+        if let Err(error) = written {
+            discard(&aside);
+            return Err(not_applied(&error));
+        }
+        Ok((aside, path))
+    }
+
+    /// Creates the folders of `path` that do not exist, and makes their names durable from the top down.
+    fn create_folders(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().expect("an object lies below the directory of the store");
+        if folder.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(folder)?;
+        let above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.dir));
+        above.collect::<Vec<_>>().into_iter().rev().try_for_each(sync_dir)
+    }
+}
+
+fn write_synced(path: &Path, payload: &[Bytes]) -> io::Result<()> {
+    let file = File::options().write(true).create_new(true).open(path)?;
+    // Reserving first lets a full disk show as an error of a write, never as a failed sync.
+    reserve(&file, payload_bytes(payload))?;
+    let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
+    write_all_vectored_at(&file, &mut slices, 0)?;
+    sync_or_abort(&file);
+    Ok(())
+}
+
+fn sync_name(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().expect("an object lies below the directory of the store");
+    sync_dir(folder)
+        .map_err(|error| StoreError::Unknown(format!("cannot sync {}: {error}", folder.display())))
+}
+
+fn discard(aside: &Path) {
+    match std::fs::remove_file(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // Removed at the next start; until then it only takes up room.
+            tracing::warn!(path = %aside.display(), %error, "cannot remove a file that was being written");
+        }
+        _ => {}
+    }
+}
+
+fn unreadable(key: &str, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreError::NotFound(key.to_owned()),
+        _ => StoreError::NotApplied(format!("cannot read {key}: {error}")),
+    }
+}

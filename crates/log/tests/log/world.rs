@@ -1,0 +1,128 @@
+//! One broker's log under a simulated clock, and short words for tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use floe_log::cache::Capacity;
+use floe_log::codec::Compression;
+use floe_log::ids::{Offset, PartitionId};
+use floe_log::log::{Append, AppendError, Appended, Config, Log, NewTopic, Topic, Writer};
+use floe_log::memory::MemoryStore;
+use floe_log::objects::Times;
+use floe_log::records::Builder;
+use floe_log::store::Store;
+use floe_meta::{Env, Journal, MemoryJournal, Meta, Options};
+
+/// Small and fast.
+pub(crate) fn config() -> Config {
+    Config {
+        object_bytes: 64 << 10,
+        cache: Capacity { tail: 1 << 20, cold: 4 << 20 },
+        times: Times {
+            lease_ids: 4,
+            lease_ttl: Duration::from_secs(30),
+            trash_grace: Duration::from_secs(60),
+            cleaner_pause: Duration::from_secs(5),
+        },
+        ..Config::default()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) memory: MemoryStore,
+    pub(crate) log: Log,
+}
+
+impl World {
+    pub(crate) async fn new(seed: u64) -> World {
+        World::with(seed, config()).await
+    }
+
+    pub(crate) async fn with(seed: u64, config: Config) -> World {
+        let env = Env::simulated(seed);
+        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+        let memory = MemoryStore::new();
+        let log = open(&env, &journal, Arc::new(memory.clone()), config).await;
+        World { env, journal, memory, log }
+    }
+
+    pub(crate) async fn topic(&self, name: &str, partitions: u32) -> Topic {
+        topic(&self.log, name, partitions).await
+    }
+
+    /// Reads what the store and the journal hold with a fresh cache.
+    pub(crate) async fn reopened(&self) -> Log {
+        open(&self.env.scope(), &self.journal, Arc::new(self.memory.clone()), config()).await
+    }
+}
+
+pub(crate) async fn open(
+    env: &Env,
+    journal: &Arc<dyn Journal>,
+    store: Arc<dyn Store>,
+    config: Config,
+) -> Log {
+    let meta =
+        Meta::open(env.clone(), Arc::clone(journal), Options::default()).await.expect("the journal works");
+    Log::open(env.clone(), meta, store, config).await.expect("the log opens")
+}
+
+pub(crate) async fn topic(log: &Log, name: &str, partitions: u32) -> Topic {
+    let new = NewTopic { name: name.into(), partitions, configs: BTreeMap::new() };
+    log.create_topic(&writer(), new, false).await.expect("the topic is new")
+}
+
+pub(crate) fn writer() -> Writer {
+    Writer::new("User:test", "test-client")
+}
+
+/// A batch of records with these values.
+pub(crate) fn batch(values: &[&str]) -> Bytes {
+    let mut builder = Builder::new(Compression::None);
+    for (index, value) in values.iter().enumerate() {
+        builder.push(1000 + index as i64, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build()
+}
+
+pub(crate) fn request(partition: PartitionId, values: &[&str]) -> Append {
+    Append { writer: writer(), batches: vec![(partition, batch(values))] }
+}
+
+/// Appends one batch and waits for its answer.
+pub(crate) async fn append(
+    log: &Log,
+    partition: PartitionId,
+    values: &[&str],
+) -> Result<Appended, AppendError> {
+    log.append(request(partition, values)).await.remove(0)
+}
+
+/// The values of all records of a partition with their offsets, read in small steps.
+pub(crate) async fn values(log: &Log, partition: PartitionId) -> Vec<(i64, String)> {
+    let snapshot = log.meta().snapshot();
+    let mut from = Log::bounds(&snapshot, partition).expect("the partition exists").log_start;
+    let mut values = Vec::new();
+    loop {
+        let read = log.read(&snapshot, partition, from, 200).await.expect("the log can be read");
+        let Some(last) = read.batches.last() else {
+            assert_eq!(from, read.high_watermark, "reads end at the high watermark");
+            return values;
+        };
+        from = last.next_offset();
+        for batch in &read.batches {
+            for record in batch.records(1 << 20).expect("the batch decodes") {
+                let value = record.value.expect("tests write values");
+                values.push((record.offset.0, String::from_utf8(value.to_vec()).expect("tests write text")));
+            }
+        }
+    }
+}
+
+pub(crate) fn offset(number: i64) -> Offset {
+    Offset(number)
+}
