@@ -59,6 +59,12 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 2_000;
 /// Entries that may wait to be folded into the image before folding goes on beside commits.
 pub const SQLITE_BACKLOG_ENTRIES_MAX: u64 = 10_000;
 
+/// Bytes of changes that may wait to be folded before folding goes on beside commits; bounds the time of a start.
+pub const SQLITE_BACKLOG_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes of changes after which a slice of folding takes no further entry.
+pub const SQLITE_SLICE_BYTES: usize = 1 << 20;
+
 /// Entries that one slice of folding takes.
 pub const SQLITE_SLICE_ENTRIES: usize = 1_000;
 

@@ -23,7 +23,7 @@ mod keeper;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -100,6 +100,8 @@ pub enum SqliteOpenError {
 struct Shared {
     /// The last durable commit.
     last: watch::Sender<Lsn>,
+    /// Bytes of changes that are committed and not folded into the image.
+    backlog_bytes: AtomicU64,
     /// The keeper knows that there is work.
     nudged: AtomicBool,
     /// The keeper left the writer few enough pages of the log to copy in one short pause.
@@ -122,6 +124,7 @@ impl SqliteJournal {
         sync_dir(directory).map_err(failed)?;
         let shared = Arc::new(Shared {
             last: watch::Sender::new(opened.last),
+            backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
         });
@@ -204,6 +207,13 @@ fn ended() -> JournalError {
 }
 
 impl Shared {
+    /// Takes folded bytes off the backlog. What was committed without an answer was never added to it.
+    fn folded_bytes(&self, bytes: u64) {
+        let left = |backlog: u64| Some(backlog.saturating_sub(bytes));
+        // The function never refuses.
+        let _ = self.backlog_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+    }
+
     /// Wakes the keeper unless it is awake.
     fn nudge(&self, keeper: &SyncSender<keeper::Task>) {
         if !self.nudged.swap(true, Ordering::SeqCst) {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 use super::{SQLITE_FORMAT, SqliteOpenError};
 use crate::entry::{decode_changes, decode_envelope};
 use crate::journal::{Entry, Lsn};
-use crate::limits::{ENTRIES_BYTES_MAX, SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
+use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
 
 const JOURNAL: &str = "journal.sqlite";
 const IMAGE: &str = "image.sqlite";
@@ -27,6 +27,8 @@ pub(super) struct Opened {
     pub(super) image: Connection,
     pub(super) last: Lsn,
     pub(super) folded: Lsn,
+    /// Bytes of changes after `folded`.
+    pub(super) backlog_bytes: u64,
 }
 
 /// Opens or creates both files; new ones carry `id`, by which they know each other.
@@ -60,7 +62,8 @@ pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError
         return Err(foreign(&image_path, "it belongs to another journal; remove it, and it is made again"));
     }
     grow_log(&directory.join(format!("{JOURNAL}-wal")))?;
-    Ok(Opened { writer, reader, image, last, folded })
+    let backlog_bytes = backlog_bytes(&writer, folded).map_err(failed)?;
+    Ok(Opened { writer, reader, image, last, folded, backlog_bytes })
 }
 
 /// A connection in write-ahead mode that checkpoints only when told. An empty file gets the tables.
@@ -154,33 +157,45 @@ pub(super) fn last_lsn(connection: &Connection) -> rusqlite::Result<Lsn> {
     Ok(Lsn(last.unwrap_or(0).cast_unsigned()))
 }
 
-/// The entries after `from`, in order, at most `count` and about [`ENTRIES_BYTES_MAX`] bytes if `bounded`.
+/// Bytes of changes that are committed and not folded.
+fn backlog_bytes(connection: &Connection, folded: Lsn) -> rusqlite::Result<u64> {
+    let query = "SELECT coalesce(sum(length(changes)), 0) FROM journal WHERE lsn > ?1";
+    let bytes: i64 = connection.query_row(query, [folded.0.cast_signed()], |row| row.get(0))?;
+    Ok(bytes.cast_unsigned())
+}
+
+/// Entries in a row and how many bytes their changes take in the file.
+pub(super) struct Slice {
+    pub(super) entries: Vec<Entry>,
+    pub(super) bytes: usize,
+}
+
+/// The entries after `from`, in order, at most `count`; none after `bytes_max` bytes of changes are reached.
 pub(super) fn entries(
     connection: &Connection,
     from: Lsn,
     count: usize,
-    bounded: bool,
-) -> Result<Vec<Entry>, String> {
-    let read = || -> rusqlite::Result<Result<Vec<Entry>, String>> {
+    bytes_max: usize,
+) -> Result<Slice, String> {
+    let read = || -> rusqlite::Result<Result<Slice, String>> {
         let query =
             "SELECT lsn, attempt, envelope, changes FROM journal WHERE lsn > ?1 ORDER BY lsn LIMIT ?2";
         let mut statement = connection.prepare_cached(query)?;
         let limit = i64::try_from(count).unwrap_or(i64::MAX);
         let mut rows = statement.query([from.0.cast_signed(), limit])?;
-        let mut entries = Vec::new();
-        let mut bytes = 0;
+        let mut slice = Slice { entries: Vec::new(), bytes: 0 };
         while let Some(row) = rows.next()? {
             let changes = row.get_ref(3)?.as_blob()?;
-            bytes += changes.len();
+            slice.bytes += changes.len();
             match entry(row.get(0)?, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?, changes) {
-                Ok(entry) => entries.push(entry),
+                Ok(entry) => slice.entries.push(entry),
                 Err(reason) => return Ok(Err(reason)),
             }
-            if bounded && bytes > ENTRIES_BYTES_MAX {
+            if slice.bytes >= bytes_max {
                 break;
             }
         }
-        Ok(Ok(entries))
+        Ok(Ok(slice))
     };
     read().map_err(|error| error.to_string())?
 }

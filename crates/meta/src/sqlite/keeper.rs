@@ -15,8 +15,8 @@ use super::{Answer, Shared};
 use crate::env::Env;
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
 use crate::limits::{
-    SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE, SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE,
-    SQLITE_SLICE_ENTRIES,
+    ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
+    SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_SLICE_BYTES, SQLITE_SLICE_ENTRIES,
 };
 
 pub(super) enum Task {
@@ -109,15 +109,15 @@ impl Keeper {
             Task::Nudge | Task::Work => {}
             Task::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
             Task::History { from, count, answer } => {
-                let history = entries(&self.reader, from, count, true);
-                drop(answer.send(history.map_err(JournalError::NotApplied)));
+                let history = entries(&self.reader, from, count, ENTRIES_BYTES_MAX);
+                drop(answer.send(history.map(|slice| slice.entries).map_err(JournalError::NotApplied)));
             }
         }
     }
 
     fn load(&self) -> Result<Loaded, String> {
         let image = read_image(&self.image).map_err(|error| error.to_string())?;
-        let entries = entries(&self.reader, self.folded, usize::MAX, false)?;
+        let entries = entries(&self.reader, self.folded, usize::MAX, usize::MAX)?.entries;
         Ok(Loaded { image, image_lsn: self.folded, entries })
     }
 
@@ -135,14 +135,19 @@ impl Keeper {
     /// Returns how long to wait for the next slice.
     fn work_slice(&mut self, idle: bool) -> Result<Duration, String> {
         let began = self.env.monotonic();
-        let is_due = |backlog| backlog > SQLITE_BACKLOG_ENTRIES_MAX || (idle && backlog > 0);
-        if is_due(self.backlog()) {
+        if self.must_fold(idle) {
             self.fold()?;
         }
         self.copy_log(idle)?;
         // Beside commits at most half of the time is spent here.
         let took = began.elapsed();
-        Ok(if is_due(self.backlog()) { took.min(SQLITE_IDLE) } else { SQLITE_IDLE })
+        Ok(if self.must_fold(idle) { took.min(SQLITE_IDLE) } else { SQLITE_IDLE })
+    }
+
+    fn must_fold(&self, idle: bool) -> bool {
+        let bytes = self.shared.backlog_bytes.load(Ordering::SeqCst);
+        let long = self.backlog() > SQLITE_BACKLOG_ENTRIES_MAX || bytes > SQLITE_BACKLOG_BYTES_MAX;
+        long || (idle && self.backlog() > 0)
     }
 
     fn backlog(&self) -> u64 {
@@ -151,10 +156,10 @@ impl Keeper {
 
     /// Moves the image on by one slice of entries.
     fn fold(&mut self) -> Result<(), String> {
-        let slice = entries(&self.reader, self.folded, SQLITE_SLICE_ENTRIES, true)?;
-        let Some(last) = slice.last().map(|entry| entry.lsn) else { return Ok(()) };
+        let slice = entries(&self.reader, self.folded, SQLITE_SLICE_ENTRIES, SQLITE_SLICE_BYTES)?;
+        let Some(last) = slice.entries.last().map(|entry| entry.lsn) else { return Ok(()) };
         let mut changes = BTreeMap::new();
-        for change in slice.iter().flat_map(|entry| &entry.changes) {
+        for change in slice.entries.iter().flat_map(|entry| &entry.changes) {
             changes.insert(&change.key[..], change.value.as_deref());
         }
         let folded = write_image(&mut self.image, &changes, last);
@@ -163,6 +168,7 @@ impl Keeper {
             error.to_string()
         })?;
         self.folded = last;
+        self.shared.folded_bytes(slice.bytes as u64);
         metrics::counter!("floe_meta_folded_changes_total").increment(changes.len() as u64);
         metrics::gauge!("floe_meta_unfolded_entries").set(self.backlog() as f64);
         Ok(())

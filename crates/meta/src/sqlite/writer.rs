@@ -43,6 +43,8 @@ impl Writer {
         while let Ok(Order { expected, attempt, rows, answer }) = orders.recv() {
             let outcome = self.commit(expected, attempt, &rows);
             if let Ok(Outcome::Committed(last)) = &outcome {
+                let bytes: usize = rows.iter().map(|(_, changes)| changes.len()).sum();
+                self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
                 self.shared.last.send_replace(*last);
             }
             // Whoever asked may be gone; the commit stands.
@@ -63,8 +65,8 @@ impl Writer {
             return Err(JournalError::NotApplied(format!("the journal ends at {last}, before {expected}")));
         }
         if expected < last {
-            let missed = entries(&self.connection, expected, usize::MAX, false);
-            return missed.map(Outcome::Conflict).map_err(JournalError::NotApplied);
+            let missed = entries(&self.connection, expected, usize::MAX, usize::MAX);
+            return missed.map(|slice| Outcome::Conflict(slice.entries)).map_err(JournalError::NotApplied);
         }
         if let Err(error) = insert(&self.connection, last, attempt, rows) {
             return Err(self.roll_back(&error, JournalError::NotApplied));
