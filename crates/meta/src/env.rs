@@ -189,7 +189,7 @@ impl Env {
     /// A crash of this scope: every task is dropped where it stands and no further one starts. In a
     /// `current_thread` runtime the tasks are dropped before any of them is polled again.
     pub fn abort_all(&self) {
-        self.scope.ended.store(true, Ordering::SeqCst);
+        self.scope.crash();
         let tasks = std::mem::take(&mut *lock(&self.scope.tasks));
         for task in tasks.values() {
             task.abort();
