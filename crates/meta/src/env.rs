@@ -16,9 +16,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
+
+use crate::watch;
 
 /// Wall clock time where a simulation begins: 2026-01-01T00:00:00Z.
 pub const SIMULATION_EPOCH: Timestamp = Timestamp(1_767_225_600_000);

@@ -51,6 +51,7 @@ pub mod record;
 pub mod snapshot;
 pub mod sqlite;
 pub mod tx;
+pub mod watch;
 
 mod command;
 mod committer;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Answer, Pending, Queued};
 use crate::committer::Committer;
@@ -15,6 +15,7 @@ use crate::limits;
 use crate::record::{DecodeError, Record, decode_key};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
+use crate::watch;
 
 /// A broker's handle on the metadata map and its journal. A clone is the same handle; when the last one is gone, the
 /// committer ends.
