@@ -1,0 +1,164 @@
+//! The one table of what this broker answers: number, versions, handler, and what the asker must be allowed to do.
+//! Dispatch, ApiVersions, the documentation and the tests read it; an API that is not here does not exist.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floe_wire::{ApiKey, Message, Request, frame};
+
+use crate::broker::Inner;
+use crate::conn::{Ending, Peer};
+use crate::request::{Call, Context};
+use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, topics};
+
+/// One API.
+#[derive(Debug)]
+pub struct Api {
+    /// Its number.
+    pub key: ApiKey,
+    /// Its name in the protocol guide.
+    pub name: &'static str,
+    /// The first version that is answered.
+    pub min: i16,
+    /// The last version that is answered.
+    pub max: i16,
+    /// What the asker must be allowed to do. Nothing checks it yet: there is no authentication.
+    pub operation: Operation,
+    pub(crate) handler: Handler,
+}
+
+/// What an API does to which kind of resource; the words are those of Kafka's access control lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Anybody may.
+    Open,
+    /// Write to topics.
+    WriteTopic,
+    /// Read topics.
+    ReadTopic,
+    /// See topics.
+    DescribeTopic,
+    /// Create topics.
+    CreateTopic,
+    /// Delete topics.
+    DeleteTopic,
+    /// See the settings of topics and brokers.
+    DescribeConfigs,
+    /// Be a member of groups and commit offsets.
+    ReadGroup,
+    /// See groups.
+    DescribeGroup,
+    /// Delete groups.
+    DeleteGroup,
+    /// See the cluster.
+    DescribeCluster,
+    /// Write idempotently.
+    IdempotentWrite,
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, Ending>> + Send + 'a>>;
+
+/// How an API is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Handler {
+    /// Taken in by the reader of the connection, see `produce.rs`.
+    Produce,
+    /// Also answers versions that it does not know.
+    ApiVersions,
+    /// Answered by the writer of the connection, one at a time.
+    Call(for<'a> fn(&'a Context<'a>, &'static Api, Call) -> Answer<'a>),
+}
+
+macro_rules! call {
+    ($function:path) => {
+        Handler::Call(|context, api, mut call| {
+            Box::pin(async move {
+                let request = decode(api, &mut call)?;
+                let response = $function(context, request).await;
+                encode(api, &call, &response)
+            })
+        })
+    };
+}
+
+const fn api(key: ApiKey, (min, max): (i16, i16), operation: Operation, handler: Handler) -> Api {
+    Api { key, name: key.name(), min, max, operation, handler }
+}
+
+/// Everything that is answered, in the order of the numbers.
+pub static APIS: &[Api] = &[
+    api(ApiKey::Produce, (3, 13), Operation::WriteTopic, Handler::Produce),
+    api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, call!(fetch::fetch)),
+    api(ApiKey::ListOffsets, (1, 10), Operation::DescribeTopic, call!(list_offsets::list_offsets)),
+    api(ApiKey::Metadata, (0, 13), Operation::DescribeTopic, call!(metadata::metadata)),
+    api(ApiKey::OffsetCommit, (2, 9), Operation::ReadGroup, call!(offsets::offset_commit)),
+    api(ApiKey::OffsetFetch, (1, 9), Operation::DescribeGroup, call!(offsets::offset_fetch)),
+    api(ApiKey::FindCoordinator, (0, 6), Operation::DescribeGroup, call!(groups::find_coordinator)),
+    api(ApiKey::JoinGroup, (0, 9), Operation::ReadGroup, call!(groups::join_group)),
+    api(ApiKey::Heartbeat, (0, 4), Operation::ReadGroup, call!(groups::heartbeat)),
+    api(ApiKey::LeaveGroup, (0, 5), Operation::ReadGroup, call!(groups::leave_group)),
+    api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, call!(groups::sync_group)),
+    api(ApiKey::DescribeGroups, (0, 6), Operation::DescribeGroup, call!(groups::describe_groups)),
+    api(ApiKey::ListGroups, (0, 5), Operation::DescribeGroup, call!(groups::list_groups)),
+    api(ApiKey::ApiVersions, (0, 4), Operation::Open, Handler::ApiVersions),
+    api(ApiKey::CreateTopics, (2, 7), Operation::CreateTopic, call!(topics::create_topics)),
+    api(ApiKey::DeleteTopics, (1, 6), Operation::DeleteTopic, call!(topics::delete_topics)),
+    api(ApiKey::InitProducerId, (0, 5), Operation::IdempotentWrite, call!(producer_id::init_producer_id)),
+    api(ApiKey::DescribeConfigs, (1, 4), Operation::DescribeConfigs, call!(configs::describe_configs)),
+    api(ApiKey::DeleteGroups, (0, 2), Operation::DeleteGroup, call!(groups::delete_groups)),
+    api(ApiKey::DescribeCluster, (0, 2), Operation::DescribeCluster, call!(metadata::describe_cluster)),
+];
+
+/// The API with this number, if it is answered.
+pub(crate) fn find(number: i16) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.key.number() == number)
+}
+
+/// Answers one request that is not a produce.
+pub(crate) async fn answer(
+    broker: &Arc<Inner>,
+    peer: &Peer,
+    api: &'static Api,
+    mut call: Call,
+) -> Result<Vec<Bytes>, Ending> {
+    let client_id = std::mem::take(&mut call.client_id);
+    let arrived = call.arrived;
+    let context = Context { broker, peer, version: call.version, client_id: &client_id };
+    let answer = match api.handler {
+        Handler::Produce => unreachable!("a produce is taken in by the reader"),
+        Handler::ApiVersions => metadata::api_versions(api, &mut call),
+        Handler::Call(run) => run(&context, api, call).await,
+    };
+    let took = broker.env.monotonic().saturating_duration_since(arrived);
+    metrics::histogram!("floe_kafka_request_seconds", "api" => api.name).record(took.as_secs_f64());
+    answer
+}
+
+/// Reads the body. Bytes after it are ignored, as Kafka does.
+pub(crate) fn decode<R: Request>(api: &'static Api, call: &mut Call) -> Result<R, Ending> {
+    assert_eq!(R::API, api.key, "the table names the handler of another api");
+    R::decode(&mut call.body, call.version).map_err(|error| Ending::Malformed { api: api.name, error })
+}
+
+/// The frame of an answer.
+pub(crate) fn encode<M: Message>(api: &'static Api, call: &Call, response: &M) -> Result<Vec<Bytes>, Ending> {
+    let encoded = frame::encode_response(response, api.key, call.version, call.correlation_id);
+    encoded.map_err(|error| Ending::Encode { api: api.name, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_ordered_and_within_what_the_codec_speaks() {
+        assert!(APIS.is_sorted_by_key(|api| api.key.number()), "in the order of the numbers");
+        for api in APIS {
+            let known = api.key.versions().expect("the codec has messages for it");
+            assert!(known.contains(api.min) && known.contains(api.max), "{} {known}", api.name);
+            assert!(api.min <= api.max, "{}", api.name);
+        }
+    }
+}

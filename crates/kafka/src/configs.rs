@@ -1,0 +1,193 @@
+//! DescribeConfigs: the settings of topics and of this broker.
+
+use floe_log::config::{self, TOPIC_CONFIGS};
+use floe_log::topic::Topic;
+use floe_wire::ErrorCode;
+use floe_wire::admin::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult, DescribeConfigsSynonym,
+};
+
+use crate::broker::Config;
+use crate::fetch::session::TopicRef;
+use crate::limits;
+use crate::request::Context;
+
+/// Resource types of the protocol.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Where a value comes from, in the protocol's numbers.
+const SOURCE_TOPIC: i8 = 1;
+const SOURCE_BROKER: i8 = 4;
+const SOURCE_DEFAULT: i8 = 5;
+
+/// Types of values, in the protocol's numbers.
+const KIND_BOOLEAN: i8 = 1;
+const KIND_STRING: i8 = 2;
+const KIND_INT: i8 = 3;
+const KIND_LONG: i8 = 5;
+
+/// From this version on the answer carries types and documentation.
+const TYPES_FROM: i16 = 3;
+
+/// One setting as the protocol shows it.
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) source: i8,
+    kind: i8,
+    read_only: bool,
+    documentation: &'static str,
+    default: &'static str,
+    default_name: &'static str,
+}
+
+/// All settings of a topic, in the order of their names.
+pub(crate) fn of_topic(topic: &Topic) -> Vec<Setting> {
+    let shown = |row: &'static config::Setting| Setting {
+        name: row.name,
+        value: row.value(&topic.configs).to_owned(),
+        source: if topic.configs.contains_key(row.name) { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+        kind: row.kind as i8,
+        read_only: false,
+        documentation: row.doc,
+        default: row.default,
+        default_name: if row.broker_name.is_empty() { row.name } else { row.broker_name },
+    };
+    TOPIC_CONFIGS.iter().map(shown).collect()
+}
+
+/// What of this broker's settings has a name in Kafka.
+fn of_broker(config: &Config) -> Vec<Setting> {
+    let setting = |name, kind, value: String| Setting {
+        name,
+        value,
+        source: SOURCE_BROKER,
+        kind,
+        read_only: true,
+        documentation: "Given when the broker starts.",
+        default: "",
+        default_name: "",
+    };
+    let ms = |duration: std::time::Duration| duration.as_millis().to_string();
+    let sessions = limits::GROUP_SESSION_TIMEOUT_MS;
+    vec![
+        setting("auto.create.topics.enable", KIND_BOOLEAN, config.auto_create_topics.to_string()),
+        setting("broker.id", KIND_INT, config.node_id.to_string()),
+        setting("broker.rack", KIND_STRING, config.rack.clone().unwrap_or_default()),
+        setting("connections.max.idle.ms", KIND_LONG, ms(config.idle)),
+        setting("default.replication.factor", KIND_INT, "1".to_owned()),
+        setting("fetch.max.bytes", KIND_INT, config.fetch_bytes_max.to_string()),
+        setting("group.initial.rebalance.delay.ms", KIND_INT, ms(config.group_initial_delay)),
+        setting("group.max.session.timeout.ms", KIND_INT, sessions.end().to_string()),
+        setting("group.max.size", KIND_INT, config.group_members_max.to_string()),
+        setting("group.min.session.timeout.ms", KIND_INT, sessions.start().to_string()),
+        setting("max.connections", KIND_INT, config.connections_max.to_string()),
+        setting("max.connections.per.ip", KIND_INT, config.connections_per_ip_max.to_string()),
+        setting("max.incremental.fetch.session.cache.slots", KIND_INT, config.fetch_sessions_max.to_string()),
+        setting("node.id", KIND_INT, config.node_id.to_string()),
+        setting("num.partitions", KIND_INT, config.default_partitions.to_string()),
+        setting("offset.metadata.max.bytes", KIND_INT, limits::OFFSET_METADATA_BYTES_MAX.to_string()),
+        setting("socket.request.max.bytes", KIND_INT, config.frame_bytes_max.to_string()),
+    ]
+}
+
+/// Answers DescribeConfigs.
+pub(crate) async fn describe_configs(
+    context: &Context<'_>,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let (synonyms, documentation) = (request.include_synonyms, request.include_documentation);
+    let mut results = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let mut result = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..DescribeConfigsResult::default()
+        };
+        match settings(context, &resource) {
+            Ok(settings) => {
+                let wanted = |setting: &Setting| {
+                    let keys = resource.configuration_keys.as_ref();
+                    keys.is_none_or(|keys| keys.iter().any(|key| key == setting.name))
+                };
+                let settings = settings.into_iter().filter(wanted);
+                result.configs = settings
+                    .map(|setting| shown(context.version, &setting, synonyms, documentation))
+                    .collect();
+            }
+            Err((code, message)) => {
+                result.error_code = code.number();
+                result.error_message = Some(message.to_owned());
+            }
+        }
+        results.push(result);
+    }
+    DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+}
+
+fn settings(
+    context: &Context<'_>,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Setting>, (ErrorCode, &'static str)> {
+    match resource.resource_type {
+        TOPIC => {
+            let name = TopicRef::Name(resource.resource_name.as_str().into());
+            let topic = context.broker.directory.topic(&name);
+            Ok(of_topic(&*topic.map_err(|code| (code, "there is no such topic"))?))
+        }
+        BROKER => {
+            let config = &context.broker.config;
+            // An empty name asks for what holds for all brokers and was set at run time: nothing.
+            if resource.resource_name.is_empty() {
+                return Ok(Vec::new());
+            }
+            if resource.resource_name != config.node_id.to_string() {
+                return Err((ErrorCode::InvalidRequest, "this broker knows only its own settings"));
+            }
+            Ok(of_broker(config))
+        }
+        _ => Err((ErrorCode::InvalidRequest, "only topics (2) and brokers (4) have settings")),
+    }
+}
+
+fn shown(
+    version: i16,
+    setting: &Setting,
+    synonyms: bool,
+    documentation: bool,
+) -> DescribeConfigsResourceResult {
+    let mut result = DescribeConfigsResourceResult {
+        name: setting.name.to_owned(),
+        value: Some(setting.value.clone()),
+        read_only: setting.read_only,
+        config_source: setting.source,
+        ..DescribeConfigsResourceResult::default()
+    };
+    if synonyms {
+        result.synonyms = chain(setting);
+    }
+    if version >= TYPES_FROM {
+        result.config_type = setting.kind;
+        result.documentation = documentation.then(|| setting.documentation.to_owned());
+    }
+    result
+}
+
+/// Where the value comes from, and what it hides.
+fn chain(setting: &Setting) -> Vec<DescribeConfigsSynonym> {
+    let synonym = |name: &str, value: &str, source| DescribeConfigsSynonym {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        source,
+    };
+    let mut chain = Vec::new();
+    if setting.source != SOURCE_DEFAULT {
+        chain.push(synonym(setting.name, &setting.value, setting.source));
+    }
+    if !setting.default_name.is_empty() {
+        chain.push(synonym(setting.default_name, setting.default, SOURCE_DEFAULT));
+    }
+    chain
+}

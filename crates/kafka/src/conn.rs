@@ -1,0 +1,291 @@
+//! One connection: requests in, answers out in the same order.
+//!
+//! ```text
+//! reader   frames.rs ─► header ─► Produce: handed to the log at once ──┐
+//!                                 others: taken in as they are ────────┤ bounded queue, in order
+//! writer   ◄── answers leave in order ◄── produces awaited, others run here one by one
+//! ```
+//! Kafka serves one request of a connection at a time. Here several produces may be under way, because they must
+//! share an upload; a produce still waits for every other request before it, and every other request waits for
+//! all before it, so what a client sees is the same.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use floe_wire::{ErrorCode, Reader, WireError};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use crate::apis::{self, Api, Handler};
+use crate::broker::Inner;
+use crate::doorman::Place;
+use crate::frames::{Frame, FrameError, Frames};
+use crate::limits;
+use crate::produce::{self, Produced};
+use crate::request::{Call, Context};
+
+/// Where a connection comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// For logs.
+    pub(crate) name: Arc<str>,
+    /// For the per-address limit and for DescribeGroups.
+    pub(crate) ip: Option<IpAddr>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ending {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the answer cannot be written: {0}")]
+    Write(io::Error),
+    #[error("the client does not read its answers")]
+    Stalled,
+    #[error("api {0} is unknown")]
+    UnknownApi(i16),
+    #[error("{api} version {version} is not supported, {min} to {max} are")]
+    UnsupportedVersion { api: &'static str, version: i16, min: i16, max: i16 },
+    #[error("malformed {api} request: {error}")]
+    Malformed { api: &'static str, error: WireError },
+    #[error("the answer to {api} cannot be encoded: {error}")]
+    Encode { api: &'static str, error: WireError },
+    #[error("a produce request with acks=0 failed: {0:?}")]
+    Unacknowledged(ErrorCode),
+    #[error("the broker is shutting down")]
+    Shutdown,
+}
+
+impl Ending {
+    fn ordinary(&self) -> bool {
+        match self {
+            Ending::Frame(error) => error.ordinary(),
+            Ending::Write(_) | Ending::Shutdown => true,
+            _ => false,
+        }
+    }
+}
+
+/// A request on its way through the connection.
+enum Work {
+    Produce(Box<Produced>),
+    Call(&'static Api, Box<Call>),
+}
+
+/// How many requests were taken in and answered; the reader waits for the writer through it.
+#[derive(Default)]
+struct Progress {
+    taken: AtomicU64,
+    answered: AtomicU64,
+    /// The number of the last request that was not a produce.
+    last_call: AtomicU64,
+    moved: Notify,
+}
+
+impl Progress {
+    fn busy(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > self.answered.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, call: bool) {
+        let number = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
+        if call {
+            self.last_call.store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn answer(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        self.moved.notify_one();
+    }
+
+    /// Waits until every request that is not a produce has been answered.
+    async fn calls_answered(&self) {
+        while self.answered.load(Ordering::Relaxed) < self.last_call.load(Ordering::Relaxed) {
+            self.moved.notified().await;
+        }
+    }
+}
+
+/// Serves a connection until it ends, and logs why if that is worth a line.
+pub(crate) async fn serve<R, W>(broker: Arc<Inner>, source: R, sink: W, peer: Peer, place: Place)
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    metrics::counter!("floe_kafka_connections_total").increment(1);
+    let ending = converse(&broker, source, sink, &peer).await;
+    drop(place);
+    if ending.ordinary() {
+        tracing::debug!(peer = &*peer.name, reason = %ending, "connection closed");
+    } else {
+        metrics::counter!("floe_kafka_connections_refused_total").increment(1);
+        tracing::warn!(peer = &*peer.name, reason = %ending, "connection closed by the broker");
+    }
+}
+
+async fn converse<R, W>(broker: &Arc<Inner>, source: R, mut sink: W, peer: &Peer) -> Ending
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    let (queue, work) = mpsc::channel(broker.config.requests_in_flight_max.max(1));
+    let progress = Progress::default();
+    let mut shutdown = broker.shutdown.subscribe();
+    let mut reading =
+        std::pin::pin!(read(broker, Frames::new(source, broker.config.pace()), peer, queue, &progress));
+    let mut writing = std::pin::pin!(write(broker, &mut sink, peer, work, &progress));
+    let ending = tokio::select! {
+        biased;
+        ending = &mut writing => return ending.expect("the writer outlives the reader"),
+        ending = &mut reading => ending,
+        _ = shutdown.wait_for(|shutdown| *shutdown) => return Ending::Shutdown,
+    };
+    if !matches!(ending, Ending::Frame(FrameError::Closed | FrameError::Cut | FrameError::Io(_))) {
+        // The client is still there: what it asked before its mistake is answered.
+        let rest = timeout(broker.config.idle, writing).await;
+        if let Ok(Some(failed)) = rest {
+            return failed;
+        }
+    }
+    ending
+}
+
+async fn read<R: AsyncRead + Send + Unpin>(
+    broker: &Arc<Inner>,
+    mut frames: Frames<R>,
+    peer: &Peer,
+    queue: mpsc::Sender<Work>,
+    progress: &Progress,
+) -> Ending {
+    loop {
+        let now = || broker.env.monotonic();
+        let frame = match frames.next(&broker.log, now, || progress.busy()).await {
+            Ok(frame) => frame,
+            Err(error) => return error.into(),
+        };
+        let work = match take_in(broker, peer, frame, progress).await {
+            Ok(work) => work,
+            Err(ending) => return ending,
+        };
+        progress.take(matches!(work, Work::Call(..)));
+        if queue.send(work).await.is_err() {
+            // The writer has ended and says why.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Reads the header of a request, and hands a produce to the log.
+async fn take_in(
+    broker: &Arc<Inner>,
+    peer: &Peer,
+    frame: Frame,
+    progress: &Progress,
+) -> Result<Work, Ending> {
+    let key = i16::from_be_bytes([frame.bytes[0], frame.bytes[1]]);
+    let version = i16::from_be_bytes([frame.bytes[2], frame.bytes[3]]);
+    let correlation_id =
+        i32::from_be_bytes(frame.bytes[4..8].try_into().expect("a frame has its least length"));
+    let api = apis::find(key).ok_or(Ending::UnknownApi(key))?;
+    metrics::counter!("floe_kafka_requests_total", "api" => api.name).increment(1);
+    if !(api.min..=api.max).contains(&version) {
+        if matches!(api.handler, Handler::ApiVersions) {
+            return Ok(Work::Call(
+                api,
+                Box::new(Call::unsupported_api_versions(correlation_id, broker.env.monotonic())),
+            ));
+        }
+        return Err(Ending::UnsupportedVersion { api: api.name, version, min: api.min, max: api.max });
+    }
+    let malformed = |error| Ending::Malformed { api: api.name, error };
+    let mut reader = Reader::new(frame.bytes);
+    let header = floe_wire::RequestHeader::decode(&mut reader).map_err(malformed)?;
+    let arrived = broker.env.monotonic();
+    let call = Call {
+        version,
+        correlation_id,
+        client_id: header.client_id.unwrap_or_default(),
+        body: reader,
+        arrived,
+        permit: frame.permit,
+        unsupported: false,
+    };
+    if matches!(api.handler, Handler::Produce) {
+        progress.calls_answered().await;
+        let context = Context { broker, peer, version, client_id: &call.client_id };
+        let produced = produce::start(&context, call.body, call.correlation_id, arrived, call.permit);
+        return produced.map(|produced| Work::Produce(Box::new(produced))).map_err(malformed);
+    }
+    Ok(Work::Call(api, Box::new(call)))
+}
+
+/// Answers in order. `None` when the reader has ended and everything it took in is answered.
+async fn write<W: AsyncWrite + Send + Unpin>(
+    broker: &Arc<Inner>,
+    sink: &mut W,
+    peer: &Peer,
+    mut queue: mpsc::Receiver<Work>,
+    progress: &Progress,
+) -> Option<Ending> {
+    while let Some(work) = queue.recv().await {
+        let answer = match work {
+            Work::Produce(produced) => produced.finish(broker).await,
+            Work::Call(api, call) => apis::answer(broker, peer, api, *call).await,
+        };
+        let segments = match answer {
+            Ok(segments) => segments,
+            Err(ending) => return Some(ending),
+        };
+        if let Err(ending) = send(sink, segments, broker).await {
+            return Some(ending);
+        }
+        progress.answer();
+    }
+    None
+}
+
+/// Writes all segments with as few system calls as possible. Each write must make progress within the idle time.
+async fn send<W: AsyncWrite + Send + Unpin>(
+    sink: &mut W,
+    segments: Vec<Bytes>,
+    broker: &Inner,
+) -> Result<(), Ending> {
+    let mut segments = segments.into_iter().filter(|segment| !segment.is_empty()).peekable();
+    let mut window: std::collections::VecDeque<Bytes> = std::collections::VecDeque::new();
+    loop {
+        while window.len() < limits::WRITE_SEGMENTS_MAX
+            && let Some(segment) = segments.next()
+        {
+            window.push_back(segment);
+        }
+        if window.is_empty() {
+            return Ok(());
+        }
+        let slices: Vec<IoSlice<'_>> = window.iter().map(|segment| IoSlice::new(segment)).collect();
+        let written = match timeout(broker.config.idle, sink.write_vectored(&slices)).await {
+            Err(_) => return Err(Ending::Stalled),
+            Ok(Err(error)) => return Err(Ending::Write(error)),
+            Ok(Ok(0)) => return Err(Ending::Write(io::ErrorKind::WriteZero.into())),
+            Ok(Ok(written)) => written,
+        };
+        metrics::counter!("floe_kafka_sent_bytes_total").increment(written as u64);
+        advance(&mut window, written);
+    }
+}
+
+fn advance(window: &mut std::collections::VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = window.front_mut() {
+        if written < first.len() {
+            let _ = first.split_to(written);
+            return;
+        }
+        written -= first.len();
+        window.pop_front();
+    }
+    assert_eq!(written, 0, "no more is written than there was");
+}

@@ -1,0 +1,102 @@
+//! What each failure is called in the protocol. This is the only place that chooses codes for failures of the
+//! layers below; a handler names a code itself only for what is wrong with its request.
+//!
+//! The rule: what was certainly not applied and may succeed later gets a code on which clients try again without
+//! giving the partition up; what may have been applied gets `REQUEST_TIMED_OUT`, on which they try again too, and
+//! an idempotent producer's batch is then found to be a duplicate.
+
+use floe_log::sequencer::AppendError;
+use floe_log::topic::TopicError;
+use floe_log::walk::ReadError;
+use floe_meta::DecodeError;
+use floe_wire::ErrorCode;
+
+use crate::fetch::session;
+use crate::group::Refusal;
+use crate::group::coordinator::Failure;
+
+/// The code of a failed append.
+pub(crate) fn append(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        AppendError::Corrupt(_) => ErrorCode::CorruptMessage,
+        AppendError::Invalid(_) => ErrorCode::InvalidRecord,
+        AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
+        AppendError::UnknownProducerId => ErrorCode::UnknownProducerId,
+        AppendError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
+        // Retriable in every client, and none takes it as a reason to look for another leader.
+        AppendError::Unavailable(_) => ErrorCode::NotEnoughReplicas,
+        AppendError::Unknown(_) => ErrorCode::RequestTimedOut,
+    }
+}
+
+/// The code of a failed read.
+pub(crate) fn read(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Unavailable(_) => ErrorCode::KafkaStorageError,
+        ReadError::Corrupt(_) => ErrorCode::CorruptMessage,
+    }
+}
+
+/// The code of a failed creation or deletion of a topic.
+pub(crate) fn topic(error: &TopicError) -> ErrorCode {
+    match error {
+        TopicError::InvalidName { .. } => ErrorCode::InvalidTopicException,
+        TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        TopicError::TooMany => ErrorCode::PolicyViolation,
+        TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
+        TopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
+        // Retriable for administrators' clients, which then ask for the controller again: it is this broker.
+        TopicError::Unavailable(_) => ErrorCode::NotController,
+        TopicError::Unknown(_) => ErrorCode::RequestTimedOut,
+    }
+}
+
+/// The code of a refusal by a group.
+pub(crate) fn group(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::InvalidGroupId => ErrorCode::InvalidGroupId,
+        Refusal::UnknownMember => ErrorCode::UnknownMemberId,
+        Refusal::MemberIdRequired(_) => ErrorCode::MemberIdRequired,
+        Refusal::IllegalGeneration => ErrorCode::IllegalGeneration,
+        Refusal::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        Refusal::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+        Refusal::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        Refusal::FencedInstance => ErrorCode::FencedInstanceId,
+        Refusal::GroupFull => ErrorCode::GroupMaxSizeReached,
+        Refusal::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+        Refusal::TooLarge => ErrorCode::InvalidRequest,
+        Refusal::NotEmpty => ErrorCode::NonEmptyGroup,
+        Refusal::NotFound => ErrorCode::GroupIdNotFound,
+    }
+}
+
+/// The code of a failed commit of offsets or deletion of a group.
+pub(crate) fn group_commit(failure: &Failure) -> ErrorCode {
+    match failure {
+        Failure::Refused(refusal) => group(refusal),
+        Failure::Unavailable(_) => ErrorCode::CoordinatorNotAvailable,
+        Failure::Unknown(_) => ErrorCode::RequestTimedOut,
+        Failure::Corrupt(error) => metadata(error),
+    }
+}
+
+/// The code of a refused fetch session.
+pub(crate) fn session(refusal: session::Refusal) -> ErrorCode {
+    match refusal {
+        session::Refusal::NotFound => ErrorCode::FetchSessionIdNotFound,
+        session::Refusal::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+        session::Refusal::TopicIds => ErrorCode::FetchSessionTopicIdError,
+    }
+}
+
+/// The code for metadata that cannot be read. It is logged here, because no answer has room for the reason.
+pub(crate) fn metadata(error: &DecodeError) -> ErrorCode {
+    tracing::error!(%error, "the metadata map cannot be read");
+    ErrorCode::UnknownServerError
+}

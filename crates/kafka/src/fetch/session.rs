@@ -1,0 +1,358 @@
+//! Fetch sessions (KIP-227): a client names its partitions once and later sends only what changed; the broker
+//! answers only with what changed. Pure: the moment is given, ids are given, nothing is read or sent here.
+//!
+//! A session is a convenience, never a promise: a broker that cannot keep one answers with session id 0 and the
+//! client goes on with full requests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use floe_meta::env::Timestamp;
+
+use crate::limits;
+
+/// How a request names a topic: by name up to version 12, by id from version 13 on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicRef {
+    /// By name.
+    Name(Arc<str>),
+    /// By id.
+    Id(u128),
+}
+
+/// One partition of a request.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Its topic.
+    pub topic: TopicRef,
+    /// Its index.
+    pub partition: i32,
+}
+
+/// What a client wants of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// First offset wanted.
+    pub offset: i64,
+    /// At most so many bytes, except that a request always gets one batch.
+    pub bytes_max: i32,
+    /// The epoch that the client believes in, -1 for none.
+    pub leader_epoch: i32,
+}
+
+/// What the client was last told of one partition: only a difference is worth an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// High watermark.
+    pub high_watermark: i64,
+    /// Log start.
+    pub log_start: i64,
+    /// True when it was told an error.
+    pub failed: bool,
+}
+
+/// Why a session cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The broker does not know it (any more): start a new one.
+    #[error("the fetch session is unknown, start a new one")]
+    NotFound,
+    /// The request is not the one that follows the last.
+    #[error("the fetch session epoch is not the expected one, start a new session")]
+    InvalidEpoch,
+    /// The session names topics the other way (by name, by id).
+    #[error("the fetch session names topics by another kind of id, start a new one")]
+    TopicIds,
+}
+
+/// The session part of a fetch request.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// 0 for none.
+    pub id: i32,
+    /// -1 full without session, 0 full with a new session, otherwise the number of the request in its session.
+    pub epoch: i32,
+    /// True when topics are named by id (version 13 and later).
+    pub by_id: bool,
+    /// Named partitions in their order.
+    pub wants: Vec<(Key, Want)>,
+    /// Partitions that the client does not want any more.
+    pub forgotten: Vec<Key>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    want: Want,
+    told: Option<Told>,
+    rank: u64,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    epoch: i32,
+    by_id: bool,
+    entries: BTreeMap<Key, Entry>,
+    /// The order in which partitions are served: who got records goes to the end.
+    order: BTreeMap<u64, Key>,
+    ranks: u64,
+}
+
+impl Session {
+    fn new(by_id: bool, wants: &[(Key, Want)]) -> Session {
+        let mut session =
+            Session { epoch: 1, by_id, entries: BTreeMap::new(), order: BTreeMap::new(), ranks: 0 };
+        for (key, want) in wants {
+            session.want(key.clone(), *want);
+        }
+        session
+    }
+
+    fn want(&mut self, key: Key, want: Want) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.want = want;
+            return;
+        }
+        self.ranks += 1;
+        self.order.insert(self.ranks, key.clone());
+        self.entries.insert(key, Entry { want, told: None, rank: self.ranks });
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.order.remove(&entry.rank);
+        }
+    }
+
+    fn move_last(&mut self, key: &Key) {
+        self.ranks += 1;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let key = self.order.remove(&entry.rank).expect("every entry has its place in the order");
+        entry.rank = self.ranks;
+        self.order.insert(self.ranks, key);
+    }
+
+    /// All wanted partitions in the order in which they are served.
+    fn wants(&self) -> Vec<(Key, Want)> {
+        let want = |key: &Key| (key.clone(), self.entries[key].want);
+        self.order.values().map(want).collect()
+    }
+
+    /// Whether the answer must name the partition, and remembers that it was told.
+    pub fn tell(&mut self, key: &Key, told: Told, records: bool) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return true };
+        let news = records || told.failed || entry.told != Some(told);
+        entry.told = Some(told);
+        if records {
+            self.move_last(key);
+        }
+        news
+    }
+}
+
+/// How a fetch is served.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// All partitions are answered; `id` is 0 without a session.
+    Full {
+        /// The new session, or 0.
+        id: i32,
+        /// It, if there is one.
+        session: Option<Arc<Mutex<Session>>>,
+        /// What to read, in order.
+        wants: Vec<(Key, Want)>,
+    },
+    /// Only partitions with news are answered.
+    Incremental {
+        /// The session's id.
+        id: i32,
+        /// It.
+        session: Arc<Mutex<Session>>,
+        /// What to read, in order.
+        wants: Vec<(Key, Want)>,
+    },
+}
+
+#[derive(Debug)]
+struct Slot {
+    session: Arc<Mutex<Session>>,
+    used: Timestamp,
+}
+
+/// The sessions of a broker, at most [`limits::FETCH_SESSIONS_MAX`].
+#[derive(Debug)]
+pub struct Sessions {
+    slots: BTreeMap<i32, Slot>,
+    slots_max: usize,
+}
+
+impl Sessions {
+    /// No sessions, room for `slots_max`.
+    pub fn new(slots_max: usize) -> Sessions {
+        Sessions { slots: BTreeMap::new(), slots_max }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True without sessions.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// What this request asks for. `random` becomes the id of a new session.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the client then starts anew.
+    pub fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, Refusal> {
+        if ask.epoch <= 0 {
+            if ask.id != 0 {
+                self.slots.remove(&ask.id);
+            }
+            let id = if ask.epoch == 0 { self.open(now, &ask, random) } else { 0 };
+            let session = self.slots.get(&id).map(|slot| slot.session.clone());
+            return Ok(Plan::Full { id, session, wants: ask.wants });
+        }
+        let slot = self.slots.get_mut(&ask.id).ok_or(Refusal::NotFound)?;
+        slot.used = now;
+        let session = slot.session.clone();
+        let mut held = session.lock().expect("a session's lock is never poisoned: its code does not panic");
+        if held.epoch != ask.epoch {
+            return Err(Refusal::InvalidEpoch);
+        }
+        if held.by_id != ask.by_id {
+            return Err(Refusal::TopicIds);
+        }
+        held.epoch = if ask.epoch == i32::MAX { 1 } else { ask.epoch + 1 };
+        for key in &ask.forgotten {
+            held.forget(key);
+        }
+        for (key, want) in ask.wants {
+            held.want(key, want);
+        }
+        let wants = held.wants();
+        let overgrown = wants.len() > limits::FETCH_SESSION_PARTITIONS_MAX;
+        drop(held);
+        if overgrown {
+            // The client is made to start anew, which then gets no session.
+            self.slots.remove(&ask.id);
+            return Err(Refusal::NotFound);
+        }
+        Ok(Plan::Incremental { id: ask.id, session, wants })
+    }
+
+    fn open(&mut self, now: Timestamp, ask: &Ask, random: u64) -> i32 {
+        if ask.wants.is_empty() || ask.wants.len() > limits::FETCH_SESSION_PARTITIONS_MAX || !self.room(now) {
+            return 0;
+        }
+        let mut id = i32::try_from(random >> 33).expect("31 bits").max(1);
+        while self.slots.contains_key(&id) {
+            id = if id == i32::MAX { 1 } else { id + 1 };
+        }
+        let session = Arc::new(Mutex::new(Session::new(ask.by_id, &ask.wants)));
+        self.slots.insert(id, Slot { session, used: now });
+        id
+    }
+
+    /// Makes room by dropping the session that was not used for longest, if that was long enough ago.
+    fn room(&mut self, now: Timestamp) -> bool {
+        if self.slots.len() < self.slots_max {
+            return true;
+        }
+        let idle_ms = i64::try_from(limits::FETCH_SESSION_IDLE.as_millis()).expect("a short time");
+        let oldest = self.slots.iter().min_by_key(|(id, slot)| (slot.used.0, **id));
+        let Some((&id, slot)) = oldest else { return false };
+        if now.0.saturating_sub(slot.used.0) < idle_ms {
+            return false;
+        }
+        self.slots.remove(&id);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: i32) -> Key {
+        Key { topic: TopicRef::Name("t".into()), partition }
+    }
+
+    fn want(partition: i32, offset: i64) -> (Key, Want) {
+        (key(partition), Want { offset, bytes_max: 1, leader_epoch: -1 })
+    }
+
+    fn ask(id: i32, epoch: i32, wants: &[(i32, i64)], forgotten: &[i32]) -> Ask {
+        let wants = wants.iter().map(|(partition, offset)| want(*partition, *offset)).collect();
+        let forgotten = forgotten.iter().map(|partition| key(*partition)).collect();
+        Ask { id, epoch, by_id: false, wants, forgotten }
+    }
+
+    /// A line per request: id/epoch, wanted partitions, forgotten ones; what comes out, in short.
+    fn run(sessions: &mut Sessions, at: i64, ask: Ask) -> String {
+        let show = |wants: &[(Key, Want)]| {
+            let one = |(key, want): &(Key, Want)| format!("{}@{}", key.partition, want.offset);
+            wants.iter().map(one).collect::<Vec<_>>().join(" ")
+        };
+        match sessions.plan(Timestamp(at), ask, 7 << 33) {
+            Ok(Plan::Full { id, session, wants }) => {
+                assert_eq!(id != 0, session.is_some());
+                format!("full {id}: {}", show(&wants))
+            }
+            Ok(Plan::Incremental { id, wants, .. }) => format!("more {id}: {}", show(&wants)),
+            Err(refusal) => format!("{refusal:?}"),
+        }
+    }
+
+    #[test]
+    fn a_session_from_birth_move_last() {
+        let mut s = Sessions::new(2);
+        assert_eq!(run(&mut s, 0, ask(0, -1, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 5)], &[])), "full 7: 0@0 1@5");
+        assert_eq!(run(&mut s, 0, ask(7, 1, &[], &[])), "more 7: 0@0 1@5");
+        assert_eq!(run(&mut s, 0, ask(7, 2, &[(1, 6), (2, 9)], &[0])), "more 7: 1@6 2@9");
+        assert_eq!(run(&mut s, 0, ask(7, 2, &[], &[])), "InvalidEpoch");
+        assert_eq!(run(&mut s, 0, ask(8, 1, &[], &[])), "NotFound");
+        let by_id = Ask { by_id: true, ..ask(7, 3, &[], &[]) };
+        assert_eq!(run(&mut s, 0, by_id), "TopicIds");
+        assert_eq!(run(&mut s, 0, ask(7, -1, &[(3, 3)], &[])), "full 0: 3@3");
+        assert!(s.is_empty(), "a final request closes the session");
+    }
+
+    #[test]
+    fn who_got_records_goes_to_the_end_and_only_news_are_told() {
+        let mut s = Sessions::new(2);
+        let all = [(0, 0), (1, 0), (2, 0)];
+        let Ok(Plan::Full { session: Some(session), .. }) =
+            s.plan(Timestamp(0), ask(0, 0, &all, &[]), 9 << 33)
+        else {
+            panic!("a session was asked for")
+        };
+        let told = Told { high_watermark: 3, log_start: 0, failed: false };
+        {
+            let mut held = session.lock().expect("not poisoned");
+            assert!(held.tell(&key(0), told, true), "records are news");
+            assert!(held.tell(&key(1), told, false), "the first word is news");
+            assert!(!held.tell(&key(1), told, false), "the same again is not");
+            assert!(held.tell(&key(1), Told { high_watermark: 4, ..told }, false), "a new high watermark is");
+            assert!(held.tell(&key(2), Told { failed: true, ..told }, false), "an error always is");
+            assert!(held.tell(&key(2), Told { failed: true, ..told }, false), "an error always is");
+        }
+        assert_eq!(run(&mut s, 0, ask(9, 1, &[], &[])), "more 9: 1@0 2@0 0@0");
+    }
+
+    #[test]
+    fn the_cache_is_bounded_and_drops_only_the_idle() {
+        let mut s = Sessions::new(2);
+        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
+        assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+        assert_eq!(run(&mut s, 2, ask(0, 0, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!(run(&mut s, 119_000, ask(7, 1, &[], &[])), "more 7: 0@0");
+        // The ids are random in life; here the one that was freed is the first that is tried again.
+        assert_eq!(run(&mut s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 8: 5@5");
+        assert_eq!(run(&mut s, 121_000, ask(8, 1, &[], &[])), "more 8: 5@5");
+        assert_eq!(s.len(), 2);
+    }
+}

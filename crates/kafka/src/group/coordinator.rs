@@ -1,0 +1,517 @@
+//! The edge of the groups: all of a broker's [`Group`]s, those who wait for their answers, the one timer, and the
+//! commits that make offsets durable.
+//!
+//! Members live in memory: after a restart every group is empty, its members are told that they are unknown and
+//! join again, and go on from their committed offsets. Static members, too, then cause one rebalance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use floe_log::ids::PartitionId;
+use floe_meta::env::Env;
+use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, Instant};
+
+use super::records::{GroupRecord, OffsetKey, OffsetRecord};
+use super::{Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter};
+use crate::limits;
+
+/// The groups of one broker. Clones are the same groups.
+#[derive(Clone)]
+pub struct Coordinator(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    meta: Meta,
+    rules: Rules,
+    started: Instant,
+    groups: Mutex<Groups>,
+    wake: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Groups {
+    slots: BTreeMap<String, Slot>,
+    /// When which group wants to be woken; never later than its true deadline.
+    alarms: BTreeSet<(Moment, String)>,
+    sleepers: BTreeMap<Waiter, Sleeper>,
+    waiters: u64,
+}
+
+struct Slot {
+    group: Group,
+    alarm: Option<Moment>,
+}
+
+enum Sleeper {
+    Join(oneshot::Sender<Result<Joined, Refusal>>),
+    Sync(oneshot::Sender<Result<Synced, Refusal>>),
+}
+
+/// Why a durable command of a group did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The group refuses.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing was written; it may be tried again.
+    #[error("the metadata journal is not available: {0}")]
+    Unavailable(String),
+    /// It may have been written.
+    #[error("it is not known whether the commit was written: {0}")]
+    Unknown(String),
+    /// What the map holds cannot be read.
+    #[error("a group's metadata cannot be read: {0}")]
+    Corrupt(DecodeError),
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Failure {
+        Failure::Corrupt(error)
+    }
+}
+
+/// One offset of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOffset {
+    /// The partition; it exists.
+    pub partition: PartitionId,
+    /// The next offset to read.
+    pub offset: i64,
+    /// -1 for none.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: String,
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub group: String,
+    /// `consumer`, …
+    pub protocol_type: String,
+    /// What it is doing.
+    pub state: State,
+}
+
+/// A group in full.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// What it is doing.
+    pub state: State,
+    /// `consumer`, …
+    pub protocol_type: String,
+    /// The chosen protocol.
+    pub protocol: String,
+    /// Its members, with the metadata for the chosen protocol.
+    pub members: Vec<super::Member>,
+}
+
+impl Coordinator {
+    /// No groups in memory; those of the map are found when they are asked for.
+    pub fn start(env: &Env, meta: &Meta, rules: Rules) -> Coordinator {
+        let wake = Arc::new(Notify::new());
+        let shared = Arc::new(Shared {
+            env: env.clone(),
+            meta: meta.clone(),
+            rules,
+            started: env.monotonic(),
+            groups: Mutex::new(Groups::default()),
+            wake: wake.clone(),
+        });
+        env.spawn("groups", keep_time(Arc::downgrade(&shared), wake));
+        Coordinator(shared)
+    }
+
+    /// Joins; returns when the rebalance is over.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn join(&self, group: &str, join: Join) -> Result<Joined, Refusal> {
+        let answered = {
+            let mut groups = self.0.lock();
+            if !join.member_id.is_empty() && !groups.slots.contains_key(group) {
+                return Err(Refusal::UnknownMember);
+            }
+            let (send, receive) = oneshot::channel();
+            let waiter = groups.sleep(Sleeper::Join(send));
+            let joined =
+                self.0.with(&mut groups, group, |group, now, out| group.join(now, waiter, join, out));
+            if let Err(refusal) = joined {
+                groups.sleepers.remove(&waiter);
+                return Err(refusal);
+            }
+            receive
+        };
+        answered.await.unwrap_or(Err(Refusal::NotAvailable))
+    }
+
+    /// Synchronises; returns when the leader has.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn sync(&self, group: &str, sync: Sync) -> Result<Synced, Refusal> {
+        let answered = {
+            let mut groups = self.0.lock();
+            if !groups.slots.contains_key(group) {
+                return Err(Refusal::UnknownMember);
+            }
+            let (send, receive) = oneshot::channel();
+            let waiter = groups.sleep(Sleeper::Sync(send));
+            self.0.with(&mut groups, group, |group, now, out| group.sync(now, waiter, sync, out))?;
+            receive
+        };
+        answered.await.unwrap_or(Err(Refusal::NotAvailable))
+    }
+
+    /// A sign of life.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn heartbeat(&self, group: &str, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
+        let mut groups = self.0.lock();
+        let slot = groups.slots.get_mut(group).ok_or(Refusal::UnknownMember)?;
+        // A sign of life only moves the deadline away: the alarm may stay.
+        slot.group.heartbeat(self.0.now(), speaker, generation)
+    }
+
+    /// Takes a member out.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn leave(&self, group: &str, speaker: Speaker<'_>) -> Result<(), Refusal> {
+        let mut groups = self.0.lock();
+        if !groups.slots.contains_key(group) {
+            return Err(Refusal::UnknownMember);
+        }
+        self.0.with(&mut groups, group, |group, now, out| group.leave(now, speaker, out))?
+    }
+
+    /// Makes offsets durable, all or none.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn commit(
+        &self,
+        envelope: Envelope,
+        group: &str,
+        speaker: Speaker<'_>,
+        generation: i32,
+        offsets: Vec<NewOffset>,
+    ) -> Result<(), Failure> {
+        let committed = {
+            let mut groups = self.0.lock();
+            let protocol_type = self.0.may_commit(&mut groups, group, speaker, generation)?;
+            let record = GroupRecord { protocol_type, generation: generation.max(0) };
+            let group = group.to_owned();
+            // Enqueued under the lock: commits of a group keep the order in which they were checked.
+            self.0.meta.commit(envelope, move |tx| write_offsets(tx, &group, &record, &offsets))
+        };
+        settled(committed.await)
+    }
+
+    /// Deletes a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn delete(&self, envelope: Envelope, group: &str) -> Result<(), Failure> {
+        let committed = {
+            let mut groups = self.0.lock();
+            let held = groups.slots.contains_key(group);
+            if held {
+                self.0.with(&mut groups, group, |group, _, _| group.delete())??;
+                groups.forget(group);
+            }
+            let group = group.to_owned();
+            self.0.meta.commit(envelope, move |tx| delete_group(tx, &group, held))
+        };
+        settled(committed.await)
+    }
+
+    /// All groups: those with members, and those of which the map knows offsets.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn list(&self, snapshot: &Snapshot) -> Result<Vec<Listed>, DecodeError> {
+        let mut all = BTreeMap::new();
+        for entry in snapshot.range::<GroupRecord>(..) {
+            let (group, record) = entry?;
+            all.insert(group, (record.protocol_type, State::Empty));
+        }
+        for (name, slot) in &self.0.lock().slots {
+            let group = &slot.group;
+            all.insert(name.clone(), (group.protocol_type().to_owned(), group.state()));
+        }
+        let listed = |(group, (protocol_type, state))| Listed { group, protocol_type, state };
+        Ok(all.into_iter().map(listed).collect())
+    }
+
+    /// One group, if there is such a one.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn describe(&self, snapshot: &Snapshot, name: &str) -> Result<Option<Described>, DecodeError> {
+        if let Some(slot) = self.0.lock().slots.get(name) {
+            let group = &slot.group;
+            return Ok(Some(Described {
+                state: group.state(),
+                protocol_type: group.protocol_type().to_owned(),
+                protocol: group.protocol().to_owned(),
+                members: group.members().cloned().collect(),
+            }));
+        }
+        let record = snapshot.get::<GroupRecord>(&name.to_owned())?;
+        Ok(record.map(|record| Described {
+            state: State::Empty,
+            protocol_type: record.protocol_type,
+            protocol: String::new(),
+            members: Vec::new(),
+        }))
+    }
+}
+
+/// The committed offset of one partition.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn offset(
+    snapshot: &Snapshot,
+    group: &str,
+    partition: PartitionId,
+) -> Result<Option<OffsetRecord>, DecodeError> {
+    snapshot.get::<OffsetRecord>(&OffsetKey { group: group.to_owned(), partition })
+}
+
+/// All committed offsets of a group, by topic and partition.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn offsets(snapshot: &Snapshot, group: &str) -> Result<Vec<(PartitionId, OffsetRecord)>, DecodeError> {
+    let entries = snapshot.range::<OffsetRecord>(OffsetKey::of_group(group));
+    entries.map(|entry| entry.map(|(key, record)| (key.partition, record))).collect()
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().expect("the groups' lock is never poisoned: a broken invariant ends the process")
+    }
+
+    fn now(&self) -> Moment {
+        let since = self.env.monotonic().saturating_duration_since(self.started);
+        Moment(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Runs one command on a group, which is made if need be; hands out the answers that it releases.
+    fn with<T>(
+        &self,
+        groups: &mut Groups,
+        name: &str,
+        command: impl FnOnce(&mut Group, Moment, &mut Vec<Reply>) -> T,
+    ) -> Result<T, Refusal> {
+        if !groups.slots.contains_key(name) {
+            groups.room()?;
+            let group = Group::new(self.rules, self.remembered(name).generation);
+            groups.slots.insert(name.to_owned(), Slot { group, alarm: None });
+        }
+        let slot = groups.slots.get_mut(name).expect("just made");
+        let mut replies = Vec::new();
+        let outcome = command(&mut slot.group, self.now(), &mut replies);
+        if groups.rearm(name) {
+            self.wake.notify_one();
+        }
+        groups.answer(replies);
+        Ok(outcome)
+    }
+
+    /// What the map knows of a group. A record that cannot be read counts as none here: commits will report it.
+    fn remembered(&self, name: &str) -> GroupRecord {
+        let found = self.meta.snapshot().get::<GroupRecord>(&name.to_owned()).ok().flatten();
+        found.unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 })
+    }
+
+    /// Checks a commit, and returns the group's protocol type.
+    fn may_commit(
+        &self,
+        groups: &mut Groups,
+        name: &str,
+        speaker: Speaker<'_>,
+        generation: i32,
+    ) -> Result<String, Refusal> {
+        if name.len() > limits::GROUP_NAME_BYTES_MAX {
+            return Err(Refusal::InvalidGroupId);
+        }
+        let now = self.now();
+        if let Some(slot) = groups.slots.get_mut(name) {
+            slot.group.commit(now, speaker, generation)?;
+            return Ok(slot.group.protocol_type().to_owned());
+        }
+        let remembered = self.remembered(name);
+        Group::new(self.rules, remembered.generation).commit(now, speaker, generation)?;
+        Ok(remembered.protocol_type)
+    }
+}
+
+impl Groups {
+    fn sleep(&mut self, sleeper: Sleeper) -> Waiter {
+        self.waiters += 1;
+        let waiter = Waiter(self.waiters);
+        self.sleepers.insert(waiter, sleeper);
+        waiter
+    }
+
+    fn answer(&mut self, replies: Vec<Reply>) {
+        for reply in replies {
+            // A closed channel means that the member's connection is gone; its session will end it.
+            match reply {
+                Reply::Join(waiter, answer) => match self.sleepers.remove(&waiter) {
+                    Some(Sleeper::Join(send)) => drop(send.send(answer)),
+                    _ => unreachable!("a join is answered once, to the one who waits for it"),
+                },
+                Reply::Sync(waiter, answer) => match self.sleepers.remove(&waiter) {
+                    Some(Sleeper::Sync(send)) => drop(send.send(answer)),
+                    _ => unreachable!("a sync is answered once, to the one who waits for it"),
+                },
+            }
+        }
+    }
+
+    /// Sets the group's alarm to its next deadline; true when it is now the first of all.
+    fn rearm(&mut self, name: &str) -> bool {
+        let Some(slot) = self.slots.get_mut(name) else { return false };
+        let next = slot.group.next_deadline();
+        if next == slot.alarm {
+            return false;
+        }
+        if let Some(old) = slot.alarm.take() {
+            self.alarms.remove(&(old, name.to_owned()));
+        }
+        slot.alarm = next;
+        let Some(next) = next else { return false };
+        self.alarms.insert((next, name.to_owned()));
+        self.alarms.first().is_some_and(|first| first.0 == next)
+    }
+
+    /// Room for one more group, if need be by forgetting one without members: what matters of it is in the map.
+    fn room(&mut self) -> Result<(), Refusal> {
+        if self.slots.len() < limits::GROUPS_MAX {
+            return Ok(());
+        }
+        let idle = self.slots.iter().find(|(_, slot)| slot.group.idle()).map(|(name, _)| name.clone());
+        let Some(name) = idle else { return Err(Refusal::GroupFull) };
+        self.forget(&name);
+        Ok(())
+    }
+
+    fn forget(&mut self, name: &str) {
+        let slot = self.slots.remove(name).expect("only known groups are forgotten");
+        if let Some(alarm) = slot.alarm {
+            self.alarms.remove(&(alarm, name.to_owned()));
+        }
+        metrics::gauge!("floe_kafka_groups").set(self.slots.len() as f64);
+    }
+
+    /// Lets happen what was due until `now`; returns the next alarm.
+    fn expire(&mut self, now: Moment) -> Option<Moment> {
+        while let Some((alarm, name)) = self.alarms.first().cloned() {
+            if alarm > now {
+                return Some(alarm);
+            }
+            self.alarms.pop_first();
+            let slot = self.slots.get_mut(&name).expect("an alarm belongs to a group");
+            slot.alarm = None;
+            let mut replies = Vec::new();
+            slot.group.expire(now, &mut replies);
+            self.rearm(&name);
+            self.answer(replies);
+        }
+        None
+    }
+}
+
+/// The one timer of all groups; ends when the coordinator is gone.
+async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
+    loop {
+        let next = match shared.upgrade() {
+            None => return,
+            Some(shared) => {
+                let now = shared.now();
+                let next = shared.lock().expire(now);
+                // One millisecond more, because moments are rounded down.
+                next.map(|next| shared.started + Duration::from_millis(next.0 + 1))
+            }
+        };
+        match next {
+            None => wake.notified().await,
+            Some(next) => tokio::select! {
+                biased;
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(next) => {}
+            },
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+fn write_offsets(
+    tx: &mut Tx<'_>,
+    group: &str,
+    record: &GroupRecord,
+    offsets: &[NewOffset],
+) -> Result<(), Failure> {
+    let name = group.to_owned();
+    let known = tx.get::<GroupRecord>(&name)?;
+    let newest = known.as_ref().map_or(0, |known| known.generation);
+    // Generation 0 comes from consumers without membership, whose commits the group itself has allowed.
+    if record.generation > 0 && record.generation < newest {
+        return Err(Refusal::IllegalGeneration.into());
+    }
+    let record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
+    if known.as_ref() != Some(&record) {
+        tx.put(&name, &record);
+    }
+    for new in offsets {
+        let key = OffsetKey { group: name.clone(), partition: new.partition };
+        let value = OffsetRecord {
+            offset: new.offset,
+            leader_epoch: new.leader_epoch,
+            metadata: new.metadata.clone(),
+            committed: tx.now().0,
+        };
+        tx.put(&key, &value);
+    }
+    Ok(())
+}
+
+fn delete_group(tx: &mut Tx<'_>, group: &str, held: bool) -> Result<(), Failure> {
+    let name = group.to_owned();
+    let known = tx.get::<GroupRecord>(&name)?.is_some();
+    if !known && !held {
+        return Err(Refusal::NotFound.into());
+    }
+    if known {
+        tx.delete::<GroupRecord>(&name);
+    }
+    let keys: Result<Vec<OffsetKey>, DecodeError> =
+        tx.range::<OffsetRecord>(OffsetKey::of_group(group)).map(|entry| entry.map(|(key, _)| key)).collect();
+    for key in keys? {
+        tx.delete::<OffsetRecord>(&key);
+    }
+    Ok(())
+}
+
+fn settled<T>(outcome: Result<floe_meta::Committed<T>, CommitError<Failure>>) -> Result<T, Failure> {
+    match outcome {
+        Ok(committed) => Ok(committed.reply),
+        Err(CommitError::Refused(failure)) => Err(failure),
+        Err(CommitError::NotApplied(reason)) => Err(Failure::Unavailable(reason)),
+        Err(CommitError::Unknown(reason)) => Err(Failure::Unknown(reason)),
+        Err(CommitError::Closed) => Err(Failure::Unknown("the broker is shutting down".to_owned())),
+    }
+}

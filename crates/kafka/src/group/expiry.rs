@@ -1,0 +1,79 @@
+//! What time alone does to a group.
+
+use super::{Group, JoinTimer, Moment, Refusal, Reply, State};
+
+impl Group {
+    /// The next moment at which [`Group::expire`] would change something; a command may move it either way.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let sessions = self.members.values().filter_map(super::Member::expiry);
+        let pending = self.pending.values().copied();
+        let join = self.join_timer.map(|timer| timer.deadline);
+        let sync = self.sync_deadline;
+        sessions.chain(pending).chain(join).chain(sync).min()
+    }
+
+    /// Lets everything happen that was due until `now`.
+    pub fn expire(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        self.expire_pending(now, out);
+        self.expire_sessions(now, out);
+        self.expire_sync(now, out);
+        self.expire_join(now, out);
+        self.check();
+    }
+
+    fn expire_pending(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        let before = self.pending.len();
+        self.pending.retain(|_, deadline| *deadline > now);
+        if self.pending.len() < before {
+            self.complete_if_all_joined(now, out);
+        }
+    }
+
+    fn expire_sessions(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        let due = |member: &&super::Member| member.expiry().is_some_and(|deadline| deadline <= now);
+        let silent: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
+        for id in &silent {
+            self.remove(id, &Refusal::UnknownMember, out);
+        }
+        if !silent.is_empty() {
+            self.membership_shrank(now, out);
+        }
+    }
+
+    /// Members that joined and never asked for their assignment would hold the others up for ever.
+    fn expire_sync(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        if self.sync_deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        self.sync_deadline = None;
+        assert!(matches!(self.state, State::CompletingRebalance | State::Stable), "syncs follow joins");
+        // A static member that did not join keeps its seat until its session ends.
+        let due = |member: &&super::Member| member.pending_sync && member.instance_id.is_none();
+        let late: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
+        for id in &late {
+            self.remove(id, &Refusal::UnknownMember, out);
+        }
+        if !late.is_empty() {
+            self.membership_shrank(now, out);
+        } else if self.state == State::CompletingRebalance {
+            // Everyone else waits and the leader is a static member that is gone: its session decides.
+            self.sync_deadline = Some(now.after(self.rebalance_timeout_ms().max(1)));
+        }
+    }
+
+    fn expire_join(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        let Some(timer) = self.join_timer else { return };
+        if timer.deadline > now {
+            return;
+        }
+        match timer.extension_ms {
+            Some(left_ms) if self.newcomer && left_ms > 0 => {
+                let delay_ms = self.rules.initial_delay_ms.min(left_ms);
+                self.newcomer = false;
+                let deadline = now.after(delay_ms);
+                self.join_timer = Some(JoinTimer { deadline, extension_ms: Some(left_ms - delay_ms) });
+            }
+            _ => self.complete(now, out),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From one generation to the next.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Group, JoinTimer, Moment, Refusal, Reply, State};
+
+impl Group {
+    /// Somebody joined or changed: start a rebalance, or end the one that runs if everybody is there.
+    pub(super) fn prepare_or_complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        if self.state == State::PreparingRebalance {
+            self.complete_if_all_joined(now, out);
+        } else {
+            self.prepare(now, out);
+        }
+    }
+
+    fn prepare(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        assert!(!self.members.is_empty(), "only members rebalance");
+        if self.state == State::CompletingRebalance {
+            for member in self.members.values_mut() {
+                member.assignment = Bytes::new();
+                if let Some(waiter) = member.awaiting_sync.take() {
+                    member.heard(now);
+                    out.push(Reply::Sync(waiter, Err(Refusal::RebalanceInProgress)));
+                }
+            }
+        }
+        let first = self.state == State::Empty;
+        self.state = State::PreparingRebalance;
+        self.sync_deadline = None;
+        let timeout_ms = self.rebalance_timeout_ms();
+        if first && self.rules.initial_delay_ms > 0 {
+            let delay_ms = self.rules.initial_delay_ms.min(timeout_ms);
+            let extension_ms = Some(timeout_ms - delay_ms);
+            self.newcomer = false;
+            self.join_timer = Some(JoinTimer { deadline: now.after(delay_ms), extension_ms });
+            return;
+        }
+        self.join_timer = Some(JoinTimer { deadline: now.after(timeout_ms), extension_ms: None });
+        self.complete_if_all_joined(now, out);
+    }
+
+    /// Ends the rebalance when nobody is missing. The first one of an empty group always waits its delay: who is
+    /// missing cannot be known.
+    pub(super) fn complete_if_all_joined(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        if self.state != State::PreparingRebalance {
+            return;
+        }
+        let initial = self.join_timer.is_some_and(|timer| timer.extension_ms.is_some());
+        let all = self.members.values().all(|member| member.awaiting_join.is_some());
+        if self.members.is_empty() || (all && self.pending.is_empty() && !initial) {
+            self.complete(now, out);
+        }
+    }
+
+    /// The rebalance ends: whoever did not join is out, except static members, whose seats are kept until their
+    /// sessions end.
+    pub(super) fn complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        assert_eq!(self.state, State::PreparingRebalance, "only a rebalance completes");
+        let late = |member: &&super::Member| member.awaiting_join.is_none() && member.instance_id.is_none();
+        let late: Vec<String> = self.members.values().filter(late).map(|member| member.id.clone()).collect();
+        for id in late {
+            self.remove(&id, &Refusal::UnknownMember, out);
+        }
+        if self.members.is_empty() {
+            self.become_empty();
+            return;
+        }
+        if !self.elect_joined_leader() {
+            // Only static members are left and none of them joined: wait on, their sessions will end it.
+            let deadline = now.after(self.rebalance_timeout_ms().max(1));
+            self.join_timer = Some(JoinTimer { deadline, extension_ms: None });
+            return;
+        }
+        self.generation = next_generation(self.generation);
+        self.protocol = self.select_protocol();
+        assert!(self.protocol.is_some(), "joins are accepted only with a common protocol");
+        self.state = State::CompletingRebalance;
+        self.join_timer = None;
+        self.newcomer = false;
+        self.sync_deadline = Some(now.after(self.rebalance_timeout_ms().max(1)));
+        self.answer_joins(now, out);
+        self.check();
+    }
+
+    fn answer_joins(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        let ids: Vec<String> = self.members.keys().cloned().collect();
+        for id in ids {
+            let member = self.members.get_mut(&id).expect("listed");
+            member.assignment = Bytes::new();
+            member.pending_sync = true;
+            let Some(waiter) = member.awaiting_join.take() else { continue };
+            member.new = false;
+            member.heard(now);
+            let answer = self.joined(&id);
+            out.push(Reply::Join(waiter, Ok(answer)));
+        }
+    }
+
+    /// Takes a member out; what it waits for is answered with `why`.
+    pub(super) fn remove(&mut self, id: &str, why: &Refusal, out: &mut Vec<Reply>) {
+        let member = self.members.remove(id).expect("only members are removed");
+        if let Some(waiter) = member.awaiting_join {
+            out.push(Reply::Join(waiter, Err(why.clone())));
+        }
+        if let Some(waiter) = member.awaiting_sync {
+            out.push(Reply::Sync(waiter, Err(why.clone())));
+        }
+        if let Some(instance) = &member.instance_id {
+            self.instances.remove(instance);
+        }
+        if self.leader.as_deref() == Some(id) {
+            let first = self.members.values().min_by_key(|member| member.arrival);
+            self.leader = first.map(|member| member.id.clone());
+        }
+    }
+
+    /// Members went: the rest rebalance, and a group without members is empty.
+    pub(super) fn membership_shrank(&mut self, now: Moment, out: &mut Vec<Reply>) {
+        match self.state {
+            State::Stable | State::CompletingRebalance if self.members.is_empty() => self.become_empty(),
+            State::Stable | State::CompletingRebalance => self.prepare(now, out),
+            State::PreparingRebalance => self.complete_if_all_joined(now, out),
+            State::Empty | State::Dead => {}
+        }
+    }
+
+    fn become_empty(&mut self) {
+        assert!(self.members.is_empty(), "members remain");
+        self.generation = next_generation(self.generation);
+        self.state = State::Empty;
+        self.protocol = None;
+        self.leader = None;
+        self.join_timer = None;
+        self.sync_deadline = None;
+        self.newcomer = false;
+        self.check();
+    }
+
+    fn elect_joined_leader(&mut self) -> bool {
+        let leads = |id: &String| self.members.get(id).is_some_and(|member| member.awaiting_join.is_some());
+        if self.leader.as_ref().is_some_and(leads) {
+            return true;
+        }
+        let joined = self.members.values().filter(|member| member.awaiting_join.is_some());
+        match joined.min_by_key(|member| member.arrival) {
+            Some(member) => {
+                self.leader = Some(member.id.clone());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The protocol that all support and most prefer; among equals the first by name.
+    pub(super) fn select_protocol(&self) -> Option<String> {
+        let common = |name: &str| self.members.values().all(|member| member.supports(name));
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for member in self.members.values() {
+            let favourite = member.protocols.iter().find(|offer| common(&offer.name))?;
+            *votes.entry(&favourite.name).or_default() += 1;
+        }
+        let most = votes.values().max().copied()?;
+        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
+    }
+
+    pub(super) fn rebalance_timeout_ms(&self) -> u64 {
+        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+    }
+}
+
+fn next_generation(generation: i32) -> i32 {
+    if generation == i32::MAX { 1 } else { generation + 1 }
+}

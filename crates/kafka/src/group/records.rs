@@ -1,0 +1,99 @@
+//! What a restart must find again: committed offsets, and the generation under which they were committed.
+//!
+//! ```text
+//! key 30 Group        group id                               -> protocol type, generation
+//! key 31 GroupOffset  group id | topic id | partition index  -> offset, leader epoch, metadata, time
+//! ```
+//! Offsets hang on the topic's id, not on its name: a topic that is deleted and created again starts anew, and
+//! one whose deletion is taken back finds its readers where they were. Committed offsets do not expire.
+
+use floe_log::ids::{PartitionId, TopicId};
+use floe_meta::key::{self, Key, KeyReader};
+use floe_meta::{DecodeError, postcard_record};
+use serde::{Deserialize, Serialize};
+
+/// A group that committed offsets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// `consumer`, …; empty for offsets that were committed without membership.
+    pub protocol_type: String,
+    /// The newest generation that committed: a coordinator that starts anew goes on from here, and a commit of
+    /// an older generation is refused.
+    pub generation: i32,
+}
+postcard_record!(GroupRecord, 30, 1, String);
+
+/// Where a group goes on reading one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetRecord {
+    /// The next offset to read.
+    pub offset: i64,
+    /// The leader epoch that the client gave, -1 for none.
+    pub leader_epoch: i32,
+    /// The client's own text.
+    pub metadata: String,
+    /// When it was committed, in milliseconds since the epoch.
+    pub committed: i64,
+}
+postcard_record!(OffsetRecord, 31, 1, OffsetKey);
+
+/// The key of an [`OffsetRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OffsetKey {
+    /// The group's name.
+    pub group: String,
+    /// The partition.
+    pub partition: PartitionId,
+}
+
+impl Key for OffsetKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        key::put_str(out, &self.group);
+        key::put_u64(out, self.partition.topic.0);
+        key::put_u32(out, self.partition.index);
+    }
+
+    fn decode(bytes: &[u8]) -> Result<OffsetKey, DecodeError> {
+        let mut reader = KeyReader::new(bytes);
+        let group = reader.string()?;
+        let topic = TopicId(reader.u64()?);
+        let index = reader.u32()?;
+        reader.finish()?;
+        Ok(OffsetKey { group, partition: PartitionId { topic, index } })
+    }
+}
+
+impl OffsetKey {
+    /// All keys of one group.
+    pub fn of_group(group: &str) -> std::ops::RangeInclusive<OffsetKey> {
+        let key = |topic, index| OffsetKey {
+            group: group.to_owned(),
+            partition: PartitionId { topic: TopicId(topic), index },
+        };
+        key(0, 0)..=key(u64::MAX, u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_meta::Record as _;
+
+    use super::*;
+
+    /// The hex texts are what is on disk: they never change.
+    #[test]
+    fn golden() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut out = Vec::new();
+        GroupRecord { protocol_type: "consumer".into(), generation: 7 }.encode(&mut out);
+        assert_eq!(hex(&out), "08636f6e73756d65720e");
+        let mut out = Vec::new();
+        OffsetRecord { offset: 300, leader_epoch: -1, metadata: "m".into(), committed: 1 }.encode(&mut out);
+        assert_eq!(hex(&out), "d80401016d02");
+        let mut out = Vec::new();
+        let key = OffsetKey { group: "g".into(), partition: PartitionId { topic: TopicId(2), index: 3 } };
+        key.encode(&mut out);
+        assert_eq!(hex(&out), "670001000000000000000200000003");
+        assert_eq!(OffsetKey::decode(&out), Ok(key));
+    }
+}

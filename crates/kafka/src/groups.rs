@@ -1,0 +1,323 @@
+//! The group APIs: from messages to [`crate::group`] and back.
+
+use floe_wire::ErrorCode;
+use floe_wire::groups::{
+    Coordinator, DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
+    DescribeGroupsResponse, DescribedGroup, DescribedGroupMember, FindCoordinatorRequest,
+    FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    JoinGroupResponseMember, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse,
+    ListedGroup, MemberIdentity, MemberResponse, SyncGroupRequest, SyncGroupResponse,
+};
+
+use crate::errors;
+use crate::group::coordinator::Described;
+use crate::group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
+use crate::limits;
+use crate::request::Context;
+
+/// Key types of FindCoordinator: groups are served, transactional ids (1) and share groups (2) are not.
+const KEY_GROUP: i8 = 0;
+/// From this version on several keys are asked for at once.
+const KEYS_FROM: i16 = 4;
+/// KIP-394: from this version on a member must know its id.
+const KNOWN_ID_FROM: i16 = 4;
+/// KIP-559: from this version on answers name the protocol type.
+const PROTOCOL_TYPE_FROM: i16 = 7;
+/// KIP-814: from this version on a leader may be told not to assign.
+const SKIP_FROM: i16 = 9;
+/// KIP-345: from this version on several members leave at once.
+const LEAVE_MANY_FROM: i16 = 3;
+/// KIP-1043: from this version on an unknown group is an error.
+const NOT_FOUND_FROM: i16 = 6;
+/// What this broker's groups are called in ListGroups (KIP-848 has others).
+const CLASSIC: &str = "classic";
+
+/// Answers FindCoordinator. For transactional ids and share groups the answer is `INVALID_REQUEST` with a message,
+/// on which clients give up at once; on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
+pub(crate) async fn find_coordinator(
+    context: &Context<'_>,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let config = &context.broker.config;
+    let one = |key: String| {
+        if request.key_type != KEY_GROUP {
+            return Coordinator {
+                key,
+                node_id: -1,
+                host: String::new(),
+                port: -1,
+                error_code: ErrorCode::InvalidRequest.number(),
+                error_message: Some(
+                    "this broker coordinates consumer groups only, no transactions".to_owned(),
+                ),
+            };
+        }
+        Coordinator {
+            key,
+            node_id: config.node_id,
+            host: config.advertised_host.clone(),
+            port: i32::from(config.advertised_port),
+            error_code: ErrorCode::None.number(),
+            error_message: None,
+        }
+    };
+    if context.version >= KEYS_FROM {
+        let coordinators = request.coordinator_keys.into_iter().map(one).collect();
+        return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
+    }
+    let found = one(request.key);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+fn check_name(group: &str) -> Result<(), Refusal> {
+    let fits = (1..=limits::GROUP_NAME_BYTES_MAX).contains(&group.len());
+    if fits { Ok(()) } else { Err(Refusal::InvalidGroupId) }
+}
+
+/// Answers JoinGroup when the rebalance is over.
+pub(crate) async fn join_group(context: &Context<'_>, request: JoinGroupRequest) -> JoinGroupResponse {
+    let asked = request.member_id.clone();
+    let group = request.group_id.clone();
+    let joined = match check_name(&group) {
+        Ok(()) => context.broker.groups.join(&group, join(context, request)).await,
+        Err(refusal) => Err(refusal),
+    };
+    match joined {
+        Ok(joined) => {
+            tracing::debug!(
+                group,
+                member = joined.member_id,
+                generation = joined.generation,
+                "member joined"
+            );
+            join_response(context.version, joined)
+        }
+        Err(refusal) => {
+            let mut response = JoinGroupResponse {
+                error_code: errors::group(&refusal).number(),
+                ..JoinGroupResponse::default()
+            };
+            response.member_id = match refusal {
+                Refusal::MemberIdRequired(id) => id,
+                refusal => {
+                    tracing::debug!(group, member = asked, %refusal, "join refused");
+                    asked
+                }
+            };
+            response
+        }
+    }
+}
+
+fn join(context: &Context<'_>, request: JoinGroupRequest) -> Join {
+    let random = uuid::Builder::from_random_bytes(context.broker.env.random_u128().to_be_bytes()).into_uuid();
+    let named = request.group_instance_id.as_deref().unwrap_or(context.client_id);
+    let named = &named[..named.floor_char_boundary(limits::CLIENT_ID_BYTES_MAX)];
+    // Version 0 has one time-out for both.
+    let rebalance = request.rebalance_timeout_ms;
+    let rebalance_timeout_ms = if rebalance < 0 { request.session_timeout_ms } else { rebalance };
+    // Copies: a slice would keep the whole frame alive as long as the member.
+    let copied = |offer: floe_wire::groups::JoinGroupRequestProtocol| Protocol {
+        name: offer.name,
+        metadata: bytes::Bytes::copy_from_slice(&offer.metadata),
+    };
+    Join {
+        member_id: request.member_id,
+        fresh_id: format!("{named}-{random}"),
+        instance_id: request.group_instance_id,
+        client_id: context.client_id.to_owned(),
+        client_host: context.peer.ip.map_or_else(|| "/".to_owned(), |ip| format!("/{ip}")),
+        session_timeout_ms: request.session_timeout_ms,
+        rebalance_timeout_ms,
+        protocol_type: request.protocol_type,
+        protocols: request.protocols.into_iter().map(copied).collect(),
+        require_known_id: context.version >= KNOWN_ID_FROM,
+        can_skip_assignment: context.version >= SKIP_FROM,
+    }
+}
+
+fn join_response(version: i16, joined: Joined) -> JoinGroupResponse {
+    let member = |member: crate::group::JoinedMember| JoinGroupResponseMember {
+        member_id: member.member_id,
+        group_instance_id: member.instance_id,
+        metadata: member.metadata,
+    };
+    JoinGroupResponse {
+        generation_id: joined.generation,
+        protocol_type: (version >= PROTOCOL_TYPE_FROM).then_some(joined.protocol_type),
+        protocol_name: Some(joined.protocol),
+        leader: joined.leader,
+        skip_assignment: joined.skip_assignment,
+        member_id: joined.member_id,
+        members: joined.members.into_iter().map(member).collect(),
+        ..JoinGroupResponse::default()
+    }
+}
+
+/// Answers SyncGroup when the leader has assigned.
+pub(crate) async fn sync_group(context: &Context<'_>, request: SyncGroupRequest) -> SyncGroupResponse {
+    let sync = Sync {
+        generation: request.generation_id,
+        member_id: request.member_id,
+        instance_id: request.group_instance_id,
+        protocol_type: request.protocol_type,
+        protocol: request.protocol_name,
+        assignments: request.assignments.into_iter().map(|one| (one.member_id, one.assignment)).collect(),
+    };
+    let synced = match check_name(&request.group_id) {
+        Ok(()) => context.broker.groups.sync(&request.group_id, sync).await,
+        Err(refusal) => Err(refusal),
+    };
+    match synced {
+        Ok(synced) => SyncGroupResponse {
+            protocol_type: Some(synced.protocol_type),
+            protocol_name: Some(synced.protocol),
+            assignment: synced.assignment,
+            ..SyncGroupResponse::default()
+        },
+        Err(refusal) => {
+            SyncGroupResponse { error_code: errors::group(&refusal).number(), ..SyncGroupResponse::default() }
+        }
+    }
+}
+
+/// Answers Heartbeat.
+pub(crate) async fn heartbeat(context: &Context<'_>, request: HeartbeatRequest) -> HeartbeatResponse {
+    let speaker =
+        Speaker { member_id: &request.member_id, instance_id: request.group_instance_id.as_deref() };
+    let heard = check_name(&request.group_id);
+    let heard = heard
+        .and_then(|()| context.broker.groups.heartbeat(&request.group_id, speaker, request.generation_id));
+    HeartbeatResponse { error_code: number(heard), ..HeartbeatResponse::default() }
+}
+
+fn number(outcome: Result<(), Refusal>) -> i16 {
+    outcome.map_or_else(|refusal| errors::group(&refusal).number(), |()| ErrorCode::None.number())
+}
+
+/// Answers LeaveGroup, member by member.
+pub(crate) async fn leave_group(context: &Context<'_>, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    let named = check_name(&request.group_id);
+    let leave = |member_id: &str, instance_id: Option<&str>| {
+        context.broker.groups.leave(&request.group_id, Speaker { member_id, instance_id })
+    };
+    if context.version < LEAVE_MANY_FROM {
+        let left = named.and_then(|()| leave(&request.member_id, None));
+        return LeaveGroupResponse { error_code: number(left), ..LeaveGroupResponse::default() };
+    }
+    if let Err(refusal) = named {
+        return LeaveGroupResponse { error_code: number(Err(refusal)), ..LeaveGroupResponse::default() };
+    }
+    let member = |member: MemberIdentity| {
+        let left = leave(&member.member_id, member.group_instance_id.as_deref());
+        let reason = member.reason.as_deref().unwrap_or_default();
+        tracing::debug!(group = request.group_id, member = member.member_id, reason, "member leaves");
+        MemberResponse {
+            member_id: member.member_id,
+            group_instance_id: member.group_instance_id,
+            error_code: number(left),
+        }
+    };
+    let members = request.members.into_iter().map(member).collect();
+    LeaveGroupResponse { members, ..LeaveGroupResponse::default() }
+}
+
+/// Answers ListGroups.
+pub(crate) async fn list_groups(context: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
+    let snapshot = context.broker.log.meta().snapshot();
+    let listed = match context.broker.groups.list(&snapshot) {
+        Ok(listed) => listed,
+        Err(error) => {
+            let error_code = errors::metadata(&error).number();
+            return ListGroupsResponse { error_code, ..ListGroupsResponse::default() };
+        }
+    };
+    let among = |words: &[String], word: &str| {
+        words.is_empty() || words.iter().any(|wanted| wanted.eq_ignore_ascii_case(word))
+    };
+    if !among(&request.types_filter, CLASSIC) {
+        return ListGroupsResponse::default();
+    }
+    let wanted = listed.into_iter().filter(|group| among(&request.states_filter, group.state.name()));
+    let shown = wanted.map(|group| ListedGroup {
+        group_id: group.group,
+        protocol_type: group.protocol_type,
+        group_state: group.state.name().to_owned(),
+        group_type: CLASSIC.to_owned(),
+    });
+    ListGroupsResponse { groups: shown.collect(), ..ListGroupsResponse::default() }
+}
+
+/// Answers DescribeGroups.
+pub(crate) async fn describe_groups(
+    context: &Context<'_>,
+    request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
+    let snapshot = context.broker.log.meta().snapshot();
+    let one = |group_id: String| match context.broker.groups.describe(&snapshot, &group_id) {
+        Ok(Some(group)) => described(group_id, group),
+        Ok(None) => {
+            let mut missing = DescribedGroup {
+                group_id,
+                group_state: State::Dead.name().to_owned(),
+                ..DescribedGroup::default()
+            };
+            if context.version >= NOT_FOUND_FROM {
+                missing.error_code = ErrorCode::GroupIdNotFound.number();
+                missing.error_message = Some(Refusal::NotFound.to_string());
+            }
+            missing
+        }
+        Err(error) => DescribedGroup {
+            error_code: errors::metadata(&error).number(),
+            group_id,
+            ..DescribedGroup::default()
+        },
+    };
+    DescribeGroupsResponse {
+        groups: request.groups.into_iter().map(one).collect(),
+        ..DescribeGroupsResponse::default()
+    }
+}
+
+fn described(group_id: String, group: Described) -> DescribedGroup {
+    // Between generations metadata and assignments mean nothing to anybody.
+    let stable = group.state == State::Stable;
+    let member = |member: crate::group::Member| DescribedGroupMember {
+        member_metadata: if stable { member.metadata(&group.protocol) } else { bytes::Bytes::new() },
+        member_assignment: if stable { member.assignment } else { bytes::Bytes::new() },
+        member_id: member.id,
+        group_instance_id: member.instance_id,
+        client_id: member.client_id,
+        client_host: member.client_host,
+    };
+    DescribedGroup {
+        group_id,
+        group_state: group.state.name().to_owned(),
+        protocol_type: group.protocol_type,
+        protocol_data: if stable { group.protocol.clone() } else { String::new() },
+        members: group.members.into_iter().map(member).collect(),
+        ..DescribedGroup::default()
+    }
+}
+
+/// Answers DeleteGroups, group by group.
+pub(crate) async fn delete_groups(
+    context: &Context<'_>,
+    request: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
+    let mut results = Vec::with_capacity(request.groups_names.len());
+    for group_id in request.groups_names {
+        let deleted = context.broker.groups.delete(context.envelope("delete group"), &group_id).await;
+        let code = deleted.map_or_else(|failure| errors::group_commit(&failure), |()| ErrorCode::None);
+        results.push(DeletableGroupResult { group_id, error_code: code.number() });
+    }
+    DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() }
+}

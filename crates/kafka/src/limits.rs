@@ -1,0 +1,83 @@
+//! Every limit of the front in one place. What a setting may change is in [`crate::Config`], whose defaults are
+//! these numbers; the rest are properties of the protocol or of our own structures.
+
+use std::time::Duration;
+
+/// Longest request frame that is accepted; Kafka's `socket.request.max.bytes`.
+pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// A frame carries at least a request header: key, version, correlation id.
+pub const FRAME_BYTES_MIN: usize = 8;
+/// Up to this length a frame's buffer is allocated at once; a longer frame's buffer grows with the bytes that
+/// have really arrived, so that a length alone costs a stranger's server no memory.
+pub const FRAME_BYTES_TRUSTED: usize = 1024 * 1024;
+/// Frames of other APIs than Produce up to this length do not wait for the log's byte budget: a heartbeat must
+/// pass while producers are held back.
+pub const FRAME_BYTES_UNRESERVED: usize = 64 * 1024;
+/// What one read of the socket asks for while no long frame is under way.
+pub const READ_BYTES: usize = 8 * 1024;
+/// Requests of one connection that may be taken in before the first of them is answered.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Connections of one listener.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections from one address.
+pub const CONNECTIONS_PER_IP_MAX: usize = 2_000;
+/// How long the listener rests when it cannot accept.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// A connection without a request for so long is closed; Kafka's `connections.max.idle.ms`.
+pub const IDLE: Duration = Duration::from_secs(600);
+/// A started frame may take so long before its rate counts.
+pub const SLOW_FRAME_GRACE: Duration = Duration::from_secs(5);
+/// Bytes per second that a started frame must keep after the grace.
+pub const SLOW_FRAME_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Segments handed to one vectored write; IOV_MAX is 1,024 on Linux.
+pub const WRITE_SEGMENTS_MAX: usize = 256;
+/// How much of a client id is kept as part of the writer's identity.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+
+/// Longest answer to one fetch, whatever the client asks for; Kafka's `fetch.max.bytes` of the broker.
+pub const FETCH_BYTES_MAX: usize = 55 * 1024 * 1024;
+/// Longest time that a fetch waits, whatever the client asks for.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Reads of one fetch that run side by side.
+pub const FETCH_READS_PARALLEL: usize = 8;
+/// Fetch sessions that are remembered; Kafka's `max.incremental.fetch.session.cache.slots`.
+pub const FETCH_SESSIONS_MAX: usize = 1_000;
+/// Partitions of one fetch session; a larger fetch is served without a session.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 10_000;
+/// A session may be evicted for a new one when it was not used for so long.
+pub const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
+
+/// Groups with members that one broker coordinates.
+pub const GROUPS_MAX: usize = 10_000;
+/// Members, joined or pending, of one group.
+pub const GROUP_MEMBERS_MAX: usize = 4_096;
+/// Protocols that a member may offer.
+pub const GROUP_PROTOCOLS_MAX: usize = 64;
+/// Metadata bytes of one member over all its protocols.
+pub const GROUP_METADATA_BYTES_MAX: usize = 1024 * 1024;
+/// Metadata and assignment bytes of one group.
+pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Session timeouts that a member may ask for; Kafka's `group.min.session.timeout.ms` and its maximum.
+pub const GROUP_SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 6_000..=1_800_000;
+/// A member that joined for the first time and whose group never completes is forgotten after this time.
+pub const GROUP_NEW_MEMBER_JOIN_MS: u64 = 300_000;
+/// How long the first rebalance of an empty group waits for more members, by default. Kafka waits 3 s; half a
+/// second still merges the joins of processes that start together.
+pub const GROUP_INITIAL_REBALANCE_DELAY_MS: u64 = 500;
+/// Bytes of a group's name and of a member's instance id.
+pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
+/// Bytes of the text that a client stores beside an offset; Kafka's `offset.metadata.max.bytes`.
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
+/// Offsets in one commit request.
+pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
+
+/// Topics in one CreateTopics or DeleteTopics request.
+pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
+/// Partitions that one topic may be created with.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);
+const _: () = assert!(READ_BYTES >= FRAME_BYTES_MIN + 4);
+const _: () = assert!(GROUP_METADATA_BYTES_MAX <= GROUP_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_PER_IP_MAX <= CONNECTIONS_MAX);

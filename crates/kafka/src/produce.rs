@@ -1,0 +1,179 @@
+//! Produce: batches go to the log as soon as their request is read, answers follow in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floe_log::log::{Append, AppendTicket, Permit};
+use floe_log::sequencer::{AppendError, Appended};
+use floe_wire::produce::{
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
+};
+use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError, frame};
+use tokio::time::Instant;
+
+use crate::broker::Inner;
+use crate::conn::Ending;
+use crate::errors;
+use crate::fetch::session::TopicRef;
+use crate::request::Context;
+
+const API: &str = ApiKey::Produce.name();
+/// From this version on topics are named by id.
+const BY_ID_FROM: i16 = 13;
+
+/// A produce request on its way through the log.
+pub(crate) struct Produced {
+    version: i16,
+    correlation_id: i32,
+    acks: i16,
+    arrived: Instant,
+    topics: Vec<TopicPart>,
+    ticket: AppendTicket,
+    /// Given back when the request is answered.
+    _permit: Option<Permit>,
+}
+
+struct TopicPart {
+    name: String,
+    id: uuid::Uuid,
+    partitions: Vec<(i32, Slot)>,
+}
+
+/// What became of one partition's batch so far.
+enum Slot {
+    Refused(ErrorCode, &'static str),
+    /// The next of the ticket's results.
+    Sent,
+}
+
+/// Reads a request and hands its batches to the log. The order of these calls is the order of the log.
+pub(crate) fn start(
+    context: &Context<'_>,
+    mut body: Reader,
+    correlation_id: i32,
+    arrived: Instant,
+    permit: Option<Permit>,
+) -> Result<Produced, WireError> {
+    let request = ProduceRequest::decode(&mut body, context.version)?;
+    let refusal = refusal(&request);
+    let mut batches = Vec::new();
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        topics.push(take_topic(context, topic, refusal, &mut batches));
+    }
+    let bytes: usize = batches.iter().map(|(_, bytes): &(_, Bytes)| bytes.len()).sum();
+    metrics::counter!("floe_kafka_produced_bytes_total").increment(bytes as u64);
+    let ticket = context.broker.log.append(Append { writer: context.writer(), batches });
+    Ok(Produced {
+        version: context.version,
+        correlation_id,
+        acks: request.acks,
+        arrived,
+        topics,
+        ticket,
+        _permit: permit,
+    })
+}
+
+/// What is wrong with the request as a whole.
+fn refusal(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
+    if !(-1..=1).contains(&request.acks) {
+        return Some((ErrorCode::InvalidRequiredAcks, "acks must be -1 (all), 0 or 1"));
+    }
+    if request.transactional_id.is_some() {
+        return Some((ErrorCode::InvalidRequest, "transactions are not supported"));
+    }
+    None
+}
+
+fn take_topic(
+    context: &Context<'_>,
+    topic: TopicProduceData,
+    refusal: Option<(ErrorCode, &'static str)>,
+    batches: &mut Vec<(floe_log::ids::PartitionId, Bytes)>,
+) -> TopicPart {
+    let name = if context.version >= BY_ID_FROM {
+        TopicRef::Id(topic.topic_id.as_u128())
+    } else {
+        TopicRef::Name(topic.name.as_str().into())
+    };
+    let mut partitions = Vec::with_capacity(topic.partition_data.len());
+    for partition in topic.partition_data {
+        let slot = match (refusal, partition.records) {
+            (Some((code, message)), _) => Slot::Refused(code, message),
+            (None, None) => Slot::Refused(ErrorCode::InvalidRecord, "a partition without a batch"),
+            (None, Some(records)) => match context.broker.directory.partition(&name, partition.index) {
+                Err(code) => Slot::Refused(code, "no such topic or partition"),
+                Ok(id) => {
+                    batches.push((id, records));
+                    Slot::Sent
+                }
+            },
+        };
+        partitions.push((partition.index, slot));
+    }
+    TopicPart { name: topic.name, id: topic.topic_id, partitions }
+}
+
+impl Produced {
+    /// Waits for the log; the frame of the answer, none with `acks=0`, where a failure ends the connection instead:
+    /// it is the only way to tell the client that its records are lost (Kafka does the same).
+    pub(crate) async fn finish(self, broker: &Arc<Inner>) -> Result<Vec<Bytes>, Ending> {
+        let mut results = self.ticket.await.into_iter();
+        let mut failed = None;
+        let mut responses = Vec::with_capacity(self.topics.len());
+        for topic in self.topics {
+            let mut partition_responses = Vec::with_capacity(topic.partitions.len());
+            for (index, slot) in topic.partitions {
+                let response = match slot {
+                    Slot::Refused(code, message) => refused(index, code, message.to_owned()),
+                    Slot::Sent => answered(index, results.next().expect("the log answers every batch")),
+                };
+                if response.error_code != ErrorCode::None.number() {
+                    failed = Some(ErrorCode::from_number(response.error_code));
+                }
+                partition_responses.push(response);
+            }
+            responses.push(TopicProduceResponse {
+                name: topic.name,
+                topic_id: topic.id,
+                partition_responses,
+            });
+        }
+        assert!(results.next().is_none(), "the log answers every batch once");
+        let took = broker.env.monotonic().saturating_duration_since(self.arrived);
+        metrics::histogram!("floe_kafka_request_seconds", "api" => API).record(took.as_secs_f64());
+        if self.acks == 0 {
+            return failed.map_or(Ok(Vec::new()), |code| Err(Ending::Unacknowledged(code)));
+        }
+        let response = ProduceResponse { responses, ..ProduceResponse::default() };
+        let encoded = frame::encode_response(&response, ApiKey::Produce, self.version, self.correlation_id);
+        encoded.map_err(|error| Ending::Encode { api: API, error })
+    }
+}
+
+fn answered(index: i32, result: Result<Appended, AppendError>) -> PartitionProduceResponse {
+    match result {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset.0,
+            log_start_offset: appended.log_start.0,
+            ..PartitionProduceResponse::default()
+        },
+        Err(error) => {
+            let code = errors::append(&error);
+            metrics::counter!("floe_kafka_produce_errors_total", "error" => code.name()).increment(1);
+            refused(index, code, error.to_string())
+        }
+    }
+}
+
+fn refused(index: i32, code: ErrorCode, message: String) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index,
+        error_code: code.number(),
+        base_offset: -1,
+        error_message: Some(message),
+        ..PartitionProduceResponse::default()
+    }
+}

@@ -1,0 +1,56 @@
+//! What a handler is given.
+
+use std::sync::Arc;
+
+use floe_log::identity::Writer;
+use floe_log::log::Permit;
+use floe_meta::Envelope;
+use floe_wire::Reader;
+use tokio::time::Instant;
+
+use crate::broker::Inner;
+use crate::conn::Peer;
+use crate::limits;
+
+/// Without authentication everybody is the one whom Kafka calls by this name.
+pub(crate) const PRINCIPAL: &str = "User:ANONYMOUS";
+
+/// A request whose header is read and whose body is not.
+pub(crate) struct Call {
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: String,
+    pub(crate) body: Reader,
+    pub(crate) arrived: Instant,
+    pub(crate) permit: Option<Permit>,
+    /// An ApiVersions request of a version that is not known; see `metadata.rs`.
+    pub(crate) unsupported: bool,
+}
+
+/// Who asks, and whom.
+pub(crate) struct Context<'a> {
+    pub(crate) broker: &'a Arc<Inner>,
+    pub(crate) peer: &'a Peer,
+    pub(crate) version: i16,
+    pub(crate) client_id: &'a str,
+}
+
+impl Context<'_> {
+    /// The identity that is recorded with what this request writes.
+    pub(crate) fn writer(&self) -> Writer {
+        Writer { principal: self.broker.principal.clone(), client_id: truncated(self.client_id).into() }
+    }
+
+    /// The envelope of a commit that this request causes.
+    pub(crate) fn envelope(&self, cause: &str) -> Envelope {
+        let mut envelope = Envelope::client(self.broker.principal.clone(), truncated(self.client_id).into());
+        envelope.cause = Some(cause.to_owned());
+        envelope
+    }
+}
+
+/// The part of a client id that is kept.
+fn truncated(client_id: &str) -> &str {
+    let end = client_id.floor_char_boundary(limits::CLIENT_ID_BYTES_MAX);
+    &client_id[..end]
+}

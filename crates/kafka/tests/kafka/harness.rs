@@ -1,0 +1,108 @@
+//! One broker in memory, and clients of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floe_kafka::apis::APIS;
+use floe_kafka::{Broker, Config};
+use floe_log::codec::Compression;
+use floe_log::log::Log;
+use floe_log::memory::MemoryStore;
+use floe_log::records::Builder;
+use floe_log::store::Store;
+use floe_meta::{Env, MemoryJournal, Meta, Options};
+use floe_wire::Request;
+use floe_wire::client::{Client, ClientError};
+use tokio::io::DuplexStream;
+
+const PIPE_BYTES: usize = 1 << 20;
+
+pub(crate) type Peer = Client<DuplexStream>;
+
+/// What outlives a broker: its journal and its store.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) journal: MemoryJournal,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) log: Log,
+    pub(crate) broker: Broker,
+}
+
+pub(crate) fn disk() -> Disk {
+    Disk { journal: MemoryJournal::new(), store: Arc::new(MemoryStore::new()) }
+}
+
+pub(crate) async fn world() -> World {
+    World::open(&disk(), Config::default()).await
+}
+
+impl World {
+    pub(crate) async fn open(disk: &Disk, config: Config) -> World {
+        World::open_with(disk, config, floe_log::log::Config::default()).await
+    }
+
+    pub(crate) async fn open_with(disk: &Disk, config: Config, log: floe_log::log::Config) -> World {
+        let env = Env::simulated(7);
+        let meta =
+            Meta::open(env.clone(), Arc::new(disk.journal.clone()), Options::default()).await.expect("opens");
+        let log = Log::open(env.clone(), meta, disk.store.clone(), log).await.expect("opens");
+        let broker = Broker::new(env.clone(), log.clone(), config);
+        World { env, log, broker }
+    }
+
+    /// The other end of a new connection.
+    pub(crate) fn pipe(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let broker = self.broker.clone();
+        self.env.spawn("connection", async move { broker.serve_connection(theirs, "test".to_owned()).await });
+        ours
+    }
+
+    pub(crate) fn client(&self) -> Peer {
+        Client::new(self.pipe(), "test-client")
+    }
+
+    pub(crate) async fn close(self) {
+        self.log.clone().close().await;
+        self.env.abort_all();
+    }
+}
+
+/// Calls in this version, or in the nearest one that the API has.
+pub(crate) async fn call_at<R: Request>(client: &mut Peer, version: i16, request: &R) -> R::Response {
+    let api = APIS.iter().find(|api| api.key == R::API).expect("the api is served");
+    let sent = client.send_at_most(request, version.clamp(api.min, api.max)).await.expect("sent");
+    client.receive(sent).await.expect("answered")
+}
+
+pub(crate) async fn call<R: Request>(client: &mut Peer, request: &R) -> R::Response {
+    client.call(request).await.expect("answered")
+}
+
+/// A batch of records with these values and growing timestamps.
+pub(crate) fn batch(values: &[&str]) -> Bytes {
+    let mut builder = Builder::new(Compression::None);
+    for (at, value) in values.iter().enumerate() {
+        builder.push(1_000 + at as i64, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build()
+}
+
+pub(crate) async fn produce(client: &mut Peer, topic: &str, values: &[&str]) -> Result<i64, ClientError> {
+    client.produce(topic, 0, batch(values), -1).await.map(|produced| produced.base_offset)
+}
+
+/// All values of partition 0.
+pub(crate) async fn values(client: &mut Peer, topic: &str) -> Vec<String> {
+    let wait = floe_wire::client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1 << 20 };
+    let fetched = client.fetch(topic, 0, 0, wait).await.expect("fetched");
+    let records = fetched.records(1 << 20).expect("whole");
+    let text = |record: &floe_log::records::Record| {
+        String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).expect("text")
+    };
+    records.iter().map(text).collect()
+}

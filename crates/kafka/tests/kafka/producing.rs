@@ -1,0 +1,112 @@
+//! Produces that are under way at the same time, and what a producer may rely on.
+
+use floe_kafka::Config;
+use floe_log::codec::Compression;
+use floe_log::records::Builder;
+use floe_wire::ErrorCode;
+use floe_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use floe_wire::metadata::MetadataRequest;
+use floe_wire::produce::*;
+
+use crate::harness::*;
+
+fn produce_request(topic: &str, value: &str) -> ProduceRequest {
+    let partition_data = vec![PartitionProduceData { index: 0, records: Some(batch(&[value])) }];
+    let topic_data = vec![TopicProduceData { name: topic.to_owned(), partition_data, ..Default::default() }];
+    ProduceRequest { acks: -1, timeout_ms: 1_000, topic_data, ..Default::default() }
+}
+
+/// Five requests in flight share an upload; answers come in order; a call between two produces keeps its place.
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_connection_are_taken_in_together_and_answered_in_order() {
+    let disk = disk();
+    let world = World::open(&disk, Config::default()).await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let before = world.log.meta().snapshot().lsn();
+    let mut sent = Vec::new();
+    for value in ["0", "1", "2", "3", "4"] {
+        sent.push(client.send_at_most(&produce_request("t", value), 12).await.expect("sent"));
+    }
+    for (at, sent) in sent.into_iter().enumerate() {
+        let answer = client.receive(sent).await.expect("answered in order");
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.base_offset), (0, at as i64));
+    }
+    let commits = world.log.meta().snapshot().lsn().0 - before.0;
+    assert!(commits < 5, "five requests in flight made {commits} commits");
+    assert_eq!(values(&mut client, "t").await, ["0", "1", "2", "3", "4"]);
+
+    // Auto-creation by metadata, then a produce right behind it: it waits for the call before it.
+    let ask = MetadataRequest {
+        topics: Some(vec![floe_wire::metadata::MetadataRequestTopic {
+            name: Some("late".to_owned()),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    };
+    let asked = client.send(&ask).await.expect("sent");
+    let produced = client.send_at_most(&produce_request("late", "x"), 12).await.expect("sent");
+    let fetch = FetchRequest {
+        topics: vec![FetchTopic {
+            topic: "late".to_owned(),
+            partitions: vec![FetchPartition { partition_max_bytes: 1_000, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let fetched = client.send_at_most(&fetch, 12).await.expect("sent");
+    assert_eq!(client.receive(asked).await.expect("answered").topics[0].error_code, 0);
+    let answer = client.receive(produced).await.expect("answered");
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    let answer = client.receive(fetched).await.expect("answered");
+    assert_eq!(answer.responses[0].partitions[0].high_watermark, 1, "a fetch sees the produce before it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_batch_is_appended_once_and_gaps_are_refused() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let (id, epoch) = {
+        let request = floe_wire::producer::InitProducerIdRequest::default();
+        let given = call(&mut client, &request).await;
+        (given.producer_id, given.producer_epoch)
+    };
+    let batch = |sequence: i32| {
+        let mut builder = Builder::new(Compression::Lz4).producer(id, epoch, sequence);
+        builder.push(1, Some(b"k"), Some(b"v"), &[]);
+        builder.build()
+    };
+    let first = client.produce("t", 0, batch(0), -1).await.expect("produced");
+    let second = client.produce("t", 0, batch(1), -1).await.expect("produced");
+    let again = client.produce("t", 0, batch(0), -1).await.expect("a duplicate is a success");
+    assert_eq!((first.base_offset, second.base_offset, again.base_offset), (0, 1, 0));
+    let gap = client.produce("t", 0, batch(5), -1).await.expect_err("a gap");
+    assert_eq!(gap.code(), Some(ErrorCode::OutOfOrderSequenceNumber));
+    assert_eq!(values(&mut client, "t").await, ["v", "v"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_topic_id_and_under_a_limit_of_requests_in_flight() {
+    let config = Config { requests_in_flight_max: 2, ..Config::default() };
+    let world = World::open(&disk(), config).await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let topic_id = client.metadata(&["t"]).await.expect("answered").topics[0].topic_id;
+    let mut sent = Vec::new();
+    for value in 0..20 {
+        let mut request = produce_request("", &value.to_string());
+        request.topic_data[0].topic_id = topic_id;
+        sent.push(client.send(&request).await.expect("sent"));
+    }
+    for (at, sent) in sent.into_iter().enumerate() {
+        let answer = client.receive(sent).await.expect("answered");
+        assert_eq!(answer.responses[0].topic_id, topic_id);
+        assert_eq!(answer.responses[0].partition_responses[0].base_offset, at as i64);
+    }
+    let mut unknown = produce_request("", "x");
+    unknown.topic_data[0].topic_id = uuid::Uuid::from_u128(3);
+    let answer = call(&mut client, &unknown).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::UnknownTopicId.number());
+}
