@@ -18,7 +18,7 @@ pub enum ClientError {
     #[error("a message could not be coded: {0}")]
     Wire(#[from] WireError),
     /// The broker does not speak a version that this client speaks.
-    #[error("{api}: the broker speaks versions {}, this client {ours}", broker.map_or("none".to_owned(), |v| v.to_string()))]
+    #[error("{api}: the broker speaks versions {}, this client {ours}", spoken(*broker))]
     Unsupported {
         /// The API.
         api: ApiKey,
@@ -72,6 +72,11 @@ impl ClientError {
     pub fn retriable(&self) -> bool {
         self.code().is_some_and(ErrorCode::retriable)
     }
+}
+
+/// The versions of the broker in a message.
+fn spoken(broker: Option<Versions>) -> String {
+    broker.map_or_else(|| "none".to_owned(), |versions| versions.to_string())
 }
 
 /// `Ok` if the code of an answer is 0.
