@@ -38,6 +38,7 @@
 //! key 15 Object    object id                         -> size, live extents
 //! key 16 Lease     first object id                   -> range of object ids, owner's writer session, expiry
 //! key 17 Trash     object id                         -> since when it may be deleted
+//! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! ```
 
 // The log: identifiers, batches, formats.

@@ -27,6 +27,7 @@ use crate::limits::{
 use crate::object::{Object, ObjectLease, Trash, wal_key};
 use crate::producer;
 use crate::store::Store;
+use crate::topic::{self, SWEEP_RECORDS_MAX};
 
 const COUNTER: CounterKey = CounterKey::named("object");
 const CLEANER: &str = "cleaner";
@@ -350,17 +351,19 @@ impl Cleaner {
         }
     }
 
-    /// Ends expired leases, deletes trash that is old enough, forgets old producers.
+    /// Ends expired leases, frees what deleted topics left, deletes trash that is old enough, forgets old producers.
     pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
         let owner = format!("{:032x}", self.owner);
         let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, CLEANER_LEASE);
         let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
         let leases = self.end_leases(epoch).await?;
+        let remains = self.sweep_topics(epoch).await?;
         let objects = self.empty_trash(epoch).await?;
         self.expire_producers(epoch).await?;
         metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
         metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
-        Ok(Cleaned { leases, objects, more: leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND })
+        let more = remains || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
+        Ok(Cleaned { leases, objects, more })
     }
 
     /// A command that is refused when another cleaner has taken over.
@@ -389,6 +392,14 @@ impl Cleaner {
             self.fenced(epoch, move |tx| end_expired(tx, first)).await?;
         }
         Ok(expired.len())
+    }
+
+    /// One step for the first deleted topic whose extents are not all freed; whether there is more.
+    async fn sweep_topics(&self, epoch: u64) -> Result<bool, CleanError> {
+        if topic::has_remains(&self.meta.snapshot()) {
+            self.fenced(epoch, |tx| topic::sweep(tx, SWEEP_RECORDS_MAX).map(drop)).await?;
+        }
+        Ok(topic::has_remains(&self.meta.snapshot()))
     }
 
     async fn empty_trash(&self, epoch: u64) -> Result<usize, CleanError> {

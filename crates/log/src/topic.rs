@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use floe_meta::key::put_u64;
 use floe_meta::{CounterKey, DecodeError, Lookup, Timestamp, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,6 +21,8 @@ pub const NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Topics of one cluster.
 pub const TOPICS_MAX: usize = 100_000;
+/// Extents and producers that one commit frees: less than 1 MiB of changes.
+pub const SWEEP_RECORDS_MAX: usize = 10_000;
 
 const COUNTER: CounterKey = CounterKey::named("topic");
 
@@ -105,8 +108,15 @@ struct TopicRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct TopicNumber(TopicId);
 
+/// A deleted topic whose extents are not all freed yet (kind 18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Remains {
+    deleted: Timestamp,
+}
+
 postcard_record!(TopicRecord, 10, 1, TopicId);
 postcard_record!(TopicNumber, 11, 1, String);
+postcard_record!(Remains, 18, 1, TopicId);
 
 impl Topic {
     /// The id of the topic in Kafka's protocol: the high 64 bits of the cluster's uuid, then the topic's number.
@@ -260,7 +270,9 @@ pub fn configure(
     Ok(Topic::of(id, record))
 }
 
-/// Command: deletes a topic with all that the log knows of it. Objects that lose their last extent become trash.
+/// Command: deletes a topic. Its name, its settings and its partitions are gone at once. Its extents and producers
+/// are freed at once as well if they are few; the rest is left to [`sweep`], so that no commit grows with a topic.
+/// Objects that lose their last extent become trash.
 ///
 /// # Errors
 /// [`TopicError::NotFound`].
@@ -269,14 +281,42 @@ pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
     tx.delete::<TopicRecord>(&id);
     tx.delete::<TopicNumber>(&topic.name);
     for partition in topic.partition_ids() {
-        delete_partition(tx, partition)?;
+        tx.delete::<Head>(&partition);
+    }
+    if !free(tx, id, SWEEP_RECORDS_MAX)? {
+        tx.put(&id, &Remains { deleted: tx.now() });
     }
     Ok(topic)
 }
 
-fn delete_partition(tx: &mut Tx<'_>, partition: PartitionId) -> Result<(), TopicError> {
-    let extents: Vec<_> = tx.prefix::<Extent>(|out| partition.put(out)).collect::<Result<_, _>>()?;
-    let producers: Vec<_> = tx.prefix::<Producer>(|out| partition.put(out)).collect::<Result<_, _>>()?;
+/// Command: frees up to `records_max` extents and producers of a deleted topic. Returns whether any are left; call
+/// it until none are.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn sweep(tx: &mut Tx<'_>, records_max: usize) -> Result<bool, DecodeError> {
+    let Some(first) = tx.range::<Remains>(..).next() else {
+        return Ok(false);
+    };
+    let (id, _) = first?;
+    if free(tx, id, records_max)? {
+        tx.delete::<Remains>(&id);
+    }
+    Ok(tx.range::<Remains>(..).next().is_some())
+}
+
+/// Whether there is anything for [`sweep`] to do.
+pub fn has_remains(map: &impl Lookup) -> bool {
+    map.range::<Remains>(..).next().is_some()
+}
+
+/// Frees up to `records_max` extents and producers of a topic; true if none are left.
+fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, DecodeError> {
+    let prefix = |out: &mut Vec<u8>| put_u64(out, topic.0);
+    let extents: Vec<_> = tx.prefix::<Extent>(prefix).take(records_max).collect::<Result<_, _>>()?;
+    let room = records_max - extents.len();
+    let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
+    let done = producers.len() < room;
     let mut freed: BTreeMap<ObjectId, u32> = BTreeMap::new();
     for (key, extent) in extents {
         tx.delete::<Extent>(&key);
@@ -288,6 +328,5 @@ fn delete_partition(tx: &mut Tx<'_>, partition: PartitionId) -> Result<(), Topic
     for (key, _) in producers {
         tx.delete::<Producer>(&key);
     }
-    tx.delete::<Head>(&partition);
-    Ok(())
+    Ok(done)
 }

@@ -244,6 +244,54 @@ proptest! {
     }
 }
 
+/// The comparison itself must see each kind of damage, or the test above proves nothing.
+#[test]
+fn the_comparison_sees_planted_damage() {
+    type Damage = fn(&mut Tx<'_>, ExtentKey, Extent);
+    let damages: [(&str, Damage); 7] = [
+        ("an extent is lost", |tx, key, _| tx.delete::<Extent>(&key)),
+        ("offsets are shifted", |tx, key, extent| {
+            tx.delete::<Extent>(&key);
+            tx.put(&ExtentKey::new(key.partition, key.base.plus(1)), &extent);
+        }),
+        ("an extent is too long", |tx, key, extent| {
+            tx.put(&key, &Extent { offsets: extent.offsets + 1, ..extent });
+        }),
+        ("the bytes are others", |tx, key, extent| {
+            tx.put(&key, &Extent { position: extent.position + 1, ..extent });
+        }),
+        ("the object is another", |tx, key, extent| tx.put(&key, &Extent { object: ObjectId(9), ..extent })),
+        ("the writer is another", |tx, key, extent| {
+            let writer = identity::intern(tx, &Writer::new("User:b", "x")).unwrap();
+            tx.put(&key, &Extent { writer, ..extent });
+        }),
+        ("the head went back", |tx, key, _| tx.put(&key.partition, &Head::default())),
+    ];
+    let check = |damage: Option<Damage>| {
+        in_tx(|tx| {
+            let topic = create(tx, "t", 1).id;
+            lease(tx, 1, 100);
+            let writers = [Writer::new("User:a", "x"), Writer::new("User:b", "x")];
+            let mut model = Model::default();
+            for id in 1..4 {
+                let bytes = plain(2, 0);
+                let object = uploaded(id, &[(PartitionId::new(topic, 0), &writers[0], &bytes)]);
+                model.append(&object.batches[0], id, 0).unwrap();
+                assert!(sequence(tx, &object)[0].is_ok());
+            }
+            if let Some(damage) = damage {
+                let (key, extent) = tx.range::<Extent>(..).nth(1).unwrap().unwrap();
+                damage(tx, key, extent);
+            }
+            compare(tx, topic, &[model], &writers);
+        });
+    };
+    check(None);
+    for (what, damage) in damages {
+        assert!(std::panic::catch_unwind(|| check(Some(damage))).is_err(), "{what}");
+    }
+}
+
 fn one(tx: &mut Tx<'_>, object: u64, partition: PartitionId, bytes: &Bytes) -> Result<Appended, AppendError> {
     let writer = Writer::new("User:a", "c");
     sequence(tx, &uploaded(object, &[(partition, &writer, bytes)])).remove(0)

@@ -7,7 +7,7 @@ use crate::object::{Object, Trash};
 use crate::partition::{self, Head};
 use crate::producer::Producer;
 use crate::sequencer::sequence;
-use crate::topic::{TopicError, by_id, by_name, by_uuid};
+use crate::topic::{SWEEP_RECORDS_MAX, TopicError, by_id, by_name, by_uuid, has_remains, sweep};
 
 fn new(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: 1, configs: BTreeMap::new() }
@@ -111,5 +111,43 @@ fn a_deleted_topic_frees_its_objects_and_its_name() {
         let again = create(tx, "gone", 1);
         assert_ne!(again.id, gone.id, "numbers are never used again");
         assert_eq!(partition::head(tx, PartitionId::new(again.id, 0)).unwrap(), Some(Head::default()));
+    });
+}
+
+#[test]
+fn a_large_topic_is_freed_in_steps() {
+    in_tx(|tx| {
+        lease(tx, 1, 10_000);
+        let gone = create(tx, "gone", 1);
+        let kept = create(tx, "kept", 1);
+        let [gone_0, kept_0] = [&gone, &kept].map(|topic| PartitionId::new(topic.id, 0));
+        let writer = Writer::new("User:a", "c");
+        // Batches of other partitions between them keep the extents apart.
+        let bytes = plain(1, 0);
+        let objects = 11;
+        let pairs = SWEEP_RECORDS_MAX / 10;
+        for object in 1..=objects {
+            let one = uploaded(
+                object,
+                &vec![[(gone_0, &writer, &bytes), (kept_0, &writer, &bytes)]; pairs].concat(),
+            );
+            assert!(sequence(tx, &one).iter().all(Result::is_ok));
+        }
+        let object = uploaded(objects + 1, &[(gone_0, &writer, &idempotent(5, 0, 0, 1))]);
+        assert!(sequence(tx, &object)[0].is_ok());
+
+        topic::delete(tx, gone.id).unwrap();
+        assert!(has_remains(tx));
+        assert_eq!(partition::head(tx, gone_0).unwrap(), None, "nobody sees what is left");
+        let left = |tx: &Tx<'_>| tx.prefix::<Extent>(|out| gone_0.put(out)).count();
+        assert_eq!(left(tx), pairs + 1);
+        assert!(sweep(tx, pairs + 1).unwrap(), "its producer is left");
+        assert_eq!(left(tx), 0);
+        assert_eq!(tx.get::<Object>(&ObjectId(1)).unwrap().unwrap().extents as usize, pairs);
+        assert!(tx.get::<Trash>(&ObjectId(objects + 1)).unwrap().is_some());
+        assert!(!sweep(tx, 10).unwrap());
+        assert!(!has_remains(tx));
+        assert_eq!(tx.range::<Producer>(..).count(), 0);
+        assert!(!sweep(tx, 10).unwrap(), "nothing left to do");
     });
 }
