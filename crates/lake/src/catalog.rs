@@ -1,0 +1,145 @@
+//! The read side of the Iceberg REST catalog, as documents: status and JSON body for each request that the HTTP front
+//! routes here (`open-api/rest-catalog-open-api.yaml` of Apache Iceberg). There is one namespace, `default`.
+//!
+//! A table is loaded with its whole metadata document. Its files are named by URLs of the store: on a local store
+//! `file://`, which readers on the same machine open directly. Nothing can be written: the view is the only writer.
+
+use floe_meta::Snapshot;
+use serde_json::{Value, json};
+
+use crate::lake::{Lake, LakeError, TableRef};
+
+/// The only namespace.
+pub const NAMESPACE: &str = "default";
+
+/// What to answer: the HTTP status, and the body (null for an empty one).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The JSON document.
+    pub body: Value,
+}
+
+fn ok(body: Value) -> Answer {
+    Answer { status: 200, body }
+}
+
+/// An error in the form of the protocol (`IcebergErrorResponse`).
+pub fn error(status: u16, kind: &str, message: &str) -> Answer {
+    Answer { status, body: json!({"error": {"message": message, "type": kind, "code": status}}) }
+}
+
+/// The answer to everything that would change something.
+pub fn read_only() -> Answer {
+    error(406, "UnsupportedOperationException", "Floe writes its tables itself: produce to the topic")
+}
+
+/// The answer to a path that the protocol does not know.
+pub fn not_found(path: &str) -> Answer {
+    error(404, "NoSuchEndpointException", &format!("there is no {path} here"))
+}
+
+/// `GET /v1/config`: endpoints are listed so that clients do not try the others.
+pub fn config() -> Answer {
+    ok(json!({
+        "defaults": {},
+        "overrides": {},
+        "endpoints": [
+            "GET /v1/config",
+            "GET /v1/{prefix}/namespaces",
+            "GET /v1/{prefix}/namespaces/{namespace}",
+            "HEAD /v1/{prefix}/namespaces/{namespace}",
+            "GET /v1/{prefix}/namespaces/{namespace}/tables",
+            "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+            "HEAD /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+            "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/metrics",
+        ],
+    }))
+}
+
+/// `GET /v1/namespaces?parent=…`
+pub fn namespaces(parent: Option<&str>) -> Answer {
+    match parent.filter(|parent| !parent.is_empty()) {
+        None => ok(json!({"namespaces": [[NAMESPACE]]})),
+        Some(NAMESPACE) => ok(json!({"namespaces": []})),
+        Some(other) => no_namespace(other),
+    }
+}
+
+/// `GET /v1/namespaces/{namespace}`; for `HEAD` the status is all (204 when it is 200 here).
+pub fn namespace(namespace: &str) -> Answer {
+    match namespace {
+        NAMESPACE => ok(json!({"namespace": [NAMESPACE], "properties": {}})),
+        other => no_namespace(other),
+    }
+}
+
+fn no_namespace(name: &str) -> Answer {
+    error(
+        404,
+        "NoSuchNamespaceException",
+        &format!("namespace {name} does not exist, there is only {NAMESPACE}"),
+    )
+}
+
+/// `GET /v1/namespaces/{namespace}/tables`: tables that have a metadata document.
+pub fn tables(lake: &Lake, snapshot: &Snapshot, namespace: &str) -> Answer {
+    if namespace != NAMESPACE {
+        return no_namespace(namespace);
+    }
+    let tables = match lake.tables(snapshot) {
+        Ok(tables) => tables,
+        Err(failure) => return failed(&failure),
+    };
+    let made = tables.iter().filter(|table| table.metadata_location.is_some());
+    let identifiers: Vec<Value> =
+        made.map(|table| json!({"namespace": [NAMESPACE], "name": table.name})).collect();
+    ok(json!({"identifiers": identifiers, "next-page-token": null}))
+}
+
+/// `HEAD /v1/namespaces/{namespace}/tables/{table}`: 204 or 404.
+pub fn table_exists(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Answer {
+    match find(lake, snapshot, namespace, name) {
+        Ok(_) => Answer { status: 204, body: Value::Null },
+        Err(answer) => answer,
+    }
+}
+
+/// `GET /v1/namespaces/{namespace}/tables/{table}` (`LoadTableResult`).
+pub async fn table(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Answer {
+    let table = match find(lake, snapshot, namespace, name) {
+        Ok(table) => table,
+        Err(answer) => return answer,
+    };
+    let metadata = match lake.metadata(&table).await {
+        Ok(Some(metadata)) => metadata,
+        Ok(None) => return no_table(name),
+        Err(failure) => return failed(&failure),
+    };
+    match serde_json::to_value(&metadata) {
+        Ok(metadata) => {
+            ok(json!({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}))
+        }
+        Err(failure) => error(500, "InternalServerError", &failure.to_string()),
+    }
+}
+
+fn find(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Result<TableRef, Answer> {
+    if namespace != NAMESPACE {
+        return Err(no_namespace(namespace));
+    }
+    let found = lake.table(snapshot, name).map_err(|failure| failed(&failure))?;
+    found.filter(|table| table.metadata_location.is_some()).ok_or_else(|| no_table(name))
+}
+
+fn no_table(name: &str) -> Answer {
+    let message =
+        format!("table {NAMESPACE}.{name} does not exist: is floe.table set on a topic of that name?");
+    error(404, "NoSuchTableException", &message)
+}
+
+/// The store or the metadata failed: clients try again.
+fn failed(failure: &LakeError) -> Answer {
+    error(503, "ServiceUnavailableException", &failure.to_string())
+}

@@ -1,0 +1,166 @@
+//! The commands of the lake: pure functions over the metadata map, each one journal entry.
+
+use std::collections::BTreeMap;
+
+use floe_log::{
+    ids::{Offset, PartitionId, TopicId},
+    sequencer::{self, Uploaded},
+    topic,
+};
+use floe_meta::{Tx, lease};
+use floe_schema::{Kind, TableSchema};
+
+use crate::{
+    error::ViewError,
+    limits,
+    record::{self, Garbage, GarbageKey, Progress, Table, ViewState},
+};
+
+/// The name of the lease on a topic's table.
+pub(crate) fn lease_name(topic: TopicId) -> String {
+    format!("view/lake/{topic}")
+}
+
+/// What a new owner of a table needs to know.
+pub(crate) struct Taken {
+    pub(crate) epoch: u64,
+    pub(crate) table: Option<Table>,
+    pub(crate) view: ViewState,
+    pub(crate) progress: BTreeMap<u32, Offset>,
+}
+
+/// Takes the lease on a topic's table and a range of file numbers. What the former owner may have written under its
+/// numbers, and nobody knows, becomes garbage.
+pub(crate) fn take_over(
+    tx: &mut Tx<'_>,
+    topic: TopicId,
+    kind: Kind,
+    owner: &str,
+) -> Result<Taken, ViewError> {
+    let name = topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?.name;
+    let epoch = lease::acquire(tx, &lease_name(topic), owner, limits::LEASE_TTL)?;
+    let table = tx.get::<Table>(&topic)?;
+    let former = tx.get::<ViewState>(&topic)?;
+    let start = former.as_ref().map_or(0, |view| view.numbers_end);
+    let known = table.as_ref().map_or(0, |table| table.next_file);
+    if known < start {
+        let name = table.as_ref().map_or(name, |table| table.name.clone());
+        put_garbage(tx, topic, vec![Garbage::Numbers { name, from: known, to: start }])?;
+    }
+    let schema = former.map_or_else(|| TableSchema::new(kind), |view| view.schema);
+    let view = ViewState { schema, numbers_end: start + limits::NUMBERS_LEASED, epoch };
+    tx.put(&topic, &view);
+    Ok(Taken { epoch, table, view, progress: record::progress(tx, topic)? })
+}
+
+/// Takes more file numbers; the result is the new range's end. The range begins where the last one ended.
+pub(crate) fn more_numbers(
+    tx: &mut Tx<'_>,
+    topic: TopicId,
+    epoch: u64,
+    count: u64,
+) -> Result<u64, ViewError> {
+    tx.check_lease(&lease_name(topic), epoch)?;
+    let view =
+        tx.get::<ViewState>(&topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
+    let numbers_end = view.numbers_end + count;
+    tx.put(&topic, &ViewState { numbers_end, ..view });
+    Ok(numbers_end)
+}
+
+/// Publishes the first state of a table.
+pub(crate) fn create(tx: &mut Tx<'_>, topic: TopicId, epoch: u64, table: &Table) -> Result<(), ViewError> {
+    tx.check_lease(&lease_name(topic), epoch)?;
+    topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
+    if tx.get::<Table>(&topic)?.is_some() {
+        return Err(ViewError::Stale("it was made before".to_owned()));
+    }
+    tx.put(&topic, table);
+    Ok(())
+}
+
+/// What one commit of a view publishes, all or nothing.
+#[derive(Clone)]
+pub(crate) struct Publication {
+    pub(crate) topic: TopicId,
+    pub(crate) epoch: u64,
+    /// The metadata document that the commit was made from.
+    pub(crate) from: String,
+    pub(crate) table: Table,
+    pub(crate) schema: TableSchema,
+    pub(crate) read: BTreeMap<u32, (Offset, Offset)>,
+    pub(crate) letters: Option<Uploaded>,
+    pub(crate) garbage: Vec<String>,
+}
+
+/// Publishes a table's next state together with progress and dead letters, if nothing has come in between.
+pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), ViewError> {
+    let Publication { topic, epoch, from, table, schema, read, letters, garbage } = publication;
+    lease::renew(tx, &lease_name(*topic), *epoch, limits::LEASE_TTL)?;
+    topic::by_id(tx, *topic)?.ok_or(ViewError::TopicGone)?;
+    let current = tx.get::<Table>(topic)?.ok_or_else(|| ViewError::Stale("it is gone".to_owned()))?;
+    if current.metadata != *from {
+        return Err(ViewError::Stale(format!("it is at {}, not at {from}", current.metadata)));
+    }
+    for (index, (start, end)) in read {
+        let partition = PartitionId::new(*topic, *index);
+        let next = tx.get::<Progress>(&partition)?.map_or(0, |progress| progress.next);
+        if next != start.0 {
+            return Err(ViewError::Stale(format!("partition {index} was read to {next}, not to {start}")));
+        }
+        assert!(end > start, "progress moves on");
+        tx.put(&partition, &Progress { next: end.0 });
+    }
+    tx.put(topic, table);
+    let view = tx.get::<ViewState>(topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
+    if view.schema != *schema {
+        tx.put(topic, &ViewState { schema: schema.clone(), ..view });
+    }
+    put_garbage(tx, *topic, files(garbage))?;
+    if let Some(uploaded) = letters {
+        for result in sequencer::sequence(tx, uploaded) {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the table of a deleted topic out of the map; its files become garbage.
+pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
+    if topic::by_id(tx, topic)?.is_some() {
+        return Ok(());
+    }
+    let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
+    let mut garbage = Vec::new();
+    if let Some(table) = table {
+        let from = table.next_file;
+        let orphans = view.as_ref().filter(|view| from < view.numbers_end);
+        let name = table.name.clone();
+        garbage.extend(orphans.map(|view| Garbage::Numbers { name, from, to: view.numbers_end }));
+        garbage.push(Garbage::Table(Box::new(table)));
+        tx.delete::<Table>(&topic);
+    }
+    if view.is_some() {
+        tx.delete::<ViewState>(&topic);
+    }
+    for index in record::progress(tx, topic)?.into_keys() {
+        tx.delete::<Progress>(&PartitionId::new(topic, index));
+    }
+    put_garbage(tx, topic, garbage)
+}
+
+/// The garbage records for these files.
+fn files(keys: &[String]) -> Vec<Garbage> {
+    keys.chunks(limits::GARBAGE_FILES_MAX).map(|chunk| Garbage::Files(chunk.to_vec())).collect()
+}
+
+fn put_garbage(tx: &mut Tx<'_>, topic: TopicId, garbage: Vec<Garbage>) -> Result<(), ViewError> {
+    let since = tx.now();
+    let key = |number| GarbageKey { since, topic, number };
+    let taken = tx.range::<Garbage>(key(0)..=key(u32::MAX)).next_back().transpose()?;
+    let first = taken.map_or(0, |(key, _)| key.number + 1);
+    for (number, garbage) in (first..).zip(garbage) {
+        tx.put(&key(number), &garbage);
+    }
+    Ok(())
+}

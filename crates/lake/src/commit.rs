@@ -1,0 +1,437 @@
+//! The commit engine: from a table's current state and new files to the documents of its next snapshot. It writes
+//! nothing: the view puts the files, then swings the pointer in the journal.
+//!
+//! An `append` adds one manifest and carries the others, a few of them merged ([`crate::manifest`]). An `overwrite` also takes
+//! files out, with their replacements in the same snapshot. The same commit expires the oldest snapshots and names
+//! the files that nobody needs any more:
+//!
+//! - the manifest list of an expired snapshot;
+//! - the manifests that its child replaced (the child's summary lists their numbers as `floe.dropped`);
+//! - the data files that its child took out (deleted entries of the child's own manifests);
+//! - metadata documents that fell out of the metadata log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use floe_log::ids::Offset;
+use floe_meta::Timestamp;
+use floe_schema::TableSchema;
+use iceberg::spec::{
+    DataFile, MAIN_BRANCH, ManifestFile, ManifestList, ManifestStatus, Operation, Snapshot, SnapshotRef,
+    Summary, TableMetadata,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    convert, error::ViewError, files::Files, layout::FileKind, limits, manifest, manifest::Change,
+    record::Table,
+};
+
+/// A table as its last commit left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) table: Table,
+    pub(crate) metadata: TableMetadata,
+    pub(crate) manifests: Vec<ManifestFile>,
+}
+
+/// What a commit changes.
+pub(crate) struct Delta<'a> {
+    pub(crate) schema: &'a TableSchema,
+    pub(crate) added: Vec<DataFile>,
+    /// URLs of data files whose rows are in added ones.
+    pub(crate) removed: BTreeSet<String>,
+    /// Where each partition was read from and to.
+    pub(crate) read: BTreeMap<u32, (Offset, Offset)>,
+    /// Progress of every partition after the commit.
+    pub(crate) progress: BTreeMap<u32, Offset>,
+    pub(crate) bad_records: u64,
+    pub(crate) snapshot_id: i64,
+    pub(crate) time: Timestamp,
+}
+
+/// The next state of a table, and the files that must be in the store before it is committed.
+pub(crate) struct Next {
+    pub(crate) base: Base,
+    pub(crate) files: Vec<(String, Bytes)>,
+    /// Keys of files that become garbage with the commit.
+    pub(crate) garbage: Vec<String>,
+}
+
+/// File numbers to be used up.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    pub(crate) next: u64,
+    pub(crate) end: u64,
+}
+
+impl Numbers {
+    pub(crate) fn take(&mut self) -> Result<u64, ViewError> {
+        if self.next >= self.end {
+            return Err(ViewError::OutOfNumbers);
+        }
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+}
+
+/// The first state of a table: no snapshot.
+pub(crate) fn create(
+    files: &Files,
+    numbers: &mut Numbers,
+    uuid: u128,
+    name: &str,
+    schema: &TableSchema,
+    time: Timestamp,
+) -> Result<Next, ViewError> {
+    let document = json!({
+        "format-version": 2,
+        "table-uuid": Uuid::from_u128(uuid),
+        "location": files.location(),
+        "last-sequence-number": 0,
+        "last-updated-ms": time.0,
+        "last-column-id": schema.last_column_id(),
+        "schemas": [convert::schema(schema)?],
+        "current-schema-id": 0,
+        "partition-specs": [{"spec-id": 0, "fields": []}],
+        "default-spec-id": 0,
+        "last-partition-id": 999,
+        "properties": {
+            "write.parquet.compression-codec": "zstd",
+            "write.metadata.previous-versions-max": limits::METADATA_KEPT.to_string(),
+            "write.metadata.delete-after-commit.enabled": "true",
+            "history.expire.min-snapshots-to-keep": limits::SNAPSHOTS_KEPT.to_string(),
+            "floe.topic": name,
+        },
+        "sort-orders": [{"order-id": 0, "fields": []}],
+        "default-sort-order-id": 0,
+        "snapshots": [],
+        "refs": {},
+    });
+    let metadata: TableMetadata = serde_json::from_value(document)?;
+    let key = files.key(FileKind::Metadata, numbers.take()?);
+    let bytes = Bytes::from(serde_json::to_vec(&metadata)?);
+    let table = Table {
+        uuid,
+        name: name.to_owned(),
+        metadata: key.clone(),
+        manifest_list: None,
+        snapshot_id: None,
+        snapshots: 0,
+        next_file: numbers.next,
+        files: 0,
+        rows: 0,
+        bytes: 0,
+        bad_records: 0,
+    };
+    let base = Base { table, metadata, manifests: Vec::new() };
+    Ok(Next { base, files: vec![(key, bytes)], garbage: Vec::new() })
+}
+
+/// The next state of a table.
+pub(crate) async fn prepare(
+    files: &Files,
+    numbers: &mut Numbers,
+    base: &Base,
+    delta: Delta<'_>,
+) -> Result<Next, ViewError> {
+    let mut work = Work { files, numbers, written: Vec::new(), dropped: Vec::new() };
+    let parent = base.metadata.current_snapshot().cloned();
+    let sequence = base.metadata.next_sequence_number();
+    let time = delta.time.0.max(base.metadata.last_updated_ms());
+
+    let mut builder = base.metadata.clone().into_builder(Some(files.url(&base.table.metadata)));
+    builder = builder.add_current_schema(convert::schema(delta.schema)?)?;
+    let schema = builder.clone().build()?.metadata.current_schema().clone();
+
+    let mut totals = Totals::of(&base.table);
+    totals.add(&delta.added);
+    let mut manifests = work.carry(base, &delta, &schema, &mut totals).await?;
+    if !delta.added.is_empty() {
+        let changes = delta.added.iter().cloned().map(Change::Added).collect();
+        manifests.push(work.manifest(delta.snapshot_id, schema.clone(), changes).await?);
+    }
+    let list_key = files.key(FileKind::ManifestList, work.numbers.take()?);
+    let list_url = files.url(&list_key);
+    let parent_id = parent.as_ref().map(|snapshot| snapshot.snapshot_id());
+    let list = manifest::write_list(&list_url, delta.snapshot_id, parent_id, sequence, manifests).await?;
+    let manifests = parse_list(&list)?;
+    work.written.push((list_key.clone(), list));
+
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(delta.snapshot_id)
+        .with_parent_snapshot_id(parent_id)
+        .with_sequence_number(sequence)
+        .with_timestamp_ms(time)
+        .with_manifest_list(list_url)
+        .with_summary(summary(&delta, &totals, &work.dropped))
+        .with_schema_id(schema.schema_id())
+        .build();
+    let expired = expired(&base.metadata);
+    let mut garbage = work.garbage_of(&base.metadata, &expired).await?;
+    let ids: Vec<i64> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
+    let built = builder
+        .set_branch_snapshot(snapshot, MAIN_BRANCH)?
+        .remove_snapshots(&ids)
+        .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(&delta.progress))]))?
+        .build()?;
+    garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
+    let metadata = without_old_schemas(built.metadata)?;
+
+    let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
+    work.written.push((metadata_key.clone(), Bytes::from(serde_json::to_vec(&metadata)?)));
+    let table = Table {
+        metadata: metadata_key,
+        manifest_list: Some(list_key),
+        snapshot_id: Some(delta.snapshot_id),
+        snapshots: base.table.snapshots + 1,
+        next_file: work.numbers.next,
+        files: totals.files,
+        rows: totals.rows,
+        bytes: totals.bytes,
+        bad_records: base.table.bad_records + delta.bad_records,
+        ..base.table.clone()
+    };
+    Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage })
+}
+
+pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Error> {
+    let list = ManifestList::parse_with_version(bytes, iceberg::spec::FormatVersion::V2)?;
+    Ok(list.consume_entries().into_iter().collect())
+}
+
+/// The snapshots that a commit of one more expires, oldest first.
+fn expired(metadata: &TableMetadata) -> Vec<SnapshotRef> {
+    let mut snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
+    snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+    let keep = limits::SNAPSHOTS_KEPT - 1;
+    snapshots.truncate(snapshots.len().saturating_sub(keep));
+    snapshots
+}
+
+/// A table that widens often would carry every schema it ever had.
+fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg::Error> {
+    let mut used: BTreeSet<i32> = metadata.snapshots().filter_map(|snapshot| snapshot.schema_id()).collect();
+    used.insert(metadata.current_schema_id());
+    let old: Vec<i32> =
+        metadata.schemas_iter().map(|schema| schema.schema_id()).filter(|id| !used.contains(id)).collect();
+    if old.is_empty() {
+        return Ok(metadata);
+    }
+    // `build` takes the time of the last change from the changes; this one must not move it.
+    let time = metadata.last_updated_ms();
+    let metadata = metadata.into_builder(None).remove_schemas(&old)?.build()?.metadata;
+    let mut document = serde_json::to_value(&metadata)?;
+    document["last-updated-ms"] = json!(time);
+    Ok(serde_json::from_value(document)?)
+}
+
+/// The offsets of partitions as JSON.
+fn offsets(progress: &BTreeMap<u32, Offset>) -> String {
+    let offsets: BTreeMap<String, i64> =
+        progress.iter().map(|(p, offset)| (p.to_string(), offset.0)).collect();
+    json!(offsets).to_string()
+}
+
+/// Sums over the live data files.
+struct Totals {
+    files: u64,
+    rows: u64,
+    bytes: u64,
+    added: [u64; 3],
+    removed: [u64; 3],
+}
+
+impl Totals {
+    fn of(table: &Table) -> Totals {
+        Totals { files: table.files, rows: table.rows, bytes: table.bytes, added: [0; 3], removed: [0; 3] }
+    }
+
+    fn add(&mut self, files: &[DataFile]) {
+        for file in files {
+            let one = [1, file.record_count(), file.file_size_in_bytes()];
+            self.added = [0, 1, 2].map(|at| self.added[at] + one[at]);
+            (self.files, self.rows, self.bytes) = (self.files + 1, self.rows + one[1], self.bytes + one[2]);
+        }
+    }
+
+    fn remove(&mut self, file: &DataFile) {
+        let one = [1, file.record_count(), file.file_size_in_bytes()];
+        self.removed = [0, 1, 2].map(|at| self.removed[at] + one[at]);
+        let less = |total: u64, part: u64| total.checked_sub(part).expect("only live files are taken out");
+        (self.files, self.rows, self.bytes) =
+            (less(self.files, 1), less(self.rows, one[1]), less(self.bytes, one[2]));
+    }
+}
+
+fn summary(delta: &Delta<'_>, totals: &Totals, dropped: &[String]) -> Summary {
+    let mut properties: HashMap<String, String> = HashMap::new();
+    let mut set = |key: &str, value: String| properties.insert(key.to_owned(), value);
+    for (at, name) in ["data-files", "records", "files-size"].into_iter().enumerate() {
+        if totals.added[at] > 0 {
+            set(&format!("added-{name}"), totals.added[at].to_string());
+        }
+        if totals.removed[at] > 0 {
+            let name = if name == "files-size" {
+                "removed-files-size".to_owned()
+            } else {
+                format!("deleted-{name}")
+            };
+            set(&name, totals.removed[at].to_string());
+        }
+    }
+    set("total-data-files", totals.files.to_string());
+    set("total-records", totals.rows.to_string());
+    set("total-files-size", totals.bytes.to_string());
+    for name in ["total-delete-files", "total-position-deletes", "total-equality-deletes"] {
+        set(name, "0".to_owned());
+    }
+    let moved: BTreeMap<u32, Offset> = delta.read.iter().map(|(p, (_, to))| (*p, *to)).collect();
+    let from: BTreeMap<u32, Offset> = delta.read.iter().map(|(p, (from, _))| (*p, *from)).collect();
+    if moved.len() <= limits::SUMMARY_PARTITIONS_MAX {
+        set("floe.offsets-from", offsets(&from));
+        set("floe.offsets-to", offsets(&moved));
+    }
+    if delta.bad_records > 0 {
+        set("floe.bad-records", delta.bad_records.to_string());
+    }
+    if !dropped.is_empty() {
+        set("floe.dropped", dropped.join(","));
+    }
+    let operation = if delta.removed.is_empty() { Operation::Append } else { Operation::Overwrite };
+    Summary { operation, additional_properties: properties }
+}
+
+/// One commit being worked out.
+struct Work<'a> {
+    files: &'a Files,
+    numbers: &'a mut Numbers,
+    written: Vec<(String, Bytes)>,
+    /// Keys of manifests that the new snapshot has no use for, as they are named in its summary.
+    dropped: Vec<String>,
+}
+
+impl Work<'_> {
+    async fn manifest(
+        &mut self,
+        snapshot_id: i64,
+        schema: iceberg::spec::SchemaRef,
+        changes: Vec<Change>,
+    ) -> Result<ManifestFile, ViewError> {
+        let key = self.files.key(FileKind::Manifest, self.numbers.take()?);
+        let (manifest, bytes) = manifest::write(&self.files.url(&key), snapshot_id, schema, changes).await?;
+        self.written.push((key, bytes));
+        Ok(manifest)
+    }
+
+    /// The manifests of the base that go on, some merged, some without removed files.
+    async fn carry(
+        &mut self,
+        base: &Base,
+        delta: &Delta<'_>,
+        schema: &iceberg::spec::SchemaRef,
+        totals: &mut Totals,
+    ) -> Result<Vec<ManifestFile>, ViewError> {
+        let (live, empty): (Vec<_>, Vec<_>) = base.manifests.iter().partition(|m| manifest::live(m) > 0);
+        empty.iter().for_each(|manifest| self.drop_manifest(manifest));
+        if !delta.removed.is_empty() {
+            return self.carry_without(&live, delta, schema, totals).await;
+        }
+        let sizes: Vec<u64> = live.iter().map(|manifest| manifest::live(manifest)).collect();
+        let groups = manifest::plan(&sizes);
+        let merged: BTreeSet<usize> = groups.iter().flatten().copied().collect();
+        let mut carried: Vec<ManifestFile> =
+            (0..live.len()).filter(|at| !merged.contains(at)).map(|at| live[at].clone()).collect();
+        for group in groups {
+            let mut kept = Vec::new();
+            for at in group {
+                let entries = self.files.manifest(live[at]).await?;
+                kept.extend(entries.into_iter().filter(|entry| entry.is_alive()).map(Change::Kept));
+                self.drop_manifest(live[at]);
+            }
+            carried.push(self.manifest(delta.snapshot_id, schema.clone(), kept).await?);
+        }
+        Ok(carried)
+    }
+
+    async fn carry_without(
+        &mut self,
+        live: &[&ManifestFile],
+        delta: &Delta<'_>,
+        schema: &iceberg::spec::SchemaRef,
+        totals: &mut Totals,
+    ) -> Result<Vec<ManifestFile>, ViewError> {
+        let mut carried = Vec::new();
+        let mut left = delta.removed.len();
+        for manifest in live {
+            let entries = self.files.manifest(manifest).await?;
+            let gone = |entry: &iceberg::spec::ManifestEntry| delta.removed.contains(entry.file_path());
+            if !entries.iter().any(|entry| entry.is_alive() && gone(entry)) {
+                carried.push((*manifest).clone());
+                continue;
+            }
+            let mut changes = Vec::new();
+            for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
+                if gone(&entry) {
+                    totals.remove(entry.data_file());
+                    left -= 1;
+                    changes.push(Change::Removed(entry));
+                } else {
+                    changes.push(Change::Kept(entry));
+                }
+            }
+            self.drop_manifest(manifest);
+            carried.push(self.manifest(delta.snapshot_id, schema.clone(), changes).await?);
+        }
+        assert_eq!(left, 0, "every removed file is live in exactly one manifest");
+        Ok(carried)
+    }
+
+    fn drop_manifest(&mut self, manifest: &ManifestFile) {
+        let key = self.files.key_of_url(&manifest.manifest_path);
+        let key = key.expect("a table's manifests are in its folder");
+        let name = key.rsplit('/').next().unwrap_or_default();
+        self.dropped.push(name.trim_end_matches("-m.avro").trim_start_matches('0').to_owned());
+    }
+
+    /// What nobody needs when these snapshots, the oldest, are gone.
+    async fn garbage_of(
+        &self,
+        metadata: &TableMetadata,
+        expired: &[SnapshotRef],
+    ) -> Result<Vec<String>, ViewError> {
+        let mut garbage = Vec::new();
+        for snapshot in expired {
+            garbage.extend(self.files.key_of_url(snapshot.manifest_list()));
+            let child =
+                metadata.snapshots().find(|child| child.parent_snapshot_id() == Some(snapshot.snapshot_id()));
+            let Some(child) = child else { continue };
+            let properties = &child.summary().additional_properties;
+            let dropped = properties.get("floe.dropped").map_or("", String::as_str).split(',');
+            for number in dropped.filter_map(|number| number.parse().ok()) {
+                garbage.push(self.files.key(FileKind::Manifest, number));
+            }
+            if properties.contains_key("deleted-data-files") {
+                garbage.extend(self.removed_by(child).await?);
+            }
+        }
+        Ok(garbage)
+    }
+
+    async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
+        let mut removed = Vec::new();
+        let list = self.files.get_url(snapshot.manifest_list()).await?;
+        for manifest in parse_list(&list)? {
+            if manifest.added_snapshot_id != snapshot.snapshot_id() || !manifest.has_deleted_files() {
+                continue;
+            }
+            for entry in self.files.manifest(&manifest).await? {
+                if entry.status == ManifestStatus::Deleted {
+                    removed.extend(self.files.key_of_url(entry.file_path()));
+                }
+            }
+        }
+        Ok(removed)
+    }
+}

@@ -1,0 +1,123 @@
+//! The files of one table in the store.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use floe_log::store::{Store, StoreError};
+use iceberg::spec::{ManifestEntry, ManifestFile, TableMetadata};
+
+use crate::{
+    commit::{Base, parse_list},
+    error::ViewError,
+    layout::{FileKind, Folder},
+    manifest,
+    record::Table,
+};
+
+/// Reads and writes the files of a table's folder.
+#[derive(Clone)]
+pub(crate) struct Files {
+    store: Arc<dyn Store>,
+    folder: Folder,
+}
+
+impl Files {
+    pub(crate) fn new(store: Arc<dyn Store>, folder: Folder) -> Files {
+        Files { store, folder }
+    }
+
+    /// Where the table is, for its metadata.
+    pub(crate) fn location(&self) -> String {
+        self.store.url(&self.folder.to_string())
+    }
+
+    pub(crate) fn key(&self, kind: FileKind, number: u64) -> String {
+        self.folder.key(kind, number)
+    }
+
+    pub(crate) fn url(&self, key: &str) -> String {
+        self.store.url(key)
+    }
+
+    pub(crate) fn key_of_url(&self, url: &str) -> Option<String> {
+        self.folder.key_of_url(url)
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.store.get(key, None).await
+    }
+
+    pub(crate) async fn get_url(&self, url: &str) -> Result<Bytes, ViewError> {
+        let key = self.key_of_url(url).ok_or_else(|| ViewError::Foreign(url.to_owned()))?;
+        Ok(self.get(&key).await?)
+    }
+
+    /// Puts a file. An answer that was lost is asked for again: the same bytes under the same key.
+    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.store.put(key, vec![bytes]).await
+    }
+
+    pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, ViewError> {
+        let bytes = self.get_url(&file.manifest_path).await?;
+        Ok(manifest::parse(&bytes, file)?)
+    }
+
+    pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, ViewError> {
+        Ok(serde_json::from_slice(&self.get(key).await?)?)
+    }
+
+    /// The table as its record points to it.
+    pub(crate) async fn load(&self, table: Table) -> Result<Base, ViewError> {
+        let metadata = self.metadata(&table.metadata).await?;
+        let manifests = match &table.manifest_list {
+            Some(list) => parse_list(&self.get(list).await?)?,
+            None => Vec::new(),
+        };
+        Ok(Base { table, metadata, manifests })
+    }
+
+    /// Every key that the table's documents name, its current metadata document last.
+    pub(crate) async fn everything(&self, table: &Table) -> Result<Vec<String>, ViewError> {
+        let metadata = match self.metadata(&table.metadata).await {
+            Ok(metadata) => metadata,
+            // The last that is deleted: the others are gone.
+            Err(ViewError::Store(StoreError::NotFound(_))) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut keys: BTreeMap<String, ()> = BTreeMap::new();
+        let mut name = |url: &str| keys.extend(self.key_of_url(url).map(|key| (key, ())));
+        for snapshot in metadata.snapshots() {
+            name(snapshot.manifest_list());
+            for manifest in self.list_or_nothing(snapshot.manifest_list()).await? {
+                name(&manifest.manifest_path);
+                for entry in self.manifest_or_nothing(&manifest).await? {
+                    name(entry.file_path());
+                }
+            }
+        }
+        metadata.metadata_log().iter().for_each(|log| name(&log.metadata_file));
+        keys.remove(&table.metadata);
+        let mut keys: Vec<String> = keys.into_keys().chain([table.metadata.clone()]).collect();
+        // What names others goes after them, so that a deletion that was cut off can be taken up again.
+        let rank = |key: &String| {
+            [".parquet", "-m.avro", "-s.avro"].iter().position(|end| key.ends_with(end)).unwrap_or(3)
+        };
+        keys.sort_by_key(rank);
+        Ok(keys)
+    }
+
+    async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, ViewError> {
+        match self.get_url(url).await {
+            Ok(bytes) => Ok(parse_list(&bytes)?),
+            Err(ViewError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn manifest_or_nothing(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, ViewError> {
+        match self.manifest(file).await {
+            Err(ViewError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+}

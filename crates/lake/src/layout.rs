@@ -1,0 +1,87 @@
+//! Where the files of a table are, and how none is ever orphaned.
+//!
+//! ```text
+//! lake/<topic id>-<topic>/data/0000000012.parquet        rows
+//!                        /metadata/0000000013-m.avro     a manifest
+//!                        /metadata/0000000014-s.avro     a manifest list, one for each snapshot
+//!                        /metadata/0000000015.metadata.json
+//! ```
+//! The number of a file is unique in its table. A view takes numbers from a range that it leased in the journal
+//! ([`crate::record::ViewState`]) before it writes the first of them. Numbers below [`crate::record::Table::next_file`]
+//! belong to commits, or to attempts whose files the same process gave to the garbage; so after a crash the files that nobody
+//! knows have numbers from there to the end of the lease, and the next owner deletes them by number without listing the
+//! store.
+
+use std::fmt;
+
+use floe_log::ids::TopicId;
+
+/// What a file is; its name follows from that and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Data,
+    Manifest,
+    ManifestList,
+    Metadata,
+}
+
+pub(crate) const FILE_KINDS: [FileKind; 4] =
+    [FileKind::Data, FileKind::Manifest, FileKind::ManifestList, FileKind::Metadata];
+
+/// The folder of a table in the store, without a slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folder(String);
+
+impl Folder {
+    /// The folder of the table of a topic. The id keeps a topic apart from an earlier one of the same name.
+    pub(crate) fn of(name: &str, topic: TopicId) -> Folder {
+        Folder(format!("lake/{topic}-{name}"))
+    }
+
+    /// The key of a file of this table.
+    pub(crate) fn key(&self, kind: FileKind, number: u64) -> String {
+        let folder = &self.0;
+        match kind {
+            FileKind::Data => format!("{folder}/data/{number:010}.parquet"),
+            FileKind::Manifest => format!("{folder}/metadata/{number:010}-m.avro"),
+            FileKind::ManifestList => format!("{folder}/metadata/{number:010}-s.avro"),
+            FileKind::Metadata => format!("{folder}/metadata/{number:010}.metadata.json"),
+        }
+    }
+
+    /// The key of the file that `url` names, if it is one of this table.
+    pub(crate) fn key_of_url(&self, url: &str) -> Option<String> {
+        let at = url.rfind(&format!("/{}/", self.0))? + 1;
+        Some(url[at..].to_owned())
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_part_of_the_format_and_never_change() {
+        let folder = Folder::of("flights", TopicId(7));
+        let keys = FILE_KINDS.map(|kind| folder.key(kind, 12));
+        assert_eq!(
+            keys,
+            [
+                "lake/7-flights/data/0000000012.parquet",
+                "lake/7-flights/metadata/0000000012-m.avro",
+                "lake/7-flights/metadata/0000000012-s.avro",
+                "lake/7-flights/metadata/0000000012.metadata.json",
+            ]
+        );
+        for key in keys {
+            assert_eq!(folder.key_of_url(&format!("file:///d/lake/x/{key}")), Some(key.clone()));
+            assert_eq!(Folder::of("flights", TopicId(17)).key_of_url(&format!("s3://b/{key}")), None);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Every limit of this crate, with the reason for its size.
+
+use std::time::Duration;
+
+/// Bytes of records (as decoded) that one commit takes in while a view catches up. What is read is in memory, encoded,
+/// until it is in the store.
+pub const COMMIT_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of batches that one read asks of the log.
+pub const READ_BYTES: usize = 4 << 20;
+
+/// Bytes of records in one Arrow batch on its way into Parquet.
+pub const BATCH_BYTES: usize = 8 << 20;
+
+/// Rows of one Arrow batch.
+pub const BATCH_ROWS: usize = 32 << 10;
+
+/// Bytes that the records of one batch may have when decompressed.
+pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of encoded pages that a Parquet row group holds before it is closed.
+pub const ROW_GROUP_BYTES: usize = 64 << 20;
+
+/// Bytes of bounds of strings and bytes, in Parquet's statistics and in manifests (Iceberg's `truncate(16)`).
+pub const BOUND_BYTES: usize = 16;
+
+/// Manifests of about the same size that are merged into one; see [`crate::manifest`].
+pub const MANIFEST_MERGE: usize = 8;
+
+/// Entries of a manifest that is never merged again: it would cost more to write than to read.
+pub const MANIFEST_ENTRIES_MAX: u64 = 8 * 8 * 8 * 8;
+
+/// Snapshots that a table keeps. Older ones are expired by the commit that adds one more.
+pub const SNAPSHOTS_KEPT: usize = 100;
+
+/// Earlier metadata documents that the current one names.
+pub const METADATA_KEPT: usize = 20;
+
+/// How long a file is kept that no snapshot names any more, for readers that still hold one which did.
+pub const GARBAGE_GRACE: Duration = Duration::from_secs(600);
+
+/// How often the cleaner looks for files whose grace is over.
+pub const CLEAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Files that one record of garbage names, and that one step of the cleaner deletes.
+pub const GARBAGE_FILES_MAX: usize = 512;
+
+/// Records of garbage that one round of the cleaner takes up.
+pub const GARBAGE_RECORDS_MAX: usize = 1_024;
+
+/// File numbers that a view takes at once; see [`crate::layout`].
+pub const NUMBERS_LEASED: u64 = 256;
+
+/// How long a view owns its table without showing that it lives.
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// The first and the longest pause after a failed attempt.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// See [`BACKOFF_MIN`].
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Files of one commit that are put side by side.
+pub const PUTS_AT_ONCE: usize = 8;
+
+/// How often a file is put before the whole attempt is given up.
+pub const PUT_ATTEMPTS: u32 = 3;
+
+/// Views of one broker that encode at the same time.
+pub const VIEWS_AT_WORK: usize = 2;
+
+/// Bytes of one dead-letter batch, before compression.
+pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of the log's tail that a query takes into memory.
+pub const TAIL_BYTES_MAX: usize = 1 << 30;
+
+/// Entries of data files that the cache of manifests holds.
+pub const CACHED_FILES_MAX: usize = 1 << 20;
+
+/// Partitions whose offsets a snapshot's summary spells out; the table's properties always have all.
+pub const SUMMARY_PARTITIONS_MAX: usize = 64;
+
+const _: () = assert!(BATCH_BYTES < COMMIT_BYTES_MAX);
+const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
+const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

@@ -1,0 +1,287 @@
+//! The view of one topic: read from progress, decode, write, commit output and progress in one journal entry.
+//!
+//! ```text
+//!  own ──▶ wait for records ──▶ gather (half the freshness) ──▶ encode ──▶ PUT files ──▶ commit ──▶ (again)
+//!   ▲                                                                          │
+//!   └──────────── back off, read the table's record again ◀── failed ──────────┘
+//! ```
+//! One step is one commit. A step that fails leaves nothing visible; its files go to the garbage with the next commit, or
+//! are found by their numbers ([`crate::layout`]). When it is not known whether a commit was applied, the view asks the
+//! journal before it does anything else.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use floe_log::{
+    config::{TableMode, TopicConfig},
+    ids::{Offset, PartitionId, TopicId},
+    log::Log,
+    topic::{self, Topic},
+};
+use floe_meta::{Envelope, Lease, LeaseError, Snapshot, Tx};
+use floe_schema::Kind;
+use metrics::{counter, gauge, histogram};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::{
+    command::{self, Taken, lease_name},
+    commit::{self, Base, Numbers},
+    encode::{Encoder, Output},
+    error::ViewError,
+    lake::Inner,
+    limits,
+    publish::{self, Read, State},
+};
+
+/// What a step did.
+enum Step {
+    /// There may be more to do at once.
+    Behind,
+    /// Everything that was there when it began is in the table.
+    Done,
+    /// The view has ended.
+    Gone,
+}
+
+/// The view of one topic, run by one task.
+pub(crate) struct View {
+    inner: Arc<Inner>,
+    topic: TopicId,
+    name: String,
+    lease: String,
+    state: Option<State>,
+    /// Where the next step begins, so that a busy partition does not starve the others.
+    first: u32,
+}
+
+/// The records of one commit.
+struct Round {
+    output: Output,
+    read: Read,
+    /// Whether there was more than one commit takes.
+    full: bool,
+}
+
+impl View {
+    pub(crate) fn new(inner: Arc<Inner>, topic: &Topic) -> View {
+        let lease = lease_name(topic.id);
+        View { inner, topic: topic.id, name: topic.name.clone(), lease, state: None, first: 0 }
+    }
+
+    /// Runs until the topic is gone or is no table any more.
+    pub(crate) async fn run(mut self) {
+        let mut pause = limits::BACKOFF_MIN;
+        let mut behind = false;
+        loop {
+            match self.step(behind).await {
+                Ok(Step::Gone) | Err(ViewError::TopicGone | ViewError::Closed) => break,
+                Ok(step) => {
+                    behind = matches!(step, Step::Behind);
+                    pause = limits::BACKOFF_MIN;
+                    self.inner.report(self.topic, None);
+                }
+                Err(ViewError::Lease(LeaseError::Held { expires, .. })) => {
+                    self.state = None;
+                    let left = expires.since(self.inner.env.now());
+                    sleep(left.clamp(limits::BACKOFF_MIN, limits::LEASE_TTL)).await;
+                }
+                Err(error) => {
+                    counter!("floe_lake_errors_total", "topic" => self.name.clone()).increment(1);
+                    warn!(topic = %self.name, %error, pause_ms = pause.as_millis(), "a view's step failed, it will be tried again");
+                    if matches!(error, ViewError::Lease(_) | ViewError::Stale(_)) {
+                        self.state = None;
+                    }
+                    self.inner.report(self.topic, Some(error.to_string()));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(limits::BACKOFF_MAX);
+                }
+            }
+        }
+        info!(topic = %self.name, "the view has ended");
+    }
+
+    /// One commit, or the wait for something to commit.
+    async fn step(&mut self, behind: bool) -> Result<Step, ViewError> {
+        let snapshot = self.inner.log.meta().snapshot();
+        let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(Step::Gone) };
+        self.own(&snapshot, &topic, &config).await?;
+        if self.lag(&snapshot, &topic) == 0 {
+            gauge!("floe_lake_lag_records", "topic" => self.name.clone()).set(0.0);
+            if !self.wait(&topic).await {
+                return Ok(Step::Done);
+            }
+        }
+        if !behind {
+            sleep(Duration::from_millis(config.table_freshness_ms / 2)).await;
+        }
+        let inner = Arc::clone(&self.inner);
+        let _working = inner.working.acquire().await.map_err(|_| ViewError::Closed)?;
+        let snapshot = self.inner.log.meta().snapshot();
+        let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(Step::Gone) };
+        // The wait may have been long: another broker may own the table by now.
+        self.own(&snapshot, &topic, &config).await?;
+        let begun = self.inner.env.monotonic();
+        let round = self.encode(&snapshot, &topic, &config).await?;
+        if round.read.is_empty() {
+            return Ok(Step::Done);
+        }
+        let full = round.full;
+        let state = self.state.as_mut().expect("the view owns its table");
+        publish::publish(&self.inner, state, &topic, &config, round.output, round.read).await?;
+        let lag = self.lag(&snapshot, &topic);
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        gauge!("floe_lake_lag_records", "topic" => self.name.clone()).set(lag as f64);
+        histogram!("floe_lake_step_seconds", "topic" => self.name.clone())
+            .record(begun.elapsed().as_secs_f64());
+        Ok(if full { Step::Behind } else { Step::Done })
+    }
+
+    /// The topic, if it still is a table.
+    fn topic(&self, snapshot: &Snapshot) -> Result<Option<(Topic, TopicConfig)>, ViewError> {
+        let topic = topic::by_id(snapshot, self.topic)?;
+        let with_config = topic.map(|topic| {
+            let config = TopicConfig::of(&topic);
+            (topic, config)
+        });
+        Ok(with_config.filter(|(_, config)| config.table != TableMode::Off))
+    }
+
+    /// Records that are not in the table yet.
+    fn lag(&self, snapshot: &Snapshot, topic: &Topic) -> u64 {
+        let state = self.state.as_ref().expect("the view owns its table");
+        let behind = |partition: PartitionId| {
+            let end = Log::bounds(snapshot, partition).map_or(0, |bounds| bounds.high_watermark.0);
+            (end - state.at(partition.index).0).max(0).cast_unsigned()
+        };
+        topic.partition_ids().map(behind).sum()
+    }
+
+    /// Waits until a partition has records that are not in the table; `false` when the topic changed meanwhile.
+    async fn wait(&self, topic: &Topic) -> bool {
+        let state = self.state.as_ref().expect("the view owns its table");
+        let positions: Vec<_> = topic.partition_ids().map(|p| (p, state.at(p.index))).collect();
+        let mut changed = self.inner.topics_changed.subscribe();
+        tokio::select! {
+            biased;
+            () = self.inner.log.wait(&positions) => true,
+            _ = changed.changed() => false,
+        }
+    }
+
+    /// Makes sure that this process owns the table and knows its state.
+    async fn own(
+        &mut self,
+        snapshot: &Snapshot,
+        topic: &Topic,
+        config: &TopicConfig,
+    ) -> Result<(), ViewError> {
+        let wanted = match config.table {
+            TableMode::Raw => Kind::Raw,
+            TableMode::Json | TableMode::Off => Kind::Json,
+        };
+        let held = snapshot.get::<Lease>(&self.lease)?;
+        let held = held.filter(|lease| lease.owner.as_deref() == Some(&*self.inner.owner));
+        let known = self.state.as_ref().zip(held).is_some_and(|(state, lease)| state.epoch == lease.epoch);
+        if !known {
+            self.state = None;
+            self.take_over(topic, wanted).await?;
+        }
+        let made = self.state.as_ref().expect("taken over above").schema.kind();
+        if made != wanted {
+            let word = |kind| if kind == Kind::Raw { "raw" } else { "json" };
+            return Err(ViewError::Mode { made: word(made), wanted: word(wanted) });
+        }
+        Ok(())
+    }
+
+    async fn take_over(&mut self, topic: &Topic, kind: Kind) -> Result<(), ViewError> {
+        let (id, owner) = (topic.id, self.inner.owner.clone());
+        let envelope = Envelope::broker(&format!("lake view of {}", topic.name));
+        let command = move |tx: &mut Tx<'_>| command::take_over(tx, id, kind, &owner);
+        let taken = self.inner.log.meta().commit(envelope, command).await;
+        let Taken { epoch, table, view, progress } = taken.map_err(ViewError::from_commit)?.reply;
+        let mut numbers = Numbers { next: view.numbers_end - limits::NUMBERS_LEASED, end: view.numbers_end };
+        info!(topic = %self.name, epoch, "took over the view");
+        let base = match table {
+            Some(table) => self.inner.files(&table.name, id).load(table).await?,
+            None => self.create(topic, &view.schema, &mut numbers, epoch).await?,
+        };
+        self.state = Some(State { epoch, base, schema: view.schema, progress, numbers, loose: Vec::new() });
+        Ok(())
+    }
+
+    /// Makes the table, without a snapshot, so that catalogs list it before its first row.
+    async fn create(
+        &self,
+        topic: &Topic,
+        schema: &floe_schema::TableSchema,
+        numbers: &mut Numbers,
+        epoch: u64,
+    ) -> Result<Base, ViewError> {
+        let env = &self.inner.env;
+        let files = self.inner.files(&topic.name, topic.id);
+        let next = commit::create(&files, numbers, env.random_u128(), &topic.name, schema, env.now())?;
+        publish::put_all(&files, next.files).await?;
+        let (id, table) = (topic.id, next.base.table.clone());
+        let envelope = Envelope::broker(&format!("lake table of {}", topic.name));
+        let command = move |tx: &mut Tx<'_>| command::create(tx, id, epoch, &table);
+        // If the answer is lost the state is, too: taking over again finds the table or makes another.
+        self.inner.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
+        Ok(next.base)
+    }
+
+    /// Reads and encodes the records of one commit.
+    async fn encode(
+        &mut self,
+        snapshot: &Snapshot,
+        topic: &Topic,
+        config: &TopicConfig,
+    ) -> Result<Round, ViewError> {
+        let state = self.state.as_ref().expect("the view owns its table");
+        let file_bytes = usize::try_from(config.table_file_bytes).unwrap_or(usize::MAX);
+        let mut encoder = Encoder::new(state.schema.clone(), file_bytes);
+        let mut read = BTreeMap::new();
+        let mut full = false;
+        for step in 0..topic.partitions {
+            let partition = PartitionId::new(topic.id, (self.first + step) % topic.partitions);
+            let from = state.at(partition.index);
+            let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
+            let mut at = self.not_below(partition, from, bounds.log_start);
+            while at < bounds.high_watermark && encoder.bytes() < limits::COMMIT_BYTES_MAX {
+                let batches = self.inner.log.read(snapshot, partition, at, limits::READ_BYTES).await?.batches;
+                let Some(last) = batches.last() else {
+                    at = bounds.high_watermark;
+                    break;
+                };
+                let next = last.next_offset();
+                let work = move || {
+                    let mut encoder = encoder;
+                    let result = batches.iter().try_for_each(|batch| encoder.push(partition, batch, at));
+                    result.map(|()| encoder)
+                };
+                encoder = self.inner.env.blocking(work).await?;
+                assert!(next > at, "a read moves on");
+                at = next;
+            }
+            if at > from {
+                read.insert(partition.index, (from, at));
+            }
+            if at < bounds.high_watermark {
+                (self.first, full) = (partition.index, true);
+                break;
+            }
+        }
+        let output = self.inner.env.blocking(move || encoder.finish()).await?;
+        Ok(Round { output, read, full })
+    }
+
+    /// Where reading begins. Records that were deleted before they were read are lost to the table: never silently.
+    fn not_below(&self, partition: PartitionId, from: Offset, log_start: Offset) -> Offset {
+        if from < log_start {
+            let lost = (log_start.0 - from.0).cast_unsigned();
+            counter!("floe_lake_lost_records_total", "topic" => self.name.clone()).increment(lost);
+            error!(%partition, %from, %log_start, "records were deleted from the log before they were in the table");
+        }
+        from.max(log_start)
+    }
+}
