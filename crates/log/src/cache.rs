@@ -429,7 +429,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(store.gets.load(Ordering::SeqCst), 2, "each block is fetched once, neighbours together");
+        assert_eq!(store.gets.load(Ordering::SeqCst), 1, "each block is fetched once, neighbours together");
         let beyond = cache.read(OBJECT, size, std::slice::from_ref(&(size..size + 1))).await;
         assert!(matches!(beyond, Err(StoreError::Corrupt(_))));
     }

@@ -198,17 +198,17 @@ mod tests {
         let pack = PACK.encode();
         assert_eq!(
             hex(&pack[..40]),
-            "464c4f455041434b0100000093c8a6dc0300000000000000efcdab89674523010000100000000000"
+            "464c4f455041434b0100000006c594350300000000000000efcdab89674523010000100000000000"
         );
         assert!(pack[40..].iter().all(|byte| *byte == 0));
         let live = region().encode(&PACK);
         assert_eq!(
             hex(&live[..60]),
-            "464c4f455245474e01010600d1c3bb0e0300000000000000efcdab896745230100100000000000007011010000000000\
+            "464c4f455245474e0101060051f092d70300000000000000efcdab896745230100100000000000007011010000000000\
              efbeadde77616c2f31660000"
         );
         let dead = RegionHeader { live: false, ..region() }.encode(&PACK);
-        assert_eq!(hex(&dead[..16]), "464c4f455245474e01020600a5ba9e6d");
+        assert_eq!(hex(&dead[..16]), "464c4f455245474e010206008d62b90f");
     }
 
     #[test]

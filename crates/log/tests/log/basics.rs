@@ -204,3 +204,40 @@ async fn a_topic_is_checked_without_being_created() {
     assert!(world.log.create_topic(&writer(), new, true).await.is_err(), "exists");
     assert!(Log::bounds(&world.log.meta().snapshot(), PartitionId::new(checked.id, 0)).is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn old_data_is_joined_across_the_blocks_of_the_cache() {
+    let config = floe_log::log::Config { object_bytes: 8 << 20, ..crate::world::config() };
+    let world = World::with(10, config).await;
+    let topic = world.topic("t", 1).await;
+    let partition = PartitionId::new(topic.id, 0);
+    // One extent over several blocks of 1 MiB, with batches of all sizes across their edges.
+    let value = |number: usize| format!("{number}:{}", "x".repeat(number * 7919 % 300_000));
+    let first = world.log.append(request(partition, &["first"]));
+    let tickets: Vec<_> =
+        (0..40).map(|number| world.log.append(request(partition, &[&value(number)]))).collect();
+    first.await.remove(0).expect("appended");
+    for ticket in tickets {
+        ticket.await.remove(0).expect("appended");
+    }
+    for max_bytes in [1, 100_000, 1_500_000, usize::MAX] {
+        for log in [world.log.clone(), world.reopened().await] {
+            let snapshot = log.meta().snapshot();
+            let mut from = offset(1);
+            while from < offset(41) {
+                let read = log.read(&snapshot, partition, from, max_bytes).await.expect("read");
+                let total: usize = read.batches.iter().map(|batch| batch.bytes.len()).sum();
+                assert!(read.batches.len() == 1 || total <= max_bytes, "within the budget");
+                for batch in read.batches {
+                    assert_eq!(batch.base_offset, from);
+                    let records = batch.records(1 << 20).expect("decodes");
+                    assert_eq!(records[0].value.as_deref(), Some(value(from.0 as usize - 1).as_bytes()));
+                    from = batch.next_offset();
+                }
+            }
+            // In the middle, without having read what is before.
+            let middle = log.read(&snapshot, partition, offset(20), 1).await.expect("read");
+            assert_eq!(middle.batches[0].base_offset, offset(20));
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Uploads that are slow, fail, or get lost; and brokers that crash at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_log::ids::PartitionId;
+use floe_log::log::{AppendError, Config, Log, ReadError};
+use floe_log::memory::MemoryStore;
+use floe_log::object::{Object, ObjectLease, Trash, wal_key};
+use floe_log::store::{PutIfAbsent, Store, StoreError};
+use floe_meta::{Env, Journal, MemoryJournal};
+
+use crate::world::{append, batch, config, offset, open, request, topic, values, writer};
+
+/// What happens to one PUT.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    Delay(Duration),
+    Refused,
+    Full,
+    LostBefore,
+    LostAfter,
+}
+
+/// A store whose PUTs take a little time and go wrong by number, counted from 0.
+#[derive(Clone)]
+struct Faulty {
+    inner: MemoryStore,
+    faults: Arc<Mutex<BTreeMap<usize, Fault>>>,
+    puts: Arc<AtomicUsize>,
+}
+
+impl Faulty {
+    fn new(inner: MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>) -> Faulty {
+        Faulty { inner, faults: Arc::new(Mutex::new(faults.into_iter().collect())), puts: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        let number = self.puts.fetch_add(1, Ordering::SeqCst);
+        let fault = self.faults.lock().expect("not poisoned").get(&number).copied();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match fault {
+            Some(Fault::Refused) => return Err(StoreError::NotApplied("planned".into())),
+            Some(Fault::Full) => return Err(StoreError::Full("planned".into())),
+            Some(Fault::LostBefore) => return Err(StoreError::Unknown("planned".into())),
+            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
+            Some(Fault::LostAfter) | None => {}
+        }
+        self.inner.put(key, payload).await?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match fault {
+            Some(Fault::LostAfter) => Err(StoreError::Unknown("planned".into())),
+            _ => Ok(()),
+        }
+    }
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        self.inner.put_if_absent(key, payload).await
+    }
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.inner.get(key, range).await
+    }
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key).await
+    }
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.inner.delete(key).await
+    }
+    fn url(&self, key: &str) -> String {
+        self.inner.url(key)
+    }
+    fn remote(&self) -> bool {
+        false
+    }
+}
+
+/// Objects close as soon as they have something, and uploads overlap.
+fn eager() -> Config {
+    Config { linger: Some(Duration::from_millis(1)), uploads_max: Some(4), ..config() }
+}
+
+struct World {
+    env: Env,
+    journal: Arc<dyn Journal>,
+    memory: MemoryStore,
+    log: Log,
+    partition: PartitionId,
+}
+
+async fn world(faults: impl IntoIterator<Item = (usize, Fault)>, config: Config) -> World {
+    let env = Env::simulated(7);
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let memory = MemoryStore::new();
+    let store = Arc::new(Faulty::new(memory.clone(), faults));
+    let log = open(&env, &journal, store, config).await;
+    let topic = topic(&log, "t", 1).await;
+    World { env, journal, memory, log, partition: PartitionId::new(topic.id, 0) }
+}
+
+/// Long enough for every lease to expire, also the one on the cleaner's job, for the grace period, and for the
+/// cleaner to come by.
+async fn long_after() {
+    let times = config().times;
+    let leases = times.lease_ttl + floe_log::limits::CLEANER_LEASE;
+    tokio::time::sleep(leases + times.trash_grace + 10 * times.cleaner_pause).await;
+}
+
+/// Every object in the store is one that the map refers to, and nothing waits to be cleaned away.
+fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
+    let snapshot = log.meta().snapshot();
+    let live: BTreeSet<String> =
+        snapshot.range::<Object>(..).map(|pair| wal_key(pair.expect("readable").0)).collect();
+    let stored: BTreeSet<String> = memory.keys().into_iter().collect();
+    if live != stored {
+        return Err(format!("referenced {live:?}, stored {stored:?}"));
+    }
+    let trash: Vec<_> = snapshot.range::<Trash>(..).map(|pair| pair.expect("readable").0).collect();
+    let leases = snapshot.range::<ObjectLease>(..).count();
+    if !trash.is_empty() || leases > 2 {
+        return Err(format!("trash {trash:?}, {leases} leases"));
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_visible_before_what_comes_before_it() {
+    let world = world([(0, Fault::Delay(Duration::from_millis(500)))], eager()).await;
+    let (log, partition) = (&world.log, world.partition);
+    let slow = log.append(request(partition, &["slow"]));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut fast = log.append(request(partition, &["fast"]));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut fast).await;
+    assert!(early.is_err(), "the later one is durable, but it must wait for the earlier");
+    assert_eq!(world.memory.keys().len(), 1, "its upload did not wait");
+    assert_eq!(values(log, partition).await, []);
+    let (slow, fast) = (slow.await.remove(0), fast.await.remove(0));
+    assert_eq!(slow.expect("appended").base_offset, offset(0));
+    assert_eq!(fast.expect("appended").base_offset, offset(1));
+    assert_eq!(values(log, partition).await, [(0, "slow".into()), (1, "fast".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_upload_takes_only_its_own_batches_along() {
+    for fault in [Fault::Refused, Fault::Full, Fault::LostBefore, Fault::LostAfter] {
+        for failing in 0..4 {
+            let world = world([(failing, fault)], eager()).await;
+            let (log, partition) = (&world.log, world.partition);
+            let mut tickets = Vec::new();
+            for number in 0..4 {
+                tickets.push(log.append(request(partition, &[&number.to_string()])));
+                // Far enough apart for an object of its own, near enough for uploads to overlap.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let mut expected = Vec::new();
+            for (number, ticket) in tickets.into_iter().enumerate() {
+                match ticket.await.remove(0) {
+                    Ok(appended) => {
+                        assert_ne!(number, failing);
+                        assert_eq!(appended.base_offset, offset(expected.len() as i64));
+                        expected.push((appended.base_offset.0, number.to_string()));
+                    }
+                    // Never committed, so certainly not in the log, even when the PUT itself is unknown.
+                    Err(AppendError::Unavailable(_)) => assert_eq!(number, failing),
+                    Err(other) => panic!("{fault:?}: {other}"),
+                }
+            }
+            assert_eq!(values(log, partition).await, expected, "{fault:?} {failing}");
+            append(log, partition, &["again"]).await.expect("service goes on");
+            long_after().await;
+            nothing_is_orphaned(log, &world.memory).expect("clean");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_nobody_commits_is_cleaned_away_and_one_that_is_committed_stays() {
+    let world = world([], eager()).await;
+    let (log, partition) = (&world.log, world.partition);
+    let lost = log.upload(request(partition, &["lost"])).await.expect("uploaded");
+    let kept = log.upload(request(partition, &["kept"])).await.expect("uploaded");
+    assert_eq!(values(log, partition).await, []);
+    let late = lost.clone();
+    let sequence = move |uploaded: floe_log::sequencer::Uploaded| {
+        log.meta().commit(floe_meta::Envelope::broker("test"), move |tx| {
+            Ok::<_, std::convert::Infallible>(floe_log::sequencer::sequence(tx, &uploaded))
+        })
+    };
+    let answers = sequence(kept).await.expect("committed").reply;
+    assert_eq!(answers[0].as_ref().expect("appended").base_offset, offset(0));
+    assert_eq!(values(log, partition).await, [(0, "kept".into())]);
+    // The ids of its lease are used up, so nothing but the detached uploads keeps it.
+    for _ in 0..8 {
+        append(log, partition, &["x"]).await.expect("appended");
+    }
+    tokio::time::sleep(floe_log::limits::DETACHED_UPLOAD_TTL).await;
+    append(log, partition, &["wakes the loop"]).await.expect("appended");
+    long_after().await;
+    nothing_is_orphaned(log, &world.memory).expect("clean");
+    let answers = sequence(late).await.expect("answered").reply;
+    assert!(matches!(answers[0], Err(AppendError::Unavailable(_))), "its lease is over: {answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_leaves_the_store_after_the_grace_period() {
+    let world = world([], eager()).await;
+    let (log, partition) = (&world.log, world.partition);
+    append(log, partition, &["a"]).await.expect("appended");
+    let before = log.meta().snapshot();
+    log.delete_topic(&writer(), partition.topic).await.expect("deleted");
+    tokio::time::sleep(config().times.trash_grace / 2).await;
+    let read = log.read(&before, partition, offset(0), 100).await.expect("an old snapshot can still be read");
+    assert_eq!(read.batches.len(), 1);
+    long_after().await;
+    assert!(world.memory.keys().is_empty());
+    nothing_is_orphaned(log, &world.memory).expect("clean");
+    assert!(matches!(append(log, partition, &["b"]).await, Err(AppendError::UnknownPartition)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_is_named() {
+    let world = world([], eager()).await;
+    let (log, partition) = (&world.log, world.partition);
+    append(log, partition, &["something"]).await.expect("appended");
+    let key = world.memory.keys().remove(0);
+    let whole = world.memory.get(&key, None).await.expect("there");
+    let object = key.rsplit('/').next().expect("a key has parts").trim_start_matches('0').to_owned();
+    let mut wrong = whole.to_vec();
+    wrong[16 + 16] ^= 0xff; // the magic of the first batch
+    for damage in [Some(whole.slice(..40)), Some(Bytes::from(wrong)), None] {
+        match damage {
+            Some(bytes) => world.memory.plant(&key, bytes),
+            None => world.memory.delete(&key).await.expect("deleted"),
+        }
+        let fresh = open(&world.env.scope(), &world.journal, Arc::new(world.memory.clone()), config()).await;
+        let read = fresh.read(&fresh.meta().snapshot(), partition, offset(0), 100).await;
+        let named = format!("object {object}");
+        assert!(matches!(&read, Err(ReadError::Corrupt(what)) if what.contains(&named)), "{read:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_for_requests_is_bounded() {
+    let config = Config { bytes_in_flight_max: 1000, ..config() };
+    let world = world([(0, Fault::Delay(Duration::from_secs(1)))], config).await;
+    let (log, partition) = (&world.log, world.partition);
+    let permit = log.reserve(600).await;
+    let minute = Duration::from_secs(60);
+    assert!(tokio::time::timeout(minute, log.reserve(600)).await.is_err(), "there is no room for two");
+    drop(permit);
+    drop(tokio::time::timeout(minute, log.reserve(5000)).await.expect("larger than all: gets all"));
+    // Who does not reserve is refused at a multiple of the budget.
+    let size = batch(&["x"]).len();
+    let tickets: Vec<_> = (0..2000 / size + 1).map(|_| log.append(request(partition, &["x"]))).collect();
+    let mut refused = 0;
+    for ticket in tickets {
+        refused += usize::from(matches!(ticket.await.remove(0), Err(AppendError::Unavailable(_))));
+    }
+    assert_eq!(refused, 1);
+    append(log, partition, &["y"]).await.expect("room again");
+}
+
+/// What a run up to a crash has promised.
+#[derive(Default)]
+struct Promised {
+    acknowledged: BTreeMap<i64, String>,
+    sent: BTreeSet<String>,
+}
+
+/// Two producers write until they are done or the broker crashes at its `crash`th poll. Returns the polls of the run.
+async fn run_and_crash(crash: Option<u64>) -> u64 {
+    let env = Env::simulated(11);
+    let broker = env.scope();
+    if let Some(poll) = crash {
+        broker.crash_at_poll(poll);
+    }
+    let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let memory = MemoryStore::new();
+    let promised = Arc::new(Mutex::new(Promised::default()));
+    let faults = [(2, Fault::Delay(Duration::from_millis(7))), (5, Fault::LostAfter), (7, Fault::Refused)];
+    let store = Arc::new(Faulty::new(memory.clone(), faults));
+    let life = live(&env, &broker, &journal, store, Arc::clone(&promised));
+    tokio::select! {
+        biased;
+        () = broker.crashed() => {}
+        () = life => {}
+    }
+    let polls = broker.polls();
+    broker.abort_all();
+    survivors(&env, &journal, &memory, &promised, crash).await;
+    polls
+}
+
+async fn live(
+    env: &Env,
+    broker: &Env,
+    journal: &Arc<dyn Journal>,
+    store: Arc<Faulty>,
+    promised: Arc<Mutex<Promised>>,
+) {
+    let log = open(broker, journal, store, eager()).await;
+    let topic = topic(&log, "t", 1).await;
+    let partition = PartitionId::new(topic.id, 0);
+    let producers: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|name| {
+            let (log, promised) = (log.clone(), Arc::clone(&promised));
+            env.spawn("producer", async move {
+                for number in 0..6 {
+                    let value = format!("{name}{number}");
+                    promised.lock().expect("not poisoned").sent.insert(value.clone());
+                    if let Ok(appended) = append(&log, partition, &[&value]).await {
+                        let before = promised
+                            .lock()
+                            .expect("not poisoned")
+                            .acknowledged
+                            .insert(appended.base_offset.0, value);
+                        assert_eq!(before, None, "an offset is given once");
+                    }
+                }
+            })
+        })
+        .collect();
+    for producer in producers {
+        producer.await.expect("producers do not crash");
+    }
+    log.close().await;
+}
+
+async fn survivors(
+    env: &Env,
+    journal: &Arc<dyn Journal>,
+    memory: &MemoryStore,
+    promised: &Mutex<Promised>,
+    crash: Option<u64>,
+) {
+    let log = open(&env.scope(), journal, Arc::new(memory.clone()), config()).await;
+    let found = floe_log::topic::by_name(&log.meta().snapshot(), "t").expect("readable");
+    if let Some(topic) = found {
+        let partition = PartitionId::new(topic.id, 0);
+        let present = values(&log, partition).await;
+        let promised = promised.lock().expect("not poisoned");
+        let by_offset: BTreeMap<i64, String> = present.iter().cloned().collect();
+        for (offset, value) in &promised.acknowledged {
+            assert_eq!(by_offset.get(offset), Some(value), "crash {crash:?}: acknowledged, then lost");
+        }
+        let distinct: BTreeSet<&String> = present.iter().map(|(_, value)| value).collect();
+        assert_eq!(distinct.len(), present.len(), "crash {crash:?}: nothing is there twice: {present:?}");
+        assert!(distinct.into_iter().all(|value| promised.sent.contains(value)), "crash {crash:?}");
+        let offsets: Vec<i64> = present.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(
+            offsets,
+            (0..present.len() as i64).collect::<Vec<_>>(),
+            "crash {crash:?}: offsets are dense"
+        );
+    }
+    long_after().await;
+    if let Err(orphans) = nothing_is_orphaned(&log, memory) {
+        panic!("crash {crash:?}: {orphans}");
+    }
+    log.close().await;
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime starts").block_on(future)
+}
+
+#[test]
+fn after_a_crash_at_any_moment_what_was_acknowledged_is_there_once_and_nothing_is_orphaned() {
+    let polls = block_on(run_and_crash(None));
+    assert!(polls > 50, "the run has enough moments to crash at: {polls}");
+    for crash in 1..=polls {
+        block_on(run_and_crash(Some(crash)));
+    }
+}
+
+/// The checkers above see what they are for.
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_seen() {
+    let world = world([], eager()).await;
+    append(&world.log, world.partition, &["a"]).await.expect("appended");
+    nothing_is_orphaned(&world.log, &world.memory).expect("clean");
+    world.memory.plant("wal/1/00000000000000ff", Bytes::new());
+    nothing_is_orphaned(&world.log, &world.memory).expect_err("planted");
+    world.memory.delete("wal/1/00000000000000ff").await.expect("deleted");
+    world.memory.delete(&world.memory.keys()[0]).await.expect("deleted");
+    nothing_is_orphaned(&world.log, &world.memory).expect_err("missing");
+}

@@ -1,0 +1,244 @@
+//! The local store on a real disk.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use floe_log::local::{LocalStore, OpenError, Options};
+use floe_log::store::{PutIfAbsent, Store, StoreError};
+use floe_meta::Env;
+use tempfile::TempDir;
+
+const BLOCK: usize = 4096;
+
+/// Packs of sixteen blocks, so that tests fill them.
+fn small() -> Options {
+    Options {
+        pack_bytes_first: 16 * BLOCK as u64,
+        pack_bytes_max: 16 * BLOCK as u64,
+        packs_ahead: 1,
+        zero_step_pause: Duration::ZERO,
+    }
+}
+
+async fn open(dir: &Path) -> LocalStore {
+    LocalStore::open(Env::real(), dir, small()).await.expect("the store opens")
+}
+
+fn bytes(seed: usize, length: usize) -> Bytes {
+    (0..length).map(|at| (at * 31 + seed) as u8).collect::<Vec<u8>>().into()
+}
+
+fn pack_files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir.join("packs"))
+        .expect("packs")
+        .map(|entry| entry.expect("entry").file_name().into_string().expect("names are ascii"))
+        .filter(|name| name.starts_with("pack-"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// What a restart after a crash at this moment finds: a copy, because a directory has one owner.
+fn crashed(dir: &Path) -> TempDir {
+    let copy = TempDir::new().expect("a temporary directory");
+    copy_dir(dir, copy.path());
+    copy
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_survive_a_restart_wherever_they_live() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    // Empty, small, unaligned, aligned, and too large for a pack.
+    let sizes = [0, 1, 3583, 3584, 3585, 5000, 200_000];
+    for (number, size) in sizes.into_iter().enumerate() {
+        let whole = bytes(number, size);
+        let cut = size / 3;
+        store.put(&format!("wal/{number}"), vec![whole.slice(..cut), whole.slice(cut..)]).await.expect("put");
+        store.put(&format!("tables/t/p=1/{number}.parquet"), vec![whole]).await.expect("put");
+    }
+    let url = store.url("tables/t/p=1/3.parquet");
+    let path = url.strip_prefix("file://").expect("a local store has file urls");
+    assert_eq!(std::fs::read(path).expect("other programs can read it"), bytes(3, 3584));
+    assert_eq!(store.packed_keys().len(), sizes.len() - 1, "all but the largest are packed");
+
+    let copy = crashed(dir.path());
+    for store in [store, open(copy.path()).await] {
+        for (number, size) in sizes.into_iter().enumerate() {
+            let whole = bytes(number, size);
+            for key in [format!("wal/{number}"), format!("tables/t/p=1/{number}.parquet")] {
+                assert_eq!(store.size(&key).await, Ok(size as u64));
+                assert_eq!(store.get(&key, None).await, Ok(whole.clone()), "{key}");
+                let (from, to) = (size / 4, size - size / 4);
+                assert_eq!(store.get(&key, Some(from as u64..to as u64)).await, Ok(whole.slice(from..to)));
+                let beyond = store.get(&key, Some(0..size as u64 + 1)).await;
+                assert!(matches!(beyond, Err(StoreError::Corrupt(_))), "{beyond:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn deletions_are_durable_and_packs_are_used_again() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    store.put("wal/kept", vec![bytes(1, 100)]).await.expect("put");
+    // Five times what the packs hold, never more than a few objects at a time.
+    for number in 0..100 {
+        store.put(&format!("wal/{number}"), vec![bytes(number, 7000)]).await.expect("put");
+        if number >= 3 {
+            let old = format!("wal/{}", number - 3);
+            store.delete(&old).await.expect("deleted");
+            assert_eq!(store.get(&old, None).await, Err(StoreError::NotFound(old)));
+        }
+    }
+    assert!(pack_files(dir.path()).len() <= 5, "{:?}", pack_files(dir.path()));
+    store.put("tables/x", vec![bytes(1, 10)]).await.expect("put");
+    store.delete("tables/x").await.expect("deleted");
+    store.delete("tables/x").await.expect("deleted already");
+    store.delete("never/was").await.expect("never was");
+
+    let copy = crashed(dir.path());
+    let store = open(copy.path()).await;
+    assert_eq!(store.packed_keys(), ["wal/97", "wal/98", "wal/99", "wal/kept"]);
+    assert_eq!(store.get("wal/99", None).await, Ok(bytes(99, 7000)));
+    assert_eq!(store.get("wal/kept", None).await, Ok(bytes(1, 100)));
+    assert_eq!(store.get("tables/x", None).await, Err(StoreError::NotFound("tables/x".into())));
+}
+
+#[tokio::test]
+async fn writes_side_by_side_all_arrive() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    let keys: Vec<String> = (0..60).map(|number| format!("wal/{number:02}")).collect();
+    let puts = keys.iter().enumerate().map(|(number, key)| store.put(key, vec![bytes(number, 7000)]));
+    for put in futures::future::join_all(puts).await {
+        put.expect("put");
+    }
+    let creations = (0..10).map(|writer| store.put_if_absent("catalog/1", vec![bytes(writer, 10)]));
+    let created = futures::future::join_all(creations).await;
+    assert_eq!(created.iter().filter(|outcome| **outcome == Ok(PutIfAbsent::Created)).count(), 1);
+    assert_eq!(created.iter().filter(|outcome| **outcome == Ok(PutIfAbsent::Exists)).count(), 9);
+    let copy = crashed(dir.path());
+    for store in [store, open(copy.path()).await] {
+        assert_eq!(store.packed_keys(), keys);
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(store.get(key, None).await, Ok(bytes(number, 7000)));
+        }
+    }
+}
+
+/// A crash leaves any part of the last write undone. Whatever byte of it is wrong: what was there before stays, and
+/// the torn object is gone or whole, never different.
+#[tokio::test]
+async fn a_torn_tail_is_never_read() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    store.put("wal/before", vec![bytes(1, 6000)]).await.expect("put");
+    store.put("wal/torn", vec![bytes(2, 600)]).await.expect("put");
+    store.put("wal/after", vec![bytes(3, 50)]).await.expect("put");
+    let region = 3 * BLOCK; // pack header, two blocks of the first object
+    let name = pack_files(dir.path()).into_iter().find(|name| {
+        let file = std::fs::read(dir.path().join("packs").join(name)).expect("readable");
+        file[region..region + 8] == *b"FLOEREGN"
+    });
+    let name = name.expect("one pack is in use");
+    let mut outcomes = [0, 0];
+    // The used part of the header, some of its filling, and the whole payload.
+    for at in (0..70).chain([400, 511]).chain((512..1112).step_by(7)).chain([1111]) {
+        let copy = crashed(dir.path());
+        let path = copy.path().join("packs").join(&name);
+        let mut file = std::fs::read(&path).expect("readable");
+        file[region + at] ^= 0x10;
+        std::fs::write(&path, &file).expect("writable");
+        let reopened = open(copy.path()).await;
+        assert_eq!(reopened.get("wal/before", None).await, Ok(bytes(1, 6000)), "byte {at}");
+        assert_eq!(reopened.get("wal/after", None).await, Ok(bytes(3, 50)), "byte {at}");
+        let torn = reopened.get("wal/torn", None).await;
+        assert_eq!(torn, Err(StoreError::NotFound("wal/torn".into())), "byte {at}");
+        reopened.put("wal/new", vec![bytes(4, 100)]).await.expect("put");
+        assert_eq!(reopened.get("wal/after", None).await, Ok(bytes(3, 50)), "byte {at}");
+        outcomes[0] += 1;
+    }
+    // Filling that is wrong harms nobody.
+    let copy = crashed(dir.path());
+    let path = copy.path().join("packs").join(&name);
+    let mut file = std::fs::read(&path).expect("readable");
+    file[region + 1112] ^= 0x10;
+    std::fs::write(&path, &file).expect("writable");
+    let reopened = open(copy.path()).await;
+    assert_eq!(reopened.get("wal/torn", None).await, Ok(bytes(2, 600)));
+    outcomes[1] += 1;
+    assert!(outcomes[0] > 150 && outcomes[1] == 1, "every case was tried: {outcomes:?}");
+}
+
+/// Damage of what was acknowledged long ago is told, not served.
+#[tokio::test]
+async fn damage_behind_the_tail_is_found_on_the_first_read() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    // Enough to fill several packs, so that the first one is settled.
+    for number in 0..40 {
+        store.put(&format!("wal/{number:02}"), vec![bytes(number, 7000)]).await.expect("put");
+    }
+    let copy = crashed(dir.path());
+    let path =
+        pack_files(copy.path()).into_iter().map(|name| copy.path().join("packs").join(name)).find(|path| {
+            let file = std::fs::read(path).expect("readable");
+            file[BLOCK + 52..BLOCK + 58] == *b"wal/00"
+        });
+    let path = path.expect("the first object is at the start of a pack");
+    let mut file = std::fs::read(&path).expect("readable");
+    file[BLOCK + 512 + 3000] ^= 1;
+    std::fs::write(&path, &file).expect("writable");
+    let store = open(copy.path()).await;
+    let damaged = store.get("wal/00", Some(0..10)).await;
+    assert!(matches!(&damaged, Err(StoreError::Corrupt(reason)) if reason.contains("wal/00")), "{damaged:?}");
+    assert_eq!(store.get("wal/01", None).await, Ok(bytes(1, 7000)));
+}
+
+#[tokio::test]
+async fn a_directory_has_one_owner_and_a_known_format() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    let second = LocalStore::open(Env::real(), dir.path(), small()).await;
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    store.put("wal/1", vec![bytes(1, 10)]).await.expect("put");
+    drop(store);
+    let store = open(dir.path()).await;
+    assert_eq!(
+        store.get("wal/1", None).await,
+        Ok(bytes(1, 10)),
+        "after the last handle is gone it can be opened"
+    );
+    drop(store);
+
+    let copy = crashed(dir.path());
+    std::fs::write(copy.path().join("format"), "floe local store 2\n").expect("writable");
+    match LocalStore::open(Env::real(), copy.path(), small()).await {
+        Err(OpenError::Format { found, .. }) => assert_eq!(found, "floe local store 2"),
+        Err(other) => panic!("another error: {other}"),
+        Ok(_) => panic!("a newer format was opened"),
+    }
+    // What was being zero-filled or written aside when the process died is cleared away.
+    let copy = crashed(dir.path());
+    std::fs::write(copy.path().join("packs/zeroing-00000099"), "half").expect("writable");
+    std::fs::write(copy.path().join("tmp/0123"), "half").expect("writable");
+    let _store = open(copy.path()).await;
+    assert!(!copy.path().join("packs/zeroing-00000099").exists());
+    assert!(!copy.path().join("tmp/0123").exists());
+}
