@@ -146,7 +146,8 @@ impl Broker {
         }))
     }
 
-    /// Accepts connections until `shutdown` says true; connections then end, answers under way with them.
+    /// Accepts connections until `shutdown` says true. Connections then take in no more requests and end when those
+    /// under way are answered, or after [`limits::SHUTDOWN_PATIENCE`].
     pub async fn serve(&self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {

@@ -61,6 +61,11 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
+    /// True when nobody is there any more who could read an answer.
+    fn gone(&self) -> bool {
+        matches!(self, Ending::Frame(FrameError::Closed | FrameError::Cut | FrameError::Io(_)))
+    }
+
     fn ordinary(&self) -> bool {
         match self {
             Ending::Frame(error) => error.ordinary(),
@@ -136,23 +141,24 @@ where
     let (queue, work) = mpsc::channel(broker.config.requests_in_flight_max.max(1));
     let progress = Progress::default();
     let mut shutdown = broker.shutdown.subscribe();
-    let mut reading =
-        std::pin::pin!(read(broker, Frames::new(source, broker.config.pace()), peer, queue, &progress));
+    let frames = Frames::new(source, broker.config.pace());
+    let mut reading = Box::pin(read(broker, frames, peer, queue, &progress));
     let mut writing = std::pin::pin!(write(broker, &mut sink, peer, work, &progress));
-    let ending = tokio::select! {
+    let (ending, patience) = tokio::select! {
         biased;
         ending = &mut writing => return ending.expect("the writer outlives the reader"),
-        ending = &mut reading => ending,
-        _ = shutdown.wait_for(|shutdown| *shutdown) => return Ending::Shutdown,
+        ending = &mut reading => (ending, broker.config.idle),
+        _ = shutdown.wait_for(|shutdown| *shutdown) => (Ending::Shutdown, limits::SHUTDOWN_PATIENCE),
     };
-    if !matches!(ending, Ending::Frame(FrameError::Closed | FrameError::Cut | FrameError::Io(_))) {
-        // The client is still there: what it asked before its mistake is answered.
-        let rest = timeout(broker.config.idle, writing).await;
-        if let Ok(Some(failed)) = rest {
-            return failed;
-        }
+    if ending.gone() {
+        return ending;
     }
-    ending
+    // The client is still there: what it asked before is answered. Without the reader the writer ends by itself.
+    drop(reading);
+    match timeout(patience, writing).await {
+        Ok(Some(failed)) => failed,
+        _ => ending,
+    }
 }
 
 async fn read<R: AsyncRead + Send + Unpin>(

@@ -15,8 +15,9 @@ use crate::group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 use crate::limits;
 use crate::request::Context;
 
-/// Key types of FindCoordinator: groups are served, transactional ids (1) and share groups (2) are not.
+/// Key types of FindCoordinator: groups are served, transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
+const KEY_TRANSACTION: i8 = 1;
 /// From this version on several keys are asked for at once.
 const KEYS_FROM: i16 = 4;
 /// KIP-394: from this version on a member must know its id.
@@ -32,8 +33,8 @@ const NOT_FOUND_FROM: i16 = 6;
 /// What this broker's groups are called in ListGroups (KIP-848 has others).
 const CLASSIC: &str = "classic";
 
-/// Answers FindCoordinator. For transactional ids and share groups the answer is `INVALID_REQUEST` with a message,
-/// on which clients give up at once; on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
+/// Answers FindCoordinator. For transactional ids the answer is `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, on which all
+/// clients give up at once (see `producer_id.rs`); on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
 pub(crate) async fn find_coordinator(
     context: &Context<'_>,
     request: FindCoordinatorRequest,
@@ -41,12 +42,16 @@ pub(crate) async fn find_coordinator(
     let config = &context.broker.config;
     let one = |key: String| {
         if request.key_type != KEY_GROUP {
+            let code = match request.key_type {
+                KEY_TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed,
+                _ => ErrorCode::InvalidRequest,
+            };
             return Coordinator {
                 key,
                 node_id: -1,
                 host: String::new(),
                 port: -1,
-                error_code: ErrorCode::InvalidRequest.number(),
+                error_code: code.number(),
                 error_message: Some(
                     "this broker coordinates consumer groups only, no transactions".to_owned(),
                 ),

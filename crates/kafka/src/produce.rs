@@ -81,7 +81,7 @@ fn refusal(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
         return Some((ErrorCode::InvalidRequiredAcks, "acks must be -1 (all), 0 or 1"));
     }
     if request.transactional_id.is_some() {
-        return Some((ErrorCode::InvalidRequest, "transactions are not supported"));
+        return Some((ErrorCode::TransactionalIdAuthorizationFailed, "transactions are not supported"));
     }
     None
 }

@@ -8,8 +8,9 @@ use crate::request::Context;
 /// Gives out a new producer id. A producer that brings its old one (KIP-360) gets a new one, too: sequences begin
 /// anew either way.
 ///
-/// A transactional id is refused with `INVALID_REQUEST`: it ends the producer at once, where a retriable code would
-/// let it ask until its own time-out, and one of authorisation would send its owner to the wrong place.
+/// A transactional id is refused with `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`: it is the only code on which the Java
+/// client and librdkafka both give up at once; on others librdkafka asks until its own time-out. The log says what is
+/// really the matter.
 pub(crate) async fn init_producer_id(
     context: &Context<'_>,
     request: InitProducerIdRequest,
@@ -26,7 +27,7 @@ pub(crate) async fn init_producer_id(
             transactional_id = id,
             "a transactional producer was refused: there are no transactions"
         );
-        return refused(ErrorCode::InvalidRequest);
+        return refused(ErrorCode::TransactionalIdAuthorizationFailed);
     }
     match context.broker.log.producer_id(&context.writer()).await {
         Ok((producer_id, producer_epoch)) => {

@@ -2,8 +2,8 @@
 //!
 //! Nothing else in the workspace reads a clock, draws a number or starts a task (clippy.toml bans it), so a whole
 //! cluster runs in one thread under a simulated clock, and the same seed gives the same run. What must hold for
-//! that: a `current_thread` runtime with a paused clock, `biased` in every `select!`, [`crate::watch`] in place of
-//! tokio's (which wakes its waiters in a random order), and no observable order that comes out of a hash map.
+//! that: a `current_thread` runtime with a paused clock, `biased` in every `select!`, and no observable order that
+//! comes out of a hash map.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 

@@ -126,37 +126,6 @@ async fn check(journal: &MemoryJournal, told: &Told) -> Vec<Entry> {
     history
 }
 
-/// Follows one broker's map and notes when it moved, among others that do the same.
-async fn follow_map(meta: Meta, name: u64, seen: Arc<Mutex<Vec<(u64, Lsn)>>>) {
-    let mut lsn = meta.watch();
-    while lsn.changed().await.is_ok() {
-        let now = *lsn.borrow();
-        seen.lock().unwrap().push((name, now));
-    }
-}
-
-/// Tasks that wait for the same thing go on in the same order in every run.
-#[test]
-fn watchers_wake_in_the_same_order() {
-    let watch = |seed| {
-        simulate(async move {
-            let env = Env::simulated(seed);
-            let shaky = Shaky { env: env.clone(), journal: MemoryJournal::new() };
-            let meta = Meta::open(env.clone(), Arc::new(shaky), Options::default()).await.unwrap();
-            let seen = Arc::default();
-            for name in 0..10 {
-                env.spawn("follower", follow_map(meta.clone(), name, Arc::clone(&seen)));
-            }
-            write_marks(env.clone(), meta, 0, 20, Told::default()).await;
-            let seen = seen.lock().unwrap().clone();
-            assert!(seen.len() > 20);
-            seen
-        })
-    };
-    assert_eq!(watch(1), watch(1));
-    assert_ne!(watch(1), watch(2));
-}
-
 async fn run(seed: u64, crash: Option<u64>) -> (Vec<Entry>, u64) {
     let env = Env::simulated(seed);
     let (journal, told) = (MemoryJournal::new(), Told::default());

@@ -536,6 +536,36 @@ fn a_deleted_group_answers_nobody() {
     );
 }
 
+/// Planted bugs, one per invariant: the check must see each.
+#[test]
+fn the_check_sees_what_is_broken() {
+    let plants: &[(&str, fn(&mut Group))] = &[
+        ("a leader who is no member", |group| group.leader = Some("nobody".to_owned())),
+        ("members without a leader", |group| group.leader = None),
+        ("a rebalance without an end", |group| group.state = State::PreparingRebalance),
+        ("members of an empty group", |group| group.state = State::Empty),
+        ("a seat without a member", |group| {
+            group.instances.insert("x".to_owned(), "A".to_owned());
+        }),
+        ("a member that is pending", |group| {
+            group.pending.insert("A".to_owned(), Moment(0));
+        }),
+        ("a join that nobody will answer", |group| {
+            group.members.get_mut("A").expect("a member").awaiting_join = Some(Waiter(9));
+        }),
+    ];
+    for (what, plant) in plants {
+        let mut group = Group::new(RULES, 0);
+        let mut out = Vec::new();
+        group.join(Moment(0), Waiter(1), join(&["join", "?A"]), &mut out);
+        group.expire(Moment(1_000), &mut out);
+        group.check();
+        plant(&mut group);
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.check()));
+        assert!(seen.is_err(), "{what} is not seen");
+    }
+}
+
 /// Random commands, so many that every branch is met: the invariants of [`Group::check`] hold after each, every
 /// join and sync is answered at most once, and when time goes on with nobody speaking the group ends empty.
 #[test]

@@ -212,18 +212,24 @@ async fn transactions_are_refused_so_that_clients_give_up() {
     client.create_topic("t", 1, &[]).await.expect("created");
     let id = Some("tx".to_owned());
     let init = InitProducerIdRequest { transactional_id: id.clone(), ..Default::default() };
-    assert_eq!(call(&mut client, &init).await.error_code, ErrorCode::InvalidRequest.number());
+    assert_eq!(
+        call(&mut client, &init).await.error_code,
+        ErrorCode::TransactionalIdAuthorizationFailed.number()
+    );
     let find =
         FindCoordinatorRequest { key_type: 1, coordinator_keys: vec!["tx".to_owned()], ..Default::default() };
     let found = call(&mut client, &find).await.coordinators.remove(0);
-    assert_eq!((found.error_code, found.node_id), (ErrorCode::InvalidRequest.number(), -1));
+    assert_eq!(
+        (found.error_code, found.node_id),
+        (ErrorCode::TransactionalIdAuthorizationFailed.number(), -1)
+    );
     let partition_data = vec![PartitionProduceData { index: 0, records: Some(batch(&["a"])) }];
     let topic_data = vec![TopicProduceData { name: "t".to_owned(), partition_data, ..Default::default() }];
     let produce = ProduceRequest { transactional_id: id, acks: -1, topic_data, ..Default::default() };
     let sent = client.send_at_most(&produce, 12).await.expect("sent");
     let answer = client.receive(sent).await.expect("answered");
     let code = answer.responses[0].partition_responses[0].error_code;
-    assert_eq!(code, ErrorCode::InvalidRequest.number());
+    assert_eq!(code, ErrorCode::TransactionalIdAuthorizationFailed.number());
 }
 
 async fn create_code(client: &mut Peer, topic: CreatableTopic) -> (i16, String) {

@@ -62,6 +62,14 @@ impl World {
         ours
     }
 
+    /// The same, and the task that serves it.
+    pub(crate) fn watched_pipe(&self) -> (DuplexStream, floe_meta::Task<()>) {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let broker = self.broker.clone();
+        let serve = async move { broker.serve_connection(theirs, "test".to_owned()).await };
+        (ours, self.env.spawn("connection", serve))
+    }
+
     pub(crate) fn client(&self) -> Peer {
         Client::new(self.pipe(), "test-client")
     }

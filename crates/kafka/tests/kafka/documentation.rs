@@ -1,0 +1,31 @@
+//! docs/kafka-apis.md is written from the table of APIs: run this test with `UPDATE=1` after changing it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use floe_kafka::apis::APIS;
+use floe_wire::ApiKey;
+
+#[test]
+fn the_page_says_what_the_table_says() {
+    let mut page = String::from(
+        "# Kafka APIs\n\nWritten from `crates/kafka/src/apis.rs` by a test; do not edit.\n\n\
+         | API | number | versions | needs the right to |\n|---|---|---|---|\n",
+    );
+    for api in APIS {
+        let right = format!("{:?}", api.operation);
+        writeln!(page, "| {} | {} | {} to {} | {right} |", api.name, api.key.number(), api.min, api.max)
+            .expect("a string");
+    }
+    let served = |key: &&ApiKey| APIS.iter().any(|api| api.key == **key);
+    let others: Vec<&str> = ApiKey::ALL.iter().filter(|key| !served(key)).map(|key| key.name()).collect();
+    page.push_str("\nNot answered; a request closes the connection, as an unknown number does in Kafka:\n");
+    writeln!(page, "{}.", others.join(", ")).expect("a string");
+
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kafka-apis.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, &page).expect("the page can be written");
+    }
+    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(found, page, "docs/kafka-apis.md is out of date: run this test with UPDATE=1");
+}
