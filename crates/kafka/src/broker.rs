@@ -128,7 +128,8 @@ impl Broker {
         let groups = Coordinator::start(&env, log.meta(), config.group_rules());
         let directory = Directory::new(log.meta());
         let doorman = Doorman::new(config.connections_max, config.connections_per_ip_max);
-        let sessions = Mutex::new(Sessions::new(config.fetch_sessions_max));
+        let sessions =
+            Mutex::new(Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX));
         let cluster_id = log.cluster_id();
         let (shutdown, _) = watch::channel(false);
         let principal = PRINCIPAL.into();

@@ -101,21 +101,31 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         let mut started = now();
         self.fill(PEEK_BYTES, PEEK_BYTES, started, &now).await?;
         let length = i32::from_be_bytes(self.buffer[..LENGTH_BYTES].try_into().expect("four bytes"));
-        let (min, max) = (limits::FRAME_BYTES_MIN, self.pace.frame_bytes_max);
-        let whole = match usize::try_from(length) {
-            Ok(length) if (min..=max).contains(&length) => LENGTH_BYTES + length,
-            _ => return Err(FrameError::Length { length, min, max }),
-        };
         let api_key =
             i16::from_be_bytes(self.buffer[LENGTH_BYTES..PEEK_BYTES].try_into().expect("two bytes"));
-        let small = whole <= limits::FRAME_BYTES_UNRESERVED && api_key != PRODUCE;
-        let permit = if small { None } else { Some(log.reserve(whole).await) };
+        let whole = LENGTH_BYTES + self.allowed(length, api_key)?;
+        let permit = match api_key {
+            PRODUCE => Some(log.reserve(whole).await),
+            _ if whole <= limits::FRAME_BYTES_UNRESERVED => None,
+            _ => Some(log.reserve(whole * limits::OTHER_FRAME_WEIGHT).await),
+        };
         // The wait for the budget was ours.
         started = started.max(now());
         self.fill(whole, whole, started, &now).await?;
         let mut bytes = self.buffer.split_to(whole);
         let _ = bytes.split_to(LENGTH_BYTES);
         Ok(Frame { bytes: bytes.freeze(), permit })
+    }
+
+    /// The length of a frame of this API, if it is within the limits.
+    fn allowed(&self, length: i32, api_key: i16) -> Result<usize, FrameError> {
+        let most = self.pace.frame_bytes_max;
+        let most = if api_key == PRODUCE { most } else { most.min(limits::OTHER_FRAME_BYTES_MAX) };
+        let (min, max) = (limits::FRAME_BYTES_MIN, most);
+        match usize::try_from(length) {
+            Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
+            _ => Err(FrameError::Length { length, min, max }),
+        }
     }
 
     async fn first_bytes(

@@ -13,7 +13,7 @@ use crate::errors;
 use crate::group::coordinator::Described;
 use crate::group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 use crate::limits;
-use crate::request::Context;
+use crate::request::{Context, truncated};
 
 /// Key types of FindCoordinator: groups are served, transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
@@ -123,8 +123,7 @@ pub(crate) async fn join_group(context: &Context<'_>, request: JoinGroupRequest)
 
 fn join(context: &Context<'_>, request: JoinGroupRequest) -> Join {
     let random = uuid::Builder::from_random_bytes(context.broker.env.random_u128().to_be_bytes()).into_uuid();
-    let named = request.group_instance_id.as_deref().unwrap_or(context.client_id);
-    let named = &named[..named.floor_char_boundary(limits::CLIENT_ID_BYTES_MAX)];
+    let named = truncated(request.group_instance_id.as_deref().unwrap_or(context.client_id));
     // Version 0 has one time-out for both.
     let rebalance = request.rebalance_timeout_ms;
     let rebalance_timeout_ms = if rebalance < 0 { request.session_timeout_ms } else { rebalance };
@@ -137,7 +136,7 @@ fn join(context: &Context<'_>, request: JoinGroupRequest) -> Join {
         member_id: request.member_id,
         fresh_id: format!("{named}-{random}"),
         instance_id: request.group_instance_id,
-        client_id: context.client_id.to_owned(),
+        client_id: truncated(context.client_id).to_owned(),
         client_host: context.peer.ip.map_or_else(|| "/".to_owned(), |ip| format!("/{ip}")),
         session_timeout_ms: request.session_timeout_ms,
         rebalance_timeout_ms,

@@ -13,6 +13,10 @@ pub const FRAME_BYTES_TRUSTED: usize = 1024 * 1024;
 /// Frames of other APIs than Produce up to this length do not wait for the log's byte budget: a heartbeat must
 /// pass while producers are held back.
 pub const FRAME_BYTES_UNRESERVED: usize = 64 * 1024;
+/// Longest frame of any other API than Produce: decoded, it may take sixteen times as much memory.
+pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How much of the byte budget such a frame takes, per byte.
+pub const OTHER_FRAME_WEIGHT: usize = 4;
 /// What one read of the socket asks for while no long frame is under way.
 pub const READ_BYTES: usize = 8 * 1024;
 /// Requests of one connection that may be taken in before the first of them is answered.
@@ -46,6 +50,8 @@ pub const FETCH_READS_PARALLEL: usize = 8;
 pub const FETCH_SESSIONS_MAX: usize = 1_000;
 /// Partitions of one fetch session; a larger fetch is served without a session.
 pub const FETCH_SESSION_PARTITIONS_MAX: usize = 10_000;
+/// Partitions of all fetch sessions.
+pub const FETCH_SESSIONS_PARTITIONS_MAX: usize = 500_000;
 /// A session may be evicted for a new one when it was not used for so long.
 pub const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
 
@@ -73,6 +79,11 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
 /// Offsets in one commit request.
 pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
 
+/// Metadata and assignment bytes of all groups.
+pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Longest message of an error in an answer; old versions carry at most 32,767 bytes.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
 /// Partitions that one topic may be created with.
@@ -80,6 +91,9 @@ pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
 const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);
+const _: () = assert!(OTHER_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(GROUP_BYTES_MAX <= GROUPS_BYTES_MAX);
+const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= FETCH_SESSIONS_PARTITIONS_MAX);
 const _: () = assert!(READ_BYTES >= FRAME_BYTES_MIN + 4);
 const _: () = assert!(GROUP_METADATA_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_PER_IP_MAX <= CONNECTIONS_MAX);

@@ -50,7 +50,7 @@ impl Context<'_> {
 }
 
 /// The part of a client id that is kept.
-fn truncated(client_id: &str) -> &str {
+pub(crate) fn truncated(client_id: &str) -> &str {
     let end = client_id.floor_char_boundary(limits::CLIENT_ID_BYTES_MAX);
     &client_id[..end]
 }

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use floe_log::topic::NewTopic;
-use floe_log::topic::Topic;
+use floe_log::topic::{NewTopic, Topic, TopicError};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -71,7 +70,14 @@ async fn create(context: &Context<'_>, topic: CreatableTopic, validate_only: boo
     }
     let new = NewTopic { name: topic.name, partitions, configs };
     let created = context.broker.log.create_topic(&context.writer(), new, validate_only).await;
-    created.map_err(|error| (errors::topic(&error), error.to_string()))
+    created.map_err(|error| (errors::topic(&error), message(&error)))
+}
+
+/// The words of an error, which quote the request, cut so that old versions can carry them.
+fn message(error: &TopicError) -> String {
+    let mut words = error.to_string();
+    words.truncate(words.floor_char_boundary(limits::ERROR_MESSAGE_BYTES_MAX));
+    words
 }
 
 /// The number of partitions, from the number or the assignment. Which brokers an assignment names does not matter,
@@ -172,7 +178,7 @@ async fn delete(context: &Context<'_>, topic: &DeleteTopicState) -> Result<(Stri
     let unknown = |code| (code, "there is no such topic".to_owned());
     let found = context.broker.directory.topic(&name).map_err(unknown)?;
     let deleted = context.broker.log.delete_topic(&context.writer(), found.id).await;
-    deleted.map_err(|error| (errors::topic(&error), error.to_string()))?;
+    deleted.map_err(|error| (errors::topic(&error), message(&error)))?;
     Ok((found.name.clone(), found.uuid()))
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use floe_log::topic::NAME_BYTES_MAX;
 use floe_meta::env::Timestamp;
 
 use crate::limits;
@@ -184,12 +185,13 @@ struct Slot {
 pub struct Sessions {
     slots: BTreeMap<i32, Slot>,
     slots_max: usize,
+    partitions_max: usize,
 }
 
 impl Sessions {
-    /// No sessions, room for `slots_max`.
-    pub fn new(slots_max: usize) -> Sessions {
-        Sessions { slots: BTreeMap::new(), slots_max }
+    /// No sessions; room for `slots_max` of them, with `partitions_max` partitions in all.
+    pub fn new(slots_max: usize, partitions_max: usize) -> Sessions {
+        Sessions { slots: BTreeMap::new(), slots_max, partitions_max }
     }
 
     /// How many there are.
@@ -233,7 +235,7 @@ impl Sessions {
             held.want(key, want);
         }
         let wants = held.wants();
-        let overgrown = wants.len() > limits::FETCH_SESSION_PARTITIONS_MAX;
+        let overgrown = !fits(&wants);
         drop(held);
         if overgrown {
             // The client is made to start anew, which then gets no session.
@@ -244,7 +246,10 @@ impl Sessions {
     }
 
     fn open(&mut self, now: Timestamp, ask: &Ask, random: u64) -> i32 {
-        if ask.wants.is_empty() || ask.wants.len() > limits::FETCH_SESSION_PARTITIONS_MAX || !self.room(now) {
+        if ask.wants.is_empty() || !fits(&ask.wants) || !self.room(now) {
+            return 0;
+        }
+        if self.partitions() + ask.wants.len() > self.partitions_max {
             return 0;
         }
         let mut id = i32::try_from(random >> 33).expect("31 bits").max(1);
@@ -254,6 +259,11 @@ impl Sessions {
         let session = Arc::new(Mutex::new(Session::new(ask.by_id, &ask.wants)));
         self.slots.insert(id, Slot { session, used: now });
         id
+    }
+
+    fn partitions(&self) -> usize {
+        let held = |slot: &Slot| slot.session.lock().expect("a session's code does not panic").entries.len();
+        self.slots.values().map(held).sum()
     }
 
     /// Makes room by dropping the session that was not used for longest, if that was long enough ago.
@@ -270,6 +280,16 @@ impl Sessions {
         self.slots.remove(&id);
         true
     }
+}
+
+/// Whether a session may remember these partitions: not too many, and none whose name could not be that of a topic,
+/// because names come from strangers and stay in memory.
+fn fits(wants: &[(Key, Want)]) -> bool {
+    let sane = |key: &Key| match &key.topic {
+        TopicRef::Name(name) => name.len() <= NAME_BYTES_MAX,
+        TopicRef::Id(_) => true,
+    };
+    wants.len() <= limits::FETCH_SESSION_PARTITIONS_MAX && wants.iter().all(|(key, _)| sane(key))
 }
 
 #[cfg(test)]
@@ -308,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_session_from_birth_move_last() {
-        let mut s = Sessions::new(2);
+        let mut s = Sessions::new(2, 100);
         assert_eq!(run(&mut s, 0, ask(0, -1, &[(0, 0)], &[])), "full 0: 0@0");
         assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 5)], &[])), "full 7: 0@0 1@5");
         assert_eq!(run(&mut s, 0, ask(7, 1, &[], &[])), "more 7: 0@0 1@5");
@@ -323,7 +343,7 @@ mod tests {
 
     #[test]
     fn who_got_records_goes_to_the_end_and_only_news_are_told() {
-        let mut s = Sessions::new(2);
+        let mut s = Sessions::new(2, 100);
         let all = [(0, 0), (1, 0), (2, 0)];
         let Ok(Plan::Full { session: Some(session), .. }) =
             s.plan(Timestamp(0), ask(0, 0, &all, &[]), 9 << 33)
@@ -345,7 +365,7 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_drops_only_the_idle() {
-        let mut s = Sessions::new(2);
+        let mut s = Sessions::new(2, 100);
         assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
         assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
         assert_eq!(run(&mut s, 2, ask(0, 0, &[(0, 0)], &[])), "full 0: 0@0");
@@ -354,5 +374,9 @@ mod tests {
         assert_eq!(run(&mut s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 8: 5@5");
         assert_eq!(run(&mut s, 121_000, ask(8, 1, &[], &[])), "more 8: 5@5");
         assert_eq!(s.len(), 2);
+        let mut narrow = Sessions::new(9, 3);
+        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
+        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 0: 0@0 1@0");
+        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
     }
 }

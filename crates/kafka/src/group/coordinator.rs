@@ -37,11 +37,15 @@ struct Groups {
     alarms: BTreeSet<(Moment, String)>,
     sleepers: BTreeMap<Waiter, Sleeper>,
     waiters: u64,
+    /// Metadata and assignments of all groups.
+    bytes: usize,
 }
 
 struct Slot {
     group: Group,
     alarm: Option<Moment>,
+    /// What of [`Groups::bytes`] is this group's.
+    bytes: usize,
 }
 
 enum Sleeper {
@@ -134,6 +138,9 @@ impl Coordinator {
             let mut groups = self.0.lock();
             if !join.member_id.is_empty() && !groups.slots.contains_key(group) {
                 return Err(Refusal::UnknownMember);
+            }
+            if groups.bytes >= limits::GROUPS_BYTES_MAX {
+                return Err(Refusal::GroupFull);
             }
             let (send, receive) = oneshot::channel();
             let waiter = groups.sleep(Sleeper::Join(send));
@@ -313,11 +320,12 @@ impl Shared {
         if !groups.slots.contains_key(name) {
             groups.room()?;
             let group = Group::new(self.rules, self.remembered(name).generation);
-            groups.slots.insert(name.to_owned(), Slot { group, alarm: None });
+            groups.slots.insert(name.to_owned(), Slot { group, alarm: None, bytes: 0 });
         }
         let slot = groups.slots.get_mut(name).expect("just made");
         let mut replies = Vec::new();
         let outcome = command(&mut slot.group, self.now(), &mut replies);
+        groups.weigh(name);
         if groups.rearm(name) {
             self.wake.notify_one();
         }
@@ -377,6 +385,13 @@ impl Groups {
         }
     }
 
+    /// Counts the group's bytes anew after it changed.
+    fn weigh(&mut self, name: &str) {
+        let slot = self.slots.get_mut(name).expect("only known groups are weighed");
+        let bytes = slot.group.bytes();
+        self.bytes = self.bytes + bytes - std::mem::replace(&mut slot.bytes, bytes);
+    }
+
     /// Sets the group's alarm to its next deadline; true when it is now the first of all.
     fn rearm(&mut self, name: &str) -> bool {
         let Some(slot) = self.slots.get_mut(name) else { return false };
@@ -406,6 +421,7 @@ impl Groups {
 
     fn forget(&mut self, name: &str) {
         let slot = self.slots.remove(name).expect("only known groups are forgotten");
+        self.bytes -= slot.bytes;
         if let Some(alarm) = slot.alarm {
             self.alarms.remove(&(alarm, name.to_owned()));
         }
@@ -423,6 +439,7 @@ impl Groups {
             slot.alarm = None;
             let mut replies = Vec::new();
             slot.group.expire(now, &mut replies);
+            self.weigh(&name);
             self.rearm(&name);
             self.answer(replies);
         }

@@ -343,6 +343,7 @@ impl Group {
         }
     }
 
+    /// Metadata and assignment bytes of all members.
     fn bytes(&self) -> usize {
         self.members.values().map(Member::bytes).sum()
     }

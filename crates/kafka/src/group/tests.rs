@@ -539,7 +539,8 @@ fn a_deleted_group_answers_nobody() {
 /// Planted bugs, one per invariant: the check must see each.
 #[test]
 fn the_check_sees_what_is_broken() {
-    let plants: &[(&str, fn(&mut Group))] = &[
+    type Plant = (&'static str, fn(&mut Group));
+    let plants: &[Plant] = &[
         ("a leader who is no member", |group| group.leader = Some("nobody".to_owned())),
         ("members without a leader", |group| group.leader = None),
         ("a rebalance without an end", |group| group.state = State::PreparingRebalance),

@@ -43,6 +43,11 @@ async fn frames_that_end_the_connection() {
         ("a length of -1", (-1i32).to_be_bytes().to_vec()),
         ("a length of 7, less than a header", 7i32.to_be_bytes().to_vec()),
         ("a length above the limit", (200i32 << 20).to_be_bytes().to_vec()),
+        ("a long frame of an api that needs none", {
+            let mut bytes = request(ApiKey::Metadata.number(), 1, &[]);
+            bytes[..4].copy_from_slice(&(20i32 << 20).to_be_bytes());
+            bytes
+        }),
         ("not Kafka at all", b"GET / HTTP/1.1\r\nHost: floe\r\n\r\n".to_vec()),
         ("an api that nobody knows", request(999, 0, &[])),
         ("an api that is not served", request(ApiKey::EndTxn.number(), 0, &[])),
