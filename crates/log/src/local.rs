@@ -307,17 +307,30 @@ impl Shared {
         space.recycle();
         let ready = match space.ready.pop() {
             Some(ready) => ready,
-            None => {
-                metrics::counter!("floe_store_packs_unzeroed_total").increment(1);
-                tracing::debug!("no zero-filled pack is ready, taking a fresh one");
-                let (number, capacity) = space.new_pack(&self.options);
-                pack::create_unzeroed(&self.packs, number, capacity)?
-            }
+            None => self.unzeroed_pack(space)?,
         };
         let generation = space.generation_next;
         space.generation_next += 1;
         metrics::gauge!("floe_store_packs_in_use").set(space.sealed.len() as f64 + 1.0);
         Pack::begin(ready, generation, self.env.random_u64())
+    }
+
+    /// A pack for when no zero-filled one is ready: slower to write to, and there at once.
+    fn unzeroed_pack(&self, space: &mut Space) -> io::Result<Ready> {
+        metrics::counter!("floe_store_packs_unzeroed_total").increment(1);
+        tracing::debug!("no zero-filled pack is ready, taking a fresh one");
+        let (number, capacity) = space.new_pack(&self.options);
+        let created = pack::create_unzeroed(&self.packs, number, capacity);
+        if created.is_err() {
+            space.capacity_next = self.options.pack_bytes_first;
+        }
+        created
+    }
+
+    /// How much of the pack in use is used up, from 0 to 1.
+    fn used_share(&self) -> f64 {
+        let space = self.space();
+        space.active.as_ref().map_or(0.0, |active| active.next as f64 / active.pack.header.capacity as f64)
     }
 
     /// Number and size of the pack that should be prepared now, if one is missing.
@@ -385,7 +398,7 @@ async fn fill(env: Env, options: Options, store: Weak<Shared>) {
             pack_taken.notified().await;
             continue;
         };
-        match zero_in_steps(&env, &options, packs, number, capacity).await {
+        match zero_in_steps(&env, &options, &store, packs, number, capacity).await {
             Ok(ready) => {
                 let Some(shared) = store.upgrade() else { return };
                 shared.space().ready.push(ready);
@@ -393,6 +406,10 @@ async fn fill(env: Env, options: Options, store: Weak<Shared>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot prepare a pack file, trying again later");
+                if let Some(shared) = store.upgrade() {
+                    // On a disk that is nearly full a small pack may still fit.
+                    shared.space().capacity_next = options.pack_bytes_first;
+                }
                 tokio::time::sleep(ZERO_RETRY_PAUSE).await;
             }
         }
@@ -402,6 +419,7 @@ async fn fill(env: Env, options: Options, store: Weak<Shared>) {
 async fn zero_in_steps(
     env: &Env,
     options: &Options,
+    store: &Weak<Shared>,
     packs: PathBuf,
     number: u64,
     capacity: u64,
@@ -417,7 +435,13 @@ async fn zero_in_steps(
         zeroing = stepped;
         match done {
             Ok(true) => return env.blocking(move || zeroing.finish(&packs)).await,
-            Ok(false) => tokio::time::sleep(options.zero_step_pause).await,
+            Ok(false) => {
+                // Slowly, unless the pack in use fills up faster than this one.
+                let used = store.upgrade().map_or(0.0, |shared| shared.used_share());
+                if zeroing.share() > used {
+                    tokio::time::sleep(options.zero_step_pause).await;
+                }
+            }
             Err(error) => {
                 zeroing.give_up();
                 return Err(error);

@@ -290,6 +290,11 @@ impl Zeroing {
         Ok(self.written == self.capacity)
     }
 
+    /// How much is done, from 0 to 1.
+    pub(super) fn share(&self) -> f64 {
+        self.written as f64 / self.capacity as f64
+    }
+
     /// Gives the complete file its name.
     pub(super) fn finish(self, packs: &Path) -> io::Result<Ready> {
         assert_eq!(self.written, self.capacity, "only a complete pack is ready");
