@@ -148,7 +148,7 @@ impl Broker {
     }
 
     /// Accepts connections until `shutdown` says true. Connections then take in no more requests and end when those
-    /// under way are answered, or after [`limits::SHUTDOWN_PATIENCE`].
+    /// under way are answered, or after [`limits::SHUTDOWN_PATIENCE`]; this returns when all have ended.
     pub async fn serve(&self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
@@ -182,6 +182,11 @@ impl Broker {
             self.0.env.spawn("connection", conn::serve(self.0.clone(), source, sink, peer, place));
         }
         self.0.shutdown.send_replace(true);
+        // Every connection ends by itself within the patience; the second on top is for writing what is left.
+        let patience = limits::SHUTDOWN_PATIENCE + limits::SHUTDOWN_GRACE;
+        if tokio::time::timeout(patience, self.0.doorman.empty()).await.is_err() {
+            tracing::warn!("connections are still open after {patience:?}, they are cut off");
+        }
     }
 
     /// Serves one connection that somebody else accepted, until it ends.

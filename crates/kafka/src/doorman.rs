@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Notify;
+
 /// Counts open connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
     open: Arc<Mutex<Open>>,
+    left: Arc<Notify>,
     total_max: usize,
     per_ip_max: usize,
 }
@@ -31,12 +34,13 @@ pub(crate) enum TurnedAway {
 #[derive(Debug)]
 pub(crate) struct Place {
     open: Arc<Mutex<Open>>,
+    left: Arc<Notify>,
     ip: Option<IpAddr>,
 }
 
 impl Doorman {
     pub(crate) fn new(total_max: usize, per_ip_max: usize) -> Doorman {
-        Doorman { open: Arc::default(), total_max, per_ip_max }
+        Doorman { open: Arc::default(), left: Arc::default(), total_max, per_ip_max }
     }
 
     /// A place for a connection from `ip`, if there is one.
@@ -54,7 +58,14 @@ impl Doorman {
         }
         open.total += 1;
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
-        Ok(Place { open: self.open.clone(), ip })
+        Ok(Place { open: self.open.clone(), left: self.left.clone(), ip })
+    }
+
+    /// Returns when nobody is inside.
+    pub(crate) async fn empty(&self) {
+        while self.open.lock().expect("counting does not panic").total > 0 {
+            self.left.notified().await;
+        }
     }
 }
 
@@ -63,6 +74,7 @@ impl Drop for Place {
         let mut open = self.open.lock().expect("counting does not panic");
         open.total = open.total.checked_sub(1).expect("every place was counted");
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
+        self.left.notify_one();
         let Some(ip) = self.ip else { return };
         let count = open.by_ip.get_mut(&ip).expect("every address was counted");
         *count -= 1;

@@ -29,6 +29,8 @@ pub const CONNECTIONS_PER_IP_MAX: usize = 2_000;
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// When the broker ends, requests under way may take so long; waiting fetches and joins are cut off then.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+/// What the listener waits beyond that for connections to end.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// A connection without a request for so long is closed; Kafka's `connections.max.idle.ms`.
 pub const IDLE: Duration = Duration::from_secs(600);
 /// A started frame may take so long before its rate counts.

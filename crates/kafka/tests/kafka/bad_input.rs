@@ -6,6 +6,7 @@ use bytes::Bytes;
 use floe_kafka::Config;
 use floe_wire::admin::*;
 use floe_wire::client::ClientError;
+use floe_wire::fetch::*;
 use floe_wire::groups::*;
 use floe_wire::metadata::*;
 use floe_wire::offsets::*;
@@ -131,6 +132,63 @@ async fn slow_and_silent_connections_are_closed() {
     let begun = Instant::now();
     assert_eq!(last_words(world.pipe()).await, b"");
     assert_eq!(begun.elapsed().as_secs(), 600, "idle");
+}
+
+/// A client that asks and never reads is closed when nothing has moved for the idle time.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_closed() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let large = "x".repeat(1_000_000);
+    for _ in 0..3 {
+        produce(&mut client, "t", &[&large]).await.expect("produced");
+    }
+    let (pipe, serving) = world.watched_pipe();
+    let mut greedy = floe_wire::Client::new(pipe, "greedy");
+    let fetch = FetchRequest {
+        topics: vec![FetchTopic {
+            topic: "t".to_owned(),
+            partitions: vec![FetchPartition { partition_max_bytes: 10_000_000, ..Default::default() }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let _unread = greedy.send_at_most(&fetch, 12).await.expect("sent");
+    let begun = Instant::now();
+    serving.await.expect("ends in order");
+    assert_eq!(begun.elapsed().as_secs(), 600);
+    assert_eq!(values(&mut world.client(), "t").await.len(), 1, "others are served");
+}
+
+/// Three requests fit the byte budget at a time; twenty are sent at once, and all are answered.
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_the_byte_budget() {
+    let log = floe_log::log::Config { bytes_in_flight_max: 6_000, ..Default::default() };
+    let world = World::open_with(&disk(), Config::default(), log).await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let value = "x".repeat(1_800);
+    let produce = |value: &str| ProduceRequest {
+        acks: -1,
+        topic_data: vec![TopicProduceData {
+            name: "t".to_owned(),
+            partition_data: vec![PartitionProduceData { index: 0, records: Some(batch(&[value])) }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        sent.push(client.send_at_most(&produce(&value), 12).await.expect("sent"));
+    }
+    // Beyond the whole budget: it gets all of it.
+    sent.push(client.send_at_most(&produce(&"x".repeat(7_000)), 12).await.expect("sent"));
+    for (at, sent) in sent.into_iter().enumerate() {
+        let answer = client.receive(sent).await.expect("answered");
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.base_offset), (0, at as i64));
+    }
 }
 
 #[tokio::test(start_paused = true)]

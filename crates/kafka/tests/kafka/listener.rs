@@ -39,8 +39,17 @@ async fn connections_are_limited_per_address_and_end_with_the_broker() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     first.create_topic("t", 1, &[]).await.expect("created");
+    // A fetch that waits is cut off, and nobody waits for its minute.
+    let mut waiting =
+        floe_wire::fetch::FetchRequest { max_wait_ms: 60_000, min_bytes: 1, ..Default::default() };
+    waiting.topics.push(floe_wire::fetch::FetchTopic {
+        topic: "t".to_owned(),
+        partitions: vec![Default::default()],
+        ..Default::default()
+    });
+    let waiting = first.send_at_most(&waiting, 12).await.expect("sent");
     end.send_replace(true);
     serving.await.expect("the listener ends");
-    assert!(first.metadata(&[]).await.is_err(), "connections end with the broker");
+    assert!(first.receive(waiting).await.is_err(), "connections end with the broker");
     log.close().await;
 }
