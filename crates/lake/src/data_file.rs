@@ -117,7 +117,7 @@ impl FileWriter {
 
     pub(crate) fn finish(mut self) -> Result<Encoded, FileError> {
         let metadata = self.writer.finish()?;
-        let bytes = Bytes::from(self.writer.into_inner()?);
+        let bytes = Bytes::from(std::mem::take(self.writer.inner_mut()));
         let metrics = metrics(&metadata, &convert::schema(&self.schema)?)?;
         Ok(Encoded { bytes, rows: self.rows, schema: self.schema, metrics })
     }

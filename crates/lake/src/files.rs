@@ -86,9 +86,12 @@ impl Files {
         };
         let mut keys: BTreeMap<String, ()> = BTreeMap::new();
         let mut name = |url: &str| keys.extend(self.key_of_url(url).map(|key| (key, ())));
-        for snapshot in metadata.snapshots() {
-            name(snapshot.manifest_list());
-            for manifest in self.list_or_nothing(snapshot.manifest_list()).await? {
+        // The document's snapshots come in the order of a hash map.
+        let mut lists: Vec<&str> = metadata.snapshots().map(|snapshot| snapshot.manifest_list()).collect();
+        lists.sort_unstable();
+        for list in lists {
+            name(list);
+            for manifest in self.list_or_nothing(list).await? {
                 name(&manifest.manifest_path);
                 for entry in self.manifest_or_nothing(&manifest).await? {
                     name(entry.file_path());

@@ -319,6 +319,16 @@ impl Lake {
         Ok(Some(self.inner.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
     }
 
+    /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents. What is in the
+    /// table's folder beside them waits for its deletion or is an orphan.
+    ///
+    /// # Errors
+    /// The store fails, or a document is damaged.
+    pub async fn everything(&self, table: &TableRef) -> Result<Vec<String>, LakeError> {
+        let Some(record) = &table.record else { return Ok(Vec::new()) };
+        Ok(self.inner.files(&record.name, table.topic.id).everything(record).await?)
+    }
+
     /// How the views of this broker are doing.
     pub fn status(&self) -> Vec<ViewStatus> {
         self.inner.status.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
