@@ -40,7 +40,7 @@ pub const S3_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 // The cache.
 
 /// Memory for objects that this broker wrote.
-pub const CACHE_TAIL_BYTES: usize = 512 << 20;
+pub const CACHE_TAIL_BYTES: usize = 256 << 20;
 /// Memory for what lagging readers fetch.
 pub const CACHE_COLD_BYTES: usize = 64 << 20;
 /// What is fetched and kept at once: large enough that a request is worth its price, small enough for the cold lane.

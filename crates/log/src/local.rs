@@ -243,7 +243,14 @@ impl Shared {
             return self.files.put(self.aside(), key, payload);
         }
         let crc = payload.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
-        let region = self.allocate(key, length, crc).map_err(|error| not_applied(&error))?;
+        let region = match self.allocate(key, length, crc) {
+            Ok(region) => region,
+            // There is no room for a pack; for this one object there may be.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                return self.files.put(self.aside(), key, payload);
+            }
+            Err(error) => return Err(not_applied(&error)),
+        };
         // A region whose write failed is lost until its pack is recycled. It was never in the index, and what it
         // left on disk is an object that nothing refers to.
         region.write(payload).map_err(|error| not_applied(&error))?;
