@@ -20,7 +20,9 @@ fn the_page_says_what_the_table_says() {
     let served = |key: &&ApiKey| APIS.iter().any(|api| api.key == **key);
     let others: Vec<&str> = ApiKey::ALL.iter().filter(|key| !served(key)).map(|key| key.name()).collect();
     page.push_str("\nNot answered; a request closes the connection, as an unknown number does in Kafka:\n");
-    writeln!(page, "{}.", others.join(", ")).expect("a string");
+    for line in others.chunks(5) {
+        writeln!(page, "- {}", line.join(", ")).expect("a string");
+    }
 
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kafka-apis.md");
     if std::env::var_os("UPDATE").is_some() {
