@@ -1,0 +1,160 @@
+//! What a statement can name: `floe.default.<topic>` for every topic that is a table, at one cut.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
+};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
+use datafusion::logical_expr::TableType;
+
+use floe_lake::{Lake, LakeError, TableRef, TailError};
+use floe_log::ids::Offset;
+use floe_meta::Snapshot;
+
+use crate::error::{Kind, SqlError};
+use crate::files::Files;
+use crate::table::UnifiedTable;
+use crate::tail::{Span, TailRows};
+
+/// The catalog's name.
+pub const CATALOG: &str = "floe";
+/// The only schema: the namespace of the Iceberg catalog, and what names without a schema mean.
+pub const SCHEMA: &str = "default";
+
+/// Everything that one statement reads from: one snapshot of the metadata, whichever tables it names.
+pub(crate) struct Cut {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) lake: Lake,
+    pub(crate) files: Arc<Files>,
+    pub(crate) memory: Arc<dyn MemoryPool>,
+    pub(crate) tail_bytes_max: u64,
+}
+
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cut({:?})", self.snapshot.lsn())
+    }
+}
+
+/// The catalogs of one statement.
+pub(crate) fn catalogs(cut: Arc<Cut>) -> Arc<dyn CatalogProviderList> {
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(cut)));
+    Arc::new(list)
+}
+
+#[derive(Debug)]
+struct Catalog(Arc<Cut>);
+
+impl CatalogProvider for Catalog {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema_names(&self) -> Vec<String> {
+        vec![SCHEMA.to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        (name == SCHEMA).then(|| Arc::new(Schema(self.0.clone())) as Arc<dyn SchemaProvider>)
+    }
+}
+
+#[derive(Debug)]
+struct Schema(Arc<Cut>);
+
+#[async_trait]
+impl SchemaProvider for Schema {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn table_names(&self) -> Vec<String> {
+        match self.0.lake.tables(&self.0.snapshot) {
+            Ok(tables) => tables.into_iter().map(|table| table.name).collect(),
+            Err(error) => {
+                tracing::error!(%error, "the tables cannot be listed");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.0.table(name).map_err(external)? else { return Ok(None) };
+        Ok(Some(Arc::new(self.0.unified(table).await.map_err(external)?)))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        // The default would read the tail of every table that is listed.
+        Ok(self.table_exist(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.table(name).is_ok_and(|table| table.is_some())
+    }
+}
+
+impl Cut {
+    fn table(&self, name: &str) -> std::result::Result<Option<TableRef>, SqlError> {
+        self.lake.table(&self.snapshot, name).map_err(|error| unreadable(name, &error))
+    }
+
+    /// The table with what the lake and the log have of it at this cut.
+    async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, SqlError> {
+        let span = self.span(&table)?;
+        let files = self.lake.data_files(&table).await.map_err(|error| unreadable(&table.name, &error))?;
+        let tail =
+            self.lake.tail(&self.snapshot, &table).await.map_err(|error| tail_error(&table.name, &error))?;
+        let bytes: usize = tail.batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+        let memory = MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory);
+        memory.try_grow(bytes).map_err(|error| SqlError::new(Kind::Limit, error.message().into_owned()))?;
+        metrics::histogram!("floe_sql_tail_bytes").record(bytes as f64);
+        Ok(UnifiedTable {
+            arrow: tail.schema.arrow(),
+            schema: Arc::new(tail.schema),
+            files,
+            readers: self.files.clone(),
+            tail: Arc::new(TailRows { table: table.name, batches: tail.batches, span, _memory: memory }),
+        })
+    }
+
+    /// Where the tail lies, and whether it is small enough to be read.
+    fn span(&self, table: &TableRef) -> std::result::Result<Span, SqlError> {
+        let progress = |partition| table.progress.get(&partition).copied().unwrap_or(Offset(0));
+        let span = Span::of(&self.snapshot, table.topic.partition_ids(), progress)
+            .map_err(|error| SqlError::new(Kind::Internal, error.to_string()))?;
+        if span.bytes <= self.tail_bytes_max {
+            return Ok(span);
+        }
+        let message = format!(
+            "the lake is behind its topic: {} MiB of the log of '{}' are not in its table yet, and a statement \
+             reads at most {} MiB; wait for the lake to catch up, or raise the limit of the tail",
+            span.bytes >> 20,
+            table.name,
+            self.tail_bytes_max >> 20,
+        );
+        Err(SqlError::new(Kind::Limit, message))
+    }
+}
+
+fn external(error: SqlError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+fn unreadable(table: &str, error: &LakeError) -> SqlError {
+    SqlError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
+}
+
+fn tail_error(table: &str, error: &TailError) -> SqlError {
+    let kind = match error {
+        TailError::TooLong { .. } => Kind::Limit,
+        TailError::Read(_) => Kind::Unavailable,
+        TailError::Adapt(_) => Kind::Internal,
+    };
+    SqlError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))
+}

@@ -1,0 +1,340 @@
+//! The handle: takes a statement in, bounds its time, memory and rows, and runs it on threads of its own.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::execute_stream;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use floe_lake::Lake;
+use floe_log::log::Log;
+use floe_meta::env::Env;
+use floe_meta::{Lsn, Snapshot};
+
+use crate::catalog::Cut;
+use crate::error::{Kind, SqlError};
+use crate::files::Files;
+use crate::format::{Encoder, Format};
+use crate::limits::{Config, RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
+use crate::{session, statement};
+
+/// SQL over the unified tables of a log and its lake. A clone is the same engine.
+#[derive(Clone)]
+pub struct Sql {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    log: Log,
+    lake: Lake,
+    config: Config,
+    base: SessionState,
+    files: Arc<Files>,
+    turns: Arc<Semaphore>,
+    threads: Threads,
+}
+
+/// The engine could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the SQL engine cannot start: {0}")]
+pub struct OpenError(String);
+
+/// The rows of a statement.
+pub struct QueryResult {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The cut: every commit up to this one is in the result, and none after it.
+    pub cut: Lsn,
+    /// The rows. Dropping the stream ends the statement.
+    pub batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+}
+
+impl std::fmt::Debug for QueryResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryResult")
+            .field("schema", &self.schema)
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a running statement tells its reader.
+enum Message {
+    Batch(RecordBatch),
+    End(Result<(), SqlError>),
+}
+
+impl Sql {
+    /// Makes the engine.
+    ///
+    /// # Errors
+    /// No threads, or a directory for spilling that cannot be used.
+    pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
+        let base = session::base(&config).map_err(|error| OpenError(error.to_string()))?;
+        let threads = Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()))?;
+        let files = Files::new(log.store().clone());
+        let turns = Arc::new(Semaphore::new(config.queries_max.max(1)));
+        Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, threads }) })
+    }
+
+    /// Runs one statement over everything that was acknowledged before the call. Returns when it is planned; rows
+    /// come through the result.
+    ///
+    /// # Errors
+    /// See [`Kind`]; errors of the statement name their place in `text`.
+    pub async fn query(&self, text: &str) -> Result<QueryResult, SqlError> {
+        let started = self.inner.env.monotonic();
+        let result = self.start(text, started).await;
+        let outcome = match &result {
+            Ok(_) => "planned",
+            Err(error) => outcome(error.kind),
+        };
+        metrics::counter!("floe_sql_queries_total", "outcome" => outcome).increment(1);
+        let seconds = (self.inner.env.monotonic() - started).as_secs_f64();
+        metrics::histogram!("floe_sql_plan_seconds").record(seconds);
+        result
+    }
+
+    /// As [`Sql::query`], with the rows encoded.
+    ///
+    /// # Errors
+    /// As [`Sql::query`], and for columns that the format cannot hold.
+    pub async fn query_as(
+        &self,
+        text: &str,
+        format: Format,
+    ) -> Result<BoxStream<'static, Result<Bytes, SqlError>>, SqlError> {
+        let result = self.query(text).await?;
+        let encoder = Encoder::new(format, &result.schema).map_err(not_encoded)?;
+        let pieces = stream::unfold(Some((encoder, result.batches)), |state| async {
+            let (mut encoder, mut batches) = state?;
+            match batches.next().await {
+                Some(Ok(batch)) => match encoder.batch(&batch) {
+                    Ok(bytes) => Some((Ok(bytes.into()), Some((encoder, batches)))),
+                    Err(error) => Some((Err(not_encoded(error)), None)),
+                },
+                Some(Err(error)) => Some((Err(error), None)),
+                None => Some((encoder.finish().map(Bytes::from).map_err(not_encoded), None)),
+            }
+        });
+        Ok(pieces.boxed())
+    }
+
+    async fn start(&self, text: &str, started: Instant) -> Result<QueryResult, SqlError> {
+        let turn = self.turn().await?;
+        let deadline = started + self.inner.config.query_time_max;
+        let (planned, plan) = oneshot::channel();
+        let (rows, batches) = mpsc::channel(RESULT_BATCHES_IN_FLIGHT);
+        let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
+        // On the engine's threads: a sort must not hold up who answers producers, and the stack is deep enough
+        // there for every statement that the limits let through.
+        let entered = self.inner.threads.enter();
+        self.inner.env.spawn("sql statement", run.guarded(planned));
+        drop(entered);
+        let late = || self.inner.too_late();
+        let (schema, cut) = match timeout_at(deadline, plan).await {
+            Ok(Ok(planned)) => planned?,
+            Ok(Err(_)) => return Err(ended()),
+            Err(_) => return Err(late()),
+        };
+        let late = late();
+        let batches = stream::unfold(Some(batches), move |batches| {
+            let late = late.clone();
+            async move {
+                let mut batches = batches?;
+                match timeout_at(deadline, batches.recv()).await {
+                    Ok(Some(Message::Batch(batch))) => Some((Ok(batch), Some(batches))),
+                    Ok(Some(Message::End(Ok(())))) => None,
+                    Ok(Some(Message::End(Err(error)))) => Some((Err(error), None)),
+                    Ok(None) => Some((Err(ended()), None)),
+                    Err(_) => Some((Err(late), None)),
+                }
+            }
+        });
+        Ok(QueryResult { schema, cut, batches: batches.boxed() })
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, SqlError> {
+        let turn = timeout(TURN_SECONDS_MAX, self.inner.turns.clone().acquire_owned()).await;
+        match turn {
+            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+            Err(_) => {
+                let message = format!(
+                    "{} statements are running, which is the limit, and none ended within {} s; try again",
+                    self.inner.config.queries_max,
+                    TURN_SECONDS_MAX.as_secs()
+                );
+                Err(SqlError::new(Kind::Busy, message))
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn too_late(&self) -> SqlError {
+        let seconds = self.config.query_time_max.as_secs_f64();
+        SqlError::new(Kind::Limit, format!("the statement took longer than {seconds} s, which is the limit"))
+    }
+
+    fn cut(&self, snapshot: Snapshot) -> Arc<Cut> {
+        Arc::new(Cut {
+            snapshot,
+            lake: self.lake.clone(),
+            files: self.files.clone(),
+            memory: self.base.runtime_env().memory_pool.clone(),
+            tail_bytes_max: self.config.tail_bytes_max,
+        })
+    }
+}
+
+type Planned = Result<(SchemaRef, Lsn), SqlError>;
+
+/// One statement under way.
+struct Run {
+    inner: Arc<Inner>,
+    text: String,
+    deadline: Instant,
+    rows: mpsc::Sender<Message>,
+    /// Given back when the statement has really ended, not when its reader has lost patience.
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Run {
+    /// Runs; a panic of the engine is an error of this statement and of nothing else.
+    async fn guarded(self, planned: oneshot::Sender<Planned>) {
+        let running = metrics::gauge!("floe_sql_running");
+        running.increment(1.0);
+        let rows = self.rows.clone();
+        if AssertUnwindSafe(self.run(planned)).catch_unwind().await.is_err() {
+            tracing::error!("the SQL engine panicked; the statement was given up");
+            let _ = rows.try_send(Message::End(Err(ended())));
+        }
+        running.decrement(1.0);
+    }
+
+    async fn run(self, mut planned: oneshot::Sender<Planned>) {
+        let plan = tokio::select! {
+            biased;
+            () = planned.closed() => return,
+            plan = timeout_at(self.deadline, self.plan()) => plan,
+        };
+        let plan = plan.unwrap_or_else(|_| Err(self.inner.too_late()));
+        let (rows, told) = match plan {
+            Ok((rows, cut)) => {
+                let schema = rows.schema();
+                (Some(rows), Ok((schema, cut)))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        // Whoever asked may be gone.
+        if planned.send(told).is_err() {
+            return;
+        }
+        let Some(rows) = rows else { return };
+        let end = tokio::select! {
+            biased;
+            () = self.rows.closed() => return,
+            end = timeout_at(self.deadline, self.pump(rows)) => end,
+        };
+        let end = end.unwrap_or_else(|_| Err(self.inner.too_late()));
+        let _ = self.rows.send(Message::End(end)).await;
+    }
+
+    /// From the text to rows that are about to come.
+    async fn plan(&self) -> Result<(SendableRecordBatchStream, Lsn), SqlError> {
+        let text = &self.text;
+        let parsed = statement::parse(&self.inner.base, text)?;
+        let snapshot = self.inner.log.meta().snapshot();
+        let cut = snapshot.lsn();
+        let state = session::session(&self.inner.base, self.inner.cut(snapshot));
+        let failed = |error| SqlError::of(&error, text);
+        let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
+        // The parser's check is a list of what is allowed; this is the engine's own opinion of the same.
+        let reading =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading.verify_plan(&plan).map_err(failed)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
+        Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, cut))
+    }
+
+    async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), SqlError> {
+        let mut rows = 0;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|error| SqlError::of(&error, &self.text))?;
+            rows += batch.num_rows() as u64;
+            if rows > self.inner.config.result_rows_max {
+                let message = format!(
+                    "the result has more than {} rows, which is the limit; add a LIMIT, a filter or a GROUP BY",
+                    self.inner.config.result_rows_max
+                );
+                return Err(SqlError::new(Kind::Limit, message));
+            }
+            metrics::counter!("floe_sql_rows_total").increment(batch.num_rows() as u64);
+            if batch.num_rows() > 0 && self.rows.send(Message::Batch(batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Threads with a deep stack. A runtime of its own, ended with the engine without waiting for a long plan.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    fn start(count: usize) -> std::io::Result<Threads> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(count)
+            .thread_stack_size(THREAD_STACK_BYTES)
+            .thread_name("floe-sql")
+            .enable_all()
+            .build()?;
+        Ok(Threads(Some(runtime)))
+    }
+
+    fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
+        self.0.as_ref().expect("the threads are there until they are dropped").enter()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waiting is not allowed in the asynchronous code that may drop us.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn outcome(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "invalid",
+        Kind::Limit => "limit",
+        Kind::Busy => "busy",
+        Kind::Unavailable => "unavailable",
+        Kind::Internal => "internal",
+    }
+}
+
+fn ended() -> SqlError {
+    let message = "the SQL engine gave the statement up because of a bug; the server's log has the place";
+    SqlError::new(Kind::Internal, message)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn not_encoded(error: arrow::error::ArrowError) -> SqlError {
+    SqlError::new(
+        Kind::Invalid,
+        format!("the result cannot be written in this format: {error}; ask for another"),
+    )
+}

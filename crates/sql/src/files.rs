@@ -1,0 +1,290 @@
+//! Parquet files of the lake, read from the log's store: footers cached, close column chunks in one request.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use datafusion::common::exec_datafusion_err;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+
+use floe_log::store::Store;
+
+use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
+
+/// Travels with a [`PartitionedFile`]: the file's key in the store, which its path would change by escaping.
+#[derive(Debug)]
+pub(crate) struct FileKey(pub(crate) String);
+
+/// Makes the readers of all statements.
+pub(crate) struct Files {
+    store: Arc<dyn Store>,
+    footers: Footers,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
+}
+
+impl Files {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Files> {
+        Arc::new(Files { store, footers: Footers::new(FOOTER_CACHE_BYTES) })
+    }
+}
+
+/// [`ParquetFileReaderFactory`] of the engine, implemented for a shared [`Files`].
+#[derive(Clone, Debug)]
+pub(crate) struct FileReaders(pub(crate) Arc<Files>);
+
+impl ParquetFileReaderFactory for FileReaders {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        _: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
+        let key = file.extensions.as_ref().and_then(|extension| extension.downcast_ref::<FileKey>());
+        let key = key.ok_or_else(|| exec_datafusion_err!("{} is not a file of the lake", file.path()))?;
+        Ok(Box::new(FileReader {
+            files: self.0.clone(),
+            key: key.0.clone(),
+            size: file.object_meta.size,
+            metrics: ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), metrics),
+        }))
+    }
+}
+
+/// Reads one file.
+struct FileReader {
+    files: Arc<Files>,
+    key: String,
+    size: u64,
+    metrics: ParquetFileMetrics,
+}
+
+impl FileReader {
+    async fn get(&self, range: Range<u64>) -> Result<Bytes> {
+        let expected = range.end - range.start;
+        let bytes = self.files.store.get(&self.key, Some(range)).await.map_err(|error| {
+            ParquetError::General(format!("{} could not be read from the store: {error}", self.key))
+        })?;
+        if bytes.len() as u64 != expected {
+            let message = format!("{} gave {} bytes instead of {expected}", self.key, bytes.len());
+            return Err(ParquetError::EOF(message));
+        }
+        metrics::counter!("floe_sql_lake_read_bytes_total").increment(expected);
+        metrics::counter!("floe_sql_lake_reads_total").increment(1);
+        self.metrics.bytes_scanned.add(usize::try_from(expected).unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
+
+    async fn get_many(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+        let joined = join(&ranges);
+        let requests = joined.iter().map(|range| self.get(range.clone()));
+        // Collected first: the futures borrow, and a lazy iterator would have to be Send over all lifetimes.
+        let requests: Vec<_> = requests.collect();
+        let parts: Vec<Bytes> = stream::iter(requests).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(ranges.iter().map(|range| cut(range, &joined, &parts)).collect())
+    }
+
+    async fn footer(&mut self) -> Result<Arc<ParquetMetaData>> {
+        if let Some(footer) = self.files.footers.get(&self.key) {
+            metrics::counter!("floe_sql_footers_total", "from" => "cache").increment(1);
+            return Ok(footer);
+        }
+        metrics::counter!("floe_sql_footers_total", "from" => "store").increment(1);
+        let size = self.size;
+        // The page index is read too, although it is not asked for: it is needed to skip pages, and a footer
+        // in the cache without it would make each statement read it again.
+        let footer = ParquetMetaDataReader::new()
+            .with_prefetch_hint(Some(FOOTER_HINT_BYTES))
+            .with_page_index_policy(PageIndexPolicy::Optional)
+            .load_and_finish(&mut *self, size)
+            .await?;
+        let footer = Arc::new(footer);
+        self.files.footers.put(&self.key, &footer);
+        Ok(footer)
+    }
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        async move {
+            // A damaged file may ask for anything; a file of ours never for more than it has.
+            if range.start > range.end || range.end > self.size {
+                let message =
+                    format!("{} is damaged: it points at {range:?} of {} bytes", self.key, self.size);
+                return Err(ParquetError::General(message));
+            }
+            self.get(range).await
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        async move {
+            if let Some(bad) = ranges.iter().find(|range| range.start > range.end || range.end > self.size) {
+                let message = format!("{} is damaged: it points at {bad:?} of {} bytes", self.key, self.size);
+                return Err(ParquetError::General(message));
+            }
+            self.get_many(ranges).await
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        self.footer().boxed()
+    }
+}
+
+/// Ranges to ask for: close neighbours joined, in order, as long as they stay small.
+fn join(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut sorted: Vec<Range<u64>> = ranges.to_vec();
+    sorted.sort_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match joined.last_mut() {
+            Some(last) if range.end <= last.end => {}
+            Some(last)
+                if range.start <= last.end + READ_GAP_BYTES && range.end - last.start <= READ_BYTES_MAX =>
+            {
+                last.end = range.end;
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// The bytes of one range out of what was read.
+fn cut(range: &Range<u64>, joined: &[Range<u64>], parts: &[Bytes]) -> Bytes {
+    let index = joined
+        .iter()
+        .position(|whole| whole.start <= range.start && range.end <= whole.end)
+        .expect("each range lies in one that was read");
+    let from = usize::try_from(range.start - joined[index].start).expect("a part of what is in memory");
+    let to = usize::try_from(range.end - joined[index].start).expect("a part of what is in memory");
+    parts[index].slice(from..to)
+}
+
+/// Footers by key, the least recently used ones dropped first. Files never change, so entries never go stale.
+struct Footers {
+    bytes_max: usize,
+    inner: Mutex<FootersInner>,
+}
+
+#[derive(Default)]
+struct FootersInner {
+    by_key: BTreeMap<String, (Arc<ParquetMetaData>, u64)>,
+    by_use: BTreeMap<u64, String>,
+    uses: u64,
+    bytes: usize,
+}
+
+impl Footers {
+    fn new(bytes_max: usize) -> Footers {
+        Footers { bytes_max, inner: Mutex::default() }
+    }
+
+    fn get(&self, key: &str) -> Option<Arc<ParquetMetaData>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.uses += 1;
+        let now = inner.uses;
+        let (footer, used) = inner.by_key.get_mut(key)?;
+        let footer = footer.clone();
+        let before = std::mem::replace(used, now);
+        inner.by_use.remove(&before);
+        inner.by_use.insert(now, key.to_owned());
+        Some(footer)
+    }
+
+    fn put(&self, key: &str, footer: &Arc<ParquetMetaData>) {
+        let size = footer.memory_size();
+        if size > self.bytes_max {
+            return;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.uses += 1;
+        let now = inner.uses;
+        if let Some((old, used)) = inner.by_key.insert(key.to_owned(), (footer.clone(), now)) {
+            inner.bytes -= old.memory_size();
+            inner.by_use.remove(&used);
+        }
+        inner.by_use.insert(now, key.to_owned());
+        inner.bytes += size;
+        while inner.bytes > self.bytes_max {
+            let (_, oldest) = inner.by_use.pop_first().expect("there are bytes, so there is an entry");
+            let (dropped, _) = inner.by_key.remove(&oldest).expect("both maps hold the same entries");
+            inner.bytes -= dropped.memory_size();
+        }
+        assert_eq!(inner.by_key.len(), inner.by_use.len(), "both maps hold the same entries");
+        metrics::gauge!("floe_sql_footer_cache_bytes").set(inner.bytes as f64);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of which have one")]
+mod tests {
+    use super::*;
+    use parquet::file::metadata::{FileMetaData, ParquetMetaDataBuilder};
+    use parquet::schema::types::{SchemaDescriptor, Type};
+
+    #[test]
+    fn close_ranges_are_read_together() {
+        let check = |ranges: &[Range<u64>], expected: &[Range<u64>]| {
+            let joined = join(ranges);
+            assert_eq!(joined, expected);
+            let parts: Vec<Bytes> = joined
+                .iter()
+                .map(|range| range.clone().map(|i| (i % 251) as u8).collect::<Vec<u8>>().into())
+                .collect();
+            for range in ranges {
+                let bytes = cut(range, &joined, &parts);
+                assert_eq!(bytes, range.clone().map(|i| (i % 251) as u8).collect::<Vec<u8>>());
+            }
+        };
+        check(&[], &[]);
+        check(&[5..9], &[5..9]);
+        check(&[20..30, 0..10, 5..7], &[0..30]);
+        let far = READ_GAP_BYTES + 11;
+        check(&[0..10, far..far + 1], &[0..10, far..far + 1]);
+        check(
+            &[0..READ_BYTES_MAX, READ_BYTES_MAX..READ_BYTES_MAX + 9],
+            &[0..READ_BYTES_MAX, READ_BYTES_MAX..READ_BYTES_MAX + 9],
+        );
+    }
+
+    #[test]
+    fn footers_leave_in_the_order_of_use() {
+        let root = Type::group_type_builder("root").build().unwrap();
+        let descriptor = Arc::new(SchemaDescriptor::new(Arc::new(root)));
+        let footer = Arc::new(
+            ParquetMetaDataBuilder::new(FileMetaData::new(2, 0, None, None, descriptor, None)).build(),
+        );
+        let footers = Footers::new(footer.memory_size() * 2);
+        footers.put("a", &footer);
+        footers.put("b", &footer);
+        assert!(footers.get("a").is_some());
+        footers.put("c", &footer);
+        footers.put("c", &footer);
+        assert!(footers.get("b").is_none(), "b was used longest ago");
+        assert!(footers.get("a").is_some());
+        assert!(footers.get("c").is_some());
+        assert_eq!(footers.inner.lock().unwrap().bytes, footer.memory_size() * 2);
+    }
+}

@@ -1,0 +1,324 @@
+//! Refuses statements that would be deep or huge, from their tokens alone, before anything recursive sees them.
+//!
+//! A parser that loops over `1 + 1 + …` builds a tree as deep as the chain is long, and whatever walks or drops
+//! that tree afterwards recurses: thousands of terms have ended whole processes. A chain of common table
+//! expressions that each use the one before twice doubles the plan with every step. Both are bounded by one
+//! number: the weight of a statement, counted here on a flat list of tokens.
+
+use std::collections::BTreeMap;
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
+
+use crate::error::{Kind, Place, SqlError};
+use crate::limits::{CUBE_COLUMNS_MAX, NESTING_MAX, TEXT_BYTES_MAX, TOKENS_MAX, WEIGHT_MAX};
+
+/// Checks size, nesting and weight of a statement.
+///
+/// # Errors
+/// [`Kind::Limit`] with the place where the limit is passed; [`Kind::Invalid`] for text that has no tokens.
+pub(crate) fn check(text: &str) -> Result<(), SqlError> {
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("the statement has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
+        return Err(SqlError::new(Kind::Limit, message));
+    }
+    let tokens = tokens(text)?;
+    if let Some(token) = tokens.get(TOKENS_MAX) {
+        let message = format!("the statement has more than {TOKENS_MAX} words and signs");
+        return Err(SqlError::at(Kind::Limit, message, text, place(token)));
+    }
+    let mut scale = Scale::default();
+    for (index, token) in tokens.iter().enumerate() {
+        scale.take(&tokens, index).map_err(|excess| excess.at(text, token))?;
+    }
+    Ok(())
+}
+
+/// Where a second statement begins, if there is one: behind a semicolon that more than semicolons follow.
+pub(crate) fn second_statement(text: &str) -> Result<Option<Place>, SqlError> {
+    let tokens = tokens(text)?;
+    let ends = tokens.iter().skip_while(|token| token.token != Token::SemiColon);
+    Ok(ends.filter(|token| token.token != Token::SemiColon).map(place).next())
+}
+
+/// The tokens without blanks and comments.
+fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+    let mut tokens = Vec::new();
+    Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens).map_err(
+        |TokenizerError { message, location }| {
+            let place = Place { line: location.line.max(1), column: location.column.max(1), width: 1 };
+            SqlError::at(Kind::Invalid, message, text, place)
+        },
+    )?;
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    Ok(tokens)
+}
+
+fn place(token: &TokenWithSpan) -> Place {
+    let (start, end) = (token.span.start, token.span.end);
+    let width = if end.line == start.line { end.column.saturating_sub(start.column) } else { 1 };
+    Place { line: start.line.max(1), column: start.column.max(1), width: width.max(1) }
+}
+
+/// Which limit was passed.
+#[derive(Debug, PartialEq, Eq)]
+enum Excess {
+    Nesting,
+    Weight,
+    Cube,
+}
+
+impl Excess {
+    fn at(self, text: &str, token: &TokenWithSpan) -> SqlError {
+        let message = match self {
+            Excess::Nesting => format!("brackets are nested more than {NESTING_MAX} deep"),
+            Excess::Weight => format!(
+                "the statement is too complex: more than {WEIGHT_MAX} operators, joins and subqueries, each use \
+                 of a common table expression counted with all that it holds; use IN (...) instead of a chain of \
+                 OR, or split the statement"
+            ),
+            Excess::Cube => format!("CUBE over more than {CUBE_COLUMNS_MAX} columns makes too many groups"),
+        };
+        SqlError::at(Kind::Limit, message, text, place(token))
+    }
+}
+
+/// A bracket that is open.
+#[derive(Default)]
+struct Level {
+    /// Weight of what it holds so far.
+    weight: u64,
+    /// The common table expression whose body it is.
+    defines: Option<String>,
+    /// A list of tables is open: each comma is a join.
+    tables: bool,
+    /// It is the list of a `CUBE`.
+    cube: bool,
+}
+
+/// Weighs a statement, token by token.
+#[derive(Default)]
+struct Scale {
+    /// The brackets that are open inside the statement itself.
+    levels: Vec<Level>,
+    /// The statement outside of all brackets.
+    outer: Level,
+    /// Weight of each common table expression that is complete.
+    defined: BTreeMap<String, u64>,
+    /// Columns of all `CUBE`s.
+    cube_columns: usize,
+}
+
+impl Scale {
+    fn take(&mut self, tokens: &[TokenWithSpan], index: usize) -> Result<(), Excess> {
+        let weight = match &tokens[index].token {
+            Token::LParen | Token::LBracket | Token::LBrace => self.open(tokens, index)?,
+            Token::RParen | Token::RBracket | Token::RBrace => self.close(),
+            Token::Comma => self.comma()?,
+            Token::Word(word) => {
+                self.keyword(word.keyword);
+                keyword_weight(word.keyword) + self.defined.get(&word.value.to_lowercase()).unwrap_or(&0)
+            }
+            // `a.b` is a name; `a.b.c.d` takes fields out of fields.
+            Token::Period => u64::from(index >= 2 && tokens[index - 2].token == Token::Period),
+            token if is_value(token) => 0,
+            _ => 1,
+        };
+        let level = self.level();
+        level.weight = level.weight.saturating_add(weight);
+        match self.levels.iter().chain([&self.outer]).map(|level| level.weight).sum::<u64>() > WEIGHT_MAX {
+            true => Err(Excess::Weight),
+            false => Ok(()),
+        }
+    }
+
+    fn level(&mut self) -> &mut Level {
+        self.levels.last_mut().unwrap_or(&mut self.outer)
+    }
+
+    fn open(&mut self, tokens: &[TokenWithSpan], index: usize) -> Result<u64, Excess> {
+        if self.levels.len() == NESTING_MAX {
+            return Err(Excess::Nesting);
+        }
+        let before = |n: usize| index.checked_sub(n).map(|i| &tokens[i].token);
+        let cube = matches!(before(1), Some(Token::Word(word)) if word.keyword == Keyword::CUBE);
+        if cube {
+            self.cube_columns += 1;
+        }
+        let subscript = u64::from(tokens[index].token == Token::LBracket);
+        self.levels.push(Level { defines: defined_name(tokens, index), cube, ..Level::default() });
+        Ok(subscript)
+    }
+
+    fn close(&mut self) -> u64 {
+        // One bracket too many is the parser's to report.
+        let Some(level) = self.levels.pop() else { return 0 };
+        let Some(name) = level.defines else { return level.weight };
+        let known = self.defined.entry(name).or_default();
+        *known = (*known).max(level.weight + 1);
+        level.weight
+    }
+
+    fn comma(&mut self) -> Result<u64, Excess> {
+        let level = self.level();
+        let (tables, cube) = (level.tables, level.cube);
+        self.cube_columns += usize::from(cube);
+        match self.cube_columns > CUBE_COLUMNS_MAX {
+            true => Err(Excess::Cube),
+            false => Ok(u64::from(tables)),
+        }
+    }
+
+    fn keyword(&mut self, keyword: Keyword) {
+        use Keyword as K;
+        match keyword {
+            K::FROM => self.level().tables = true,
+            K::SELECT | K::WHERE | K::GROUP | K::HAVING | K::ORDER | K::LIMIT | K::WINDOW | K::QUALIFY => {
+                self.level().tables = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The name of the common table expression whose body opens at `index`: `name AS (`, `name (a, b) AS (`,
+/// `name AS MATERIALIZED (`.
+fn defined_name(tokens: &[TokenWithSpan], index: usize) -> Option<String> {
+    let mut at = index.checked_sub(1)?;
+    let keyword = |at: usize| match &tokens[at].token {
+        Token::Word(word) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    while matches!(keyword(at), Keyword::MATERIALIZED | Keyword::NOT) {
+        at = at.checked_sub(1)?;
+    }
+    if keyword(at) != Keyword::AS {
+        return None;
+    }
+    at = at.checked_sub(1)?;
+    if tokens[at].token == Token::RParen {
+        // A list of column names holds no brackets.
+        at = tokens[..at].iter().rposition(|token| token.token == Token::LParen)?.checked_sub(1)?;
+    }
+    match &tokens[at].token {
+        Token::Word(word) => Some(word.value.to_lowercase()),
+        _ => None,
+    }
+}
+
+/// Words that put one more level on a tree.
+fn keyword_weight(keyword: Keyword) -> u64 {
+    use Keyword as K;
+    let deepens = matches!(
+        keyword,
+        K::AND
+            | K::OR
+            | K::NOT
+            | K::XOR
+            | K::IS
+            | K::IN
+            | K::LIKE
+            | K::ILIKE
+            | K::SIMILAR
+            | K::RLIKE
+            | K::REGEXP
+            | K::BETWEEN
+            | K::DIV
+            | K::OVERLAPS
+            | K::COLLATE
+            | K::AT
+            | K::CASE
+            | K::INTERVAL
+            | K::SELECT
+            | K::VALUES
+            | K::JOIN
+            | K::APPLY
+            | K::UNION
+            | K::EXCEPT
+            | K::INTERSECT
+            | K::MINUS
+            | K::LATERAL
+            | K::PIVOT
+            | K::UNPIVOT
+            | K::EXPLAIN
+            | K::PRIOR
+    );
+    u64::from(deepens)
+}
+
+/// Tokens that are leaves.
+fn is_value(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Number(..)
+            | Token::Char(_)
+            | Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::NationalStringLiteral(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::HexStringLiteral(_)
+            | Token::SemiColon
+            | Token::Placeholder(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_excess(text: &str, expected: &str) {
+        let error = check(text).expect_err(expected);
+        assert!(error.message.contains(expected), "{error}");
+        assert!(error.place.is_some(), "{error}");
+    }
+
+    #[test]
+    fn ordinary_statements_pass() {
+        for text in [
+            "",
+            "select 1",
+            "select count(*), max(a.b) from t as a, u where a.x = u.x and y in (1, 2, 3) group by cube (a, b)",
+            "with a as (select 1), b (x) as materialized (select * from a) select * from b, a; ",
+            "select extract(year from ts), substring(x from 2 for 3) from \"a-b\" order by 1",
+        ] {
+            check(text).unwrap();
+        }
+        check(&format!("select * from t where x in ({})", vec!["1"; 10_000].join(","))).unwrap();
+        check(&format!("select * from t where {}", vec!["x = 1"; 400].join(" or "))).unwrap();
+        check(&format!("select {}", (0..1_500).map(|i| format!("t.c{i}")).collect::<Vec<_>>().join(",")))
+            .unwrap();
+    }
+
+    #[test]
+    fn deep_and_huge_statements_are_refused_with_their_place() {
+        check_excess(&format!("select {}", vec!["1"; 5_000].join("+")), "too complex");
+        check_excess(&format!("select * from t where {}", vec!["x = 1"; 5_000].join(" or ")), "too complex");
+        check_excess(&format!("select {}1", "- ".repeat(5_000)), "too complex");
+        check_excess(&format!("select {} true", "not ".repeat(5_000)), "too complex");
+        check_excess(&format!("select * from {}", vec!["t"; 5_000].join(",")), "too complex");
+        check_excess(&format!("select * from t {}", "join t using (a) ".repeat(5_000)), "too complex");
+        check_excess(&vec!["select 1"; 5_000].join(" union all "), "too complex");
+        check_excess(&format!("select a{}", ".b".repeat(5_000)), "too complex");
+        check_excess(&format!("select a{}", "[1]".repeat(5_000)), "too complex");
+        check_excess(&format!("select 1{}", "::int".repeat(5_000)), "too complex");
+        check_excess(&format!("select {}1{}", "(".repeat(100), ")".repeat(100)), "nested");
+        check_excess(&format!("select {}", "(".repeat(100_000)), "words and signs");
+        check_excess(&format!("select {}", vec!["1"; 50_000].join(",")), "words and signs");
+        check_excess("select 1 group by cube (a,b,c,d,e,f), cube (g,h,i,j,k,l)", "CUBE");
+        assert!(check(&"x".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().message.contains("bytes"));
+        assert_eq!(check("select 'a\n from t").unwrap_err().place.unwrap().line, 1);
+    }
+
+    #[test]
+    fn doubling_is_counted_before_it_happens() {
+        let steps: Vec<String> =
+            (1..40).map(|i| format!("c{i} as (select * from C{}, c{})", i - 1, i - 1)).collect();
+        check_excess(&format!("with c0 as (select 1), {} select * from c39", steps.join(",")), "too complex");
+        // Ten steps without doubling are fine.
+        let steps: Vec<String> = (1..10).map(|i| format!("c{i} as (select * from c{})", i - 1)).collect();
+        check(&format!("with c0 as (select 1), {} select * from c9", steps.join(","))).unwrap();
+    }
+}

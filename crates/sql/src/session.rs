@@ -1,0 +1,82 @@
+//! The engine: what every statement's session has in common. No file system, no object store, no writing.
+
+use std::sync::Arc;
+
+use datafusion::common::{Result, exec_err};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::object_store::ObjectStore;
+use datafusion::object_store::memory::InMemory;
+use datafusion::prelude::SessionConfig;
+
+use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
+use crate::functions;
+use crate::limits::{Config, PARSER_RECURSION_MAX};
+
+/// The URL of the lake's files inside the engine. Nothing is ever read through it: the files are read by
+/// [`crate::files`] from the log's own store.
+pub(crate) const LAKE_URL: &str = "floe://lake";
+
+/// What all sessions are made from.
+pub(crate) fn base(config: &Config) -> Result<SessionState> {
+    let mut session = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(config.threads.max(1));
+    let options = session.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.recursion_limit = PARSER_RECURSION_MAX;
+    // Views in results are what clients of the Arrow stream understand least.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.optimizer.expand_views_at_output = true;
+    let mut state = SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(runtime(config)?)
+        .with_default_features()
+        .build();
+    functions::bound(&mut state)?;
+    Ok(state)
+}
+
+/// The session of one statement.
+pub(crate) fn session(base: &SessionState, cut: Arc<Cut>) -> SessionState {
+    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(catalogs(cut)).build()
+}
+
+fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
+    let pool = FairSpillPool::new(config.memory_bytes);
+    let top = std::num::NonZero::new(3).expect("three is not zero");
+    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(pool, top));
+    let mode = match &config.spill_directory {
+        Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
+        None => DiskManagerMode::Disabled,
+    };
+    let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(config.spill_bytes);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(pool)
+        .with_disk_manager_builder(disk)
+        .with_object_store_registry(Arc::new(NoStores(Arc::new(InMemory::new()))))
+        .build_arc()
+}
+
+/// The engine's object stores: an empty one under the URL of the lake, and no other, so that no statement and no
+/// mistake of ours reaches a file or a bucket.
+#[derive(Debug)]
+struct NoStores(Arc<InMemory>);
+
+impl ObjectStoreRegistry for NoStores {
+    fn register_store(&self, _: &url::Url, _: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &url::Url) -> Result<Arc<dyn ObjectStore>> {
+        match url.as_str().starts_with(LAKE_URL) {
+            true => Ok(self.0.clone()),
+            false => exec_err!("files and buckets cannot be read by SQL: {url}"),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A unified table: the Parquet files of the lake up to its progress, the tail of the log from there.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{Result, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+
+use floe_lake::DataFile;
+use floe_schema::TableSchema;
+
+use crate::evolve::EvolutionFactory;
+use crate::files::{FileKey, FileReaders, Files};
+use crate::session::LAKE_URL;
+use crate::tail::{TailRows, TailSource};
+
+/// A table at the cut of one statement.
+#[derive(Debug)]
+pub(crate) struct UnifiedTable {
+    /// The columns: those of the lake's table, wider where the tail needs it.
+    pub(crate) schema: Arc<TableSchema>,
+    /// The same for the engine.
+    pub(crate) arrow: SchemaRef,
+    /// The lake's files.
+    pub(crate) files: Arc<Vec<DataFile>>,
+    /// What reads them.
+    pub(crate) readers: Arc<Files>,
+    /// What is not in them yet.
+    pub(crate) tail: Arc<TailRows>,
+}
+
+impl UnifiedTable {
+    /// The scan of the lake's files, spread over the engine's partitions.
+    fn lake(
+        &self,
+        partitions: usize,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = ParquetSource::new(self.arrow.clone())
+            .with_parquet_file_reader_factory(Arc::new(FileReaders(self.readers.clone())));
+        let records: u64 = self.files.iter().map(|file| file.records).sum();
+        let statistics = Statistics {
+            num_rows: usize::try_from(records).map_or(Precision::Absent, Precision::Exact),
+            ..Statistics::new_unknown(&self.arrow)
+        };
+        let url = ObjectStoreUrl::parse(LAKE_URL)?;
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_groups(self.groups(partitions))
+            .with_projection_indices(projection.cloned())?
+            .with_statistics(statistics)
+            .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(EvolutionFactory(self.schema.clone()))))
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// The files in at most `partitions` groups of about the same size: the largest first, each to the group
+    /// that has least.
+    fn groups(&self, partitions: usize) -> Vec<FileGroup> {
+        let count = partitions.min(self.files.len()).max(1);
+        let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
+        let mut files: Vec<&DataFile> = self.files.iter().collect();
+        files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.key.cmp(&b.key)));
+        for file in files {
+            let least = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is a group");
+            least.0 += file.bytes;
+            let planned = PartitionedFile::new(file.key.as_str(), file.bytes);
+            least.1.push(planned.with_extensions(Arc::new(FileKey(file.key.clone()))));
+        }
+        groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+    }
+}
+
+#[async_trait]
+impl TableProvider for UnifiedTable {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.arrow.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // Row groups and pages are skipped by the filter, which the optimizer hands to the scan; it still has
+        // to be applied to the rows that are left.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let tail = TailSource::new(self.tail.clone(), &self.arrow, projection, limit)?;
+        let tail: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(tail);
+        if self.files.is_empty() {
+            return Ok(tail);
+        }
+        let partitions = state.config().target_partitions();
+        UnionExec::try_new(vec![self.lake(partitions, projection, limit)?, tail])
+    }
+}

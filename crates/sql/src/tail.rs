@@ -1,0 +1,165 @@
+//! The tail of the log as a part of a plan: rows in memory, named in EXPLAIN by table, count and offsets.
+
+use std::any::Any;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Result, Statistics, project_schema};
+use datafusion::datasource::source::DataSource;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_plan::coop::cooperative;
+use datafusion::physical_plan::execution_plan::SchedulingType;
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::{DisplayFormatType, Partitioning};
+
+use floe_log::extent::Extent;
+use floe_log::ids::{Offset, PartitionId};
+use floe_log::log::Log;
+use floe_log::walk;
+use floe_meta::{DecodeError, Snapshot};
+
+/// Where a tail lies: by partition, the first offset in it and the one after its last. Empty ones are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Partition, from, to.
+    pub(crate) partitions: Vec<(u32, Offset, Offset)>,
+    /// Bytes of the extents that hold it, as stored; the first may begin before it.
+    pub(crate) bytes: u64,
+}
+
+impl Span {
+    /// The span between `progress` and the cut.
+    ///
+    /// # Errors
+    /// A damaged metadata map.
+    pub(crate) fn of(
+        snapshot: &Snapshot,
+        partitions: impl Iterator<Item = PartitionId>,
+        progress: impl Fn(u32) -> Offset,
+    ) -> std::result::Result<Span, DecodeError> {
+        let mut span = Span::default();
+        for partition in partitions {
+            let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
+            let from = progress(partition.index).max(bounds.log_start);
+            if from >= bounds.high_watermark {
+                continue;
+            }
+            span.partitions.push((partition.index, from, bounds.high_watermark));
+            for extent in walk::extents(snapshot, partition, from)? {
+                let (_, extent): (_, Extent) = extent?;
+                span.bytes += extent.bytes;
+            }
+        }
+        Ok(span)
+    }
+}
+
+/// The rows of a tail, held as long as a plan holds them.
+#[derive(Debug)]
+pub(crate) struct TailRows {
+    /// The table.
+    pub(crate) table: String,
+    /// Rows, all with the table's schema.
+    pub(crate) batches: Vec<RecordBatch>,
+    /// Where they come from.
+    pub(crate) span: Span,
+    /// What they take of the memory of all statements.
+    pub(crate) _memory: MemoryReservation,
+}
+
+/// The rows of a tail as a source of the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct TailSource {
+    rows: Arc<TailRows>,
+    projection: Option<Vec<usize>>,
+    schema: SchemaRef,
+    fetch: Option<usize>,
+}
+
+impl TailSource {
+    pub(crate) fn new(
+        rows: Arc<TailRows>,
+        schema: &SchemaRef,
+        projection: Option<&Vec<usize>>,
+        fetch: Option<usize>,
+    ) -> Result<TailSource> {
+        let schema = project_schema(schema, projection)?;
+        Ok(TailSource { rows, projection: projection.cloned(), schema, fetch })
+    }
+
+    fn count(&self) -> usize {
+        self.rows.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("log_tail={}, records={}, offsets=[", self.rows.table, self.count());
+        const SHOWN: usize = 8;
+        for (index, (partition, from, to)) in self.rows.span.partitions.iter().take(SHOWN).enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            let _ = write!(text, "{comma}{partition}:{}..{}", from.0, to.0);
+        }
+        let more = self.rows.span.partitions.len().saturating_sub(SHOWN);
+        if more > 0 {
+            let _ = write!(text, ", {more} more");
+        }
+        text + "]"
+    }
+}
+
+impl DataSource for TailSource {
+    fn open(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        assert_eq!(partition, 0, "a tail is one partition");
+        let stream =
+            MemoryStream::try_new(self.rows.batches.clone(), self.schema.clone(), self.projection.clone())?;
+        Ok(Box::pin(cooperative(stream.with_fetch(self.fetch))))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => f.write_str(&self.describe()),
+            DisplayFormatType::TreeRender => {
+                writeln!(f, "log_tail={}", self.rows.table)?;
+                writeln!(f, "records={}", self.count())
+            }
+        }
+    }
+
+    fn output_partitioning(&self) -> Partitioning {
+        Partitioning::UnknownPartitioning(1)
+    }
+
+    fn eq_properties(&self) -> EquivalenceProperties {
+        EquivalenceProperties::new(self.schema.clone())
+    }
+
+    fn scheduling_type(&self) -> SchedulingType {
+        SchedulingType::Cooperative
+    }
+
+    fn partition_statistics(&self, _: Option<usize>) -> Result<Statistics> {
+        let count = self.fetch.map_or(self.count(), |fetch| fetch.min(self.count()));
+        Ok(Statistics { num_rows: Precision::Exact(count), ..Statistics::new_unknown(&self.schema) })
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
+        Some(Arc::new(TailSource { fetch: limit, ..self.clone() }))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.fetch
+    }
+
+    fn try_swapping_with_projection(&self, _: &ProjectionExprs) -> Result<Option<Arc<dyn DataSource>>> {
+        Ok(None)
+    }
+}

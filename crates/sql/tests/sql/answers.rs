@@ -1,0 +1,135 @@
+//! What statements answer: joins, nested values, names, raw tables, before and after the lake has the records.
+
+use crate::world::World;
+
+/// Two tables with a little of everything.
+async fn sample() -> World {
+    let world = World::new().await;
+    let orders = world.table("orders", 2).await;
+    let people = world.table("people", 1).await;
+    world
+        .append(
+            &orders,
+            0,
+            &[
+                r#"{"id":1,"who":"ann","lines":[{"item":"tea","count":2},{"item":"jam","count":1}],"paid":true}"#,
+                r#"{"id":2,"who":"bob","lines":[],"to":{"city":"Oslo","zip":{"code":150}}}"#,
+            ],
+        )
+        .await;
+    world.append(&orders, 1, &[r#"{"id":3,"who":"ann","at":"2026-01-02T03:04:05Z","Mixed Case":1.5}"#]).await;
+    world.append(&people, 0, &[r#"{"name":"ann","age":30}"#, r#"{"name":"cid","age":40}"#]).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_do_not_depend_on_where_the_records_are() {
+    let world = sample().await;
+    for settled in [false, true] {
+        world
+            .check(
+                "select id, who, \"to\".city, \"to\".zip.code, lines[1]['item'] as first, paid, at, \"Mixed Case\" from orders order by id",
+                "
+         id | who | orders.to[city] | orders.to[zip][code] | first | paid |          at          | Mixed Case
+        ----+-----+-----------------+----------------------+-------+------+----------------------+------------
+          1 | ann | NULL            |                 NULL | tea   | true | NULL                 |       NULL
+          2 | bob | Oslo            |                  150 | NULL  | NULL | NULL                 |       NULL
+          3 | ann | NULL            |                 NULL | NULL  | NULL | 2026-01-02T03:04:05Z |        1.5",
+            )
+            .await;
+        world
+            .check(
+                "select p.name, count(o.id) as orders from people p left join orders o on o.who = p.name group by p.name order by 1",
+                "
+         name | orders
+        ------+--------
+         ann  |      2
+         cid  |      0",
+            )
+            .await;
+        world
+            .check(
+                "with l as (select id, unnest(lines) as line from orders) select id, line['item'] as item, line['count'] as n from l order by 2",
+                "
+         id | item | n
+        ----+------+---
+          1 | jam  | 1
+          1 | tea  | 2",
+            )
+            .await;
+        world
+            .check(
+                "select _partition_id, _offset, _timestamp, _key, id from floe.\"default\".orders where _partition_id = 1",
+                "
+         _partition_id | _offset |      _timestamp      | _key | id
+        ---------------+---------+----------------------+------+----
+                     1 |       0 | 2023-11-14T22:13:20Z | k0   |  3",
+            )
+            .await;
+        assert_eq!(world.number("select count(*) from orders where id >= 2 and who = 'ann'").await, 1);
+        assert_eq!(world.number("select count(*) from orders o, people p where o.who <> p.name").await, 4);
+        assert_eq!(world.number("select max(_offset) from default.orders").await, 1);
+        if !settled {
+            world.settle().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_listed_and_found() {
+    let world = sample().await;
+    world.topic("not-a-table", 1, &[]).await;
+    world.table("My-Table.v1", 1).await;
+    world
+        .check(
+            "select table_schema, table_name, table_type from information_schema.tables where table_schema = 'default' order by 2",
+            "
+         table_schema | table_name  | table_type
+        --------------+-------------+------------
+         default      | My-Table.v1 | BASE TABLE
+         default      | orders      | BASE TABLE
+         default      | people      | BASE TABLE",
+        )
+        .await;
+    assert!(world.text("show tables").await.contains("people"));
+    let described = world.text("describe people").await;
+    assert!(described.contains("age") && described.contains("Int32"), "{described}");
+    assert!(world.text("show columns from orders").await.contains("Mixed Case"));
+    assert_eq!(world.number("select count(*) from \"My-Table.v1\"").await, 0);
+    assert!(world.error("select * from \"not-a-table\"").await.message.contains("not found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_records_and_raw_tables() {
+    let world = World::new().await;
+    let json = world.table("j", 1).await;
+    let raw = world.topic("r", 1, &[("floe.table", "raw"), ("floe.table.freshness.ms", "100")]).await;
+    world.append(&json, 0, &[r#"{"a":1}"#, "no json", r#"{"a":2}"#]).await;
+    world.append(&raw, 0, &[r#"{"a":1}"#, "no json"]).await;
+    for settled in [false, true] {
+        assert_eq!(world.number("select count(*) from j").await, 2, "settled: {settled}");
+        world
+            .check(
+                "select _offset, a from j order by 1",
+                "
+         _offset | a
+        ---------+---
+               0 | 1
+               2 | 2",
+            )
+            .await;
+        world
+            .check(
+                "select _offset, arrow_cast(key, 'Utf8') as key, arrow_cast(value, 'Utf8') as value, array_length(headers) as headers from r order by 1",
+                "
+         _offset | key |  value  | headers
+        ---------+-----+---------+---------
+               0 | k0  | {\"a\":1} |       0
+               1 | k1  | no json |       0",
+            )
+            .await;
+        if !settled {
+            world.settle().await;
+        }
+    }
+}

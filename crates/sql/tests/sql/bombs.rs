@@ -1,0 +1,121 @@
+//! Statements made to hurt: each one is an error (or an answer), the process lives, the next statement works.
+
+use std::time::Duration;
+
+use floe_sql::limits::{NESTING_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
+use floe_sql::{Config, Kind};
+
+use crate::world::World;
+
+fn repeated(head: &str, part: &str, count: usize, tail: &str) -> String {
+    format!("{head}{}{tail}", part.repeat(count))
+}
+
+async fn world() -> World {
+    let config = Config { threads: 2, query_time_max: Duration::from_secs(120), ..Config::default() };
+    let world = World::with(config).await;
+    let topic = world.table("t", 1).await;
+    world.append(&topic, 0, &[r#"{"x":1,"s":"a","l":[1],"o":{"p":1}}"#]).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deep_and_huge_statements_are_errors() {
+    let world = world().await;
+    let doubling: Vec<String> =
+        (1..30).map(|i| format!("c{i} as (select a.* from c{} a, c{} b)", i - 1, i - 1)).collect();
+    let bombs = [
+        repeated("select 1", "+1", 5_000, ""),
+        repeated("select 1", "+1", 100_000, ""),
+        repeated("select 'a'", "||'a'", 5_000, ""),
+        repeated("select * from t where x = 0", " or x = 1", 5_000, ""),
+        repeated("select * from t where x = 0", " and x = 1", 5_000, ""),
+        repeated("select ", "(", 1_000, "1"),
+        format!("select {}1{}", "(".repeat(3_000), ")".repeat(3_000)),
+        format!("select {}1{}", "abs(".repeat(3_000), ")".repeat(3_000)),
+        format!("select * from {}t{}", "(select * from ".repeat(1_000), ")".repeat(1_000)),
+        repeated("select ", "not ", 20_000, "true"),
+        repeated("select ", "- ", 20_000, "1"),
+        repeated("select 1", "::int", 5_000, ""),
+        repeated("select l", "[1]", 5_000, " from t"),
+        repeated("select o", ".p", 5_000, " from t"),
+        repeated("select 1", " union all select 1", 5_000, ""),
+        repeated("select * from t", ", t", 5_000, ""),
+        repeated("select * from t", " cross join t", 5_000, ""),
+        repeated("select ", "case when true then ", 5_000, "1"),
+        repeated("select ", "interval ", 5_000, "'1'"),
+        repeated("select cast(1 as ", "array<", 5_000, ""),
+        format!("with c0 as (select * from t), {} select count(*) from c29", doubling.join(", ")),
+        format!("select '{}'", "x".repeat(TEXT_BYTES_MAX)),
+        repeated("select 1 where 1 in (1", ", 1", 60_000, ")"),
+        "select count(*) from t group by cube (1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16)".to_owned(),
+        repeated("/*", "/*", 50_000, ""),
+        repeated("select \"", "x", 100, ""),
+    ];
+    for bomb in bombs {
+        let error = world.error(&bomb).await;
+        assert!(matches!(error.kind, Kind::Limit | Kind::Invalid), "{bomb:.80}: {error}");
+        assert!(error.to_string().len() < 2_000, "{bomb:.80}: {}", error.to_string().len());
+    }
+    assert_eq!(world.number("select count(*) from t").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deepest_statements_that_are_let_through_fit_the_stack() {
+    let world = world().await;
+    let most = usize::try_from(WEIGHT_MAX).unwrap() - 10;
+    let deep = NESTING_MAX - 1;
+    let allowed = [
+        repeated("select 1", "+1", most, ""),
+        repeated("select x", "+x", most, " from t"),
+        repeated("select x from t where x = 0", " or x = 1", most / 2 - 1, ""),
+        repeated("select x from t where x = 0", " or x = x + 1", most / 3 - 1, ""),
+        format!("select {}1{}", "(".repeat(deep), ")".repeat(deep)),
+        format!("select {}x{} from t", "abs(".repeat(deep), ")".repeat(deep)),
+        repeated("select 1", "::int", most, ""),
+        repeated("select ", "not ", 200, "true"),
+        repeated("select 1", " union all select 1", 100, ""),
+    ];
+    for text in allowed {
+        match world.rows(&text).await {
+            Ok(_) => {}
+            // The parser's own limit on recursion is an answer too.
+            Err(error) => assert_eq!(error.kind, Kind::Limit, "{text:.80}: {error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_do_not_make_much_out_of_little() {
+    let world = world().await;
+    for text in [
+        "select repeat('x', 2000000000)",
+        "select length(repeat(repeat('x', 1000000), 1000000))",
+        "select lpad('x', 2000000000)",
+        "select rpad('x', 2000000000, 'yz')",
+        "select replace(repeat('x', 1000000), 'x', repeat('y', 1000000))",
+        "select replace(repeat('x', 1000000), '', repeat('y', 1000000))",
+        "select regexp_replace(repeat('x', 1000000), 'x', repeat('y', 1000000), 'g')",
+        "select range(0, 100000000000)",
+        "select range(-9223372036854775808, 9223372036854775807)",
+        "select generate_series(0, 100000000000)",
+        "select generate_series(timestamp '1900-01-01', timestamp '2100-01-01', interval '1 microsecond')",
+        "select array_repeat(1, 1000000000)",
+        "select array_repeat(array_repeat(1, 100000), 100000)",
+        "select array_resize([1], 1000000000, 0)",
+        "select repeat(s, x * 2000000000) from t",
+    ] {
+        let error = world.error(text).await;
+        assert!(matches!(error.kind, Kind::Limit | Kind::Invalid), "{text}: {error}");
+    }
+    world
+        .check(
+            "select repeat('ab', 2) as a, lpad(s, 3, '.') as b, replace('aXa', 'X', s) as c, concat(s, 1, null) as d, \
+             range(0, 3) as e, array_repeat(x, 2) as f, array_resize(l, 2) as g, concat_ws('-', s, 'b') as h from t",
+            "
+          a   |  b  |  c  | d  |     e     |   f    |     g     |  h
+        ------+-----+-----+----+-----------+--------+-----------+-----
+         abab | ..a | aaa | a1 | [0, 1, 2] | [1, 1] | [1, NULL] | a-b",
+        )
+        .await;
+}

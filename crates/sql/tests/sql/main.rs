@@ -1,0 +1,12 @@
+//! SQL over an in-process log and lake: memory store, memory journal, real engine.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod answers;
+mod bombs;
+mod errors;
+mod evolution;
+mod fresh;
+mod limits;
+mod plans;
+mod world;

@@ -1,0 +1,144 @@
+//! A log, a lake whose views run or rest, and SQL over both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use floe_lake::Lake;
+use floe_log::codec::Compression;
+use floe_log::identity::Writer;
+use floe_log::ids::PartitionId;
+use floe_log::log::{Append, Log};
+use floe_log::memory::MemoryStore;
+use floe_log::records::Builder;
+use floe_log::topic::{NewTopic, Topic};
+use floe_meta::{Env, MemoryJournal, Meta, Options};
+use floe_sql::{Config, Sql, SqlError, format};
+use futures::TryStreamExt;
+
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) log: Log,
+    pub(crate) sql: Sql,
+    /// Answers for tables; runs no views.
+    pub(crate) lake: Lake,
+}
+
+impl World {
+    pub(crate) async fn new() -> World {
+        World::with(Config { threads: 2, ..Config::default() }).await
+    }
+
+    pub(crate) async fn with(config: Config) -> World {
+        let env = Env::real();
+        let journal = Arc::new(MemoryJournal::new());
+        let meta = Meta::open(env.clone(), journal, Options::default()).await.unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let log = Log::open(env.clone(), meta, store, floe_log::log::Config::default()).await.unwrap();
+        let resting = floe_lake::Config { views: false, ..floe_lake::Config::default() };
+        let lake = Lake::start(env.clone(), log.clone(), resting);
+        let sql = Sql::new(env.clone(), log.clone(), lake.clone(), config).unwrap();
+        World { env, log, sql, lake }
+    }
+
+    /// A topic that is a table of JSON records.
+    pub(crate) async fn table(&self, name: &str, partitions: u32) -> Topic {
+        self.topic(name, partitions, &[("floe.table", "json"), ("floe.table.freshness.ms", "100")]).await
+    }
+
+    pub(crate) async fn topic(&self, name: &str, partitions: u32, configs: &[(&str, &str)]) -> Topic {
+        let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let new = NewTopic { name: name.to_owned(), partitions, configs };
+        self.log.create_topic(&writer(), new, false).await.unwrap()
+    }
+
+    /// Appends records and waits for the acknowledgement.
+    pub(crate) async fn append(&self, topic: &Topic, index: u32, values: &[&str]) {
+        append(&self.log, topic, index, values).await;
+    }
+
+    pub(crate) async fn rows(&self, text: &str) -> Result<Vec<RecordBatch>, SqlError> {
+        self.sql.query(text).await?.batches.try_collect().await
+    }
+
+    /// The one number that a statement gives.
+    pub(crate) async fn number(&self, text: &str) -> i64 {
+        let rows = self.rows(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        rows[0].column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    /// The rows of a statement as the command line prints them, without the last line.
+    pub(crate) async fn text(&self, text: &str) -> String {
+        let result = self.sql.query(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        let schema = result.schema.clone();
+        let batches: Vec<RecordBatch> =
+            result.batches.try_collect().await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        let table = format::table(&schema, &batches, Duration::ZERO).unwrap();
+        let (rows, _) = table.trim_end().rsplit_once('\n').unwrap_or(("", ""));
+        rows.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The error of a statement.
+    pub(crate) async fn error(&self, text: &str) -> SqlError {
+        match self.rows(text).await {
+            Ok(_) => panic!("no error: {text:.200}"),
+            Err(error) => error,
+        }
+    }
+
+    /// The statement gives these rows.
+    pub(crate) async fn check(&self, text: &str, expected: &str) {
+        let got = self.text(text).await;
+        let expected: Vec<&str> = expected
+            .lines()
+            .map(|line| line.strip_prefix("        ").unwrap_or(line))
+            .map(str::trim_end)
+            .collect();
+        assert_eq!(got.trim_matches('\n'), expected.join("\n").trim_matches('\n'), "\n{text}\n{got}");
+    }
+
+    /// Lets the views run until the tables hold everything, then puts them to rest again.
+    pub(crate) async fn settle(&self) {
+        let views = self.views();
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while !self.settled() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("the lake does not catch up: {:?}", views.status()));
+        views.close().await;
+    }
+
+    pub(crate) fn views(&self) -> Lake {
+        Lake::start(self.env.clone(), self.log.clone(), floe_lake::Config::default())
+    }
+
+    fn settled(&self) -> bool {
+        let snapshot = self.log.meta().snapshot();
+        self.lake.tables(&snapshot).unwrap().iter().all(|table| {
+            table.topic.partition_ids().all(|partition| {
+                let end = Log::bounds(&snapshot, partition).unwrap().high_watermark;
+                table.progress.get(&partition.index).is_some_and(|next| *next == end) || end.0 == 0
+            })
+        })
+    }
+}
+
+pub(crate) fn writer() -> Writer {
+    Writer::new("User:test", "test")
+}
+
+pub(crate) async fn append(log: &Log, topic: &Topic, index: u32, values: &[&str]) {
+    let mut batch = Builder::new(Compression::None);
+    for (at, value) in values.iter().enumerate() {
+        let time = 1_700_000_000_000 + i64::try_from(at).unwrap();
+        batch.push(time, Some(format!("k{at}").as_bytes()), Some(value.as_bytes()), &[]);
+    }
+    let partition = PartitionId { topic: topic.id, index };
+    let request = Append { writer: writer(), batches: vec![(partition, batch.build())] };
+    for result in log.append(request).await {
+        result.unwrap();
+    }
+}
