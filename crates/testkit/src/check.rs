@@ -1,5 +1,5 @@
-//! The properties that must hold whatever crashed in between: one file, one property. A checker reads a history and says
-//! what is wrong with it; an empty answer is a pass. They know no broker, no store and no format.
+//! The properties that must hold whatever crashed in between: one file, one property. A checker reads a
+//! history and says what is wrong with it; an empty answer is a pass. They know no broker, no store and no format.
 
 use std::fmt;
 

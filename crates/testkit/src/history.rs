@@ -6,8 +6,8 @@
 //! {"at":1219,"op":17,"process":3,"broker":2,"phase":"ok","event":{"produce":{"partition":"orders/0","base":40,…}}}
 //! ```
 //!
-//! `op` joins an invocation with its end. An operation ends `ok` (it took effect), `fail` (it did not and never will) or
-//! `info` (nobody knows: it may take effect now, later or never). An operation without an end is `info`.
+//! `op` joins an invocation with its end. An operation ends `ok` (it took effect), `fail` (it did not and
+//! never will) or `info` (nobody knows: it may take effect now, later or never). An operation without an end is `info`.
 
 use std::collections::BTreeMap;
 

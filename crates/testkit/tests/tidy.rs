@@ -130,10 +130,12 @@ fn no_long_lines() {
     check(|path, text| if is_rust(path) { lines(text, long_line) } else { Vec::new() });
 }
 
+/// Lines that rustfmt cannot break are excused: an address, or a long text in quotes.
 fn long_line(line: &str) -> Option<String> {
     let columns = line.chars().count();
-    let has_address = line.contains("https://") || line.contains("http://");
-    (columns > COLUMNS_MAX && !has_address).then(|| format!("{columns} columns, at most {COLUMNS_MAX}"))
+    let texts = line.split('"').skip(1).step_by(2).map(|text| text.chars().count());
+    let excused = line.contains("://") || texts.max() > Some(COLUMNS_MAX / 2);
+    (columns > COLUMNS_MAX && !excused).then(|| format!("{columns} columns, at most {COLUMNS_MAX}"))
 }
 
 #[test]

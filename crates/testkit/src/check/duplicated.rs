@@ -1,5 +1,5 @@
-//! Exactly once: a value that was sent once, or sent again under idempotence, has one offset. Only a client that repeats a
-//! send without idempotence may find its value twice.
+//! Exactly once: a value that was sent once, or sent again under idempotence, has one offset. Only a client
+//! that repeats a send without idempotence may find its value twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Offsets of a group survive and do not go back: whoever asks after a commit was acknowledged gets that offset or a
-//! later one. The clients of a history commit rising offsets only. A commit whose answer was lost may take effect at any
-//! time, so its offset is a right answer too.
+//! later one. The clients of a history commit rising offsets only. A commit whose answer was lost may take
+//! effect at any time, so its offset is a right answer too.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,6 @@
 //! One offset, one record: whoever reads or was acknowledged an offset agrees about its value for ever; the final read
-//! has every offset from the log's start to the high watermark once; a read begins at the offset asked for and has no gap.
+//! has every offset from the log's start to the high watermark once; a read begins at the offset asked for
+//! and has no gap.
 
 use std::collections::BTreeMap;
 

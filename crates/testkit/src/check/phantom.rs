@@ -1,5 +1,5 @@
-//! Nothing is read that was not written: every value seen was sent to that partition before, and a send that ended `fail`
-//! (the server said that it did not and will not take effect) is never seen.
+//! Nothing is read that was not written: every value seen was sent to that partition before, and a send that
+//! ended `fail` (the server said that it did not and will not take effect) is never seen.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Order is kept: what one process sent to one partition in one session is read in the order in which it was sent. Sends
-//! whose fate is unknown may be missing, never out of place.
+//! Order is kept: what one process sent to one partition in one session is read in the order in which it was
+//! sent. Sends whose fate is unknown may be missing, never out of place.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
-//! Time goes forward: a read that began after another one ended sees no lower high watermark and no lower log start, and
-//! a read that began after an acknowledgement sees its offset. It holds within one broker, and between brokers if the
-//! later one started after the earlier operation had ended: a broker that lives beside another may lag behind it.
+//! Time goes forward: a read that began after another one ended sees no lower high watermark and no lower log
+//! start, and a read that began after an acknowledgement sees its offset. It holds within one broker, and
+//! between brokers if the later one started after the earlier operation had ended: a broker that lives beside
+//! another may lag behind it.
 
 use std::collections::BTreeMap;
 

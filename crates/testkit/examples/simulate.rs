@@ -1,0 +1,139 @@
+//! Runs any number of simulations and says what they found.
+//!
+//! ```text
+//! cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 0
+//! cargo run -p floe-testkit --example simulate -- --seeds 1 --from 17 --history 17.jsonl --twice
+//! ```
+//! It ends with 0 if every seed passed, and with 1 and one command per failed seed if not.
+
+#![allow(clippy::print_stdout, clippy::exit, reason = "a command line tool prints and ends with a code")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the speed of the simulation is measured on the machine's clock"
+)]
+
+use std::process::exit;
+use std::time::Instant;
+
+use floe_testkit::sim::{Bug, Options, Report, run};
+
+const USAGE: &str =
+    "usage: simulate [--seeds N] [--from N] [--bug NAME] [--history FILE] [--trace FILE] [--twice]";
+/// A line of progress every so many seeds.
+const PROGRESS_SEEDS: u64 = 50;
+
+struct Arguments {
+    seeds: u64,
+    from: u64,
+    bug: Option<Bug>,
+    history: Option<String>,
+    trace: Option<String>,
+    twice: bool,
+}
+
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    failed: Vec<u64>,
+    virtual_seconds: u64,
+    acknowledged: u64,
+    crashes: u64,
+    events: u64,
+}
+
+fn main() {
+    let arguments = arguments().unwrap_or_else(|wrong| {
+        println!("{wrong}\n{USAGE}");
+        exit(2)
+    });
+    let begin = Instant::now();
+    let mut totals = Totals::default();
+    for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
+        let report = run(&options(seed, &arguments));
+        note(&arguments, &report, &mut totals);
+        if totals.seeds.is_multiple_of(PROGRESS_SEEDS) {
+            println!("{}", line(&totals, begin));
+        }
+    }
+    println!("{}", line(&totals, begin));
+    for seed in &totals.failed {
+        println!("repeat with: cargo run -p floe-testkit --example simulate -- --seeds 1 --from {seed}");
+    }
+    exit(i32::from(!totals.failed.is_empty()));
+}
+
+fn options(seed: u64, arguments: &Arguments) -> Options {
+    let options = Options { keep_trace: arguments.trace.is_some(), ..Options::seed(seed) };
+    match arguments.bug {
+        Some(bug) => options.with(bug),
+        None => options,
+    }
+}
+
+/// Counts a run, prints what it found, and writes the files that were asked for.
+fn note(arguments: &Arguments, report: &Report, totals: &mut Totals) {
+    let seed = report.seed;
+    totals.seeds += 1;
+    totals.virtual_seconds += report.virtual_time.as_secs();
+    totals.acknowledged += report.acknowledged;
+    totals.crashes += report.crashes;
+    totals.events += report.events;
+    let mut failed = !report.findings.is_empty();
+    for finding in &report.findings {
+        println!("seed {seed}: {finding}");
+    }
+    if arguments.twice && run(&options(seed, arguments)).hash != report.hash {
+        println!("seed {seed}: a second run of the same seed is another run");
+        failed = true;
+    }
+    if failed {
+        totals.failed.push(seed);
+    }
+    if let Some(path) = &arguments.history {
+        write(path, &report.history.to_text());
+    }
+    if let (Some(path), Some(trace)) = (&arguments.trace, &report.trace) {
+        write(path, trace);
+    }
+}
+
+fn write(path: &str, text: &str) {
+    if let Err(error) = std::fs::write(path, text) {
+        println!("cannot write {path}: {error}");
+    }
+}
+
+fn line(totals: &Totals, begin: Instant) -> String {
+    let Totals { seeds, failed, virtual_seconds, acknowledged, crashes, events } = totals;
+    let real = begin.elapsed().as_secs_f64();
+    let hours = *virtual_seconds as f64 / 3600.0;
+    let failed = failed.len();
+    format!(
+        "{seeds} seeds, {failed} failed, {hours:.2} virtual hours, {acknowledged} acknowledged records, {crashes} \
+         crashes, {events} events in {real:.1} s"
+    )
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut arguments =
+        Arguments { seeds: 200, from: 0, bug: None, history: None, trace: None, twice: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--seeds" => arguments.seeds = value()?.parse().map_err(|_| "--seeds is a number".to_owned())?,
+            "--from" => arguments.from = value()?.parse().map_err(|_| "--from is a number".to_owned())?,
+            "--bug" => arguments.bug = Some(bug(&value()?)?),
+            "--history" => arguments.history = Some(value()?),
+            "--trace" => arguments.trace = Some(value()?),
+            "--twice" => arguments.twice = true,
+            _ => return Err(format!("{word} is unknown")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let named = |bug: &&Bug| format!("{bug:?}").eq_ignore_ascii_case(name);
+    Bug::ALL.iter().find(named).copied().ok_or_else(|| format!("{name} is no bug; there are {:?}", Bug::ALL))
+}

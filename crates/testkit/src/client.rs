@@ -1,0 +1,99 @@
+//! The clients of a run: they write and read as Kafka's clients do, note what they see in the history, and
+//! know nothing of the world around them but a [`Harness`]. So the same clients run in the simulation and
+//! against real processes.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use floe_meta::env::Env;
+
+use crate::history::{Event, Phase};
+use crate::recorder::Recorder;
+use crate::sim::Bug;
+
+pub mod consumer;
+pub mod cut;
+pub mod front;
+pub mod kafka_front;
+pub mod member;
+pub mod producer;
+pub mod values;
+
+pub use consumer::Consumer;
+pub use cut::{Cut, Stream};
+pub use front::{Fetched, Front, Sent};
+pub use kafka_front::KafkaFront;
+pub use member::Member;
+pub use producer::Producer;
+pub use values::Place;
+
+/// What a client needs of its world.
+#[async_trait]
+pub trait Harness: Send + Sync {
+    /// Clock, randomness and tasks of the clients.
+    fn env(&self) -> &Env;
+
+    /// The pen of the run.
+    fn recorder(&self) -> &Recorder;
+
+    /// A new Kafka connection to some broker that takes requests; waits for one.
+    async fn dial(&self, process: u32) -> KafkaFront;
+
+    /// A way to some broker, whichever way that is.
+    async fn connect(&self, process: u32) -> Box<dyn Front> {
+        Box::new(self.dial(process).await)
+    }
+
+    /// Whether the faults have ended: clients finish what they have begun and return.
+    fn healed(&self) -> bool;
+
+    /// Longest pause of a producer between two windows.
+    fn pause_max(&self) -> Duration;
+
+    /// The planted bug of this run.
+    fn bug(&self) -> Option<Bug> {
+        None
+    }
+}
+
+/// Reads from an offset on and notes it in the history.
+async fn note_fetch(
+    harness: &dyn Harness,
+    front: &mut dyn Front,
+    process: u32,
+    place: Place,
+    from: i64,
+) -> Option<Fetched> {
+    let event = |fetched: Option<&Fetched>| Event::Fetch {
+        partition: place.name(),
+        from,
+        records: fetched.map(|f| f.records.clone()).unwrap_or_default(),
+        high_watermark: fetched.map_or(0, |f| f.high_watermark),
+        log_start: fetched.map_or(0, |f| f.log_start),
+    };
+    let begun = harness.recorder().invoke(process, front.broker(), event(None));
+    let mut fetched = front.fetch(place, from).await;
+    if let Some(fetched) = &mut fetched {
+        spoil(harness, fetched, from);
+    }
+    let phase = if fetched.is_some() { Phase::Ok } else { Phase::Info };
+    harness.recorder().end(begun, phase, event(fetched.as_ref()));
+    fetched
+}
+
+/// What a planted bug does to a read on its way.
+fn spoil(harness: &dyn Harness, fetched: &mut Fetched, from: i64) {
+    let dice = crate::dice::Dice::new(harness.env());
+    match harness.bug() {
+        Some(Bug::WireShiftsOffsets) if dice.chance(20) => {
+            for (offset, _) in &mut fetched.records {
+                *offset += 1;
+            }
+        }
+        Some(Bug::WireStaleWatermark) if dice.chance(20) => {
+            fetched.records.clear();
+            fetched.high_watermark = from;
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,143 @@
+//! A client on a Kafka connection. An answer that does not come, whatever the reason, is an unknown outcome.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_wire::client::{Client, ClientError, LATEST, Wait};
+use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
+use floe_wire::producer::InitProducerIdRequest;
+use floe_wire::{ErrorCode, Request};
+use tokio::time::timeout;
+
+use super::cut::Stream;
+use super::front::{Fetched, Front, Sent};
+use super::values::{Place, value_of};
+
+/// The last version of Produce that names topics.
+const PRODUCE_NAMED_VERSION_MAX: i16 = 12;
+/// How long this client waits for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How long a read waits at the end of the log.
+const WAIT_MS: i32 = 500;
+/// Most bytes of one read: small, so that reads end in the middle of things.
+const READ_BYTES_MAX: i32 = 4_000;
+/// Most bytes of a batch's records when they are decompressed.
+const RECORDS_BYTES_MAX: usize = 1 << 20;
+
+/// A way to a broker over one connection.
+pub struct KafkaFront {
+    client: Client<Stream>,
+    broker: u32,
+}
+
+impl KafkaFront {
+    /// A client on a connection to this incarnation of a broker.
+    pub fn new(stream: Stream, broker: u32, process: u32) -> KafkaFront {
+        KafkaFront { client: Client::new(stream, &format!("client-{process}")), broker }
+    }
+
+    /// One call; none if no answer came or it could not be read.
+    pub async fn call<R: Request + Sync>(&mut self, request: &R) -> Option<R::Response> {
+        timeout(ANSWER_MAX, self.client.call(request)).await.ok()?.ok()
+    }
+
+    async fn produce_all(
+        &mut self,
+        sends: Vec<(Place, Bytes)>,
+        answers: &mut Vec<Sent>,
+    ) -> Result<(), ClientError> {
+        let mut sent = Vec::with_capacity(sends.len());
+        for (place, batch) in sends {
+            sent.push(self.client.send_at_most(&request(place, batch), PRODUCE_NAMED_VERSION_MAX).await?);
+        }
+        for sent in sent {
+            answers.push(answer(&self.client.receive(sent).await?));
+        }
+        Ok(())
+    }
+}
+
+fn request(place: Place, batch: Bytes) -> ProduceRequest {
+    let index = i32::try_from(place.index).expect("a small index");
+    let partition_data = vec![PartitionProduceData { index, records: Some(batch) }];
+    let topic = TopicProduceData { name: place.topic.to_owned(), partition_data, ..Default::default() };
+    ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
+}
+
+fn answer(response: &ProduceResponse) -> Sent {
+    let partition = response.responses.first().and_then(|topic| topic.partition_responses.first());
+    let Some(partition) = partition else {
+        return Sent::Unknown("an answer without the partition".to_owned());
+    };
+    match ErrorCode::from_number(partition.error_code) {
+        ErrorCode::None => Sent::Appended(partition.base_offset),
+        ErrorCode::OutOfOrderSequenceNumber => Sent::OutOfOrder,
+        ErrorCode::InvalidProducerEpoch => Sent::Fenced,
+        ErrorCode::UnknownProducerId => Sent::Stranger,
+        code => {
+            let message = partition.error_message.clone().unwrap_or_default();
+            let reason = format!("{}: {message}", code.name());
+            if refuses(code) { Sent::NotApplied(reason) } else { Sent::Unknown(reason) }
+        }
+    }
+}
+
+/// Codes that promise that nothing was appended. A client of Kafka cannot know more from any other.
+fn refuses(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::CorruptMessage
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::InvalidRecord
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::KafkaStorageError
+            | ErrorCode::ThrottlingQuotaExceeded
+    )
+}
+
+#[async_trait]
+impl Front for KafkaFront {
+    fn broker(&self) -> u32 {
+        self.broker
+    }
+
+    async fn producer_id(&mut self) -> Option<(i64, i16)> {
+        let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+        let response = self.call(&request).await?;
+        (response.error_code == 0).then_some((response.producer_id, response.producer_epoch))
+    }
+
+    async fn produce(&mut self, sends: Vec<(Place, Bytes)>) -> Vec<Sent> {
+        let count = sends.len();
+        let mut answers = Vec::with_capacity(count);
+        // What was answered before the connection broke is kept.
+        let _ = timeout(ANSWER_MAX, self.produce_all(sends, &mut answers)).await;
+        answers.resize_with(count, || Sent::Unknown("no answer came".to_owned()));
+        answers
+    }
+
+    async fn fetch(&mut self, place: Place, from: i64) -> Option<Fetched> {
+        let wait = Wait { max_ms: WAIT_MS, min_bytes: 1, max_bytes: READ_BYTES_MAX };
+        let index = i32::try_from(place.index).expect("a small index");
+        let fetch = self.client.fetch(place.topic, index, from, wait);
+        let fetched = timeout(ANSWER_MAX, fetch).await.ok()?.ok()?;
+        let records = fetched.records(RECORDS_BYTES_MAX).ok()?;
+        let seen = |record: &floe_log::records::Record| {
+            (record.offset.0, value_of(record.value.as_deref().unwrap_or_default()))
+        };
+        Some(Fetched {
+            records: records.iter().map(seen).collect(),
+            high_watermark: fetched.high_watermark,
+            log_start: fetched.log_start_offset,
+        })
+    }
+
+    async fn latest(&mut self, place: Place) -> Option<i64> {
+        let index = i32::try_from(place.index).expect("a small index");
+        let listed = timeout(ANSWER_MAX, self.client.list_offsets(place.topic, index, LATEST)).await;
+        listed.ok()?.ok().map(|listed| listed.offset)
+    }
+}

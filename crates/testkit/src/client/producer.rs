@@ -1,0 +1,246 @@
+//! Clients that write. An idempotent one repeats every batch, in order, until it is acknowledged; a plain one
+//! sends every batch once and never again, whatever became of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Harness;
+use super::front::{Front, Sent};
+use super::values::{Place, batch, record};
+use crate::dice::Dice;
+use crate::history::{Event, Phase};
+use crate::recorder::Begun;
+use crate::sim::Bug;
+
+/// Kafka's clients keep at most five batches of a partition on their way, and so does the sequencer's memory.
+const WINDOW_MAX: u64 = 5;
+/// Most records of one batch.
+const BATCH_RECORDS_MAX: u64 = 4;
+
+/// A batch with its records, until it is acknowledged.
+struct Outgoing {
+    place: Place,
+    values: Vec<String>,
+    records: Vec<String>,
+    bytes: Bytes,
+    sends: u32,
+}
+
+/// Where an idempotent producer stands in one partition.
+struct Lane {
+    epoch: i16,
+    /// The sequence number of the next record.
+    next: i32,
+    /// Whether the partition has acknowledged a batch of this epoch, and so has to know it.
+    known: bool,
+}
+
+/// A client that writes.
+pub struct Producer {
+    harness: Arc<dyn Harness>,
+    dice: Dice,
+    process: u32,
+    places: Vec<Place>,
+    idempotent: bool,
+    session: u64,
+    values: u64,
+    /// The producer id and its newest epoch.
+    identity: Option<(i64, i16)>,
+    lanes: BTreeMap<Place, Lane>,
+    outgoing: VecDeque<Outgoing>,
+    front: Option<Box<dyn Front>>,
+}
+
+impl Producer {
+    /// A client with the number `process` that writes to these partitions.
+    pub fn new(harness: Arc<dyn Harness>, process: u32, places: Vec<Place>, idempotent: bool) -> Producer {
+        Producer {
+            dice: Dice::new(harness.env()),
+            harness,
+            process,
+            places,
+            idempotent,
+            session: 0,
+            values: 0,
+            identity: None,
+            lanes: BTreeMap::new(),
+            outgoing: VecDeque::new(),
+            front: None,
+        }
+    }
+
+    /// Writes until the faults have ended and one more window was acknowledged after that.
+    pub async fn run(mut self) {
+        let mut acknowledged_healed = false;
+        while !acknowledged_healed {
+            let healed = self.harness.healed();
+            if self.outgoing.is_empty() {
+                tokio::time::sleep(self.dice.wait(self.harness.pause_max())).await;
+            }
+            let Some(mut front) = self.connect().await else { continue };
+            self.fill();
+            let fine = self.send(front.as_mut()).await;
+            if fine {
+                self.front = Some(front);
+            } else {
+                // The next sends go over another connection, where the order of these is not known.
+                tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
+                self.session += u64::from(!self.idempotent);
+            }
+            acknowledged_healed = healed && fine && self.outgoing.is_empty();
+        }
+    }
+
+    /// A way to a broker, with an identity if this producer needs one.
+    async fn connect(&mut self) -> Option<Box<dyn Front>> {
+        let mut front = match self.front.take() {
+            Some(front) => front,
+            None => self.harness.connect(self.process).await,
+        };
+        if self.idempotent && self.identity.is_none() {
+            self.identity = Some(front.producer_id().await?);
+            self.lanes.clear();
+            self.session += 1;
+        }
+        Some(front)
+    }
+
+    fn fill(&mut self) {
+        if !self.outgoing.is_empty() {
+            return;
+        }
+        for _ in 0..self.dice.within(1..WINDOW_MAX + 1) {
+            let place = *self.dice.pick(&self.places);
+            let count = self.dice.within(1..BATCH_RECORDS_MAX + 1);
+            let values: Vec<String> = (0..count).map(|_| self.value()).collect();
+            let table = place.table;
+            let records: Vec<String> = values.iter().map(|value| record(&self.dice, value, table)).collect();
+            let bytes = self.build(place, &records);
+            self.outgoing.push_back(Outgoing { place, values, records, bytes, sends: 0 });
+        }
+    }
+
+    /// The next batch of a partition.
+    fn build(&mut self, place: Place, records: &[String]) -> Bytes {
+        let producer = self.identity.map(|(id, epoch)| {
+            let lane = self.lanes.entry(place).or_insert(Lane { epoch, next: 0, known: false });
+            let sequence = lane.next;
+            lane.next += i32::try_from(records.len()).expect("a small batch");
+            (id, lane.epoch, sequence)
+        });
+        batch(&self.dice, self.harness.env().now().0, records, producer)
+    }
+
+    /// Begins a new epoch in a partition that does not know this producer, as Kafka's clients do: what is on its way
+    /// there is numbered from 0. Nothing of the old epoch can follow: the new one fences it.
+    fn begin_anew(&mut self, place: Place) {
+        let Some((_, epoch)) = &mut self.identity else { return };
+        *epoch += 1;
+        self.lanes.remove(&place);
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        for batch in outgoing.iter_mut().filter(|batch| batch.place == place) {
+            batch.bytes = self.build(place, &batch.records);
+        }
+        self.outgoing = outgoing;
+    }
+
+    fn value(&mut self) -> String {
+        self.values += 1;
+        format!("p{}-{}", self.process, self.values)
+    }
+
+    /// Sends everything that is not acknowledged; says whether the connection is still good.
+    async fn send(&mut self, front: &mut dyn Front) -> bool {
+        let recorder = self.harness.recorder().clone();
+        let mut begun = Vec::new();
+        let mut sends = Vec::new();
+        for outgoing in &mut self.outgoing {
+            let event = event(outgoing, self.session, self.idempotent, None);
+            begun.push(recorder.invoke(self.process, front.broker(), event));
+            let forget = self.harness.bug() == Some(Bug::WireForgetsProducer) && outgoing.sends > 0;
+            let bytes = if forget { without_producer(&outgoing.bytes) } else { outgoing.bytes.clone() };
+            sends.push((outgoing.place, bytes));
+            outgoing.sends += 1;
+        }
+        let swaps = self.harness.bug() == Some(Bug::WireSwapsSends) && sends.len() > 1 && !self.idempotent;
+        if swaps {
+            sends.reverse();
+        }
+        let mut answers = front.produce(sends).await;
+        if swaps {
+            answers.reverse();
+        }
+        assert_eq!(answers.len(), begun.len(), "every send is answered");
+        self.settle(begun, answers)
+    }
+
+    /// Takes the answers of one window; says whether the connection is still good.
+    fn settle(&mut self, begun: Vec<Begun>, answers: Vec<Sent>) -> bool {
+        let mut good = true;
+        let (mut missing, mut strange) = (BTreeSet::new(), BTreeSet::new());
+        for ((outgoing, begun), answer) in
+            std::mem::take(&mut self.outgoing).into_iter().zip(begun).zip(answers)
+        {
+            let (phase, base) = match &answer {
+                Sent::Appended(base) => (Phase::Ok, Some(*base)),
+                Sent::Unknown(_) => (Phase::Info, None),
+                Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Stranger => (Phase::Fail, None),
+            };
+            let ended = event(&outgoing, self.session, self.idempotent, base);
+            self.harness.recorder().end(begun, phase, ended);
+            self.judge(&answer, outgoing.place, missing.contains(&outgoing.place));
+            good &= !matches!(answer, Sent::Unknown(_));
+            if answer == Sent::Stranger {
+                strange.insert(outgoing.place);
+            }
+            if phase == Phase::Ok {
+                self.lanes.entry(outgoing.place).and_modify(|lane| lane.known = true);
+            } else {
+                missing.insert(outgoing.place);
+                if self.idempotent {
+                    self.outgoing.push_back(outgoing);
+                }
+            }
+        }
+        if self.idempotent && self.identity.is_none() {
+            // What was on its way belongs to the identity that is gone, and is given up.
+            self.outgoing.clear();
+        }
+        strange.into_iter().for_each(|place| self.begin_anew(place));
+        good
+    }
+
+    /// Notes answers that a correct broker never gives to this client.
+    fn judge(&mut self, answer: &Sent, place: Place, after_a_missing_one: bool) {
+        let stuck =
+            |what: &str| self.harness.recorder().stuck(format!("{}: a producer is {what}", place.name()));
+        match answer {
+            Sent::Fenced => {
+                stuck("fenced, although nobody else has its id");
+                self.identity = None;
+            }
+            Sent::Stranger if self.lanes.get(&place).is_none_or(|lane| lane.known) => {
+                stuck("unknown where its batches were acknowledged");
+            }
+            Sent::OutOfOrder if !after_a_missing_one => stuck("out of order, although it left no gap"),
+            _ => {}
+        }
+    }
+}
+
+fn event(outgoing: &Outgoing, session: u64, once: bool, base: Option<i64>) -> Event {
+    let (partition, values) = (outgoing.place.name(), outgoing.values.clone());
+    Event::Produce { partition, session, once, values, base }
+}
+
+/// The same records in a batch of no producer.
+fn without_producer(bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    bytes[43..57].fill(0xff);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(bytes)
+}

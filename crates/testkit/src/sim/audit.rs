@@ -1,0 +1,61 @@
+//! The look at everything that is left when the faults have ended: all records, all objects, all rows.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+mod objects;
+mod table;
+
+use super::cluster::Cluster;
+use super::log_front::fetch;
+use super::plan::Plan;
+use crate::client::{Harness, Place};
+use crate::history::{Event, Seen};
+
+/// Reads that fail this often in a row without any fault end the final read of a partition.
+const FAILURES_MAX: u32 = 20;
+
+/// Longer than the leases of the dead (objects and cleaner), the grace of the trash and a few rounds of the cleaner.
+const CLEANING: Duration = Duration::from_secs(240);
+
+/// Writes the last lines of the history.
+pub(crate) async fn run(cluster: &Cluster) {
+    // Everything has to come out of the store and the journal, nothing out of a memory.
+    cluster.restart().await;
+    table::catch_up(cluster).await;
+    for place in Plan::places() {
+        read_all(cluster, place).await;
+    }
+    table::rows(cluster).await;
+    // Leases of the dead expire, and the cleaner has its rounds.
+    sleep(CLEANING).await;
+    objects::look(cluster).await;
+}
+
+/// Reads a partition from its start to its end.
+async fn read_all(cluster: &Cluster, place: Place) {
+    let mut records: Vec<Seen> = Vec::new();
+    let (mut next, mut failures) = (0, 0);
+    let (mut log_start, mut high_watermark) = (0, 0);
+    let mut broker = 0;
+    while failures < FAILURES_MAX {
+        let running = cluster.broker().await;
+        broker = running.number;
+        let log = running.log.clone();
+        let Some(Some(fetched)) = running.run(async move { fetch(&log, place, next).await }).await else {
+            failures += 1;
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        failures = 0;
+        (log_start, high_watermark) = (fetched.log_start, fetched.high_watermark);
+        next = fetched.records.last().map_or(next, |(offset, _)| offset + 1);
+        records.extend(fetched.records);
+        if next >= high_watermark {
+            break;
+        }
+    }
+    let partition = place.name();
+    cluster.recorder().note(broker, Event::Final { partition, log_start, high_watermark, records });
+}

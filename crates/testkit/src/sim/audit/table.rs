@@ -1,0 +1,141 @@
+//! The rows of the table, read back from its Parquet files, and the dead letters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, Int64Type};
+use floe_lake::TableRef;
+use floe_lake::dead_letter::topic_of;
+use floe_log::ids::{Offset, PartitionId};
+use floe_log::log::Log;
+use floe_log::topic;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::time::{sleep, timeout};
+
+use super::super::cluster::{Cluster, Running};
+use super::super::plan::TABLE_TOPIC;
+use crate::client::Harness;
+use crate::history::Event;
+
+/// A view without faults is at the end of the log in this time.
+const CATCH_UP_MAX: Duration = Duration::from_secs(120);
+/// Most bytes of a batch's records when they are decompressed.
+const RECORDS_BYTES_MAX: usize = 1 << 20;
+
+type Row = (u32, i64, String);
+
+/// Waits until the table holds everything that is in the log.
+pub(crate) async fn catch_up(cluster: &Cluster) {
+    let caught_up = async {
+        loop {
+            let running = cluster.broker().await;
+            if behind(&running).is_empty() {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    if timeout(CATCH_UP_MAX, caught_up).await.is_err() {
+        let running = cluster.broker().await;
+        let (behind, status) = (behind(&running), running.lake.status());
+        cluster.recorder().stuck(format!("the table does not catch up: {behind:?} {status:?}"));
+    }
+}
+
+/// Partitions with the table's progress and the high watermark where they differ.
+fn behind(running: &Running) -> Vec<(u32, i64, i64)> {
+    let snapshot = running.log.meta().snapshot();
+    let Ok(Some(table)) = running.lake.table(&snapshot, TABLE_TOPIC) else { return vec![(0, -1, -1)] };
+    let partition = |index| {
+        let bounds = Log::bounds(&snapshot, PartitionId::new(table.topic.id, index));
+        let end = bounds.map_or(0, |bounds| bounds.high_watermark.0);
+        let progress = table.progress.get(&index).map_or(0, |offset| offset.0);
+        (index, progress, end)
+    };
+    (0..table.topic.partitions).map(partition).filter(|(_, progress, end)| progress != end).collect()
+}
+
+/// Writes down the rows of the current snapshot.
+pub(crate) async fn rows(cluster: &Cluster) {
+    let running = cluster.broker().await;
+    let snapshot = running.log.meta().snapshot();
+    let Ok(Some(table)) = running.lake.table(&snapshot, TABLE_TOPIC) else {
+        return cluster.recorder().stuck("there is no table".to_owned());
+    };
+    let progress = table.progress.iter().map(|(partition, offset)| (*partition, offset.0)).collect();
+    let reader = Arc::clone(&running);
+    let read =
+        running.run(async move { Ok::<_, String>((read(&reader, &table).await?, dead(&reader.log).await?)) });
+    match read.await {
+        Some(Ok((rows, dead))) => {
+            let topic = TABLE_TOPIC.to_owned();
+            cluster.recorder().note(running.number, Event::Rows { topic, rows, dead, progress });
+        }
+        Some(Err(error)) => cluster.recorder().stuck(format!("the table cannot be read: {error}")),
+        None => cluster.recorder().stuck("the broker died without a fault".to_owned()),
+    }
+}
+
+async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
+    let files = running.lake.data_files(table).await.map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for file in files.iter() {
+        let bytes = running.log.store().get(&file.key, None).await.map_err(|error| error.to_string())?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        for batch in reader.map_err(|error| error.to_string())? {
+            let batch = batch.map_err(|error| error.to_string())?;
+            rows.extend(
+                rows_of(&batch)
+                    .ok_or_else(|| format!("{} lacks a column: {:?}", file.key, batch.schema()))?,
+            );
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of(batch: &RecordBatch) -> Option<Vec<Row>> {
+    let partitions = batch.column_by_name("_partition_id")?.as_primitive_opt::<Int32Type>()?;
+    let offsets = batch.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
+    let ids = batch.column_by_name("id")?.as_string_opt::<i32>()?;
+    let row = |index| {
+        let partition = u32::try_from(partitions.value(index)).ok()?;
+        let id = if ids.is_null(index) { "null" } else { ids.value(index) };
+        Some((partition, offsets.value(index), id.to_owned()))
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// Partition and offset of every record that became a dead letter.
+async fn dead(log: &Log) -> Result<Vec<(u32, i64)>, String> {
+    let snapshot = log.meta().snapshot();
+    let name = topic_of(TABLE_TOPIC).ok_or("the topic has no dead letters")?;
+    let Some(topic) = topic::by_name(&snapshot, &name).map_err(|error| error.to_string())? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for partition in topic.partition_ids() {
+        let bounds = Log::bounds(&snapshot, partition).ok_or("a partition without bounds")?;
+        let mut next = bounds.log_start;
+        while next < bounds.high_watermark {
+            let read = log.read(&snapshot, partition, next, RECORDS_BYTES_MAX).await;
+            for batch in read.map_err(|error| error.to_string())?.batches {
+                for record in batch.records(RECORDS_BYTES_MAX).map_err(|error| error.to_string())? {
+                    next = Offset(record.offset.0 + 1);
+                    found.push(
+                        origin(&record.headers).ok_or("a dead letter that does not say where it is from")?,
+                    );
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn origin(headers: &[(bytes::Bytes, Option<bytes::Bytes>)]) -> Option<(u32, i64)> {
+    let headers: BTreeMap<&[u8], &[u8]> =
+        headers.iter().filter_map(|(key, value)| Some((&key[..], value.as_deref()?))).collect();
+    let number = |name: &str| std::str::from_utf8(headers.get(name.as_bytes())?).ok();
+    Some((number("floe.partition")?.parse().ok()?, number("floe.offset")?.parse().ok()?))
+}

@@ -1,0 +1,59 @@
+//! Planted bugs: each makes one part of the world misbehave as a real bug would, so that a test can show that a checker
+//! sees it. What sees which is written once, in [`Bug::seen_by`].
+
+/// A bug on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The store acknowledges some objects and does not keep them.
+    StoreForgets,
+    /// The journal says that it refused what it applies a moment later.
+    JournalLies,
+    /// On its way, a repeated batch loses its producer: the sequencer cannot know it again.
+    WireForgetsProducer,
+    /// On their way, two sends of one connection change places.
+    WireSwapsSends,
+    /// On their way, some fetched batches are stamped one offset too high.
+    WireShiftsOffsets,
+    /// Some reads are answered with a high watermark of the past.
+    WireStaleWatermark,
+    /// The journal drops what groups commit.
+    JournalDropsGroupOffsets,
+    /// Deletions are acknowledged and not done.
+    CleanerForgets,
+    /// The journal drops the progress of views, so their output is made twice.
+    JournalDropsProgress,
+    /// The faults of the store never end.
+    StoreNeverHeals,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Bug] = &[
+        Bug::StoreForgets,
+        Bug::JournalLies,
+        Bug::WireForgetsProducer,
+        Bug::WireSwapsSends,
+        Bug::WireShiftsOffsets,
+        Bug::WireStaleWatermark,
+        Bug::JournalDropsGroupOffsets,
+        Bug::CleanerForgets,
+        Bug::JournalDropsProgress,
+        Bug::StoreNeverHeals,
+    ];
+
+    /// The checker that must see it.
+    pub fn seen_by(self) -> &'static str {
+        match self {
+            Bug::StoreForgets => "lost",
+            Bug::JournalLies => "phantom",
+            Bug::WireForgetsProducer => "duplicated",
+            Bug::WireSwapsSends => "reordered",
+            Bug::WireShiftsOffsets => "offsets",
+            Bug::WireStaleWatermark => "watermark",
+            Bug::JournalDropsGroupOffsets => "group",
+            Bug::CleanerForgets => "objects",
+            Bug::JournalDropsProgress => "table",
+            Bug::StoreNeverHeals => "live",
+        }
+    }
+}

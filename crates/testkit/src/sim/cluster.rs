@@ -1,0 +1,257 @@
+//! Brokers that live, die and come back over one store and one journal, and what the clients of a run share.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use floe_kafka::Broker;
+use floe_lake::{Config as LakeConfig, Lake};
+use floe_log::log::Log;
+use floe_log::store::Store;
+use floe_meta::env::{Env, Task};
+use floe_meta::{Meta, Options as MetaOptions, watch};
+use tokio::io::DuplexStream;
+use tokio::time::{sleep, timeout};
+
+use super::bug::Bug;
+use super::journal::SimJournal;
+use super::log_front::LogFront;
+use super::plan::{Options, Plan};
+use super::store::SimStore;
+use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
+use crate::dice::Dice;
+use crate::history::Event;
+use crate::recorder::Recorder;
+
+/// A broker that does not open in this time is killed and started again.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of a connection that are on their way in one direction.
+const CONNECTION_BYTES: usize = 16 << 10;
+
+/// One incarnation of a broker.
+pub(crate) struct Running {
+    /// Counted from one over the whole run.
+    pub(crate) number: u32,
+    /// Its tasks.
+    pub(crate) env: Env,
+    /// Its log.
+    pub(crate) log: Log,
+    /// Its Kafka front.
+    pub(crate) broker: Broker,
+    /// Its views.
+    pub(crate) lake: Lake,
+}
+
+impl Running {
+    /// Runs something as a task of this broker; none if the broker died before the end.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let task: Task<T> = self.env.spawn("request", work);
+        tokio::select! {
+            biased;
+            ended = task => ended.ok(),
+            () = self.env.crashed() => None,
+        }
+    }
+}
+
+/// The world of a run. A clone is the same world.
+#[derive(Clone)]
+pub(crate) struct Cluster(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    options: Options,
+    plan: Plan,
+    store: SimStore,
+    journal: SimJournal,
+    recorder: Recorder,
+    running: watch::Sender<BTreeMap<u32, Arc<Running>>>,
+    healed: AtomicBool,
+    numbers: AtomicU32,
+    crashes: AtomicU64,
+}
+
+impl Cluster {
+    /// A world without brokers.
+    pub(crate) fn new(
+        env: &Env,
+        options: Options,
+        plan: Plan,
+        store: SimStore,
+        journal: SimJournal,
+        recorder: Recorder,
+    ) -> Cluster {
+        Cluster(Arc::new(Inner {
+            env: env.clone(),
+            options,
+            plan,
+            store,
+            journal,
+            recorder,
+            running: watch::Sender::default(),
+            healed: AtomicBool::new(false),
+            numbers: AtomicU32::new(0),
+            crashes: AtomicU64::new(0),
+        }))
+    }
+
+    /// What was drawn for this run.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// Dice of this run.
+    pub(crate) fn dice(&self) -> Dice {
+        Dice::new(&self.0.env)
+    }
+
+    /// The store of this run.
+    pub(crate) fn store(&self) -> &SimStore {
+        &self.0.store
+    }
+
+    /// How often a broker died.
+    pub(crate) fn crashes(&self) -> u64 {
+        self.0.crashes.load(Ordering::SeqCst)
+    }
+
+    /// Ends all faults: the weather is calm and no broker dies any more.
+    pub(crate) fn heal(&self) {
+        self.0.healed.store(true, Ordering::SeqCst);
+        self.0.store.heal();
+        self.0.journal.heal();
+        for running in self.0.running.borrow().values() {
+            running.env.crash_at_poll(u64::MAX);
+        }
+    }
+
+    /// A connection as this run has them: one that stands, or one that will be cut somewhere.
+    fn stream(&self, near: DuplexStream) -> Stream {
+        let cut = self.plan().cuts && !self.healed() && self.dice().chance(700);
+        if !cut {
+            return Box::new(near);
+        }
+        let dice = self.dice();
+        let bytes = |dice: &Dice| dice.within(1..*dice.pick(&[300, 3_000, 30_000]));
+        Box::new(Cut::new(Box::new(near), bytes(&dice), bytes(&dice)))
+    }
+
+    /// Some broker that takes requests; waits for one.
+    pub(crate) async fn broker(&self) -> Arc<Running> {
+        let mut running = self.0.running.subscribe();
+        let found = running
+            .wait_for(|running| !running.is_empty())
+            .await
+            .expect("the world holds the sender")
+            .clone();
+        let all: Vec<_> = found.values().cloned().collect();
+        self.dice().pick(&all).clone()
+    }
+
+    /// Kills every broker once; their keepers start new ones.
+    pub(crate) async fn restart(&self) {
+        let old: Vec<_> = self.0.running.borrow().values().cloned().collect();
+        for running in &old {
+            running.env.abort_all();
+        }
+        let mut running = self.0.running.subscribe();
+        let fresh = |map: &BTreeMap<u32, Arc<Running>>| {
+            !map.is_empty() && old.iter().all(|o| !map.contains_key(&o.number))
+        };
+        running.wait_for(fresh).await.expect("the world holds the sender");
+    }
+
+    /// Keeps one broker alive for ever: starts it, waits for its death, starts the next.
+    pub(crate) async fn keep(self) {
+        let dice = self.dice();
+        loop {
+            let number = self.0.numbers.fetch_add(1, Ordering::SeqCst) + 1;
+            let env = self.0.env.scope();
+            if let Some(polls) = self.plan().crash_polls_max.filter(|_| !self.healed()) {
+                env.crash_at_poll(dice.within(1..polls));
+            }
+            // Before it loads: it sees what was acknowledged before this line.
+            self.recorder().note(number, Event::Started);
+            if let Some(log) = self.open(&env).await {
+                let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
+                let lake =
+                    Lake::start(env.clone(), log.clone(), LakeConfig { views: true, views_at_work: 1 });
+                let running = Arc::new(Running { number, env: env.clone(), log, broker, lake });
+                if self.healed() {
+                    env.crash_at_poll(u64::MAX);
+                }
+                self.0.running.send_modify(|map| drop(map.insert(number, running)));
+                env.crashed().await;
+                self.0.running.send_modify(|map| drop(map.remove(&number)));
+            }
+            env.abort_all();
+            self.0.crashes.fetch_add(1, Ordering::SeqCst);
+            self.recorder().note(number, Event::Crashed);
+            sleep(dice.wait(self.plan().down_max)).await;
+        }
+    }
+
+    /// Opens a broker's parts as a task of its own, so that it may die while it opens.
+    async fn open(&self, env: &Env) -> Option<Log> {
+        let (store, journal) = (Arc::new(self.0.store.clone()), Arc::new(self.0.journal.clone()));
+        let (inside, config) = (env.clone(), self.plan().log);
+        let opening = env.spawn("open", async move {
+            let options = MetaOptions::default();
+            let meta =
+                Meta::open(inside.clone(), journal, options).await.map_err(|error| error.to_string())?;
+            let store: Arc<dyn Store> = store;
+            Log::open(inside, meta, store, config).await.map_err(|error| error.to_string())
+        });
+        tokio::select! {
+            biased;
+            () = env.crashed() => None,
+            opened = timeout(OPEN_MAX, opening) => opened.ok()?.ok()?.ok(),
+        }
+    }
+}
+
+#[async_trait]
+impl Harness for Cluster {
+    fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    async fn dial(&self, process: u32) -> KafkaFront {
+        let running = self.broker().await;
+        let (near, far) = tokio::io::duplex(CONNECTION_BYTES);
+        let (broker, peer) = (running.broker.clone(), format!("client-{process}"));
+        running.env.spawn("connection", async move { broker.serve_connection(far, peer).await });
+        KafkaFront::new(self.stream(near), running.number, process)
+    }
+
+    async fn connect(&self, process: u32) -> Box<dyn Front> {
+        if self.dice().chance(self.plan().kafka) {
+            return Box::new(self.dial(process).await);
+        }
+        let running = self.broker().await;
+        Box::new(LogFront::new(self, running, process))
+    }
+
+    fn healed(&self) -> bool {
+        self.0.healed.load(Ordering::SeqCst)
+    }
+
+    fn pause_max(&self) -> Duration {
+        self.0.plan.pause_max
+    }
+
+    fn bug(&self) -> Option<Bug> {
+        self.0.options.bug
+    }
+}

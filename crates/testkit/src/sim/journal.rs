@@ -1,0 +1,151 @@
+//! The simulated journal: one that outlives every broker, behind calls that are slow, refused, lost or late.
+//! As with the store, a call is a task of the world.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use floe_meta::env::Env;
+use floe_meta::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
+use floe_meta::memory::MemoryJournal;
+use tokio::sync::oneshot;
+
+use super::bug::Bug;
+use super::weather::{End, Weather};
+use crate::trace::Trace;
+
+/// The kind byte of a group's offsets in the metadata map.
+const KIND_GROUP_OFFSET: u8 = 31;
+/// The kind byte of a view's progress in the metadata map.
+const KIND_PROGRESS: u8 = 41;
+
+/// The journal of a simulated cluster. A clone is the same journal.
+#[derive(Clone)]
+pub(crate) struct SimJournal {
+    env: Env,
+    entries: MemoryJournal,
+    weather: Arc<Weather>,
+    trace: Trace,
+    bug: Option<Bug>,
+    commits: Arc<AtomicU64>,
+}
+
+impl SimJournal {
+    /// An empty journal in the world of `env`.
+    pub(crate) fn new(env: &Env, weather: Weather, trace: &Trace, bug: Option<Bug>) -> SimJournal {
+        SimJournal {
+            env: env.clone(),
+            entries: MemoryJournal::new(),
+            weather: Arc::new(weather),
+            trace: trace.clone(),
+            bug,
+            commits: Arc::default(),
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&self) {
+        self.weather.heal();
+    }
+
+    /// Calls whose repetition does no harm: slow, refused or lost, and nothing else.
+    async fn read(&self, what: &str) -> Result<(), JournalError> {
+        let fate = self.weather.fate(false);
+        self.trace.fold(&format!("journal {what} {:?}", fate.end));
+        tokio::time::sleep(fate.before + fate.after).await;
+        match fate.end {
+            End::Answered => Ok(()),
+            End::Refused | End::Full => Err(JournalError::NotApplied("refused by the weather".to_owned())),
+            _ => Err(JournalError::Unknown("the answer was lost".to_owned())),
+        }
+    }
+
+    /// The commits as the planted bug lets them through.
+    fn spoil(&self, mut commits: Vec<Commit>) -> Vec<Commit> {
+        let dropped = match self.bug {
+            Some(Bug::JournalDropsProgress) => KIND_PROGRESS,
+            Some(Bug::JournalDropsGroupOffsets) => KIND_GROUP_OFFSET,
+            _ => return commits,
+        };
+        if self.commits.fetch_add(1, Ordering::SeqCst) % 4 == 3 {
+            for commit in &mut commits {
+                commit.changes.retain(|change| change.key.first() != Some(&dropped));
+            }
+        }
+        commits
+    }
+}
+
+#[async_trait]
+impl Journal for SimJournal {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        self.read("load").await?;
+        self.entries.load().await
+    }
+
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let mut fate = self.weather.fate(false);
+        let changes: usize = commits.iter().map(|commit| commit.changes.len()).sum();
+        let what = format!("journal commit after {expected} of {} with {changes}", commits.len());
+        self.trace.fold(&format!("{what} {:?}", fate.end));
+        let lies =
+            self.bug == Some(Bug::JournalLies) && self.commits.fetch_add(1, Ordering::SeqCst) % 16 == 15;
+        if lies {
+            // Says that it did not apply what it applies at once.
+            fate.end = End::Late(Duration::ZERO);
+        }
+        let (answer, answered) = oneshot::channel();
+        let (entries, weather, trace) = (self.entries.clone(), self.weather.clone(), self.trace.clone());
+        let commits = self.spoil(commits.to_vec());
+        let call = async move {
+            tokio::time::sleep(fate.before).await;
+            let orphaned = answer.is_closed().then(|| weather.orphaned());
+            let applies = match (fate.end, orphaned) {
+                (End::Refused | End::Full | End::LostRequest | End::Late(_), _) | (_, Some(None)) => false,
+                (_, Some(Some(late))) => {
+                    tokio::time::sleep(late).await;
+                    true
+                }
+                _ => true,
+            };
+            let result = if applies { Some(entries.commit(expected, attempt, &commits).await) } else { None };
+            trace.fold(&format!("{what} applied {applies}"));
+            tokio::time::sleep(fate.after).await;
+            let told = match (fate.end, result) {
+                (End::Answered, Some(result)) => result,
+                (End::Refused | End::Full, _) => {
+                    Err(JournalError::NotApplied("refused by the weather".to_owned()))
+                }
+                (End::Late(_), _) if lies => Err(JournalError::NotApplied("a lie".to_owned())),
+                _ => Err(JournalError::Unknown("the answer was lost".to_owned())),
+            };
+            let _ = answer.send(told);
+            let late =
+                if let End::Late(late) = fate.end { Some(late) } else { fate.again.filter(|_| applies) };
+            if let Some(late) = late {
+                tokio::time::sleep(late).await;
+                let applied =
+                    matches!(entries.commit(expected, attempt, &commits).await, Ok(Outcome::Committed(_)));
+                trace.fold(&format!("{what} applied late {applied}"));
+            }
+        };
+        self.env.spawn("journal commit", call);
+        answered.await.unwrap_or_else(|_| Err(JournalError::Unknown("the world ended".to_owned())))
+    }
+
+    async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        self.read("follow").await?;
+        self.entries.follow(from).await
+    }
+
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        self.read("history").await?;
+        self.entries.history(from, count).await
+    }
+}

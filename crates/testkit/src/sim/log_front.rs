@@ -1,0 +1,130 @@
+//! A client that calls the log in the broker's process, as views do. It sees the three-valued outcomes as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_log::ids::{Offset, PartitionId};
+use floe_log::log::{Append, AppendError, Log, Writer};
+use floe_log::topic;
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::cluster::{Cluster, Running};
+use crate::client::values::value_of;
+use crate::client::{Fetched, Front, Harness, Place, Sent};
+use crate::dice::Dice;
+
+/// Most bytes of one read: small, so that reads end in the middle of things.
+const READ_BYTES_MAX: usize = 2_000;
+/// Most bytes of a batch's records when they are decompressed.
+const RECORDS_BYTES_MAX: usize = 1 << 20;
+
+/// A way to the log of one broker.
+pub(crate) struct LogFront {
+    running: Arc<Running>,
+    dice: Dice,
+    cuts: bool,
+    process: u32,
+}
+
+impl LogFront {
+    /// A way for this client.
+    pub(crate) fn new(cluster: &Cluster, running: Arc<Running>, process: u32) -> LogFront {
+        LogFront { running, dice: cluster.dice(), cuts: cluster.plan().cuts && !cluster.healed(), process }
+    }
+
+    fn writer(&self) -> Writer {
+        Writer { principal: "anonymous".into(), client_id: format!("client-{}", self.process).into() }
+    }
+
+    /// How long this client waits for an answer: for ever, or for a time that is sometimes too short.
+    fn patience(&self) -> Duration {
+        if self.cuts && self.dice.chance(100) {
+            self.dice.wait(Duration::from_secs(1))
+        } else {
+            Duration::MAX
+        }
+    }
+}
+
+fn partition(log: &Log, place: Place) -> Option<PartitionId> {
+    let topic = topic::by_name(&log.meta().snapshot(), place.topic).ok()??;
+    Some(PartitionId::new(topic.id, place.index))
+}
+
+#[async_trait]
+impl Front for LogFront {
+    fn broker(&self) -> u32 {
+        self.running.number
+    }
+
+    async fn producer_id(&mut self) -> Option<(i64, i16)> {
+        let (log, writer) = (self.running.log.clone(), self.writer());
+        self.running.run(async move { log.producer_id(&writer).await.ok() }).await?
+    }
+
+    async fn produce(&mut self, sends: Vec<(Place, Bytes)>) -> Vec<Sent> {
+        let (log, writer, count) = (self.running.log.clone(), self.writer(), sends.len());
+        let work = async move {
+            let tickets = sends.into_iter().map(|(place, batch)| {
+                let partition = partition(&log, place);
+                let request = |id| Append { writer: writer.clone(), batches: vec![(id, batch)] };
+                let ticket = partition.map(|id| log.append(request(id)));
+                async move {
+                    match ticket {
+                        Some(ticket) => sent(ticket.await.pop()),
+                        None => Sent::NotApplied("no such topic".to_owned()),
+                    }
+                }
+            });
+            // Every append is taken in before the first is awaited.
+            join_all(tickets.collect::<Vec<_>>()).await
+        };
+        let answers = timeout(self.patience(), self.running.run(work)).await;
+        let lost = || vec![Sent::Unknown("the broker died or the client left".to_owned()); count];
+        answers.ok().flatten().unwrap_or_else(lost)
+    }
+
+    async fn fetch(&mut self, place: Place, from: i64) -> Option<Fetched> {
+        let log = self.running.log.clone();
+        self.running.run(async move { fetch(&log, place, from).await }).await?
+    }
+
+    async fn latest(&mut self, place: Place) -> Option<i64> {
+        let log = self.running.log.clone();
+        let latest = async move {
+            let partition = partition(&log, place)?;
+            Log::bounds(&log.meta().snapshot(), partition).map(|bounds| bounds.high_watermark.0)
+        };
+        self.running.run(latest).await?
+    }
+}
+
+fn sent(answer: Option<Result<floe_log::log::Appended, AppendError>>) -> Sent {
+    match answer.expect("one batch, one answer") {
+        Ok(appended) => Sent::Appended(appended.base_offset.0),
+        Err(AppendError::OutOfOrderSequence) => Sent::OutOfOrder,
+        Err(AppendError::InvalidProducerEpoch) => Sent::Fenced,
+        Err(AppendError::UnknownProducerId) => Sent::Stranger,
+        Err(AppendError::Unknown(reason)) => Sent::Unknown(reason),
+        Err(refused) => Sent::NotApplied(refused.to_string()),
+    }
+}
+
+/// Reads once, waiting a moment at the end of the log.
+pub(crate) async fn fetch(log: &Log, place: Place, from: i64) -> Option<Fetched> {
+    let partition = partition(log, place)?;
+    let _ = timeout(Duration::from_millis(500), log.wait(&[(partition, Offset(from))])).await;
+    let read = log.read(&log.meta().snapshot(), partition, Offset(from), READ_BYTES_MAX).await.ok()?;
+    let mut records = Vec::new();
+    for batch in &read.batches {
+        for record in batch.records(RECORDS_BYTES_MAX).ok()? {
+            if record.offset.0 >= from {
+                records.push((record.offset.0, value_of(record.value.as_deref().unwrap_or_default())));
+            }
+        }
+    }
+    Some(Fetched { records, high_watermark: read.high_watermark.0, log_start: read.log_start.0 })
+}

@@ -1,0 +1,130 @@
+//! What a run is made of, drawn from its seed: runs differ in kind, not only in their dice (a swarm). A run
+//! with a store that never fails finds what a run with every fault at once would bury.
+
+use std::time::Duration;
+
+use floe_log::cache::Capacity;
+use floe_log::log;
+use floe_log::objects::Times;
+use floe_meta::env::Env;
+
+use super::bug::Bug;
+use crate::client::Place;
+use crate::dice::Dice;
+
+/// The topic that has a table.
+pub(crate) const TABLE_TOPIC: &str = "orders";
+/// The topic that has none.
+pub(crate) const PLAIN_TOPIC: &str = "clicks";
+/// Partitions of each topic.
+pub(crate) const PARTITIONS: u32 = 2;
+
+/// What the caller chooses about a run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Everything that is drawn comes out of it.
+    pub seed: u64,
+    /// A bug on purpose.
+    pub bug: Option<Bug>,
+    /// Keep the text of every event, to find the first difference between two runs.
+    pub keep_trace: bool,
+}
+
+impl Options {
+    /// A run of this seed as it should be.
+    pub fn seed(seed: u64) -> Options {
+        Options { seed, bug: None, keep_trace: false }
+    }
+
+    /// The same run with a bug in it.
+    #[must_use]
+    pub fn with(self, bug: Bug) -> Options {
+        Options { bug: Some(bug), ..self }
+    }
+}
+
+/// What is drawn for a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// How long the faults last.
+    pub(crate) chaos: Duration,
+    /// Faults of the store beyond slowness.
+    pub(crate) rough_store: bool,
+    /// Faults of the journal beyond slowness.
+    pub(crate) rough_journal: bool,
+    /// Brokers that live beside each other on one journal.
+    pub(crate) brokers: u32,
+    /// A broker dies after at most so many polls of its tasks; none: it lives.
+    pub(crate) crash_polls_max: Option<u64>,
+    /// Longest pause between a broker's death and the next one's start.
+    pub(crate) down_max: Duration,
+    /// Producers with idempotence and without.
+    pub(crate) producers: (u32, u32),
+    /// Longest pause of a producer between two windows.
+    pub(crate) pause_max: Duration,
+    /// Clients lose their connections.
+    pub(crate) cuts: bool,
+    /// The share of connections that go through the Kafka protocol, in a thousand.
+    pub(crate) kafka: u64,
+    /// How the log of a broker works.
+    pub(crate) log: log::Config,
+}
+
+impl Plan {
+    /// Draws a run.
+    pub(crate) fn draw(env: &Env) -> Plan {
+        let dice = Dice::new(env);
+        Plan {
+            chaos: dice.between(Duration::from_secs(3), Duration::from_secs(9)),
+            rough_store: dice.chance(750),
+            rough_journal: dice.chance(600),
+            brokers: if dice.chance(250) { 2 } else { 1 },
+            crash_polls_max: dice.chance(850).then(|| *dice.pick(&[400, 2_000, 8_000])),
+            down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
+            producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
+            pause_max: *dice.pick(&[Duration::from_millis(400), Duration::from_millis(1_500)]),
+            cuts: dice.chance(700),
+            kafka: *dice.pick(&[0, 800, 1_000]),
+            log: log_config(&dice),
+        }
+    }
+
+    /// How the Kafka front of a broker works.
+    pub(crate) fn kafka_config(&self) -> floe_kafka::Config {
+        floe_kafka::Config {
+            auto_create_topics: false,
+            group_initial_delay: Duration::from_millis(100),
+            ..floe_kafka::Config::default()
+        }
+    }
+
+    /// All partitions of the run.
+    pub(crate) fn places() -> Vec<Place> {
+        let topics = [TABLE_TOPIC, PLAIN_TOPIC];
+        topics
+            .iter()
+            .flat_map(|topic| {
+                (0..PARTITIONS).map(|index| Place { topic, table: *topic == TABLE_TOPIC, index })
+            })
+            .collect()
+    }
+}
+
+/// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry.
+fn log_config(dice: &Dice) -> log::Config {
+    let times = Times {
+        lease_ids: *dice.pick(&[2, 8, 64]),
+        lease_ttl: Duration::from_secs(12),
+        // Longer than what the weather delays can take together.
+        trash_grace: Duration::from_secs(20),
+        cleaner_pause: Duration::from_secs(4),
+    };
+    log::Config {
+        object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),
+        linger: *dice.pick(&[None, Some(Duration::ZERO), Some(Duration::from_millis(50))]),
+        uploads_max: *dice.pick(&[None, Some(1), Some(4)]),
+        cache: Capacity { tail: *dice.pick(&[2_000, 1 << 20]), cold: *dice.pick(&[2_000, 1 << 20]) },
+        times,
+        ..log::Config::default()
+    }
+}

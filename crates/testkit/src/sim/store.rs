@@ -1,0 +1,170 @@
+//! The simulated store: objects that outlive every broker, behind requests that are slow, refused, lost, late
+//! or applied twice. A request is a task of the world, not of the broker: when the broker dies, what it sent
+//! may still land.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_log::memory::MemoryStore;
+use floe_log::store::{PutIfAbsent, Store, StoreError, payload_bytes};
+use floe_meta::env::Env;
+use tokio::sync::oneshot;
+
+use super::bug::Bug;
+use super::weather::{End, Weather};
+use crate::trace::Trace;
+
+/// The store of a simulated cluster. A clone is the same store.
+#[derive(Clone)]
+pub(crate) struct SimStore {
+    env: Env,
+    objects: MemoryStore,
+    weather: Arc<Weather>,
+    trace: Trace,
+    bug: Option<Bug>,
+    puts: Arc<AtomicU64>,
+    healed: Arc<AtomicBool>,
+}
+
+impl SimStore {
+    /// An empty store in the world of `env`.
+    pub(crate) fn new(env: &Env, weather: Weather, trace: &Trace, bug: Option<Bug>) -> SimStore {
+        SimStore {
+            env: env.clone(),
+            objects: MemoryStore::new(),
+            weather: Arc::new(weather),
+            trace: trace.clone(),
+            bug,
+            puts: Arc::default(),
+            healed: Arc::default(),
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&self) {
+        self.weather.heal();
+        self.healed.store(true, Ordering::SeqCst);
+    }
+
+    /// What is in the store.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.objects.keys()
+    }
+
+    /// Sends a request: `apply` is its effect, and is run as often as the weather lets it land.
+    async fn request<T, A, F>(&self, what: String, grows: bool, apply: A) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        A: Fn(MemoryStore) -> F + Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let mut fate = self.weather.fate(grows);
+        if self.bug == Some(Bug::StoreNeverHeals) && grows && self.healed.load(Ordering::SeqCst) {
+            fate.end = End::Full;
+        }
+        self.trace.fold(&format!("store {what} {:?}", fate.end));
+        let (answer, answered) = oneshot::channel();
+        let (objects, weather, trace) = (self.objects.clone(), self.weather.clone(), self.trace.clone());
+        let request = async move {
+            tokio::time::sleep(fate.before).await;
+            let orphaned = answer.is_closed().then(|| weather.orphaned());
+            let applies = match (fate.end, orphaned) {
+                (End::Refused | End::Full | End::LostRequest | End::Late(_), _) | (_, Some(None)) => false,
+                (_, Some(Some(late))) => {
+                    tokio::time::sleep(late).await;
+                    true
+                }
+                _ => true,
+            };
+            let result = if applies { Some(apply(objects.clone()).await) } else { None };
+            trace.fold(&format!("store {what} applied {applies}"));
+            tokio::time::sleep(fate.after).await;
+            let told = match (fate.end, result) {
+                (End::Answered, Some(result)) => result,
+                (End::Refused, _) => Err(StoreError::NotApplied("refused by the weather".to_owned())),
+                (End::Full, _) => Err(StoreError::Full("no room in this weather".to_owned())),
+                _ => Err(StoreError::Unknown("the answer was lost".to_owned())),
+            };
+            // Nobody listens if the broker died.
+            let _ = answer.send(told);
+            let late =
+                if let End::Late(late) = fate.end { Some(late) } else { fate.again.filter(|_| applies) };
+            if let Some(late) = late {
+                tokio::time::sleep(late).await;
+                let _ = apply(objects).await;
+                trace.fold(&format!("store {what} applied late"));
+            }
+        };
+        // The world's own task: dropping this future, as a crash does, leaves the request on its way.
+        self.env.spawn("store request", request);
+        answered.await.unwrap_or_else(|_| Err(StoreError::Unknown("the world ended".to_owned())))
+    }
+}
+
+#[async_trait]
+impl Store for SimStore {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        let what = format!("put {key} {}", payload_bytes(&payload));
+        let number = self.puts.fetch_add(1, Ordering::SeqCst);
+        let forgets = self.bug == Some(Bug::StoreForgets) && number % 40 == 39;
+        let key = key.to_owned();
+        self.request(what, true, move |objects| {
+            let (key, payload) = (key.clone(), payload.clone());
+            async move { if forgets { Ok(()) } else { objects.put(&key, payload).await } }
+        })
+        .await
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        let what = format!("create {key} {}", payload_bytes(&payload));
+        let key = key.to_owned();
+        self.request(what, true, move |objects| {
+            let (key, payload) = (key.clone(), payload.clone());
+            async move { objects.put_if_absent(&key, payload).await }
+        })
+        .await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let what = format!("get {key} {range:?}");
+        let key = key.to_owned();
+        self.request(what, false, move |objects| {
+            let (key, range) = (key.clone(), range.clone());
+            async move { objects.get(&key, range).await }
+        })
+        .await
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let what = format!("size {key}");
+        let key = key.to_owned();
+        self.request(what, false, move |objects| {
+            let key = key.clone();
+            async move { objects.size(&key).await }
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let what = format!("delete {key}");
+        let forgets = self.bug == Some(Bug::CleanerForgets);
+        let key = key.to_owned();
+        self.request(what, false, move |objects| {
+            let key = key.clone();
+            async move { if forgets { Ok(()) } else { objects.delete(&key).await } }
+        })
+        .await
+    }
+
+    fn url(&self, key: &str) -> String {
+        self.objects.url(key)
+    }
+
+    fn remote(&self) -> bool {
+        self.objects.remote()
+    }
+}

@@ -1,0 +1,164 @@
+//! What befalls the requests to a store or a journal: a base rate of each fault, drawn once per run so that
+//! runs differ in kind (some have no fault but slowness, some lose every twentieth answer), and spells in
+//! which everything is slow, down or full. When a run heals, the weather is calm for good.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use floe_meta::env::Env;
+use tokio::time::Instant;
+
+use crate::dice::Dice;
+
+/// A request whose answer was lost is told so after this time at most.
+const LOST_AFTER_MAX: Duration = Duration::from_secs(3);
+/// A request of a dead broker, and a second copy of a request, lands within this time.
+const LATE_MAX: Duration = Duration::from_secs(4);
+
+/// What a request will meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fate {
+    /// Time from the request to its effect.
+    pub(crate) before: Duration,
+    /// Time from the effect to its answer.
+    pub(crate) after: Duration,
+    /// How it ends.
+    pub(crate) end: End,
+    /// A second copy of the request takes effect so much later.
+    pub(crate) again: Option<Duration>,
+}
+
+/// How a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With its effect and its answer.
+    Answered,
+    /// Refused without effect, and told so.
+    Refused,
+    /// Refused for lack of room.
+    Full,
+    /// No effect, no answer.
+    LostRequest,
+    /// The effect, but no answer.
+    LostAnswer,
+    /// No answer, and the effect comes after the caller was told that nobody knows.
+    Late(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Slow,
+    Down,
+    Full,
+}
+
+#[derive(Debug)]
+struct Spell {
+    from: Instant,
+    to: Instant,
+    kind: Kind,
+}
+
+/// Faults of one run at one boundary.
+#[derive(Debug)]
+pub(crate) struct Weather {
+    env: Env,
+    dice: Dice,
+    latency: Duration,
+    refused: u64,
+    lost_request: u64,
+    lost_answer: u64,
+    late: u64,
+    again: u64,
+    spells: Vec<Spell>,
+    calm: AtomicBool,
+}
+
+impl Weather {
+    /// Draws the weather of the next `length`. `rough` false gives slowness alone.
+    pub(crate) fn draw(env: &Env, length: Duration, rough: bool) -> Weather {
+        let dice = Dice::new(env);
+        let rate = |choices: &[u64]| if rough { *dice.pick(choices) } else { 0 };
+        let latency = Duration::from_micros(*dice.pick(&[300, 2_000, 10_000, 60_000]));
+        let (refused, lost_request) = (rate(&[0, 5, 30]), rate(&[0, 2, 15]));
+        let (lost_answer, late, again) = (rate(&[0, 5, 40]), rate(&[0, 2, 15]), rate(&[0, 5, 40]));
+        let count = if rough { dice.within(0..4) } else { 0 };
+        let spells = (0..count).map(|_| spell(env, &dice, length)).collect();
+        let calm = AtomicBool::new(false);
+        Weather {
+            env: env.clone(),
+            dice,
+            latency,
+            refused,
+            lost_request,
+            lost_answer,
+            late,
+            again,
+            spells,
+            calm,
+        }
+    }
+
+    /// Ends all faults for good.
+    pub(crate) fn heal(&self) {
+        self.calm.store(true, Ordering::SeqCst);
+    }
+
+    /// What the next request meets. `grows` says whether it needs room.
+    pub(crate) fn fate(&self, grows: bool) -> Fate {
+        let fate = |before, after, end| Fate { before, after, end, again: None };
+        if self.calm.load(Ordering::SeqCst) {
+            let half = Duration::from_micros(200);
+            return fate(half, half, End::Answered);
+        }
+        let (before, after) = (self.dice.wait(self.latency), self.dice.wait(self.latency));
+        let now = self.env.monotonic();
+        match self.spells.iter().find(|spell| spell.from <= now && now < spell.to).map(|spell| spell.kind) {
+            Some(Kind::Slow) => return fate(before, after + self.dice.wait(LOST_AFTER_MAX), End::Answered),
+            Some(Kind::Down) if self.dice.chance(500) => return fate(before, after, End::Refused),
+            Some(Kind::Down) => return fate(before, self.lost(), End::LostRequest),
+            Some(Kind::Full) if grows => return fate(before, after, End::Full),
+            _ => {}
+        }
+        let again = self.dice.chance(self.again).then(|| self.late());
+        let end = self.end();
+        let told = if matches!(end, End::Answered | End::Refused) { after } else { self.lost() };
+        Fate { before, after: told, end, again }
+    }
+
+    fn end(&self) -> End {
+        let faults = [
+            (self.refused, End::Refused),
+            (self.lost_request, End::LostRequest),
+            (self.lost_answer, End::LostAnswer),
+            (self.late, End::Late(self.late())),
+        ];
+        let mut die = self.dice.within(0..1_000);
+        for (rate, end) in faults {
+            if die < rate {
+                return end;
+            }
+            die -= rate;
+        }
+        End::Answered
+    }
+
+    /// Whether the request of a caller who died on the way takes effect, and how much later.
+    pub(crate) fn orphaned(&self) -> Option<Duration> {
+        self.dice.chance(500).then(|| self.late())
+    }
+
+    fn lost(&self) -> Duration {
+        self.dice.wait(LOST_AFTER_MAX)
+    }
+
+    fn late(&self) -> Duration {
+        self.dice.wait(LATE_MAX)
+    }
+}
+
+fn spell(env: &Env, dice: &Dice, length: Duration) -> Spell {
+    let from = env.monotonic() + dice.between(Duration::ZERO, length);
+    let to = from + dice.between(Duration::from_millis(50), Duration::from_secs(4));
+    Spell { from, to, kind: *dice.pick(&[Kind::Slow, Kind::Slow, Kind::Down, Kind::Full]) }
+}

@@ -1,0 +1,155 @@
+//! One run: faults, then healing, then a look at everything that is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use floe_log::log::{NewTopic, Writer};
+use floe_meta::env::{Env, Task};
+use tokio::time::{sleep, timeout, timeout_at};
+
+use super::audit;
+use super::cluster::Cluster;
+use super::journal::SimJournal;
+use super::plan::{Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::store::SimStore;
+use super::weather::Weather;
+use crate::check::{self, Finding};
+use crate::client::{Consumer, Harness, Member, Producer};
+use crate::history::{Event, History, Phase};
+use crate::recorder::Recorder;
+use crate::trace::Trace;
+
+/// Once the faults have ended, every client and view must be done in this time.
+const HEALING_MAX: Duration = Duration::from_secs(180);
+
+/// The look at everything takes this long at most.
+const AUDIT_MAX: Duration = Duration::from_secs(900);
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The hash over every event.
+    pub hash: u128,
+    /// The number of events in the hash.
+    pub events: u64,
+    /// What the clients saw.
+    pub history: History,
+    /// What the checkers say about it.
+    pub findings: Vec<Finding>,
+    /// How long the run took on its own clock.
+    pub virtual_time: Duration,
+    /// Records whose append was acknowledged.
+    pub acknowledged: u64,
+    /// How often a broker died.
+    pub crashes: u64,
+    /// The text of every event, if it was asked for.
+    pub trace: Option<String>,
+}
+
+/// Runs a whole world in this thread, from the first broker to the last checker.
+///
+/// # Panics
+/// The runtime cannot be built, or a task of a broker panicked.
+pub fn run(options: &Options) -> Report {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime in one thread");
+    runtime.block_on(live(options))
+}
+
+async fn live(options: &Options) -> Report {
+    let env = Env::simulated(options.seed);
+    let trace = Trace::new(&env, options.keep_trace);
+    let begin = env.monotonic();
+    let plan = Plan::draw(&env);
+    trace.fold(&format!("{plan:?}"));
+    let store_weather = Weather::draw(&env, plan.chaos, plan.rough_store);
+    let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
+    let store = SimStore::new(&env, store_weather, &trace, options.bug);
+    let journal = SimJournal::new(&env, journal_weather, &trace, options.bug);
+    let recorder = Recorder::new(&trace);
+    let cluster = Cluster::new(&env, options.clone(), plan, store, journal, recorder);
+
+    for _ in 0..cluster.plan().brokers {
+        env.spawn("keeper", cluster.clone().keep());
+    }
+    create_topics(&cluster).await;
+    let clients = start_clients(&cluster);
+    sleep(cluster.plan().chaos).await;
+    cluster.heal();
+    let deadline = env.monotonic() + HEALING_MAX;
+    for (name, client) in clients {
+        if timeout_at(deadline, client).await.is_err() {
+            cluster.recorder().stuck(format!("{name} did not finish in {} s", HEALING_MAX.as_secs()));
+        }
+    }
+    if timeout(AUDIT_MAX, audit::run(&cluster)).await.is_err() {
+        cluster.recorder().stuck("the final reads did not finish".to_owned());
+    }
+    let history = cluster.recorder().history();
+    let findings = check::all(&history);
+    Report {
+        seed: options.seed,
+        hash: trace.hash(),
+        events: trace.events(),
+        acknowledged: acknowledged(&history),
+        history,
+        findings,
+        virtual_time: env.monotonic() - begin,
+        crashes: cluster.crashes(),
+        trace: trace.text(),
+    }
+}
+
+/// Creates the topics, however often that takes.
+async fn create_topics(cluster: &Cluster) {
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let table = BTreeMap::from([("floe.table", "json"), ("floe.table.freshness.ms", "1000")].map(own));
+    for (name, configs) in [(TABLE_TOPIC, table), (PLAIN_TOPIC, BTreeMap::new())] {
+        loop {
+            let running = cluster.broker().await;
+            let log = running.log.clone();
+            let new = NewTopic { name: name.to_owned(), partitions: PARTITIONS, configs: configs.clone() };
+            let who = Writer { principal: "admin".into(), client_id: "sim".into() };
+            running.run(async move { log.create_topic(&who, new, false).await.is_ok() }).await;
+            let log = running.log.clone();
+            if floe_log::topic::by_name(&log.meta().snapshot(), name).ok().flatten().is_some() {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
+    let env = cluster.env();
+    let places = Plan::places();
+    let mut clients = Vec::new();
+    let (idempotent, plain) = cluster.plan().producers;
+    for process in 1..=idempotent + plain {
+        let producer =
+            Producer::new(Arc::new(cluster.clone()), process, places.clone(), process <= idempotent);
+        clients.push((format!("producer {process}"), env.spawn("producer", producer.run())));
+    }
+    for (number, place) in (100..).zip(&places) {
+        let consumer = Consumer::new(Arc::new(cluster.clone()), number, *place, number % 3 != 0);
+        clients.push((format!("consumer of {}", place.name()), env.spawn("consumer", consumer.run())));
+    }
+    // Groups live in one broker; many brokers share them when groups have an owner.
+    let members = if cluster.plan().brokers == 1 { 2 } else { 0 };
+    for process in 200..200 + members {
+        let member = Member::new(Arc::new(cluster.clone()), process, places.clone());
+        clients.push((format!("member {process}"), env.spawn("member", member.run())));
+    }
+    clients
+}
+
+fn acknowledged(history: &History) -> u64 {
+    let produced = history.lines.iter().map(|line| match (&line.event, line.phase) {
+        (Event::Produce { values, .. }, Phase::Ok) => values.len() as u64,
+        _ => 0,
+    });
+    produced.sum()
+}

@@ -1,0 +1,74 @@
+//! The hash of a run: every event with its virtual time is folded into one number, so that "the same run" is
+//! a comparison of sixteen bytes. FNV-1a with 128 bits: not for secrets, and the same on every machine.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use floe_meta::env::Env;
+use tokio::time::Instant;
+
+use crate::lock;
+
+const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+
+/// The running hash of a run. A clone is the same hash.
+#[derive(Clone)]
+pub struct Trace(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    begin: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    hash: u128,
+    events: u64,
+    /// The events as text, for the search of the first difference between two runs.
+    kept: Option<String>,
+}
+
+impl Trace {
+    /// A hash that begins now; with `keep` the events are kept as text too.
+    pub fn new(env: &Env, keep: bool) -> Trace {
+        let state = State { hash: OFFSET_BASIS, events: 0, kept: keep.then(String::new) };
+        Trace(Arc::new(Inner { env: env.clone(), begin: env.monotonic(), state: Mutex::new(state) }))
+    }
+
+    /// Milliseconds of virtual time since the run began.
+    pub fn at(&self) -> u64 {
+        u64::try_from((self.0.env.monotonic() - self.0.begin).as_millis())
+            .expect("a run takes less than for ever")
+    }
+
+    /// Folds one event in.
+    pub fn fold(&self, event: &str) {
+        let at = self.at();
+        let mut state = lock(&self.0.state);
+        let mut hash = state.hash;
+        for byte in at.to_le_bytes().iter().chain(event.as_bytes()) {
+            hash = (hash ^ u128::from(*byte)).wrapping_mul(PRIME);
+        }
+        state.hash = hash;
+        state.events += 1;
+        if let Some(kept) = &mut state.kept {
+            writeln!(kept, "{at} {event}").expect("a string takes everything");
+        }
+    }
+
+    /// The hash so far.
+    pub fn hash(&self) -> u128 {
+        lock(&self.0.state).hash
+    }
+
+    /// Number of events so far.
+    pub fn events(&self) -> u64 {
+        lock(&self.0.state).events
+    }
+
+    /// The events as text, if they are kept.
+    pub fn text(&self) -> Option<String> {
+        lock(&self.0.state).kept.clone()
+    }
+}

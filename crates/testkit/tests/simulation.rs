@@ -1,0 +1,124 @@
+//! Two hundred worlds, each another one; the same seed twice; and every planted bug found by its checker. More seeds:
+//! `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
+
+use floe_testkit::sim::{Bug, Options, Report, run};
+
+/// Worlds of one test. The tests run beside each other.
+const SEEDS: u64 = 50;
+/// A planted bug must be found within so many seeds.
+const BUG_SEEDS_MAX: u64 = 30;
+
+fn passes(report: &Report) {
+    let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(
+        findings.is_empty(),
+        "seed {} fails; repeat with:\n  cargo run -p floe-testkit --example simulate -- --seeds 1 --from {}\n{}",
+        report.seed,
+        report.seed,
+        findings.join("\n")
+    );
+}
+
+fn worlds(from: u64) {
+    let (mut acknowledged, mut crashes) = (0, 0);
+    for seed in from..from + SEEDS {
+        let report = run(&Options::seed(seed));
+        passes(&report);
+        acknowledged += report.acknowledged;
+        crashes += report.crashes;
+    }
+    // A harness that does nothing finds nothing.
+    assert!(acknowledged > 50 * SEEDS, "only {acknowledged} records were acknowledged");
+    assert!(crashes > SEEDS, "only {crashes} crashes");
+}
+
+#[test]
+fn worlds_0_to_49() {
+    worlds(0);
+}
+
+#[test]
+fn worlds_50_to_99() {
+    worlds(50);
+}
+
+#[test]
+fn worlds_100_to_149() {
+    worlds(100);
+}
+
+#[test]
+fn worlds_150_to_199() {
+    worlds(150);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 1_000..1_005 {
+        let (one, two) = (run(&Options::seed(seed)), run(&Options::seed(seed)));
+        assert_eq!((one.hash, one.events), (two.hash, two.events), "seed {seed}");
+        assert_eq!(one.history, two.history, "seed {seed}");
+        let other = run(&Options::seed(seed + 1));
+        assert_ne!(one.hash, other.hash, "seeds {seed} and {} are the same run", seed + 1);
+    }
+}
+
+/// Looks for a seed in which the checker sees its bug.
+fn finds(bug: Bug) {
+    let sees = |seed: &u64| {
+        let report = run(&Options::seed(*seed).with(bug));
+        report.findings.iter().any(|finding| finding.checker == bug.seen_by())
+    };
+    let seen = (0..BUG_SEEDS_MAX).find(sees);
+    assert!(seen.is_some(), "the checker `{}` did not see {bug:?} in {BUG_SEEDS_MAX} seeds", bug.seen_by());
+}
+
+#[test]
+fn lost_records_are_seen() {
+    finds(Bug::StoreForgets);
+}
+
+#[test]
+fn phantom_records_are_seen() {
+    finds(Bug::JournalLies);
+}
+
+#[test]
+fn duplicated_records_are_seen() {
+    finds(Bug::WireForgetsProducer);
+}
+
+#[test]
+fn reordered_records_are_seen() {
+    finds(Bug::WireSwapsSends);
+}
+
+#[test]
+fn inconsistent_offsets_are_seen() {
+    finds(Bug::WireShiftsOffsets);
+}
+
+#[test]
+fn a_watermark_that_goes_back_is_seen() {
+    finds(Bug::WireStaleWatermark);
+}
+
+#[test]
+fn group_offsets_that_go_back_are_seen() {
+    finds(Bug::JournalDropsGroupOffsets);
+}
+
+#[test]
+fn orphan_objects_are_seen() {
+    finds(Bug::CleanerForgets);
+}
+
+#[test]
+fn a_table_that_is_not_the_log_is_seen() {
+    finds(Bug::JournalDropsProgress);
+}
+
+#[test]
+fn a_world_that_does_not_heal_is_seen() {
+    finds(Bug::StoreNeverHeals);
+}
