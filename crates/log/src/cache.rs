@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use floe_meta::env::Env;
-use tokio::sync::{Semaphore, watch};
+use floe_meta::watch;
+use tokio::sync::Semaphore;
 
 use crate::ids::ObjectId;
 use crate::limits::{BLOCK_BYTES, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX};
