@@ -49,6 +49,8 @@ pub(crate) struct Delta<'a> {
     pub(crate) bad_records: u64,
     pub(crate) snapshot_id: i64,
     pub(crate) time: Timestamp,
+    /// Snapshots that the table has afterwards, at most.
+    pub(crate) snapshots_kept: usize,
 }
 
 /// The next state of a table, and the files that must be in the store before it is committed.
@@ -101,7 +103,6 @@ pub(crate) fn create(
             "write.parquet.compression-codec": "zstd",
             "write.metadata.previous-versions-max": limits::METADATA_KEPT.to_string(),
             "write.metadata.delete-after-commit.enabled": "true",
-            "history.expire.min-snapshots-to-keep": limits::SNAPSHOTS_KEPT.to_string(),
             "floe.topic": name,
         },
         "sort-orders": [{"order-id": 0, "fields": []}],
@@ -168,7 +169,7 @@ pub(crate) async fn prepare(
         .with_summary(summary(&delta, &totals, &work.dropped))
         .with_schema_id(schema.schema_id())
         .build();
-    let expired = expired(&base.metadata);
+    let expired = expired(&base.metadata, delta.snapshots_kept);
     let mut garbage = work.garbage_of(&base.metadata, &expired).await?;
     let ids: Vec<i64> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
     let built = builder
@@ -202,11 +203,11 @@ pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Err
 }
 
 /// The snapshots that a commit of one more expires, oldest first.
-fn expired(metadata: &TableMetadata) -> Vec<SnapshotRef> {
+fn expired(metadata: &TableMetadata, kept: usize) -> Vec<SnapshotRef> {
     let mut snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-    let keep = limits::SNAPSHOTS_KEPT - 1;
-    snapshots.truncate(snapshots.len().saturating_sub(keep));
+    let others = kept.max(1) - 1;
+    snapshots.truncate(snapshots.len().saturating_sub(others));
     snapshots
 }
 

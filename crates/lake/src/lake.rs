@@ -38,11 +38,13 @@ pub struct Config {
     pub views: bool,
     /// Views that encode at the same time: each takes a core and the memory of one commit.
     pub views_at_work: usize,
+    /// Snapshots that a table keeps; older ones are expired by the commit that adds one more. At least 1.
+    pub snapshots_kept: usize,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { views: true, views_at_work: limits::VIEWS_AT_WORK }
+        Config { views: true, views_at_work: limits::VIEWS_AT_WORK, snapshots_kept: limits::SNAPSHOTS_KEPT }
     }
 }
 
@@ -126,6 +128,7 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) log: Log,
     pub(crate) owner: String,
+    pub(crate) config: Config,
     pub(crate) working: Semaphore,
     /// Counts changes of topics.
     pub(crate) topics_changed: watch::Sender<u64>,
@@ -165,6 +168,7 @@ impl Lake {
             env,
             log,
             owner,
+            config,
             working: Semaphore::new(config.views_at_work.max(1)),
             topics_changed: watch::Sender::new(0),
             status: Mutex::default(),

@@ -30,7 +30,7 @@ pub const MANIFEST_MERGE: usize = 8;
 /// Entries of a manifest that is never merged again: it would cost more to write than to read.
 pub const MANIFEST_ENTRIES_MAX: u64 = 8 * 8 * 8 * 8;
 
-/// Snapshots that a table keeps. Older ones are expired by the commit that adds one more.
+/// Snapshots that a table keeps, unless the broker is told otherwise ([`crate::Config::snapshots_kept`]).
 pub const SNAPSHOTS_KEPT: usize = 100;
 
 /// Earlier metadata documents that the current one names.

@@ -200,6 +200,7 @@ async fn prepare(
         bad_records: output.dead.len() as u64,
         snapshot_id: snapshot_id(&inner.env),
         time: inner.env.now(),
+        snapshots_kept: inner.config.snapshots_kept,
     };
     let next = commit::prepare(&files, &mut state.numbers, &state.base, delta).await?;
     state.loose.extend(next.files.iter().map(|(key, _)| key.clone()));

@@ -1,0 +1,193 @@
+//! Failing stores and journals, and two brokers that want the same table.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_log::{
+    memory::MemoryStore,
+    store::{PutIfAbsent, Store, StoreError},
+};
+use floe_meta::{Commit, Entry, Env, Journal, JournalError, Loaded, Lsn, Outcome};
+
+use crate::world::{Broker, Ground, JSON};
+
+/// Fails every so many requests for files of the lake: before it is done, or after.
+struct Flaky {
+    store: MemoryStore,
+    requests: AtomicU64,
+    every: u64,
+}
+
+impl Flaky {
+    fn fails(&self, key: &str) -> bool {
+        key.starts_with("lake/")
+            && self.requests.fetch_add(1, Ordering::Relaxed) % self.every == self.every - 1
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        if self.fails(key) {
+            return Err(StoreError::Full("planted".to_owned()));
+        }
+        self.store.put(key, payload).await?;
+        match self.fails(key) {
+            true => Err(StoreError::Unknown("planted".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        self.store.put_if_absent(key, payload).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        match self.fails(key) {
+            true => Err(StoreError::NotApplied("planted".to_owned())),
+            false => self.store.get(key, range).await,
+        }
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.store.size(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.store.delete(key).await
+    }
+
+    fn url(&self, key: &str) -> String {
+        self.store.url(key)
+    }
+
+    fn remote(&self) -> bool {
+        self.store.remote()
+    }
+}
+
+/// Loses the answer of every so many commits: of one that was applied, then of one that was not.
+struct Lossy {
+    journal: Arc<dyn Journal>,
+    commits: AtomicU64,
+    every: u64,
+}
+
+#[async_trait]
+impl Journal for Lossy {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        self.journal.load().await
+    }
+
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        let lost = || JournalError::Unknown("planted".to_owned());
+        match number % self.every {
+            0 if (number / self.every).is_multiple_of(2) => Err(lost()),
+            0 => self.journal.commit(expected, attempt, commits).await.and_then(|_| Err(lost())),
+            _ => self.journal.commit(expected, attempt, commits).await,
+        }
+    }
+
+    async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        self.journal.follow(from).await
+    }
+
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        self.journal.history(from, count).await
+    }
+}
+
+async fn produce_and_check(ground: &Ground, broker: &Broker) {
+    let topic = broker.topic("t", 2, JSON).await;
+    for n in 0..20_u32 {
+        let value = if n == 7 { "bad".to_owned() } else { format!("{{\"n\":{n}}}") };
+        broker.produce(&topic, n % 2, &[value]).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records), (19, 1));
+    broker.check_every_snapshot("t").await;
+    broker.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_store_delays_and_loses_nothing() {
+    for every in [3, 5, 8] {
+        let ground = Ground::new();
+        let store = Flaky { store: ground.store.clone(), requests: AtomicU64::new(0), every };
+        let broker =
+            Broker::open(Env::simulated(every), Arc::new(store), Arc::new(ground.journal.clone())).await;
+        // The checks read through a store that does not fail.
+        let quiet = ground.broker(Env::simulated(99)).await;
+        let topic = broker.topic("t", 2, JSON).await;
+        for n in 0..20_u32 {
+            broker.produce(&topic, n % 2, &[format!("{{\"n\":{n}}}")]).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert_eq!(broker.settled("t").await.rows, 20);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        quiet.settled("t").await;
+        quiet.check_every_snapshot("t").await;
+        quiet.check_no_orphans(&ground.store).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_the_journal_doubles_nothing() {
+    for every in [2, 3, 5] {
+        let ground = Ground::new();
+        let journal = Arc::new(ground.journal.clone());
+        let journal = Lossy { journal, commits: AtomicU64::new(0), every };
+        let store = Arc::new(ground.store.clone());
+        let broker = Broker::open(Env::simulated(every), store, Arc::new(journal)).await;
+        produce_and_check(&ground, &broker).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_brokers_one_writes_and_the_other_takes_over() {
+    let ground = Ground::new();
+    let world = Env::simulated(1);
+    let (first_env, second_env) = (world.scope(), world.scope());
+    let first = ground.broker(first_env.clone()).await;
+    let second = ground.broker(second_env).await;
+    produce_and_check(&ground, &first).await;
+    first_env.abort_all();
+    let topic = second.table("t").topic;
+    for n in 20..30_u32 {
+        second.produce(&topic, n % 2, &[format!("{{\"n\":{n}}}")]).await;
+    }
+    assert_eq!(second.settled("t").await.rows, 29);
+    second.check_every_snapshot("t").await;
+    second.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_lake_gives_its_tables_back_at_once() {
+    let ground = Ground::new();
+    let world = Env::simulated(1);
+    let first = ground.broker(world.scope()).await;
+    let topic = first.topic("t", 1, JSON).await;
+    first.produce(&topic, 0, &["{\"n\":1}"]).await;
+    first.settled("t").await;
+    first.lake.close().await;
+    let second = ground.broker(world.scope()).await;
+    second.produce(&topic, 0, &["{\"n\":2}"]).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(second.settled("t").await.rows, 2);
+    assert!(begun.elapsed() < Duration::from_secs(3), "no lease had to expire: {:?}", begun.elapsed());
+}

@@ -1,0 +1,227 @@
+//! What users do, step by step.
+
+use std::time::Duration;
+
+use floe_lake::dead_letter;
+use floe_log::topic;
+use floe_meta::Env;
+use serde_json::json;
+
+use crate::world::{Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};
+
+#[tokio::test(start_paused = true)]
+async fn records_become_rows_and_the_schema_grows() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(1)).await;
+    let flights = broker.topic("flights", 2, JSON).await;
+    let empty = broker.settled("flights").await;
+    assert_eq!((empty.rows, empty.snapshots, empty.snapshot_id), (0, 0, None));
+    assert!(broker.rows(&empty).await.is_empty());
+
+    broker.produce(&flights, 0, &[r#"{"carrier":"UA","delay":2}"#, r#"{"carrier":"AA","delay":-4}"#]).await;
+    broker
+        .produce(&flights, 1, &[r#"{"carrier":"B6","delay":5000000000,"time":"2013-01-01T05:00:00Z"}"#])
+        .await;
+    let table = broker.settled("flights").await;
+    assert_eq!((table.rows, table.bad_records), (3, 0));
+    let rows = broker.rows(&table).await;
+    let short: Vec<_> = rows.iter().map(|row| json!([row["carrier"], row["delay"], row["time"]])).collect();
+    assert_eq!(
+        json!(short),
+        json!([["UA", 2, null], ["AA", -4, null], ["B6", 5_000_000_000_i64, "2013-01-01T05:00:00Z"]])
+    );
+    assert_eq!(rows.iter().map(position).collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0)]);
+    assert_eq!((&rows[0]["_key"], &rows[0]["_timestamp"]), (&json!("k"), &json!("1970-01-01T00:00:01Z")));
+
+    // A topic that is no table has none, and idle tables make no commits.
+    broker.topic("plain", 1, &[]).await;
+    let before = broker.log.meta().snapshot().lsn();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let snapshot = broker.log.meta().snapshot();
+    assert!(broker.lake.table(&snapshot, "plain").unwrap().is_none());
+    assert_eq!(broker.lake.tables(&snapshot).unwrap().len(), 1);
+    assert_eq!(broker.table("flights").snapshots, table.snapshots);
+    assert!(
+        snapshot.lsn().0 - before.0 <= 5,
+        "an idle lake makes no entries: {before:?} {:?}",
+        snapshot.lsn()
+    );
+    broker.check_every_snapshot("flights").await;
+    broker.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_records_are_dead_letters_with_their_reason() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(2)).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    broker.produce(&topic, 0, &["{\"x\":1}", "nonsense", "[1]", "{\"x\":2}", "{\"x\":"]).await;
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records), (2, 3));
+
+    let letters = topic::by_name(&broker.log.meta().snapshot(), &dead_letter::topic_of("t").unwrap());
+    let letters = letters.unwrap().expect("the dead-letter topic was made");
+    assert_eq!(letters.name, "t.dead-letter");
+    let snapshot = broker.log.meta().snapshot();
+    let partition = letters.partition_ids().next().unwrap();
+    let read = broker.log.read(&snapshot, partition, floe_log::ids::Offset::ZERO, 1 << 20).await.unwrap();
+    let mut found = Vec::new();
+    for record in read.batches.iter().flat_map(|batch| batch.records(1 << 20).unwrap()) {
+        let header = |name: &str| {
+            let value =
+                record.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
+            String::from_utf8(value.expect("the header is there").to_vec()).unwrap()
+        };
+        let value = String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
+        found.push(json!([value, header("floe.offset"), header("floe.topic"), header("floe.reason")]));
+    }
+    assert_eq!(
+        json!(found),
+        json!([
+            ["nonsense", "1", "t", "the value is not a JSON object"],
+            ["[1]", "2", "t", "the value is not a JSON object"],
+            ["{\"x\":", "4", "t", "EOF while parsing a value at line 1 column 5"],
+        ])
+    );
+    // Who does not want them has them counted.
+    let skip = broker.topic("skip", 1, &[("floe.table", "json"), ("floe.table.bad.record", "skip")]).await;
+    broker.produce(&skip, 0, &["nonsense"]).await;
+    let table = broker.settled("skip").await;
+    assert_eq!((table.rows, table.bad_records), (0, 1));
+    assert!(topic::by_name(&broker.log.meta().snapshot(), "skip.dead-letter").unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_numbers_that_become_doubles_take_their_files_along() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(3)).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    broker.produce(&topic, 0, &["{\"x\":1,\"l\":[1]}", "{\"x\":9007199254740993}"]).await;
+    broker.settled("t").await;
+    broker.produce(&topic, 0, &["{\"y\":true}"]).await;
+    let before = broker.settled("t").await;
+    let old_files = broker.lake.data_files(&before).await.unwrap();
+    broker.produce(&topic, 0, &["{\"x\":2.5}", "{\"l\":[0.5]}"]).await;
+    let table = broker.settled("t").await;
+    let rows = broker.rows(&table).await;
+    let short: Vec<_> = rows.iter().map(|row| json!([row["x"], row["x_json"], row["l"], row["y"]])).collect();
+    assert_eq!(
+        json!(short),
+        json!([
+            [1.0, null, [1.0], null],
+            [null, "9007199254740993", null, null],
+            [null, null, null, true],
+            [2.5, null, null, null],
+            [null, null, [0.5], null],
+        ])
+    );
+    let new_files = broker.lake.data_files(&table).await.unwrap();
+    assert!(new_files.iter().all(|new| old_files.iter().all(|old| old.key != new.key)));
+    let metadata = broker.lake.metadata(&table).await.unwrap().unwrap();
+    let summary = metadata.current_snapshot().unwrap().summary();
+    assert_eq!(summary.operation, iceberg::spec::Operation::Overwrite);
+    assert_eq!(summary.additional_properties["deleted-records"], "3");
+    assert_eq!(summary.additional_properties["total-records"], "5");
+    broker.check_every_snapshot("t").await;
+    broker.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_snapshots_expire_and_their_files_go_after_the_grace() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(4)).await;
+    let topic = broker.topic("t", 1, &[("floe.table", "json"), ("floe.table.freshness.ms", "100")]).await;
+    for n in 0..60 {
+        let value = if n == 40 { "{\"n\":0.5}".to_owned() } else { format!("{{\"n\":{n}}}") };
+        broker.produce(&topic, 0, &[value]).await;
+        broker.settled("t").await;
+    }
+    let table = broker.table("t");
+    assert_eq!((table.rows, table.snapshots), (60, 60));
+    let metadata = broker.lake.metadata(&table).await.unwrap().unwrap();
+    assert_eq!(metadata.snapshots().len(), SNAPSHOTS_KEPT);
+    assert!(metadata.metadata_log().len() <= floe_lake::limits::METADATA_KEPT);
+    assert_eq!(metadata.properties()["floe.committed-offsets"], "{\"0\":60}");
+    broker.check_every_snapshot("t").await;
+    broker.check_no_orphans(&ground.store).await;
+
+    let lake_files = || ground.store.keys().into_iter().filter(|key| key.starts_with("lake/")).count();
+    let before = lake_files();
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    // 60 data files, the 10 kept manifest lists, their manifests, 21 metadata documents.
+    assert!(lake_files() < before - 100, "{before} files became {}", lake_files());
+    assert!(lake_files() <= 60 + 10 + 40 + 21, "{} files are left", lake_files());
+    assert_eq!(broker.rows(&broker.table("t")).await.len(), 60);
+    broker.check_every_snapshot("t").await;
+    broker.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_takes_its_table_along() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(5)).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    broker.produce(&topic, 0, &["{\"x\":1}", "bad"]).await;
+    broker.settled("t").await;
+    broker.log.delete_topic(&writer(), topic.id).await.unwrap();
+    let again = broker.topic("t", 1, JSON).await;
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.snapshots), (0, 0));
+    broker.produce(&again, 0, &["{\"y\":1}"]).await;
+    let table = broker.settled("t").await;
+    assert_eq!(table.rows, 1);
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    let old = format!("lake/{}-", topic.id);
+    assert!(ground.store.keys().iter().all(|key| !key.starts_with(&old)), "{:?}", ground.store.keys());
+    assert_eq!(broker.rows(&broker.table("t")).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tail_holds_what_the_table_does_not() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(6)).await;
+    let slow = &[("floe.table", "json"), ("floe.table.freshness.ms", "20000")];
+    let topic = broker.topic("t", 2, slow).await;
+    broker.produce(&topic, 0, &["{\"x\":1}"]).await;
+    broker.produce(&topic, 1, &["{\"x\":2}", "bad"]).await;
+    let snapshot = broker.log.meta().snapshot();
+    let table = broker.lake.table(&snapshot, "t").unwrap().unwrap();
+    // Later records are not seen at this cut.
+    broker.produce(&topic, 0, &["{\"later\":1}"]).await;
+    let tail = broker.lake.tail(&snapshot, &table).await.unwrap();
+    assert_eq!(tail.bad_records, 1);
+    let rows: Vec<_> =
+        tail.batches.iter().flat_map(as_json).map(|row| json!([position(&row), row["x"]])).collect();
+    assert_eq!(json!(rows), json!([[[0, 0], 1], [[1, 0], 2]]));
+
+    let table = broker.settled("t").await;
+    broker.produce(&topic, 1, &["{\"x\":0.5}"]).await;
+    let snapshot = broker.log.meta().snapshot();
+    let tail = broker.lake.tail(&snapshot, &table).await.unwrap();
+    let rows: Vec<_> =
+        tail.batches.iter().flat_map(as_json).map(|row| json!([position(&row), row["x"]])).collect();
+    assert_eq!(json!(rows), json!([[[1, 2], 0.5]]));
+    assert_ne!(tail.schema, table.schema);
+}
+
+#[tokio::test(start_paused = true)]
+async fn raw_tables_and_a_changed_setting() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(7)).await;
+    let topic = broker.topic("t", 1, &[("floe.table", "raw")]).await;
+    broker.produce(&topic, 0, &[b"\xff\x00".as_slice(), b"x"]).await;
+    let table = broker.settled("t").await;
+    let rows = broker.rows(&table).await;
+    assert_eq!((table.rows, &rows[0]["value"], &rows[1]["key"]), (2, &json!("ff00"), &json!("6b")));
+
+    let id = topic.id;
+    let json_now = [("floe.table".to_owned(), "json".to_owned())].into();
+    let configure = move |tx: &mut floe_meta::Tx<'_>| topic::configure(tx, id, &json_now).map(drop);
+    broker.log.meta().commit(floe_meta::Envelope::broker("test"), configure).await.unwrap();
+    broker.produce(&topic, 0, &["{}"]).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = broker.lake.status();
+    let (error, _) = status[0].error.as_ref().expect("the view says what is wrong");
+    assert!(error.contains("set it back"), "{error}");
+    assert_eq!(broker.table("t").rows, 2);
+}

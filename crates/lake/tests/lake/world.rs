@@ -1,0 +1,263 @@
+//! A broker's log and lake over a shared store and journal, and the checks that hold at every moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use floe_lake::{
+    Config, Lake, TableRef,
+    record::{Garbage, Table},
+};
+use floe_log::{
+    codec::Compression,
+    identity::Writer,
+    ids::{Offset, PartitionId},
+    log::{self, Append, Log},
+    memory::MemoryStore,
+    records::Builder,
+    store::Store,
+    topic::{NewTopic, Topic},
+};
+use floe_meta::{Env, Journal, MemoryJournal, Meta, Options};
+use iceberg::spec::{FormatVersion, ManifestList};
+use serde_json::Value;
+
+/// What outlives every broker.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) store: MemoryStore,
+    pub(crate) journal: MemoryJournal,
+}
+
+impl Ground {
+    pub(crate) fn new() -> Ground {
+        Ground { store: MemoryStore::new(), journal: MemoryJournal::new() }
+    }
+
+    pub(crate) async fn broker(&self, env: Env) -> Broker {
+        Broker::open(env, Arc::new(self.store.clone()), Arc::new(self.journal.clone())).await
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Broker {
+    pub(crate) log: Log,
+    pub(crate) lake: Lake,
+}
+
+pub(crate) fn writer() -> Writer {
+    Writer::new("User:test", "test")
+}
+
+impl Broker {
+    pub(crate) async fn open(env: Env, store: Arc<dyn Store>, journal: Arc<dyn Journal>) -> Broker {
+        let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("the journal opens");
+        let log = Log::open(env.clone(), meta, store, log::Config::default()).await.expect("the log opens");
+        let lake = Lake::start(
+            env.clone(),
+            log.clone(),
+            Config { snapshots_kept: SNAPSHOTS_KEPT, ..Config::default() },
+        );
+        Broker { log, lake }
+    }
+
+    pub(crate) async fn topic(&self, name: &str, partitions: u32, configs: &[(&str, &str)]) -> Topic {
+        let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let new = NewTopic { name: name.to_owned(), partitions, configs };
+        self.log.create_topic(&writer(), new, false).await.expect("the topic is new")
+    }
+
+    /// Appends one batch with these values.
+    pub(crate) async fn produce<V: AsRef<[u8]>>(&self, topic: &Topic, partition: u32, values: &[V]) {
+        let mut builder = Builder::new(Compression::Zstd);
+        for (n, value) in values.iter().enumerate() {
+            builder.push(1_000 + n as i64, Some(b"k"), Some(value.as_ref()), &[]);
+        }
+        let batches = vec![(PartitionId::new(topic.id, partition), builder.build())];
+        let results = self.log.append(Append { writer: writer(), batches }).await;
+        for result in results {
+            result.expect("the log takes the batch");
+        }
+    }
+
+    pub(crate) fn table(&self, name: &str) -> TableRef {
+        let snapshot = self.log.meta().snapshot();
+        self.lake.table(&snapshot, name).expect("the metadata can be read").expect("the topic is a table")
+    }
+
+    /// Waits until the table has everything that is in the log now.
+    pub(crate) async fn settled(&self, name: &str) -> TableRef {
+        for _ in 0..10_000 {
+            let snapshot = self.log.meta().snapshot();
+            let table = self.table(name);
+            let behind = table.topic.partition_ids().any(|partition| {
+                let end = Log::bounds(&snapshot, partition).expect("the partition exists").high_watermark;
+                table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO) < end
+            });
+            if !behind && table.metadata_location.is_some() {
+                return table;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the table {name} does not catch up: {:?}", self.lake.status());
+    }
+
+    /// The rows of the table's current files as JSON, sorted by partition and offset.
+    pub(crate) async fn rows(&self, table: &TableRef) -> Vec<Value> {
+        let mut rows = Vec::new();
+        for file in self.lake.data_files(table).await.expect("the manifests can be read").iter() {
+            let bytes = self.log.store().get(&file.key, None).await.expect("a live file exists");
+            assert_eq!(bytes.len() as u64, file.bytes, "{}", file.key);
+            let batches = floe_lake::data_file::read(bytes, &table.schema).expect("a live file can be read");
+            let count: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+            assert_eq!(count as u64, file.records, "{}", file.key);
+            rows.extend(batches.iter().flat_map(as_json));
+        }
+        rows.sort_by_key(position);
+        rows
+    }
+
+    /// The records of the topic: position and value, as the log has them.
+    pub(crate) async fn records(&self, topic: &Topic) -> BTreeMap<(i64, i64), Bytes> {
+        let snapshot = self.log.meta().snapshot();
+        let mut records = BTreeMap::new();
+        for partition in topic.partition_ids() {
+            let bounds = Log::bounds(&snapshot, partition).expect("the partition exists");
+            let mut at = bounds.log_start;
+            while at < bounds.high_watermark {
+                let read =
+                    self.log.read(&snapshot, partition, at, 1 << 20).await.expect("the log can be read");
+                for batch in &read.batches {
+                    for record in batch.records(1 << 30).expect("a test's batch can be taken apart") {
+                        let key = (i64::from(partition.index), record.offset.0);
+                        records.insert(key, record.value.unwrap_or_default());
+                    }
+                    at = batch.next_offset();
+                }
+            }
+        }
+        records
+    }
+
+    /// At every snapshot that the table still has: its files hold exactly the records below its offsets that are
+    /// JSON, each once.
+    pub(crate) async fn check_every_snapshot(&self, name: &str) {
+        let table = self.table(name);
+        let records = self.records(&table.topic).await;
+        let metadata = self.lake.metadata(&table).await.expect("it can be read").expect("the table was made");
+        let mut snapshots: Vec<_> = metadata.snapshots().cloned().collect();
+        snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+        let mut upto: BTreeMap<i64, i64> = BTreeMap::new();
+        for snapshot in snapshots {
+            let summary = &snapshot.summary().additional_properties;
+            let offsets: BTreeMap<String, i64> =
+                serde_json::from_str(&summary["floe.offsets-to"]).expect("offsets are JSON");
+            upto.extend(offsets.iter().map(|(p, o)| (p.parse::<i64>().expect("a partition"), *o)));
+            let expected: Vec<(i64, i64)> = records
+                .iter()
+                .filter(|((p, o), value)| *o < upto.get(p).copied().unwrap_or(0) && is_row(value))
+                .map(|(position, _)| *position)
+                .collect();
+            let mut found = Vec::new();
+            for key in live_files(&self.log, snapshot.manifest_list()).await {
+                let bytes = self.log.store().get(&key, None).await.expect("a live file exists");
+                let batches = floe_lake::data_file::read(bytes, &table.schema).expect("it can be read");
+                found.extend(batches.iter().flat_map(as_json).map(|row| position(&row)));
+            }
+            found.sort_unstable();
+            assert_eq!(found, expected, "snapshot {} of {name}", snapshot.sequence_number());
+            assert_eq!(summary["total-records"], expected.len().to_string());
+        }
+    }
+
+    /// Every object of the lake is named by the table's documents, by garbage, or by a leased number.
+    pub(crate) async fn check_no_orphans(&self, store: &MemoryStore) {
+        let snapshot = self.log.meta().snapshot();
+        let mut named = BTreeSet::new();
+        for found in snapshot.range::<Garbage>(..) {
+            match found.expect("garbage can be read").1 {
+                Garbage::Files(keys) => named.extend(keys),
+                Garbage::Numbers { name, from, to } => {
+                    let kinds = [
+                        "data/{}.parquet",
+                        "metadata/{}-m.avro",
+                        "metadata/{}-s.avro",
+                        "metadata/{}.metadata.json",
+                    ];
+                    for number in from..to {
+                        named.extend(
+                            kinds.map(|kind| {
+                                format!("{name}/{}", kind.replace("{}", &format!("{number:010}")))
+                            }),
+                        );
+                    }
+                }
+                Garbage::Table(_) => return,
+            }
+        }
+        for table in self.lake.tables(&snapshot).expect("the metadata can be read") {
+            let record = snapshot.get::<Table>(&table.topic.id).expect("it can be read");
+            let Some(record) = record else { continue };
+            named.insert(record.metadata.clone());
+            let metadata = self.lake.metadata(&table).await.expect("it can be read").expect("it was made");
+            let folder = metadata.location().trim_start_matches("memory:///").to_owned();
+            let key = |url: &str| url.trim_start_matches("memory:///").to_owned();
+            named.extend(metadata.metadata_log().iter().map(|log| key(&log.metadata_file)));
+            for kept in metadata.snapshots() {
+                named.insert(key(kept.manifest_list()));
+                let list = self.log.store().get(&key(kept.manifest_list()), None).await.expect("it exists");
+                let list = ManifestList::parse_with_version(&list, FormatVersion::V2).expect("it is a list");
+                named.extend(list.entries().iter().map(|manifest| key(&manifest.manifest_path)));
+                named.extend(live_files(&self.log, kept.manifest_list()).await);
+            }
+            for object in store.keys().into_iter().filter(|object| object.starts_with(&folder)) {
+                let number: u64 = object.rsplit('/').next().expect("a name")[..10].parse().expect("a number");
+                let tail = object.split_once('-').expect("the folder has the topic's name").1;
+                let known = named.contains(&object) || named.contains(tail) || number >= record.next_file;
+                assert!(known, "{object} belongs to nobody");
+            }
+        }
+    }
+}
+
+/// Keys of the live data files of a snapshot.
+pub(crate) async fn live_files(log: &Log, list: &str) -> Vec<String> {
+    let key = |url: &str| url.trim_start_matches("memory:///").to_owned();
+    let bytes = log.store().get(&key(list), None).await.expect("a manifest list exists");
+    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2).expect("it is a manifest list");
+    let mut files = Vec::new();
+    for manifest in list.entries() {
+        let bytes = log.store().get(&key(&manifest.manifest_path), None).await.expect("a manifest exists");
+        let manifest = iceberg::spec::Manifest::parse_avro(&bytes).expect("it is a manifest");
+        let live = manifest.entries().iter().filter(|entry| entry.is_alive());
+        files.extend(live.map(|entry| key(entry.file_path())));
+    }
+    files
+}
+
+pub(crate) fn is_row(value: &[u8]) -> bool {
+    value.is_empty() || serde_json::from_slice::<serde_json::Map<String, Value>>(value).is_ok()
+}
+
+pub(crate) fn position(row: &Value) -> (i64, i64) {
+    let number = |name: &str| row[name].as_i64().expect("a system column");
+    (number("_partition_id"), number("_offset"))
+}
+
+/// Rows as JSON objects without nulls.
+pub(crate) fn as_json(batch: &arrow::array::RecordBatch) -> Vec<Value> {
+    let mut out = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut out);
+    writer.write(batch).expect("a batch is JSON");
+    writer.finish().expect("a batch is JSON");
+    let text = String::from_utf8(out).expect("JSON is UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
+}
+
+/// Few, so that tests see snapshots expire.
+pub(crate) const SNAPSHOTS_KEPT: usize = 10;
+
+pub(crate) const JSON: &[(&str, &str)] = &[("floe.table", "json")];
