@@ -25,12 +25,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (end, shutdown) = tokio::sync::watch::channel(false);
     let broker = Broker::new(env, log.clone(), config);
-    tokio::select! {
-        biased;
-        _ = tokio::signal::ctrl_c() => {}
-        () = broker.serve(listener, shutdown) => {}
-    }
-    end.send_replace(true);
+    let interrupted = async {
+        let waited = tokio::signal::ctrl_c().await;
+        end.send_replace(true);
+        waited
+    };
+    let ((), waited) = tokio::join!(broker.serve(listener, shutdown), interrupted);
     log.close().await;
-    Ok(())
+    Ok(waited?)
 }
