@@ -1,3 +1,53 @@
-//! The floe binary.
+//! The floe binary: flags, configuration, wiring and commands. It has no logic of its own.
+//!
+//! - `cli.rs`: what can be typed; `config.rs`: what was typed, checked.
+//! - `server.rs`: one broker, wired from the crates below.
+//! - `query.rs`: SQL and the lake behind HTTP.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`: the commands.
+//! - `term.rs`: what a person sees: colour, spinner, tables.
 
-fn main() {}
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod query;
+mod serve;
+mod server;
+mod sql;
+mod term;
+mod topic;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+// The system allocator keeps freed frames in per-thread arenas; mimalloc gives large buffers back and builds
+// in seconds where jemalloc takes minutes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Both HTTP clients (the S3 store, `floe sql`) are built without a default provider: they would panic.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return term::fail(&anyhow::anyhow!("cannot start the runtime: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Sql(args) => sql::run(args).await,
+            Command::Topic(args) => topic::run(args).await,
+        }
+    });
+    // A blocked read of standard input must not hold the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => term::fail(&error),
+    }
+}

@@ -1,0 +1,275 @@
+"""Apache Kafka and Floe on one machine, measured in turn with Kafka's own tools.
+
+Three servers: Kafka with default settings (an acknowledged record is in the page cache), Kafka with a flush on every
+message, and Floe (synced before the acknowledgement). Each measurement is made on each server before the next round
+begins, so that a machine whose speed drifts treats them alike; medians over the rounds are reported.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import broker as brokers
+
+GIB = 1 << 30
+TICKS = os.sysconf("SC_CLK_TCK")
+SERVERS = ["kafka", "kafka-flush", "floe"]
+
+
+class Kafka(brokers.ApacheKafka):
+    """Kafka, in the bench's directory, optionally flushing on every message."""
+
+    def __init__(self, flush):
+        self.flush = flush
+        super().__init__()
+
+    def start(self):
+        if self.flush:
+            path = pathlib.Path(f"{self.dir}/server.properties")
+            if "log.flush" not in path.read_text():
+                path.write_text(path.read_text() + "log.flush.interval.messages=1\n")
+        super().start()
+
+
+def start(server):
+    return {"kafka": lambda: Kafka(False), "kafka-flush": lambda: Kafka(True), "floe": brokers.Floe}[server]()
+
+
+def cpu_seconds(pid):
+    """User and system time of a process so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def peak_mib(pid):
+    """The largest resident size of a process so far."""
+    line = next(x for x in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+class Meter:
+    """CPU of the server while a block runs."""
+
+    def __init__(self, server):
+        self.pid = server.process.pid
+
+    def __enter__(self):
+        self.before, self.began = cpu_seconds(self.pid), time.monotonic()
+        return self
+
+    def __exit__(self, *_):
+        self.cpu, self.wall = cpu_seconds(self.pid) - self.before, time.monotonic() - self.began
+
+
+def producer(server, topic, records, rate=-1, *props):
+    """Runs kafka-producer-perf-test; returns MB/s and latencies in ms."""
+    done = subprocess.run(
+        ["java", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", brokers.JARS,
+         "org.apache.kafka.tools.ProducerPerformance", "--topic", topic, "--num-records", str(records),
+         "--record-size", "1024", "--throughput", str(rate), "--producer-props",
+         f"bootstrap.servers={server.bootstrap}", *props],
+        capture_output=True, text=True, timeout=900)
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
+    numbers = re.search(r"\(([\d.]+) MB/sec\).*?([\d.]+) ms avg latency.*?([\d.]+) ms max.*?(\d+) ms 50th, (\d+) ms 95th, "
+                        r"(\d+) ms 99th, (\d+) ms 99.9th", last)
+    if not numbers:
+        raise RuntimeError(f"no figures: {done.stdout[-500:]}{done.stderr[-500:]}")
+    mb, avg, high, p50, p95, p99, p999 = map(float, numbers.groups())
+    return {"mb_s": mb, "avg": avg, "max": high, "p50": p50, "p95": p95, "p99": p99, "p999": p999}
+
+
+def consumer(server, topic, records):
+    """Runs kafka-consumer-perf-test from the start; returns MB/s of the fetch itself."""
+    done = subprocess.run(
+        ["java", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", brokers.JARS,
+         "org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", server.bootstrap, "--topic", topic,
+         "--num-records", str(records), "--timeout", "60000"],
+        capture_output=True, text=True, timeout=900)
+    header, *rows = [line for line in done.stdout.strip().splitlines() if "," in line]
+    names = [n.strip() for n in header.split(",")]
+    row = dict(zip(names, [c.strip() for c in rows[-1].split(",")]))
+    if int(float(row["data.consumed.in.nMsg"])) < records:
+        raise RuntimeError(f"consumed {row}")
+    return {"mb_s": float(row["fetch.MB.sec"])}
+
+
+def produce_throughput(server, mib, partitions):
+    topic = f"produce-{partitions}-{time.monotonic_ns()}"
+    server.create(topic, partitions)
+    records = mib * 1024
+    producer(server, topic, records // 20)  # a warm-up
+    with Meter(server) as meter:
+        figures = producer(server, topic, records)
+    return {"MB/s": figures["mb_s"], "CPU s/GiB": meter.cpu / (mib / 1024), "p99 ms": figures["p99"]}
+
+
+def produce_latency(server, seconds=20):
+    topic = f"latency-{time.monotonic_ns()}"
+    server.create(topic, 16)
+    rate = 10_000_000 // 1024
+    producer(server, topic, rate * 5, rate, "linger.ms=0")
+    figures = producer(server, topic, rate * seconds, rate, "linger.ms=0")
+    return {"p50 ms": figures["p50"], "p99 ms": figures["p99"], "p99.9 ms": figures["p999"], "average ms": figures["avg"]}
+
+
+def consume(server, mib):
+    topic = f"consume-{time.monotonic_ns()}"
+    server.create(topic, 16)
+    records = mib * 1024
+    producer(server, topic, records)
+    with Meter(server) as meter:
+        start = consumer(server, topic, records)
+    return {"from the start MB/s": start["mb_s"], "CPU s/GiB": meter.cpu / (mib / 1024)}
+
+
+def consume_tail(server, mib):
+    topic = f"tail-{time.monotonic_ns()}"
+    server.create(topic, 16)
+    records, outcome = mib * 1024, {}
+    reader = threading.Thread(target=lambda: outcome.update(consumer(server, topic, records)))
+    with Meter(server) as meter:
+        began = time.monotonic()
+        reader.start()
+        time.sleep(2)  # the consumer has joined and waits at the tail
+        producer(server, topic, records)
+        reader.join()
+    return {"from the tail MB/s": mib * 1.048576 / (time.monotonic() - began - 2), "CPU s/GiB": meter.cpu / (mib / 1024)}
+
+
+def metrics(server):
+    """The numbers of /metrics, summed over labels."""
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    out = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            base = name.split("{")[0]
+            out[base] = out.get(base, 0) + float(value)
+            out[name] = float(value)
+    return out
+
+
+def floe_only(mib, rounds):
+    """What only Floe has: requests to the store, bytes of metadata, freshness of SQL, speed of the table."""
+    server = brokers.Floe()
+    try:
+        server.create("store", 16)
+        before = metrics(server)
+        producer(server, "store", mib * 1024)
+        after = metrics(server)
+        journal = sum(f.stat().st_size for f in pathlib.Path(f"{server.dir}/data").glob("*journal*"))
+        grew = {k: after[k] - before.get(k, 0) for k in after if after[k] != before.get(k, 0)}
+        puts = sum(v for k, v in grew.items() if k.startswith("floe_store_requests_total{") and '"put"' in k)
+        gets = sum(v for k, v in grew.items() if k.startswith("floe_store_requests_total{") and '"get"' in k)
+        server.create("fresh", 4, floe_table="json")
+        waits = []
+        for number in range(1, 31):
+            subprocess.run(["kcat", "-P", "-b", server.bootstrap, "-t", "fresh", "-X", "acks=all"],
+                           input=json.dumps({"n": number}) + "\n", text=True, check=True)
+            acknowledged = time.monotonic()
+            while server.sql("SELECT count(*) AS n FROM fresh") != [{"n": number}]:
+                pass
+            waits.append((time.monotonic() - acknowledged) * 1000)
+        return {
+            "PUT requests per GiB": puts / (mib / 1024), "GET requests per GiB": gets / (mib / 1024),
+            "journal bytes per GiB": journal / (mib / 1024),
+            "acknowledged to counted by SQL, median ms": statistics.median(waits),
+            "acknowledged to counted by SQL, slowest ms": max(waits),
+        }
+    finally:
+        server.close()
+
+
+def measure(args):
+    """All figures as {workload: {server: {figure: [value of each round]}}}."""
+    workloads = {
+        "produce, 1 partition": lambda s: produce_throughput(s, args.mib, 1),
+        "produce, 16 partitions": lambda s: produce_throughput(s, args.mib, 16),
+        "produce, 100 partitions": lambda s: produce_throughput(s, args.mib, 100),
+        "produce at 10 MB/s, 16 partitions, linger.ms=0": produce_latency,
+        "consume, 16 partitions": lambda s: consume(s, args.mib),
+        "consume the tail while producing, 16 partitions": lambda s: consume_tail(s, args.mib),
+    }
+    out, memory = {}, {server: [] for server in SERVERS}
+    for round_number in range(args.rounds):
+        for name, workload in workloads.items():
+            if args.only not in name:
+                continue
+            for server in SERVERS:
+                running = start(server)
+                try:
+                    figures = workload(running)
+                    memory[server].append(peak_mib(running.process.pid))
+                finally:
+                    running.close()
+                print(f"round {round_number + 1}  {name}  {server}: "
+                      + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()), file=sys.stderr, flush=True)
+                for figure, value in figures.items():
+                    out.setdefault(name, {}).setdefault(server, {}).setdefault(figure, []).append(value)
+    return out, memory
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    figures, memory = measure(args)
+    floe = floe_only(args.mib, args.rounds) if not args.only else {}
+    text = render(figures, memory, floe, args)
+    print(text)
+    if args.report and not args.only:
+        path = pathlib.Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+        notes = path.read_text().split("<!-- notes -->", 1)[1] if path.exists() and "<!-- notes -->" in path.read_text() else "\n"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n<!-- notes -->" + notes)
+
+
+def render(figures, memory, floe, args):
+    """The report as Markdown: medians, and Floe's ratio to Kafka with default settings."""
+    root = pathlib.Path(__file__).resolve().parent
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
+    cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine())
+    lines = [
+        "# Benchmarks", "",
+        "Written by `bench/run --report`; below the marker at the end are notes by hand.", "",
+        f"Commit {commit}, {time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores ({cpu}), "
+        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB, clients on the same machine; "
+        f"{args.rounds} rounds of {args.mib} MiB, medians (minimum to maximum); records of 1 KiB. "
+        f"Command: `bench/run --report --rounds {args.rounds} --mib {args.mib}`.", "",
+        "`kafka` is Apache Kafka 4.2.1, one KRaft node with default settings: an acknowledged record is in the page cache. "
+        "`kafka-flush` flushes on every message. `floe` has synced every record that it acknowledges.", "",
+        "| workload | figure | kafka | kafka-flush | floe | floe / kafka |", "|---|---|--:|--:|--:|--:|",
+    ]
+    for workload, by_server in figures.items():
+        for figure in next(iter(by_server.values())):
+            cells, medians = [], {}
+            for server in SERVERS:
+                values = by_server[server][figure]
+                medians[server] = statistics.median(values)
+                cells.append(f"{medians[server]:.1f} ({min(values):.1f} to {max(values):.1f})")
+            ratio = medians["floe"] / medians["kafka"] if medians["kafka"] else float("nan")
+            lines.append(f"| {workload} | {figure} | {' | '.join(cells)} | {ratio:.2f} |")
+    cells = [f"{max(memory[s]):.0f}" if memory[s] else "" for s in SERVERS]
+    ratio = max(memory["floe"]) / max(memory["kafka"]) if memory["floe"] and memory["kafka"] else float("nan")
+    lines.append(f"| all of the above | peak memory MiB | {' | '.join(cells)} | {ratio:.2f} |")
+    if floe:
+        lines += ["", "Only Floe:", "", "| figure | value |", "|---|--:|"]
+        lines += [f"| {name} | {value:,.1f} |" for name, value in floe.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

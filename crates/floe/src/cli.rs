@@ -1,0 +1,160 @@
+//! What can be typed: commands and their flags.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::RawConfig;
+
+/// Records in through the Kafka protocol, stored once, read as topics, Iceberg tables and SQL.
+#[derive(Debug, Parser)]
+#[command(name = "floe", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a broker.
+    #[command(after_help = "\
+Examples:
+  floe serve                                          data in ./floe-data, Kafka on 9092, HTTP on 8080
+  floe serve --data /var/lib/floe --table-default json
+  floe serve --kafka 0.0.0.0:9092 --advertised broker1.example:9092
+  floe serve --config floe.toml --print-config        what would be used, and stop
+  floe serve --store s3://bucket/prefix --s3-endpoint http://127.0.0.1:9000")]
+    Serve(ServeArgs),
+    /// Stream a month of flights through an embedded broker and query them.
+    #[command(after_help = "\
+Examples:
+  floe demo                     in a temporary directory, which is removed at the end
+  floe demo --keep              leave the broker up, to try kcat, PyIceberg and SQL on it
+  floe demo --data ./flights    keep the data")]
+    Demo(DemoArgs),
+    /// Run SQL on a running broker; without a statement, a prompt.
+    #[command(after_help = "\
+Examples:
+  floe sql \"SHOW TABLES\"
+  floe sql \"SELECT carrier, count(*) FROM flights GROUP BY carrier\" --format csv
+  echo \"SELECT 1\" | floe sql
+  floe sql                      a prompt; \\q or Ctrl-D ends it")]
+    Sql(SqlArgs),
+    /// List, create, describe and delete topics on a running broker.
+    #[command(after_help = "\
+Examples:
+  floe topic create orders --partitions 4 --config floe.table=json
+  floe topic list --json
+  floe topic describe orders
+  floe topic delete orders")]
+    Topic(TopicArgs),
+}
+
+/// `floe serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Read settings from this TOML file; a flag or an environment variable wins over it.
+    #[arg(long, env = "FLOE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the settings that would be used, as TOML, and stop.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+    #[command(flatten)]
+    pub(crate) settings: RawConfig,
+}
+
+/// `floe demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the data in this directory [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Leave the broker up at the end, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// How long the streaming shall take; 0 is as fast as it goes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 6)]
+    pub(crate) seconds: u64,
+    /// Listen here for Kafka clients [default: 127.0.0.1:9092, or a free port when that is taken]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: Option<String>,
+    /// Listen here for HTTP [default: 127.0.0.1:8080, or a free port when that is taken]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: Option<String>,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns, for people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `floe sql`.
+#[derive(Debug, Args)]
+pub(crate) struct SqlArgs {
+    /// The statement; without it, standard input is read, or a prompt opens on a terminal.
+    pub(crate) statement: Option<String>,
+    /// How to print the result [default: table]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// The broker's HTTP address.
+    #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) server: String,
+}
+
+/// `floe topic`.
+#[derive(Debug, Args)]
+pub(crate) struct TopicArgs {
+    /// The broker's Kafka address.
+    #[arg(
+        long,
+        env = "FLOE_BOOTSTRAP",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9092",
+        global = true
+    )]
+    pub(crate) bootstrap: String,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) action: TopicAction,
+}
+
+/// What to do with topics.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicAction {
+    /// List the topics.
+    List,
+    /// Create a topic.
+    Create {
+        /// Its name.
+        name: String,
+        /// How many partitions.
+        #[arg(long, default_value_t = 1)]
+        partitions: u32,
+        /// A setting of the topic, for example floe.table=json; may be repeated.
+        #[arg(long = "config", value_name = "KEY=VALUE")]
+        configs: Vec<String>,
+    },
+    /// Show a topic's partitions and settings.
+    Describe {
+        /// Its name.
+        name: String,
+    },
+    /// Delete a topic and its table.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}

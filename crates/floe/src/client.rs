@@ -1,0 +1,117 @@
+//! A client of a broker's HTTP address: SQL in, Arrow out.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+
+/// Rows that are printed as a table are kept in memory until the last has come, because their widths must be known.
+const ROWS_BYTES_MAX: usize = 1 << 30;
+/// What is read of an error's body.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+
+/// The rows of a statement.
+pub(crate) struct Rows {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: Vec<RecordBatch>,
+}
+
+impl Rows {
+    /// The integer in the first column of the first row, as `SELECT count(*)` gives it.
+    pub(crate) fn first_integer(&self) -> Option<i64> {
+        let batch = self.batches.iter().find(|b| b.num_rows() > 0)?;
+        let column = batch.columns().first()?;
+        let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Int64).ok()?;
+        Some(arrow::array::cast::as_primitive_array::<arrow::datatypes::Int64Type>(&column).value(0))
+    }
+}
+
+/// A broker's HTTP address.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: String,
+}
+
+impl Client {
+    /// A client of `server`, for example `http://127.0.0.1:8080`.
+    pub(crate) fn new(server: &str) -> Result<Self> {
+        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+    }
+
+    /// Runs a statement and reads all of its rows.
+    ///
+    /// # Errors
+    /// What the broker says of the statement, with its place; or that the broker cannot be reached.
+    pub(crate) async fn query(&self, statement: &str) -> Result<Rows> {
+        let mut body = Vec::new();
+        let limited = |piece: &[u8]| {
+            ensure!(
+                body.len() + piece.len() <= ROWS_BYTES_MAX,
+                "the answer is larger than {ROWS_BYTES_MAX} bytes: add a LIMIT, or take --format csv"
+            );
+            body.extend_from_slice(piece);
+            Ok(())
+        };
+        self.stream(statement, "application/vnd.apache.arrow.stream", limited).await?;
+        let reader =
+            StreamReader::try_new(Cursor::new(body), None).context("the broker's answer is not Arrow")?;
+        let schema = reader.schema();
+        let batches = reader.collect::<Result<Vec<_>, _>>().context("the broker's answer broke off")?;
+        Ok(Rows { schema, batches })
+    }
+
+    /// Runs a statement and hands over its rows, in the media type asked for, as they come.
+    ///
+    /// # Errors
+    /// As [`Client::query`].
+    pub(crate) async fn stream(
+        &self,
+        statement: &str,
+        accept: &str,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let request = serde_json::to_vec(&serde_json::json!({ "query": statement }))?;
+        let post = self.http.post(format!("{}/api/v1/sql", self.server));
+        let post = post.header(CONTENT_TYPE, "application/json").header(ACCEPT, accept).body(request);
+        let mut answer = post.send().await.map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            return Err(told(answer).await);
+        }
+        while let Some(piece) = answer.chunk().await.context("the broker's answer broke off")? {
+            take(&piece)?;
+        }
+        Ok(())
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        let what = if error.is_connect() { "no broker answers" } else { "the broker did not answer" };
+        anyhow!(
+            "{what} at {}: start one with `floe serve`, or name its HTTP address with --server",
+            self.server
+        )
+        .context(error.to_string())
+    }
+}
+
+/// The error that the broker tells in the body of its answer.
+async fn told(mut answer: reqwest::Response) -> anyhow::Error {
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Ok(Some(piece)) = answer.chunk().await {
+        body.extend_from_slice(&piece);
+        if body.len() > ERROR_BYTES_MAX {
+            break;
+        }
+    }
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    match body.pointer("/error/message").and_then(serde_json::Value::as_str) {
+        Some(message) => anyhow!("{message}"),
+        None => anyhow!("the broker answered {status}"),
+    }
+}

@@ -1,0 +1,226 @@
+//! `floe demo`: a stream in, a table out, on real data.
+//!
+//! It starts an embedded broker, streams the flights of January 2013 and the airlines through the Kafka protocol as any
+//! client would, shows meanwhile what SQL counts and how many Iceberg snapshots there are, and ends with three queries
+//! whose answers it checks against what is known of the sample.
+
+mod data;
+mod stream;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use floe_meta::Env;
+use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
+
+use crate::cli::DemoArgs;
+use crate::client::{Client, Rows};
+use crate::config::{Config, LogFormat, RawConfig};
+use crate::demo::stream::Streamer;
+use crate::serve::{log_to_stderr, stop_signal};
+use crate::server::Server;
+use crate::term::{paint, say};
+
+/// The last acknowledged record must be in the Iceberg table within this time.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How often the progress line looks at the table.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// A question, what it shows, and the first row that the sample must give.
+struct Question {
+    shows: &'static str,
+    statement: &'static str,
+    first_row: &'static [&'static str],
+}
+
+const QUESTIONS: [Question; 3] = [
+    Question {
+        shows: "How many flights left New York in January 2013, and how many were cancelled?",
+        statement: "SELECT count(*) AS flights, count(*) - count(dep_time) AS cancelled FROM flights",
+        first_row: &["27004", "521"],
+    },
+    Question {
+        shows: "Which airlines flew most, and how late did they arrive? (a join of two topics)",
+        statement: "SELECT a.name, count(*) AS flights, round(avg(f.arr_delay), 1) AS minutes_late \
+                    FROM flights f JOIN airlines a ON f.carrier = a.carrier \
+                    GROUP BY a.name ORDER BY flights DESC LIMIT 5",
+        first_row: &["United Air Lines Inc.", "4637", "3.2"],
+    },
+    Question {
+        shows: "On which day were departures latest? (time_hour became a timestamp by itself)",
+        statement: "SELECT CAST(time_hour - INTERVAL '5 hours' AS DATE) AS day, count(*) AS flights, \
+                    round(avg(dep_delay), 1) AS minutes_late \
+                    FROM flights GROUP BY 1 ORDER BY minutes_late DESC LIMIT 3",
+        first_row: &["2013-01-31", "928", "28.7"],
+    },
+];
+
+/// Runs the command.
+pub(crate) async fn run(args: DemoArgs) -> Result<()> {
+    log_to_stderr("warn", LogFormat::Text)?;
+    let (data, kept) = directory(args.data.clone())?;
+    say(&format!("{}\n", paint("Floe demo: a stream in, a table out", "1")));
+    let server = start(&args, data.clone()).await?;
+    say(&format!("  broker      Kafka {} · HTTP {} · data {}", server.kafka, server.http, data.display()));
+    let told = story(&args, &server).await;
+    if told.is_ok() {
+        next_steps(&server, args.keep);
+        if args.keep {
+            say("The broker stays up; Ctrl-C ends it.");
+            stop_signal().await?;
+        }
+    }
+    server.stop().await;
+    drop(kept);
+    told
+}
+
+/// The directory of the data; a temporary one is removed when the guard is dropped.
+fn directory(asked: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
+    if let Some(asked) = asked {
+        return Ok((asked, None));
+    }
+    let temporary =
+        tempfile::Builder::new().prefix("floe-demo-").tempdir().context("cannot make a directory")?;
+    Ok((temporary.path().to_owned(), Some(temporary)))
+}
+
+/// Starts the broker on the usual ports, or on free ones when they are taken and none was asked for.
+async fn start(args: &DemoArgs, data: PathBuf) -> Result<Server> {
+    let free = |asked: &Option<String>, usual: &str| {
+        asked.clone().unwrap_or_else(|| {
+            let taken = std::net::TcpListener::bind(usual).is_err();
+            if taken { "127.0.0.1:0".to_owned() } else { usual.to_owned() }
+        })
+    };
+    let raw = RawConfig {
+        data: Some(data),
+        kafka: Some(free(&args.kafka, "127.0.0.1:9092")),
+        http: Some(free(&args.http, "127.0.0.1:8080")),
+        ..RawConfig::default()
+    };
+    Server::start(Config::check(raw)?).await
+}
+
+async fn story(args: &DemoArgs, server: &Server) -> Result<()> {
+    let client = Client::new(&format!("http://{}", server.http))?;
+    let mut streamer = Streamer::connect(server.env(), server.kafka).await?;
+    for (topic, partitions) in [("flights", 4), ("airlines", 1)] {
+        streamer.create_table_topic(topic, partitions).await?;
+        say(&format!(
+            "  topic       {topic}: {partitions} partition{}, floe.table=json",
+            if partitions > 1 { "s" } else { "" }
+        ));
+    }
+    streamer.send("airlines", data::airlines()?, Duration::ZERO, |_| {}).await?;
+    stream_flights(args, server, &client, &mut streamer).await?;
+    settle(server).await?;
+    for (number, question) in QUESTIONS.iter().enumerate() {
+        ask(&client, number + 1, question).await?;
+    }
+    Ok(())
+}
+
+/// Streams the flights under a progress bar that shows what SQL counts meanwhile.
+async fn stream_flights(
+    args: &DemoArgs,
+    server: &Server,
+    client: &Client,
+    streamer: &mut Streamer,
+) -> Result<()> {
+    let flights = data::flights()?;
+    let style =
+        ProgressStyle::with_template("  streaming   {bar:28} {human_pos:>6}/{human_len} records  {msg}")?;
+    let bar = ProgressBar::new(flights.len() as u64).with_style(style.progress_chars("━━╌"));
+    let watched = async {
+        loop {
+            let counted = count(client, "flights").await;
+            let snapshots = server.snapshots("flights");
+            bar.set_message(match counted {
+                Ok(counted) => format!("SQL counts {counted:>6} · {snapshots} Iceberg snapshots"),
+                Err(error) => format!("SQL: {error}"),
+            });
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let sent =
+        streamer.send("flights", flights, Duration::from_secs(args.seconds), |sent| bar.set_position(sent));
+    tokio::select! {
+        biased;
+        sent = sent => sent?,
+        never = watched => never,
+    }
+    let counted = count(client, "flights").await?;
+    bar.set_message(format!("SQL counts {counted:>6} · {} Iceberg snapshots", server.snapshots("flights")));
+    bar.finish();
+    say(&format!("  counted     SQL saw {counted} flights right after the last acknowledgement"));
+    ensure!(counted == data::FLIGHTS as i64, "{} flights were acknowledged", data::FLIGHTS);
+    Ok(())
+}
+
+async fn count(client: &Client, table: &str) -> Result<i64> {
+    let rows = client.query(&format!("SELECT count(*) FROM {table}")).await?;
+    rows.first_integer().context("count(*) gave no number")
+}
+
+/// Waits until the Iceberg table holds every flight.
+async fn settle(server: &Server) -> Result<()> {
+    let settled = async {
+        while server.rows_in_lake("flights") < data::FLIGHTS as u64 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(SETTLED_WITHIN, settled).await.is_err() {
+        bail!(
+            "the Iceberg table holds only {} flights after {SETTLED_WITHIN:?}",
+            server.rows_in_lake("flights")
+        );
+    }
+    say(&format!(
+        "  table       Iceberg holds all {} flights in {} snapshots\n",
+        server.rows_in_lake("flights"),
+        server.snapshots("flights")
+    ));
+    Ok(())
+}
+
+async fn ask(client: &Client, number: usize, question: &Question) -> Result<()> {
+    say(&paint(&format!("{number}. {}", question.shows), "1"));
+    say(&paint(&format!("   {}", question.statement), "2"));
+    let started = Env::real().monotonic();
+    let rows = client.query(question.statement).await?;
+    let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
+    say(&format!("{}\n", text.trim_end()));
+    check(question, &rows)
+}
+
+/// The first row must start with what is known of the sample.
+fn check(question: &Question, rows: &Rows) -> Result<()> {
+    let batch = rows.batches.iter().find(|b| b.num_rows() > 0).context("no rows")?;
+    for (column, expected) in batch.columns().iter().zip(question.first_row) {
+        let got = arrow::util::display::array_value_to_string(column, 0)?;
+        ensure!(got == *expected, "the answer is wrong: expected {expected}, got {got}");
+    }
+    Ok(())
+}
+
+/// Lines that work when pasted while the broker is up.
+fn next_steps(server: &Server, keep: bool) {
+    let (kafka, http) = (server.kafka, server.http);
+    say(&paint("Try next", "1"));
+    if !keep {
+        say("  Run the demo again with --keep to leave the broker up, and paste the lines it prints then.");
+    }
+    say(&format!(
+        "  cargo run --release -- sql --server http://{http} \"SELECT origin, count(*) FROM flights GROUP BY origin\"
+  kcat -C -b {kafka} -t flights -c 3
+  echo '{{\"carrier\": \"ZZ\", \"name\": \"My Airline\"}}' | kcat -P -b {kafka} -t airlines
+  cargo run --release -- sql --server http://{http} \"SELECT * FROM airlines WHERE carrier = 'ZZ'\"
+  pip install 'pyiceberg[pyarrow]' && python3 -c \"from pyiceberg.catalog import load_catalog; \
+print(load_catalog('floe', type='rest', uri='http://{http}/iceberg').load_table('default.flights')\
+.scan(row_filter='dep_delay > 600').to_arrow().to_pandas())\"
+  curl -s http://{http}/metrics | grep floe_lake"
+    ));
+}

@@ -1,0 +1,73 @@
+"""Starts the client programs of clients/ and reads what they say."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from broker import JARS
+
+CLIENTS = pathlib.Path(__file__).resolve().parent / "clients"
+NAMES = ["java", "librdkafka", "kafka-python"]
+
+
+def command(client, action, broker, topic, **flags):
+    """The command line of one client program."""
+    if client == "java":
+        head = ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", JARS, "Client"]
+    else:
+        head = [sys.executable, str(CLIENTS / f"{client.replace('-', '_')}.py")]
+    line = head + [action, "--bootstrap", broker.bootstrap, "--topic", topic]
+    for name, value in flags.items():
+        line += [f"--{name}", str(value)]
+    return line
+
+
+def run(client, action, broker, topic, **flags):
+    """Runs a client to its end and returns its events."""
+    done = subprocess.run(command(client, action, broker, topic, **flags), capture_output=True, text=True, timeout=90)
+    if done.returncode:
+        raise RuntimeError(f"{client} {action} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+class Member:
+    """A group member that runs until it is stopped or killed; its events are collected as they come."""
+
+    def __init__(self, client, broker, topic, group):
+        self.client, self.assigned, self.records = client, None, []
+        self.process = subprocess.Popen(command(client, "member", broker, topic, group=group),
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            if not line.startswith("{"):
+                continue
+            event = json.loads(line)
+            if event["event"] == "assigned":
+                self.assigned = event["partitions"]
+            else:
+                self.records.append((event["partition"], event["offset"]))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+
+def until(what, condition, seconds=40):
+    """Waits until the condition holds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s: {what}")

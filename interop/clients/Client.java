@@ -1,0 +1,114 @@
+// The Java client as a line-oriented tool: produce, consume, member. The other clients in this folder behave alike.
+import java.nio.charset.StandardCharsets;
+import java.security.MessageDigest;
+import java.time.Duration;
+import java.util.*;
+import java.util.concurrent.Future;
+import org.apache.kafka.clients.consumer.*;
+import org.apache.kafka.clients.producer.*;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.serialization.*;
+
+public class Client {
+    static Map<String, String> flags = new HashMap<>();
+
+    public static void main(String[] args) throws Exception {
+        for (int i = 1; i + 1 < args.length; i += 2) flags.put(args[i].substring(2), args[i + 1]);
+        switch (args[0]) {
+            case "produce" -> produce();
+            case "consume" -> consume();
+            case "member" -> member();
+            default -> throw new IllegalArgumentException(args[0]);
+        }
+    }
+
+    static byte[] bytes(String text) { return text.getBytes(StandardCharsets.UTF_8); }
+
+    static void produce() throws Exception {
+        Properties p = new Properties();
+        p.put("bootstrap.servers", flags.get("bootstrap"));
+        p.put("compression.type", flags.get("codec"));
+        p.put("acks", "all");
+        p.put("max.request.size", "2000000");
+        int count = Integer.parseInt(flags.get("count"));
+        try (var producer = new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer())) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (int i = 0; i < count; i++) {
+                byte[] key = i % 5 == 0 ? null : bytes("key-" + i);
+                byte[] value = i % 7 == 3 ? null : bytes(("value-" + i + "-").repeat(1 + i % 50));
+                if (i == count - 1) { value = new byte[1000000]; for (int b = 0; b < value.length; b++) value[b] = (byte) (b * 31 % 251); }
+                List<Header> headers = i % 3 == 0
+                    ? List.of(new RecordHeader("h1", bytes("a")), new RecordHeader("h1", bytes("b")),
+                              new RecordHeader("empty", new byte[0]), new RecordHeader("nul", (byte[]) null))
+                    : List.of();
+                sent.add(producer.send(new ProducerRecord<>(flags.get("topic"), 0, 1700000000000L + i * 1000L, key, value, headers)));
+            }
+            for (var s : sent) s.get();
+        }
+        System.out.println("{\"event\":\"produced\",\"count\":" + count + "}");
+    }
+
+    static KafkaConsumer<byte[], byte[]> consumer(Map<String, String> more) {
+        Properties p = new Properties();
+        p.put("bootstrap.servers", flags.get("bootstrap"));
+        p.put("enable.auto.commit", "false");
+        p.put("auto.offset.reset", "earliest");
+        p.putAll(more);
+        return new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    }
+
+    static void consume() throws Exception {
+        int count = Integer.parseInt(flags.get("count"));
+        try (var consumer = consumer(Map.of())) {
+            var partition = new TopicPartition(flags.get("topic"), 0);
+            consumer.assign(List.of(partition));
+            consumer.seekToBeginning(List.of(partition));
+            int seen = 0;
+            long end = System.currentTimeMillis() + 30000;
+            while (seen < count && System.currentTimeMillis() < end) {
+                for (var record : consumer.poll(Duration.ofMillis(500))) { System.out.println(json(record)); seen++; }
+            }
+        }
+    }
+
+    static void member() throws Exception {
+        var consumer = consumer(Map.of("group.id", flags.get("group"), "session.timeout.ms", "6000", "heartbeat.interval.ms", "500",
+            "group.protocol", "classic", "partition.assignment.strategy", "org.apache.kafka.clients.consumer.RangeAssignor"));
+        var main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            consumer.wakeup();
+            try { main.join(5000); } catch (InterruptedException e) { Thread.currentThread().interrupt(); }
+        }));
+        try (consumer) {
+            consumer.subscribe(List.of(flags.get("topic")), new ConsumerRebalanceListener() {
+                public void onPartitionsRevoked(Collection<TopicPartition> p) { }
+                public void onPartitionsAssigned(Collection<TopicPartition> p) {
+                    var owned = p.stream().map(TopicPartition::partition).sorted().toList();
+                    System.out.println("{\"event\":\"assigned\",\"partitions\":" + owned + "}");
+                }
+            });
+            while (true) {
+                var records = consumer.poll(Duration.ofMillis(200));
+                for (var r : records) System.out.println("{\"event\":\"record\",\"partition\":" + r.partition() + ",\"offset\":" + r.offset() + "}");
+                if (!records.isEmpty()) try { consumer.commitSync(); } catch (CommitFailedException | org.apache.kafka.common.errors.RebalanceInProgressException e) { /* somebody else reads them again */ }
+            }
+        } catch (org.apache.kafka.common.errors.WakeupException e) { /* asked to stop */ }
+    }
+
+    static String json(ConsumerRecord<byte[], byte[]> r) throws Exception {
+        StringBuilder h = new StringBuilder();
+        for (Header header : r.headers()) {
+            if (h.length() > 0) h.append(",");
+            h.append("[\"").append(header.key()).append("\",").append(digest(header.value())).append("]");
+        }
+        return "{\"event\":\"record\",\"offset\":" + r.offset() + ",\"timestamp\":" + r.timestamp() + ",\"key\":" + digest(r.key())
+            + ",\"value\":" + digest(r.value()) + ",\"headers\":[" + h + "]}";
+    }
+
+    static String digest(byte[] b) throws Exception {
+        if (b == null) return "null";
+        return "\"" + HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(b)).substring(0, 16) + "\"";
+    }
+}

@@ -1,0 +1,74 @@
+"""What the Python clients share: the records, their digest, and the command line."""
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+
+
+def record(i, count, all_nulls=True):
+    """Record `i` of `count` as (key, value, headers, timestamp in ms); every client makes the same ones.
+
+    kafka-python can write neither a header whose value is null nor a record of which key and value are null."""
+    key = None if i % 5 == 0 else f"key-{i}".encode()
+    value = None if i % 7 == 3 and (all_nulls or key) else (f"value-{i}-" * (1 + i % 50)).encode()
+    if i == count - 1:
+        value = bytes(b * 31 % 251 for b in range(1_000_000))
+    headers = [("h1", b"a"), ("h1", b"b"), ("empty", b""), ("nul", None if all_nulls else b"")] if i % 3 == 0 else []
+    return key, value, headers, 1_700_000_000_000 + i * 1000
+
+
+def digest(data):
+    """The first 16 hexadecimal digits of SHA-256, or None for null."""
+    return None if data is None else hashlib.sha256(data).hexdigest()[:16]
+
+
+def normal(offset, timestamp, key, value, headers):
+    """A record as all clients print it."""
+    return {
+        "event": "record",
+        "offset": offset,
+        "timestamp": timestamp,
+        "key": digest(key),
+        "value": digest(value),
+        "headers": [[name, digest(data)] for name, data in headers],
+    }
+
+
+def expected(count, writer):
+    """What a consumer must print after `produce --count count` by `writer` into an empty topic."""
+    out = []
+    for i in range(count):
+        key, value, headers, timestamp = record(i, count, all_nulls=writer != "kafka-python")
+        out.append(normal(i, timestamp, key, value, headers))
+    return out
+
+
+def say(event):
+    """Prints one event as a line of JSON."""
+    print(json.dumps(event), flush=True)
+
+
+def arguments():
+    """The command line that all clients understand."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("action", choices=["produce", "consume", "member"])
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--codec", default="none")
+    parser.add_argument("--group")
+    return parser.parse_args()
+
+
+def on_terminate(stop):
+    """Calls `stop` when the process is asked to end."""
+    signal.signal(signal.SIGTERM, lambda *_: stop())
+
+
+def main(produce, consume, member):
+    """Runs the action that was asked for."""
+    args = arguments()
+    {"produce": produce, "consume": consume, "member": member}[args.action](args)
+    sys.stdout.flush()

@@ -1,0 +1,70 @@
+"""librdkafka, through confluent-kafka."""
+
+import time
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import TIMESTAMP_CREATE_TIME
+
+import common
+
+
+def produce(args):
+    failed = []
+    producer = Producer({
+        "bootstrap.servers": args.bootstrap,
+        "compression.type": args.codec,
+        "enable.idempotence": True,
+        "message.max.bytes": 2_000_000,
+    })
+    for i in range(args.count):
+        key, value, headers, timestamp = common.record(i, args.count)
+        producer.produce(args.topic, value, key, partition=0, timestamp=timestamp, headers=headers,
+                         on_delivery=lambda error, _: failed.append(str(error)) if error else None)
+        producer.poll(0)
+    left = producer.flush(30)
+    if failed or left:
+        raise SystemExit(f"not delivered: {failed[:3]}, {left} left")
+    common.say({"event": "produced", "count": args.count})
+
+
+def consume(args):
+    consumer = Consumer({"bootstrap.servers": args.bootstrap, "group.id": "unused", "enable.auto.commit": False,
+                         "fetch.message.max.bytes": 2_000_000})
+    consumer.assign([TopicPartition(args.topic, 0, 0)])
+    seen, end = 0, time.monotonic() + 30
+    while seen < args.count and time.monotonic() < end:
+        message = consumer.poll(0.5)
+        if message is None:
+            continue
+        if message.error():
+            raise KafkaException(message.error())
+        kind, timestamp = message.timestamp()
+        assert kind == TIMESTAMP_CREATE_TIME, kind
+        common.say(common.normal(message.offset(), timestamp, message.key(), message.value(), message.headers() or []))
+        seen += 1
+    consumer.close()
+
+
+def member(args):
+    stopping = []
+    common.on_terminate(lambda: stopping.append(True))
+    consumer = Consumer({
+        "bootstrap.servers": args.bootstrap, "group.id": args.group, "enable.auto.commit": False,
+        "auto.offset.reset": "earliest", "session.timeout.ms": 6000, "heartbeat.interval.ms": 500,
+        "partition.assignment.strategy": "range",
+    })
+    consumer.subscribe([args.topic], on_assign=lambda _, partitions: common.say(
+        {"event": "assigned", "partitions": sorted(p.partition for p in partitions)}))
+    while not stopping:
+        message = consumer.poll(0.2)
+        if message is None or message.error():
+            continue
+        common.say({"event": "record", "partition": message.partition(), "offset": message.offset()})
+        try:
+            consumer.commit(message, asynchronous=False)
+        except KafkaException:
+            pass  # a rebalance is under way: somebody reads it again
+    consumer.close()
+
+
+common.main(produce, consume, member)
