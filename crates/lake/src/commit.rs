@@ -1,9 +1,9 @@
 //! The commit engine: from a table's current state and new files to the documents of its next snapshot. It writes
 //! nothing: the view puts the files, then swings the pointer in the journal.
 //!
-//! An `append` adds one manifest and carries the others, a few of them merged ([`crate::manifest`]). An `overwrite` also takes
-//! files out, with their replacements in the same snapshot. The same commit expires the oldest snapshots and names
-//! the files that nobody needs any more:
+//! An `append` adds one manifest and carries the others, a few of them merged ([`crate::manifest`]). An
+//! `overwrite` also takes files out, with their replacements in the same snapshot. The same commit expires
+//! the oldest snapshots and names the files that nobody needs any more:
 //!
 //! - the manifest list of an expired snapshot;
 //! - the manifests that its child replaced (the child's summary lists their numbers as `floe.dropped`);

@@ -1,4 +1,5 @@
-//! Batches of the log in, Parquet files and dead letters out. No I/O: it runs beside the tasks, as it computes for long.
+//! Batches of the log in, Parquet files and dead letters out. No I/O: it runs beside the tasks, as it
+//! computes for long.
 
 use arrow::array::RecordBatch;
 use floe_log::{

@@ -323,8 +323,8 @@ impl Lake {
         Ok(Some(self.inner.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
     }
 
-    /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents. What is in the
-    /// table's folder beside them waits for its deletion or is an orphan.
+    /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents.
+    /// What is in the table's folder beside them waits for its deletion or is an orphan.
     ///
     /// # Errors
     /// The store fails, or a document is damaged.
@@ -338,8 +338,8 @@ impl Lake {
         self.inner.status.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Deletes from the store what has been garbage for the grace period, now; the number of files. The cleaner does it by
-    /// itself every now and then.
+    /// Deletes from the store what has been garbage for the grace period, now; the number of files. The
+    /// cleaner does it by itself every now and then.
     ///
     /// # Errors
     /// The store or the journal fails; the rest is deleted the next time.

@@ -1,7 +1,8 @@
 //! Manifests: which are merged, how they are read and written.
 //!
-//! Every commit adds one manifest. [`plan`] keeps their number logarithmic: as soon as eight of about one size are there
-//! they become one, so a file's entry is written again about once for each power of eight of the table's files.
+//! Every commit adds one manifest. [`plan`] keeps their number logarithmic: as soon as eight of about one
+//! size are there they become one, so a file's entry is written again about once for each power of eight of
+//! the table's files.
 
 use std::sync::Arc;
 

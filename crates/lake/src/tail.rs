@@ -16,8 +16,8 @@ use crate::{
 /// The rows between a table's progress and a cut.
 #[derive(Debug)]
 pub struct Tail {
-    /// The table's schema, wider where the tail needs it. A column whose whole numbers became doubles here has another id
-    /// than in the table's files: [`TableSchema::adapt`] brings their rows over.
+    /// The table's schema, wider where the tail needs it. A column whose whole numbers became doubles here
+    /// has another id than in the table's files: [`TableSchema::adapt`] brings their rows over.
     pub schema: TableSchema,
     /// The rows, all with `schema`.
     pub batches: Vec<RecordBatch>,
@@ -45,8 +45,8 @@ pub enum TailError {
 }
 
 impl Lake {
-    /// The rows of the records that `snapshot` has and `table`, taken from the same snapshot, does not: with the rows of the
-    /// table's files, each record of the topic once.
+    /// The rows of the records that `snapshot` has and `table`, taken from the same snapshot, does not: with
+    /// the rows of the table's files, each record of the topic once.
     ///
     /// # Errors
     /// The log cannot be read, or the tail is too long ([`limits::TAIL_BYTES_MAX`]).

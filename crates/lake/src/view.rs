@@ -5,9 +5,9 @@
 //!   ▲                                                                          │
 //!   └──────────── back off, read the table's record again ◀── failed ──────────┘
 //! ```
-//! One step is one commit. A step that fails leaves nothing visible; its files go to the garbage with the next commit, or
-//! are found by their numbers ([`crate::layout`]). When it is not known whether a commit was applied, the view asks the
-//! journal before it does anything else.
+//! One step is one commit. A step that fails leaves nothing visible; its files go to the garbage with the
+//! next commit, or are found by their numbers ([`crate::layout`]). When it is not known whether a commit was
+//! applied, the view asks the journal before it does anything else.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

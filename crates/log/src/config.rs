@@ -152,7 +152,8 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     row("segment.index.bytes", "log.index.size.max.bytes", Kind::Int, "10485760", Check::Range(4, INT_MAX), UNUSED),
     row("segment.jitter.ms", "log.roll.jitter.ms", Kind::Long, "0", Check::Range(0, i64::MAX), UNUSED),
     row("segment.ms", "log.roll.ms", Kind::Long, "604800000", Check::Range(1, i64::MAX), UNUSED),
-    row("unclean.leader.election.enable", "unclean.leader.election.enable", Kind::Boolean, "false", Check::Bool, UNUSED),
+    row("unclean.leader.election.enable", "unclean.leader.election.enable", Kind::Boolean, "false", Check::Bool,
+        UNUSED),
 ];
 
 /// The setting of a name or alias.

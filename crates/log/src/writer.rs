@@ -264,7 +264,9 @@ impl WalWriter {
             tokio::select! {
                 biased;
                 // Only the oldest: commits are made in order.
-                stored = next(&mut uploads) => commits.extend(stored.map(|(waiting, stored)| self.commit(waiting, stored))),
+                stored = next(&mut uploads) => {
+                    commits.extend(stored.map(|(waiting, stored)| self.commit(waiting, stored)));
+                }
                 () = self.intake.shared.wake.notified() => {}
                 () = until(look_again) => {}
             }

@@ -37,9 +37,9 @@ pub enum AdaptError {
 }
 
 impl TableSchema {
-    /// `batch`, whose fields carry column ids, with the columns of this schema: columns are found by id, what is missing
-    /// is null, ints become longs, and whole numbers whose column became double ([`TableSchema::replaced`]) are moved
-    /// to it, or to the text beside it when a double cannot hold them.
+    /// `batch`, whose fields carry column ids, with the columns of this schema: columns are found by id, what
+    /// is missing is null, ints become longs, and whole numbers whose column became double
+    /// ([`TableSchema::replaced`]) are moved to it, or to the text beside it when a double cannot hold them.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch, AdaptError> {
         let source = Source::new(batch.schema().fields(), batch.columns(), batch.num_rows())?;
         let wanted = self.arrow();

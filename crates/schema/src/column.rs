@@ -1,8 +1,8 @@
 //! Columns while they are being filled. Arrow's own builders cannot take a row back; these can, which is what
 //! duplicate keys, bad records and widening in the middle of a batch need.
 //!
-//! A column may be shorter than the rows that were taken in: what is missing is null, so a record costs what it holds and
-//! not what the table holds.
+//! A column may be shorter than the rows that were taken in: what is missing is null, so a record costs what
+//! it holds and not what the table holds.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The fast way into the columns: one pass of serde over the JSON text, without a tree. It gives up ([`Refusal::Misfit`])
-//! when a value needs a wider schema; then [`crate::value`] takes over for this record.
+//! The fast way into the columns: one pass of serde over the JSON text, without a tree. It gives up
+//! ([`Refusal::Misfit`]) when a value needs a wider schema; then [`crate::value`] takes over for this record.
 
 use std::{cell::Cell, fmt};
 

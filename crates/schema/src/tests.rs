@@ -484,7 +484,9 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_decoder_panic(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
+    fn no_bytes_make_the_decoder_panic(
+        values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)
+    ) {
         let mut decoder = Decoder::new(TableSchema::new(Kind::Json));
         for value in &values {
             let _ = decoder.push(&row(0, Some(value)));

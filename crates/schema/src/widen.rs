@@ -185,8 +185,8 @@ fn join_elements(
     Ok(outcome)
 }
 
-/// Widens `of` for `value`, which is not void or fits anyway. A fresh type belongs to no column yet and may still become
-/// text.
+/// Widens `of` for `value`, which is not void or fits anyway. A fresh type belongs to no column yet and may
+/// still become text.
 fn widen(of: &mut Type, value: &Tree, fresh: bool, depth: usize) -> Result<Join, WidenError> {
     if let (Type::Struct(slots), Tree::Object(members)) = (&mut *of, value) {
         absorb(slots, members, &[], depth + 1)?;

@@ -13,7 +13,7 @@ const RULES: Rules = Rules { initial_delay_ms: 1_000, members_max: 3, bytes_max:
 /// Runs a script and compares. Commands, with `key=value` options:
 ///
 /// ```text
-/// join A|?name [static=x] [known] [skip] [protocols=p,q] [type=t] [session=ms]     ?name: a newcomer who gets that id
+/// join A|?name [static=x] [known] [skip] [protocols=p,q] [type=t] [session=ms]     ?name: a newcomer, gets that id
 /// sync A gen=1 [A:x B:y]    heartbeat A gen=1    leave A|- [static=x]    commit A|- gen=1    at 5000    show
 /// ```
 fn check(script: &str) {

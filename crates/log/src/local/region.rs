@@ -247,7 +247,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn regions_round_trip(live: bool, block in 1u64..100, length in 0u64..100_000, crc: u32, key in "[a-z/0-9]{1,440}") {
+        fn regions_round_trip(
+            live: bool, block in 1u64..100, length in 0u64..100_000, crc: u32, key in "[a-z/0-9]{1,440}"
+        ) {
             let region = RegionHeader { live, offset: block * BLOCK, length, crc, key };
             let read = RegionHeader::decode(&region.encode(&PACK), &PACK, block * BLOCK);
             prop_assert_eq!(read, Some(region));

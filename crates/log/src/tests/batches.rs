@@ -85,18 +85,21 @@ proptest! {
         prop_assert_eq!(set.records.len(), records.len());
         for (theirs, ours) in set.records.iter().zip(&records) {
             prop_assert_eq!((&theirs.key, &theirs.value, theirs.timestamp), (&ours.key, &ours.value, ours.timestamp));
-            let headers: Vec<_> = theirs.headers.iter().map(|(k, v)| (Bytes::copy_from_slice(k.as_bytes()), v.clone())).collect();
+            let headers = theirs.headers.iter();
+            let headers: Vec<_> = headers.map(|(k, v)| (Bytes::copy_from_slice(k.as_bytes()), v.clone())).collect();
             prop_assert_eq!(&headers, &ours.headers);
         }
 
         let mut buffer = bytes::BytesMut::new();
-        let codecs = [theirs::Compression::None, theirs::Compression::Gzip, theirs::Compression::Snappy, theirs::Compression::Lz4, theirs::Compression::Zstd];
+        type Codec = theirs::Compression;
+        let codecs = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
         let options = theirs::RecordEncodeOptions { version: 2, compression: codecs[codec as usize] };
         let compress = |data: &mut bytes::BytesMut, out: &mut bytes::BytesMut, _| {
             out.extend_from_slice(&codec.compress(data));
             Ok(())
         };
-        theirs::RecordBatchEncoder::encode_with_custom_compression(&mut buffer, &set.records, &options, Some(compress)).unwrap();
+        type Encoder = theirs::RecordBatchEncoder;
+        Encoder::encode_with_custom_compression(&mut buffer, &set.records, &options, Some(compress)).unwrap();
         let theirs = buffer.freeze();
         let header = validate(&theirs).unwrap();
         prop_assert_eq!(header.count as usize, records.len());
@@ -110,7 +113,9 @@ proptest! {
     /// Everything from the attributes on is under the checksum; before it only the base offset and the leader
     /// epoch may differ, which are replaced on the way out.
     #[test]
-    fn a_flipped_bit_is_never_stored((records, codec) in batch_strategy(), place in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn a_flipped_bit_is_never_stored(
+        (records, codec) in batch_strategy(), place in any::<prop::sample::Index>(), bit in 0u8..8
+    ) {
         let bytes = encode(&records, codec);
         let place = place.index(bytes.len());
         let mut flipped = bytes.to_vec();
@@ -149,7 +154,9 @@ proptest! {
     }
 
     #[test]
-    fn decompressing_rubbish_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), codec in codec_strategy(), honest in any::<bool>()) {
+    fn decompressing_rubbish_never_panics(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), codec in codec_strategy(), honest in any::<bool>()
+    ) {
         let mut bytes = bytes;
         if honest {
             let start = codec.compress(b"a beginning that decodes");

@@ -232,13 +232,17 @@ proptest! {
                 expected.reverse();
                 let object = Uploaded { object: ObjectId(id), owner: OWNER, size: position, batches: placed };
                 let results = sequence(tx, &object);
-                let results: Vec<_> = results.into_iter().map(|result| result.map(|a| (a.base_offset.0 as u64, a.duplicate))).collect();
+                let results = results.into_iter();
+                let results: Vec<_> =
+                    results.map(|result| result.map(|a| (a.base_offset.0 as u64, a.duplicate))).collect();
                 assert_eq!(results, expected, "object {id}");
                 compare(tx, topic, &models, &writers);
-                let extents = tx.range::<Extent>(..).filter(|pair| pair.as_ref().unwrap().1.object == ObjectId(id)).count();
+                let extents = tx.range::<Extent>(..);
+                let extents = extents.filter(|pair| pair.as_ref().unwrap().1.object == ObjectId(id)).count();
                 let record = tx.get::<Object>(&ObjectId(id)).unwrap();
                 assert_eq!(record.map_or(0, |object| object.extents as usize), extents);
-                assert_eq!(tx.get::<Trash>(&ObjectId(id)).unwrap().is_some(), extents == 0, "useless objects are trash");
+                let trash = tx.get::<Trash>(&ObjectId(id)).unwrap();
+                assert_eq!(trash.is_some(), extents == 0, "useless objects are trash");
             }
         });
     }
