@@ -7,7 +7,10 @@
 use floe_meta::Snapshot;
 use serde_json::{Value, json};
 
-use crate::lake::{Lake, LakeError, TableRef};
+use crate::{
+    commit::document_of,
+    lake::{Lake, LakeError, TableRef},
+};
 
 /// The only namespace.
 pub const NAMESPACE: &str = "default";
@@ -117,7 +120,7 @@ pub async fn table(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str
         Ok(None) => return no_table(name),
         Err(failure) => return failed(&failure),
     };
-    match serde_json::to_value(&metadata) {
+    match document_of(&metadata) {
         Ok(metadata) => {
             ok(json!({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}))
         }

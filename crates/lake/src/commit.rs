@@ -112,7 +112,7 @@ pub(crate) fn create(
     });
     let metadata: TableMetadata = serde_json::from_value(document)?;
     let key = files.key(FileKind::Metadata, numbers.take()?);
-    let bytes = Bytes::from(serde_json::to_vec(&metadata)?);
+    let bytes = Bytes::from(document_of(&metadata)?.to_string());
     let table = Table {
         uuid,
         name: name.to_owned(),
@@ -181,7 +181,7 @@ pub(crate) async fn prepare(
     let metadata = without_old_schemas(built.metadata)?;
 
     let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
-    work.written.push((metadata_key.clone(), Bytes::from(serde_json::to_vec(&metadata)?)));
+    work.written.push((metadata_key.clone(), Bytes::from(document_of(&metadata)?.to_string())));
     let table = Table {
         metadata: metadata_key,
         manifest_list: Some(list_key),
@@ -195,6 +195,17 @@ pub(crate) async fn prepare(
         ..base.table.clone()
     };
     Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage })
+}
+
+/// A metadata document. The library keeps snapshots and schemas in hash maps; readers list them as they come.
+pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value, serde_json::Error> {
+    let mut document = serde_json::to_value(metadata)?;
+    for (list, order) in [("snapshots", "sequence-number"), ("schemas", "schema-id")] {
+        if let Some(entries) = document[list].as_array_mut() {
+            entries.sort_by_key(|entry| entry[order].as_i64());
+        }
+    }
+    Ok(document)
 }
 
 pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Error> {

@@ -16,7 +16,7 @@ use floe_meta::{DecodeError, Env, Envelope, Snapshot, Task, Timestamp, Tx, lease
 use floe_schema::{Kind, TableSchema};
 use iceberg::spec::TableMetadata;
 use tokio::sync::{Semaphore, watch};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     cleaner, command, commit,
@@ -380,7 +380,8 @@ async fn supervise(inner: Arc<Inner>) {
             tokio::time::sleep(limits::BACKOFF_MAX).await;
             continue;
         }
-        if changes.changed().await.is_err() {
+        // A view that ended by itself, and should not have, is started again with the next look.
+        if let Ok(Err(_)) = tokio::time::timeout(limits::SUPERVISE_INTERVAL, changes.changed()).await {
             return;
         }
     }
@@ -391,7 +392,17 @@ async fn supervise_once(inner: &Arc<Inner>, views: &mut BTreeMap<TopicId, Guard>
     let topics: BTreeMap<TopicId, Topic> =
         topic::all(&snapshot)?.into_iter().map(|topic| (topic.id, topic)).collect();
     let is_table = |topic: &Topic| TopicConfig::of(topic).table != TableMode::Off;
-    views.retain(|id, view| topics.get(id).is_some_and(is_table) && !view.0.is_finished());
+    views.retain(|id, view| {
+        let wanted = topics.get(id).is_some_and(is_table);
+        if wanted && view.0.is_finished() {
+            error!(topic = %id, "a view ended that should run, it is started again");
+            inner.report(
+                *id,
+                Some("the view ended unexpectedly, see the log; it was started again".to_owned()),
+            );
+        }
+        wanted && !view.0.is_finished()
+    });
     {
         let mut status = inner.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.retain(|id, _| topics.get(id).is_some_and(is_table));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Bytes of records (as decoded) that one commit takes in while a view catches up. What is read is in memory, encoded,
 /// until it is in the store.
-pub const COMMIT_BYTES_MAX: usize = 256 << 20;
+pub const COMMIT_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of batches that one read asks of the log.
 pub const READ_BYTES: usize = 4 << 20;
@@ -38,6 +38,9 @@ pub const METADATA_KEPT: usize = 20;
 
 /// How long a file is kept that no snapshot names any more, for readers that still hold one which did.
 pub const GARBAGE_GRACE: Duration = Duration::from_secs(600);
+
+/// How often it is checked that every table has its view.
+pub const SUPERVISE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How often the cleaner looks for files whose grace is over.
 pub const CLEAN_INTERVAL: Duration = Duration::from_secs(30);

@@ -161,10 +161,13 @@ impl Decoder {
         let Tree::Object(members) = Tree::parse(value).map_err(|error| error.to_string())? else {
             unreachable!("the text begins an object");
         };
-        let wider = self.schema.widened(&members).map_err(|error| error.to_string())?;
-        if wider.version != self.schema.version {
-            top.conform(&wider.slots);
-            self.schema = wider;
+        // A table with a column of text beside a list comes here often: the schema is copied only to grow.
+        if !self.schema.covers(&members).map_err(|error| error.to_string())? {
+            let wider = self.schema.widened(&members).map_err(|error| error.to_string())?;
+            if wider.version != self.schema.version {
+                top.conform(&wider.slots);
+                self.schema = wider;
+            }
         }
         top.append(at, &members);
         Ok(())

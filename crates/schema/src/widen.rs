@@ -35,6 +35,11 @@ impl TableSchema {
         Ok(next)
     }
 
+    /// Whether `record` fits without any change; may say `false` where it does (lists of structs are not looked into).
+    pub(crate) fn covers(&self, record: &[(String, Tree)]) -> Result<bool, WidenError> {
+        covers(&self.slots, record, 1)
+    }
+
     /// The schema with the column for keys that are not UTF-8.
     pub(crate) fn with_key_bytes(&self) -> TableSchema {
         let mut next = self.clone();
@@ -67,6 +72,41 @@ fn absorb(
         absorb_value(slots, at, value, reserved, depth)?;
     }
     Ok(())
+}
+
+fn covers(slots: &[Slot], members: &[(String, Tree)], depth: usize) -> Result<bool, WidenError> {
+    for (guess, (key, value)) in members.iter().enumerate() {
+        if value.is_void() {
+            continue;
+        }
+        let guessed = slots.get(guess).filter(|slot| slot.key == *key);
+        let Some(slot) = guessed.or_else(|| slots.iter().find(|slot| slot.key == *key)) else {
+            return Ok(false);
+        };
+        let covered = match (&slot.typed, value) {
+            (None, value) => slot.text.is_some() && infer(value, depth)?.is_none(),
+            (Some(Typed { of: Type::Struct(slots), .. }), Tree::Object(members)) => {
+                covers(slots, members, depth + 1)?
+            }
+            (Some(typed), value) if fits(&typed.of, value) => !holds_struct(&typed.of),
+            // It stays text if the column cannot become what takes it.
+            (Some(typed), value) => {
+                slot.text.is_some() && widen(&mut typed.of.clone(), value, false, depth)? == Join::Misfit
+            }
+        };
+        if !covered {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn holds_struct(of: &Type) -> bool {
+    match of {
+        Type::Struct(_) => true,
+        Type::List { of, .. } => holds_struct(of),
+        _ => false,
+    }
 }
 
 /// Widens the slot `at` of `slots` so that it takes `value`.
