@@ -3,7 +3,8 @@
 //! `cargo run --release -p floe-log --example append -- [seconds] [clients] [in flight] [batch bytes] [partitions]`
 //!
 //! Every client keeps so many appends of one batch in flight. Printed are throughput, latency from the call to the
-//! answer, and what reached the store.
+//! answer, what reached the store, and how fast everything is read back, first by this broker, whose cache holds
+//! the newest part, then by one that has just been started.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::VecDeque;
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use floe_log::codec::Compression;
-use floe_log::ids::PartitionId;
+use floe_log::ids::{Offset, PartitionId};
 use floe_log::local::{LocalStore, Options as StoreOptions};
-use floe_log::log::{Append, AppendTicket, Config, Log, NewTopic, Writer};
+use floe_log::log::{Append, AppendTicket, Config, Log, NewTopic, Topic, Writer};
 use floe_log::object::Object;
 use floe_log::records::Builder;
 use floe_meta::sqlite::SqliteJournal;
@@ -36,7 +37,9 @@ async fn main() {
     let journal = SqliteJournal::open(&env, &dir.path().join("meta")).expect("the journal opens");
     let meta =
         Meta::open(env.clone(), Arc::new(journal), Options::default()).await.expect("the metadata opens");
-    let log = Log::open(env.clone(), meta, Arc::new(store), Config::default()).await.expect("the log opens");
+    let store = Arc::new(store);
+    let log =
+        Log::open(env.clone(), meta.clone(), store.clone(), Config::default()).await.expect("the log opens");
     let writer = Writer::new("User:example", "append");
     let new = NewTopic { name: "example".into(), partitions: partitions as u32, ..NewTopic::default() };
     let topic = log.create_topic(&writer, new, false).await.expect("the topic is new");
@@ -57,7 +60,33 @@ async fn main() {
     }
     let took = (env.monotonic() - begin).as_secs_f64();
     report(&log, &mut latencies, batch_bytes, took);
+    let fresh = Log::open(env, meta, store, Config::default()).await.expect("the log opens");
+    for (name, log) in [("same broker ", &log), ("fresh broker", &fresh)] {
+        read_back(name, log, &topic).await;
+    }
+    fresh.close().await;
     log.close().await;
+}
+
+/// Reads all partitions side by side, a megabyte at a time, as a consumer does.
+async fn read_back(name: &str, log: &Log, topic: &Topic) {
+    let (env, snapshot) = (log.env(), log.meta().snapshot());
+    let begin = env.monotonic();
+    let mut places: Vec<(PartitionId, Offset)> =
+        topic.partition_ids().map(|partition| (partition, Offset::ZERO)).collect();
+    let (mut bytes, mut reads) = (0, 0);
+    while !places.is_empty() {
+        let mut further = Vec::new();
+        for (partition, from) in places {
+            let read = log.read(&snapshot, partition, from, 1 << 20).await.expect("the log can be read");
+            reads += 1;
+            bytes += read.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
+            further.extend(read.batches.last().map(|last| (partition, last.next_offset())));
+        }
+        places = further;
+    }
+    let took = (env.monotonic() - begin).as_secs_f64();
+    println!("read     {name} {:.1} MB/s in {reads} reads", bytes as f64 / 1e6 / took);
 }
 
 struct Load {

@@ -129,6 +129,25 @@ async fn a_waiting_reader_is_woken_by_its_partition_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn brokers_of_one_cluster_share_the_log() {
+    let world = World::new(11).await;
+    let topic = world.topic("t", 1).await;
+    let partition = PartitionId::new(topic.id, 0);
+    let (one, other) = (&world.log, &world.reopened().await);
+    for round in 0..10 {
+        let waiting = other.wait(&[(partition, offset(2 * round))]);
+        let appended = append(one, partition, &["from one"]).await.expect("appended");
+        assert_eq!(appended.base_offset, offset(2 * round));
+        timeout(Duration::from_secs(60), waiting).await.expect("woken by another broker's commit");
+        let appended = append(other, partition, &["from the other"]).await.expect("appended");
+        assert_eq!(appended.base_offset, offset(2 * round + 1));
+        one.wait(&[(partition, appended.base_offset)]).await;
+        assert_eq!(values(one, partition).await, values(other, partition).await);
+    }
+    assert_eq!(values(one, partition).await.len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn offsets_are_found_by_time() {
     let world = World::new(6).await;
     let topic = world.topic("t", 1).await;
