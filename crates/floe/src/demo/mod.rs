@@ -38,20 +38,20 @@ struct Question {
 const QUESTIONS: [Question; 3] = [
     Question {
         shows: "How many flights left New York in January 2013, and how many were cancelled?",
-        statement: "SELECT count(*) AS flights, count(*) - count(dep_time) AS cancelled FROM flights",
+        statement: "SELECT count(*) AS flights, count(*) - count(dep_time) AS cancelled\nFROM flights",
         first_row: &["27004", "521"],
     },
     Question {
         shows: "Which airlines flew most, and how late did they arrive? (a join of two topics)",
-        statement: "SELECT a.name, count(*) AS flights, round(avg(f.arr_delay), 1) AS minutes_late \
-                    FROM flights f JOIN airlines a ON f.carrier = a.carrier \
+        statement: "SELECT a.name, count(*) AS flights, round(avg(f.arr_delay), 1) AS minutes_late\n\
+                    FROM flights f JOIN airlines a ON f.carrier = a.carrier\n\
                     GROUP BY a.name ORDER BY flights DESC LIMIT 5",
         first_row: &["United Air Lines Inc.", "4637", "3.2"],
     },
     Question {
         shows: "On which day were departures latest? (time_hour became a timestamp by itself)",
-        statement: "SELECT CAST(time_hour - INTERVAL '5 hours' AS DATE) AS day, count(*) AS flights, \
-                    round(avg(dep_delay), 1) AS minutes_late \
+        statement: "SELECT CAST(time_hour - INTERVAL '5 hours' AS DATE) AS day, count(*) AS flights,\n       \
+                    round(avg(dep_delay), 1) AS minutes_late\n\
                     FROM flights GROUP BY 1 ORDER BY minutes_late DESC LIMIT 3",
         first_row: &["2013-01-31", "928", "28.7"],
     },
@@ -139,7 +139,7 @@ async fn stream_flights(
             let counted = count(client, "flights").await;
             let snapshots = server.snapshots("flights");
             bar.set_message(match counted {
-                Ok(counted) => format!("SQL counts {counted:>6} · {snapshots} Iceberg snapshots"),
+                Ok(counted) => watched_line(counted, snapshots),
                 Err(error) => format!("SQL: {error}"),
             });
             tokio::time::sleep(LOOK_EVERY).await;
@@ -153,11 +153,15 @@ async fn stream_flights(
         never = watched => never,
     }
     let counted = count(client, "flights").await?;
-    bar.set_message(format!("SQL counts {counted:>6} · {} Iceberg snapshots", server.snapshots("flights")));
+    bar.set_message(watched_line(counted, server.snapshots("flights")));
     bar.finish();
     say(&format!("  counted     SQL saw {counted} flights right after the last acknowledgement"));
     ensure!(counted == data::FLIGHTS as i64, "{} flights were acknowledged", data::FLIGHTS);
     Ok(())
+}
+
+fn watched_line(counted: i64, snapshots: u64) -> String {
+    format!("SQL counts {counted:>6} · Iceberg snapshots {snapshots}")
 }
 
 async fn count(client: &Client, table: &str) -> Result<i64> {
@@ -188,7 +192,9 @@ async fn settle(server: &Server) -> Result<()> {
 
 async fn ask(client: &Client, number: usize, question: &Question) -> Result<()> {
     say(&paint(&format!("{number}. {}", question.shows), "1"));
-    say(&paint(&format!("   {}", question.statement), "2"));
+    for line in question.statement.lines() {
+        say(&paint(&format!("   {line}"), "2"));
+    }
     let started = Env::real().monotonic();
     let rows = client.query(question.statement).await?;
     let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
@@ -211,7 +217,7 @@ fn next_steps(server: &Server, keep: bool) {
     let (kafka, http) = (server.kafka, server.http);
     say(&paint("Try next", "1"));
     if !keep {
-        say("  Run the demo again with --keep to leave the broker up, and paste the lines it prints then.");
+        say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:");
     }
     say(&format!(
         "  cargo run --release -- sql --server http://{http} \"SELECT origin, count(*) FROM flights GROUP BY origin\"
