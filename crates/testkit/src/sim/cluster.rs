@@ -181,8 +181,11 @@ impl Cluster {
             self.recorder().note(number, Event::Started);
             if let Some(log) = self.open(&env).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
-                let lake =
-                    Lake::start(env.clone(), log.clone(), LakeConfig { views: true, views_at_work: 1 });
+                let lake = Lake::start(
+                    env.clone(),
+                    log.clone(),
+                    LakeConfig { views: true, views_at_work: 1, ..LakeConfig::default() },
+                );
                 let running = Arc::new(Running { number, env: env.clone(), log, broker, lake });
                 if self.healed() {
                     env.crash_at_poll(u64::MAX);
