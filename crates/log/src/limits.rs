@@ -71,8 +71,9 @@ pub const TOPIC_CONFIGS_MAX: usize = 10_000;
 
 // The reader.
 
-/// Extents that one read looks at: a read of tiny extents ends early and the next goes on.
-pub const EXTENTS_PER_READ_MAX: usize = 256;
+/// Extents that one read looks at: a read of tiny extents ends early and the next goes on. Each may cost a block of
+/// an object of its own.
+pub const EXTENTS_PER_READ_MAX: usize = 64;
 /// Places inside extents that are remembered for readers that go on there.
 pub const PLACES_MAX: usize = 16_384;
 /// Bytes that a batch may decompress to when a timestamp is looked up.
@@ -105,6 +106,7 @@ pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
 
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(S3_REQUEST_TIMEOUT.as_secs() * (S3_TRIES_MAX as u64) < TRASH_GRACE.as_secs());
+const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
 const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);
 const _: () = assert!(PACK_BYTES_FIRST <= PACK_BYTES_MAX);
 const _: () = assert!(PACK_BYTES_FIRST.is_multiple_of(4096));

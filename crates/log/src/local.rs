@@ -56,7 +56,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// The directory was written by a newer version, or is something else.
     #[error(
-        "{path} has the format {found:?}, this program knows \"floe local store 1\"; use the version of Floe that wrote it"
+        "{path} has the format {found:?}, this program knows \"floe local store 1\": \
+         use the version of Floe that wrote it"
     )]
     Format {
         /// The file that says so.

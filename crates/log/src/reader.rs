@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::batch::{Batch, HEADER_BYTES, Header};
 use crate::cache::Cache;
 use crate::extent::{Extent, ExtentKey};
-use crate::ids::{Offset, PartitionId};
+use crate::ids::{ObjectId, Offset, PartitionId};
 use crate::limits::{BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX};
 use crate::object::Object;
 use crate::partition::{self, Head};
@@ -32,7 +32,7 @@ pub(crate) struct Reader {
 /// Where readers stopped inside extents, so that the next read of the same reader need not walk there again.
 #[derive(Default)]
 struct Places {
-    positions: BTreeMap<(PartitionId, Offset), u64>,
+    positions: BTreeMap<(PartitionId, Offset), (ObjectId, u64)>,
     order: VecDeque<(PartitionId, Offset)>,
 }
 
@@ -96,7 +96,8 @@ impl Reader {
             let (key, extent) = pair?;
             let mut window = window(snapshot, key, extent)?;
             if windows.is_empty()
-                && let Some(position) = self.lock().positions.get(&(partition, from))
+                && let Some((object, position)) = self.lock().positions.get(&(partition, from))
+                && *object == extent.object
                 && (extent.position..extent.end()).contains(position)
             {
                 (window.base, window.position) = (from, *position);
@@ -141,7 +142,7 @@ impl Reader {
                 };
             }
             if taken.full {
-                self.remember(window.key.partition, next, window.position);
+                self.remember(&window);
                 return Ok(());
             }
             // A batch larger than the window, or the offset lies further on.
@@ -153,10 +154,11 @@ impl Reader {
         }
     }
 
-    fn remember(&self, partition: PartitionId, next: Offset, position: u64) {
+    fn remember(&self, stopped: &Window) {
         let mut places = self.lock();
-        if places.positions.insert((partition, next), position).is_none() {
-            places.order.push_back((partition, next));
+        let place = (stopped.key.partition, stopped.base);
+        if places.positions.insert(place, (stopped.extent.object, stopped.position)).is_none() {
+            places.order.push_back(place);
         }
         if places.order.len() > PLACES_MAX
             && let Some(oldest) = places.order.pop_front()
