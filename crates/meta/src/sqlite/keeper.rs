@@ -151,12 +151,15 @@ impl Keeper {
     }
 
     fn backlog(&self) -> u64 {
-        self.last().0.checked_sub(self.folded.0).expect("only what is committed is folded")
+        self.last().0.saturating_sub(self.folded.0)
     }
 
-    /// Moves the image on by one slice of entries.
+    /// Moves the image on by one slice of entries. Our connection sees a commit a moment before the writer announces it
+    /// as the last one: the slice ends at what is announced, so that the image is never ahead.
     fn fold(&mut self) -> Result<(), String> {
-        let slice = entries(&self.reader, self.folded, SQLITE_SLICE_ENTRIES, SQLITE_SLICE_BYTES)?;
+        let announced = usize::try_from(self.backlog()).unwrap_or(usize::MAX);
+        let count = announced.min(SQLITE_SLICE_ENTRIES);
+        let slice = entries(&self.reader, self.folded, count, SQLITE_SLICE_BYTES)?;
         let Some(last) = slice.entries.last().map(|entry| entry.lsn) else { return Ok(()) };
         let mut changes = BTreeMap::new();
         for change in slice.entries.iter().flat_map(|entry| &entry.changes) {
@@ -249,4 +252,48 @@ fn write_image(
             .execute("UPDATE meta SET value = ?1 WHERE name = 'folded_lsn'", [last.0.cast_signed()])?;
     }
     transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::entry::{encode_changes, encode_envelope};
+    use crate::journal::{Change, Envelope};
+    use crate::sqlite::files;
+
+    fn keeper(directory: &Path) -> (Connection, Keeper) {
+        let opened = files::open(directory, 1).unwrap();
+        let shared = Arc::new(Shared {
+            last: watch::Sender::new(opened.last),
+            backlog_bytes: AtomicU64::new(opened.backlog_bytes),
+            nudged: AtomicBool::new(false),
+            catch_up: AtomicBool::new(false),
+        });
+        (opened.writer, Keeper::new(opened.reader, opened.image, opened.folded, Env::real(), shared))
+    }
+
+    /// The moment between COMMIT and its announcement: the keeper sees more than it may fold.
+    #[test]
+    fn the_image_ends_at_what_is_announced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, mut keeper) = keeper(directory.path());
+        for lsn in 1..=7 {
+            let change = Change { key: "key".into(), value: Some(lsn.to_string().into()) };
+            let (envelope, changes) = (encode_envelope(&Envelope::broker("test")), encode_changes(&[change]));
+            let insert = "INSERT INTO journal VALUES(?1, zeroblob(16), ?2, ?3)";
+            writer.execute(insert, params![lsn, envelope, changes]).unwrap();
+        }
+        for (announced, value) in [(0, None), (3, Some("3")), (3, Some("3")), (7, Some("7"))] {
+            keeper.shared.last.send_replace(Lsn(announced));
+            keeper.fold().unwrap();
+            assert_eq!((keeper.folded, keeper.backlog()), (Lsn(announced), 0));
+            let image = read_image(&keeper.image).unwrap();
+            assert_eq!(image.first().map(|(_, found)| &found[..]), value.map(str::as_bytes));
+        }
+    }
 }
