@@ -69,7 +69,7 @@ impl DataDir {
     /// See [`DataDirError`].
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let failed = |source| DataDirError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(failed)?;
+        create_dir_durable(path).map_err(failed)?;
         // Without a format it must be empty, and must not get a lock file of ours if it is not.
         if !path.join(FORMAT).exists() && !is_empty(path).map_err(failed)? {
             return Err(DataDirError::Foreign { path: path.to_owned() });
@@ -122,6 +122,30 @@ fn write_format(path: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path.join(FORMAT))?;
     sync_dir(path)
+}
+
+/// Makes a directory and those above it that are missing. Each name is durable before the next directory is made in it,
+/// so a crash leaves doubt about the lowest one only; that is why the name of one that is there already is synced too.
+pub(crate) fn create_dir_durable(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        // The root or the working directory.
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    if path.is_dir() {
+        return match sync_dir(parent) {
+            // A parent that we may not read is not one in which we made it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced,
+        };
+    }
+    create_dir_durable(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    sync_dir(parent)
 }
 
 /// Makes the names in a directory durable.
@@ -185,10 +209,31 @@ mod tests {
         fs::write(path.join(FORMAT_TEMPORARY), "flo").unwrap();
         DataDir::open(&path).unwrap();
 
+        let below_a_file = path.join(FORMAT).join("data");
+        assert!(matches!(DataDir::open(&below_a_file).unwrap_err(), DataDirError::Io { .. }));
+
         let home = temporary.path().join("home");
         fs::create_dir(&home).unwrap();
         fs::write(home.join("thesis.txt"), "x").unwrap();
         assert!(matches!(DataDir::open(&home).unwrap_err(), DataDirError::Foreign { .. }));
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn directories_are_made_from_the_top() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b/c");
+        for _ in 0..2 {
+            create_dir_durable(&path).unwrap();
+            assert!(path.is_dir());
+        }
+        // Names without a parent to sync, and one in the working directory.
+        for path in ["", ".", "..", "/", "src", "src/.."] {
+            create_dir_durable(Path::new(path)).unwrap();
+        }
+        fs::write(path.join("file"), "").unwrap();
+        let blocked = create_dir_durable(&path.join("file")).unwrap_err();
+        assert_eq!(blocked.kind(), io::ErrorKind::AlreadyExists);
+        assert!(create_dir_durable(&path.join("file/d")).is_err());
     }
 }

@@ -35,7 +35,7 @@ use crate::entry::{encode_changes, encode_envelope};
 use crate::env::{Env, lock};
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
-use crate::lock::{FileLock, sync_dir};
+use crate::lock::{FileLock, create_dir_durable, sync_dir};
 
 /// The format of the files that this build writes, and the newest that it reads.
 pub const SQLITE_FORMAT: i64 = 1;
@@ -115,7 +115,7 @@ impl SqliteJournal {
     /// See [`SqliteOpenError`].
     pub fn open(env: &Env, directory: &Path) -> Result<SqliteJournal, SqliteOpenError> {
         let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        create_dir_durable(directory).map_err(failed)?;
         let file_lock = match FileLock::take(&directory.join("journal.lock")).map_err(failed)? {
             Ok(file_lock) => file_lock,
             Err(holder) => return Err(SqliteOpenError::InUse { path: directory.to_owned(), holder }),
