@@ -5,18 +5,21 @@
 //! that: a `current_thread` runtime with a paused clock, `biased` in every `select!`, and no observable order that
 //! comes out of a hash map.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::io::Write as _;
 use std::ops::{Add, Sub};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use serde::{Deserialize, Serialize};
-
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
@@ -68,7 +71,7 @@ pub struct Env {
 
 enum Clock {
     Real { entropy: Mutex<Generator> },
-    Simulated { origin: Instant, entropy: Mutex<Generator>, order: Mutex<Generator> },
+    Simulated { seed: u64, origin: Instant, entropy: Mutex<Generator>, order: Mutex<Generator> },
 }
 
 impl Env {
@@ -81,6 +84,7 @@ impl Env {
     /// from the seed. Call it inside the paused `current_thread` runtime.
     pub fn simulated(seed: u64) -> Env {
         Env::with(Clock::Simulated {
+            seed,
             origin: Instant::now(),
             entropy: Mutex::new(Generator::new(seed)),
             order: Mutex::new(Generator::new(!seed)),
@@ -157,6 +161,23 @@ impl Env {
         Task { name, handle: Some(handle) }
     }
 
+    /// Starts a task without which the broker does not work. A panic in it is a bug after which the broker would live
+    /// on and answer nothing: it ends the process, with an error that names the task, so that whoever supervises it
+    /// starts it again. In a simulation too, naming the seed: the runtime would keep the panic from the test.
+    pub fn spawn_vital<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
+        let clock = self.clock.clone();
+        self.spawn(name, async move {
+            match AssertUnwindSafe(future).catch_unwind().await {
+                Ok(value) => value,
+                Err(panic) => clock.end_process("task", name, &*panic),
+            }
+        })
+    }
+
     /// Runs work that blocks (files, heavy computing) beside the tasks; a simulation runs it in place. A panic of
     /// the work goes on in the caller.
     #[allow(clippy::disallowed_methods, reason = "the one place that hands work to blocking threads")]
@@ -172,7 +193,8 @@ impl Env {
         }
     }
 
-    /// Starts an operating system thread, for owners of files that block. Not for simulations.
+    /// Starts an operating system thread, for owners of files that block. Not for simulations. A panic in it ends the
+    /// process, as in [`Env::spawn_vital`].
     ///
     /// # Errors
     /// The system refuses another thread.
@@ -181,11 +203,16 @@ impl Env {
     /// In a simulation, which owns all threads: one.
     pub fn thread(
         &self,
-        name: &str,
+        name: &'static str,
         work: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<std::thread::JoinHandle<()>> {
         assert!(!self.is_simulated(), "a simulation has one thread");
-        std::thread::Builder::new().name(name.to_owned()).spawn(work)
+        let clock = self.clock.clone();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                clock.end_process("thread", name, &*panic);
+            }
+        })
     }
 
     /// A crash of this scope: every task is dropped where it stands and no further one starts. In a
@@ -214,6 +241,24 @@ impl Env {
         let mut crashed = self.scope.crashed.subscribe();
         // The sender lives in the scope that we hold.
         let _ = crashed.wait_for(|crashed| *crashed).await;
+    }
+}
+
+impl Clock {
+    /// Says why on two ways, then aborts: nothing of the process goes on, no destructor writes what a bug left behind.
+    fn end_process(&self, what: &str, name: &str, panic: &(dyn Any + Send)) -> ! {
+        let text = panic.downcast_ref::<&str>().copied();
+        let reason = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let seed = match self {
+            Clock::Real { .. } => None,
+            Clock::Simulated { seed, .. } => Some(*seed),
+        };
+        tracing::error!(what, name, reason, seed, "a vital part of the process panicked, ending the process");
+        // For those who run without a log; if even this fails there is nobody to tell.
+        let seed = seed.map_or_else(String::new, |seed| format!(" (simulation with seed {seed})"));
+        let _ =
+            writeln!(std::io::stderr(), "floe: {what} '{name}' panicked, ending the process{seed}: {reason}");
+        std::process::abort();
     }
 }
 
@@ -394,4 +439,61 @@ fn splitmix(state: &mut u64) -> u64 {
 /// Locks; a panic of another holder left nothing half done in the few lines that these locks guard.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const PART: &str = "FLOE_META_TEST_PART";
+
+    fn panic_for(reason: &str) {
+        assert_eq!(reason, "", "planted");
+    }
+
+    /// What the child of the test below does: a part of it panics, and it waits for its end.
+    #[tokio::test(start_paused = true)]
+    async fn child_with_a_part_that_panics() {
+        let Ok(part) = std::env::var(PART) else { return };
+        match part.as_str() {
+            "task" => drop(Env::real().spawn_vital("doomed", async { panic_for("real") })),
+            "simulated" => drop(Env::simulated(42).spawn_vital("doomed", async { panic_for("simulated") })),
+            "thread" => drop(Env::real().thread("doomed", || panic_for("thread"))),
+            "other" => assert!(Env::real().spawn("spare", async { panic_for("other") }).await.is_err()),
+            part => unreachable!("no part {part}"),
+        }
+        if part == "thread" {
+            // The paused clock would not wait for it.
+            std::thread::park();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+
+    #[test]
+    fn a_vital_part_that_panics_ends_the_process_and_says_so() {
+        let child = |part: &str| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["env::tests::child_with_a_part_that_panics", "--exact"]).env(PART, part);
+            let output = command.output().unwrap();
+            (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        for (part, expected) in [
+            ("task", "floe: task 'doomed' panicked, ending the process: "),
+            ("simulated", "floe: task 'doomed' panicked, ending the process (simulation with seed 42): "),
+            ("thread", "floe: thread 'doomed' panicked, ending the process: "),
+        ] {
+            let (status, said) = child(part);
+            assert_eq!(status.code(), None, "{part} ended with {status}: {said}");
+            assert!(said.contains(expected) && said.contains("planted"), "{part}: {said}");
+        }
+        let (status, said) = child("other");
+        assert!(status.success(), "the process outlives its other tasks: {said}");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_gives_its_result() {
+        assert_eq!(Env::real().spawn_vital("sound", async { 7 }).await, Ok(7));
+    }
 }

@@ -139,7 +139,7 @@ impl Meta {
         let shared = Arc::new(Shared::new(snapshot, journal));
         let (queue, commands) = mpsc::channel(options.queue_commands_max);
         let committer = Committer::new(env.clone(), shared.clone(), commands, options);
-        env.spawn("meta committer", committer.run());
+        env.spawn_vital("meta committer", committer.run());
         Ok(Meta { shared, queue })
     }
 

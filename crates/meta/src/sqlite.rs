@@ -229,8 +229,7 @@ impl Drop for SqliteJournal {
         self.writer = None;
         self.keeper = None;
         for thread in lock(&self.threads).drain(..).rev() {
-            // A thread that panicked has said so.
-            let _ = thread.join();
+            thread.join().expect("a panic of a thread ends the process");
         }
     }
 }

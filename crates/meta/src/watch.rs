@@ -1,8 +1,11 @@
 //! A value that many tasks watch: the newest one, without a history.
 //!
 //! tokio has the same under the same name, but wakes those who wait in an order that it draws at random, which no seed
-//! controls, so two runs of one simulation would differ. Here whoever waited first is woken first. Whatever a simulated
-//! broker waits for takes this one.
+//! controls, so two runs of one simulation would differ. Here whoever waited first is woken first.
+//!
+//! Which one to take: this one for whatever several tasks of a simulated broker wait for. tokio's will do where the
+//! order cannot be seen: for the signal to shut down that a program hands to its listeners, and for the threads of the
+//! SQLite journal, which no simulation runs.
 
 use std::fmt;
 use std::ops::Deref;
