@@ -1,4 +1,5 @@
-//! A table on the local file system behind a tiny catalog: `cargo run -p floe-lake --example catalog -- DIR PORT [ROUNDS]`.
+//! A table on the local file system behind a tiny catalog: `cargo run -p floe-lake --example catalog -- DIR PORT
+//! [ROUNDS]`.
 //!
 //! It writes records of many shapes, waits until they are in the table, then answers the read side of the Iceberg REST
 //! protocol at `http://127.0.0.1:PORT` until it is killed. For trying readers by hand; the front serves the same documents.
