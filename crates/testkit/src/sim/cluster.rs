@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use floe_kafka::Broker;
-use floe_lake::{Config as LakeConfig, Lake};
+use floe_lake::Lake;
 use floe_log::log::Log;
 use floe_log::store::Store;
 use floe_meta::env::{Env, Task};
@@ -181,11 +181,7 @@ impl Cluster {
             self.recorder().note(number, Event::Started);
             if let Some(log) = self.open(&env).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
-                let lake = Lake::start(
-                    env.clone(),
-                    log.clone(),
-                    LakeConfig { views: true, views_at_work: 1, ..LakeConfig::default() },
-                );
+                let lake = Lake::start(env.clone(), log.clone(), self.plan().lake);
                 let running = Arc::new(Running { number, env: env.clone(), log, broker, lake });
                 if self.healed() {
                     env.crash_at_poll(u64::MAX);

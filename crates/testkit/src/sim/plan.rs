@@ -68,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) kafka: u64,
     /// How the log of a broker works.
     pub(crate) log: log::Config,
+    /// How the views of a broker work.
+    pub(crate) lake: floe_lake::Config,
 }
 
 impl Plan {
@@ -86,6 +88,11 @@ impl Plan {
             cuts: dice.chance(700),
             kafka: *dice.pick(&[0, 800, 1_000]),
             log: log_config(&dice),
+            lake: floe_lake::Config {
+                views_at_work: 1,
+                snapshots_kept: *dice.pick(&[2, 100]),
+                ..floe_lake::Config::default()
+            },
         }
     }
 
