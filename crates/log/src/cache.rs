@@ -171,7 +171,7 @@ impl Cache {
     /// Fetches a run of blocks in a task of its own: a reader that goes away does not take the answer from others.
     fn start(&self, object: ObjectId, size: u64, run: Range<u64>, landing: watch::Sender<Option<Landing>>) {
         let shared = Arc::clone(&self.shared);
-        self.shared.env.spawn("cache fetch", async move {
+        self.shared.env.spawn_vital("cache fetch", async move {
             let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
             let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
             let start = range.start;

@@ -179,7 +179,7 @@ impl Log {
         if config.cleaner {
             background.push(env.spawn("cleaner", cleaner.clone().run()));
         }
-        let writer = Mutex::new(Some(env.spawn("wal writer", writer.run())));
+        let writer = Mutex::new(Some(env.spawn_vital("wal writer", writer.run())));
         let shared = Shared {
             meta,
             store,

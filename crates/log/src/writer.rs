@@ -290,7 +290,7 @@ impl WalWriter {
         waiting.writer = first.filter(|first| entries.iter().all(|entry| entry.writer == **first)).cloned();
         let flight = Flight::begin(&self.in_flight, &self.intake);
         let uploader = self.uploader.clone();
-        self.uploader.env.spawn("wal upload", async move {
+        self.uploader.env.spawn_vital("wal upload", async move {
             let stored = uploader.upload(entries).await;
             drop(flight);
             (waiting, stored)
