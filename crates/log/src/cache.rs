@@ -2,7 +2,8 @@
 //!
 //! Two lanes, each bounded in bytes, each least recently used first out:
 //! - **tail**: whole objects that this broker wrote, put here by the writer before they become visible. Readers of
-//!   the tail find them here; they are the pieces that came from the sockets, not copies.
+//!   the tail find them here. Large pieces are those that came from the sockets, not copies; small ones are copied
+//!   together, because each would keep a whole buffer of its socket alive that nobody counts.
 //! - **cold**: aligned blocks that were fetched from the store. A reader that is far behind fills only this small
 //!   lane and cannot push out the tail.
 //!
@@ -13,13 +14,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use floe_meta::env::Env;
 use floe_meta::watch;
 use tokio::sync::Semaphore;
 
 use crate::ids::ObjectId;
-use crate::limits::{BLOCK_BYTES, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX};
+use crate::limits::{
+    BLOCK_BYTES, CACHE_COPIED_BYTES, CACHE_OBJECT_OVERHEAD, CACHE_PIECE_OVERHEAD, GET_BLOCKS_MAX,
+    GETS_IN_FLIGHT_MAX,
+};
 use crate::object::wal_key;
 use crate::store::{Store, StoreError};
 
@@ -46,7 +50,7 @@ struct Shared {
 }
 
 struct State {
-    tail: Lane<ObjectId, Written>,
+    tail: Lane<ObjectId, Arc<Written>>,
     cold: Lane<BlockId, Bytes>,
     flights: BTreeMap<BlockId, Flight>,
 }
@@ -57,16 +61,16 @@ type BlockId = (ObjectId, u64);
 type Flight = watch::Receiver<Option<Landing>>;
 type Landing = Result<Fetched, StoreError>;
 
-/// What one GET brought.
+/// What one GET brought: each block with memory of its own, so that what a lane or a reader counts is what it holds.
 #[derive(Clone)]
 struct Fetched {
-    /// Where in the object it begins.
-    start: u64,
-    bytes: Bytes,
+    /// The number of the first block.
+    first: u64,
+    blocks: Arc<[Bytes]>,
 }
 
-/// An object in the pieces in which it was uploaded.
-struct Written {
+/// An object in the pieces in which it was uploaded, neighbouring small ones joined.
+pub(crate) struct Written {
     /// Where each piece begins, and the pieces; without holes.
     starts: Vec<u64>,
     pieces: Vec<Bytes>,
@@ -85,22 +89,30 @@ impl Cache {
         Cache { shared: Arc::new(Shared { env, store, gets, state: Mutex::new(state) }) }
     }
 
-    /// Keeps an object that was just uploaded, in the pieces of its payload.
-    pub fn publish(&self, object: ObjectId, payload: Vec<Bytes>) {
-        let written = Written::new(payload);
-        let bytes = written.end as usize;
-        self.shared.lock().tail.insert(object, written, bytes);
+    /// Keeps an object that was just uploaded.
+    pub(crate) fn publish(&self, object: ObjectId, written: Written) {
+        let bytes = written.held_bytes();
+        let evicted = self.shared.lock().tail.insert(object, Arc::new(written), bytes);
+        drop(evicted);
     }
 
     /// Forgets an object that did not become visible, or was deleted.
     pub fn forget(&self, object: ObjectId) {
         let mut state = self.shared.lock();
-        state.tail.remove(&object);
-        let blocks: Vec<BlockId> = state.cold.keys((object, 0)..=(object, u64::MAX));
-        blocks.iter().for_each(|block| state.cold.remove(block));
+        let written = state.tail.remove(&object);
+        let ids = state.cold.keys((object, 0)..=(object, u64::MAX));
+        let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| state.cold.remove(id)).collect();
+        drop(state);
+        drop((written, blocks));
     }
 
-    /// The bytes of each range of an object of `size` bytes, in pieces that are not copied. Ranges are in order.
+    /// Whether an object is there as it was written, so that reading it costs no memory.
+    pub(crate) fn in_tail(&self, object: ObjectId) -> bool {
+        self.shared.lock().tail.entries.contains_key(&object)
+    }
+
+    /// The bytes of each range of an object of `size` bytes. Pieces are not copied, but for small parts of large
+    /// blocks, which would keep the whole block in memory. Ranges are in order.
     pub async fn read(
         &self,
         object: ObjectId,
@@ -115,7 +127,7 @@ impl Cache {
                 )));
             }
         }
-        if let Some(written) = self.in_tail(object, ranges) {
+        if let Some(written) = self.cut_of_tail(object, ranges) {
             metrics::counter!("floe_log_cache_hits_total", "lane" => "tail").increment(1);
             return Ok(written);
         }
@@ -123,9 +135,8 @@ impl Cache {
         Ok(ranges.iter().map(|range| cut(&blocks, range)).collect())
     }
 
-    fn in_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Bytes>>> {
-        let mut state = self.shared.lock();
-        let written = state.tail.get(&object)?;
+    fn cut_of_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Bytes>>> {
+        let written = self.shared.lock().tail.get(&object).cloned()?;
         Some(ranges.iter().map(|range| written.cut(range)).collect())
     }
 
@@ -174,18 +185,21 @@ impl Cache {
         self.shared.env.spawn_vital("cache fetch", async move {
             let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
             let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
-            let start = range.start;
             let answer = shared.store.get(&wal_key(object), Some(range)).await;
             drop(permit);
-            let fetched = answer.map(|bytes| Fetched { start, bytes });
+            let fetched = answer.map(|bytes| Fetched::new(run.start, bytes));
+            let mut evicted = Vec::new();
             let mut state = shared.lock();
             for number in run {
                 state.flights.remove(&(object, number));
                 if let Ok(fetched) = &fetched {
-                    state.keep((object, number), fetched);
+                    let block = fetched.block(number);
+                    let bytes = block.len();
+                    evicted.extend(state.cold.insert((object, number), block, bytes));
                 }
             }
             drop(state);
+            drop(evicted);
             landing.send_replace(Some(fetched));
         });
     }
@@ -198,22 +212,18 @@ impl Shared {
     }
 }
 
-impl State {
-    /// Keeps one block of what was fetched. A part of a larger answer is copied, so that what the lane counts is
-    /// what it holds in memory.
-    fn keep(&mut self, id: BlockId, fetched: &Fetched) {
-        let block = fetched.block(id.1);
-        let kept = if block.len() == fetched.bytes.len() { block } else { Bytes::copy_from_slice(&block) };
-        let bytes = kept.len();
-        self.cold.insert(id, kept, bytes);
-    }
-}
-
 impl Fetched {
+    /// Splits an answer that begins with block `first`; the blocks of a longer one are copied out of it.
+    fn new(first: u64, answer: Bytes) -> Fetched {
+        let blocks = match answer.len() as u64 <= BLOCK_BYTES {
+            true => Arc::from([answer]),
+            false => answer.chunks(BLOCK_BYTES as usize).map(Bytes::copy_from_slice).collect(),
+        };
+        Fetched { first, blocks }
+    }
+
     fn block(&self, number: u64) -> Bytes {
-        let from = (number * BLOCK_BYTES - self.start) as usize;
-        let to = (from + BLOCK_BYTES as usize).min(self.bytes.len());
-        self.bytes.slice(from..to)
+        self.blocks[(number - self.first) as usize].clone()
     }
 }
 
@@ -228,14 +238,35 @@ async fn landed(mut flight: Flight, number: u64) -> Result<Bytes, StoreError> {
 }
 
 impl Written {
-    fn new(payload: Vec<Bytes>) -> Written {
-        let mut starts = Vec::with_capacity(payload.len());
+    /// The pieces of an uploaded payload. Small ones are copied into one buffer: a slice of a few bytes keeps the
+    /// whole buffer of the socket that it came from.
+    pub(crate) fn new(payload: Vec<Bytes>) -> Written {
+        let small = |piece: &Bytes| piece.len() < CACHE_COPIED_BYTES;
+        let copied = payload.iter().filter(|piece| small(piece)).map(Bytes::len).sum();
+        let mut buffer = BytesMut::with_capacity(copied);
+        let mut pieces = Vec::new();
+        for piece in payload {
+            if small(&piece) {
+                buffer.extend_from_slice(&piece);
+                continue;
+            }
+            pieces.extend(taken(&mut buffer));
+            pieces.push(piece);
+        }
+        pieces.extend(taken(&mut buffer));
+        pieces.shrink_to_fit();
+        let mut starts = Vec::with_capacity(pieces.len());
         let mut end = 0;
-        for piece in &payload {
+        for piece in &pieces {
             starts.push(end);
             end += piece.len() as u64;
         }
-        Written { starts, pieces: payload, end }
+        Written { starts, pieces, end }
+    }
+
+    /// What the object takes up in memory, about.
+    fn held_bytes(&self) -> usize {
+        self.end as usize + CACHE_OBJECT_OVERHEAD + self.pieces.len() * CACHE_PIECE_OVERHEAD
     }
 
     fn cut(&self, range: &Range<u64>) -> Vec<Bytes> {
@@ -248,6 +279,11 @@ impl Written {
     }
 }
 
+/// What was copied since the last large piece.
+fn taken(buffer: &mut BytesMut) -> Option<Bytes> {
+    (!buffer.is_empty()).then(|| buffer.split().freeze())
+}
+
 /// The part of a piece that begins at `start` which lies in `range`.
 fn overlap(start: u64, piece: &Bytes, range: &Range<u64>) -> Option<Bytes> {
     let from = range.start.max(start);
@@ -255,10 +291,15 @@ fn overlap(start: u64, piece: &Bytes, range: &Range<u64>) -> Option<Bytes> {
     (from < to).then(|| piece.slice((from - start) as usize..(to - start) as usize))
 }
 
-/// The pieces of `range` out of blocks that cover it.
+/// The pieces of `range` out of blocks that cover it. Less than half of a block is copied out of it.
 fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Bytes> {
     touched(std::slice::from_ref(range))
-        .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range))
+        .filter_map(|number| {
+            let block = &blocks[&number];
+            let piece = overlap(number * BLOCK_BYTES, block, range)?;
+            let small = piece.len() < block.len() / 2;
+            Some(if small { Bytes::copy_from_slice(&piece) } else { piece })
+        })
         .collect()
 }
 
@@ -315,11 +356,14 @@ impl<K: Ord + Copy, V> Lane<K, V> {
         Some(&slot.value)
     }
 
-    /// Puts an entry in and as many out as it takes. An entry larger than the lane is not kept.
-    fn insert(&mut self, key: K, value: V, bytes: usize) {
-        self.remove(&key);
+    /// Puts an entry in and as many out as it takes; gives those, to be dropped when the lock is released. An entry
+    /// larger than the lane is not kept.
+    #[must_use]
+    fn insert(&mut self, key: K, value: V, bytes: usize) -> Vec<V> {
+        let mut out: Vec<V> = self.remove(&key).into_iter().collect();
         if bytes > self.capacity {
-            return;
+            out.push(value);
+            return out;
         }
         self.clock += 1;
         self.used.insert(self.clock, key);
@@ -328,18 +372,22 @@ impl<K: Ord + Copy, V> Lane<K, V> {
         while self.bytes > self.capacity {
             let (_, oldest) = self.used.first_key_value().expect("bytes are held by entries");
             let oldest = *oldest;
-            self.remove(&oldest);
+            out.extend(self.remove(&oldest));
             metrics::counter!("floe_log_cache_evictions_total", "lane" => self.name).increment(1);
         }
         metrics::gauge!("floe_log_cache_bytes", "lane" => self.name).set(self.bytes as f64);
+        out
     }
 
-    fn remove(&mut self, key: &K) {
-        if let Some(slot) = self.entries.remove(key) {
+    /// Takes an entry out; drop it when the lock is released.
+    fn remove(&mut self, key: &K) -> Option<V> {
+        let slot = self.entries.remove(key);
+        if let Some(slot) = &slot {
             self.used.remove(&slot.used);
             self.bytes -= slot.bytes;
         }
         assert_eq!(self.entries.len(), self.used.len(), "each entry has one last use");
+        slot.map(|slot| slot.value)
     }
 
     fn keys(&self, range: impl std::ops::RangeBounds<K>) -> Vec<K> {
@@ -419,7 +467,10 @@ mod tests {
         for tail in [false, true] {
             if tail {
                 let piece = |from: u64, to: u64| whole.slice(from as usize..to as usize);
-                cache.publish(OBJECT, vec![piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]);
+                cache.publish(
+                    OBJECT,
+                    Written::new(vec![piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]),
+                );
             }
             for (index, &start) in edges.iter().enumerate() {
                 for &end in &edges[index..] {
@@ -465,10 +516,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn old_reads_do_not_push_out_the_tail_and_lanes_stay_in_bounds() {
-        let capacity = Capacity { tail: 1000, cold: 2 * BLOCK_BYTES as usize };
+        let capacity = Capacity { tail: 10_000, cold: 2 * BLOCK_BYTES as usize };
         let (_env, store, cache) = world(5 * BLOCK_BYTES, capacity).await;
-        cache.publish(ObjectId(1), vec![pattern(400)]);
-        cache.publish(ObjectId(2), vec![pattern(400)]);
+        cache.publish(ObjectId(1), Written::new(vec![pattern(4000)]));
+        cache.publish(ObjectId(2), Written::new(vec![pattern(4000)]));
         for block in 0..5 {
             let range = block * BLOCK_BYTES..block * BLOCK_BYTES + 1;
             cache.read(OBJECT, 5 * BLOCK_BYTES, &[range]).await.expect("read");
@@ -476,16 +527,47 @@ mod tests {
         assert_eq!(cache.shared.lock().cold.entries.len(), 2);
         let before = store.gets.load(Ordering::SeqCst);
         // Object 1 is used, so object 2 is the one that goes when a third comes.
-        cache.read(ObjectId(1), 400, std::slice::from_ref(&(0..400))).await.expect("in the tail");
-        cache.publish(ObjectId(3), vec![pattern(400)]);
-        cache.read(ObjectId(1), 400, std::slice::from_ref(&(0..400))).await.expect("in the tail");
+        cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
+        cache.publish(ObjectId(3), Written::new(vec![pattern(4000)]));
+        cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
         assert_eq!(store.gets.load(Ordering::SeqCst), before);
         assert!(
-            cache.read(ObjectId(2), 400, std::slice::from_ref(&(0..400))).await.is_err(),
+            cache.read(ObjectId(2), 4000, std::slice::from_ref(&(0..4000))).await.is_err(),
             "gone, not in store"
         );
-        assert_eq!(cache.shared.lock().tail.bytes, 800);
-        cache.publish(ObjectId(4), vec![pattern(1001)]);
-        assert_eq!(cache.shared.lock().tail.bytes, 800, "larger than the lane: not kept");
+        let held = 2 * (4000 + CACHE_OBJECT_OVERHEAD + CACHE_PIECE_OVERHEAD);
+        assert_eq!(cache.shared.lock().tail.bytes, held);
+        cache.publish(ObjectId(4), Written::new(vec![pattern(10_001)]));
+        assert_eq!(cache.shared.lock().tail.bytes, held, "larger than the lane: not kept");
+    }
+
+    /// Small frames share large buffers: what the tail keeps must not keep those.
+    #[test]
+    fn small_pieces_are_copied_together_and_large_ones_are_not() {
+        let large = pattern(CACHE_COPIED_BYTES as u64);
+        let buffers: Vec<Bytes> = (0..10).map(|_| pattern(8192)).collect();
+        let small = |at: usize| buffers[at].slice(100..200);
+        let mut payload: Vec<Bytes> = (0..5).map(small).collect();
+        payload.push(large.clone());
+        payload.extend((5..10).map(small));
+        let whole = joined(&payload);
+        let written = Written::new(payload);
+        assert!(buffers.iter().all(Bytes::is_unique), "no buffer is kept for a small piece of it");
+        assert_eq!(written.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [500, large.len(), 500]);
+        assert_eq!(written.pieces[1].as_ptr(), large.as_ptr(), "not copied");
+        assert_eq!(written.held_bytes(), whole.len() + CACHE_OBJECT_OVERHEAD + 3 * CACHE_PIECE_OVERHEAD);
+        for range in [0..1000, 0..whole.len(), 450..550, 499..500 + large.len() + 1] {
+            let cut = written.cut(&(range.start as u64..range.end as u64));
+            assert_eq!(joined(&cut), &whole[range]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_part_of_a_block_does_not_keep_the_block() {
+        let (_env, _store, cache) = world(2 * BLOCK_BYTES, LARGE).await;
+        let ranges = [0..100, BLOCK_BYTES..2 * BLOCK_BYTES];
+        let read = cache.read(OBJECT, 2 * BLOCK_BYTES, &ranges).await.expect("read");
+        assert!(read[0][0].is_unique(), "copied");
+        assert!(!read[1][0].is_unique(), "a slice of the block in the lane");
     }
 }

@@ -43,6 +43,13 @@ pub const S3_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CACHE_TAIL_BYTES: usize = 256 << 20;
 /// Memory for what lagging readers fetch.
 pub const CACHE_COLD_BYTES: usize = 64 << 20;
+/// Pieces of an object below this size are copied together when the object is kept: they came in socket buffers that
+/// are often larger than they are.
+pub const CACHE_COPIED_BYTES: usize = 16 << 10;
+/// What an object in the tail takes up beside its bytes, rounded up …
+pub const CACHE_OBJECT_OVERHEAD: usize = 512;
+/// … and each of its pieces.
+pub const CACHE_PIECE_OVERHEAD: usize = 128;
 /// What is fetched and kept at once: large enough that a request is worth its price, small enough for the cold lane.
 pub const BLOCK_BYTES: u64 = 1 << 20;
 /// Neighbouring blocks that one GET fetches.
@@ -76,8 +83,10 @@ pub const TOPIC_CONFIGS_MAX: usize = 10_000;
 pub const EXTENTS_PER_READ_MAX: usize = 64;
 /// Places inside extents that are remembered for readers that go on there.
 pub const PLACES_MAX: usize = 16_384;
-/// Bytes that a batch may decompress to when a timestamp is looked up.
-pub const DECODED_BYTES_MAX: usize = 256 << 20;
+/// Bytes that a read may fetch beyond what it wants, because it fetches whole blocks.
+pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;
+/// Bytes that a batch may decompress to when a timestamp is looked up; of a larger one only the header is used.
+pub const DECODED_BYTES_MAX: usize = 32 << 20;
 
 // Objects and their ids.
 
@@ -91,6 +100,8 @@ pub const DETACHED_UPLOAD_TTL: Duration = Duration::from_secs(600);
 pub const TRASH_GRACE: Duration = Duration::from_secs(600);
 /// Pause between two rounds of the cleaner.
 pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
+/// Pause before the next round when one has left something to do.
+pub const CLEANER_STEP_PAUSE: Duration = Duration::from_millis(50);
 /// The cleaner's lease on its job; longer than a round should take.
 pub const CLEANER_LEASE: Duration = Duration::from_secs(120);
 /// Expired leases that one round ends.
@@ -103,6 +114,8 @@ pub const DELETES_AT_ONCE: usize = 64;
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Producers that one round forgets.
 pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
+/// Producers that one commit forgets.
+pub const PRODUCERS_PER_COMMIT: usize = 1_000;
 
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(S3_REQUEST_TIMEOUT.as_secs() * (S3_TRIES_MAX as u64) < TRASH_GRACE.as_secs());

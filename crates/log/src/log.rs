@@ -174,6 +174,7 @@ impl Log {
             cache: cache.clone(),
             times: config.times,
             owner: ids.owner(),
+            turn: Arc::default(),
         };
         let mut background = vec![env.spawn("object ids", ids.run())];
         if config.cleaner {
@@ -186,7 +187,7 @@ impl Log {
             cluster,
             intake,
             uploader,
-            reader: Reader::new(cache),
+            reader: Reader::new(env.clone(), cache),
             waiters,
             cleaner,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::ids::ObjectId;
 use crate::limits::{
-    CLEANER_LEASE, DELETES_AT_ONCE, DETACHED_UPLOAD_TTL, LEASES_ENDED_PER_ROUND, PRODUCER_TTL,
-    PRODUCERS_EXPIRED_MAX, TRASH_PER_ROUND,
+    CLEANER_LEASE, CLEANER_STEP_PAUSE, DELETES_AT_ONCE, DETACHED_UPLOAD_TTL, LEASES_ENDED_PER_ROUND,
+    PRODUCER_TTL, PRODUCERS_EXPIRED_MAX, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
 };
 use crate::object::{Object, ObjectLease, Trash, wal_key};
-use crate::producer;
+use crate::producer::{self, Producer};
 use crate::store::Store;
 use crate::topic::{self, SWEEP_RECORDS_MAX};
 
@@ -231,8 +231,9 @@ impl Ids {
     }
 
     fn take_leased(&self) -> Option<TakenId> {
-        let snapshot = self.meta.snapshot();
         let mut ranges = self.shared.lock();
+        // Taken under the lock: a range is put in after its commit, so this snapshot knows every range that is there.
+        let snapshot = self.meta.snapshot();
         // A lease that somebody ended, because this process slept past its expiry, is of no use any more.
         ranges.retain(|range| range.left() == 0 || self.holds(&snapshot, range.first));
         let left_before: u64 = ranges.iter().map(Leased::left).sum();
@@ -314,6 +315,15 @@ pub(crate) struct Cleaner {
     pub(crate) times: Times,
     /// This process, among those that want to clean.
     pub(crate) owner: u128,
+    /// Rounds of this process go one after the other: they share the owner, so the lease does not keep them apart.
+    pub(crate) turn: Arc<tokio::sync::Mutex<Turn>>,
+}
+
+/// What a round remembers for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// The hour up to which idle producers were forgotten: looking again within it finds none.
+    producers_hour: Option<u32>,
 }
 
 /// What a round did.
@@ -341,7 +351,11 @@ impl Cleaner {
     pub(crate) async fn run(self) {
         loop {
             match self.round().await {
-                Ok(cleaned) if cleaned.more => continue,
+                // Not at once: what brokers and clients commit goes first.
+                Ok(cleaned) if cleaned.more => {
+                    tokio::time::sleep(CLEANER_STEP_PAUSE).await;
+                    continue;
+                }
                 Ok(_) => {}
                 // Another broker does it.
                 Err(CleanError::Lease(CommitError::Refused(LeaseError::Held { .. }))) => {}
@@ -353,16 +367,17 @@ impl Cleaner {
 
     /// Ends expired leases, frees what deleted topics left, deletes trash that is old enough, forgets old producers.
     pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
+        let mut turn = self.turn.lock().await;
         let owner = format!("{:032x}", self.owner);
         let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, CLEANER_LEASE);
         let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
         let leases = self.end_leases(epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
         let objects = self.empty_trash(epoch).await?;
-        self.expire_producers(epoch).await?;
+        let idle = self.expire_producers(&mut turn, epoch).await?;
         metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
         metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
-        let more = remains || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
+        let more = remains || idle || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
         Ok(Cleaned { leases, objects, more })
     }
 
@@ -450,11 +465,26 @@ impl Cleaner {
         }
     }
 
-    async fn expire_producers(&self, epoch: u64) -> Result<(), CleanError> {
+    /// Forgets producers once in an hour, which is how exactly their last use is known; whether there are more. They
+    /// are searched on a snapshot, beside the commits: there may be a million of them, and nearly all are in use.
+    async fn expire_producers(&self, turn: &mut Turn, epoch: u64) -> Result<bool, CleanError> {
         let before = self.env.now() - PRODUCER_TTL;
-        self.fenced(epoch, move |tx| producer::expire(tx, before, None, PRODUCERS_EXPIRED_MAX).map(drop))
-            .await?;
-        Ok(())
+        let hour = Producer::hour(before);
+        if turn.producers_hour == Some(hour) {
+            return Ok(false);
+        }
+        let snapshot = self.meta.snapshot();
+        let search = move || producer::idle(&snapshot, before, PRODUCERS_EXPIRED_MAX);
+        let idle = self.env.blocking(search).await?;
+        for some in idle.chunks(PRODUCERS_PER_COMMIT) {
+            let some = some.to_vec();
+            self.fenced(epoch, move |tx| producer::forget(tx, before, &some)).await?;
+        }
+        let more = idle.len() == PRODUCERS_EXPIRED_MAX;
+        if !more {
+            turn.producers_hour = Some(hour);
+        }
+        Ok(more)
     }
 }
 

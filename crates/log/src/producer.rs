@@ -5,7 +5,7 @@
 
 use floe_meta::key::put_i64;
 use floe_meta::record::{put_postcard, take_postcard};
-use floe_meta::{DecodeError, Key, KeyReader, Record, Timestamp, Tx};
+use floe_meta::{DecodeError, Key, KeyReader, Lookup, Record, Timestamp, Tx};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Offset, PartitionId};
@@ -158,34 +158,38 @@ fn records_between(first: i32, last: i32) -> u32 {
     sequence_minus(last, first).cast_unsigned() + 1
 }
 
-/// Command: forgets at most `producers_max` producers whose last append was before `before`, looking at keys from
-/// `from` on. Returns where to go on, none at the end. A forgotten producer that comes back has to begin a new
-/// epoch, which clients do by themselves.
+/// Producers whose last append was before `before`, at most `producers_max`. Looks at every producer.
 ///
 /// # Errors
 /// A record cannot be read.
-pub fn expire(
-    tx: &mut Tx<'_>,
+pub fn idle(
+    map: &impl Lookup,
     before: Timestamp,
-    from: Option<ProducerKey>,
     producers_max: usize,
-) -> Result<Option<ProducerKey>, DecodeError> {
-    use std::ops::Bound;
-    let start = from.map_or(Bound::Unbounded, Bound::Included);
-    let mut expired = Vec::new();
-    let mut next = None;
-    for pair in tx.range::<Producer>((start, Bound::Unbounded)) {
+) -> Result<Vec<ProducerKey>, DecodeError> {
+    let mut idle = Vec::new();
+    for pair in map.range::<Producer>(..) {
         let (key, producer) = pair?;
-        if expired.len() == producers_max {
-            next = Some(key);
+        if idle.len() == producers_max {
             break;
         }
         if producer.active_hour < Producer::hour(before) {
-            expired.push(key);
+            idle.push(key);
         }
     }
-    for key in expired {
-        tx.delete::<Producer>(&key);
+    Ok(idle)
+}
+
+/// Command: forgets those of the producers whose last append is still before `before`. A forgotten producer that
+/// comes back has to begin a new epoch, which clients do by themselves.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn forget(tx: &mut Tx<'_>, before: Timestamp, producers: &[ProducerKey]) -> Result<(), DecodeError> {
+    for key in producers {
+        if tx.get::<Producer>(key)?.is_some_and(|producer| producer.active_hour < Producer::hour(before)) {
+            tx.delete::<Producer>(key);
+        }
     }
-    Ok(next)
+    Ok(())
 }

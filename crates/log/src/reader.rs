@@ -3,12 +3,13 @@
 //! Everything is read from one snapshot, so a read sees one moment of the log however long it takes. Objects that
 //! the snapshot knows stay in the store for the grace period of the cleaner.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use floe_meta::{Applied, Meta, Snapshot, Timestamp};
+use floe_meta::{Applied, Env, Meta, Snapshot, Timestamp};
 use futures::future::join_all;
 use tokio::sync::Notify;
 
@@ -16,7 +17,9 @@ use crate::batch::{Batch, HEADER_BYTES, Header};
 use crate::cache::Cache;
 use crate::extent::{Extent, ExtentKey};
 use crate::ids::{ObjectId, Offset, PartitionId};
-use crate::limits::{BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX};
+use crate::limits::{
+    BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_SURPLUS_BYTES_MAX,
+};
 use crate::object::Object;
 use crate::partition::{self, Head};
 use crate::store::StoreError;
@@ -25,6 +28,7 @@ use crate::walk::{self, At, Read, ReadError};
 /// Reads the log of this broker. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Reader {
+    env: Env,
     cache: Cache,
     places: Arc<Mutex<Places>>,
 }
@@ -49,8 +53,8 @@ struct Window {
 }
 
 impl Reader {
-    pub(crate) fn new(cache: Cache) -> Reader {
-        Reader { cache, places: Arc::default() }
+    pub(crate) fn new(env: Env, cache: Cache) -> Reader {
+        Reader { env, cache, places: Arc::default() }
     }
 
     pub(crate) async fn read(
@@ -92,6 +96,7 @@ impl Reader {
     ) -> Result<Vec<Window>, ReadError> {
         let mut windows: Vec<Window> = Vec::new();
         let mut planned = 0u64;
+        let mut cold = ColdBlocks::default();
         for pair in walk::extents(snapshot, partition, from)? {
             let (key, extent) = pair?;
             let mut window = window(snapshot, key, extent)?;
@@ -103,6 +108,13 @@ impl Reader {
                 (window.base, window.position) = (from, *position);
             }
             planned += extent.end() - window.position;
+            if !self.cache.in_tail(extent.object) {
+                cold.add(&window, &range_of(&window, max_bytes));
+                // Small extents of many objects: the next read goes on from here.
+                if !windows.is_empty() && cold.surplus() > READ_SURPLUS_BYTES_MAX {
+                    break;
+                }
+            }
             windows.push(window);
             if planned >= max_bytes as u64 || windows.len() == EXTENTS_PER_READ_MAX {
                 break;
@@ -113,9 +125,7 @@ impl Reader {
 
     /// The bytes of the window that the budget allows for, a little more, so that the last batch is whole.
     async fn fetch(&self, window: &Window, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
-        let wanted =
-            (max_bytes as u64).saturating_add(BLOCK_BYTES).min(window.extent.end() - window.position);
-        let range = window.position..window.position + wanted;
+        let range = range_of(window, max_bytes);
         let read =
             self.cache.read(window.extent.object, window.object_size, std::slice::from_ref(&range)).await;
         let mut pieces = read.map_err(|error| unreadable(window, &error))?;
@@ -186,8 +196,8 @@ impl Reader {
             At::MaxTimestamp => match walk::extent_of_max(snapshot, partition, head.log_start)? {
                 Some((key, extent)) => {
                     let batches = self.whole(snapshot, key, extent).await?;
-                    walk::record_of_max(&batches, head.log_start, DECODED_BYTES_MAX)
-                        .map_err(|error| ReadError::Corrupt(error.to_string()))
+                    let find = move || walk::record_of_max(&batches, head.log_start, DECODED_BYTES_MAX);
+                    self.env.blocking(find).await.map_err(|error| ReadError::Corrupt(error.to_string()))
                 }
                 None => Ok(None),
             },
@@ -205,8 +215,9 @@ impl Reader {
         // The extent's largest timestamp may belong to a record before the log start: then the search goes on.
         while let Some((key, extent)) = walk::extent_at(snapshot, partition, from, time)? {
             let batches = self.whole(snapshot, key, extent).await?;
-            let found = walk::record_at(&batches, head.log_start, time, DECODED_BYTES_MAX)
-                .map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            let find = move || walk::record_at(&batches, head.log_start, time, DECODED_BYTES_MAX);
+            let found =
+                self.env.blocking(find).await.map_err(|error| ReadError::Corrupt(error.to_string()))?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -235,6 +246,37 @@ fn window(snapshot: &Snapshot, key: ExtentKey, extent: Extent) -> Result<Window,
     let object = object
         .ok_or_else(|| ReadError::Corrupt(format!("object {} has extents but no record", extent.object)))?;
     Ok(Window { key, extent, base: key.base, position: extent.position, object_size: object.size })
+}
+
+/// What is fetched of a window for a budget, in the object.
+fn range_of(window: &Window, max_bytes: usize) -> Range<u64> {
+    let wanted = (max_bytes as u64).saturating_add(BLOCK_BYTES).min(window.extent.end() - window.position);
+    window.position..window.position + wanted
+}
+
+/// The blocks that a read takes from the store or from the cold lane, each counted once.
+#[derive(Default)]
+struct ColdBlocks {
+    blocks: BTreeSet<(ObjectId, u64)>,
+    fetched: u64,
+    wanted: u64,
+}
+
+impl ColdBlocks {
+    fn add(&mut self, window: &Window, range: &Range<u64>) {
+        self.wanted += range.end - range.start;
+        for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
+            if self.blocks.insert((window.extent.object, number)) {
+                let rest = window.object_size.saturating_sub(number * BLOCK_BYTES);
+                self.fetched += rest.min(BLOCK_BYTES);
+            }
+        }
+    }
+
+    /// What is fetched and not wanted.
+    fn surplus(&self) -> u64 {
+        self.fetched.saturating_sub(self.wanted)
+    }
 }
 
 /// The batches of a read so far.

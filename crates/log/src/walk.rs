@@ -7,7 +7,7 @@ use crate::batch::{Batch, BatchError, HEADER_BYTES, Header};
 use crate::extent::{Extent, ExtentKey};
 use crate::ids::{Offset, PartitionId};
 use crate::partition::{self, Bounds};
-use crate::records::RecordsError;
+use crate::records::{Record, RecordsError};
 
 /// What a read gives.
 #[derive(Clone, Debug)]
@@ -186,18 +186,23 @@ pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> R
 }
 
 /// The first record from `from` on that is not older than `time`, among batches in order. Decodes only batches
-/// whose header promises one.
+/// whose header promises one. Clients may store what cannot be decoded, or not into `bytes_max` bytes: such a batch
+/// is taken at its header's word, which leads no reader past a record.
 ///
 /// # Errors
-/// A batch cannot be decoded into `bytes_max` bytes.
+/// The bytes of a batch are not those that were stored.
 pub fn record_at(
     batches: &[Batch],
     from: Offset,
     time: Timestamp,
     bytes_max: usize,
 ) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
-    for batch in batches.iter().filter(|batch| batch.header().max_timestamp >= time.0) {
-        for record in batch.records(bytes_max)? {
+    let promising = |batch: &&Batch| batch.header().max_timestamp >= time.0 && batch.next_offset() > from;
+    for batch in batches.iter().filter(promising) {
+        let Some(records) = decoded(batch, bytes_max)? else {
+            return Ok(Some(by_header(batch, from)));
+        };
+        for record in records {
             if record.timestamp >= time.0 && record.offset >= from {
                 return Ok(Some((record.offset, Timestamp(record.timestamp))));
             }
@@ -206,10 +211,11 @@ pub fn record_at(
     Ok(None)
 }
 
-/// The first record from `from` on with the largest timestamp, among batches in order; none if none has one.
+/// The first record from `from` on with the largest timestamp, among batches in order; none if none has one. A batch
+/// that cannot be decoded into `bytes_max` bytes is taken at its header's word.
 ///
 /// # Errors
-/// A batch cannot be decoded into `bytes_max` bytes.
+/// The bytes of a batch are not those that were stored.
 pub fn record_of_max(
     batches: &[Batch],
     from: Offset,
@@ -218,14 +224,35 @@ pub fn record_of_max(
     let mut best: Option<(Offset, Timestamp)> = None;
     for batch in batches {
         let newer = |time: i64| time > best.map_or(-1, |(_, Timestamp(best))| best);
-        if !newer(batch.header().max_timestamp) {
+        if !newer(batch.header().max_timestamp) || batch.next_offset() <= from {
             continue;
         }
-        for record in batch.records(bytes_max)? {
+        let Some(records) = decoded(batch, bytes_max)? else {
+            best = Some(by_header(batch, from));
+            continue;
+        };
+        for record in records {
             if record.offset >= from && record.timestamp > best.map_or(-1, |(_, Timestamp(best))| best) {
                 best = Some((record.offset, Timestamp(record.timestamp)));
             }
         }
     }
     Ok(best)
+}
+
+/// The records of a batch; none if its checksum is right and its contents are not, or are too large.
+fn decoded(batch: &Batch, bytes_max: usize) -> Result<Option<Vec<Record>>, RecordsError> {
+    match batch.records(bytes_max) {
+        Ok(records) => Ok(Some(records)),
+        Err(error @ RecordsError::Batch(_)) => Err(error),
+        Err(error @ (RecordsError::Codec(_) | RecordsError::Damaged { .. })) => {
+            tracing::debug!(offset = %batch.base_offset, %error, "a batch cannot be decoded, using its header");
+            Ok(None)
+        }
+    }
+}
+
+/// The first offset of a batch that may be read, and the largest timestamp that its header names.
+fn by_header(batch: &Batch, from: Offset) -> (Offset, Timestamp) {
+    (batch.base_offset.max(from), Timestamp(batch.header().max_timestamp))
 }

@@ -20,12 +20,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use floe_meta::{CommitError, Committed, Env, Envelope, Meta, Task};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Written};
 use crate::identity::Writer;
 use crate::ids::ObjectId;
 use crate::object::wal_key;
@@ -182,7 +181,7 @@ pub(crate) struct Uploader {
 pub(crate) struct Stored {
     pub(crate) uploaded: Uploaded,
     pub(crate) taken: TakenId,
-    payload: Vec<Bytes>,
+    written: Written,
 }
 
 impl Uploader {
@@ -204,14 +203,14 @@ impl Uploader {
         metrics::counter!("floe_log_object_bytes_total").increment(encoded.size);
         let batches = entries.into_iter().zip(encoded.positions).map(place).collect();
         let uploaded = Uploaded { object, owner: self.ids.owner(), size: encoded.size, batches };
-        Ok(Stored { uploaded, taken, payload })
+        Ok(Stored { uploaded, taken, written: Written::new(payload) })
     }
 
     /// The same for a caller that commits the object itself; the id's lease is kept for it.
     pub(crate) async fn upload_detached(&self, entries: Vec<Entry>) -> Result<Uploaded, AppendError> {
         let stored = self.upload(entries).await?;
         self.ids.detach(&stored.taken);
-        self.cache.publish(stored.uploaded.object, stored.payload);
+        self.cache.publish(stored.uploaded.object, stored.written);
         Ok(stored.uploaded)
     }
 }
@@ -301,7 +300,7 @@ impl WalWriter {
     fn commit(&self, waiting: Waiting, stored: Result<Stored, AppendError>) -> Task<()> {
         let intake = self.intake.clone();
         let env = &self.uploader.env;
-        let Stored { uploaded, taken, payload } = match stored {
+        let Stored { uploaded, taken, written } = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(%error, batches = waiting.batches(), "an upload failed, its batches are refused");
@@ -311,7 +310,7 @@ impl WalWriter {
         };
         let object = uploaded.object;
         // Before the commit, so that a reader who sees the extents finds their bytes.
-        self.uploader.cache.publish(object, payload);
+        self.uploader.cache.publish(object, written);
         let envelope = match &waiting.writer {
             Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
             None => Envelope::broker("append"),

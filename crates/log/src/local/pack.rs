@@ -327,7 +327,11 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 /// After a failed sync the kernel may have dropped the dirty pages and report success the next time: whatever this
 /// process believes about the disk is wrong, so it must not go on, and must not try again.
 pub(super) fn sync_or_abort(file: &File) {
-    if let Err(error) = file.sync_data() {
+    or_abort(file.sync_data());
+}
+
+fn or_abort(synced: io::Result<()>) {
+    if let Err(error) = synced {
         tracing::error!(%error, "a sync failed; the process ends because its view of the disk is lost");
         std::process::abort();
     }
@@ -336,7 +340,8 @@ pub(super) fn sync_or_abort(file: &File) {
 /// Makes the names in a directory durable. Not being able to open it (out of file handles) is an error; a failed
 /// sync ends the process.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    sync_or_abort(&File::open(dir)?);
+    // All of it: POSIX promises nothing of names for `fdatasync`.
+    or_abort(File::open(dir)?.sync_all());
     Ok(())
 }
 

@@ -97,6 +97,29 @@ fn times_are_found_by_extent_batch_and_record() {
     });
 }
 
+/// Clients may store anything under a right checksum; lookups by time must go on working.
+#[test]
+fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
+    let mut junk = plain(3, 100).to_vec();
+    junk[crate::batch::HEADER_BYTES..].fill(0xff);
+    let crc = crc32c::crc32c(&junk[21..]);
+    junk[17..21].copy_from_slice(&crc.to_be_bytes());
+    let bytes = Bytes::from([junk.clone(), plain(1, 90).to_vec()].concat());
+    let batches = walk::batches(Offset(10), &bytes, Offset(10), usize::MAX).unwrap().batches;
+    let at = |from, time| walk::record_at(&batches, Offset(from), Timestamp(time), 1 << 20).unwrap();
+    assert_eq!(at(10, 50), Some((Offset(10), Timestamp(102))));
+    assert_eq!(at(12, 50), Some((Offset(12), Timestamp(102))), "not before the log start");
+    assert_eq!(at(13, 50), Some((Offset(13), Timestamp(90))), "the batch lies before the log start");
+    assert_eq!(at(10, 103), None);
+    let found = walk::record_of_max(&batches, Offset(10), 1 << 20).unwrap();
+    assert_eq!(found, Some((Offset(10), Timestamp(102))));
+    // Damage in the store is something else.
+    junk[70] ^= 1;
+    let bytes = Bytes::from(junk);
+    let batches = walk::batches(Offset(10), &bytes, Offset(10), usize::MAX).unwrap().batches;
+    assert!(walk::record_at(&batches, Offset(10), Timestamp(50), 1 << 20).is_err());
+}
+
 #[test]
 fn rubbish_inside_an_extent_is_an_error() {
     let mut bytes = [plain(1, 0), plain(1, 0)].concat();

@@ -409,13 +409,15 @@ fn idle_producers_are_forgotten_in_steps() {
             one(tx, u64::from(id) + 1, partition, &idempotent(i64::from(id), 0, 0, 1)).unwrap();
         }
         let now = tx.now();
-        assert_eq!(producer::expire(tx, now, None, 10).unwrap(), None);
-        assert_eq!(tx.range::<Producer>(..).count(), 5, "all were active this hour");
+        assert_eq!(producer::idle(tx, now, 10).unwrap(), [], "all were active this hour");
         let later = Timestamp(now.0 + 2 * 3_600_000);
-        let next = producer::expire(tx, later, None, 3).unwrap();
-        assert_eq!(next.map(|key| key.producer_id), Some(3));
-        assert_eq!(tx.range::<Producer>(..).count(), 2);
-        assert_eq!(producer::expire(tx, later, next, 3).unwrap(), None);
-        assert_eq!(tx.range::<Producer>(..).count(), 0);
+        let idle = producer::idle(tx, later, 3).unwrap();
+        assert_eq!(idle.iter().map(|key| key.producer_id).collect::<Vec<_>>(), [0, 1, 2]);
+        // One of them came back after it was found.
+        let active = tx.get::<Producer>(&idle[1]).unwrap().unwrap();
+        tx.put(&idle[1], &Producer { active_hour: Producer::hour(later), ..active });
+        producer::forget(tx, later, &idle).unwrap();
+        let left: Vec<_> = tx.range::<Producer>(..).map(|pair| pair.unwrap().0.producer_id).collect();
+        assert_eq!(left, [1, 3, 4]);
     });
 }
