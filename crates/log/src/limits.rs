@@ -22,6 +22,12 @@ pub const ZERO_STEP_BYTES: u64 = 2 << 20;
 pub const ZERO_STEP_PAUSE: Duration = Duration::from_millis(20);
 /// After a full disk, the filler looks again this often.
 pub const ZERO_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Room on the disk that no object may take …
+pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// … but not more than this part of a small disk.
+pub const DISK_RESERVE_SHARE: u64 = 20;
+/// Folders that are known to have durable names.
+pub const FOLDERS_REMEMBERED_MAX: usize = 10_000;
 /// Regions at the end of a pack in use whose payload is verified when the store is opened: what was in flight when
 /// the process died. One that is missed is verified when it is first read, like all others; nothing refers to it.
 pub const REGIONS_VERIFIED_AT_OPEN: usize = 8;
@@ -67,8 +73,16 @@ pub const LINGER_REMOTE: Duration = Duration::from_millis(100);
 pub const UPLOADS_LOCAL: usize = 2;
 /// Uploads at one time to a remote store: at 100 ms each this is 1.2 GB/s.
 pub const UPLOADS_REMOTE: usize = 16;
+/// On a remote store, how long the upload of a small object may take: clients wait 30 s for their answer …
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// … a large one may take longer, at this many bytes per second …
+pub const UPLOAD_BYTES_PER_SECOND: u64 = 1 << 20;
+/// … up to this.
+pub const UPLOAD_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 /// Memory for requests that are being read from sockets, written or answered.
 pub const BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Requests above this size share one half of that memory: they may be on their way for long.
+pub const LARGE_REQUEST_BYTES: usize = 1 << 20;
 /// Callers that append without reserving are refused at this multiple of the budget.
 pub const WAITING_SHARE: usize = 2;
 /// How long the limits of a topic are remembered.

@@ -73,6 +73,11 @@ pub enum OpenError {
         /// What its header says.
         reason: String,
     },
+    /// The header of a pack is damaged, but there are objects in it.
+    #[error(
+        "{0} holds objects but its header is damaged; restore the file, or move it away to go on without its objects"
+    )]
+    DamagedPack(PathBuf),
     /// The file system refused.
     #[error("cannot open the store in {path}: {error}")]
     Io {
@@ -281,11 +286,17 @@ impl Shared {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let region = self.index().remove(key);
-        match region {
-            Some(region) => region.bury().map_err(|error| StoreError::Unknown(error.to_string())),
-            None => self.files.delete(key),
+        let region = self.index().get(key).cloned();
+        let Some(region) = region else {
+            return self.files.delete(key);
+        };
+        // Buried before it is forgotten: a second try could not find it any more, and the next start would.
+        region.bury().map_err(|error| StoreError::Unknown(error.to_string()))?;
+        let mut index = self.index();
+        if index.get(key).is_some_and(|current| Arc::ptr_eq(current, &region)) {
+            index.remove(key);
         }
+        Ok(())
     }
 
     /// Larger objects become files of their own. The smallest pack has room for two of the largest packed ones.
@@ -462,6 +473,11 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
     std::fs::create_dir_all(dir).map_err(io_error)?;
     let dir = dir.canonicalize().map_err(io_error)?;
+    match dir.parent().map_or(Ok(()), pack::sync_dir) {
+        // A parent that we may not read is not one in which we made it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        synced => synced.map_err(io_error)?,
+    }
     let lock = lock(&dir)?;
     check_format(&dir)?;
     let packs = dir.join("packs");
@@ -545,7 +561,12 @@ fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
         let capacity = file.metadata().map_err(io_error)?.len();
         space.number_next = space.number_next.max(number + 1);
         space.capacity_next = space.capacity_next.max((capacity * 2).min(options.pack_bytes_max));
-        match read_header(&file, capacity).map_err(io_error)? {
+        let state = read_header(&file, capacity).map_err(io_error)?;
+        let unused = matches!(state, Ok(PackState::Blank | PackState::Torn));
+        if unused && pack::holds_objects(&file, capacity, state == Ok(PackState::Torn)).map_err(io_error)? {
+            return Err(OpenError::DamagedPack(pack::pack_path(packs, number)));
+        }
+        match state {
             Ok(PackState::Used(header)) => {
                 space.generation_next = space.generation_next.max(header.generation + 1);
                 used.insert(header.generation, Pack::with_header(number, file, header));

@@ -20,8 +20,8 @@ use crate::cluster::{self, Cluster};
 use crate::config::TopicConfig;
 use crate::ids::{Offset, PartitionId, TopicId};
 use crate::limits::{
-    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_PAUSE, LEASE_IDS, LEASE_TTL,
-    LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL,
+    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_PAUSE, LARGE_REQUEST_BYTES, LEASE_IDS,
+    LEASE_TTL, LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL,
     UPLOADS_REMOTE, WAITING_SHARE,
 };
 use crate::objects::{Cleaned, Cleaner, Ids, Times};
@@ -122,6 +122,8 @@ struct Shared {
     waiters: Waiters,
     cleaner: Cleaner,
     budget: Arc<Semaphore>,
+    /// The half of the budget that large requests may have.
+    budget_large: Arc<Semaphore>,
     budget_bytes: usize,
     topics: Mutex<BTreeMap<TopicId, Known>>,
     /// The writer; awaited by `close`.
@@ -191,6 +193,7 @@ impl Log {
             waiters,
             cleaner,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
+            budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
             budget_bytes: config.bytes_in_flight_max,
             topics: Mutex::default(),
             writer,
@@ -246,15 +249,18 @@ impl Log {
 
     /// Waits until the memory for a request of this size is free. Hold the permit until the append is answered.
     ///
-    /// A request larger than the whole budget gets all of it.
+    /// A request larger than the whole budget gets all of it. Requests above [`LARGE_REQUEST_BYTES`] share half of
+    /// the budget and wait for each other first, so that a few that come slowly do not stop the small ones.
     pub async fn reserve(&self, bytes: usize) -> Permit {
-        let share = u32::try_from(bytes.min(self.shared.budget_bytes)).unwrap_or(u32::MAX);
-        let budget = Arc::clone(&self.shared.budget);
-        let permit = budget.acquire_many_owned(share).await.expect("the budget is never closed");
+        let large = match bytes > LARGE_REQUEST_BYTES {
+            true => Some(share(&self.shared.budget_large, bytes, self.shared.budget_bytes / 2).await),
+            false => None,
+        };
+        let permit = share(&self.shared.budget, bytes, self.shared.budget_bytes).await;
         let used =
             self.shared.budget_bytes - self.shared.budget.available_permits().min(self.shared.budget_bytes);
         metrics::gauge!("floe_log_reserved_bytes").set(used as f64);
-        Permit { _permit: permit }
+        Permit { _permit: permit, _large: large }
     }
 
     /// Appends batches. The call fixes the order: of two calls for one partition, the earlier one gets the lower
@@ -416,6 +422,7 @@ impl Log {
 #[derive(Debug)]
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// The answer to an append, to come.
@@ -451,6 +458,12 @@ impl Future for AppendTicket {
             .map(|known| known.or_else(|| answers.next()).expect("as many as were queued"));
         Poll::Ready(merged.collect())
     }
+}
+
+/// A part of a budget of `most` bytes, when it is free.
+async fn share(budget: &Arc<Semaphore>, bytes: usize, most: usize) -> OwnedSemaphorePermit {
+    let share = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
+    Arc::clone(budget).acquire_many_owned(share).await.expect("the budget is never closed")
 }
 
 fn envelope(who: &Writer) -> Envelope {

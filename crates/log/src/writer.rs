@@ -22,15 +22,16 @@ use std::time::Duration;
 
 use floe_meta::{CommitError, Committed, Env, Envelope, Meta, Task};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::cache::{Cache, Written};
 use crate::identity::Writer;
 use crate::ids::ObjectId;
+use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
 use crate::object::wal_key;
 use crate::objects::{Ids, TakenId};
 use crate::sequencer::{self, AppendError, Appended, Placed, Uploaded};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::wal::{self, Entry};
 
 /// One answer per batch, in the order of the batches.
@@ -193,10 +194,19 @@ impl Uploader {
         let object = taken.id;
         let encoded = wal::encode(object, &entries);
         let payload = encoded.payload.clone();
-        self.store
-            .put(&wal_key(object), encoded.payload)
-            .await
-            .map_err(|error| unavailable(error.to_string()))?;
+        let key = wal_key(object);
+        let put = self.store.put(&key, encoded.payload);
+        let put = match self.store.remote() {
+            // Nobody else uses the id: if the object arrives after all, it is trash.
+            true => timeout(patience(encoded.size), put).await.unwrap_or_else(|late| {
+                Err(StoreError::Unknown(format!(
+                    "the upload of {} bytes took too long: {late}",
+                    encoded.size
+                )))
+            }),
+            false => put.await,
+        };
+        put.map_err(|error| unavailable(error.to_string()))?;
         let took = self.env.monotonic() - begin;
         metrics::histogram!("floe_log_upload_seconds").record(took.as_secs_f64());
         metrics::counter!("floe_log_objects_total").increment(1);
@@ -213,6 +223,11 @@ impl Uploader {
         self.cache.publish(stored.uploaded.object, stored.written);
         Ok(stored.uploaded)
     }
+}
+
+/// How long an upload to a remote store may take.
+fn patience(bytes: u64) -> Duration {
+    (UPLOAD_TIMEOUT + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND)).min(UPLOAD_TIMEOUT_MAX)
 }
 
 fn place((entry, position): (Entry, u64)) -> Placed {

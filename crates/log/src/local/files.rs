@@ -1,27 +1,32 @@
 //! Objects that are files of their own: written aside, synced, given their name, and the name synced.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::not_applied;
 use super::pack::{reserve, sync_dir, sync_or_abort, write_all_vectored_at};
+use crate::limits::FOLDERS_REMEMBERED_MAX;
 use crate::store::{PutIfAbsent, StoreError, payload_bytes, too_short};
 
 /// A directory of objects.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    /// Folders whose names this process has made durable.
+    durable: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Files {
     /// Creates the folders and removes what a crash left half written.
     pub(super) fn open(dir: &Path) -> io::Result<Files> {
-        let files = Files { dir: dir.to_owned() };
+        let files = Files { dir: dir.to_owned(), durable: Mutex::default() };
         match std::fs::remove_dir_all(files.tmp()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => std::fs::create_dir(files.tmp())?,
@@ -113,15 +118,27 @@ impl Files {
         Ok((aside, path))
     }
 
-    /// Creates the folders of `path` that do not exist, and makes their names durable from the top down.
+    /// Creates the folders of `path` that do not exist, and makes their names durable from the top down. That a
+    /// folder exists does not say that its name is durable: another thread may just have created it, or a process
+    /// that died.
     fn create_folders(&self, path: &Path) -> io::Result<()> {
         let folder = path.parent().expect("an object lies below the directory of the store");
-        if folder.is_dir() {
+        if self.durable().contains(folder) && folder.is_dir() {
             return Ok(());
         }
         std::fs::create_dir_all(folder)?;
         let above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.dir));
-        above.collect::<Vec<_>>().into_iter().rev().try_for_each(sync_dir)
+        above.collect::<Vec<_>>().into_iter().rev().try_for_each(sync_dir)?;
+        let mut durable = self.durable();
+        if durable.len() >= FOLDERS_REMEMBERED_MAX {
+            durable.clear();
+        }
+        durable.insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn durable(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
-use super::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, span};
-use crate::limits::ZERO_STEP_BYTES;
+use super::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
+use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, ZERO_STEP_BYTES};
 
 /// Slices of one vectored write; Linux allows 1,024.
 const SLICES_MAX: usize = 1024;
@@ -244,6 +244,22 @@ pub(super) fn open_pack(packs: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(pack_path(packs, number))
 }
 
+/// Whether a living region lies in a file that seems not to be in use. Such a file must not be written to: what
+/// damaged its header says nothing about the rest. Unless the `whole` file is searched, only the place of its first
+/// region is looked at.
+pub(super) fn holds_objects(file: &File, capacity: u64, whole: bool) -> io::Result<bool> {
+    let mut window = Window::default();
+    let end = if whole { capacity } else { capacity.min(2 * BLOCK) };
+    let mut at = BLOCK;
+    while at + BLOCK <= end {
+        if is_live(window.block(file, at)?, at) {
+            return Ok(true);
+        }
+        at += BLOCK;
+    }
+    Ok(false)
+}
+
 /// Creates a pack file at once, without zeroing: the room is reserved, so that a full disk shows here and not while
 /// an object is written, but the first write to each block is slow.
 pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
@@ -312,9 +328,21 @@ impl Zeroing {
 }
 
 /// Reserves room on the disk. File systems that cannot reserve find out while writing.
+///
+/// The last of the disk is left for the metadata, which lives beside the objects: deleting objects to make room
+/// takes commits.
 pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());
+    }
+    let disk = rustix::fs::fstatvfs(file)?;
+    let kept = DISK_RESERVE_BYTES.min(disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_RESERVE_SHARE);
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    // Some file systems do not say how large they are.
+    if disk.f_blocks > 0 && free < bytes.saturating_add(kept) {
+        let reason =
+            format!("{free} bytes are free, {bytes} are needed and {kept} are kept for the metadata");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
     }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),

@@ -151,6 +151,12 @@ impl RegionHeader {
     }
 }
 
+/// Whether a block found at `offset` is the header of a living region of any pack: for files whose own header says
+/// nothing.
+pub(crate) fn is_live(block: &[u8; HEADER_BYTES], offset: u64) -> bool {
+    &block[..8] == REGION_MAGIC && block[9] == 1 && u64_at(block, 32) == offset && sealed(block)
+}
+
 /// The bytes that a payload of `length` takes up in a pack: header, payload, and filling.
 pub(crate) fn span(length: u64) -> u64 {
     (HEADER_BYTES as u64 + length).next_multiple_of(BLOCK)

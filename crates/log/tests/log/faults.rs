@@ -267,6 +267,19 @@ async fn memory_for_requests_is_bounded() {
     append(log, partition, &["y"]).await.expect("room again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn large_requests_leave_half_of_the_memory_to_small_ones() {
+    let config = Config { bytes_in_flight_max: 4 << 20, ..config() };
+    let world = world([], config).await;
+    let (log, minute) = (&world.log, Duration::from_secs(60));
+    let large = log.reserve(3 << 19).await;
+    assert!(tokio::time::timeout(minute, log.reserve(3 << 19)).await.is_err(), "no room for two");
+    let small = (log.reserve(1 << 20).await, log.reserve(1 << 20).await);
+    drop(large);
+    drop(tokio::time::timeout(minute, log.reserve(2 << 20)).await.expect("room again"));
+    drop(small);
+}
+
 /// A journal that commits nothing while it is told so.
 struct Stuck {
     inner: MemoryJournal,

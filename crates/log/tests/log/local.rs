@@ -211,6 +211,33 @@ async fn damage_behind_the_tail_is_found_on_the_first_read() {
     assert_eq!(store.get("wal/01", None).await, Ok(bytes(1, 7000)));
 }
 
+/// A pack whose header was destroyed is neither written over nor passed over.
+#[tokio::test]
+async fn a_damaged_pack_header_does_not_lose_objects() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    store.put("wal/1", vec![bytes(1, 100)]).await.expect("put");
+    for zeroed in [false, true] {
+        let copy = crashed(dir.path());
+        let used = |path: &std::path::PathBuf| std::fs::read(path).expect("readable")[0] != 0;
+        let paths = pack_files(copy.path()).into_iter().map(|name| copy.path().join("packs").join(name));
+        let path = paths.into_iter().find(used).expect("a pack is in use");
+        let mut file = std::fs::read(&path).expect("readable");
+        match zeroed {
+            true => file[..BLOCK].fill(0),
+            false => file[16] ^= 1,
+        }
+        std::fs::write(&path, &file).expect("writable");
+        match LocalStore::open(Env::real(), copy.path(), small()).await {
+            Err(OpenError::DamagedPack(found)) => assert_eq!(found.file_name(), path.file_name()),
+            Err(other) => panic!("another error: {other}"),
+            Ok(_) => panic!("the pack was taken for an unused one"),
+        }
+        std::fs::remove_file(&path).expect("moved away");
+        assert!(open(copy.path()).await.packed_keys().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_directory_has_one_owner_and_a_known_format() {
     let dir = TempDir::new().expect("a temporary directory");
