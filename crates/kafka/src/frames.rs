@@ -1,7 +1,8 @@
 //! Frames from a socket: `length i32 | length bytes`, with every limit that a stranger could lean on.
 //!
 //! The buffer grows with the bytes that arrive, not with the length that is announced; a frame that was started
-//! must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace; large frames wait for the log's byte budget
+//! must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace, and a large one fast enough to be whole after
+//! [`limits::LARGE_FRAME_SECONDS`], because its memory is set aside when it begins; frames wait for the log's byte budget
 //! before they are read, so that a slow store holds back senders instead of filling memory.
 
 use std::io;
@@ -159,7 +160,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     ) -> Result<(), FrameError> {
         while self.buffer.len() < need {
             let received = self.buffer.len();
-            let earned = Duration::from_secs(received as u64 / self.pace.slow_bytes_per_second.max(1));
+            let earned = Duration::from_secs(received as u64 / self.bytes_per_second(whole));
             let deadline = started + self.pace.slow_grace + earned;
             let read = match self.room(need) {
                 // A long frame is read to its end and not beyond: what follows would have to be copied.
@@ -182,6 +183,15 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             }
         }
         Ok(())
+    }
+
+    /// How fast a frame of `whole` bytes has to come.
+    fn bytes_per_second(&self, whole: usize) -> u64 {
+        let least = match whole > limits::FRAME_BYTES_TRUSTED {
+            true => whole as u64 / limits::LARGE_FRAME_SECONDS,
+            false => 1,
+        };
+        self.pace.slow_bytes_per_second.max(least)
     }
 
     /// Makes room for the next read; the number of bytes it may take, if that matters.

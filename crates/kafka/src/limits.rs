@@ -37,6 +37,8 @@ pub const IDLE: Duration = Duration::from_secs(600);
 pub const SLOW_FRAME_GRACE: Duration = Duration::from_secs(5);
 /// Bytes per second that a started frame must keep after the grace.
 pub const SLOW_FRAME_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// A frame longer than [`FRAME_BYTES_TRUSTED`] must keep a rate at which it is whole after so many seconds.
+pub const LARGE_FRAME_SECONDS: u64 = 30;
 /// Segments handed to one vectored write; IOV_MAX is 1,024 on Linux.
 pub const WRITE_SEGMENTS_MAX: usize = 256;
 /// How much of a client id is kept as part of the writer's identity.

@@ -129,6 +129,18 @@ async fn slow_and_silent_connections_are_closed() {
     }
     assert_eq!(last_words(pipe).await, b"");
 
+    // A large one at that rate would hold its share of the memory for minutes.
+    let begun = Instant::now();
+    let mut pipe = world.pipe();
+    let large = request(ApiKey::Produce.number(), 9, &vec![0; 30 << 20]);
+    for piece in large.chunks(64 * 1024) {
+        if pipe.write_all(piece).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10));
+
     let begun = Instant::now();
     assert_eq!(last_words(world.pipe()).await, b"");
     assert_eq!(begun.elapsed().as_secs(), 600, "idle");
