@@ -26,7 +26,7 @@ Examples:
   floe serve --kafka 0.0.0.0:9092 --advertised broker1.example:9092
   floe serve --config floe.toml --print-config        what would be used, and stop
   floe serve --store s3://bucket/prefix --s3-endpoint http://127.0.0.1:9000")]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Stream a month of flights through an embedded broker and query them.
     #[command(after_help = "\
 Examples:

@@ -21,14 +21,14 @@ impl QueryService for Query {
                 QueryFormat::JsonLines => Format::JsonLines,
                 QueryFormat::Csv => Format::Csv,
             };
-            let body = self.0.query_as(&request.text, format).await.map_err(failure)?;
-            Ok(QueryReply { body: body.map(|piece| piece.map_err(failure)).boxed() })
+            let body = self.0.query_as(&request.text, format).await.map_err(|error| failure(&error))?;
+            Ok(QueryReply { body: body.map(|piece| piece.map_err(|error| failure(&error))).boxed() })
         }
         .boxed()
     }
 }
 
-fn failure(error: SqlError) -> QueryFailure {
+fn failure(error: &SqlError) -> QueryFailure {
     let message = error.to_string();
     match error.kind {
         Kind::Invalid => QueryFailure::Invalid {

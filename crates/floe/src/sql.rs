@@ -38,7 +38,11 @@ async fn execute(client: &Client, statement: &str, format: Format) -> Result<()>
         Format::Csv => "text/csv",
         Format::Json => "application/x-ndjson",
     };
-    client.stream(statement, accept, |piece| Ok(write_bytes(piece))).await
+    let print = |piece: &[u8]| {
+        write_bytes(piece);
+        Ok(())
+    };
+    client.stream(statement, accept, print).await
 }
 
 async fn print_table(client: &Client, statement: &str) -> Result<()> {
