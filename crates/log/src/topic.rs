@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use floe_meta::key::put_u64;
-use floe_meta::{CounterKey, DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Timestamp, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -216,6 +216,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     if tx.get::<TopicNumber>(&new.name)?.is_some() {
         return Err(TopicError::Exists(new.name.clone()));
     }
+    check_room(tx)?;
     check_neighbours(tx, &new.name)?;
     let cluster = cluster::get(tx)?;
     let cluster =
@@ -238,21 +239,33 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     Ok(topic)
 }
 
-/// The cluster has room, and no name differs from the new one only in `.` and `_`: names of metrics and of tables
-/// cannot tell those apart. Kafka refuses them for the same reason.
+/// The cluster has room for one more topic. As long as fewer were ever created, none have to be counted.
+fn check_room(tx: &Tx<'_>) -> Result<(), TopicError> {
+    let Counter(created) = tx.get(&COUNTER)?.unwrap_or_default();
+    let room = created < TOPICS_MAX as u64 || tx.range::<TopicNumber>(..).count() < TOPICS_MAX;
+    if room { Ok(()) } else { Err(TopicError::TooMany) }
+}
+
+/// No name differs from the new one only in `.` and `_`: names of metrics and of tables cannot tell those apart.
+/// Kafka refuses them for the same reason. Such names are the same up to the first of these characters, so only
+/// those that are need to be looked at.
 fn check_neighbours(tx: &Tx<'_>, name: &str) -> Result<(), TopicError> {
     let folded = |name: &str| name.replace('.', "_");
-    let may_collide = name.contains(['.', '_']);
-    let mut topics = 0;
-    for pair in tx.range::<TopicNumber>(..) {
-        let (other, _) = pair?;
-        topics += 1;
-        if may_collide && folded(&other) == folded(name) {
-            let reason = format!("it collides with topic '{other}', '.' and '_' count as the same");
-            return Err(TopicError::InvalidName { name: name.to_owned(), reason });
+    let Some(first) = name.find(['.', '_']) else {
+        return Ok(());
+    };
+    let begin = &name[..first];
+    // The ends are the characters that follow `.` and `_`.
+    for (from, to) in [('.', '/'), ('_', '`')] {
+        for pair in tx.range::<TopicNumber>(format!("{begin}{from}")..format!("{begin}{to}")) {
+            let (other, _) = pair?;
+            if folded(&other) == folded(name) {
+                let reason = format!("it collides with topic '{other}', '.' and '_' count as the same");
+                return Err(TopicError::InvalidName { name: name.to_owned(), reason });
+            }
         }
     }
-    if topics < TOPICS_MAX { Ok(()) } else { Err(TopicError::TooMany) }
+    Ok(())
 }
 
 /// Command: replaces the settings of a topic.

@@ -53,6 +53,23 @@ fn creation_is_refused_with_a_reason() {
         assert_eq!(topic::create(tx, &new("a.b")), Err(TopicError::Exists("a.b".to_owned())));
         let collision = topic::create(tx, &new("a_b")).unwrap_err();
         assert!(collision.to_string().contains("collides with topic 'a.b'"), "{collision}");
+        for (name, collides) in [
+            ("a.b.c", false),
+            ("a_b_c", true),
+            ("a_b.c", true),
+            ("a.b_c", true),
+            ("a-b.c", false),
+            ("a.b-c", false),
+            ("_x", false),
+            (".x", true),
+            ("x.", false),
+            ("x_", true),
+            ("aXb", false),
+            ("a", false),
+        ] {
+            assert_eq!(topic::create(tx, &new(name)).is_err(), collides, "{name}");
+        }
+        let topics = topic::all(tx).unwrap().len();
         let none = NewTopic { partitions: 0, ..new("none") };
         assert_eq!(topic::create(tx, &none), Err(TopicError::InvalidPartitions(0)));
         let many = NewTopic { partitions: topic::PARTITIONS_MAX + 1, ..new("many") };
@@ -60,7 +77,7 @@ fn creation_is_refused_with_a_reason() {
         let configs = BTreeMap::from([("no.such".to_owned(), "1".to_owned())]);
         let odd = topic::create(tx, &NewTopic { configs, ..new("odd") });
         assert_eq!(odd, Err(TopicError::InvalidConfig(ConfigError::UnknownName("no.such".to_owned()))));
-        assert_eq!(topic::all(tx).unwrap().len(), 1);
+        assert_eq!(topic::all(tx).unwrap().len(), topics);
     });
 }
 
