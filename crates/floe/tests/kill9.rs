@@ -1,6 +1,6 @@
 //! The real binary under `kill -9` at random moments while clients write with acks=all: after the last restart every
-//! acknowledged record is there, once and in order, in the topic and in the table. The clients and the checkers are those
-//! of the simulation.
+//! acknowledged record is there, once and in order, in the topic and in the table. The clients and the
+//! checkers are those of the simulation.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -2,8 +2,8 @@
 //!
 //! The buffer grows with the bytes that arrive, not with the length that is announced; a frame that was started
 //! must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace, and a large one fast enough to be whole after
-//! [`limits::LARGE_FRAME_SECONDS`], because its memory is set aside when it begins; frames wait for the log's byte budget
-//! before they are read, so that a slow store holds back senders instead of filling memory.
+//! [`limits::LARGE_FRAME_SECONDS`], because its memory is set aside when it begins; frames wait for the log's
+//! byte budget before they are read, so that a slow store holds back senders instead of filling memory.
 
 use std::io;
 

@@ -17,7 +17,7 @@ use crate::history::{Event, Seen};
 const FAILURES_MAX: u32 = 20;
 
 /// Longer than the leases of the dead (objects and cleaner), the grace of the trash and a few rounds of the cleaner.
-const CLEANING: Duration = Duration::from_secs(240);
+const CLEANING: Duration = Duration::from_secs(170);
 
 /// Writes the last lines of the history.
 pub(crate) async fn run(cluster: &Cluster) {

@@ -77,11 +77,11 @@ impl Plan {
     pub(crate) fn draw(env: &Env) -> Plan {
         let dice = Dice::new(env);
         Plan {
-            chaos: dice.between(Duration::from_secs(3), Duration::from_secs(9)),
+            chaos: dice.between(Duration::from_secs(2), Duration::from_secs(7)),
             rough_store: dice.chance(750),
             rough_journal: dice.chance(600),
             brokers: if dice.chance(250) { 2 } else { 1 },
-            crash_polls_max: dice.chance(850).then(|| *dice.pick(&[400, 2_000, 8_000])),
+            crash_polls_max: dice.chance(850).then(|| *dice.pick(&[40, 400, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
             pause_max: *dice.pick(&[Duration::from_millis(400), Duration::from_millis(1_500)]),
