@@ -40,7 +40,11 @@ impl Consumer {
             if self.harness.healed() && goal.is_none() {
                 goal = way.latest(self.place).await;
             }
-            let Some(from) = next else { continue };
+            let Some(from) = next else {
+                // A broker that answers at once that it cannot tell would keep the simulated clock from moving.
+                tokio::time::sleep(self.dice.wait(Duration::from_millis(400))).await;
+                continue;
+            };
             if goal.is_some_and(|goal| goal <= from) {
                 return;
             }

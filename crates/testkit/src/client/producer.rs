@@ -80,7 +80,11 @@ impl Producer {
             if self.outgoing.is_empty() {
                 tokio::time::sleep(self.dice.wait(self.harness.pause_max())).await;
             }
-            let Some(mut front) = self.connect().await else { continue };
+            let Some(mut front) = self.connect().await else {
+                // A refusal that takes no time would keep the simulated clock from moving.
+                tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
+                continue;
+            };
             self.fill();
             let fine = self.send(front.as_mut()).await;
             if fine {
