@@ -83,7 +83,9 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 /// Tells a client that there is no room for it; whoever cannot even take this line is not waited for.
 fn refuse(stream: &TcpStream) {
-    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 95\r\n\r\n{\"error\":{\"code\":503,\"type\":\"TooManyConnections\",\"message\":\"all connections are taken; retry\"}}";
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+        content-type: application/json\r\ncontent-length: 95\r\n\r\n\
+        {\"error\":{\"code\":503,\"type\":\"TooManyConnections\",\"message\":\"all connections are taken; retry\"}}";
     metrics::counter!("floe_http_refused_connections_total").increment(1);
     let _ = stream.try_write(FULL);
 }

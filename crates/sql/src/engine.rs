@@ -214,21 +214,25 @@ impl Run {
     async fn guarded(self, planned: oneshot::Sender<Planned>) {
         let running = metrics::gauge!("floe_sql_running");
         running.increment(1.0);
+        let (env, started) = (self.inner.env.clone(), self.inner.env.monotonic());
         let rows = self.rows.clone();
         if AssertUnwindSafe(self.run(planned)).catch_unwind().await.is_err() {
             tracing::error!("the SQL engine panicked; the statement was given up");
             let _ = rows.try_send(Message::End(Err(ended())));
         }
         running.decrement(1.0);
+        let seconds = (env.monotonic() - started).as_secs_f64();
+        metrics::histogram!("floe_sql_statement_seconds").record(seconds);
     }
 
     async fn run(self, mut planned: oneshot::Sender<Planned>) {
+        let run = Arc::new(self);
         let plan = tokio::select! {
             biased;
             () = planned.closed() => return,
-            plan = timeout_at(self.deadline, self.plan()) => plan,
+            plan = timeout_at(run.deadline, run.plan_apart()) => plan,
         };
-        let plan = plan.unwrap_or_else(|_| Err(self.inner.too_late()));
+        let plan = plan.unwrap_or_else(|_| Err(run.inner.too_late()));
         let (rows, told) = match plan {
             Ok((rows, cut)) => {
                 let schema = rows.schema();
@@ -243,11 +247,25 @@ impl Run {
         let Some(rows) = rows else { return };
         let end = tokio::select! {
             biased;
-            () = self.rows.closed() => return,
-            end = timeout_at(self.deadline, self.pump(rows)) => end,
+            () = run.rows.closed() => return,
+            end = timeout_at(run.deadline, run.pump(rows)) => end,
         };
-        let end = end.unwrap_or_else(|_| Err(self.inner.too_late()));
-        let _ = self.rows.send(Message::End(end)).await;
+        let end = end.unwrap_or_else(|_| Err(run.inner.too_late()));
+        let _ = run.rows.send(Message::End(end)).await;
+    }
+
+    /// Plans on a thread of its own: the optimizer does not stop before it is done, and when it takes long it
+    /// must hold up no other statement. The thread keeps the turn until it ends.
+    async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), SqlError> {
+        let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
+        let plan = move || {
+            let plan = AssertUnwindSafe(|| engine.block_on(run.plan()));
+            std::panic::catch_unwind(plan).unwrap_or_else(|_| {
+                tracing::error!("the SQL engine panicked while it planned; the statement was given up");
+                Err(ended())
+            })
+        };
+        self.inner.env.blocking(plan).await
     }
 
     /// From the text to rows that are about to come.

@@ -259,7 +259,8 @@ mod tests {
             Field::new("s", DataType::Struct(fields.into()), true),
         ]));
         let mut decoder = ReaderBuilder::new(schema).build_decoder().unwrap();
-        let json = r#"{"n":1,"name":"a,b","s":{"x":7}} {"n":1234,"name":null,"s":null} {"n":null,"name":"ü\n\u001b[1m"}"#;
+        let json = r#"{"n":1,"name":"a,b","s":{"x":7}} {"n":1234,"name":null,"s":null}
+            {"n":null,"name":"ü\n\u001b[1m"}"#;
         decoder.decode(json.as_bytes()).unwrap();
         decoder.flush().unwrap().unwrap()
     }
@@ -285,14 +286,13 @@ mod tests {
     #[test]
     fn text_formats() {
         check(Format::Csv, "n,name,s\n1,\"a,b\",\"{\"\"x\"\":7}\"\n1234,,\n,\"ü\n\u{1b}[1m\",\n");
-        check(
-            Format::JsonLines,
-            "{\"n\":1,\"name\":\"a,b\",\"s\":{\"x\":7}}\n{\"n\":1234,\"name\":null,\"s\":null}\n{\"n\":null,\"name\":\"ü\\n\\u001b[1m\",\"s\":null}\n",
-        );
-        check(
-            Format::Json,
-            "[{\"n\":1,\"name\":\"a,b\",\"s\":{\"x\":7}},{\"n\":1234,\"name\":null,\"s\":null},{\"n\":null,\"name\":\"ü\\n\\u001b[1m\",\"s\":null}]",
-        );
+        let rows = [
+            r#"{"n":1,"name":"a,b","s":{"x":7}}"#,
+            r#"{"n":1234,"name":null,"s":null}"#,
+            r#"{"n":null,"name":"ü\n\u001b[1m","s":null}"#,
+        ];
+        check(Format::JsonLines, &rows.map(|row| row.to_owned() + "\n").concat());
+        check(Format::Json, &format!("[{}]", rows.join(",")));
         assert_eq!(encode(Format::Csv, &[]), b"n,name,s\n");
         assert_eq!(encode(Format::Json, &[]), b"[]");
         assert_eq!(encode(Format::JsonLines, &[]), b"");

@@ -12,7 +12,10 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
 use crate::error::{Kind, Place, SqlError};
-use crate::limits::{CUBE_COLUMNS_MAX, NESTING_MAX, TEXT_BYTES_MAX, TOKENS_MAX, WEIGHT_MAX};
+use crate::limits::{
+    CASE_DEPTH, CUBE_COLUMNS_MAX, JOIN_WEIGHT, NESTING_MAX, SUBQUERY_DEPTH_MAX, TABLE_DEPTH, TEXT_BYTES_MAX,
+    TOKENS_MAX, VALUE_DEPTH, WEIGHT_MAX,
+};
 
 /// Checks size, nesting and weight of a statement.
 ///
@@ -65,6 +68,7 @@ fn place(token: &TokenWithSpan) -> Place {
 #[derive(Debug, PartialEq, Eq)]
 enum Excess {
     Nesting,
+    Subqueries,
     Weight,
     Cube,
 }
@@ -73,6 +77,12 @@ impl Excess {
     fn at(self, text: &str, token: &TokenWithSpan) -> SqlError {
         let message = match self {
             Excess::Nesting => format!("brackets are nested more than {NESTING_MAX} deep"),
+            Excess::Subqueries => format!(
+                "subqueries are nested too deep: {} in FROM or WITH, {} as values, {} CASEs are possible",
+                SUBQUERY_DEPTH_MAX / TABLE_DEPTH,
+                SUBQUERY_DEPTH_MAX / VALUE_DEPTH,
+                SUBQUERY_DEPTH_MAX / CASE_DEPTH,
+            ),
             Excess::Weight => format!(
                 "the statement is too complex: more than {WEIGHT_MAX} operators, joins and subqueries, each use \
                  of a common table expression counted with all that it holds; use IN (...) instead of a chain of \
@@ -89,12 +99,28 @@ impl Excess {
 struct Level {
     /// Weight of what it holds so far.
     weight: u64,
+    /// Depth of the subqueries inside it that are complete, and of the common table expressions that it uses.
+    below: u64,
+    /// `CASE`s that are open.
+    cases: u64,
+    /// It is a subquery.
+    select: bool,
+    /// It stands where a table can: a subquery in it is one of a table.
+    table: bool,
     /// The common table expression whose body it is.
     defines: Option<String>,
     /// A list of tables is open: each comma is a join.
     tables: bool,
     /// It is the list of a `CUBE`.
     cube: bool,
+}
+
+impl Level {
+    /// What it adds to the depth of what is inside it.
+    fn depth(&self) -> u64 {
+        let subquery = if self.table { TABLE_DEPTH } else { VALUE_DEPTH };
+        self.cases * CASE_DEPTH + if self.select { subquery } else { 0 }
+    }
 }
 
 /// Weighs a statement, token by token.
@@ -104,8 +130,8 @@ struct Scale {
     levels: Vec<Level>,
     /// The statement outside of all brackets.
     outer: Level,
-    /// Weight of each common table expression that is complete.
-    defined: BTreeMap<String, u64>,
+    /// Weight and depth of each common table expression that is complete.
+    defined: BTreeMap<String, (u64, u64)>,
     /// Columns of all `CUBE`s.
     cube_columns: usize,
 }
@@ -118,7 +144,10 @@ impl Scale {
             Token::Comma => self.comma()?,
             Token::Word(word) => {
                 self.keyword(word.keyword);
-                keyword_weight(word.keyword) + self.defined.get(&word.value.to_lowercase()).unwrap_or(&0)
+                let (used, depth) = self.defined.get(&word.value.to_lowercase()).copied().unwrap_or_default();
+                let level = self.level();
+                level.below = level.below.max(depth);
+                keyword_weight(word.keyword) + used
             }
             // `a.b` is a name; `a.b.c.d` takes fields out of fields.
             Token::Period => u64::from(index >= 2 && tokens[index - 2].token == Token::Period),
@@ -127,7 +156,14 @@ impl Scale {
         };
         let level = self.level();
         level.weight = level.weight.saturating_add(weight);
-        match self.levels.iter().chain([&self.outer]).map(|level| level.weight).sum::<u64>() > WEIGHT_MAX {
+        let open = || self.levels.iter().chain([&self.outer]);
+        let depth = open().map(Level::depth).sum::<u64>();
+        let below = self.levels.last().unwrap_or(&self.outer).below;
+        // The statement itself is no subquery.
+        if depth + below > SUBQUERY_DEPTH_MAX + VALUE_DEPTH {
+            return Err(Excess::Subqueries);
+        }
+        match open().map(|level| level.weight).sum::<u64>() > WEIGHT_MAX {
             true => Err(Excess::Weight),
             false => Ok(()),
         }
@@ -147,17 +183,29 @@ impl Scale {
             self.cube_columns += 1;
         }
         let subscript = u64::from(tokens[index].token == Token::LBracket);
-        self.levels.push(Level { defines: defined_name(tokens, index), cube, ..Level::default() });
+        let table = match before(1) {
+            Some(Token::Word(word)) => is_before_table(word.keyword),
+            Some(Token::Comma) => self.level().tables,
+            Some(Token::LParen) => self.level().table,
+            _ => false,
+        };
+        self.levels.push(Level { defines: defined_name(tokens, index), cube, table, ..Level::default() });
         Ok(subscript)
     }
 
     fn close(&mut self) -> u64 {
         // One bracket too many is the parser's to report.
         let Some(level) = self.levels.pop() else { return 0 };
-        let Some(name) = level.defines else { return level.weight };
+        let depth = level.below + level.depth();
+        let Some(name) = level.defines else {
+            let outer = self.level();
+            outer.below = outer.below.max(depth);
+            return level.weight;
+        };
         let known = self.defined.entry(name).or_default();
-        *known = (*known).max(level.weight + 1);
-        level.weight
+        *known = (known.0.max(level.weight + 1), known.1.max(depth));
+        // It weighs where it is used.
+        0
     }
 
     fn comma(&mut self) -> Result<u64, Excess> {
@@ -166,16 +214,23 @@ impl Scale {
         self.cube_columns += usize::from(cube);
         match self.cube_columns > CUBE_COLUMNS_MAX {
             true => Err(Excess::Cube),
-            false => Ok(u64::from(tables)),
+            false => Ok(if tables { JOIN_WEIGHT } else { 0 }),
         }
     }
 
     fn keyword(&mut self, keyword: Keyword) {
         use Keyword as K;
+        let level = self.level();
         match keyword {
-            K::FROM => self.level().tables = true,
-            K::SELECT | K::WHERE | K::GROUP | K::HAVING | K::ORDER | K::LIMIT | K::WINDOW | K::QUALIFY => {
-                self.level().tables = false;
+            K::FROM => level.tables = true,
+            K::CASE => level.cases += 1,
+            K::END => level.cases = level.cases.saturating_sub(1),
+            K::SELECT => {
+                level.select = true;
+                level.tables = false;
+            }
+            K::WHERE | K::GROUP | K::HAVING | K::ORDER | K::LIMIT | K::WINDOW | K::QUALIFY => {
+                level.tables = false;
             }
             _ => {}
         }
@@ -207,9 +262,20 @@ fn defined_name(tokens: &[TokenWithSpan], index: usize) -> Option<String> {
     }
 }
 
+/// Words behind which a bracket holds a table.
+fn is_before_table(keyword: Keyword) -> bool {
+    use Keyword as K;
+    let tables =
+        [K::FROM, K::JOIN, K::LATERAL, K::AS, K::MATERIALIZED, K::UNION, K::ALL, K::EXCEPT, K::INTERSECT];
+    tables.contains(&keyword)
+}
+
 /// Words that put one more level on a tree.
 fn keyword_weight(keyword: Keyword) -> u64 {
     use Keyword as K;
+    if matches!(keyword, K::JOIN | K::APPLY) {
+        return JOIN_WEIGHT;
+    }
     let deepens = matches!(
         keyword,
         K::AND
@@ -232,8 +298,6 @@ fn keyword_weight(keyword: Keyword) -> u64 {
             | K::INTERVAL
             | K::SELECT
             | K::VALUES
-            | K::JOIN
-            | K::APPLY
             | K::UNION
             | K::EXCEPT
             | K::INTERSECT
@@ -286,6 +350,7 @@ mod tests {
         ] {
             check(text).unwrap();
         }
+        check(&vec!["select case when a then (case when b then 1 end) end"; 30].join(" union all ")).unwrap();
         check(&format!("select * from t where x in ({})", vec!["1"; 10_000].join(","))).unwrap();
         check(&format!("select * from t where {}", vec!["x = 1"; 400].join(" or "))).unwrap();
         check(&format!("select {}", (0..1_500).map(|i| format!("t.c{i}")).collect::<Vec<_>>().join(",")))
@@ -307,6 +372,10 @@ mod tests {
         check_excess(&format!("select {}1{}", "(".repeat(100), ")".repeat(100)), "nested");
         check_excess(&format!("select {}", "(".repeat(100_000)), "words and signs");
         check_excess(&format!("select {}", vec!["1"; 50_000].join(",")), "words and signs");
+        check_excess(&format!("select * from {}t", "(select * from ".repeat(40)), "nested");
+        check_excess(&format!("select {}1", "1 = (select ".repeat(20)), "nested");
+        check_excess(&format!("select {}1", "case when (".repeat(20)), "nested");
+        check_excess(&"select 1, case when a then ".repeat(20), "nested");
         check_excess("select 1 group by cube (a,b,c,d,e,f), cube (g,h,i,j,k,l)", "CUBE");
         assert!(check(&"x".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().message.contains("bytes"));
         assert_eq!(check("select 'a\n from t").unwrap_err().place.unwrap().line, 1);
@@ -317,8 +386,8 @@ mod tests {
         let steps: Vec<String> =
             (1..40).map(|i| format!("c{i} as (select * from C{}, c{})", i - 1, i - 1)).collect();
         check_excess(&format!("with c0 as (select 1), {} select * from c39", steps.join(",")), "too complex");
-        // Ten steps without doubling are fine.
-        let steps: Vec<String> = (1..10).map(|i| format!("c{i} as (select * from c{})", i - 1)).collect();
-        check(&format!("with c0 as (select 1), {} select * from c9", steps.join(","))).unwrap();
+        // Fourteen steps without doubling are fine.
+        let steps: Vec<String> = (1..14).map(|i| format!("c{i} as (select * from c{})", i - 1)).collect();
+        check(&format!("with c0 as (select 1), {} select * from c13", steps.join(","))).unwrap();
     }
 }

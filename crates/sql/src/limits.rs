@@ -11,13 +11,24 @@ pub const NESTING_MAX: usize = 64;
 /// What makes a plan deep or large: operators, joins, subqueries, each use of a common table expression with
 /// all that it holds. Depth of every tree that the parser and the planner build stays below this.
 pub const WEIGHT_MAX: u64 = 1_000;
+/// What a join weighs: the optimizer looks at each pair of them.
+pub const JOIN_WEIGHT: u64 = 8;
+/// Depth of subqueries and `CASE`s inside each other, common table expressions counted where they are used. The
+/// optimizer's time grows steeply with it (measured: by the next three numbers), and nothing can stop it.
+pub const SUBQUERY_DEPTH_MAX: u64 = 24;
+/// Depth of a subquery in the place of a table.
+pub const TABLE_DEPTH: u64 = 1;
+/// Depth of a `CASE`.
+pub const CASE_DEPTH: u64 = 2;
+/// Depth of a subquery in the place of a value: `in (select ...)`, `exists (...)`, `x = (select ...)`.
+pub const VALUE_DEPTH: u64 = 3;
 /// Columns of all `CUBE`s of a statement; each one doubles the grouping sets.
 pub const CUBE_COLUMNS_MAX: usize = 10;
 /// The parser's own limit on recursion; above what [`NESTING_MAX`] lets through, so that ours speaks first.
 pub const PARSER_RECURSION_MAX: usize = 512;
 /// Stack of a thread that plans and runs statements. It is reserved, not used; measured need of the deepest
 /// statement that the limits above let through: see `tests/sql/bombs.rs`.
-pub const THREAD_STACK_BYTES: usize = 256 << 20;
+pub const THREAD_STACK_BYTES: usize = 128 << 20;
 /// Rows that one call of a function may make out of one value (`range`, `array_repeat`, ...).
 pub const FUNCTION_VALUES_MAX: u64 = 1 << 20;
 /// Bytes that one call of a function may make (`repeat`, `lpad`, ...).

@@ -28,7 +28,8 @@ async fn answers_do_not_depend_on_where_the_records_are() {
     for settled in [false, true] {
         world
             .check(
-                "select id, who, \"to\".city, \"to\".zip.code, lines[1]['item'] as first, paid, at, \"Mixed Case\" from orders order by id",
+                "select id, who, \"to\".city, \"to\".zip.code, lines[1]['item'] as first, paid, at, \"Mixed Case\" \
+                 from orders order by id",
                 "
          id | who | orders.to[city] | orders.to[zip][code] | first | paid |          at          | Mixed Case
         ----+-----+-----------------+----------------------+-------+------+----------------------+------------
@@ -39,7 +40,8 @@ async fn answers_do_not_depend_on_where_the_records_are() {
             .await;
         world
             .check(
-                "select p.name, count(o.id) as orders from people p left join orders o on o.who = p.name group by p.name order by 1",
+                "select p.name, count(o.id) as orders from people p left join orders o on o.who = p.name \
+                 group by p.name order by 1",
                 "
          name | orders
         ------+--------
@@ -49,7 +51,9 @@ async fn answers_do_not_depend_on_where_the_records_are() {
             .await;
         world
             .check(
-                "with l as (select id, unnest(lines) as line from orders) select id, line['item'] as item, line['count'] as n from l order by 2",
+                "with l as (select id, unnest(lines) as line from orders) \
+                 select id, line['item'] as item, line['count'] as n \
+                 from l order by 2",
                 "
          id | item | n
         ----+------+---
@@ -59,7 +63,8 @@ async fn answers_do_not_depend_on_where_the_records_are() {
             .await;
         world
             .check(
-                "select _partition_id, _offset, _timestamp, _key, id from floe.\"default\".orders where _partition_id = 1",
+                "select _partition_id, _offset, _timestamp, _key, id \
+                 from floe.\"default\".orders where _partition_id = 1",
                 "
          _partition_id | _offset |      _timestamp      | _key | id
         ---------------+---------+----------------------+------+----
@@ -82,7 +87,8 @@ async fn names_are_listed_and_found() {
     world.table("My-Table.v1", 1).await;
     world
         .check(
-            "select table_schema, table_name, table_type from information_schema.tables where table_schema = 'default' order by 2",
+            "select table_schema, table_name, table_type from information_schema.tables \
+             where table_schema = 'default' order by 2",
             "
          table_schema | table_name  | table_type
         --------------+-------------+------------
@@ -120,7 +126,8 @@ async fn bad_records_and_raw_tables() {
             .await;
         world
             .check(
-                "select _offset, arrow_cast(key, 'Utf8') as key, arrow_cast(value, 'Utf8') as value, array_length(headers) as headers from r order by 1",
+                "select _offset, arrow_cast(key, 'Utf8') as key, arrow_cast(value, 'Utf8') as value, \
+                 array_length(headers) as headers from r order by 1",
                 "
          _offset | key |  value  | headers
         ---------+-----+---------+---------

@@ -24,6 +24,7 @@ async fn deep_and_huge_statements_are_errors() {
     let world = world().await;
     let doubling: Vec<String> =
         (1..30).map(|i| format!("c{i} as (select a.* from c{} a, c{} b)", i - 1, i - 1)).collect();
+    let chain: Vec<String> = (1..60).map(|i| format!("c{i} as (select * from c{})", i - 1)).collect();
     let bombs = [
         repeated("select 1", "+1", 5_000, ""),
         repeated("select 1", "+1", 100_000, ""),
@@ -34,6 +35,17 @@ async fn deep_and_huge_statements_are_errors() {
         format!("select {}1{}", "(".repeat(3_000), ")".repeat(3_000)),
         format!("select {}1{}", "abs(".repeat(3_000), ")".repeat(3_000)),
         format!("select * from {}t{}", "(select * from ".repeat(1_000), ")".repeat(1_000)),
+        format!("select * from {}t{}", "(select * from ".repeat(60), ")".repeat(60)),
+        format!("select {}1{} from t", "case when x = 1 then (".repeat(60), ") end".repeat(60)),
+        format!(
+            "select x from t where x in ({}1{})",
+            "select x from t where x in (".repeat(30),
+            ")".repeat(30)
+        ),
+        format!("with c0 as (select * from t), {} select count(*) from c59", chain.join(", ")),
+        (0..200).fold("select count(*) from t".to_owned(), |text, i| {
+            text + &format!(" join t a{i} on a{i}.x = t.x")
+        }),
         repeated("select ", "not ", 20_000, "true"),
         repeated("select ", "- ", 20_000, "1"),
         repeated("select 1", "::int", 5_000, ""),
@@ -75,6 +87,16 @@ async fn the_deepest_statements_that_are_let_through_fit_the_stack() {
         repeated("select 1", "::int", most, ""),
         repeated("select ", "not ", 200, "true"),
         repeated("select 1", " union all select 1", 100, ""),
+        format!("select * from {}t{}", "(select * from ".repeat(22), ")".repeat(22)),
+        format!("select {}1{} from t", "case when x = 1 then (".repeat(10), ") end".repeat(10)),
+        format!(
+            "select x from t where x in ({}1{})",
+            "select x from t where x in (".repeat(5),
+            ")".repeat(5)
+        ),
+        (0..20).fold("select count(*) from t".to_owned(), |text, i| {
+            text + &format!(" join t a{i} on a{i}.x = t.x")
+        }),
     ];
     for text in allowed {
         match world.rows(&text).await {
