@@ -42,15 +42,24 @@ pub(crate) fn take_over(
     let table = tx.get::<Table>(&topic)?;
     let former = tx.get::<ViewState>(&topic)?;
     let start = former.as_ref().map_or(0, |view| view.numbers_end);
-    let known = table.as_ref().map_or(0, |table| table.next_file);
-    if known < start {
-        let name = table.as_ref().map_or(name, |table| table.name.clone());
-        put_garbage(tx, topic, vec![Garbage::Numbers { name, from: known, to: start }])?;
+    if let Some(orphans) = former.as_ref().and_then(|view| orphans(table.as_ref(), view)) {
+        put_garbage(tx, topic, vec![orphans])?;
     }
-    let schema = former.map_or_else(|| TableSchema::new(kind), |view| view.schema);
-    let view = ViewState { schema, numbers_end: start + limits::NUMBERS_LEASED, epoch };
+    let (name, schema) = match former {
+        Some(view) => (view.name, view.schema),
+        None => (name, TableSchema::new(kind)),
+    };
+    let view =
+        ViewState { name, schema, numbers_from: start, numbers_end: start + limits::NUMBERS_LEASED, epoch };
     tx.put(&topic, &view);
     Ok(Taken { epoch, table, view, progress: record::progress(tx, topic)? })
+}
+
+/// What an owner may have written that nobody knows.
+fn orphans(table: Option<&Table>, view: &ViewState) -> Option<Garbage> {
+    let from = table.map_or(0, |table| table.next_file).max(view.numbers_from);
+    let range = Garbage::Numbers { name: view.name.clone(), from, to: view.numbers_end };
+    (from < view.numbers_end).then_some(range)
 }
 
 /// Takes more file numbers; the result is the new range's end. The range begins where the last one ended.
@@ -132,11 +141,8 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
     }
     let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
     let mut garbage = Vec::new();
+    garbage.extend(view.as_ref().and_then(|view| orphans(table.as_ref(), view)));
     if let Some(table) = table {
-        let from = table.next_file;
-        let orphans = view.as_ref().filter(|view| from < view.numbers_end);
-        let name = table.name.clone();
-        garbage.extend(orphans.map(|view| Garbage::Numbers { name, from, to: view.numbers_end }));
         garbage.push(Garbage::Table(Box::new(table)));
         tx.delete::<Table>(&topic);
     }

@@ -44,8 +44,12 @@ pub struct Progress {
 /// What a view needs to go on, apart from progress; written when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewState {
+    /// The topic's name when the view began; part of the keys of its files.
+    pub name: String,
     /// The schema of the current snapshot.
     pub schema: TableSchema,
+    /// The first file number that the owner took; what former owners left below it is in the garbage already.
+    pub numbers_from: u64,
     /// The end of the range of file numbers that the owner may use.
     pub numbers_end: u64,
     /// The epoch of the lease under which the range was taken.
@@ -144,8 +148,9 @@ mod tests {
         };
         check(&table, "010174016d01016c01050405 06ac020809".replace(' ', "").as_str());
         check(&Progress { next: 300 }, "d804");
-        let state = ViewState { schema: TableSchema::new(Kind::Json), numbers_end: 256, epoch: 3 };
-        check(&state, "0000080000800203");
+        let schema = TableSchema::new(Kind::Json);
+        let state = ViewState { name: "t".into(), schema, numbers_from: 1, numbers_end: 256, epoch: 3 };
+        check(&state, "0174000008000001800203");
         check(&Garbage::Files(vec!["a".into()]), "00010161");
         check(&Garbage::Numbers { name: "t".into(), from: 1, to: 2 }, "0101740102");
     }

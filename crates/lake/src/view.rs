@@ -31,6 +31,7 @@ use crate::{
     lake::Inner,
     limits,
     publish::{self, Read, State},
+    record::Table,
 };
 
 /// What a step did.
@@ -184,7 +185,7 @@ impl View {
         let known = self.state.as_ref().zip(held).is_some_and(|(state, lease)| state.epoch == lease.epoch);
         if !known {
             self.state = None;
-            self.take_over(topic, wanted).await?;
+            self.take_over(snapshot, topic, wanted).await?;
         }
         let made = self.state.as_ref().expect("taken over above").schema.kind();
         if made != wanted {
@@ -194,7 +195,12 @@ impl View {
         Ok(())
     }
 
-    async fn take_over(&mut self, topic: &Topic, kind: Kind) -> Result<(), ViewError> {
+    async fn take_over(&mut self, snapshot: &Snapshot, topic: &Topic, kind: Kind) -> Result<(), ViewError> {
+        // Read first: while the store fails nothing is taken, as every taking uses up numbers.
+        let found = match snapshot.get::<Table>(&topic.id)? {
+            Some(table) => Some(self.inner.files(&table.name, topic.id).load(table).await?),
+            None => None,
+        };
         let (id, owner) = (topic.id, self.inner.owner.clone());
         let envelope = Envelope::broker(&format!("lake view of {}", topic.name));
         let command = move |tx: &mut Tx<'_>| command::take_over(tx, id, kind, &owner);
@@ -202,9 +208,10 @@ impl View {
         let Taken { epoch, table, view, progress } = taken.map_err(ViewError::from_commit)?.reply;
         let mut numbers = Numbers { next: view.numbers_end - limits::NUMBERS_LEASED, end: view.numbers_end };
         info!(topic = %self.name, epoch, "took over the view");
-        let base = match table {
-            Some(table) => self.inner.files(&table.name, id).load(table).await?,
-            None => self.create(topic, &view.schema, &mut numbers, epoch).await?,
+        let base = match (table, found) {
+            (Some(table), Some(found)) if found.table == table => found,
+            (Some(table), _) => self.inner.files(&table.name, id).load(table).await?,
+            (None, _) => self.create(topic, &view.schema, &mut numbers, epoch).await?,
         };
         self.state = Some(State { epoch, base, schema: view.schema, progress, numbers, loose: Vec::new() });
         Ok(())

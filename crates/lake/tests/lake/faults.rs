@@ -74,6 +74,47 @@ impl Store for Flaky {
     }
 }
 
+/// Stops for a minute at one request for a file of the lake.
+struct Stuck {
+    store: MemoryStore,
+    requests: AtomicU64,
+    at: u64,
+}
+
+#[async_trait]
+impl Store for Stuck {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        if key.starts_with("lake/") && self.requests.fetch_add(1, Ordering::Relaxed) == self.at {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        self.store.put(key, payload).await
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        self.store.put_if_absent(key, payload).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.store.get(key, range).await
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.store.size(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.store.delete(key).await
+    }
+
+    fn url(&self, key: &str) -> String {
+        self.store.url(key)
+    }
+
+    fn remote(&self) -> bool {
+        self.store.remote()
+    }
+}
+
 /// Loses the answer of every so many commits: of one that was applied, then of one that was not.
 struct Lossy {
     journal: Arc<dyn Journal>,
@@ -174,6 +215,27 @@ async fn of_two_brokers_one_writes_and_the_other_takes_over() {
     assert_eq!(second.settled("t").await.rows, 29);
     second.check_every_snapshot("t").await;
     second.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_was_thought_dead_commits_nothing() {
+    for at in 0..12 {
+        let ground = Ground::new();
+        let world = Env::simulated(at);
+        let store = Stuck { store: ground.store.clone(), requests: AtomicU64::new(0), at };
+        let first = Broker::open(world.scope(), Arc::new(store), Arc::new(ground.journal.clone())).await;
+        let topic = first.topic("t", 2, JSON).await;
+        first.produce(&topic, 0, &["{\"n\":0}"]).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let second = ground.broker(world.scope()).await;
+        for n in 1..20_u32 {
+            second.produce(&topic, n % 2, &[format!("{{\"n\":{n}}}")]).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(second.settled("t").await.rows, 20);
+        second.check_every_snapshot("t").await;
+        second.check_no_orphans(&ground.store).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! A broker's log and lake over a shared store and journal, and the checks that hold at every moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -150,12 +150,20 @@ impl Broker {
         let metadata = self.lake.metadata(&table).await.expect("it can be read").expect("the table was made");
         let mut snapshots: Vec<_> = metadata.snapshots().cloned().collect();
         snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-        let mut upto: BTreeMap<i64, i64> = BTreeMap::new();
+        let offsets = |properties: &HashMap<String, String>, name: &str| -> BTreeMap<i64, i64> {
+            let offsets: BTreeMap<String, i64> =
+                serde_json::from_str(&properties[name]).expect("offsets are JSON");
+            offsets.into_iter().map(|(p, o)| (p.parse().expect("a partition"), o)).collect()
+        };
+        // Where partitions were before the kept snapshots: where the first of these that moved them began.
+        let mut upto: BTreeMap<i64, i64> =
+            table.progress.iter().map(|(p, offset)| (i64::from(*p), offset.0)).collect();
+        for snapshot in snapshots.iter().rev() {
+            upto.extend(offsets(&snapshot.summary().additional_properties, "floe.offsets-from"));
+        }
         for snapshot in snapshots {
             let summary = &snapshot.summary().additional_properties;
-            let offsets: BTreeMap<String, i64> =
-                serde_json::from_str(&summary["floe.offsets-to"]).expect("offsets are JSON");
-            upto.extend(offsets.iter().map(|(p, o)| (p.parse::<i64>().expect("a partition"), *o)));
+            upto.extend(offsets(summary, "floe.offsets-to"));
             let expected: Vec<(i64, i64)> = records
                 .iter()
                 .filter(|((p, o), value)| *o < upto.get(p).copied().unwrap_or(0) && is_row(value))
