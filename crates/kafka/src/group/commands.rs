@@ -98,6 +98,10 @@ impl Group {
         join: Join,
         out: &mut Vec<Reply>,
     ) -> Option<Result<Joined, Refusal>> {
+        if join.instance_id.is_some() && self.pending.contains_key(&join.member_id) {
+            // Ids are given out to dynamic members alone. The seat of a static member is taken over without an id.
+            return Some(Err(Refusal::UnknownMember));
+        }
         if self.pending.remove(&join.member_id).is_some() {
             let id = join.member_id.clone();
             self.add(now, waiter, id, join, out);

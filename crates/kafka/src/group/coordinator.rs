@@ -125,7 +125,7 @@ impl Coordinator {
             groups: Mutex::new(Groups::default()),
             wake: wake.clone(),
         });
-        env.spawn("groups", keep_time(Arc::downgrade(&shared), wake));
+        env.spawn_vital("groups", keep_time(Arc::downgrade(&shared), wake));
         Coordinator(shared)
     }
 
@@ -302,7 +302,11 @@ pub fn offsets(snapshot: &Snapshot, group: &str) -> Result<Vec<(PartitionId, Off
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Groups> {
-        self.groups.lock().expect("the groups' lock is never poisoned: a broken invariant ends the process")
+        self.groups.lock().unwrap_or_else(|_| {
+            // The timer is a vital task: it finds the same and ends the process, which a connection's task cannot.
+            self.wake.notify_one();
+            panic!("a group broke an invariant, the groups of this broker are lost");
+        })
     }
 
     fn now(&self) -> Moment {
@@ -530,5 +534,80 @@ fn settled<T>(outcome: Result<floe_meta::Committed<T>, CommitError<Failure>>) ->
         Err(CommitError::NotApplied(reason)) => Err(Failure::Unavailable(reason)),
         Err(CommitError::Unknown(reason)) => Err(Failure::Unknown(reason)),
         Err(CommitError::Closed) => Err(Failure::Unknown("the broker is shutting down".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use floe_meta::{MemoryJournal, Options};
+
+    use super::*;
+
+    const PART: &str = "FLOE_KAFKA_TEST_PART";
+
+    async fn coordinator() -> Coordinator {
+        let env = Env::simulated(7);
+        let journal = Arc::new(MemoryJournal::new());
+        let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("opens");
+        Coordinator::start(&env, &meta, Rules { initial_delay_ms: 0, members_max: 10, bytes_max: 1 << 20 })
+    }
+
+    fn join() -> Join {
+        Join {
+            member_id: String::new(),
+            fresh_id: "m".to_owned(),
+            instance_id: None,
+            client_id: "client".to_owned(),
+            client_host: "/host".to_owned(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 30_000,
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![crate::group::Protocol { name: "range".to_owned(), metadata: "m".into() }],
+            require_known_id: false,
+            can_skip_assignment: false,
+        }
+    }
+
+    /// What the child of the test below does: a group breaks, in the timer or in somebody's command.
+    #[tokio::test(start_paused = true)]
+    async fn child_with_a_broken_group() {
+        let Ok(part) = std::env::var(PART) else { return };
+        let groups = coordinator().await;
+        groups.join("g", join()).await.expect("joined");
+        match part.as_str() {
+            "timer" => {
+                let mut held = groups.0.lock();
+                let group = &mut held.slots.get_mut("g").expect("joined").group;
+                group.instances.insert("seat".to_owned(), "nobody".to_owned());
+            }
+            "command" => {
+                let theirs = groups.clone();
+                let task = groups.0.env.spawn("connection", async move {
+                    let mut held = theirs.0.lock();
+                    theirs.0.with(&mut held, "g", |group, _, _| assert!(group.idle(), "planted"))
+                });
+                assert!(task.await.is_err(), "the command panics");
+                let speaker = Speaker { member_id: "m", instance_id: None };
+                let asks = groups.clone();
+                groups.0.env.spawn("another", async move { asks.heartbeat("g", speaker, 1) });
+            }
+            part => unreachable!("no part {part}"),
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+
+    #[test]
+    fn a_broken_group_ends_the_process_and_does_not_linger() {
+        for part in ["timer", "command"] {
+            let mut command = Command::new(std::env::current_exe().expect("this test"));
+            let child = "group::coordinator::tests::child_with_a_broken_group";
+            let output = command.args([child, "--exact"]).env(PART, part).output().expect("runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), None, "{part} ended with {}: {said}", output.status);
+            assert!(said.contains("task 'groups' panicked, ending the process"), "{part}: {said}");
+        }
     }
 }

@@ -334,7 +334,16 @@ impl Group {
             let member = self.members.get(id).expect("an instance names a member");
             assert_eq!(member.instance_id.as_ref(), Some(instance), "the instance is the member's");
         }
+        assert!(
+            self.members.is_empty() || !self.common_protocols().is_empty(),
+            "members have a common protocol"
+        );
         for member in self.members.values() {
+            let seat = member.instance_id.as_ref().map(|instance| self.instances.get(instance));
+            assert!(
+                seat.is_none_or(|id| id == Some(&member.id)),
+                "a static member sits on its instance's seat"
+            );
             assert!(!self.pending.contains_key(&member.id), "a member is not pending");
             let joins = member.awaiting_join.is_none() || self.state == State::PreparingRebalance;
             assert!(joins, "joins wait only for a rebalance");

@@ -1,6 +1,6 @@
 //! From one generation to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -156,14 +156,21 @@ impl Group {
 
     /// The protocol that all support and most prefer; among equals the first by name.
     pub(super) fn select_protocol(&self) -> Option<String> {
-        let common = |name: &str| self.members.values().all(|member| member.supports(name));
+        let common = self.common_protocols();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let favourite = member.protocols.iter().find(|offer| common(&offer.name))?;
+            let favourite = member.protocols.iter().find(|offer| common.contains(&*offer.name))?;
             *votes.entry(&favourite.name).or_default() += 1;
         }
         let most = votes.values().max().copied()?;
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
+    }
+
+    /// The protocols that every member supports; none without members.
+    pub(super) fn common_protocols(&self) -> BTreeSet<&str> {
+        let Some(first) = self.members.values().next() else { return BTreeSet::new() };
+        let all = |name: &&str| self.members.values().all(|member| member.supports(name));
+        first.protocols.iter().map(|offer| &*offer.name).filter(all).collect()
     }
 
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {

@@ -422,6 +422,30 @@ fn a_static_member_that_waits_is_fenced_and_a_changed_protocol_rebalances() {
     );
 }
 
+/// It would overwrite the seat of the member that has it, without the two having a protocol in common.
+#[test]
+fn an_id_that_a_dynamic_member_was_told_takes_no_static_seat() {
+    check(
+        "join ?A static=x
+         at 1000
+         > A joined gen=1 range leader=A [A/]
+         sync A gen=1 static=x A:0
+         > sync: 0
+         join ?P known
+         > join: MemberIdRequired(\"P\")
+         join P static=x protocols=other
+         > join: UnknownMember
+         join P static=y
+         > join: UnknownMember
+         show
+         > Stable gen=1 leader=A members=A
+         join P
+         join A static=x
+         > A joined gen=2 range leader=A [A/ P/]
+         > P joined gen=2 range leader=A []",
+    );
+}
+
 #[test]
 fn a_static_member_keeps_its_seat_until_its_session_ends() {
     check(
@@ -551,6 +575,12 @@ fn the_check_sees_what_is_broken() {
         ("a member that is pending", |group| {
             group.pending.insert("A".to_owned(), Moment(0));
         }),
+        ("a static member without a seat", |group| {
+            group.members.get_mut("A").expect("a member").instance_id = Some("x".to_owned());
+        }),
+        ("members who cannot agree on a protocol", |group| {
+            group.members.get_mut("A").expect("a member").protocols.clear();
+        }),
         ("a join that nobody will answer", |group| {
             group.members.get_mut("A").expect("a member").awaiting_join = Some(Waiter(9));
         }),
@@ -585,15 +615,17 @@ fn random_walks_keep_the_invariants() {
         let mut waiters = 0;
         for step in 0..300u64 {
             let mut out = Vec::new();
-            let ids: Vec<String> = group.members().map(|member| member.id.clone()).collect();
+            let known = group.members().map(|member| &member.id).chain(group.pending.keys());
+            let ids: Vec<String> = known.cloned().collect();
             let id = ids.get(next(4) as usize).cloned().unwrap_or_default();
             let instance = (next(3) == 0).then(|| format!("i{}", next(2)));
             let generation = group.generation() - i32::from(next(8) == 0);
             waiters += 1;
-            match next(6) {
+            match next(7) {
                 0 | 1 => {
-                    let line =
-                        format!("join {} protocols=range/{}", if id.is_empty() { "?" } else { &id }, next(2));
+                    let who = if id.is_empty() { "?" } else { &id };
+                    let offers = ["a/1", "a/2", "b/1", "a/1,b/1", "b/2,a/2"][next(5) as usize];
+                    let line = format!("join {who} protocols={offers}");
                     let mut join = join(&line.split_whitespace().collect::<Vec<_>>());
                     join.fresh_id = format!("m{step}");
                     join.instance_id = instance;
@@ -619,6 +651,10 @@ fn random_walks_keep_the_invariants() {
                 4 => {
                     let speaker = Speaker { member_id: &id, instance_id: instance.as_deref() };
                     drop(group.leave(now, speaker, &mut out));
+                }
+                5 => {
+                    let speaker = Speaker { member_id: &id, instance_id: instance.as_deref() };
+                    drop(group.commit(now, speaker, generation));
                 }
                 _ => {
                     now = now.after(next(4_000));
