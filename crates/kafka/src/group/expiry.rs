@@ -47,17 +47,17 @@ impl Group {
         }
         self.sync_deadline = None;
         assert!(matches!(self.state, State::CompletingRebalance | State::Stable), "syncs follow joins");
-        // A static member that did not join keeps its seat until its session ends.
-        let due = |member: &&super::Member| member.pending_sync && member.instance_id.is_none();
+        let due = |member: &&super::Member| member.pending_sync;
         let late: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
+        assert!(
+            self.state == State::Stable || !late.is_empty(),
+            "somebody who joined leads, and has not assigned"
+        );
         for id in &late {
             self.remove(id, &Refusal::UnknownMember, out);
         }
         if !late.is_empty() {
             self.membership_shrank(now, out);
-        } else if self.state == State::CompletingRebalance {
-            // Everyone else waits and the leader is a static member that is gone: its session decides.
-            self.sync_deadline = Some(now.after(self.rebalance_timeout_ms().max(1)));
         }
     }
 

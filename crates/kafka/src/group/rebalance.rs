@@ -90,7 +90,8 @@ impl Group {
         for id in ids {
             let member = self.members.get_mut(&id).expect("listed");
             member.assignment = Bytes::new();
-            member.pending_sync = true;
+            // A static member that did not join keeps its seat until its session ends.
+            member.pending_sync = member.awaiting_join.is_some();
             let Some(waiter) = member.awaiting_join.take() else { continue };
             member.new = false;
             member.heard(now);

@@ -290,6 +290,28 @@ fn members_that_join_and_never_synchronise_are_expelled() {
     );
 }
 
+/// Static or not: whoever joined must ask for its assignment, or the others wait for ever.
+#[test]
+fn a_static_leader_that_lives_and_never_assigns_is_expelled() {
+    check(
+        "join ?A static=x session=60000
+         join ?B session=60000
+         at 2000
+         > A joined gen=1 range leader=A [A/ B/]
+         > B joined gen=1 range leader=A []
+         sync B gen=1
+         at 20000
+         heartbeat A gen=1 static=x
+         > ok
+         at 32000
+         > sync: RebalanceInProgress
+         heartbeat A gen=1 static=x
+         > UnknownMember
+         show
+         > PreparingRebalance gen=1 leader=B members=B",
+    );
+}
+
 #[test]
 fn a_leader_that_dies_before_it_assigns_lets_the_others_try_again() {
     check(
