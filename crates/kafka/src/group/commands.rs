@@ -359,16 +359,14 @@ impl Group {
         Ok(())
     }
 
-    /// May this speaker commit offsets? A commit is also a sign of life. Generation -1 without a member id comes
-    /// from consumers that assign themselves, and from tools: only while the group has no members.
+    /// May this speaker commit offsets? A commit is also a sign of life. Generation -1 comes from consumers that
+    /// assign themselves, whatever they call themselves, and from tools: only while the group has no members.
     ///
     /// # Errors
     /// The refusal that the commit is answered with.
     pub fn commit(&mut self, now: Moment, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
-        let stranger = generation < 0 && speaker.member_id.is_empty() && speaker.instance_id.is_none();
-        if stranger && self.state != State::Dead {
-            let free = self.state == State::Empty;
-            return if free { Ok(()) } else { Err(Refusal::UnknownMember) };
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
         }
         self.generation_checks(speaker, generation)?;
         self.members.get_mut(speaker.member_id).expect("checked").heard(now);

@@ -224,6 +224,30 @@ fn a_life_of_heartbeats_commits_and_leaving() {
     );
 }
 
+/// With `assign()` and a configured `group.instance.id` the Java client commits so.
+#[test]
+fn who_assigns_itself_commits_under_any_name_while_the_group_is_empty() {
+    check(
+        "commit - gen=-1 static=x
+         > ok
+         commit A gen=-1
+         > ok
+         commit - gen=0 static=x
+         > UnknownMember
+         join ?A static=x
+         at 1000
+         > A joined gen=1 range leader=A [A/]
+         commit - gen=-1
+         > UnknownMember
+         commit - gen=-1 static=y
+         > UnknownMember
+         commit - gen=-1 static=x
+         > FencedInstance
+         commit A gen=-1 static=x
+         > IllegalGeneration",
+    );
+}
+
 #[test]
 fn the_silent_are_expelled_and_the_leader_is_replaced() {
     check_pair(
