@@ -139,9 +139,7 @@ impl Coordinator {
             if !join.member_id.is_empty() && !groups.slots.contains_key(group) {
                 return Err(Refusal::UnknownMember);
             }
-            if groups.bytes >= limits::GROUPS_BYTES_MAX {
-                return Err(Refusal::GroupFull);
-            }
+            groups.room_for_bytes()?;
             let (send, receive) = oneshot::channel();
             let waiter = groups.sleep(Sleeper::Join(send));
             let joined =
@@ -164,6 +162,9 @@ impl Coordinator {
             let mut groups = self.0.lock();
             if !groups.slots.contains_key(group) {
                 return Err(Refusal::UnknownMember);
+            }
+            if !sync.assignments.is_empty() {
+                groups.room_for_bytes()?;
             }
             let (send, receive) = oneshot::channel();
             let waiter = groups.sleep(Sleeper::Sync(send));
@@ -394,6 +395,7 @@ impl Groups {
         let slot = self.slots.get_mut(name).expect("only known groups are weighed");
         let bytes = slot.group.bytes();
         self.bytes = self.bytes + bytes - std::mem::replace(&mut slot.bytes, bytes);
+        self.gauge();
     }
 
     /// Sets the group's alarm to its next deadline; true when it is now the first of all.
@@ -412,13 +414,26 @@ impl Groups {
         self.alarms.first().is_some_and(|first| first.0 == next)
     }
 
+    /// Whether there is room for what a member or a leader brings. The limit is the broker's and not the group's:
+    /// the client may try again, while "the group is full" would end it.
+    fn room_for_bytes(&self) -> Result<(), Refusal> {
+        if self.bytes < limits::GROUPS_BYTES_MAX {
+            return Ok(());
+        }
+        metrics::counter!("floe_kafka_groups_refused_total", "limit" => "bytes").increment(1);
+        Err(Refusal::NotAvailable)
+    }
+
     /// Room for one more group, if need be by forgetting one without members: what matters of it is in the map.
     fn room(&mut self) -> Result<(), Refusal> {
         if self.slots.len() < limits::GROUPS_MAX {
             return Ok(());
         }
         let idle = self.slots.iter().find(|(_, slot)| slot.group.idle()).map(|(name, _)| name.clone());
-        let Some(name) = idle else { return Err(Refusal::GroupFull) };
+        let Some(name) = idle else {
+            metrics::counter!("floe_kafka_groups_refused_total", "limit" => "groups").increment(1);
+            return Err(Refusal::NotAvailable);
+        };
         self.forget(&name);
         Ok(())
     }
@@ -429,7 +444,12 @@ impl Groups {
         if let Some(alarm) = slot.alarm {
             self.alarms.remove(&(alarm, name.to_owned()));
         }
+        self.gauge();
+    }
+
+    fn gauge(&self) {
         metrics::gauge!("floe_kafka_groups").set(self.slots.len() as f64);
+        metrics::gauge!("floe_kafka_groups_bytes").set(self.bytes as f64);
     }
 
     /// Lets happen what was due until `now`; returns the next alarm.
@@ -609,5 +629,39 @@ mod tests {
             assert_eq!(output.status.code(), None, "{part} ended with {}: {said}", output.status);
             assert!(said.contains("task 'groups' panicked, ending the process"), "{part}: {said}");
         }
+    }
+
+    /// The limits of the broker are not the group's: its members may try again.
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_is_full_asks_to_come_again() {
+        let groups = coordinator().await;
+        let joined = groups.join("g", join()).await.expect("joined");
+        let assigns = |assignments| Sync {
+            generation: joined.generation,
+            member_id: "m".to_owned(),
+            instance_id: None,
+            protocol_type: None,
+            protocol: None,
+            assignments,
+        };
+        let ours = std::mem::replace(&mut groups.0.lock().bytes, limits::GROUPS_BYTES_MAX);
+        assert_eq!(groups.join("other", join()).await, Err(Refusal::NotAvailable));
+        let assigned = groups.sync("g", assigns(vec![("m".to_owned(), "all".into())])).await;
+        assert_eq!(assigned, Err(Refusal::NotAvailable));
+        groups.0.lock().bytes = ours;
+
+        let mut told = join();
+        told.require_known_id = true;
+        let mut all = Groups::default();
+        for number in 0..limits::GROUPS_MAX {
+            let mut group = Group::new(groups.0.rules, 0);
+            group.join(Moment(0), Waiter(0), told.clone(), &mut Vec::new());
+            all.slots.insert(format!("g{number}"), Slot { group, alarm: None, bytes: 0 });
+        }
+        assert_eq!(all.room(), Err(Refusal::NotAvailable), "somebody is on the way to each");
+        all.slots
+            .insert("g7".to_owned(), Slot { group: Group::new(groups.0.rules, 0), alarm: None, bytes: 0 });
+        assert_eq!(all.room(), Ok(()));
+        assert!(!all.slots.contains_key("g7"), "nobody misses it");
     }
 }

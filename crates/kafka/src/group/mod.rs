@@ -102,10 +102,11 @@ pub enum Refusal {
     /// Another process took over this static member.
     #[error("another member joined with the same group instance id")]
     FencedInstance,
-    /// A limit on groups or members is reached.
+    /// The group has its maximum of members. Clients give up on it.
     #[error("the group has its maximum of members")]
     GroupFull,
-    /// The group was deleted under the command, or the broker coordinates its maximum of groups.
+    /// The group was deleted under the command, or the broker has its maximum of groups or of their bytes. Clients
+    /// find the coordinator again and try again.
     #[error("the group is not served at the moment, find its coordinator again")]
     NotAvailable,
     /// A limit on protocols or metadata bytes.
