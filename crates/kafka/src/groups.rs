@@ -1,5 +1,8 @@
 //! The group APIs: from messages to [`crate::group`] and back.
 
+use std::collections::BTreeSet;
+
+use floe_meta::Snapshot;
 use floe_wire::ErrorCode;
 use floe_wire::groups::{
     Coordinator, DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
@@ -32,6 +35,30 @@ const LEAVE_MANY_FROM: i16 = 3;
 const NOT_FOUND_FROM: i16 = 6;
 /// What this broker's groups are called in ListGroups (KIP-848 has others).
 const CLASSIC: &str = "classic";
+
+/// Lets each name through once, and no more names than one request is answered for: a name costs a few bytes, an
+/// answer megabytes.
+pub(crate) fn distinct() -> impl FnMut(&str) -> bool {
+    let mut seen = BTreeSet::new();
+    move |name| seen.len() < limits::GROUPS_PER_REQUEST_MAX && seen.insert(name.to_owned())
+}
+
+/// What is left of the bytes of an answer about several groups. The first group is always answered.
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    pub(crate) fn new() -> Budget {
+        Budget(limits::GROUPS_ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn spent(&self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_sub(bytes);
+    }
+}
 
 /// Answers FindCoordinator. For transactional ids the answer is `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, on which all
 /// clients give up at once (see `producer_id.rs`); on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
@@ -67,7 +94,9 @@ pub(crate) async fn find_coordinator(
         }
     };
     if context.version >= KEYS_FROM {
-        let coordinators = request.coordinator_keys.into_iter().map(one).collect();
+        let mut first = distinct();
+        let keys = request.coordinator_keys.into_iter().filter(|key| first(key));
+        let coordinators = keys.map(one).collect();
         return FindCoordinatorResponse { coordinators, ..FindCoordinatorResponse::default() };
     }
     let found = one(request.key);
@@ -259,13 +288,29 @@ pub(crate) async fn list_groups(context: &Context<'_>, request: ListGroupsReques
     ListGroupsResponse { groups: shown.collect(), ..ListGroupsResponse::default() }
 }
 
-/// Answers DescribeGroups.
+/// Answers DescribeGroups: each group that is named once, as far as the answer has room.
 pub(crate) async fn describe_groups(
     context: &Context<'_>,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let snapshot = context.broker.log.meta().snapshot();
-    let one = |group_id: String| match context.broker.groups.describe(&snapshot, &group_id) {
+    let mut first = distinct();
+    let mut budget = Budget::new();
+    let one = |group_id: String| {
+        if budget.spent() {
+            let error_code = ErrorCode::CoordinatorLoadInProgress.number();
+            return DescribedGroup { error_code, group_id, ..DescribedGroup::default() };
+        }
+        let shown = describe(context, &snapshot, group_id);
+        budget.spend(bytes_of(&shown));
+        shown
+    };
+    let groups = request.groups.into_iter().filter(|group| first(group)).map(one).collect();
+    DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() }
+}
+
+fn describe(context: &Context<'_>, snapshot: &Snapshot, group_id: String) -> DescribedGroup {
+    match context.broker.groups.describe(snapshot, &group_id) {
         Ok(Some(group)) => described(group_id, group),
         Ok(None) => {
             let mut missing = DescribedGroup {
@@ -284,11 +329,16 @@ pub(crate) async fn describe_groups(
             group_id,
             ..DescribedGroup::default()
         },
-    };
-    DescribeGroupsResponse {
-        groups: request.groups.into_iter().map(one).collect(),
-        ..DescribeGroupsResponse::default()
     }
+}
+
+fn bytes_of(group: &DescribedGroup) -> usize {
+    let member = |member: &DescribedGroupMember| {
+        let instance = member.group_instance_id.as_ref().map_or(0, String::len);
+        let names = member.member_id.len() + instance + member.client_id.len() + member.client_host.len();
+        names + member.member_metadata.len() + member.member_assignment.len()
+    };
+    group.group_id.len() + group.members.iter().map(member).sum::<usize>()
 }
 
 fn described(group_id: String, group: Described) -> DescribedGroup {

@@ -82,6 +82,12 @@ pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
 /// Offsets in one commit request.
 pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
+/// Groups that one DescribeGroups, OffsetFetch or FindCoordinator is answered for. What is named beyond them is left
+/// out; administrators' clients ask again for what they got no answer to.
+pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;
+/// Once an answer about several groups has so many bytes, the rest is answered with `COORDINATOR_LOAD_IN_PROGRESS`, on
+/// which clients ask again for those groups alone.
+pub const GROUPS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Metadata and assignment bytes of all groups.
 pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;

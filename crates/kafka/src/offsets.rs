@@ -1,13 +1,15 @@
 //! OffsetCommit and OffsetFetch: where groups go on reading.
 
+use std::collections::BTreeSet;
+
 use floe_log::topic;
 use floe_meta::{DecodeError, Snapshot};
 use floe_wire::ErrorCode;
 use floe_wire::group_offsets::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
-    OffsetCommitResponseTopic, OffsetFetchRequest, OffsetFetchRequestTopics, OffsetFetchResponse,
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
-    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+    OffsetCommitResponseTopic, OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+    OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
 use crate::directory;
@@ -16,6 +18,7 @@ use crate::fetch::session::TopicRef;
 use crate::group::Speaker;
 use crate::group::coordinator::{self, NewOffset};
 use crate::group::records::OffsetRecord;
+use crate::groups::{self, Budget};
 use crate::limits;
 use crate::request::Context;
 
@@ -93,12 +96,19 @@ pub(crate) async fn offset_fetch(context: &Context<'_>, request: OffsetFetchRequ
     let snapshot = context.broker.log.meta().snapshot();
     let version = context.version;
     if version >= GROUPS_FROM {
-        let one = |group: floe_wire::group_offsets::OffsetFetchRequestGroup| {
+        let mut first = groups::distinct();
+        let mut budget = Budget::new();
+        let one = |group: OffsetFetchRequestGroup| {
+            if budget.spent() {
+                let error_code = ErrorCode::CoordinatorLoadInProgress.number();
+                return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
+            }
             let found = of_group(context, &snapshot, &group.group_id, group.topics);
             let (topics, error_code) = split(found);
+            budget.spend(bytes_of(&topics));
             OffsetFetchResponseGroup { group_id: group.group_id, topics, error_code }
         };
-        let groups = request.groups.into_iter().map(one).collect();
+        let groups = request.groups.into_iter().filter(|group| first(&group.group_id)).map(one).collect();
         return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
     }
     let asked = request.topics.map(|topics| {
@@ -133,6 +143,18 @@ fn split(found: Result<Topics, DecodeError>) -> (Topics, i16) {
     }
 }
 
+fn bytes_of(topics: &Topics) -> usize {
+    let partition = |one: &OffsetFetchResponsePartitions| {
+        size_of::<OffsetFetchResponsePartitions>() + one.metadata.as_ref().map_or(0, String::len)
+    };
+    let topic = |topic: &OffsetFetchResponseTopics| {
+        topic.name.len() + topic.partitions.iter().map(partition).sum::<usize>()
+    };
+    topics.iter().map(topic).sum()
+}
+
+/// What a group committed. A partition that is named again is not answered again: its text may be a thousand times as
+/// long as its name.
 fn of_group(
     context: &Context<'_>,
     snapshot: &Snapshot,
@@ -141,11 +163,15 @@ fn of_group(
 ) -> Result<Topics, DecodeError> {
     let Some(asked) = asked else { return all_of_group(snapshot, group) };
     let mut topics = Vec::with_capacity(asked.len());
+    let mut answered = BTreeSet::new();
     for topic in asked {
         let found = context.broker.directory.topic(&TopicRef::Name(topic.name.as_str().into()));
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for index in topic.partition_indexes {
             let id = found.as_ref().ok().and_then(|topic| directory::partition(topic, index).ok());
+            if id.is_some_and(|id| !answered.insert(id)) {
+                continue;
+            }
             let record = id.map(|id| coordinator::offset(snapshot, group, id)).transpose()?.flatten();
             partitions.push(shown(index, record));
         }

@@ -159,3 +159,108 @@ async fn offsets_belong_to_the_topic_and_not_to_its_name() {
     client.create_topic("t", 1, &[]).await.expect("created");
     assert_eq!(committed(&mut client).await, -1);
 }
+
+/// A name costs a few bytes and its answer megabytes: each is answered once, and one request does not fill the memory.
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_many_groups_is_bounded() {
+    const GROUPS: i32 = 20;
+    const PARTITIONS: u32 = 1_000;
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", PARTITIONS, &[]).await.expect("created");
+    let partition = |partition_index| OffsetCommitRequestPartition {
+        partition_index,
+        committed_offset: 1,
+        committed_metadata: Some("x".repeat(1_000)),
+        ..OffsetCommitRequestPartition::default()
+    };
+    let partitions: Vec<_> = (0..PARTITIONS as i32).map(partition).collect();
+    let mut names: Vec<String> = Vec::new();
+    for number in 0..GROUPS {
+        let group_id = format!("g{number}");
+        let topics = vec![OffsetCommitRequestTopic { name: "t".to_owned(), partitions: partitions.clone() }];
+        let commit = OffsetCommitRequest {
+            group_id: group_id.clone(),
+            generation_id_or_member_epoch: -1,
+            topics,
+            ..Default::default()
+        };
+        assert_eq!(call(&mut client, &commit).await.topics[0].partitions[0].error_code, 0);
+        names.extend([group_id.clone(), group_id]);
+    }
+
+    let full = ErrorCode::CoordinatorLoadInProgress.number();
+    let mut asked = names.clone();
+    let mut rounds = Vec::new();
+    while !asked.is_empty() {
+        let group = |group_id: &String| OffsetFetchRequestGroup {
+            group_id: group_id.clone(),
+            topics: None,
+            ..Default::default()
+        };
+        let groups = asked.iter().map(group).collect();
+        let fetched = call(&mut client, &OffsetFetchRequest { groups, ..Default::default() }).await.groups;
+        rounds.push((fetched.len(), fetched.iter().filter(|group| group.error_code == 0).count()));
+        let whole =
+            |group: &OffsetFetchResponseGroup| group.topics[0].partitions.len() == PARTITIONS as usize;
+        assert!(fetched.iter().all(|group| group.error_code == full || whole(group)));
+        asked = fetched
+            .into_iter()
+            .filter(|group| group.error_code == full)
+            .map(|group| group.group_id)
+            .collect();
+    }
+    assert!(matches!(rounds[..], [(20, 10..20), (..10, _)]), "{rounds:?}");
+
+    let topics =
+        vec![OffsetFetchRequestTopics { name: "t".to_owned(), partition_indexes: vec![0; 100] }; 100];
+    let group =
+        OffsetFetchRequestGroup { group_id: "g0".to_owned(), topics: Some(topics), ..Default::default() };
+    let request = OffsetFetchRequest { groups: vec![group], ..Default::default() };
+    let fetched = call(&mut client, &request).await.groups.remove(0);
+    assert_eq!(fetched.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>(), 1);
+
+    let described = call(&mut client, &DescribeGroupsRequest { groups: names, ..Default::default() }).await;
+    let shown: Vec<_> = described.groups.iter().map(|group| &*group.group_state).collect();
+    assert_eq!(shown, ["Empty"; GROUPS as usize]);
+    let keys: Vec<String> = (0..20_000).map(|number| format!("k{number}")).collect();
+    let request = FindCoordinatorRequest { coordinator_keys: keys, ..Default::default() };
+    assert_eq!(call(&mut client, &request).await.coordinators.len(), 10_000);
+}
+
+/// The members of a group may have brought as much as an answer holds.
+#[tokio::test(start_paused = true)]
+async fn a_description_of_large_groups_is_cut_between_groups() {
+    let world = world().await;
+    let mut client = world.client();
+    let mut groups = Vec::new();
+    for number in 0..18 {
+        let metadata = vec![b'm'; 1_000_000].into();
+        let join = JoinGroupRequest {
+            group_id: format!("g{number}"),
+            session_timeout_ms: 1_000_000,
+            rebalance_timeout_ms: 60_000,
+            group_instance_id: Some("i".to_owned()),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![JoinGroupRequestProtocol { name: "range".to_owned(), metadata }],
+            ..Default::default()
+        };
+        let joined = call(&mut client, &join).await;
+        let sync = SyncGroupRequest {
+            group_id: join.group_id.clone(),
+            generation_id: joined.generation_id,
+            member_id: joined.member_id,
+            group_instance_id: join.group_instance_id,
+            ..Default::default()
+        };
+        assert_eq!(call(&mut client, &sync).await.error_code, 0);
+        groups.push(join.group_id);
+    }
+    let described = call(&mut client, &DescribeGroupsRequest { groups, ..Default::default() }).await.groups;
+    let full = |group: &&DescribedGroup| group.error_code == ErrorCode::CoordinatorLoadInProgress.number();
+    assert_eq!((described.len(), described.iter().filter(full).count()), (18, 1));
+    assert_eq!(described[16].members[0].member_metadata.len(), 1_000_000);
+    let groups = vec![described[17].group_id.clone()];
+    let rest = call(&mut client, &DescribeGroupsRequest { groups, ..Default::default() }).await.groups;
+    assert_eq!(&*rest[0].group_state, "Stable");
+}
