@@ -184,7 +184,7 @@ impl Group {
     fn add(&mut self, now: Moment, waiter: Waiter, id: String, join: Join, out: &mut Vec<Reply>) {
         assert!(!self.members.contains_key(&id), "member ids are unique");
         if self.members.is_empty() {
-            self.protocol_type = Some(join.protocol_type.clone());
+            self.protocol_type.clone_from(&join.protocol_type);
         }
         self.arrivals += 1;
         let member = Member {

@@ -197,7 +197,7 @@ impl Coordinator {
         self.0.with(&mut groups, group, |group, now, out| group.leave(now, speaker, out))?
     }
 
-    /// Makes offsets durable, all or none.
+    /// Makes offsets durable, all or none. No offsets are no more than a sign of life.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -212,6 +212,9 @@ impl Coordinator {
         let committed = {
             let mut groups = self.0.lock();
             let protocol_type = self.0.may_commit(&mut groups, group, speaker, generation)?;
+            if offsets.is_empty() {
+                return Ok(());
+            }
             let record = GroupRecord { protocol_type, generation: generation.max(0) };
             let group = group.to_owned();
             // Enqueued under the lock: commits of a group keep the order in which they were checked.
@@ -248,7 +251,7 @@ impl Coordinator {
             let (group, record) = entry?;
             all.insert(group, (record.protocol_type, State::Empty));
         }
-        for (name, slot) in &self.0.lock().slots {
+        for (name, slot) in self.0.lock().slots.iter().filter(|(_, slot)| !slot.group.fresh()) {
             let group = &slot.group;
             all.insert(name.clone(), (group.protocol_type().to_owned(), group.state()));
         }
@@ -261,7 +264,7 @@ impl Coordinator {
     /// # Errors
     /// The map cannot be read.
     pub fn describe(&self, snapshot: &Snapshot, name: &str) -> Result<Option<Described>, DecodeError> {
-        if let Some(slot) = self.0.lock().slots.get(name) {
+        if let Some(slot) = self.0.lock().slots.get(name).filter(|slot| !slot.group.fresh()) {
             let group = &slot.group;
             return Ok(Some(Described {
                 state: group.state(),
@@ -324,7 +327,8 @@ impl Shared {
     ) -> Result<T, Refusal> {
         if !groups.slots.contains_key(name) {
             groups.room()?;
-            let group = Group::new(self.rules, self.remembered(name).generation);
+            let GroupRecord { generation, protocol_type } = self.remembered(name);
+            let group = Group::new(self.rules, generation, &protocol_type);
             groups.slots.insert(name.to_owned(), Slot { group, alarm: None, bytes: 0 });
         }
         let slot = groups.slots.get_mut(name).expect("just made");
@@ -335,6 +339,7 @@ impl Shared {
             self.wake.notify_one();
         }
         groups.answer(replies);
+        groups.tidy(name);
         Ok(outcome)
     }
 
@@ -361,7 +366,8 @@ impl Shared {
             return Ok(slot.group.protocol_type().to_owned());
         }
         let remembered = self.remembered(name);
-        Group::new(self.rules, remembered.generation).commit(now, speaker, generation)?;
+        let mut group = Group::new(self.rules, remembered.generation, &remembered.protocol_type);
+        group.commit(now, speaker, generation)?;
         Ok(remembered.protocol_type)
     }
 }
@@ -438,6 +444,14 @@ impl Groups {
         Ok(())
     }
 
+    /// Forgets a group that nobody joined: a refused join leaves nothing behind.
+    fn tidy(&mut self, name: &str) {
+        let group = &self.slots.get(name).expect("only known groups are tidied").group;
+        if group.state() == State::Empty && group.fresh() && group.idle() {
+            self.forget(name);
+        }
+    }
+
     fn forget(&mut self, name: &str) {
         let slot = self.slots.remove(name).expect("only known groups are forgotten");
         self.bytes -= slot.bytes;
@@ -466,6 +480,7 @@ impl Groups {
             self.weigh(&name);
             self.rearm(&name);
             self.answer(replies);
+            self.tidy(&name);
         }
         None
     }
@@ -513,7 +528,10 @@ fn write_offsets(
     if record.generation > 0 && record.generation < newest {
         return Err(Refusal::IllegalGeneration.into());
     }
-    let record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
+    let mut record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
+    if let Some(known) = known.as_ref().filter(|_| record.protocol_type.is_empty()) {
+        record.protocol_type.clone_from(&known.protocol_type);
+    }
     if known.as_ref() != Some(&record) {
         tx.put(&name, &record);
     }
@@ -654,13 +672,15 @@ mod tests {
         told.require_known_id = true;
         let mut all = Groups::default();
         for number in 0..limits::GROUPS_MAX {
-            let mut group = Group::new(groups.0.rules, 0);
+            let mut group = Group::new(groups.0.rules, 0, "");
             group.join(Moment(0), Waiter(0), told.clone(), &mut Vec::new());
             all.slots.insert(format!("g{number}"), Slot { group, alarm: None, bytes: 0 });
         }
         assert_eq!(all.room(), Err(Refusal::NotAvailable), "somebody is on the way to each");
-        all.slots
-            .insert("g7".to_owned(), Slot { group: Group::new(groups.0.rules, 0), alarm: None, bytes: 0 });
+        all.slots.insert(
+            "g7".to_owned(),
+            Slot { group: Group::new(groups.0.rules, 0, ""), alarm: None, bytes: 0 },
+        );
         assert_eq!(all.room(), Ok(()));
         assert!(!all.slots.contains_key("g7"), "nobody misses it");
     }

@@ -248,7 +248,7 @@ pub struct Group {
     rules: Rules,
     state: State,
     generation: i32,
-    protocol_type: Option<String>,
+    protocol_type: String,
     protocol: Option<String>,
     leader: Option<String>,
     members: BTreeMap<String, Member>,
@@ -266,13 +266,14 @@ pub struct Group {
 }
 
 impl Group {
-    /// An empty group whose next generation follows `generation` (what a restart remembers, else 0).
-    pub fn new(rules: Rules, generation: i32) -> Group {
+    /// An empty group whose next generation follows `generation`: what a restart remembers of it, else 0 and no
+    /// protocol type.
+    pub fn new(rules: Rules, generation: i32, protocol_type: &str) -> Group {
         Group {
             rules,
             state: State::Empty,
             generation,
-            protocol_type: None,
+            protocol_type: protocol_type.to_owned(),
             protocol: None,
             leader: None,
             members: BTreeMap::new(),
@@ -297,7 +298,7 @@ impl Group {
 
     /// `consumer`, `connect`, …; empty for a group that never had members.
     pub fn protocol_type(&self) -> &str {
-        self.protocol_type.as_deref().unwrap_or_default()
+        &self.protocol_type
     }
 
     /// The chosen protocol, empty between generations.
@@ -318,6 +319,12 @@ impl Group {
     /// True when nothing would be lost by forgetting the group: no members and nobody on the way.
     pub fn idle(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
+    }
+
+    /// True as long as nobody was ever a member since the group was made: whoever asked was refused, or was told an id
+    /// and has not come back. To others the group is what the map knows of it.
+    pub fn fresh(&self) -> bool {
+        self.arrivals == 0
     }
 
     /// What must hold after every command. Cheap enough for every call in tests and after every rebalance.

@@ -17,7 +17,7 @@ const RULES: Rules = Rules { initial_delay_ms: 1_000, members_max: 3, bytes_max:
 /// sync A gen=1 [A:x B:y]    heartbeat A gen=1    leave A|- [static=x]    commit A|- gen=1    at 5000    show
 /// ```
 fn check(script: &str) {
-    let mut group = Group::new(RULES, 0);
+    let mut group = Group::new(RULES, 0, "");
     let mut now = Moment(0);
     let mut waiters = 0;
     let mut got = String::new();
@@ -632,7 +632,7 @@ fn the_check_sees_what_is_broken() {
         }),
     ];
     for (what, plant) in plants {
-        let mut group = Group::new(RULES, 0);
+        let mut group = Group::new(RULES, 0, "");
         let mut out = Vec::new();
         group.join(Moment(0), Waiter(1), join(&["join", "?A"]), &mut out);
         group.expire(Moment(1_000), &mut out);
@@ -655,7 +655,7 @@ fn random_walks_keep_the_invariants() {
             random ^= random << 17;
             random % n
         };
-        let mut group = Group::new(RULES, 0);
+        let mut group = Group::new(RULES, 0, "");
         let mut now = Moment(0);
         let mut open = std::collections::BTreeSet::new();
         let mut waiters = 0;

@@ -164,7 +164,7 @@ async fn offsets_belong_to_the_topic_and_not_to_its_name() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_about_many_groups_is_bounded() {
     const GROUPS: i32 = 20;
-    const PARTITIONS: u32 = 1_000;
+    const PARTITIONS: i32 = 1_000;
     let world = world().await;
     let mut client = world.client();
     client.create_topic("t", PARTITIONS, &[]).await.expect("created");
@@ -174,7 +174,7 @@ async fn an_answer_about_many_groups_is_bounded() {
         committed_metadata: Some("x".repeat(1_000)),
         ..OffsetCommitRequestPartition::default()
     };
-    let partitions: Vec<_> = (0..PARTITIONS as i32).map(partition).collect();
+    let partitions: Vec<_> = (0..PARTITIONS).map(partition).collect();
     let mut names: Vec<String> = Vec::new();
     for number in 0..GROUPS {
         let group_id = format!("g{number}");
@@ -263,4 +263,72 @@ async fn a_description_of_large_groups_is_cut_between_groups() {
     let groups = vec![described[17].group_id.clone()];
     let rest = call(&mut client, &DescribeGroupsRequest { groups, ..Default::default() }).await.groups;
     assert_eq!(&*rest[0].group_state, "Stable");
+}
+
+async fn listed(client: &mut Peer) -> Vec<(String, String, String)> {
+    let listed = call(client, &ListGroupsRequest::default()).await;
+    let group = |group: ListedGroup| (group.group_id, group.protocol_type, group.group_state);
+    listed.groups.into_iter().map(group).collect()
+}
+
+/// What was refused leaves no group behind, neither in memory nor in the map.
+#[tokio::test(start_paused = true)]
+async fn refused_requests_make_no_groups() {
+    let disk = disk();
+    let world = World::open(&disk, Config::default()).await;
+    let mut client = world.client();
+    let unknown = ErrorCode::UnknownTopicOrPartition.number();
+    assert_eq!(commit(&mut client, -1, "", 5).await, unknown);
+    let hurried = JoinGroupRequest {
+        group_id: "g".to_owned(),
+        session_timeout_ms: 1,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".to_owned(), metadata: "m".into() }],
+        ..Default::default()
+    };
+    let refused = call(&mut client, &hurried).await;
+    assert_eq!(refused.error_code, ErrorCode::InvalidSessionTimeout.number());
+    let told = JoinGroupRequest { session_timeout_ms: 10_000, ..hurried };
+    assert_eq!(call(&mut client, &told).await.error_code, ErrorCode::MemberIdRequired.number());
+    assert_eq!(listed(&mut client).await, []);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let delete = DeleteGroupsRequest { groups_names: vec!["g".to_owned()] };
+    let not_found = ErrorCode::GroupIdNotFound.number();
+    assert_eq!(call(&mut client, &delete).await.results[0].error_code, not_found, "the told never came back");
+    drop(client);
+    world.close().await;
+    let world = World::open(&disk, Config::default()).await;
+    assert_eq!(listed(&mut world.client()).await, []);
+}
+
+/// What kind of group it was outlives a restart, whoever asks first.
+#[tokio::test(start_paused = true)]
+async fn a_group_keeps_its_protocol_type() {
+    let disk = disk();
+    let world = World::open(&disk, Config::default()).await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let joined = join(&mut client, "").await;
+    sync(&mut client, &joined).await;
+    assert_eq!(commit(&mut client, 1, &joined.member_id, 17).await, 0);
+    let empty = [("g".to_owned(), "consumer".to_owned(), "Empty".to_owned())];
+    drop(client);
+    world.close().await;
+
+    let world = World::open(&disk, Config::default()).await;
+    let mut client = world.client();
+    let told = JoinGroupRequest {
+        group_id: "g".to_owned(),
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".to_owned(), metadata: "m".into() }],
+        ..Default::default()
+    };
+    assert_eq!(call(&mut client, &told).await.error_code, ErrorCode::MemberIdRequired.number());
+    assert_eq!(commit(&mut client, -1, "", 3).await, 0, "by an administrator");
+    assert_eq!(listed(&mut client).await, empty);
+    drop(client);
+    world.close().await;
+    let world = World::open(&disk, Config::default()).await;
+    assert_eq!(listed(&mut world.client()).await, empty);
 }
