@@ -13,7 +13,7 @@ use crate::errors;
 use crate::fetch::session::TopicRef;
 
 /// The kind of the topics' records in the metadata map (`floe_log::topic`).
-const TOPIC_KIND: u8 = 10;
+pub(crate) const TOPIC_KIND: u8 = 10;
 
 /// The topics that were asked for since the last change of any topic.
 #[derive(Clone)]

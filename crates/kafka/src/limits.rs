@@ -82,6 +82,12 @@ pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
 /// Offsets in one commit request.
 pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
+/// Offsets that the sweep for deleted topics looks at in one step, and frees in one commit: at most 2 MiB of changes.
+pub const OFFSETS_PER_SWEEP_STEP: usize = 1_000;
+/// How long that sweep rests between two steps.
+pub const OFFSET_SWEEP_STEP_PAUSE: Duration = Duration::from_millis(10);
+/// How long it waits after a topic was deleted, for others to follow, and after a failure.
+pub const OFFSET_SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// Groups that one DescribeGroups, OffsetFetch or FindCoordinator is answered for. What is named beyond them is left
 /// out; administrators' clients ask again for what they got no answer to.
 pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;

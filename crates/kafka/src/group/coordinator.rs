@@ -14,20 +14,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
 
 use super::records::{GroupRecord, OffsetKey, OffsetRecord};
-use super::{Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter};
+use super::{
+    Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter, sweep,
+};
 use crate::limits;
 
 /// The groups of one broker. Clones are the same groups.
 #[derive(Clone)]
 pub struct Coordinator(Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     env: Env,
-    meta: Meta,
+    pub(super) meta: Meta,
     rules: Rules,
     started: Instant,
     groups: Mutex<Groups>,
     wake: Arc<Notify>,
+    sweep: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -117,6 +120,7 @@ impl Coordinator {
     /// No groups in memory; those of the map are found when they are asked for.
     pub fn start(env: &Env, meta: &Meta, rules: Rules) -> Coordinator {
         let wake = Arc::new(Notify::new());
+        let sweeper = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             env: env.clone(),
             meta: meta.clone(),
@@ -124,7 +128,10 @@ impl Coordinator {
             started: env.monotonic(),
             groups: Mutex::new(Groups::default()),
             wake: wake.clone(),
+            sweep: sweeper.clone(),
         });
+        sweep::observe(meta, &sweeper);
+        env.spawn("offset sweep", sweep::run(Arc::downgrade(&shared), sweeper));
         env.spawn_vital("groups", keep_time(Arc::downgrade(&shared), wake));
         Coordinator(shared)
     }
@@ -512,6 +519,7 @@ async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.wake.notify_one();
+        self.sweep.notify_one();
     }
 }
 
@@ -535,7 +543,12 @@ fn write_offsets(
     if known.as_ref() != Some(&record) {
         tx.put(&name, &record);
     }
+    let mut topics = sweep::Topics::default();
     for new in offsets {
+        // Deleted since the commit was checked: the offset would outlive the sweep.
+        if !topics.exists(tx, new.partition.topic)? {
+            continue;
+        }
         let key = OffsetKey { group: name.clone(), partition: new.partition };
         let value = OffsetRecord {
             offset: new.offset,

@@ -27,6 +27,7 @@ mod expiry;
 mod member;
 mod rebalance;
 pub mod records;
+mod sweep;
 #[cfg(test)]
 mod tests;
 

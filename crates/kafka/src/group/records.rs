@@ -4,8 +4,8 @@
 //! key 30 Group        group id                               -> protocol type, generation
 //! key 31 GroupOffset  group id | topic id | partition index  -> offset, leader epoch, metadata, time
 //! ```
-//! Offsets hang on the topic's id, not on its name: a topic that is deleted and created again starts anew, and
-//! one whose deletion is taken back finds its readers where they were. Committed offsets do not expire.
+//! Offsets hang on the topic's id, not on its name: a topic that is deleted and created again starts anew. They do
+//! not expire; those of deleted topics are freed (`sweep.rs`).
 
 use floe_log::ids::{PartitionId, TopicId};
 use floe_meta::key::{self, Key, KeyReader};

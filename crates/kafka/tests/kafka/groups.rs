@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use floe_kafka::Config;
+use floe_kafka::group::records::OffsetRecord;
 use floe_wire::ErrorCode;
 use floe_wire::group_offsets::*;
 use floe_wire::groups::*;
@@ -331,4 +332,57 @@ async fn a_group_keeps_its_protocol_type() {
     world.close().await;
     let world = World::open(&disk, Config::default()).await;
     assert_eq!(listed(&mut world.client()).await, empty);
+}
+
+fn offsets_kept(world: &World) -> usize {
+    world.log.meta().snapshot().range::<OffsetRecord>(..).count()
+}
+
+/// Deleting topics frees what groups committed to them, also when the broker ended before it came to that, and the
+/// groups that committed nothing else; the rest stays.
+#[tokio::test(start_paused = true)]
+async fn offsets_of_deleted_topics_are_freed() {
+    const MANY: i32 = 1_500;
+    let disk = disk();
+    let world = World::open(&disk, Config::default()).await;
+    let mut client = world.client();
+    for topic in ["t", "kept", "later"] {
+        client.create_topic(topic, MANY, &[]).await.expect("created");
+    }
+    let commit = |group: &str, topics: &[&str]| {
+        let partition = |partition_index| OffsetCommitRequestPartition {
+            partition_index,
+            committed_offset: 1,
+            ..OffsetCommitRequestPartition::default()
+        };
+        let partitions: Vec<_> = (0..MANY).map(partition).collect();
+        let topic = |name: &&str| OffsetCommitRequestTopic {
+            name: (*name).to_owned(),
+            partitions: partitions.clone(),
+        };
+        OffsetCommitRequest {
+            group_id: group.to_owned(),
+            generation_id_or_member_epoch: -1,
+            topics: topics.iter().map(topic).collect(),
+            ..Default::default()
+        }
+    };
+    call(&mut client, &commit("a", &["t", "kept", "later"])).await;
+    call(&mut client, &commit("b", &["t"])).await;
+    call(&mut client, &commit("c", &["later"])).await;
+    assert_eq!(offsets_kept(&world), 5 * MANY as usize);
+    client.delete_topic("t").await.expect("deleted");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(offsets_kept(&world), 3 * MANY as usize);
+    let names =
+        |listed: Vec<(String, String, String)>| listed.into_iter().map(|one| one.0).collect::<Vec<_>>();
+    assert_eq!(names(listed(&mut client).await), ["a", "c"]);
+    client.delete_topic("later").await.expect("deleted");
+    drop(client);
+    world.close().await;
+
+    let world = World::open(&disk, Config::default()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(offsets_kept(&world), MANY as usize);
+    assert_eq!(names(listed(&mut world.client()).await), ["a"]);
 }

@@ -1,0 +1,119 @@
+//! Frees the committed offsets of topics that are gone.
+//!
+//! Offsets are found by group, not by topic, so all of them are looked at: at the start, because the process may have
+//! ended between a deletion and its sweep, and after topics were deleted. A step looks at
+//! [`limits::OFFSETS_PER_SWEEP_STEP`] offsets and frees what it finds in one commit. A commit that was allowed before
+//! the deletion writes nothing after it (`coordinator.rs`), so that nothing is left.
+
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+
+use floe_log::ids::TopicId;
+use floe_log::topic;
+use floe_meta::{CommitError, DecodeError, Envelope, Lookup, Meta, Snapshot, Tx};
+use tokio::sync::Notify;
+
+use super::coordinator::Shared;
+use super::records::{GroupRecord, OffsetKey, OffsetRecord};
+use crate::{directory, limits};
+
+/// Wakes the sweeper when a topic is deleted.
+pub(super) fn observe(meta: &Meta, wake: &Arc<Notify>) {
+    let wake = wake.clone();
+    meta.observe(move |applied| {
+        let topic = |key: &[u8]| key.first() == Some(&directory::TOPIC_KIND);
+        if applied.changes.iter().any(|change| change.value.is_none() && topic(&change.key)) {
+            wake.notify_one();
+        }
+    });
+}
+
+/// The sweeper; ends when the coordinator is gone, which wakes it.
+pub(super) async fn run(shared: Weak<Shared>, wake: Arc<Notify>) {
+    loop {
+        let mut from = Bound::Unbounded;
+        loop {
+            let Some(meta) = shared.upgrade().map(|shared| shared.meta.clone()) else { return };
+            match step(&meta, from).await {
+                Ok(None) => break,
+                Ok(Some(last)) => from = Bound::Excluded(last),
+                Err(CommitError::Closed) => return,
+                Err(failure) => {
+                    tracing::warn!(%failure, "offsets of deleted topics are not freed, trying again later");
+                    wake.notify_one();
+                    break;
+                }
+            }
+            drop(meta);
+            tokio::time::sleep(limits::OFFSET_SWEEP_STEP_PAUSE).await;
+        }
+        wake.notified().await;
+        // More topics may be about to be deleted.
+        tokio::time::sleep(limits::OFFSET_SWEEP_DELAY).await;
+    }
+}
+
+/// Looks at the next offsets and frees those of topics that are gone; returns where to go on.
+async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, CommitError<DecodeError>> {
+    let (orphans, last) = orphans(&meta.snapshot(), from).map_err(CommitError::Refused)?;
+    if !orphans.is_empty() {
+        let freed = orphans.len() as u64;
+        let envelope = Envelope::broker("free offsets of deleted topics");
+        meta.commit(envelope, move |tx| free(tx, &orphans)).await?;
+        metrics::counter!("floe_kafka_offsets_freed_total").increment(freed);
+    }
+    Ok(last)
+}
+
+/// Which topics exist; remembers the last, because offsets come topic by topic.
+#[derive(Default)]
+pub(super) struct Topics(Option<(TopicId, bool)>);
+
+impl Topics {
+    pub(super) fn exists(&mut self, map: &impl Lookup, id: TopicId) -> Result<bool, DecodeError> {
+        match self.0 {
+            Some((known, exists)) if known == id => Ok(exists),
+            _ => {
+                let exists = topic::by_id(map, id)?.is_some();
+                self.0 = Some((id, exists));
+                Ok(exists)
+            }
+        }
+    }
+}
+
+type Found = (Vec<OffsetKey>, Option<OffsetKey>);
+
+fn orphans(snapshot: &Snapshot, from: Bound<OffsetKey>) -> Result<Found, DecodeError> {
+    let (mut orphans, mut last) = (Vec::new(), None);
+    let mut topics = Topics::default();
+    let mut count = 0;
+    for entry in snapshot.range::<OffsetRecord>((from, Bound::Unbounded)).take(limits::OFFSETS_PER_SWEEP_STEP)
+    {
+        let (key, _) = entry?;
+        count += 1;
+        if !topics.exists(snapshot, key.partition.topic)? {
+            orphans.push(key.clone());
+        }
+        last = Some(key);
+    }
+    let more = count == limits::OFFSETS_PER_SWEEP_STEP;
+    Ok((orphans, last.filter(|_| more)))
+}
+
+/// Command: frees these offsets, and groups that have no others: members who are still there commit them anew.
+fn free(tx: &mut Tx<'_>, orphans: &[OffsetKey]) -> Result<(), DecodeError> {
+    let mut topics = Topics::default();
+    for key in orphans {
+        if !topics.exists(tx, key.partition.topic)? {
+            tx.delete::<OffsetRecord>(key);
+        }
+    }
+    for of_group in orphans.chunk_by(|one, other| one.group == other.group) {
+        let group = &of_group[0].group;
+        if tx.range::<OffsetRecord>(OffsetKey::of_group(group)).next().is_none() {
+            tx.delete::<GroupRecord>(group);
+        }
+    }
+    Ok(())
+}
