@@ -65,8 +65,8 @@ pub const SQLITE_BACKLOG_BYTES_MAX: u64 = 8 << 20;
 /// Bytes of changes after which a slice of folding takes no further entry.
 pub const SQLITE_SLICE_BYTES: usize = 1 << 20;
 
-/// Entries that one slice of folding takes.
-pub const SQLITE_SLICE_ENTRIES: usize = 1_000;
+/// Entries that one slice of folding takes: some milliseconds, in which commits have one core less.
+pub const SQLITE_SLICE_ENTRIES: usize = 250;
 
 /// Without a commit for this long the SQLite journal counts as idle.
 pub const SQLITE_IDLE: Duration = Duration::from_millis(100);

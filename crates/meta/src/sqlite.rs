@@ -22,6 +22,7 @@ mod files;
 mod keeper;
 mod writer;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -106,6 +107,9 @@ struct Shared {
     nudged: AtomicBool,
     /// The keeper left the writer few enough pages of the log to copy in one short pause.
     catch_up: AtomicBool,
+    /// The file of the journal, to sync it ahead of SQLite. Closed after the connections: a process that closes a file
+    /// loses its locks on it.
+    database: File,
 }
 
 impl SqliteJournal {
@@ -127,6 +131,7 @@ impl SqliteJournal {
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
+            database: opened.database,
         });
         let (writer, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);

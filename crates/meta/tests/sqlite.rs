@@ -113,6 +113,27 @@ async fn the_image_is_folded_beside_commits() {
     assert_eq!(journal.history(Lsn(0), 10_000).await.unwrap().len(), 2_500);
 }
 
+/// Commits without a pause do not keep the write-ahead log from beginning anew: it stays within the room that it was
+/// given, so that no commit waits for the file to grow.
+#[tokio::test]
+async fn the_log_begins_anew_beside_commits() {
+    let directory = Directory::new();
+    let journal = open(&directory.path()).unwrap();
+    let log = directory.path().join("journal.sqlite-wal");
+    let given = fs::metadata(&log).unwrap().len();
+    let group = [put("v".repeat(24 << 10))];
+    let mut written = 0;
+    for number in 0.. {
+        let committed = journal.commit(Lsn(number), number.into(), &group).await;
+        assert_eq!(committed, Ok(Outcome::Committed(Lsn(number + 1))));
+        written += 24 << 10;
+        if written > 2 * given {
+            break;
+        }
+    }
+    assert_eq!(fs::metadata(&log).unwrap().len(), given);
+}
+
 /// What the child of a test does: commits one after another, and says what was acknowledged.
 #[tokio::test]
 async fn child_commits() {

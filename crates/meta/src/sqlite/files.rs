@@ -1,6 +1,6 @@
 //! Opening the files: modes, formats, identity, and what an error of SQLite means.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(super) struct Opened {
     /// The keeper's connection to the journal.
     pub(super) reader: Connection,
     pub(super) image: Connection,
+    /// The file of the journal, for syncs beside SQLite.
+    pub(super) database: File,
     pub(super) last: Lsn,
     pub(super) folded: Lsn,
     /// Bytes of changes after `folded`.
@@ -63,7 +65,9 @@ pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError
     }
     grow_log(&directory.join(format!("{JOURNAL}-wal")))?;
     let backlog_bytes = backlog_bytes(&writer, folded).map_err(failed)?;
-    Ok(Opened { writer, reader, image, last, folded, backlog_bytes })
+    let opened = OpenOptions::new().write(true).open(&journal_path);
+    let database = opened.map_err(|source| SqliteOpenError::Io { path: journal_path.clone(), source })?;
+    Ok(Opened { writer, reader, image, database, last, folded, backlog_bytes })
 }
 
 /// A connection in write-ahead mode that checkpoints only when told. An empty file gets the tables.
@@ -221,11 +225,22 @@ pub(super) fn is_write_failure(error: &rusqlite::Error) -> bool {
 /// is sure any more, and a second sync would tell nothing. The next start reads what is there.
 pub(super) fn abort_if_sync_failed(error: &rusqlite::Error) {
     if matches!(extended(error), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)) {
-        tracing::error!(%error, "a sync of the metadata failed, ending the process");
-        // For those who run without a log; if even this fails there is nobody to tell.
-        let _ = writeln!(io::stderr(), "floe: a sync of the metadata failed, ending the process: {error}");
-        std::process::abort();
+        abort(error);
     }
+}
+
+/// Writes the pages of the journal's file to the disk, so that SQLite's next sync of it finds little to do.
+pub(super) fn sync_or_abort(database: &File) {
+    if let Err(error) = database.sync_data() {
+        abort(&error);
+    }
+}
+
+fn abort(error: &dyn std::error::Error) -> ! {
+    tracing::error!(%error, "a sync of the metadata failed, ending the process");
+    // For those who run without a log; if even this fails there is nobody to tell.
+    let _ = writeln!(io::stderr(), "floe: a sync of the metadata failed, ending the process: {error}");
+    std::process::abort();
 }
 
 fn extended(error: &rusqlite::Error) -> Option<i32> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::files::{abort_if_sync_failed, entries};
+use super::files::{abort_if_sync_failed, entries, sync_or_abort};
 use super::{Answer, Shared};
 use crate::env::Env;
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
@@ -187,8 +187,10 @@ impl Keeper {
                 return Ok((false, false));
             }
             let pages = checkpoint(&self.reader)?;
-            let whole = pages.copied == pages.in_log;
-            Ok((whole, !whole && pages.in_log >= SQLITE_LOG_PAGES_MAX))
+            // The checkpoint tells of the log as it was when it began; commits may have made it longer since.
+            let now = log_pages(&self.reader, "NOOP")?;
+            let behind = now.copied < now.in_log && now.in_log >= SQLITE_LOG_PAGES_MAX;
+            Ok((pages.copied == pages.in_log, behind))
         };
         let (whole, behind) = copy().map_err(|error| {
             abort_if_sync_failed(&error);
@@ -198,6 +200,9 @@ impl Keeper {
             self.copied = Some(last);
         }
         if behind {
+            // SQLite syncs the file only with the last page, and that one the writer copies, between two commits: what
+            // is on the disk by then does not keep the second one waiting.
+            sync_or_abort(&self.shared.database);
             self.shared.catch_up.store(true, Ordering::SeqCst);
         }
         Ok(())
@@ -273,6 +278,7 @@ mod tests {
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
+            database: opened.database,
         });
         (opened.writer, Keeper::new(opened.reader, opened.image, opened.folded, Env::real(), shared))
     }
