@@ -89,11 +89,10 @@ impl Cache {
         Cache { shared: Arc::new(Shared { env, store, gets, state: Mutex::new(state) }) }
     }
 
-    /// Keeps an object that was just uploaded.
-    pub(crate) fn publish(&self, object: ObjectId, written: Written) {
+    /// Keeps an object that was just uploaded. Returns what had to go for it, to be dropped when there is time.
+    pub(crate) fn publish(&self, object: ObjectId, written: Written) -> Vec<Arc<Written>> {
         let bytes = written.held_bytes();
-        let evicted = self.shared.lock().tail.insert(object, Arc::new(written), bytes);
-        drop(evicted);
+        self.shared.lock().tail.insert(object, Arc::new(written), bytes)
     }
 
     /// Forgets an object that did not become visible, or was deleted.

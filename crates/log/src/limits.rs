@@ -16,10 +16,13 @@ pub const PACKS_AHEAD: usize = 1;
 /// Objects larger than this part of the largest pack become files of their own, so that few bytes are wasted at
 /// the end of a pack.
 pub const PACK_SHARE_MAX: u64 = 8;
-/// Zeros are written in steps of this size …
-pub const ZERO_STEP_BYTES: u64 = 2 << 20;
-/// … with this pause between them (100 MB/s), so that syncs of the pack in use do not wait long.
-pub const ZERO_STEP_PAUSE: Duration = Duration::from_millis(20);
+/// Zeros are written in steps of this size, so that a sync of the pack in use, or of the journal, does not wait long
+/// behind one.
+pub const ZERO_STEP_BYTES: u64 = 512 << 10;
+/// The next pack is filled this many times faster than the one in use is used up …
+pub const ZERO_AHEAD: f64 = 2.0;
+/// … and this share of it at once.
+pub const ZERO_AHEAD_SHARE: f64 = 0.05;
 /// After a full disk, the filler looks again this often.
 pub const ZERO_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Room on the disk that no object may take …

@@ -22,6 +22,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -35,8 +36,8 @@ use self::files::Files;
 use self::pack::{Pack, Ready, Region, Zeroing};
 use self::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
 use crate::limits::{
-    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN,
-    ZERO_RETRY_PAUSE, ZERO_STEP_PAUSE,
+    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD,
+    ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
 use crate::store::{PutIfAbsent, Store, StoreError, check_key, payload_bytes, too_short};
 
@@ -97,8 +98,6 @@ pub struct Options {
     pub pack_bytes_max: u64,
     /// Packs that are zero-filled ahead of use.
     pub packs_ahead: usize,
-    /// Pause between two steps of zero-filling.
-    pub zero_step_pause: Duration,
 }
 
 impl Default for Options {
@@ -107,10 +106,12 @@ impl Default for Options {
             pack_bytes_first: PACK_BYTES_FIRST,
             pack_bytes_max: PACK_BYTES_MAX,
             packs_ahead: PACKS_AHEAD,
-            zero_step_pause: ZERO_STEP_PAUSE,
         }
     }
 }
+
+/// What `Shared::used` is when a pack is full.
+const USED_WHOLE: u64 = 1_000_000;
 
 /// Objects in a local directory. Cloning shares the store.
 #[derive(Clone)]
@@ -127,8 +128,10 @@ struct Shared {
     env: Env,
     index: Mutex<BTreeMap<String, Arc<Region>>>,
     space: Mutex<Space>,
-    /// Woken when a pack was taken into use, so that the next one is prepared.
-    pack_taken: Arc<Notify>,
+    /// How much of the pack in use is used up, in parts of `USED_WHOLE`.
+    used: AtomicU64,
+    /// Woken when room was taken, so that the next pack is prepared in time.
+    space_taken: Arc<Notify>,
     /// Held until the last request has ended, also one whose caller is gone: only then may another open the store.
     /// The system releases it with the file.
     _lock: File,
@@ -313,12 +316,13 @@ impl Shared {
             let pack = self.next_pack(&mut space)?;
             let sealed = space.active.replace(Active { pack, next: BLOCK });
             space.sealed.extend(sealed.map(|active| active.pack));
-            self.pack_taken.notify_one();
         }
         let active = space.active.as_mut().expect("a pack with room was just made active");
         let header = RegionHeader { live: true, offset: active.next, length, crc, key: key.to_owned() };
         active.next += bytes;
         assert!(active.next <= active.pack.header.capacity, "a region ends inside its pack");
+        self.used.store(active.next * USED_WHOLE / active.pack.header.capacity, Ordering::Relaxed);
+        self.space_taken.notify_one();
         Ok(active.pack.region(header, true))
     }
 
@@ -348,8 +352,7 @@ impl Shared {
 
     /// How much of the pack in use is used up, from 0 to 1.
     fn used_share(&self) -> f64 {
-        let space = self.space();
-        space.active.as_ref().map_or(0.0, |active| active.next as f64 / active.pack.header.capacity as f64)
+        self.used.load(Ordering::Relaxed) as f64 / USED_WHOLE as f64
     }
 
     /// Number and size of the pack that should be prepared now, if one is missing.
@@ -409,15 +412,16 @@ fn not_applied(error: &io::Error) -> StoreError {
 async fn fill(env: Env, options: Options, store: Weak<Shared>) {
     loop {
         let Some(shared) = store.upgrade() else { return };
-        let pack_taken = Arc::clone(&shared.pack_taken);
-        let wanted = shared.wanted_pack();
+        let space_taken = Arc::clone(&shared.space_taken);
+        let looking = Arc::clone(&shared);
+        let wanted = env.blocking(move || looking.wanted_pack()).await;
         let packs = shared.packs.clone();
         drop(shared);
         let Some((number, capacity)) = wanted else {
-            pack_taken.notified().await;
+            space_taken.notified().await;
             continue;
         };
-        match zero_in_steps(&env, &options, &store, packs, number, capacity).await {
+        match zero_in_steps(&env, &space_taken, &store, packs, number, capacity).await {
             Ok(ready) => {
                 let Some(shared) = store.upgrade() else { return };
                 shared.space().ready.push(ready);
@@ -437,7 +441,7 @@ async fn fill(env: Env, options: Options, store: Weak<Shared>) {
 
 async fn zero_in_steps(
     env: &Env,
-    options: &Options,
+    space_taken: &Notify,
     store: &Weak<Shared>,
     packs: PathBuf,
     number: u64,
@@ -455,10 +459,10 @@ async fn zero_in_steps(
         match done {
             Ok(true) => return env.blocking(move || zeroing.finish(&packs)).await,
             Ok(false) => {
-                // Slowly, unless the pack in use fills up faster than this one.
-                let used = store.upgrade().map_or(0.0, |shared| shared.used_share());
-                if zeroing.share() > used {
-                    tokio::time::sleep(options.zero_step_pause).await;
+                // As slowly as the pack in use allows: each step delays the syncs of others.
+                let enough = |used: f64| zeroing.share() > used * ZERO_AHEAD + ZERO_AHEAD_SHARE;
+                while store.upgrade().is_some_and(|shared| enough(shared.used_share())) {
+                    space_taken.notified().await;
                 }
             }
             Err(error) => {
@@ -498,7 +502,8 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
         env,
         index: Mutex::new(opened.index),
         space: Mutex::new(opened.space),
-        pack_taken: Arc::new(Notify::new()),
+        used: AtomicU64::new(0),
+        space_taken: Arc::new(Notify::new()),
         _lock: lock,
     })
 }

@@ -65,6 +65,14 @@ impl Reader {
         max_bytes: usize,
     ) -> Result<Read, ReadError> {
         let bounds = walk::check(snapshot, partition, from)?;
+        if from == bounds.high_watermark {
+            // The usual answer to those who wait at the end.
+            return Ok(Read {
+                batches: Vec::new(),
+                high_watermark: bounds.high_watermark,
+                log_start: bounds.log_start,
+            });
+        }
         let mut taken = Taken::new(from, max_bytes);
         let windows = self.plan(snapshot, partition, from, max_bytes)?;
         let fetches = windows.iter().map(|window| self.fetch(window, max_bytes));

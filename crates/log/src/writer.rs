@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use floe_meta::{CommitError, Committed, Env, Envelope, Meta, Task};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -196,16 +198,20 @@ impl Uploader {
         let payload = encoded.payload.clone();
         let key = wal_key(object);
         let put = self.store.put(&key, encoded.payload);
-        let put = match self.store.remote() {
-            // Nobody else uses the id: if the object arrives after all, it is trash.
-            true => timeout(patience(encoded.size), put).await.unwrap_or_else(|late| {
-                Err(StoreError::Unknown(format!(
-                    "the upload of {} bytes took too long: {late}",
-                    encoded.size
-                )))
-            }),
-            false => put.await,
+        let put = async {
+            match self.store.remote() {
+                // Nobody else uses the id: if the object arrives after all, it is trash.
+                true => timeout(patience(encoded.size), put).await.unwrap_or_else(|late| {
+                    Err(StoreError::Unknown(format!(
+                        "the upload of {} bytes took too long: {late}",
+                        encoded.size
+                    )))
+                }),
+                false => put.await,
+            }
         };
+        // What the cache keeps is made while the store is at work.
+        let (put, written) = tokio::join!(biased; put, async { Written::new(payload) });
         put.map_err(|error| unavailable(error.to_string()))?;
         let took = self.env.monotonic() - begin;
         metrics::histogram!("floe_log_upload_seconds").record(took.as_secs_f64());
@@ -213,14 +219,14 @@ impl Uploader {
         metrics::counter!("floe_log_object_bytes_total").increment(encoded.size);
         let batches = entries.into_iter().zip(encoded.positions).map(place).collect();
         let uploaded = Uploaded { object, owner: self.ids.owner(), size: encoded.size, batches };
-        Ok(Stored { uploaded, taken, written: Written::new(payload) })
+        Ok(Stored { uploaded, taken, written })
     }
 
     /// The same for a caller that commits the object itself; the id's lease is kept for it.
     pub(crate) async fn upload_detached(&self, entries: Vec<Entry>) -> Result<Uploaded, AppendError> {
         let stored = self.upload(entries).await?;
         self.ids.detach(&stored.taken);
-        self.cache.publish(stored.uploaded.object, stored.written);
+        drop(self.cache.publish(stored.uploaded.object, stored.written));
         Ok(stored.uploaded)
     }
 }
@@ -243,6 +249,8 @@ struct Waiting {
     writer: Option<Writer>,
 }
 
+/// Answers the requests of one object when their commit is durable.
+type Commit = BoxFuture<'static, ()>;
 type Upload = Task<(Waiting, Result<Stored, AppendError>)>;
 
 /// The task that makes objects of requests.
@@ -259,7 +267,7 @@ impl WalWriter {
     /// Runs until the intake is closed and everything is answered.
     pub(crate) async fn run(self) {
         let mut uploads: VecDeque<Upload> = VecDeque::new();
-        let mut commits: VecDeque<Task<()>> = VecDeque::new();
+        let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
         loop {
             let mut look_again = None;
             while uploads.len() < self.pace.uploads_max * 2 {
@@ -271,24 +279,21 @@ impl WalWriter {
                     }
                 }
             }
-            commits.retain(|commit| !commit.is_finished());
             if uploads.is_empty() && self.intake.finished() {
                 break;
             }
             tokio::select! {
                 biased;
+                Some(()) = commits.next() => {}
                 // Only the oldest: commits are made in order.
                 stored = next(&mut uploads) => {
-                    commits.extend(stored.map(|(waiting, stored)| self.commit(waiting, stored)));
+                    commits.extend(stored.and_then(|(waiting, stored)| self.commit(waiting, stored)));
                 }
                 () = self.intake.shared.wake.notified() => {}
                 () = until(look_again) => {}
             }
         }
-        for commit in commits {
-            // An answer that was cut off tells its caller by the dropped channel.
-            drop(commit.await);
-        }
+        while let Some(()) = commits.next().await {}
     }
 
     fn start(&self, requests: Vec<Request>) -> Upload {
@@ -311,33 +316,34 @@ impl WalWriter {
         })
     }
 
-    /// Hands the commit to the metadata, here and now, and answers when it is durable.
-    fn commit(&self, waiting: Waiting, stored: Result<Stored, AppendError>) -> Task<()> {
+    /// Hands the commit to the metadata, here and now; what is returned answers when it is durable.
+    fn commit(&self, waiting: Waiting, stored: Result<Stored, AppendError>) -> Option<Commit> {
         let intake = self.intake.clone();
-        let env = &self.uploader.env;
         let Stored { uploaded, taken, written } = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(%error, batches = waiting.batches(), "an upload failed, its batches are refused");
                 waiting.refuse(&error, &intake);
-                return env.spawn("append refused", async {});
+                return None;
             }
         };
         let object = uploaded.object;
         // Before the commit, so that a reader who sees the extents finds their bytes.
-        self.uploader.cache.publish(object, written);
+        let evicted = self.uploader.cache.publish(object, written);
         let envelope = match &waiting.writer {
             Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
             None => Envelope::broker("append"),
         };
         let sequenced =
             self.meta.enqueue(envelope, move |tx| Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded)));
-        let (env, cache) = (env.clone(), self.uploader.cache.clone());
-        env.clone().spawn("append answer", async move {
+        // Not on the way of the commit: what was evicted may be many buffers.
+        drop(evicted);
+        let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
+        Some(Box::pin(async move {
             let committed = sequenced.await;
             drop(taken);
             finish(&env, &cache, &intake, object, waiting, committed);
-        })
+        }))
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 
 use super::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
 use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, ZERO_STEP_BYTES};
@@ -275,6 +275,11 @@ pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::R
     Ok(Ready { number, file, capacity })
 }
 
+/// What a step of zero-filling writes, where the system may read it past its page cache.
+#[repr(align(4096))]
+struct Zeros([u8; ZERO_STEP_BYTES as usize]);
+static ZEROS: Zeros = Zeros([0; ZERO_STEP_BYTES as usize]);
+
 /// A pack file that is being zero-filled, under a name of its own until it is complete.
 #[derive(Debug)]
 pub(super) struct Zeroing {
@@ -282,6 +287,9 @@ pub(super) struct Zeroing {
     capacity: u64,
     written: u64,
     file: File,
+    /// The same file past the page cache, where the file system can: zeros are not worth memory, and need no sync at
+    /// each step to keep the disk's queue short.
+    direct: Option<File>,
     path: PathBuf,
 }
 
@@ -289,7 +297,9 @@ impl Zeroing {
     pub(super) fn begin(packs: &Path, number: u64, capacity: u64) -> io::Result<Zeroing> {
         let path = packs.join(format!("zeroing-{number:08}"));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let zeroing = Zeroing { number, capacity, written: 0, file, path };
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let direct = OpenOptions::new().write(true).custom_flags(flags).open(&path).ok();
+        let zeroing = Zeroing { number, capacity, written: 0, file, direct, path };
         if let Err(error) = reserve(&zeroing.file, capacity) {
             zeroing.give_up();
             return Err(error);
@@ -297,13 +307,25 @@ impl Zeroing {
         Ok(zeroing)
     }
 
-    /// Writes and syncs the next step; true when the file is complete.
+    /// Writes the next step to the disk; true when the file is complete.
     pub(super) fn step(&mut self) -> io::Result<bool> {
         let bytes = ZERO_STEP_BYTES.min(self.capacity - self.written);
-        self.file.write_all_at(&vec![0; bytes as usize], self.written)?;
-        sync_or_abort(&self.file);
+        self.write(&ZEROS.0[..bytes as usize])?;
         self.written += bytes;
         Ok(self.written == self.capacity)
+    }
+
+    fn write(&mut self, zeros: &[u8]) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            match direct.write_all_at(zeros, self.written) {
+                // The file system has the flag and cannot do it.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
+                written => return written,
+            }
+        }
+        self.file.write_all_at(zeros, self.written)?;
+        sync_or_abort(&self.file);
+        Ok(())
     }
 
     /// How much is done, from 0 to 1.
@@ -314,6 +336,7 @@ impl Zeroing {
     /// Gives the complete file its name.
     pub(super) fn finish(self, packs: &Path) -> io::Result<Ready> {
         assert_eq!(self.written, self.capacity, "only a complete pack is ready");
+        sync_or_abort(&self.file);
         std::fs::rename(&self.path, pack_path(packs, self.number))?;
         sync_dir(packs)?;
         Ok(Ready { number: self.number, file: self.file, capacity: self.capacity })

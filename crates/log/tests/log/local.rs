@@ -1,7 +1,6 @@
 //! The local store on a real disk.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use floe_log::local::{LocalStore, OpenError, Options};
@@ -13,12 +12,7 @@ const BLOCK: usize = 4096;
 
 /// Packs of sixteen blocks, so that tests fill them.
 fn small() -> Options {
-    Options {
-        pack_bytes_first: 16 * BLOCK as u64,
-        pack_bytes_max: 16 * BLOCK as u64,
-        packs_ahead: 1,
-        zero_step_pause: Duration::ZERO,
-    }
+    Options { pack_bytes_first: 16 * BLOCK as u64, pack_bytes_max: 16 * BLOCK as u64, packs_ahead: 1 }
 }
 
 async fn open(dir: &Path) -> LocalStore {
