@@ -35,6 +35,11 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--peer", action="store_true")
     args = parser.parse_args()
+    if args.report:
+        if args.peer or args.only:
+            parser.error("the report is about all cases on Floe")
+        if subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, cwd=ROOT, check=True).stdout:
+            parser.error("the report names the commit that was tried: commit first")
     broker = brokers.ApacheKafka() if args.peer else brokers.Floe("--table-default", "off")
     outcomes = []
     try:
@@ -55,7 +60,7 @@ def main():
             print(broker.tail(), file=sys.stderr)
         broker.close()
     failed = sum(outcome == "FAIL" for *_, outcome in outcomes)
-    if args.report and not args.peer and not args.only:
+    if args.report:
         report(outcomes)
     print(f"interop: {len(outcomes) - failed} passed, {failed} failed")
     sys.exit(1 if failed or not outcomes else 0)
