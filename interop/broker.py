@@ -50,6 +50,12 @@ class Floe:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def freeze(self, seconds):
+        """Lets the process stand still; its connections stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
@@ -122,6 +128,12 @@ group.initial.rebalance.delay.ms=500
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def freeze(self, seconds):
+        """Lets the process stand still; its connections stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

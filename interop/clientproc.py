@@ -26,20 +26,42 @@ def command(client, action, broker, topic, **flags):
     return line
 
 
+def start(client, action, broker, topic, **flags):
+    """Starts a client program; `finish` waits for it."""
+    return subprocess.Popen(command(client, action, broker, topic, **flags), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    """Waits for the end of a client program and returns its events."""
+    try:
+        out, err = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    if process.returncode:
+        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{err[-2000:]}")
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
 def run(client, action, broker, topic, **flags):
     """Runs a client to its end and returns its events."""
-    done = subprocess.run(command(client, action, broker, topic, **flags), capture_output=True, text=True, timeout=90)
-    if done.returncode:
-        raise RuntimeError(f"{client} {action} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return finish(start(client, action, broker, topic, **flags))
+
+
+def end_offset(broker, topic):
+    """The end offset of partition 0."""
+    shown = subprocess.run(["kcat", "-Q", "-b", broker.bootstrap, "-t", f"{topic}:0:-1"], capture_output=True,
+                           text=True, check=True, timeout=30).stdout
+    return int(shown.split()[-1])
 
 
 class Member:
-    """A group member that runs until it is stopped or killed; its events are collected as they come."""
+    """A group member that runs until it is stopped or killed; its events are collected as they come: what it was
+    assigned, and as (partition, offset) what it read, and what of that it committed."""
 
-    def __init__(self, client, broker, topic, group):
-        self.client, self.assigned, self.records = client, None, []
-        self.process = subprocess.Popen(command(client, "member", broker, topic, group=group),
+    def __init__(self, client, broker, topic, group, **flags):
+        self.client, self.assigned, self.records, self.committed = client, None, [], []
+        self.process = subprocess.Popen(command(client, "member", broker, topic, group=group, **flags),
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -51,6 +73,8 @@ class Member:
             event = json.loads(line)
             if event["event"] == "assigned":
                 self.assigned = event["partitions"]
+            elif event["event"] == "committed":
+                self.committed.extend((partition, offset) for partition, offset in event["records"])
             else:
                 self.records.append((event["partition"], event["offset"]))
 

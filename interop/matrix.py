@@ -1,16 +1,26 @@
-"""Every client reads what every client wrote, in every compression: keys, nulls, headers, timestamps, a record of 1 MB."""
+"""Every client reads what every client wrote, in every compression: keys, nulls, headers, timestamps, a record of 1 MB.
+And what an idempotent producer sent twice stands there once, in order."""
+
+import time
 
 import common
-from clientproc import NAMES, run
+from clientproc import NAMES, end_offset, finish, run, start
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 COUNT = 60
+LONG = 600
+DELAY_MS = 10
+PATIENCE_MS = 1000
+FREEZES = 2
 
 
 def cases():
     for writer in NAMES:
         for codec in CODECS:
-            yield "Records", f"{writer} writes {codec}, idempotent; all three read it", case(writer, codec)
+            yield "Records", f"{writer} writes {codec}; all three read it", case(writer, codec)
+    for writer in NAMES:
+        what = "idempotent, sends again what a frozen broker did not answer: each record once, in order"
+        yield "Records", f"{writer}, {what}", frozen(writer)
 
 
 def case(writer, codec):
@@ -19,9 +29,36 @@ def case(writer, codec):
         broker.create(topic)
         run(writer, "produce", broker, topic, count=COUNT, codec=codec)
         for reader in NAMES:
-            got = run(reader, "consume", broker, topic, count=COUNT)
-            want = common.expected(COUNT, writer)
-            for g, w in zip(got, want):
-                assert g == w, f"{reader} read {g}, expected {w}"
-            assert len(got) == COUNT, f"{reader} read {len(got)} of {COUNT}"
+            holds(broker, topic, reader, writer, COUNT)
     return check
+
+
+def frozen(writer):
+    """The broker stops for longer than the producer waits: what was sent is sent again on another connection, and the
+    broker then finds both."""
+    def check(broker):
+        topic = f"frozen-{writer}"
+        broker.create(topic)
+        producer = start(writer, "produce", broker, topic, count=LONG, codec="none", delay=DELAY_MS, patience=PATIENCE_MS)
+        freezes = 0
+        try:
+            while freezes < FREEZES and producer.poll() is None:
+                if end_offset(broker, topic) < (freezes + 1) * LONG // (FREEZES + 2):
+                    time.sleep(0.05)
+                    continue
+                broker.freeze(2.5 * PATIENCE_MS / 1000)
+                freezes += 1
+        finally:
+            events = finish(producer)
+        assert freezes, f"{writer} ended before the broker stopped: {events}"
+        holds(broker, topic, "librdkafka", writer, LONG)
+    return check
+
+
+def holds(broker, topic, reader, writer, count):
+    """Whether `reader` finds what `writer` wrote, in order, and nothing else."""
+    got = run(reader, "consume", broker, topic, count=count)
+    for g, w in zip(got, common.expected(count, writer)):
+        assert g == w, f"{reader} read {g}, expected {w}"
+    assert len(got) == count, f"{reader} read {len(got)} of {count}"
+    assert end_offset(broker, topic) == count, f"{end_offset(broker, topic)} records instead of {count}"

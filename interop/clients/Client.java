@@ -32,6 +32,7 @@ public class Client {
         p.put("compression.type", flags.get("codec"));
         p.put("acks", "all");
         p.put("max.request.size", "2000000");
+        if (flags.containsKey("patience")) p.put("request.timeout.ms", flags.get("patience"));
         int count = Integer.parseInt(flags.get("count"));
         try (var producer = new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer())) {
             List<Future<RecordMetadata>> sent = new ArrayList<>();
@@ -43,6 +44,7 @@ public class Client {
                     ? List.of(new RecordHeader("h1", bytes("a")), new RecordHeader("h1", bytes("b")),
                               new RecordHeader("empty", new byte[0]), new RecordHeader("nul", (byte[]) null))
                     : List.of();
+                if (flags.containsKey("delay")) Thread.sleep(Long.parseLong(flags.get("delay")));
                 sent.add(producer.send(new ProducerRecord<>(flags.get("topic"), 0, 1700000000000L + i * 1000L, key, value, headers)));
             }
             for (var s : sent) s.get();
@@ -74,7 +76,7 @@ public class Client {
     }
 
     static void member() throws Exception {
-        var consumer = consumer(Map.of("group.id", flags.get("group"), "session.timeout.ms", "6000", "heartbeat.interval.ms", "500",
+        var consumer = consumer(Map.of("group.id", flags.get("group"), "session.timeout.ms", flags.getOrDefault("session", "6000"), "heartbeat.interval.ms", "500",
             "group.protocol", "classic", "partition.assignment.strategy", "org.apache.kafka.clients.consumer.RangeAssignor"));
         var main = Thread.currentThread();
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
@@ -92,7 +94,12 @@ public class Client {
             while (true) {
                 var records = consumer.poll(Duration.ofMillis(200));
                 for (var r : records) System.out.println("{\"event\":\"record\",\"partition\":" + r.partition() + ",\"offset\":" + r.offset() + "}");
-                if (!records.isEmpty()) try { consumer.commitSync(); } catch (CommitFailedException | org.apache.kafka.common.errors.RebalanceInProgressException e) { /* somebody else reads them again */ }
+                if (!records.isEmpty()) try {
+                    consumer.commitSync();
+                    StringJoiner done = new StringJoiner(",");
+                    for (var r : records) done.add("[" + r.partition() + "," + r.offset() + "]");
+                    System.out.println("{\"event\":\"committed\",\"records\":[" + done + "]}");
+                } catch (CommitFailedException | org.apache.kafka.common.errors.RebalanceInProgressException e) { /* somebody else reads them again */ }
             }
         } catch (org.apache.kafka.common.errors.WakeupException e) { /* asked to stop */ }
     }

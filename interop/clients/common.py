@@ -58,7 +58,10 @@ def arguments():
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--codec", default="none")
+    parser.add_argument("--delay", type=int, default=0, help="milliseconds before each record")
+    parser.add_argument("--patience", type=int, default=30_000, help="milliseconds until a request counts as lost")
     parser.add_argument("--group")
+    parser.add_argument("--session", type=int, default=6000, help="session time-out in milliseconds")
     return parser.parse_args()
 
 

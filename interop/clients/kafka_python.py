@@ -14,13 +14,15 @@ def produce(args):
         bootstrap_servers=args.bootstrap,
         compression_type=None if args.codec == "none" else args.codec,
         enable_idempotence=True, acks="all", max_request_size=2_000_000, linger_ms=5,
+        request_timeout_ms=args.patience,
     )
     sent = []
     for i in range(args.count):
         key, value, headers, timestamp = common.record(i, args.count, all_nulls=False)
+        time.sleep(args.delay / 1000)
         sent.append(producer.send(args.topic, value, key, headers, partition=0, timestamp_ms=timestamp))
     for future in sent:
-        future.get(30)
+        future.get(60)
     producer.close()
     common.say({"event": "produced", "count": args.count})
 
@@ -54,7 +56,7 @@ class Listener(ConsumerRebalanceListener):
 def member(args):
     stopping = []
     common.on_terminate(lambda: stopping.append(True))
-    reader = consumer(args, group_id=args.group, session_timeout_ms=6000, heartbeat_interval_ms=500,
+    reader = consumer(args, group_id=args.group, session_timeout_ms=args.session, heartbeat_interval_ms=500,
                       partition_assignment_strategy=[RangePartitionAssignor])
     reader.subscribe([args.topic], listener=Listener())
     while not stopping:
@@ -64,6 +66,7 @@ def member(args):
         if records:
             try:
                 reader.commit()
+                common.say({"event": "committed", "records": [[r.partition, r.offset] for r in records]})
             except (CommitFailedError, KafkaError):
                 pass  # a rebalance is under way: somebody reads them again
     reader.close()

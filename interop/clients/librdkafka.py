@@ -15,13 +15,16 @@ def produce(args):
         "compression.type": args.codec,
         "enable.idempotence": True,
         "message.max.bytes": 2_000_000,
+        "socket.timeout.ms": args.patience,
+        "request.timeout.ms": args.patience,
     })
     for i in range(args.count):
+        time.sleep(args.delay / 1000)
         key, value, headers, timestamp = common.record(i, args.count)
         producer.produce(args.topic, value, key, partition=0, timestamp=timestamp, headers=headers,
                          on_delivery=lambda error, _: failed.append(str(error)) if error else None)
         producer.poll(0)
-    left = producer.flush(30)
+    left = producer.flush(60)
     if failed or left:
         raise SystemExit(f"not delivered: {failed[:3]}, {left} left")
     common.say({"event": "produced", "count": args.count})
@@ -50,7 +53,7 @@ def member(args):
     common.on_terminate(lambda: stopping.append(True))
     consumer = Consumer({
         "bootstrap.servers": args.bootstrap, "group.id": args.group, "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "session.timeout.ms": 6000, "heartbeat.interval.ms": 500,
+        "auto.offset.reset": "earliest", "session.timeout.ms": args.session, "heartbeat.interval.ms": 500,
         "partition.assignment.strategy": "range",
     })
     consumer.subscribe([args.topic], on_assign=lambda _, partitions: common.say(
@@ -62,6 +65,7 @@ def member(args):
         common.say({"event": "record", "partition": message.partition(), "offset": message.offset()})
         try:
             consumer.commit(message, asynchronous=False)
+            common.say({"event": "committed", "records": [[message.partition(), message.offset()]]})
         except KafkaException:
             pass  # a rebalance is under way: somebody reads it again
     consumer.close()
