@@ -536,6 +536,17 @@ fn write_offsets(
     if record.generation > 0 && record.generation < newest {
         return Err(Refusal::IllegalGeneration.into());
     }
+    // Without the topics that were deleted since the commit was checked: their offsets would outlive the sweep.
+    let mut topics = sweep::Topics::default();
+    let mut left = Vec::with_capacity(offsets.len());
+    for new in offsets {
+        if topics.exists(tx, new.partition.topic)? {
+            left.push(new);
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
     let mut record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
     if let Some(known) = known.as_ref().filter(|_| record.protocol_type.is_empty()) {
         record.protocol_type.clone_from(&known.protocol_type);
@@ -543,12 +554,7 @@ fn write_offsets(
     if known.as_ref() != Some(&record) {
         tx.put(&name, &record);
     }
-    let mut topics = sweep::Topics::default();
-    for new in offsets {
-        // Deleted since the commit was checked: the offset would outlive the sweep.
-        if !topics.exists(tx, new.partition.topic)? {
-            continue;
-        }
+    for new in left {
         let key = OffsetKey { group: name.clone(), partition: new.partition };
         let value = OffsetRecord {
             offset: new.offset,
@@ -696,5 +702,17 @@ mod tests {
         );
         assert_eq!(all.room(), Ok(()));
         assert!(!all.slots.contains_key("g7"), "nobody misses it");
+    }
+
+    /// The commit was allowed, then the topic was deleted: nothing is written that the sweep would not find.
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_behind_the_deletion_of_its_topic_writes_nothing() {
+        let groups = coordinator().await;
+        let deleted = PartitionId { topic: floe_log::ids::TopicId(9), index: 0 };
+        let offset = NewOffset { partition: deleted, offset: 1, leader_epoch: -1, metadata: String::new() };
+        let speaker = Speaker { member_id: "", instance_id: None };
+        let committed = groups.commit(Envelope::broker("test"), "g", speaker, -1, vec![offset]).await;
+        assert_eq!(committed, Ok(()));
+        assert!(groups.0.meta.snapshot().is_empty());
     }
 }
