@@ -62,6 +62,7 @@ pub mod walk;
 
 // The edge: stores, uploads, reads.
 pub mod cache;
+mod claim;
 pub mod limits;
 pub mod local;
 pub mod log;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::batch::{self, BatchError};
 use crate::cache::{Cache, Capacity};
+use crate::claim::claim;
 use crate::cluster::{self, Cluster};
 use crate::config::TopicConfig;
 use crate::ids::{Offset, PartitionId, TopicId};
@@ -89,6 +90,33 @@ pub enum OpenError {
     /// A limit is zero or contradicts another.
     #[error("the configuration of the log is not usable: {0}")]
     Config(&'static str),
+    /// The store did not say whose it is.
+    #[error("cannot use the store: {0}")]
+    Store(String),
+    /// The store holds the objects of other metadata, which would be overwritten.
+    #[error(
+        "the store belongs to the cluster {found} ({url}), this metadata to {cluster}: \
+         start with the data directory of {found}, or with a bucket or prefix that nobody uses"
+    )]
+    OtherCluster {
+        /// Where the store says so.
+        url: String,
+        /// Whose it is.
+        found: String,
+        /// Who we are.
+        cluster: String,
+    },
+    /// The metadata refers to objects, and the store is nobody's: they are elsewhere.
+    #[error(
+        "this metadata (cluster {cluster}) has its records in another store, there is no {url}: \
+         start with the store that it was used with"
+    )]
+    OtherStore {
+        /// What the store would have if it were the right one.
+        url: String,
+        /// Who we are.
+        cluster: String,
+    },
 }
 
 /// Why no producer id was given; ask again.
@@ -153,6 +181,7 @@ impl Log {
         let pace = pace(&config, store.remote())?;
         let cluster = open_cluster(&env, &meta).await?;
         let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
+        claim(&*store, &cluster, &meta.snapshot()).await?;
         let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
         let ids = Ids::new(env.clone(), meta.clone(), config.times);
         let waiters = Waiters::default();

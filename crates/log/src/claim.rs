@@ -1,0 +1,121 @@
+//! A store belongs to one cluster. Object ids are numbers that the metadata gives out: a second cluster that wrote to
+//! the same place would overwrite the objects of the first. So a cluster claims its store before it writes to it, and
+//! a broker that comes with other metadata, or with another store, is refused at start.
+//!
+//! ```text
+//! floe/cluster   "floe cluster 1 " + the cluster's id (22 characters) + "\n"
+//! ```
+
+use bytes::Bytes;
+use floe_meta::{DecodeError, Snapshot};
+
+use crate::cluster::Cluster;
+use crate::ids::ObjectId;
+use crate::log::OpenError;
+use crate::object::Object;
+use crate::store::{PutIfAbsent, Store, StoreError};
+
+/// Where the claim is.
+pub(crate) const CLAIM_KEY: &str = "floe/cluster";
+/// How a claim begins; the number is the version of its format.
+const PREFIX: &str = "floe cluster 1 ";
+/// Bytes of a claim.
+const BYTES: u64 = PREFIX.len() as u64 + 22 + 1;
+
+/// Makes sure that the store holds the objects of this cluster and of no other.
+///
+/// # Errors
+/// The store belongs to another cluster, or misses the objects of this one, or does not answer.
+pub(crate) async fn claim(
+    store: &dyn Store,
+    cluster: &Cluster,
+    snapshot: &Snapshot,
+) -> Result<(), OpenError> {
+    if check(store, cluster).await? {
+        return Ok(());
+    }
+    let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
+    if snapshot.range::<Object>(ObjectId(0)..).next().transpose().map_err(unreadable)?.is_some() {
+        return Err(OpenError::OtherStore { url: store.url(CLAIM_KEY), cluster: cluster.id() });
+    }
+    match store.put_if_absent(CLAIM_KEY, vec![text(cluster)]).await {
+        Ok(PutIfAbsent::Created) => Ok(()),
+        // Another broker was faster, or our own request before its lost answer.
+        Ok(PutIfAbsent::Exists) | Err(StoreError::Unknown(_)) => match check(store, cluster).await? {
+            true => Ok(()),
+            false => Err(OpenError::Store("nobody knows whether it was claimed, start again".into())),
+        },
+        Err(error) => Err(OpenError::Store(error.to_string())),
+    }
+}
+
+/// Whether the store is ours; `false` if it is nobody's.
+async fn check(store: &dyn Store, cluster: &Cluster) -> Result<bool, OpenError> {
+    let found = match store.get(CLAIM_KEY, Some(0..BYTES)).await {
+        Ok(found) => found,
+        Err(StoreError::NotFound(_)) => return Ok(false),
+        Err(error) => return Err(OpenError::Store(error.to_string())),
+    };
+    if found == text(cluster) {
+        return Ok(true);
+    }
+    let found = String::from_utf8_lossy(&found).trim_start_matches(PREFIX).trim_end().to_owned();
+    Err(OpenError::OtherCluster { url: store.url(CLAIM_KEY), found, cluster: cluster.id() })
+}
+
+fn text(cluster: &Cluster) -> Bytes {
+    Bytes::from(format!("{PREFIX}{}\n", cluster.id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use floe_meta::{Env, Envelope, MemoryJournal, Meta, Options, Timestamp};
+
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    fn cluster(number: u128) -> Cluster {
+        Cluster::new(number << 64 | number, Timestamp(0))
+    }
+
+    async fn meta(objects: u64) -> Meta {
+        let env = Env::simulated(1);
+        let meta = Meta::open(env, Arc::new(MemoryJournal::new()), Options::default()).await.unwrap();
+        let put = meta.commit(Envelope::broker("test"), move |tx| {
+            (0..objects).for_each(|id| tx.put(&ObjectId(id), &Object { size: 1, extents: 1 }));
+            Ok::<_, std::convert::Infallible>(())
+        });
+        put.await.unwrap();
+        meta
+    }
+
+    /// This text never changes: stores carry it.
+    #[test]
+    fn golden() {
+        assert_eq!(text(&cluster(7)), "floe cluster 1 AAAAAAAAAAcAAAAAAAAABw\n");
+        assert_eq!(text(&cluster(7)).len() as u64, BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_belongs_to_the_first_cluster_that_claims_it() {
+        let (store, empty, used) = (MemoryStore::new(), meta(0).await, meta(1).await);
+        claim(&store, &cluster(1), &empty.snapshot()).await.unwrap();
+        claim(&store, &cluster(1), &empty.snapshot()).await.unwrap();
+        claim(&store, &cluster(1), &used.snapshot()).await.unwrap();
+        let other = claim(&store, &cluster(2), &empty.snapshot()).await.unwrap_err().to_string();
+        assert!(other.contains(&cluster(1).id()) && other.contains(&cluster(2).id()), "{other}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_with_objects_does_not_claim_a_store_without_them() {
+        let (store, used) = (MemoryStore::new(), meta(1).await);
+        let error = claim(&store, &cluster(1), &used.snapshot()).await.unwrap_err();
+        assert!(matches!(error, OpenError::OtherStore { .. }), "{error}");
+        assert!(
+            matches!(store.get(CLAIM_KEY, None).await, Err(StoreError::NotFound(_))),
+            "it was left alone"
+        );
+    }
+}
