@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `true`, `false` | boolean |
 //! | whole number within 32 / 64 bits | int / long |
-//! | number with a fraction or an exponent | double |
+//! | number with a fraction or an exponent, whole number beyond 64 bits (unsigned) | double |
 //! | string in RFC 3339 with an offset and at most six decimals | timestamptz, microseconds |
 //! | any other string | string |
 //! | object | struct of its members |
@@ -31,16 +31,17 @@
 //! - int or long becomes double as a *new* column (new id) of the same name, since Iceberg has no such promotion:
 //!   the old column is dropped, and [`TableSchema::replaced`] tells the lake to rewrite the files that hold it;
 //! - everything else goes, as JSON text, to a string column of its own beside the first: `<name>_json`. So do whole
-//!   numbers that the column cannot hold exactly: beyond 64 bits, or beyond 2^53 in a double column. An array
-//!   whose elements do not all fit the list goes there whole.
+//!   numbers of 64 bits that the column cannot hold exactly: from 2^63 on in a long column, beyond 2^53 in a double
+//!   column. An array whose elements do not all fit the list goes there whole.
 //!
 //! **Names.** A column is named by its key. `.` and control characters become `_` (Iceberg joins names by dots), the
 //! empty key becomes `empty`. A name that is taken (case-insensitively: SQL engines fold) or reserved gets the
 //! first free of `_2`, `_3`, … appended. Reserved at the top are the system columns and the names of Iceberg's own
 //! metadata columns, which make Spark and Trino refuse the table ([`names::RESERVED`]).
 //!
-//! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction are IEEE
-//! doubles. `1e400` is no JSON number that can be held: a bad record.
+//! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction, and whole numbers
+//! that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that can be held:
+//! a bad record.
 //!
 //! # System columns
 //! First in every table: `_partition_id int`, `_offset long`, `_timestamp timestamptz`, and in JSON tables

@@ -484,6 +484,25 @@ proptest! {
     }
 
     #[test]
+    fn a_double_is_the_nearest_to_its_text(
+        double in any::<f64>(),
+        digits in "-?[1-9][0-9]{0,24}\\.[0-9]{1,30}(e-?[0-9]{1,2})?",
+    ) {
+        let finite = if double.is_finite() { double } else { 449.491_064_788_738_13 };
+        for text in [format!("{finite:e}"), digits] {
+            // The first goes by way of a tree, as the schema grows; the second straight into its column.
+            let record = format!("{{\"x\":{text}}}");
+            let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&record, &record]);
+            prop_assert_eq!(bad, []);
+            let wanted: f64 = text.parse().expect("it is a number");
+            let column = batch.column(4).as_primitive::<Float64Type>();
+            for row in 0..2 {
+                prop_assert_eq!(column.value(row).to_bits(), wanted.to_bits(), "{}", text);
+            }
+        }
+    }
+
+    #[test]
     fn no_bytes_make_the_decoder_panic(
         values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)
     ) {
