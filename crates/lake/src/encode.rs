@@ -7,7 +7,7 @@ use floe_log::{
     ids::{Offset, PartitionId},
     records::Record,
 };
-use floe_schema::{Decoder, Row, TableSchema};
+use floe_schema::{Decoder, Refused, Row, TableSchema};
 
 use crate::{
     data_file::{Encoded, FileError, FileWriter},
@@ -86,7 +86,7 @@ impl Encoder {
             if record.offset < from {
                 continue;
             }
-            self.push_record(partition, record);
+            self.push_record(partition, record)?;
             if self.decoder.rows() >= limits::BATCH_ROWS || self.decoder.bytes() >= limits::BATCH_BYTES {
                 self.flush()?;
             }
@@ -94,7 +94,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn push_record(&mut self, partition: PartitionId, record: Record) {
+    fn push_record(&mut self, partition: PartitionId, record: Record) -> Result<(), FileError> {
         let row = Row {
             partition: partition.index,
             offset: record.offset.0,
@@ -103,10 +103,17 @@ impl Encoder {
             value: record.value.as_deref(),
             headers: &record.headers,
         };
-        match self.decoder.push(&row) {
-            Ok(()) => self.rows += 1,
-            Err(bad) => self.bury(DeadLetter { partition, record, reason: bad.reason }),
+        let mut pushed = self.decoder.push(&row);
+        if pushed == Err(Refused::Full) {
+            self.flush()?;
+            pushed = self.decoder.push(&row);
         }
+        match pushed {
+            Ok(()) => self.rows += 1,
+            Err(Refused::Bad(bad)) => self.bury(DeadLetter { partition, record, reason: bad.reason }),
+            Err(Refused::Full) => unreachable!("an empty decoder is never full"),
+        }
+        Ok(())
     }
 
     fn bury_batch(&mut self, partition: PartitionId, batch: &Batch, reason: &str) {

@@ -6,7 +6,7 @@ use floe_log::{
     log::{Log, ReadError},
 };
 use floe_meta::Snapshot;
-use floe_schema::{AdaptError, Decoder, Row, TableSchema};
+use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 
 use crate::{
     lake::{Lake, TableRef},
@@ -119,7 +119,12 @@ impl Rows {
                 value: record.value.as_deref(),
                 headers: &record.headers,
             };
-            if self.decoder.push(&row).is_err() {
+            let mut pushed = self.decoder.push(&row);
+            if pushed == Err(Refused::Full) {
+                self.flush();
+                pushed = self.decoder.push(&row);
+            }
+            if pushed.is_err() {
                 self.bad_records += 1;
             }
             if self.decoder.rows() >= limits::BATCH_ROWS || self.decoder.bytes() >= limits::BATCH_BYTES {

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    cells::width_of,
     schema::{Slot, Type},
     tree::Tree,
 };
@@ -168,6 +169,8 @@ fn offsets(ends: Vec<i32>) -> OffsetBuffer<i32> {
 pub(crate) struct List {
     ends: Vec<i32>,
     validity: Validity,
+    /// Cells of one element.
+    pub(crate) width: usize,
     pub(crate) element: Box<Column>,
 }
 
@@ -185,18 +188,22 @@ impl List {
         self.ends.last().copied().unwrap_or(0)
     }
 
+    pub(crate) fn elements(&self) -> usize {
+        usize::try_from(self.end()).expect("ends are not negative")
+    }
+
     fn truncate(&mut self, rows: usize) {
         if rows < self.ends.len() {
             self.ends.truncate(rows);
             self.validity.truncate(rows);
-            self.element.truncate(usize::try_from(self.end()).expect("ends are not negative"));
+            self.element.truncate(self.elements());
         }
     }
 
     /// Begins the list of `row`; the result is the row of its first element.
     pub(crate) fn begin(&mut self, row: usize) -> usize {
         self.align(row);
-        let first = usize::try_from(self.end()).expect("ends are not negative");
+        let first = self.elements();
         // A list that was given up half way left its elements behind.
         self.element.truncate(first);
         first
@@ -385,6 +392,7 @@ impl Column {
             Type::List { of, .. } => Column::List(List {
                 ends: Vec::new(),
                 validity: Validity::new(),
+                width: width_of(of),
                 element: Box::new(Column::new(of)),
             }),
         }
@@ -433,7 +441,10 @@ impl Column {
                 *this = Column::Long(ints.map(i64::from));
             }
             (Column::Struct(group), Type::Struct(slots)) => group.conform(slots),
-            (Column::List(list), Type::List { of, .. }) => list.element.conform(of),
+            (Column::List(list), Type::List { of, .. }) => {
+                list.element.conform(of);
+                list.width = width_of(of);
+            }
             _ => {}
         }
     }
@@ -489,7 +500,7 @@ impl Column {
                     unreachable!("a list column is a list")
                 };
                 c.align(rows);
-                let elements = usize::try_from(c.end()).expect("ends are not negative");
+                let elements = c.elements();
                 c.element.truncate(elements);
                 let values = c.element.finish(element, elements);
                 Arc::new(ListArray::new(Arc::clone(element), offsets(c.ends), values, c.validity.finish()))

@@ -8,6 +8,7 @@ use arrow::{
 };
 
 use crate::{
+    cells,
     column::{self, Group, binaries, strings},
     limits, names,
     raw::RawColumns,
@@ -41,6 +42,23 @@ pub struct BadRecord {
     pub reason: String,
 }
 
+/// Why the decoder did not take a record in. What it holds is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Not in this batch: [`Decoder::finish`] it and give the record to the next decoder. An empty one is never full.
+    #[error("the batch has no room for the record, which goes into the next")]
+    Full,
+    /// Never.
+    #[error(transparent)]
+    Bad(#[from] BadRecord),
+}
+
+impl Refused {
+    fn bad(reason: impl ToString) -> Refused {
+        Refused::Bad(BadRecord { reason: reason.to_string() })
+    }
+}
+
 /// Fills one record batch.
 ///
 /// ```
@@ -52,7 +70,7 @@ pub struct BadRecord {
 /// assert_eq!(batch.num_rows(), 1);
 /// let names: Vec<_> = schema.columns().into_iter().map(|column| column.name).collect();
 /// assert_eq!(names, ["_partition_id", "_offset", "_timestamp", "_key", "carrier", "delay"]);
-/// # Ok::<(), floe_schema::BadRecord>(())
+/// # Ok::<(), floe_schema::Refused>(())
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
@@ -75,6 +93,10 @@ struct JsonColumns {
     top: Group,
     key: column::Bytes,
     key_bytes: column::Bytes,
+    /// Cells of one row.
+    width: usize,
+    /// Cells of the elements of all lists so far.
+    list_cells: usize,
 }
 
 impl Decoder {
@@ -85,6 +107,8 @@ impl Decoder {
                 top: Group::new(&schema.slots),
                 key: column::Bytes::new(),
                 key_bytes: column::Bytes::new(),
+                width: row_width(&schema),
+                list_cells: 0,
             })),
             Kind::Raw => Body::Raw(Box::new(RawColumns::new())),
         };
@@ -109,14 +133,17 @@ impl Decoder {
 
     /// Appends a record as a row.
     ///
+    /// # Errors
+    /// [`Refused::Full`] when the batch would exceed [`limits::CELLS_MAX`], [`Refused::Bad`] when it is no row.
+    ///
     /// # Panics
     /// When more than [`limits::BATCH_BYTES_MAX`] were taken in: the caller ends a batch long before.
-    pub fn push(&mut self, row: &Row<'_>) -> Result<(), BadRecord> {
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), Refused> {
         assert!(self.bytes <= limits::BATCH_BYTES_MAX, "a batch is ended before it is too large");
         let at = self.rows();
         match &mut self.body {
             Body::Raw(columns) => columns.push(at, row),
-            Body::Json(_) => self.push_json(at, row).map_err(|reason| BadRecord { reason })?,
+            Body::Json(_) => self.push_json(at, row)?,
         }
         self.partitions.push(i32::try_from(row.partition).expect("partition numbers are 31 bits in Kafka"));
         self.offsets.push(row.offset);
@@ -128,12 +155,14 @@ impl Decoder {
         Ok(())
     }
 
-    fn push_json(&mut self, at: usize, row: &Row<'_>) -> Result<(), String> {
-        if let Some(value) = row.value {
-            if value.len() > limits::RECORD_BYTES_MAX {
-                return Err(format!("the value is longer than {} bytes", limits::RECORD_BYTES_MAX));
+    fn push_json(&mut self, at: usize, row: &Row<'_>) -> Result<(), Refused> {
+        match row.value {
+            Some(value) if value.len() > limits::RECORD_BYTES_MAX => {
+                let max = limits::RECORD_BYTES_MAX;
+                return Err(Refused::bad(format!("the value is longer than {max} bytes")));
             }
-            self.push_value(at, value)?;
+            Some(value) => self.push_value(at, value)?,
+            None => drop(self.room(at)?),
         }
         let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
         match row.key.map(std::str::from_utf8) {
@@ -147,29 +176,58 @@ impl Decoder {
         Ok(())
     }
 
-    fn push_value(&mut self, at: usize, value: &[u8]) -> Result<(), String> {
+    /// Cells that are left for lists when there is one row more.
+    fn room(&self, rows: usize) -> Result<usize, Refused> {
+        let Body::Json(columns) = &self.body else { unreachable!("asked for JSON") };
+        let taken = (rows + 1) * columns.width + columns.list_cells;
+        limits::CELLS_MAX.checked_sub(taken).ok_or(Refused::Full)
+    }
+
+    fn push_value(&mut self, at: usize, value: &[u8]) -> Result<(), Refused> {
+        let room = self.room(at)?;
         let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
-        let top = &mut columns.top;
-        match stream::append(top, at, value) {
-            Ok(()) => return Ok(()),
-            Err(Refusal::Bad(reason)) => {
-                top.truncate(at);
-                return Err(reason);
+        match stream::append(&mut columns.top, at, value, room) {
+            Ok(taken) => {
+                columns.list_cells += taken;
+                return Ok(());
             }
-            Err(Refusal::Misfit) => top.truncate(at),
+            Err(refusal) => {
+                columns.top.truncate(at);
+                match refusal {
+                    Refusal::Bad(reason) => return Err(Refused::bad(reason)),
+                    Refusal::Full => return Err(full(at)),
+                    Refusal::Misfit => {}
+                }
+            }
         }
-        let Tree::Object(members) = Tree::parse(value).map_err(|error| error.to_string())? else {
+        let Tree::Object(members) = Tree::parse(value).map_err(Refused::bad)? else {
             unreachable!("the text begins an object");
         };
+        self.push_tree(at, &members)
+    }
+
+    fn push_tree(&mut self, at: usize, members: &[(String, Tree)]) -> Result<(), Refused> {
+        let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
         // A table with a column of text beside a list comes here often: the schema is copied only to grow.
-        if !self.schema.covers(&members).map_err(|error| error.to_string())? {
-            let wider = self.schema.widened(&members).map_err(|error| error.to_string())?;
-            if wider.version != self.schema.version {
-                top.conform(&wider.slots);
-                self.schema = wider;
-            }
+        let covered = self.schema.covers(members).map_err(Refused::bad)?;
+        let wider = match covered {
+            true => None,
+            false => Some(self.schema.widened(members).map_err(Refused::bad)?),
+        };
+        let wider = wider.filter(|wider| wider.version != self.schema.version);
+        // What is held already becomes as wide as the new schema.
+        let schema = wider.as_ref().unwrap_or(&self.schema);
+        let held = columns.top.list_cells(&schema.slots);
+        let (width, needed) = (row_width(schema), cells::needed(&schema.slots, members));
+        if (at + 1) * width + held + needed > limits::CELLS_MAX {
+            return Err(full(at));
         }
-        top.append(at, &members);
+        (columns.width, columns.list_cells) = (width, held + needed);
+        if let Some(wider) = wider {
+            columns.top.conform(&wider.slots);
+            self.schema = wider;
+        }
+        columns.top.append(at, members);
         Ok(())
     }
 
@@ -184,7 +242,7 @@ impl Decoder {
         ];
         match self.body {
             Body::Json(json) => {
-                let JsonColumns { top, key, key_bytes } = *json;
+                let JsonColumns { top, key, key_bytes, .. } = *json;
                 columns.push(strings(key, rows));
                 if self.schema.key_bytes.is_some() {
                     columns.push(binaries(key_bytes, rows));
@@ -200,5 +258,21 @@ impl Decoder {
         debug_assert_eq!(schema.field(0).name(), names::PARTITION);
         let batch = RecordBatch::try_new(schema, columns).expect("the columns have the shape of the schema");
         (self.schema, batch)
+    }
+}
+
+/// Cells of one row: the five system columns, and what is not in lists.
+fn row_width(schema: &TableSchema) -> usize {
+    5 + cells::width(&schema.slots)
+}
+
+/// A record that no batch has room for is bad.
+fn full(rows: usize) -> Refused {
+    match rows {
+        0 => Refused::bad(format!(
+            "its lists take more than {} cells: elements times the columns of an element",
+            limits::CELLS_MAX
+        )),
+        _ => Refused::Full,
     }
 }

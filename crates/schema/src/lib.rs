@@ -10,7 +10,7 @@
 //! **The way of one record**: [`decode`] `Decoder::push` → `stream` (one pass with serde over the JSON text,
 //! straight into the columns of `column`) → when a value does not fit: the row is taken back, the record is
 //! parsed to a tree, `widen` changes the schema, `column` changes what is held already, and `value` appends
-//! the tree → [`Decoder::finish`].
+//! the tree → [`Decoder::finish`]. `cells` counts on the way what the batch takes in memory.
 //!
 //! # From JSON to columns
 //!
@@ -50,6 +50,7 @@
 //! Raw tables have `key binary`, `value binary` and `headers list<struct<key string, value binary>>` instead.
 
 mod adapt;
+mod cells;
 mod column;
 mod decode;
 pub mod limits;
@@ -64,7 +65,7 @@ mod widen;
 
 pub use crate::{
     adapt::AdaptError,
-    decode::{BadRecord, Decoder, Row},
+    decode::{BadRecord, Decoder, Refused, Row},
     schema::{Column, ColumnType, Kind, TableSchema},
 };
 

@@ -17,5 +17,10 @@ pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// as escaped text may grow sixfold.
 pub const BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Cells of one batch: rows times columns, and for lists elements times the columns of an element. Each takes up to 8
+/// bytes, also where a record said nothing. A record whose lists need more by themselves is a bad record.
+pub const CELLS_MAX: usize = 16 << 20;
+
+const _: () = assert!(COLUMNS_MAX < CELLS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + RECORD_BYTES_MAX < (i32::MAX as usize) / 6);

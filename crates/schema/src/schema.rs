@@ -41,6 +41,14 @@ pub(crate) struct Slot {
     pub(crate) text: Option<Named>,
 }
 
+/// Where the slot of `key` is; `guess` is looked at first, as records of one topic keep the order of their keys.
+pub(crate) fn find(slots: &[Slot], key: &str, guess: usize) -> Option<usize> {
+    match slots.get(guess) {
+        Some(slot) if slot.key == key => Some(guess),
+        _ => slots.iter().position(|slot| slot.key == key),
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Named {
     pub(crate) id: i32,

@@ -20,28 +20,65 @@ use crate::{
 pub(crate) enum Refusal {
     /// The schema must grow first.
     Misfit,
+    /// Its lists need more cells than there are left.
+    Full,
     /// It is no JSON object; the reason is for people.
     Bad(String),
 }
 
-/// Appends the JSON object `text` as row `row`.
-pub(crate) fn append(top: &mut Group, row: usize, text: &[u8]) -> Result<(), Refusal> {
+/// What one record has left, and why it was given up if it was.
+struct Pass {
+    cells: Cell<usize>,
+    stopped: Cell<Stop>,
+}
+
+#[derive(Clone, Copy)]
+enum Stop {
+    No,
+    Misfit,
+    Full,
+}
+
+impl Pass {
+    fn misfit<T, E: Error>(&self) -> Result<T, E> {
+        self.stopped.set(Stop::Misfit);
+        Err(E::custom("the schema must grow"))
+    }
+
+    fn take<E: Error>(&self, cells: usize) -> Result<(), E> {
+        let Some(left) = self.cells.get().checked_sub(cells) else {
+            self.stopped.set(Stop::Full);
+            return Err(E::custom("there is no room for more elements"));
+        };
+        self.cells.set(left);
+        Ok(())
+    }
+}
+
+/// Appends the JSON object `text` as row `row`. Its lists may take `cells`; the result is how many of them they took.
+pub(crate) fn append(top: &mut Group, row: usize, text: &[u8], cells: usize) -> Result<usize, Refusal> {
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}
         Some(_) => return Err(Refusal::Bad("the value is not a JSON object".to_owned())),
         None => return Err(Refusal::Bad("the value is empty".to_owned())),
     }
-    let misfit = Cell::new(false);
+    let pass = Pass { cells: Cell::new(cells), stopped: Cell::new(Stop::No) };
     let mut json = serde_json::Deserializer::from_slice(text);
-    let seed = GroupSeed { group: top, row, misfit: &misfit };
-    let result = seed.deserialize(&mut json).and_then(|()| json.end());
-    result.map_err(|error| if misfit.get() { Refusal::Misfit } else { Refusal::Bad(error.to_string()) })
+    let seed = GroupSeed { group: top, row, pass: &pass };
+    match seed.deserialize(&mut json).and_then(|()| json.end()) {
+        Ok(()) => Ok(cells - pass.cells.get()),
+        Err(error) => Err(match pass.stopped.get() {
+            Stop::No => Refusal::Bad(error.to_string()),
+            Stop::Misfit => Refusal::Misfit,
+            Stop::Full => Refusal::Full,
+        }),
+    }
 }
 
 struct GroupSeed<'a> {
     group: &'a mut Group,
     row: usize,
-    misfit: &'a Cell<bool>,
+    pass: &'a Pass,
 }
 
 impl<'de> DeserializeSeed<'de> for GroupSeed<'_> {
@@ -70,20 +107,15 @@ impl<'de> Visitor<'de> for GroupSeed<'_> {
                     typed: slot.typed.as_mut(),
                     text: slot.text.as_mut(),
                     row: self.row,
-                    misfit: self.misfit,
+                    pass: self.pass,
                 })?;
                 guess = at + 1;
             } else if !members.next_value::<Tree>()?.is_void() {
-                return misfit(self.misfit);
+                return self.pass.misfit();
             }
         }
         Ok(())
     }
-}
-
-fn misfit<T, E: Error>(flag: &Cell<bool>) -> Result<T, E> {
-    flag.set(true);
-    Err(E::custom("the schema must grow"))
 }
 
 struct KeySeed<'a> {
@@ -116,7 +148,7 @@ struct ValueSeed<'a> {
     typed: Option<&'a mut Column>,
     text: Option<&'a mut Bytes>,
     row: usize,
-    misfit: &'a Cell<bool>,
+    pass: &'a Pass,
 }
 
 impl ValueSeed<'_> {
@@ -126,7 +158,7 @@ impl ValueSeed<'_> {
                 text.push(self.row, json().as_bytes());
                 Ok(())
             }
-            None => misfit(self.misfit),
+            None => self.pass.misfit(),
         }
     }
 
@@ -136,7 +168,7 @@ impl ValueSeed<'_> {
             return Ok(());
         }
         match self.typed {
-            None => misfit(self.misfit),
+            None => self.pass.misfit(),
             Some(_) => self.text(|| value.text()),
         }
     }
@@ -164,7 +196,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
         match self.typed {
             Some(Column::Boolean(c)) => c.push(self.row, value),
-            None => return misfit(self.misfit),
+            None => return self.pass.misfit(),
             Some(_) => return self.text(|| value.to_string()),
         }
         Ok(())
@@ -174,14 +206,14 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         match self.typed {
             Some(Column::Int(c)) => match i32::try_from(value) {
                 Ok(value) => c.push(self.row, value),
-                Err(_) => return misfit(self.misfit),
+                Err(_) => return self.pass.misfit(),
             },
             Some(Column::Long(c)) => c.push(self.row, value),
             Some(Column::Double(c)) => match exact_i64(value) {
                 Some(value) => c.push(self.row, value),
                 None => return self.text(|| value.to_string()),
             },
-            None => return misfit(self.misfit),
+            None => return self.pass.misfit(),
             Some(_) => return self.text(|| value.to_string()),
         }
         Ok(())
@@ -203,7 +235,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.typed {
             Some(Column::Double(c)) => c.push(self.row, value),
-            None | Some(Column::Int(_) | Column::Long(_)) => return misfit(self.misfit),
+            None | Some(Column::Int(_) | Column::Long(_)) => return self.pass.misfit(),
             Some(_) => return self.text(|| Tree::Double(value).text()),
         }
         Ok(())
@@ -216,7 +248,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
                 Some(micros) => c.push(self.row, micros),
                 None => return self.text(|| Tree::String(value.to_owned()).text()),
             },
-            None => return misfit(self.misfit),
+            None => return self.pass.misfit(),
             Some(_) => return self.text(|| Tree::String(value.to_owned()).text()),
         }
         Ok(())
@@ -225,7 +257,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
         match self.typed {
             Some(Column::Struct(group)) => {
-                GroupSeed { group, row: self.row, misfit: self.misfit }.visit_map(members)
+                GroupSeed { group, row: self.row, pass: self.pass }.visit_map(members)
             }
             typed => {
                 let value: Tree = serde::Deserialize::deserialize(MapAccessDeserializer::new(members))?;
@@ -243,11 +275,12 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
                         typed: Some(&mut list.element),
                         text: None,
                         row: at,
-                        misfit: self.misfit,
+                        pass: self.pass,
                     })?
                     .is_some()
                 {
                     at += 1;
+                    self.pass.take(list.width)?;
                 }
                 list.end_at(at);
                 Ok(())

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    BadRecord, Column, ColumnType, Decoder, Kind, Row, TableSchema,
+    BadRecord, Column, ColumnType, Decoder, Kind, Refused, Row, TableSchema, limits,
     schema::{Slot, Type},
     timestamp,
 };
@@ -24,7 +24,11 @@ fn decode(schema: TableSchema, records: &[&str]) -> (TableSchema, RecordBatch, V
     let mut decoder = Decoder::new(schema);
     let mut bad = Vec::new();
     for (offset, record) in (0..).zip(records) {
-        bad.extend(decoder.push(&row(offset, Some(record.as_bytes()))).err());
+        match decoder.push(&row(offset, Some(record.as_bytes()))) {
+            Ok(()) => {}
+            Err(Refused::Bad(record)) => bad.push(record),
+            Err(Refused::Full) => panic!("a test's batch is small"),
+        }
     }
     let (schema, batch) = decoder.finish();
     (schema, batch, bad)
@@ -238,6 +242,64 @@ fn bad_records_leave_nothing_behind() {
             "the record needs more than 2000 columns in its table",
         ]
     );
+}
+
+/// A record whose list has one struct of `members` members.
+fn wide(members: usize) -> String {
+    let members: Map<String, Value> = (0..members).map(|n| (format!("c{n}"), json!(1))).collect();
+    json!({"a": [members]}).to_string()
+}
+
+/// A record whose list has `elements` structs that say nothing, and one that does if `last`.
+fn long(elements: usize, last: &str) -> String {
+    format!("{{\"a\":[{}{last}]}}", "{},".repeat(elements))
+}
+
+/// What comes of records that are pushed one after the other.
+fn pushed(records: &[&str]) -> (Vec<Result<(), Refused>>, RecordBatch) {
+    let mut decoder = Decoder::new(TableSchema::new(Kind::Json));
+    let results = records.iter().map(|record| decoder.push(&row(0, Some(record.as_bytes())))).collect();
+    (results, decoder.finish().1)
+}
+
+#[test]
+fn short_elements_of_wide_lists_are_counted_before_memory_is_taken() {
+    let elements = limits::CELLS_MAX / 1900;
+    let wide = wide(1900);
+    let fits = long(elements / 2, "{\"c7\":2}");
+    let (ends, begins) = (long(elements, "{\"c7\":2}"), long(elements, "{}"));
+    let (results, batch) = pushed(&[&wide, &fits, &wide, &ends, &begins, &wide]);
+    let full = || Err(Refused::Full);
+    assert_eq!(results, [Ok(()), Ok(()), Ok(()), full(), full(), Ok(())]);
+    assert_eq!(batch.column(4).as_list::<i32>().value(1).len(), elements / 2 + 1);
+    // No batch has room for it: straight into the columns, and by way of a tree.
+    for record in [&ends, &long(elements, "{\"other\":2}")] {
+        let (schema, ..) = decode(TableSchema::new(Kind::Json), &[&wide]);
+        let (after, batch, bad) = decode(schema.clone(), &[record]);
+        assert_eq!((after, batch.num_rows()), (schema, 0));
+        assert_eq!(
+            bad[0].reason,
+            "its lists take more than 16777216 cells: elements times the columns of an element"
+        );
+    }
+}
+
+#[test]
+fn what_is_held_is_counted_again_when_the_schema_grows() {
+    // A list of structs of one member becomes one of 1,900; then the rows themselves.
+    let narrow = long(limits::CELLS_MAX / 1900, "{\"c0\":2}");
+    let (results, _) = pushed(&[&narrow, &wide(1900)]);
+    assert_eq!(results, [Ok(()), Err(Refused::Full)]);
+
+    let top: Map<String, Value> = (0..1900).map(|n| (format!("c{n}"), json!(1))).collect();
+    let top = Value::Object(top).to_string();
+    let rows = limits::CELLS_MAX / 1900;
+    let mut records = vec!["{}"; rows];
+    records.push(&top);
+    let (results, batch) = pushed(&records);
+    assert_eq!((results.last(), batch.num_columns()), (Some(&Err(Refused::Full)), 4));
+    let (results, batch) = pushed(&[[top.as_str()].as_slice(), &vec!["{}"; rows]].concat());
+    assert_eq!((results.last(), batch.num_columns()), (Some(&Err(Refused::Full)), 1904));
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Cells: what a batch holds, whether a record wrote it or not. A column of lists of structs has a cell for every
+//! member in every element, so a megabyte of `{}` in a list whose structs have a thousand members is gigabytes.
+//! Bytes of input say nothing about that; this is counted before anything is padded.
+
+use crate::{
+    column::{Column, Group},
+    schema::{Slot, Type, find},
+    tree::Tree,
+    value::fits,
+};
+
+/// Cells of one row of `slots`; what is inside lists is counted by elements.
+pub(crate) fn width(slots: &[Slot]) -> usize {
+    let of = |slot: &Slot| {
+        slot.typed.as_ref().map_or(0, |typed| width_of(&typed.of)) + usize::from(slot.text.is_some())
+    };
+    slots.iter().map(of).sum()
+}
+
+/// Cells of one value of a type.
+pub(crate) fn width_of(of: &Type) -> usize {
+    match of {
+        Type::Struct(slots) => 1 + width(slots),
+        _ => 1,
+    }
+}
+
+impl Group {
+    /// Cells of the elements of all lists that are held, once the columns have the shape of `slots`.
+    pub(crate) fn list_cells(&self, slots: &[Slot]) -> usize {
+        let pairs = self.slots.iter().zip(slots);
+        let typed = pairs.filter_map(|(columns, slot)| columns.typed.as_ref().zip(slot.typed.as_ref()));
+        typed.map(|(column, typed)| column.list_cells(&typed.of)).sum()
+    }
+}
+
+impl Column {
+    fn list_cells(&self, of: &Type) -> usize {
+        match (self, of) {
+            (Column::Struct(group), Type::Struct(slots)) => group.list_cells(slots),
+            (Column::List(list), Type::List { of, .. }) => {
+                list.elements() * width_of(of) + list.element.list_cells(of)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Cells of the elements of all lists of `members`, which `slots` take.
+pub(crate) fn needed(slots: &[Slot], members: &[(String, Tree)]) -> usize {
+    let of = |(guess, (key, value)): (usize, &(String, Tree))| {
+        let typed = find(slots, key, guess).and_then(|at| slots[at].typed.as_ref());
+        typed.filter(|typed| fits(&typed.of, value)).map_or(0, |typed| needed_of(&typed.of, value))
+    };
+    members.iter().enumerate().map(of).sum()
+}
+
+fn needed_of(of: &Type, value: &Tree) -> usize {
+    match (of, value) {
+        (Type::Struct(slots), Tree::Object(members)) => needed(slots, members),
+        (Type::List { of, .. }, Tree::Array(elements)) => {
+            elements.len() * width_of(of) + elements.iter().map(|element| needed_of(of, element)).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
