@@ -59,7 +59,8 @@ fn needed_of(of: &Type, value: &Tree) -> usize {
     match (of, value) {
         (Type::Struct(slots), Tree::Object(members)) => needed(slots, members),
         (Type::List { of, .. }, Tree::Array(elements)) => {
-            elements.len() * width_of(of) + elements.iter().map(|element| needed_of(of, element)).sum::<usize>()
+            elements.len() * width_of(of)
+                + elements.iter().map(|element| needed_of(of, element)).sum::<usize>()
         }
         _ => 0,
     }

@@ -54,7 +54,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    fn bad(reason: impl ToString) -> Refused {
+    fn bad(reason: &impl ToString) -> Refused {
         Refused::Bad(BadRecord { reason: reason.to_string() })
     }
 }
@@ -159,7 +159,7 @@ impl Decoder {
         match row.value {
             Some(value) if value.len() > limits::RECORD_BYTES_MAX => {
                 let max = limits::RECORD_BYTES_MAX;
-                return Err(Refused::bad(format!("the value is longer than {max} bytes")));
+                return Err(Refused::bad(&format!("the value is longer than {max} bytes")));
             }
             Some(value) => self.push_value(at, value)?,
             None => drop(self.room(at)?),
@@ -170,7 +170,7 @@ impl Decoder {
             Some(Ok(text)) => columns.key.push(at, text.as_bytes()),
             Some(Err(_)) => {
                 columns.key_bytes.push(at, row.key.unwrap_or_default());
-                self.schema = self.schema.with_key_bytes();
+                self.schema.see_key_bytes();
             }
         }
         Ok(())
@@ -194,13 +194,13 @@ impl Decoder {
             Err(refusal) => {
                 columns.top.truncate(at);
                 match refusal {
-                    Refusal::Bad(reason) => return Err(Refused::bad(reason)),
+                    Refusal::Bad(reason) => return Err(Refused::bad(&reason)),
                     Refusal::Full => return Err(full(at)),
                     Refusal::Misfit => {}
                 }
             }
         }
-        let Tree::Object(members) = Tree::parse(value).map_err(Refused::bad)? else {
+        let Tree::Object(members) = Tree::parse(value).map_err(|error| Refused::bad(&error))? else {
             unreachable!("the text begins an object");
         };
         self.push_tree(at, &members)
@@ -209,10 +209,10 @@ impl Decoder {
     fn push_tree(&mut self, at: usize, members: &[(String, Tree)]) -> Result<(), Refused> {
         let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
         // A table with a column of text beside a list comes here often: the schema is copied only to grow.
-        let covered = self.schema.covers(members).map_err(Refused::bad)?;
+        let covered = self.schema.covers(members).map_err(|error| Refused::bad(&error))?;
         let wider = match covered {
             true => None,
-            false => Some(self.schema.widened(members).map_err(Refused::bad)?),
+            false => Some(self.schema.widened(members).map_err(|error| Refused::bad(&error))?),
         };
         let wider = wider.filter(|wider| wider.version != self.schema.version);
         // What is held already becomes as wide as the new schema.
@@ -269,7 +269,7 @@ fn row_width(schema: &TableSchema) -> usize {
 /// A record that no batch has room for is bad.
 fn full(rows: usize) -> Refused {
     match rows {
-        0 => Refused::bad(format!(
+        0 => Refused::bad(&format!(
             "its lists take more than {} cells: elements times the columns of an element",
             limits::CELLS_MAX
         )),

@@ -244,6 +244,47 @@ fn bad_records_leave_nothing_behind() {
     );
 }
 
+#[test]
+fn a_record_of_too_many_keys_is_refused_at_the_first_that_is_too_many() {
+    // Each of these took hours while keys were counted at the end and looked up in all others.
+    let keys: String = (0..200_000).map(|n| format!("\"key{n}\":1,")).collect();
+    let elements: String = (0..200_000).map(|n| format!("{{\"key{n}\":1}},")).collect();
+    let top = format!("{{{keys}\"x\":1}}");
+    let inner = format!("{{\"o\":{{\"p\":{top}}}}}");
+    let list = format!("{{\"l\":[{top},{top}]}}");
+    let spread = format!("{{\"l\":[{elements}null]}}");
+    let records: Vec<&str> = [&top, &inner, &list, &spread].map(String::as_str).into();
+    let (schema, batch, bad) = decode(TableSchema::new(Kind::Json), &records);
+    assert_eq!((schema, batch.num_rows()), (TableSchema::new(Kind::Json), 0));
+    let reason = "the record needs more than 2000 columns in its table";
+    assert_eq!(bad.iter().map(|bad| bad.reason.as_str()).collect::<Vec<_>>(), [reason; 4]);
+}
+
+#[test]
+fn the_column_limit_is_exact() {
+    let with = |members: usize| {
+        let members: Map<String, Value> = (0..members).map(|n| (format!("c{n}"), json!(1))).collect();
+        // Two for the list, and what comes to nothing in a mixed list takes no room.
+        json!({"o": [members], "mixed": [members, "text"]}).to_string()
+    };
+    let (schema, batch, bad) = decode(TableSchema::new(Kind::Json), &[&with(1997)]);
+    assert_eq!((batch.num_rows(), bad), (1, vec![]));
+    let (_, batch, bad) = decode(schema, &[r#"{"o":[{"c1":7}]}"#, r#"{"o":[{"c1":"x"}]}"#, r#"{"y":1}"#]);
+    assert_eq!((batch.num_rows(), bad.len()), (1, 2));
+    let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&with(1998)]);
+    assert_eq!((batch.num_rows(), bad.len()), (0, 1));
+}
+
+#[test]
+fn lists_of_wide_structs_inside_lists_are_not_copied_for_every_element() {
+    let wide: Map<String, Value> = (0..1900).map(|n| (format!("c{n}"), json!(1))).collect();
+    let wide = json!({"a": [{"b": [wide]}]}).to_string();
+    // Objects and texts: what finds a place, and what does not.
+    let many = format!("{{\"a\":[{}{{\"c\":1}}]}}", "{\"b\":[{\"c0\":1}]},{\"b\":[\"x\"]},".repeat(4_000));
+    let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&wide, &many]);
+    assert_eq!((batch.num_rows(), bad), (2, vec![]));
+}
+
 /// A record whose list has one struct of `members` members.
 fn wide(members: usize) -> String {
     let members: Map<String, Value> = (0..members).map(|n| (format!("c{n}"), json!(1))).collect();

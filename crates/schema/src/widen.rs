@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     limits, names,
-    schema::{Named, Slot, TableSchema, Type, Typed},
+    schema::{Named, Slot, TableSchema, Type, Typed, find},
     timestamp,
     tree::Tree,
     value::fits,
@@ -19,15 +19,49 @@ pub(crate) enum WidenError {
     Name,
 }
 
+/// Columns that a table may still get. Taken one by one, so that a record of a million keys is refused at the first
+/// that is too many and not after all are known.
+#[derive(Debug)]
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self) -> Result<(), WidenError> {
+        self.0 = self.0.checked_sub(1).ok_or(WidenError::Columns)?;
+        Ok(())
+    }
+}
+
+/// The names that new columns of one struct cannot have; made when the first is asked for.
+struct Names<'a> {
+    reserved: &'a [&'a str],
+    taken: Option<BTreeSet<String>>,
+}
+
+impl Names<'_> {
+    /// A free name, which is taken from now on.
+    fn pick(&mut self, slots: &[Slot], name: &str) -> String {
+        let taken = self.taken.get_or_insert_with(|| {
+            let typed = slots.iter().filter_map(|slot| slot.typed.as_ref()).map(|typed| &typed.name);
+            let text = slots.iter().filter_map(|slot| slot.text.as_ref()).map(|text| &text.name);
+            let names = typed.chain(text).map(|name| name.to_lowercase());
+            names.chain(self.reserved.iter().map(ToString::to_string)).collect()
+        });
+        let name = names::unique(name, taken);
+        taken.insert(name.to_lowercase());
+        name
+    }
+}
+
 impl TableSchema {
     /// The schema in which `record` fits. Only what this record needs is added.
     pub(crate) fn widened(&self, record: &[(String, Tree)]) -> Result<TableSchema, WidenError> {
         let mut next = self.clone();
-        absorb(&mut next.slots, record, names::RESERVED, 1)?;
+        let before = count(&self.slots);
+        let mut room = Room(limits::COLUMNS_MAX.saturating_sub(before));
+        absorb(&mut next.slots, record, names::RESERVED, 1, &mut room)?;
         give_ids(&mut next.slots, &mut next.last_column_id);
-        if count(&next.slots) > limits::COLUMNS_MAX {
-            return Err(WidenError::Columns);
-        }
+        let taken = limits::COLUMNS_MAX.saturating_sub(before) - room.0;
+        assert_eq!(count(&next.slots), before + taken, "room is taken for every new column");
         if next.slots != self.slots {
             next.version += 1;
         }
@@ -40,15 +74,13 @@ impl TableSchema {
         covers(&self.slots, record, 1)
     }
 
-    /// The schema with the column for keys that are not UTF-8.
-    pub(crate) fn with_key_bytes(&self) -> TableSchema {
-        let mut next = self.clone();
-        if next.key_bytes.is_none() {
-            next.last_column_id += 1;
-            next.key_bytes = Some(next.last_column_id);
-            next.version += 1;
+    /// Adds the column for keys that are not UTF-8.
+    pub(crate) fn see_key_bytes(&mut self) {
+        if self.key_bytes.is_none() {
+            self.last_column_id += 1;
+            self.key_bytes = Some(self.last_column_id);
+            self.version += 1;
         }
-        next
     }
 }
 
@@ -57,19 +89,21 @@ fn absorb(
     members: &[(String, Tree)],
     reserved: &[&str],
     depth: usize,
+    room: &mut Room,
 ) -> Result<(), WidenError> {
-    for (key, value) in members {
+    let mut names = Names { reserved, taken: None };
+    for (guess, (key, value)) in members.iter().enumerate() {
         if value.is_void() {
             continue;
         }
         if key.len() > limits::NAME_BYTES_MAX {
             return Err(WidenError::Name);
         }
-        let at = slots.iter().position(|slot| slot.key == *key).unwrap_or_else(|| {
+        let at = find(slots, key, guess).unwrap_or_else(|| {
             slots.push(Slot { key: key.clone(), typed: None, text: None });
             slots.len() - 1
         });
-        absorb_value(slots, at, value, reserved, depth)?;
+        absorb_value(slots, at, value, &mut names, depth, room)?;
     }
     Ok(())
 }
@@ -79,26 +113,35 @@ fn covers(slots: &[Slot], members: &[(String, Tree)], depth: usize) -> Result<bo
         if value.is_void() {
             continue;
         }
-        let guessed = slots.get(guess).filter(|slot| slot.key == *key);
-        let Some(slot) = guessed.or_else(|| slots.iter().find(|slot| slot.key == *key)) else {
-            return Ok(false);
-        };
+        let Some(slot) = find(slots, key, guess).map(|at| &slots[at]) else { return Ok(false) };
         let covered = match (&slot.typed, value) {
-            (None, value) => slot.text.is_some() && infer(value, depth)?.is_none(),
+            (None, value) => {
+                slot.text.is_some() && infer(value, depth, &mut Room(limits::COLUMNS_MAX))?.is_none()
+            }
             (Some(Typed { of: Type::Struct(slots), .. }), Tree::Object(members)) => {
                 covers(slots, members, depth + 1)?
             }
             (Some(typed), value) if fits(&typed.of, value) => !holds_struct(&typed.of),
             // It stays text if the column cannot become what takes it.
-            (Some(typed), value) => {
-                slot.text.is_some() && widen(&mut typed.of.clone(), value, false, depth)? == Join::Misfit
-            }
+            (Some(typed), value) => slot.text.is_some() && stays_text(&typed.of, value, depth)?,
         };
         if !covered {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether a column cannot become what takes `value`, which it does not take now.
+fn stays_text(of: &Type, value: &Tree, depth: usize) -> Result<bool, WidenError> {
+    if !may_join(of, value) {
+        return Ok(true);
+    }
+    if holds_struct(of) {
+        return Ok(false);
+    }
+    let mut room = Room(limits::COLUMNS_MAX);
+    Ok(widen(&mut of.clone(), value, false, depth, &mut room)? == Join::Misfit)
 }
 
 fn holds_struct(of: &Type) -> bool {
@@ -114,35 +157,34 @@ fn absorb_value(
     slots: &mut [Slot],
     at: usize,
     value: &Tree,
-    reserved: &[&str],
+    names: &mut Names<'_>,
     depth: usize,
+    room: &mut Room,
 ) -> Result<(), WidenError> {
     let mut needs_text = false;
     match &mut slots[at].typed {
         None => {
-            if let Some(of) = infer(value, depth)? {
-                let name = names::unique(&names::clean(&slots[at].key), &taken(slots, reserved));
+            if let Some(of) = infer(value, depth, room)? {
+                room.take()?;
+                let name = names.pick(slots, &names::clean(&slots[at].key));
                 slots[at].typed = Some(Typed { id: 0, name, of, replaces: None });
             }
         }
         Some(typed) => {
-            let mut of = typed.of.clone();
-            let held_long = holds_long(&of);
+            let held_long = holds_long(&typed.of);
             // Without an id it came with an earlier element of the same array: nothing is stored yet.
             let fresh = typed.id == 0;
-            match widen(&mut of, value, fresh, depth)? {
-                Join::Fits => typed.of = of,
+            match join(&mut typed.of, value, fresh, depth, room)? {
+                Join::Fits | Join::Misfit => {}
                 Join::Replaces => {
                     if !fresh {
                         assert!(typed.replaces.is_none(), "whole numbers become doubles once");
                         typed.replaces = Some(typed.id);
                         typed.id = 0;
                     }
-                    typed.of = of;
                     forget_ids(&mut typed.of);
                     needs_text = held_long;
                 }
-                Join::Misfit => {}
             }
         }
     }
@@ -150,16 +192,11 @@ fn absorb_value(
     needs_text |= !slot.typed.as_ref().is_some_and(|typed| fits(&typed.of, value));
     if needs_text && slot.text.is_none() {
         let base = slot.typed.as_ref().map_or_else(|| names::clean(&slot.key), |typed| typed.name.clone());
-        let name = names::unique(&names::text(&base), &taken(slots, reserved));
+        room.take()?;
+        let name = names.pick(slots, &names::text(&base));
         slots[at].text = Some(Named { id: 0, name });
     }
     Ok(())
-}
-
-fn taken(slots: &[Slot], reserved: &[&str]) -> BTreeSet<String> {
-    let typed = slots.iter().filter_map(|slot| slot.typed.as_ref()).map(|typed| typed.name.to_lowercase());
-    let text = slots.iter().filter_map(|slot| slot.text.as_ref()).map(|text| text.name.to_lowercase());
-    typed.chain(text).chain(reserved.iter().map(ToString::to_string)).collect()
 }
 
 /// What became of a type that was asked to take a value.
@@ -169,12 +206,12 @@ enum Join {
     Fits,
     /// It takes it as another column: whole numbers became doubles.
     Replaces,
-    /// It cannot; the type may have changed half way and is of no use.
+    /// It cannot. The type is as it was after [`join`]; after [`widen`] it may have changed half way and is of no use.
     Misfit,
 }
 
 /// The type of a value that is not void; `None` when only text can hold it.
-fn infer(value: &Tree, depth: usize) -> Result<Option<Type>, WidenError> {
+fn infer(value: &Tree, depth: usize, room: &mut Room) -> Result<Option<Type>, WidenError> {
     Ok(match value {
         Tree::Null | Tree::Large(_) => None,
         Tree::Bool(_) => Some(Type::Boolean),
@@ -186,16 +223,20 @@ fn infer(value: &Tree, depth: usize) -> Result<Option<Type>, WidenError> {
         Tree::Object(_) | Tree::Array(_) if depth >= limits::DEPTH_MAX => None,
         Tree::Object(members) => {
             let mut slots = Vec::new();
-            absorb(&mut slots, members, &[], depth + 1)?;
+            absorb(&mut slots, members, &[], depth + 1, room)?;
             Some(Type::Struct(slots))
         }
         Tree::Array(elements) => {
-            let mut of = None;
-            if join_elements(&mut of, elements, true, depth + 1)? == Join::Misfit {
-                return Ok(None);
+            let (mut of, before) = (None, room.0);
+            let joined = join_elements(&mut of, elements, true, depth + 1, room)? != Join::Misfit;
+            let list = of.filter(|_| joined).map(|of| Type::List { id: 0, of: Box::new(of) });
+            let list = list.filter(|list| fits(list, value));
+            match list {
+                Some(_) => room.take()?,
+                // It is text: what its elements would have needed is not.
+                None => room.0 = before,
             }
-            let list = of.map(|of| Type::List { id: 0, of: Box::new(of) });
-            list.filter(|list| fits(list, value))
+            list
         }
     })
 }
@@ -206,17 +247,18 @@ fn join_elements(
     elements: &[Tree],
     fresh: bool,
     depth: usize,
+    room: &mut Room,
 ) -> Result<Join, WidenError> {
     let mut outcome = Join::Fits;
     for element in elements.iter().filter(|element| !element.is_void()) {
         let Some(of) = of else {
-            *of = infer(element, depth)?;
+            *of = infer(element, depth, room)?;
             if of.is_none() {
                 return Ok(Join::Misfit);
             }
             continue;
         };
-        match widen(of, element, fresh, depth)? {
+        match widen(of, element, fresh, depth, room)? {
             Join::Fits => {}
             Join::Replaces => outcome = Join::Replaces,
             Join::Misfit => return Ok(Join::Misfit),
@@ -225,16 +267,54 @@ fn join_elements(
     Ok(outcome)
 }
 
+/// Whether [`widen`] is worth trying: `false` means that `value` has no place in `of`, whatever becomes of it.
+fn may_join(of: &Type, value: &Tree) -> bool {
+    match (of, value) {
+        (Type::Struct(_), Tree::Object(_))
+        | (Type::Int | Type::Long | Type::Double, Tree::Whole(_) | Tree::Large(_) | Tree::Double(_))
+        | (Type::Timestamptz | Type::String, Tree::String(_))
+        | (Type::Boolean, Tree::Bool(_)) => true,
+        (Type::List { of, .. }, Tree::Array(elements)) => elements.iter().all(|e| may_join(of, e)),
+        (_, value) => value.is_void(),
+    }
+}
+
+/// Widens `of` for `value`, or leaves it as it is. Only a type without structs is copied for that: a list of wide
+/// structs may be asked for every element of the list around it.
+fn join(of: &mut Type, value: &Tree, fresh: bool, depth: usize, room: &mut Room) -> Result<Join, WidenError> {
+    if !may_join(of, value) {
+        return Ok(Join::Misfit);
+    }
+    if holds_struct(of) {
+        let joined = widen(of, value, fresh, depth, room)?;
+        assert!(joined == Join::Fits, "objects always find a place in a struct");
+        return Ok(joined);
+    }
+    let mut wider = of.clone();
+    let joined = widen(&mut wider, value, fresh, depth, room)?;
+    if joined != Join::Misfit {
+        *of = wider;
+    }
+    Ok(joined)
+}
+
 /// Widens `of` for `value`, which is not void or fits anyway. A fresh type belongs to no column yet and may
 /// still become text.
-fn widen(of: &mut Type, value: &Tree, fresh: bool, depth: usize) -> Result<Join, WidenError> {
+fn widen(
+    of: &mut Type,
+    value: &Tree,
+    fresh: bool,
+    depth: usize,
+    room: &mut Room,
+) -> Result<Join, WidenError> {
     if let (Type::Struct(slots), Tree::Object(members)) = (&mut *of, value) {
-        absorb(slots, members, &[], depth + 1)?;
+        absorb(slots, members, &[], depth + 1, room)?;
         return Ok(Join::Fits);
     }
     if let (Type::List { of, .. }, Tree::Array(elements)) = (&mut *of, value) {
-        let mut element = Some((**of).clone());
-        let outcome = join_elements(&mut element, elements, fresh, depth + 1)?;
+        // Taken, not copied. After an error the whole schema is given up.
+        let mut element = Some(std::mem::replace(&mut **of, Type::Boolean));
+        let outcome = join_elements(&mut element, elements, fresh, depth + 1, room)?;
         **of = element.expect("an element type is never taken away");
         if outcome != Join::Misfit && !elements.iter().all(|e| fits(of, e)) {
             return Ok(Join::Misfit);
