@@ -27,7 +27,7 @@ use crate::{
     convert,
     data_file::{self, Encoded},
     dead_letter,
-    encode::Output,
+    encode::{DeadLetter, Output},
     error::ViewError,
     files::Files,
     lake::Inner,
@@ -63,16 +63,17 @@ pub(crate) async fn publish(
     state: &mut State,
     topic: &Topic,
     config: &TopicConfig,
-    output: Output,
+    mut output: Output,
     read: Read,
 ) -> Result<(), ViewError> {
-    let (bad, rows) = (output.dead.len() as u64, output.rows);
-    let letters = bury(inner, topic, config, &output).await?;
+    let dead = std::mem::take(&mut output.dead);
+    let (bad, rows) = (dead.len() as u64, output.rows);
     // What is loose now is of failed attempts and becomes garbage; what this attempt adds must not.
     let garbage = state.loose.clone();
-    let mut attempt = prepare(inner, state, topic.id, output, &read).await?;
+    let mut attempt = prepare(inner, state, topic.id, output, bad, &read).await?;
     attempt.publication.garbage.extend(garbage);
-    attempt.publication.letters = letters;
+    // Last, as their object is kept for some minutes only and the table's files may take longer to be rewritten.
+    attempt.publication.letters = bury(inner, topic, config, &dead).await?;
     let publication = attempt.publication.clone();
     let command = move |tx: &mut floe_meta::Tx<'_>| command::publish(tx, &publication);
     let committed = inner.log.meta().commit(envelope(topic, &read), command).await;
@@ -141,15 +142,15 @@ async fn bury(
     inner: &Inner,
     topic: &Topic,
     config: &TopicConfig,
-    output: &Output,
+    dead: &[DeadLetter],
 ) -> Result<Option<Uploaded>, ViewError> {
-    if config.table_bad_record != BadRecord::DeadLetter || output.dead.is_empty() {
+    if config.table_bad_record != BadRecord::DeadLetter || dead.is_empty() {
         return Ok(None);
     }
     let Some(name) = dead_letter::topic_of(&topic.name) else { return Ok(None) };
     let writer = Writer::new(Envelope::BROKER, "lake");
     let to = dead_letter_topic(inner, &writer, name).await?;
-    let batches = dead_letter::batches(&output.dead, &topic.name, &to);
+    let batches = dead_letter::batches(dead, &topic.name, &to);
     Ok(Some(inner.log.upload(Append { writer, batches }).await?))
 }
 
@@ -158,7 +159,8 @@ async fn dead_letter_topic(inner: &Inner, writer: &Writer, name: String) -> Resu
     if let Some(found) = topic::by_name(&meta.snapshot(), &name)? {
         return Ok(found);
     }
-    // Letters are larger than the records in them, and records that were compressed may be larger than their batch.
+    // Consumers take any batch; the limit is raised so that those who copy the topic can produce its batches elsewhere:
+    // letters are larger than the records in them, and records that were compressed may be larger than their batch.
     let configs = [("floe.table", "off"), ("max.message.bytes", "2147483647")];
     let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let new = NewTopic { name: name.clone(), partitions: 1, configs };
@@ -176,6 +178,7 @@ async fn prepare(
     state: &mut State,
     topic: TopicId,
     output: Output,
+    bad_records: u64,
     read: &Read,
 ) -> Result<Attempt, ViewError> {
     let files = inner.files(&state.base.table.name, topic);
@@ -197,7 +200,7 @@ async fn prepare(
         removed: old,
         read: read.clone(),
         progress,
-        bad_records: output.dead.len() as u64,
+        bad_records,
         snapshot_id: snapshot_id(&inner.env),
         time: inner.env.now(),
         snapshots_kept: inner.config.snapshots_kept,

@@ -159,6 +159,15 @@ struct Shared {
     background: Vec<Task<()>>,
 }
 
+/// How large a batch may be.
+#[derive(Clone, Copy, PartialEq)]
+enum Size {
+    /// As the topic's `max.message.bytes` says.
+    OfTopic,
+    /// Whatever a batch can be.
+    Any,
+}
+
 /// What appends need to know of a topic, for a while.
 #[derive(Clone, Copy)]
 struct Known {
@@ -302,7 +311,7 @@ impl Log {
         let mut entries = Vec::with_capacity(batches.len());
         let snapshot = self.shared.meta.snapshot();
         for (partition, bytes) in batches {
-            match self.entry(&snapshot, &writer, partition, bytes) {
+            match self.entry(&snapshot, &writer, partition, bytes, Size::OfTopic) {
                 Ok(entry) => {
                     entries.push(entry);
                     results.push(None);
@@ -321,10 +330,11 @@ impl Log {
     }
 
     /// Uploads batches without giving them offsets: the caller commits [`Uploaded`] with
-    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes).
+    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's `max.message.bytes`
+    /// is for producers and not asked here: who derives records from others cannot send less.
     pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
         let snapshot = self.shared.meta.snapshot();
-        let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes);
+        let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes, Size::Any);
         let entries = request.batches.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         self.shared.uploader.upload_detached(entries).await
     }
@@ -401,12 +411,13 @@ impl Log {
         writer: &Writer,
         partition: PartitionId,
         bytes: Bytes,
+        size: Size,
     ) -> Result<Entry, AppendError> {
         let known = self.known(snapshot, partition.topic)?;
         if partition.index >= known.partitions {
             return Err(AppendError::UnknownPartition);
         }
-        if bytes.len() > known.max_message_bytes {
+        if size == Size::OfTopic && bytes.len() > known.max_message_bytes {
             return Err(AppendError::TooLarge { size: bytes.len(), max: known.max_message_bytes });
         }
         let mut header = batch::validate(&bytes).map_err(|error| refused(&error))?;

@@ -74,18 +74,19 @@ impl Store for Flaky {
     }
 }
 
-/// Stops for a minute at one request for a file of the lake.
+/// Takes a pause at some requests for files of the lake.
 struct Stuck {
     store: MemoryStore,
     requests: AtomicU64,
-    at: u64,
+    at: Range<u64>,
+    pause: Duration,
 }
 
 #[async_trait]
 impl Store for Stuck {
     async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-        if key.starts_with("lake/") && self.requests.fetch_add(1, Ordering::Relaxed) == self.at {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+        if key.starts_with("lake/") && self.at.contains(&self.requests.fetch_add(1, Ordering::Relaxed)) {
+            tokio::time::sleep(self.pause).await;
         }
         self.store.put(key, payload).await
     }
@@ -222,7 +223,8 @@ async fn a_broker_that_was_thought_dead_commits_nothing() {
     for at in 0..12 {
         let ground = Ground::new();
         let world = Env::simulated(at);
-        let store = Stuck { store: ground.store.clone(), requests: AtomicU64::new(0), at };
+        let (store, requests, pause) = (ground.store.clone(), AtomicU64::new(0), Duration::from_secs(60));
+        let store = Stuck { store, requests, at: at..at + 1, pause };
         let first = Broker::open(world.scope(), Arc::new(store), Arc::new(ground.journal.clone())).await;
         let topic = first.topic("t", 2, JSON).await;
         first.produce(&topic, 0, &["{\"n\":0}"]).await;
@@ -252,4 +254,18 @@ async fn a_closed_lake_gives_its_tables_back_at_once() {
     let begun = tokio::time::Instant::now();
     assert_eq!(second.settled("t").await.rows, 2);
     assert!(begun.elapsed() < Duration::from_secs(3), "no lease had to expire: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
+    let ground = Ground::new();
+    // Each file takes longer than an object of dead letters is kept for its commit.
+    let pause = floe_log::limits::DETACHED_UPLOAD_TTL + Duration::from_secs(60);
+    let store = Stuck { store: ground.store.clone(), requests: AtomicU64::new(0), at: 0..u64::MAX, pause };
+    let broker = Broker::open(Env::simulated(1), Arc::new(store), Arc::new(ground.journal.clone())).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    broker.produce(&topic, 0, &["{\"n\":1}", "bad"]).await;
+    tokio::time::sleep(pause * 6).await;
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records, table.snapshots), (1, 1, 1));
 }

@@ -92,6 +92,21 @@ async fn bad_records_are_dead_letters_with_their_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_topic_of_somebody_else_takes_letters_of_any_size() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(8)).await;
+    // As a consumer makes it that subscribes before there are letters.
+    let letters = broker.topic("t.dead-letter", 3, &[("max.message.bytes", "1000")]).await;
+    let topic = broker.topic("t", 1, &[("floe.table", "json"), ("max.message.bytes", "10000")]).await;
+    let large: String = (0..2_000).map(|n| (n * n).to_string()).collect();
+    broker.produce(&topic, 0, &["{\"x\":1}", "nonsense", &large]).await;
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records), (1, 2));
+    let found: Vec<_> = broker.records(&letters).await.into_values().collect();
+    assert_eq!(found, [b"nonsense".as_slice(), large.as_bytes()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whole_numbers_that_become_doubles_take_their_files_along() {
     let ground = Ground::new();
     let broker = ground.broker(Env::simulated(3)).await;
