@@ -2,6 +2,7 @@
 //! computes for long.
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use floe_log::{
     batch::Batch,
     ids::{Offset, PartitionId},
@@ -64,13 +65,27 @@ impl Encoder {
         self.bytes + self.decoder.bytes()
     }
 
-    /// Takes in the records of `batch` from `from` on.
-    pub(crate) fn push(
+    /// Takes in the records of `batches` from `from` on, whole batches, until there are `bytes_max` of them. The result
+    /// is the offset that comes next. Looked at after every batch, as some kilobytes may decompress to 128 MiB.
+    pub(crate) fn fill(
         &mut self,
         partition: PartitionId,
-        batch: &Batch,
+        batches: &[Batch],
         from: Offset,
-    ) -> Result<(), FileError> {
+        bytes_max: usize,
+    ) -> Result<Offset, FileError> {
+        let mut next = from;
+        for batch in batches {
+            self.push(partition, batch, from)?;
+            next = batch.next_offset();
+            if self.bytes() >= bytes_max {
+                break;
+            }
+        }
+        Ok(next)
+    }
+
+    fn push(&mut self, partition: PartitionId, batch: &Batch, from: Offset) -> Result<(), FileError> {
         if batch.header().is_control() {
             return Ok(());
         }
@@ -86,7 +101,7 @@ impl Encoder {
             if record.offset < from {
                 continue;
             }
-            self.push_record(partition, record)?;
+            self.push_record(partition, &record)?;
             if self.decoder.rows() >= limits::BATCH_ROWS || self.decoder.bytes() >= limits::BATCH_BYTES {
                 self.flush()?;
             }
@@ -94,7 +109,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn push_record(&mut self, partition: PartitionId, record: Record) -> Result<(), FileError> {
+    fn push_record(&mut self, partition: PartitionId, record: &Record) -> Result<(), FileError> {
         let row = Row {
             partition: partition.index,
             offset: record.offset.0,
@@ -110,7 +125,10 @@ impl Encoder {
         }
         match pushed {
             Ok(()) => self.rows += 1,
-            Err(Refused::Bad(bad)) => self.bury(DeadLetter { partition, record, reason: bad.reason }),
+            Err(Refused::Bad(bad)) => {
+                let record = detached(record);
+                self.bury(DeadLetter { partition, record, reason: bad.reason });
+            }
             Err(Refused::Full) => unreachable!("an empty decoder is never full"),
         }
         Ok(())
@@ -133,7 +151,10 @@ impl Encoder {
 
     fn bury(&mut self, letter: DeadLetter) {
         // Dead letters are held until the commit, as rows are.
-        self.bytes += letter.record.value.as_ref().map_or(0, |value| value.len()) + 100;
+        let DeadLetter { record, reason, .. } = &letter;
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = record.headers.iter().map(|(key, value)| key.len() + of(value) + 100).sum();
+        self.bytes += of(&record.key) + of(&record.value) + headers + reason.len() + 200;
         self.dead.push(letter);
     }
 
@@ -175,5 +196,17 @@ impl Encoder {
             }
         }
         Ok(Output { schema, files: self.files, dead: self.dead, rows: self.rows })
+    }
+}
+
+/// A copy that shares no memory: a slice would keep the whole batch it is from, decompressed, until the commit.
+fn detached(record: &Record) -> Record {
+    let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let header = |(key, value): &(Bytes, Option<Bytes>)| (copy(key), value.as_ref().map(copy));
+    Record {
+        key: record.key.as_ref().map(copy),
+        value: record.value.as_ref().map(copy),
+        headers: record.headers.iter().map(header).collect(),
+        ..*record
     }
 }

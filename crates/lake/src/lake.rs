@@ -40,11 +40,18 @@ pub struct Config {
     pub views_at_work: usize,
     /// Snapshots that a table keeps; older ones are expired by the commit that adds one more. At least 1.
     pub snapshots_kept: usize,
+    /// Bytes of records, as decoded, that one commit takes in while a view catches up; one batch more at most.
+    pub commit_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { views: true, views_at_work: limits::VIEWS_AT_WORK, snapshots_kept: limits::SNAPSHOTS_KEPT }
+        Config {
+            views: true,
+            views_at_work: limits::VIEWS_AT_WORK,
+            snapshots_kept: limits::SNAPSHOTS_KEPT,
+            commit_bytes: limits::COMMIT_BYTES_MAX,
+        }
     }
 }
 

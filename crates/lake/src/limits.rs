@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Bytes of records (as decoded) that one commit takes in while a view catches up. What is read is in memory, encoded,
-/// until it is in the store.
+/// Bytes of records (as decoded) that one commit takes in while a view catches up, unless the broker is told otherwise
+/// ([`crate::Config::commit_bytes`]). What is read is in memory, encoded, until it is in the store.
 pub const COMMIT_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of batches that one read asks of the log.

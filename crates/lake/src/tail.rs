@@ -2,6 +2,7 @@
 
 use arrow::array::RecordBatch;
 use floe_log::{
+    batch::Batch,
     ids::{Offset, PartitionId},
     log::{Log, ReadError},
 };
@@ -11,6 +12,7 @@ use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 use crate::{
     lake::{Lake, TableRef},
     limits,
+    view::gapless,
 };
 
 /// The rows between a table's progress and a cut.
@@ -76,9 +78,9 @@ impl Lake {
         let mut at = from.max(bounds.log_start);
         while at < bounds.high_watermark {
             let read = self.log().read(snapshot, partition, at, limits::READ_BYTES).await?;
-            let Some(last) = read.batches.last() else { break };
-            let next = last.next_offset();
-            for batch in read.batches.iter().filter(|batch| !batch.header().is_control()) {
+            let batches = gapless(partition, at, read.batches)?;
+            let next = batches.last().map_or(at, Batch::next_offset);
+            for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
                 rows.push_batch(partition, batch, at);
             }
             if rows.bytes + rows.decoder.bytes() > limits::TAIL_BYTES_MAX {
@@ -104,7 +106,7 @@ impl Rows {
         Rows { decoder: Decoder::new(schema), done: Vec::new(), bytes: 0, bad_records: 0 }
     }
 
-    fn push_batch(&mut self, partition: PartitionId, batch: &floe_log::batch::Batch, from: Offset) {
+    fn push_batch(&mut self, partition: PartitionId, batch: &Batch, from: Offset) {
         let Ok(records) = batch.records(limits::BATCH_DECODED_BYTES_MAX) else {
             // The view gives the whole batch to the dead letters.
             self.bad_records += 1;

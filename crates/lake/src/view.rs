@@ -12,9 +12,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use floe_log::{
+    batch::Batch,
     config::{TableMode, TopicConfig},
     ids::{Offset, PartitionId, TopicId},
-    log::Log,
+    log::{Log, ReadError},
     topic::{self, Topic},
 };
 use floe_meta::{Envelope, Lease, LeaseError, Snapshot, Tx};
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::{
     command::{self, Taken, lease_name},
     commit::{self, Base, Numbers},
+    data_file::FileError,
     encode::{Encoder, Output},
     error::ViewError,
     lake::Inner,
@@ -51,7 +53,7 @@ pub(crate) struct View {
     name: String,
     lease: String,
     state: Option<State>,
-    /// Where the next step begins, so that a busy partition does not starve the others.
+    /// The partition where the next step begins.
     first: u32,
 }
 
@@ -247,26 +249,25 @@ impl View {
         let state = self.state.as_ref().expect("the view owns its table");
         let file_bytes = usize::try_from(config.table_file_bytes).unwrap_or(usize::MAX);
         let mut encoder = Encoder::new(state.schema.clone(), file_bytes);
+        let bytes_max = self.inner.config.commit_bytes;
         let mut read = BTreeMap::new();
         let mut full = false;
         for step in 0..topic.partitions {
             let partition = PartitionId::new(topic.id, (self.first + step) % topic.partitions);
             let from = state.at(partition.index);
             let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
-            let mut at = self.not_below(partition, from, bounds.log_start);
-            while at < bounds.high_watermark && encoder.bytes() < limits::COMMIT_BYTES_MAX {
-                let batches = self.inner.log.read(snapshot, partition, at, limits::READ_BYTES).await?.batches;
-                let Some(last) = batches.last() else {
-                    at = bounds.high_watermark;
-                    break;
-                };
-                let next = last.next_offset();
+            let begin = self.not_below(partition, from, bounds.log_start);
+            let mut at = begin;
+            while at < bounds.high_watermark && encoder.bytes() < bytes_max {
+                let read = self.inner.log.read(snapshot, partition, at, limits::READ_BYTES).await?;
+                let batches = gapless(partition, at, read.batches)?;
                 let work = move || {
                     let mut encoder = encoder;
-                    let result = batches.iter().try_for_each(|batch| encoder.push(partition, batch, at));
-                    result.map(|()| encoder)
+                    let next = encoder.fill(partition, &batches, at, bytes_max)?;
+                    Ok::<_, FileError>((encoder, next))
                 };
-                encoder = self.inner.env.blocking(work).await?;
+                let next;
+                (encoder, next) = self.inner.env.blocking(work).await?;
                 assert!(next > at, "a read moves on");
                 at = next;
             }
@@ -274,7 +275,9 @@ impl View {
                 read.insert(partition.index, (from, at));
             }
             if at < bounds.high_watermark {
-                (self.first, full) = (partition.index, true);
+                // Who had a part of this commit is last in the next: a busy partition does not starve the others.
+                let had_its_part = u32::from(at > begin);
+                (self.first, full) = ((partition.index + had_its_part) % topic.partitions, true);
                 break;
             }
         }
@@ -290,5 +293,55 @@ impl View {
             error!(%partition, %from, %log_start, "records were deleted from the log before they were in the table");
         }
         from.max(log_start)
+    }
+}
+
+/// The batches of a read at `at` below the high watermark. Every offset there has a batch: what is missing is damage,
+/// and to go on behind it would leave records out of the table without a word.
+pub(crate) fn gapless(
+    partition: PartitionId,
+    at: Offset,
+    batches: Vec<Batch>,
+) -> Result<Vec<Batch>, ReadError> {
+    let mut next = at;
+    for batch in &batches {
+        if batch.base_offset > next {
+            break;
+        }
+        next = batch.next_offset();
+    }
+    let end = batches.last().map(Batch::next_offset);
+    if end == Some(next) {
+        return Ok(batches);
+    }
+    Err(ReadError::Corrupt(format!("the log of {partition} has no record at offset {next}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_log::{codec::Compression, records::Builder};
+
+    use super::*;
+
+    #[test]
+    fn a_hole_in_the_log_is_not_skipped() {
+        let partition = PartitionId::new(TopicId(1), 0);
+        let batch = |base: i64, count: usize| {
+            let mut builder = Builder::new(Compression::None);
+            for _ in 0..count {
+                builder.push(0, None, Some(b"v"), &[]);
+            }
+            Batch::new(Offset(base), builder.build()).unwrap()
+        };
+        let check = |batches: Vec<Batch>, missing: Option<i64>| {
+            let found = gapless(partition, Offset(5), batches).err();
+            let wanted = missing.map(|at| format!("the log of {partition} has no record at offset {at}"));
+            assert_eq!(found, wanted.map(ReadError::Corrupt));
+        };
+        check(vec![batch(5, 2), batch(7, 1)], None);
+        check(vec![batch(3, 3), batch(6, 1)], None);
+        check(vec![], Some(5));
+        check(vec![batch(6, 1)], Some(5));
+        check(vec![batch(3, 4), batch(8, 1)], Some(7));
     }
 }

@@ -104,6 +104,9 @@ pub const PLACES_MAX: usize = 16_384;
 pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;
 /// Bytes that a batch may decompress to when a timestamp is looked up; of a larger one only the header is used.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
+/// Records and headers of one batch that are decoded: each takes 100 bytes of memory whatever it holds, and 7 or 2
+/// bytes are enough to make one. The most that librdkafka puts in a batch is 1,000,000 records.
+pub const RECORDS_DECODED_MAX: usize = 2 << 20;
 
 // Objects and their ids.
 

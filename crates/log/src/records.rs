@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::batch::{BatchError, HEADER_BYTES, Header};
 use crate::codec::{CodecError, Compression};
 use crate::ids::Offset;
+use crate::limits::RECORDS_DECODED_MAX;
 
 /// The fewest bytes a record can take: seven fields of one byte.
 pub(crate) const RECORD_BYTES_MIN: usize = 7;
@@ -42,6 +43,9 @@ pub enum RecordsError {
     /// The compressed data is damaged or too large.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// There are too many of them.
+    #[error("the batch has more than {RECORDS_DECODED_MAX} records and headers")]
+    TooMany,
     /// The records contradict the format or the header.
     #[error("record {index} of the batch is damaged: {reason}")]
     Damaged {
@@ -65,11 +69,15 @@ pub(crate) fn decode(
     if count > data.len() / RECORD_BYTES_MIN {
         return Err(damaged(0, "the batch promises more records than its bytes can hold"));
     }
-    let mut reader = Reader { data: &data, position: 0 };
+    let room = RECORDS_DECODED_MAX.checked_sub(count).ok_or(RecordsError::TooMany)?;
+    let mut reader = Reader { data: &data, position: 0, room };
     let mut records = Vec::with_capacity(count);
     let mut offset_min = 0;
     for index in 0..count {
-        let (record, delta) = reader.record(base, header).map_err(|reason| damaged(index, reason))?;
+        let (record, delta) = reader.record(base, header).map_err(|fault| match fault {
+            Fault::TooMany => RecordsError::TooMany,
+            Fault::Damaged(reason) => damaged(index, reason),
+        })?;
         if delta < offset_min || delta > header.last_offset_delta {
             return Err(damaged(index, "the offset delta is out of order"));
         }
@@ -86,11 +94,25 @@ pub(crate) fn decode(
 struct Reader<'a> {
     data: &'a Bytes,
     position: usize,
+    /// Headers that may still come.
+    room: usize,
+}
+
+/// Why a record cannot be decoded.
+enum Fault {
+    TooMany,
+    Damaged(&'static str),
+}
+
+impl From<&'static str> for Fault {
+    fn from(reason: &'static str) -> Fault {
+        Fault::Damaged(reason)
+    }
 }
 
 impl Reader<'_> {
     /// One record and its offset delta.
-    fn record(&mut self, base: Offset, header: &Header) -> Result<(Record, i32), &'static str> {
+    fn record(&mut self, base: Offset, header: &Header) -> Result<(Record, i32), Fault> {
         let length = self.length()?.ok_or("the length is negative")?;
         let end = self.position + length;
         self.take(1)?; // attributes: unused by the format so far
@@ -100,7 +122,7 @@ impl Reader<'_> {
         let value = self.nullable()?;
         let headers = self.headers()?;
         if self.position != end {
-            return Err("its length differs from its contents");
+            return Err(Fault::Damaged("its length differs from its contents"));
         }
         let timestamp = if header.is_log_append_time() {
             header.max_timestamp
@@ -112,11 +134,12 @@ impl Reader<'_> {
         Ok((Record { offset, timestamp, key, value, headers }, delta))
     }
 
-    fn headers(&mut self) -> Result<Vec<(Bytes, Option<Bytes>)>, &'static str> {
+    fn headers(&mut self) -> Result<Vec<(Bytes, Option<Bytes>)>, Fault> {
         let count = usize::try_from(self.varint()?).map_err(|_| "the header count is negative")?;
         if count > (self.data.len() - self.position) / RECORD_HEADER_BYTES_MIN {
-            return Err("it promises more headers than its bytes can hold");
+            return Err(Fault::Damaged("it promises more headers than its bytes can hold"));
         }
+        self.room = self.room.checked_sub(count).ok_or(Fault::TooMany)?;
         let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let key = self.nullable()?.ok_or("a header key is null")?;

@@ -245,7 +245,7 @@ fn decoded(batch: &Batch, bytes_max: usize) -> Result<Option<Vec<Record>>, Recor
     match batch.records(bytes_max) {
         Ok(records) => Ok(Some(records)),
         Err(error @ RecordsError::Batch(_)) => Err(error),
-        Err(error @ (RecordsError::Codec(_) | RecordsError::Damaged { .. })) => {
+        Err(error @ (RecordsError::Codec(_) | RecordsError::TooMany | RecordsError::Damaged { .. })) => {
             tracing::debug!(offset = %batch.base_offset, %error, "a batch cannot be decoded, using its header");
             Ok(None)
         }

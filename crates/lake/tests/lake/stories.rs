@@ -107,6 +107,49 @@ async fn a_dead_letter_topic_of_somebody_else_takes_letters_of_any_size() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_ends_inside_of_what_was_read() {
+    let ground = Ground::new();
+    let broker = ground.small_commits(Env::simulated(9), 10_000).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    broker.settled("t").await;
+    // All of these are one read; half of them are dead letters.
+    let row = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
+    let dead = "x".repeat(1_000);
+    for _ in 0..10 {
+        broker.produce(&topic, 0, &[&row, &dead, &row, &dead, &row, &dead]).await;
+    }
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records, table.snapshots), (30, 30, 5));
+    broker.check_every_snapshot("t").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_partition_does_not_starve_the_others() {
+    let ground = Ground::new();
+    let broker = ground.small_commits(Env::simulated(10), 2_000).await;
+    let topic = broker.topic("t", 3, JSON).await;
+    broker.settled("t").await;
+    let row = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
+    for _ in 0..60 {
+        broker.produce(&topic, 1, &[&row]).await;
+    }
+    broker.produce(&topic, 2, &["{}"]).await;
+    broker.produce(&topic, 0, &["{}"]).await;
+    let table = broker.settled("t").await;
+    let metadata = broker.lake.metadata(&table).await.unwrap().unwrap();
+    // Which commit the last record of a partition is in.
+    let commit_of = |partition: &str| {
+        let snapshots = metadata.snapshots();
+        let of = snapshots.filter(|s| {
+            s.summary().additional_properties["floe.offsets-to"].contains(&format!("\"{partition}\":"))
+        });
+        of.map(|snapshot| snapshot.sequence_number()).max().unwrap()
+    };
+    let commits = ["0", "1", "2"].map(commit_of);
+    assert!(commits[0] < 5 && commits[1] > 25 && commits[2] < 5, "{commits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whole_numbers_that_become_doubles_take_their_files_along() {
     let ground = Ground::new();
     let broker = ground.broker(Env::simulated(3)).await;

@@ -40,6 +40,12 @@ impl Ground {
     pub(crate) async fn broker(&self, env: Env) -> Broker {
         Broker::open(env, Arc::new(self.store.clone()), Arc::new(self.journal.clone())).await
     }
+
+    /// A broker whose commits are small.
+    pub(crate) async fn small_commits(&self, env: Env, commit_bytes: usize) -> Broker {
+        let (store, journal) = (Arc::new(self.store.clone()), Arc::new(self.journal.clone()));
+        Broker::open_with(env, store, journal, Config { commit_bytes, ..Config::default() }).await
+    }
 }
 
 #[derive(Clone)]
@@ -54,13 +60,19 @@ pub(crate) fn writer() -> Writer {
 
 impl Broker {
     pub(crate) async fn open(env: Env, store: Arc<dyn Store>, journal: Arc<dyn Journal>) -> Broker {
+        let config = Config { snapshots_kept: SNAPSHOTS_KEPT, ..Config::default() };
+        Broker::open_with(env, store, journal, config).await
+    }
+
+    pub(crate) async fn open_with(
+        env: Env,
+        store: Arc<dyn Store>,
+        journal: Arc<dyn Journal>,
+        config: Config,
+    ) -> Broker {
         let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("the journal opens");
         let log = Log::open(env.clone(), meta, store, log::Config::default()).await.expect("the log opens");
-        let lake = Lake::start(
-            env.clone(),
-            log.clone(),
-            Config { snapshots_kept: SNAPSHOTS_KEPT, ..Config::default() },
-        );
+        let lake = Lake::start(env.clone(), log.clone(), config);
         Broker { log, lake }
     }
 

@@ -262,6 +262,23 @@ fn bombs_are_bounded() {
 }
 
 #[test]
+fn the_memory_of_decoded_records_is_bounded() {
+    use crate::limits::RECORDS_DECODED_MAX;
+    let batch = |count: usize, headers: usize| {
+        let headers = vec![(b"".as_slice(), None); headers];
+        let mut builder = Builder::new(Compression::Zstd);
+        for _ in 0..count {
+            builder.push(0, None, None, &headers);
+        }
+        Batch::new(Offset(0), builder.build()).unwrap().records(1 << 30).map(|records| records.len())
+    };
+    assert_eq!(batch(RECORDS_DECODED_MAX, 0), Ok(RECORDS_DECODED_MAX));
+    assert_eq!(batch(RECORDS_DECODED_MAX + 1, 0), Err(RecordsError::TooMany));
+    assert_eq!(batch(1, RECORDS_DECODED_MAX - 1), Ok(1));
+    assert_eq!(batch(1, RECORDS_DECODED_MAX), Err(RecordsError::TooMany));
+}
+
+#[test]
 fn snappy_is_read_with_and_without_framing() {
     let text = Bytes::from_static(b"snappy snappy snappy snappy");
     let raw = snap::raw::Encoder::new().compress_vec(&text).unwrap();
