@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_wire::{ApiKey, Message, Request, frame};
+use floe_wire::{ApiKey, Message, Reader, Request, frame};
 
 use crate::broker::Inner;
 use crate::conn::{Ending, Peer};
@@ -68,18 +68,34 @@ pub(crate) enum Handler {
     /// Also answers versions that it does not know.
     ApiVersions,
     /// Answered by the writer of the connection, one at a time.
-    Call(for<'a> fn(&'a Context<'a>, &'static Api, Call) -> Answer<'a>),
+    Call(Run),
+    /// The same, and may wait long for records or for other members: such a request holds no memory that others need.
+    Wait(Run),
 }
 
-macro_rules! call {
+type Run = for<'a> fn(&'a Context<'a>, &'static Api, Call) -> Answer<'a>;
+
+macro_rules! run {
     ($function:path) => {
-        Handler::Call(|context, api, mut call| {
+        |context, api, mut call| {
             Box::pin(async move {
                 let request = decode(api, &mut call)?;
                 let response = $function(context, request).await;
                 encode(api, &call, &response)
             })
-        })
+        }
+    };
+}
+
+macro_rules! call {
+    ($function:path) => {
+        Handler::Call(run!($function))
+    };
+}
+
+macro_rules! wait {
+    ($function:path) => {
+        Handler::Wait(run!($function))
     };
 }
 
@@ -90,16 +106,16 @@ const fn api(key: ApiKey, (min, max): (i16, i16), operation: Operation, handler:
 /// Everything that is answered, in the order of the numbers.
 pub static APIS: &[Api] = &[
     api(ApiKey::Produce, (3, 13), Operation::WriteTopic, Handler::Produce),
-    api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, call!(fetch::fetch)),
+    api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, wait!(fetch::fetch)),
     api(ApiKey::ListOffsets, (1, 10), Operation::DescribeTopic, call!(list_offsets::list_offsets)),
     api(ApiKey::Metadata, (0, 13), Operation::DescribeTopic, call!(metadata::metadata)),
     api(ApiKey::OffsetCommit, (2, 9), Operation::ReadGroup, call!(offsets::offset_commit)),
     api(ApiKey::OffsetFetch, (1, 9), Operation::DescribeGroup, call!(offsets::offset_fetch)),
     api(ApiKey::FindCoordinator, (0, 6), Operation::DescribeGroup, call!(groups::find_coordinator)),
-    api(ApiKey::JoinGroup, (0, 9), Operation::ReadGroup, call!(groups::join_group)),
+    api(ApiKey::JoinGroup, (0, 9), Operation::ReadGroup, wait!(groups::join_group)),
     api(ApiKey::Heartbeat, (0, 4), Operation::ReadGroup, call!(groups::heartbeat)),
     api(ApiKey::LeaveGroup, (0, 5), Operation::ReadGroup, call!(groups::leave_group)),
-    api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, call!(groups::sync_group)),
+    api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, wait!(groups::sync_group)),
     api(ApiKey::DescribeGroups, (0, 6), Operation::DescribeGroup, call!(groups::describe_groups)),
     api(ApiKey::ListGroups, (0, 5), Operation::DescribeGroup, call!(groups::list_groups)),
     api(ApiKey::ApiVersions, (0, 4), Operation::Open, Handler::ApiVersions),
@@ -129,17 +145,22 @@ pub(crate) async fn answer(
     let answer = match api.handler {
         Handler::Produce => unreachable!("a produce is taken in by the reader"),
         Handler::ApiVersions => metadata::api_versions(api, &mut call),
-        Handler::Call(run) => run(&context, api, call).await,
+        Handler::Call(run) | Handler::Wait(run) => run(&context, api, call).await,
     };
     let took = broker.env.monotonic().saturating_duration_since(arrived);
     metrics::histogram!("floe_kafka_request_seconds", "api" => api.name).record(took.as_secs_f64());
     answer
 }
 
-/// Reads the body. Bytes after it are ignored, as Kafka does.
+/// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of
+/// it, and its memory is given back at once if the request may wait.
 pub(crate) fn decode<R: Request>(api: &'static Api, call: &mut Call) -> Result<R, Ending> {
     assert_eq!(R::API, api.key, "the table names the handler of another api");
-    R::decode(&mut call.body, call.version).map_err(|error| Ending::Malformed { api: api.name, error })
+    let mut body = std::mem::replace(&mut call.body, Reader::new(Bytes::new()));
+    if matches!(api.handler, Handler::Wait(_)) {
+        call.permit = None;
+    }
+    R::decode(&mut body, call.version).map_err(|error| Ending::Malformed { api: api.name, error })
 }
 
 /// The frame of an answer.

@@ -9,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::budget::Budget;
 use crate::conn::{self, Peer};
 use crate::directory::Directory;
-use crate::doorman::Doorman;
+use crate::doorman::{self, Doorman};
 use crate::fetch::session::Sessions;
 use crate::frames::Pace;
 use crate::group::Rules;
@@ -44,6 +45,10 @@ pub struct Config {
     pub connections_max: usize,
     /// Connections from one address; Kafka's `max.connections.per.ip`.
     pub connections_per_ip_max: usize,
+    /// Memory for requests other than produces; those of up to [`limits::FRAME_BYTES_UNRESERVED`] mostly need none.
+    pub request_bytes_max: usize,
+    /// Bytes of one address that are set aside for frames and have not arrived.
+    pub arriving_bytes_per_ip: usize,
     /// Kafka's `connections.max.idle.ms`.
     pub idle: Duration,
     /// How long a started frame may take before its rate counts.
@@ -74,6 +79,8 @@ impl Default for Config {
             requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_ip_max: limits::CONNECTIONS_PER_IP_MAX,
+            request_bytes_max: limits::REQUEST_BYTES_MAX,
+            arriving_bytes_per_ip: limits::ARRIVING_BYTES_PER_ADDRESS,
             idle: limits::IDLE,
             slow_frame_grace: limits::SLOW_FRAME_GRACE,
             slow_frame_bytes_per_second: limits::SLOW_FRAME_BYTES_PER_SECOND,
@@ -92,6 +99,14 @@ impl Config {
             idle: self.idle,
             slow_grace: self.slow_frame_grace,
             slow_bytes_per_second: self.slow_frame_bytes_per_second,
+        }
+    }
+
+    fn doors(&self) -> doorman::Limits {
+        doorman::Limits {
+            total: self.connections_max,
+            per_ip: self.connections_per_ip_max,
+            arriving_bytes_per_ip: self.arriving_bytes_per_ip,
         }
     }
 
@@ -118,6 +133,8 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) groups: Coordinator,
     pub(crate) sessions: Mutex<Sessions>,
+    /// Memory for requests other than produces.
+    pub(crate) requests: Budget,
     pub(crate) shutdown: watch::Sender<bool>,
     doorman: Doorman,
 }
@@ -127,7 +144,8 @@ impl Broker {
     pub fn new(env: Env, log: Log, config: Config) -> Broker {
         let groups = Coordinator::start(&env, log.meta(), config.group_rules());
         let directory = Directory::new(log.meta());
-        let doorman = Doorman::new(config.connections_max, config.connections_per_ip_max);
+        let doorman = Doorman::new(config.doors());
+        let requests = Budget::new(config.request_bytes_max);
         let sessions =
             Mutex::new(Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX));
         let cluster_id = log.cluster_id();
@@ -142,6 +160,7 @@ impl Broker {
             directory,
             groups,
             sessions,
+            requests,
             shutdown,
             doorman,
         }))

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::apis::{self, Api, Handler};
 use crate::broker::Inner;
+use crate::budget::Admission;
 use crate::doorman::Place;
 use crate::frames::{Frame, FrameError, Frames};
 use crate::limits;
@@ -83,7 +84,7 @@ enum Work {
 
 /// How many requests were taken in and answered; the reader waits for the writer through it.
 #[derive(Default)]
-struct Progress {
+pub(crate) struct Progress {
     taken: AtomicU64,
     answered: AtomicU64,
     /// The number of the last request that was not a produce.
@@ -92,7 +93,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn busy(&self) -> bool {
+    /// Whether requests are under way.
+    pub(crate) fn busy(&self) -> bool {
         self.taken.load(Ordering::Relaxed) > self.answered.load(Ordering::Relaxed)
     }
 
@@ -109,7 +111,7 @@ impl Progress {
     }
 
     /// Waits until every request that is not a produce has been answered.
-    async fn calls_answered(&self) {
+    pub(crate) async fn calls_answered(&self) {
         while self.answered.load(Ordering::Relaxed) < self.last_call.load(Ordering::Relaxed) {
             self.moved.notified().await;
         }
@@ -123,7 +125,7 @@ where
     W: AsyncWrite + Send + Unpin,
 {
     metrics::counter!("floe_kafka_connections_total").increment(1);
-    let ending = converse(&broker, source, sink, &peer).await;
+    let ending = converse(&broker, source, sink, &peer, &place).await;
     drop(place);
     if ending.ordinary() {
         tracing::debug!(peer = &*peer.name, reason = %ending, "connection closed");
@@ -133,7 +135,7 @@ where
     }
 }
 
-async fn converse<R, W>(broker: &Arc<Inner>, source: R, mut sink: W, peer: &Peer) -> Ending
+async fn converse<R, W>(broker: &Arc<Inner>, source: R, mut sink: W, peer: &Peer, place: &Place) -> Ending
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
@@ -142,7 +144,8 @@ where
     let progress = Progress::default();
     let mut shutdown = broker.shutdown.subscribe();
     let frames = Frames::new(source, broker.config.pace());
-    let mut reading = Box::pin(read(broker, frames, peer, queue, &progress));
+    let admission = Admission::new(&broker.log, &broker.requests, &place.arriving, &progress);
+    let mut reading = Box::pin(read(broker, frames, peer, queue, admission));
     let mut writing = std::pin::pin!(write(broker, &mut sink, peer, work, &progress));
     let (ending, patience) = tokio::select! {
         biased;
@@ -166,19 +169,19 @@ async fn read<R: AsyncRead + Send + Unpin>(
     mut frames: Frames<R>,
     peer: &Peer,
     queue: mpsc::Sender<Work>,
-    progress: &Progress,
+    admission: Admission<'_>,
 ) -> Ending {
     loop {
         let now = || broker.env.monotonic();
-        let frame = match frames.next(&broker.log, now, || progress.busy()).await {
+        let frame = match frames.next(&admission, now).await {
             Ok(frame) => frame,
             Err(error) => return error.into(),
         };
-        let work = match take_in(broker, peer, frame, progress).await {
+        let work = match take_in(broker, peer, frame) {
             Ok(work) => work,
             Err(ending) => return ending,
         };
-        progress.take(matches!(work, Work::Call(..)));
+        admission.progress.take(matches!(work, Work::Call(..)));
         if queue.send(work).await.is_err() {
             // The writer has ended and says why.
             std::future::pending::<()>().await;
@@ -186,13 +189,9 @@ async fn read<R: AsyncRead + Send + Unpin>(
     }
 }
 
-/// Reads the header of a request, and hands a produce to the log.
-async fn take_in(
-    broker: &Arc<Inner>,
-    peer: &Peer,
-    frame: Frame,
-    progress: &Progress,
-) -> Result<Work, Ending> {
+/// Reads the header of a request, and hands a produce to the log: the calls before it are answered, its frame was not
+/// admitted earlier (`budget.rs`).
+fn take_in(broker: &Arc<Inner>, peer: &Peer, frame: Frame) -> Result<Work, Ending> {
     let key = i16::from_be_bytes([frame.bytes[0], frame.bytes[1]]);
     let version = i16::from_be_bytes([frame.bytes[2], frame.bytes[3]]);
     let correlation_id =
@@ -218,11 +217,10 @@ async fn take_in(
         client_id: header.client_id.unwrap_or_default(),
         body: reader,
         arrived,
-        permit: frame.permit,
+        permit: Some(frame.permit),
         unsupported: false,
     };
     if matches!(api.handler, Handler::Produce) {
-        progress.calls_answered().await;
         let context = Context { broker, peer, version, client_id: &call.client_id };
         let produced = produce::start(&context, call.body, call.correlation_id, arrived, call.permit);
         return produced.map(|produced| Work::Produce(Box::new(produced))).map_err(malformed);

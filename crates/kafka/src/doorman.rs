@@ -6,19 +6,37 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use crate::budget::Budget;
+
 /// Counts open connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
     open: Arc<Mutex<Open>>,
     left: Arc<Notify>,
-    total_max: usize,
-    per_ip_max: usize,
+    limits: Limits,
+    /// Shared by the connections that have no address.
+    nowhere: Budget,
+}
+
+/// What a doorman keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) total: usize,
+    pub(crate) per_ip: usize,
+    /// Bytes of one address that are set aside and have not arrived.
+    pub(crate) arriving_bytes_per_ip: usize,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    by_ip: BTreeMap<IpAddr, usize>,
+    by_ip: BTreeMap<IpAddr, Address>,
+}
+
+#[derive(Debug)]
+struct Address {
+    connections: usize,
+    arriving: Budget,
 }
 
 /// Why a connection is turned away.
@@ -36,29 +54,36 @@ pub(crate) struct Place {
     open: Arc<Mutex<Open>>,
     left: Arc<Notify>,
     ip: Option<IpAddr>,
+    /// For what the frames of this address have announced and not sent.
+    pub(crate) arriving: Budget,
 }
 
 impl Doorman {
-    pub(crate) fn new(total_max: usize, per_ip_max: usize) -> Doorman {
-        Doorman { open: Arc::default(), left: Arc::default(), total_max, per_ip_max }
+    pub(crate) fn new(limits: Limits) -> Doorman {
+        let nowhere = Budget::new(limits.arriving_bytes_per_ip);
+        Doorman { open: Arc::default(), left: Arc::default(), limits, nowhere }
     }
 
     /// A place for a connection from `ip`, if there is one.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<Place, TurnedAway> {
         let mut open = self.open.lock().expect("counting does not panic");
-        if open.total >= self.total_max {
+        if open.total >= self.limits.total {
             return Err(TurnedAway::Full(open.total));
         }
+        let mut arriving = self.nowhere.clone();
         if let Some(ip) = ip {
-            let count = open.by_ip.entry(ip).or_default();
-            if *count >= self.per_ip_max {
-                return Err(TurnedAway::FullForAddress(*count));
+            let bytes = self.limits.arriving_bytes_per_ip;
+            let fresh = || Address { connections: 0, arriving: Budget::new(bytes) };
+            let address = open.by_ip.entry(ip).or_insert_with(fresh);
+            if address.connections >= self.limits.per_ip {
+                return Err(TurnedAway::FullForAddress(address.connections));
             }
-            *count += 1;
+            address.connections += 1;
+            arriving = address.arriving.clone();
         }
         open.total += 1;
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
-        Ok(Place { open: self.open.clone(), left: self.left.clone(), ip })
+        Ok(Place { open: self.open.clone(), left: self.left.clone(), ip, arriving })
     }
 
     /// Returns when nobody is inside.
@@ -76,9 +101,9 @@ impl Drop for Place {
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
         self.left.notify_one();
         let Some(ip) = self.ip else { return };
-        let count = open.by_ip.get_mut(&ip).expect("every address was counted");
-        *count -= 1;
-        if *count == 0 {
+        let address = open.by_ip.get_mut(&ip).expect("every address was counted");
+        address.connections -= 1;
+        if address.connections == 0 {
             open.by_ip.remove(&ip);
         }
     }
@@ -90,7 +115,7 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_come_back() {
-        let doorman = Doorman::new(3, 2);
+        let doorman = Doorman::new(Limits { total: 3, per_ip: 2, arriving_bytes_per_ip: 1 });
         let (here, there) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 1])));
         let first = doorman.admit(here).expect("room");
         let _second = doorman.admit(here).expect("room");

@@ -1,17 +1,19 @@
 //! Frames from a socket: `length i32 | length bytes`, with every limit that a stranger could lean on.
 //!
-//! The buffer grows with the bytes that arrive, not with the length that is announced; a frame that was started
-//! must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace, and a large one fast enough to be whole after
-//! [`limits::LARGE_FRAME_SECONDS`], because its memory is set aside when it begins; frames wait for the log's
-//! byte budget before they are read, so that a slow store holds back senders instead of filling memory.
+//! The first [`limits::READ_BYTES`] of a frame are read as they come. Then its memory is set aside (`budget.rs`), so that
+//! a slow store holds back senders instead of filling memory; what has not arrived of it also counts against the
+//! sender's address. Only then the buffer grows: at once up to [`limits::FRAME_BYTES_TRUSTED`], beyond that with the bytes
+//! that arrive. A frame that was started must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace, and a
+//! large one fast enough to be whole after [`limits::LARGE_FRAME_SECONDS`].
 
 use std::io;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use floe_log::log::{Log, Permit};
+use floe_wire::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use crate::budget::{Admission, Admitted, Permit};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
@@ -35,8 +37,10 @@ pub(crate) enum FrameError {
     #[error("idle for {0:?}")]
     Idle(Duration),
     /// A length below the shortest header or above the limit.
-    #[error("a frame of {length} bytes, between {min} and {max} are accepted")]
+    #[error("a frame of {length} bytes ({api}), between {min} and {max} are accepted")]
     Length {
+        /// What it asks for.
+        api: Asked,
         /// What was announced.
         length: i32,
         /// The least.
@@ -45,8 +49,10 @@ pub(crate) enum FrameError {
         max: usize,
     },
     /// Too few bytes per second.
-    #[error("slow frame: {received} of {length} bytes after {after:?}")]
+    #[error("slow frame ({api}): {received} of {length} bytes after {after:?}")]
     Slow {
+        /// What it asks for.
+        api: Asked,
         /// What came.
         received: usize,
         /// What was announced.
@@ -63,10 +69,24 @@ impl FrameError {
     }
 }
 
-/// One request without its length, and the part of the byte budget that it holds.
+/// The API number of a frame, as far as it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked(Option<i16>);
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0, self.0.and_then(ApiKey::from_number)) {
+            (None, _) => f.write_str("its api has not arrived"),
+            (Some(number), None) => write!(f, "api {number}"),
+            (Some(_), Some(api)) => f.write_str(api.name()),
+        }
+    }
+}
+
+/// One request without its length, and the memory that is set aside for it.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Permit,
 }
 
 /// Times and sizes that a connection keeps.
@@ -76,6 +96,15 @@ pub(crate) struct Pace {
     pub(crate) idle: Duration,
     pub(crate) slow_grace: Duration,
     pub(crate) slow_bytes_per_second: u64,
+}
+
+/// A frame that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    at: Instant,
+    api: Asked,
+    /// Its bytes with the length, as far as known.
+    whole: usize,
 }
 
 /// The reading half of a connection.
@@ -90,42 +119,46 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Frames { source, buffer: BytesMut::new(), pace }
     }
 
-    /// The next frame. `busy` says whether requests are under way, in which case silence is not idleness; `now` is
-    /// the seam to the clock.
+    /// The next frame. While requests are under way silence is not idleness; `now` is the seam to the clock.
     pub(crate) async fn next(
         &mut self,
-        log: &Log,
+        admission: &Admission<'_>,
         now: impl Fn() -> Instant,
-        busy: impl Fn() -> bool,
     ) -> Result<Frame, FrameError> {
-        self.first_bytes(&now, &busy).await?;
-        let mut started = now();
-        self.fill(PEEK_BYTES, PEEK_BYTES, started, &now).await?;
+        self.first_bytes(&now, &|| admission.progress.busy()).await?;
+        let mut began = Began { at: now(), api: Asked(None), whole: LENGTH_BYTES };
+        self.fill(LENGTH_BYTES, began, &now).await?;
         let length = i32::from_be_bytes(self.buffer[..LENGTH_BYTES].try_into().expect("four bytes"));
+        began.whole += self.allowed(length, began.api)?;
+        self.fill(PEEK_BYTES, began, &now).await?;
         let api_key =
             i16::from_be_bytes(self.buffer[LENGTH_BYTES..PEEK_BYTES].try_into().expect("two bytes"));
-        let whole = LENGTH_BYTES + self.allowed(length, api_key)?;
-        let permit = match api_key {
-            PRODUCE => Some(log.reserve(whole).await),
-            _ if whole <= limits::FRAME_BYTES_UNRESERVED => None,
-            _ => Some(log.reserve(whole * limits::OTHER_FRAME_WEIGHT).await),
-        };
-        // The wait for the budget was ours.
-        started = started.max(now());
-        self.fill(whole, whole, started, &now).await?;
+        began.api = Asked(Some(api_key));
+        let whole = LENGTH_BYTES + self.allowed(length, began.api)?;
+        // Something must have come before memory is set aside for the rest.
+        self.fill(whole.min(limits::READ_BYTES), began, &now).await?;
+        let missing = whole.saturating_sub(self.buffer.len());
+        let Admitted { permit, arriving } = admission.admit(api_key, whole, missing).await;
+        // The wait for memory was ours.
+        began.at = began.at.max(now());
+        self.fill(whole, began, &now).await?;
+        drop(arriving);
         let mut bytes = self.buffer.split_to(whole);
         let _ = bytes.split_to(LENGTH_BYTES);
         Ok(Frame { bytes: bytes.freeze(), permit })
     }
 
-    /// The length of a frame of this API, if it is within the limits.
-    fn allowed(&self, length: i32, api_key: i16) -> Result<usize, FrameError> {
+    /// The length of a frame, if it is within the limits of its API; of some API, as long as that is not known.
+    fn allowed(&self, length: i32, api: Asked) -> Result<usize, FrameError> {
         let most = self.pace.frame_bytes_max;
-        let most = if api_key == PRODUCE { most } else { most.min(limits::OTHER_FRAME_BYTES_MAX) };
-        let (min, max) = (limits::FRAME_BYTES_MIN, most);
+        let max = match api {
+            Asked(None | Some(PRODUCE)) => most,
+            Asked(Some(_)) => most.min(limits::OTHER_FRAME_BYTES_MAX),
+        };
+        let min = limits::FRAME_BYTES_MIN;
         match usize::try_from(length) {
             Ok(bytes) if (min..=max).contains(&bytes) => Ok(bytes),
-            _ => Err(FrameError::Length { length, min, max }),
+            _ => Err(FrameError::Length { api, length, min, max }),
         }
     }
 
@@ -150,14 +183,14 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(())
     }
 
-    /// Reads until the buffer holds `need` bytes of a frame of `whole` bytes.
+    /// Reads until the buffer holds `need` bytes of a frame.
     async fn fill(
         &mut self,
         need: usize,
-        whole: usize,
-        started: Instant,
+        began: Began,
         now: &impl Fn() -> Instant,
     ) -> Result<(), FrameError> {
+        let Began { at: started, api, whole } = began;
         while self.buffer.len() < need {
             let received = self.buffer.len();
             let earned = Duration::from_secs(received as u64 / self.bytes_per_second(whole));
@@ -173,7 +206,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             match read {
                 Err(_) => {
                     let after = now().saturating_duration_since(started);
-                    return Err(FrameError::Slow { received, length: whole, after });
+                    return Err(FrameError::Slow { api, received, length: whole, after });
                 }
                 Ok(read) => {
                     if read? == 0 {

@@ -8,7 +8,8 @@
 //! # A produce request, file by file
 //! ```text
 //! broker.rs     Broker::serve     accepts; doorman.rs counts connections
-//! frames.rs     Frames::next      one frame, within size, pace and byte budget
+//! frames.rs     Frames::next      one frame, within size and pace
+//! budget.rs     Admission::admit  its memory: a produce's is the log's, others have their own
 //! conn.rs       take_in           header, version; produces go to the log in the order of their arrival
 //! produce.rs    start             topic names to partitions (directory.rs), Log::append
 //! produce.rs    finish            awaits the log, errors.rs names what went wrong
@@ -30,6 +31,7 @@
 
 pub mod apis;
 mod broker;
+mod budget;
 mod configs;
 mod conn;
 mod directory;

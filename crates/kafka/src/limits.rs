@@ -7,15 +7,21 @@ use std::time::Duration;
 pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// A frame carries at least a request header: key, version, correlation id.
 pub const FRAME_BYTES_MIN: usize = 8;
-/// Up to this length a frame's buffer is allocated at once; a longer frame's buffer grows with the bytes that
-/// have really arrived, so that a length alone costs a stranger's server no memory.
+/// Up to this length a frame's buffer is allocated at once when its memory is set aside; a longer frame's buffer
+/// grows with the bytes that have really arrived.
 pub const FRAME_BYTES_TRUSTED: usize = 1024 * 1024;
-/// Frames of other APIs than Produce up to this length do not wait for the log's byte budget: a heartbeat must
-/// pass while producers are held back.
+/// Frames of other APIs than Produce up to this length do not wait for memory: a heartbeat must pass …
 pub const FRAME_BYTES_UNRESERVED: usize = 64 * 1024;
+/// … as long as its connection has no more than this under way.
+pub const CONNECTION_BYTES_UNRESERVED: usize = 128 * 1024;
+/// Memory for the other frames of other APIs than Produce.
+pub const REQUEST_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes that are set aside for frames of one address and have not arrived: a stranger who announces frames and does
+/// not send them holds up only his own address.
+pub const ARRIVING_BYTES_PER_ADDRESS: usize = 32 * 1024 * 1024;
 /// Longest frame of any other API than Produce: decoded, it may take sixteen times as much memory.
 pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How much of the byte budget such a frame takes, per byte.
+/// How much memory such a frame takes, per byte.
 pub const OTHER_FRAME_WEIGHT: usize = 4;
 /// What one read of the socket asks for while no long frame is under way.
 pub const READ_BYTES: usize = 8 * 1024;
@@ -107,6 +113,9 @@ pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
 const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);
+const _: () = assert!(FRAME_BYTES_UNRESERVED <= CONNECTION_BYTES_UNRESERVED);
+const _: () = assert!(READ_BYTES <= FRAME_BYTES_UNRESERVED);
+const _: () = assert!(OTHER_FRAME_BYTES_MAX * OTHER_FRAME_WEIGHT <= REQUEST_BYTES_MAX);
 const _: () = assert!(OTHER_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(GROUP_BYTES_MAX <= GROUPS_BYTES_MAX);
 const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= FETCH_SESSIONS_PARTITIONS_MAX);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_log::log::{Append, AppendTicket, Permit};
+use floe_log::log::{Append, AppendTicket};
 use floe_log::sequencer::{AppendError, Appended};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -12,6 +12,7 @@ use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError, frame};
 use tokio::time::Instant;
 
 use crate::broker::Inner;
+use crate::budget::Permit;
 use crate::conn::Ending;
 use crate::errors;
 use crate::fetch::session::TopicRef;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use floe_log::identity::Writer;
-use floe_log::log::Permit;
 use floe_meta::Envelope;
 use floe_wire::Reader;
 use tokio::time::Instant;
 
 use crate::broker::Inner;
+use crate::budget::Permit;
 use crate::conn::Peer;
 use crate::limits;
 
@@ -22,6 +22,7 @@ pub(crate) struct Call {
     pub(crate) client_id: String,
     pub(crate) body: Reader,
     pub(crate) arrived: Instant,
+    /// The memory that is set aside for it.
     pub(crate) permit: Option<Permit>,
     /// An ApiVersions request of a version that is not known; see `metadata.rs`.
     pub(crate) unsupported: bool,

@@ -9,4 +9,5 @@ mod fetching;
 mod groups;
 mod harness;
 mod listener;
+mod memory;
 mod producing;
