@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "clients")]
 import broker as brokers  # noqa: E402
 import groups  # noqa: E402
 import matrix  # noqa: E402
+import producers  # noqa: E402
 import tables  # noqa: E402
 import tools  # noqa: E402
 
@@ -23,6 +24,7 @@ import tools  # noqa: E402
 def cases(peer):
     """All cases as (group, name, function of a broker)."""
     yield from matrix.cases()
+    yield from producers.cases()
     yield from tools.cases()
     yield from groups.cases()
     if not peer:

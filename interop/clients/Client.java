@@ -1,9 +1,13 @@
 // The Java client as a line-oriented tool: produce, consume, member. The other clients in this folder behave alike.
+// Only this one knows: recreate.
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.TopicPartition;
@@ -20,6 +24,7 @@ public class Client {
             case "produce" -> produce();
             case "consume" -> consume();
             case "member" -> member();
+            case "recreate" -> recreate();
             default -> throw new IllegalArgumentException(args[0]);
         }
     }
@@ -50,6 +55,33 @@ public class Client {
             for (var s : sent) s.get();
         }
         System.out.println("{\"event\":\"produced\",\"count\":" + count + "}");
+    }
+
+    /** Writes, deletes the topic and makes it anew, and goes on writing with the same idempotent producer. */
+    static void recreate() throws Exception {
+        String topic = flags.get("topic");
+        int count = Integer.parseInt(flags.get("count"));
+        Map<String, Object> p = Map.of("bootstrap.servers", flags.get("bootstrap"), "acks", "all", "enable.idempotence", "true",
+            "delivery.timeout.ms", "40000", "request.timeout.ms", "10000", "linger.ms", "0");
+        try (var producer = new KafkaProducer<>(p, new ByteArraySerializer(), new ByteArraySerializer());
+             var admin = Admin.create(Map.of("bootstrap.servers", flags.get("bootstrap")))) {
+            for (int i = 0; i < count; i++) producer.send(new ProducerRecord<>(topic, 0, null, bytes("before-" + i))).get();
+            admin.deleteTopics(List.of(topic)).all().get(20, TimeUnit.SECONDS);
+            long end = System.currentTimeMillis() + 20000;
+            while (true) {
+                try {
+                    admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1))).all().get(20, TimeUnit.SECONDS);
+                    break;
+                } catch (java.util.concurrent.ExecutionException e) {
+                    // Apache Kafka takes a moment until the name is free.
+                    if (System.currentTimeMillis() > end) throw e;
+                    Thread.sleep(200);
+                }
+            }
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (int i = 0; i < count; i++) sent.add(producer.send(new ProducerRecord<>(topic, 0, null, bytes("after-" + i))));
+            for (var s : sent) System.out.println("{\"event\":\"delivered\",\"offset\":" + s.get().offset() + "}");
+        }
     }
 
     static KafkaConsumer<byte[], byte[]> consumer(Map<String, String> more) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_log::log::{Append, AppendTicket};
+use floe_log::ids::PartitionId;
+use floe_log::log::{Append, AppendTicket, Log};
 use floe_log::sequencer::{AppendError, Appended};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
@@ -44,7 +45,7 @@ struct TopicPart {
 enum Slot {
     Refused(ErrorCode, &'static str),
     /// The next of the ticket's results.
-    Sent,
+    Sent(PartitionId),
 }
 
 /// Reads a request and hands its batches to the log. The order of these calls is the order of the log.
@@ -91,7 +92,7 @@ fn take_topic(
     context: &Context<'_>,
     topic: TopicProduceData,
     refusal: Option<(ErrorCode, &'static str)>,
-    batches: &mut Vec<(floe_log::ids::PartitionId, Bytes)>,
+    batches: &mut Vec<(PartitionId, Bytes)>,
 ) -> TopicPart {
     let name = if context.version >= BY_ID_FROM {
         TopicRef::Id(topic.topic_id.as_u128())
@@ -107,7 +108,7 @@ fn take_topic(
                 Err(code) => Slot::Refused(code, "no such topic or partition"),
                 Ok(id) => {
                     batches.push((id, records));
-                    Slot::Sent
+                    Slot::Sent(id)
                 }
             },
         };
@@ -128,7 +129,10 @@ impl Produced {
             for (index, slot) in topic.partitions {
                 let response = match slot {
                     Slot::Refused(code, message) => refused(index, code, message.to_owned()),
-                    Slot::Sent => answered(index, results.next().expect("the log answers every batch")),
+                    Slot::Sent(id) => {
+                        let result = results.next().expect("the log answers every batch");
+                        answered(broker, index, id, result)
+                    }
                 };
                 if response.error_code != ErrorCode::None.number() {
                     failed = Some(ErrorCode::from_number(response.error_code));
@@ -153,7 +157,12 @@ impl Produced {
     }
 }
 
-fn answered(index: i32, result: Result<Appended, AppendError>) -> PartitionProduceResponse {
+fn answered(
+    broker: &Inner,
+    index: i32,
+    id: PartitionId,
+    result: Result<Appended, AppendError>,
+) -> PartitionProduceResponse {
     match result {
         Ok(appended) => PartitionProduceResponse {
             index,
@@ -164,7 +173,14 @@ fn answered(index: i32, result: Result<Appended, AppendError>) -> PartitionProdu
         Err(error) => {
             let code = errors::append(&error);
             metrics::counter!("floe_kafka_produce_errors_total", "error" => code.name()).increment(1);
-            refused(index, code, error.to_string())
+            let mut response = refused(index, code, error.to_string());
+            if matches!(error, AppendError::UnknownProducerId) {
+                // Java's client begins a new epoch only when it knows where the log begins; without that it sends the
+                // same batch until its time is over.
+                let bounds = Log::bounds(&broker.log.meta().snapshot(), id);
+                response.log_start_offset = bounds.map_or(-1, |bounds| bounds.log_start.0);
+            }
+            response
         }
     }
 }

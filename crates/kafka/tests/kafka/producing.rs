@@ -87,6 +87,35 @@ async fn an_idempotent_batch_is_appended_once_and_gaps_are_refused() {
     assert_eq!(values(&mut client, "t").await, ["v", "v"]);
 }
 
+/// A topic is deleted and made anew under a live producer: the answer says where the log begins, because Java's client
+/// sends the same batch again until its time is over if it does not.
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_is_not_known_learns_where_the_log_begins() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let given = call(&mut client, &floe_wire::producer::InitProducerIdRequest::default()).await;
+    let request = |sequence: i32| {
+        let mut builder =
+            Builder::new(Compression::None).producer(given.producer_id, given.producer_epoch, sequence);
+        builder.push(1, None, Some(b"v"), &[]);
+        let mut request = produce_request("t", "");
+        request.topic_data[0].partition_data[0].records = Some(builder.build());
+        request
+    };
+    let first = call_at(&mut client, 12, &request(0)).await;
+    assert_eq!(first.responses[0].partition_responses[0].error_code, 0);
+    let delete = floe_wire::admin::DeleteTopicsRequest {
+        topics: vec![floe_wire::admin::DeleteTopicState { name: Some("t".to_owned()), ..Default::default() }],
+        ..Default::default()
+    };
+    assert_eq!(call(&mut client, &delete).await.responses[0].error_code, 0);
+    client.create_topic("t", 1, &[]).await.expect("created again");
+    let stranger = call_at(&mut client, 12, &request(1)).await;
+    let answer = &stranger.responses[0].partition_responses[0];
+    assert_eq!((answer.error_code, answer.log_start_offset), (ErrorCode::UnknownProducerId.number(), 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn by_topic_id_and_under_a_limit_of_requests_in_flight() {
     let config = Config { requests_in_flight_max: 2, ..Config::default() };
