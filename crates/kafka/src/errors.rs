@@ -48,7 +48,7 @@ pub(crate) fn topic(error: &TopicError) -> ErrorCode {
         TopicError::InvalidName { .. } => ErrorCode::InvalidTopicException,
         TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
-        TopicError::TooMany => ErrorCode::PolicyViolation,
+        TopicError::TooMany | TopicError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
         TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
         TopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
         // Retriable for administrators' clients, which then ask for the controller again: it is this broker.

@@ -108,8 +108,8 @@ pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
-/// Partitions that one topic may be created with.
-pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+/// Partitions of all topics of one CreateTopics request, as in Kafka.
+pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 
 const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use floe_log::topic::{NewTopic, Topic, TopicError};
+use floe_log::topic::{NewTopic, PARTITIONS_MAX, Topic, TopicError};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -36,12 +36,12 @@ pub(crate) async fn create_topics(
             twice.insert(topic.name.clone());
         }
     }
-    let too_many = request.topics.len() > limits::TOPICS_PER_REQUEST_MAX;
+    let too_many = too_many(context, &request.topics);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = topic.name.clone();
-        let created = if too_many {
-            Err((ErrorCode::PolicyViolation, "too many topics in one request".to_owned()))
+        let created = if let Some(message) = &too_many {
+            Err((ErrorCode::PolicyViolation, message.clone()))
         } else if twice.contains(&name) {
             Err((ErrorCode::InvalidRequest, "the topic is named twice in the request".to_owned()))
         } else {
@@ -59,6 +59,17 @@ pub(crate) async fn create_topics(
         });
     }
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+/// Why the request as a whole asks for too much. Kafka refuses it as a whole, too.
+fn too_many(context: &Context<'_>, topics: &[CreatableTopic]) -> Option<String> {
+    if topics.len() > limits::TOPICS_PER_REQUEST_MAX {
+        return Some(format!("a request creates up to {} topics", limits::TOPICS_PER_REQUEST_MAX));
+    }
+    // What is wrong with one topic is said of that topic alone.
+    let partitions = topics.iter().map(|topic| u64::from(partitions(context, topic).unwrap_or(0)));
+    let (asked, max) = (partitions.sum::<u64>(), limits::PARTITIONS_PER_REQUEST_MAX);
+    (asked > max).then(|| format!("a request creates up to {max} partitions, this one asks for {asked}"))
 }
 
 async fn create(context: &Context<'_>, topic: CreatableTopic, validate_only: bool) -> Result<Topic, Refusal> {
@@ -111,9 +122,9 @@ fn partitions(context: &Context<'_>, topic: &CreatableTopic) -> Result<u32, Refu
 }
 
 fn checked_partitions(count: i32) -> Result<u32, Refusal> {
-    let max = limits::PARTITIONS_PER_TOPIC_MAX;
+    let max = PARTITIONS_MAX;
     match u32::try_from(count) {
-        Ok(partitions) if (1..=max).contains(&count) => Ok(partitions),
+        Ok(partitions) if (1..=max).contains(&partitions) => Ok(partitions),
         _ => Err((
             ErrorCode::InvalidPartitions,
             format!("a topic has between 1 and {max} partitions, not {count}"),

@@ -21,10 +21,14 @@ pub const NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Topics of one cluster.
 pub const TOPICS_MAX: usize = 100_000;
+/// Partitions of one cluster: each is a record that every broker holds in memory and reads when it starts.
+pub const PARTITIONS_TOTAL_MAX: u64 = 500_000;
 /// Extents and producers that one commit frees: less than 1 MiB of changes.
 pub const SWEEP_RECORDS_MAX: usize = 10_000;
 
 const COUNTER: CounterKey = CounterKey::named("topic");
+/// How many partitions there are.
+const PARTITIONS: CounterKey = CounterKey::named("partition");
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +83,9 @@ pub enum TopicError {
     /// The cluster is full.
     #[error("the cluster has {TOPICS_MAX} topics, delete some first")]
     TooMany,
+    /// The cluster has no room for so many partitions.
+    #[error("the cluster has room for {PARTITIONS_TOTAL_MAX} partitions, {0} are taken: delete topics first")]
+    TooManyPartitions(u64),
     /// Nothing was changed; try again.
     #[error("nothing was changed, try again: {0}")]
     Unavailable(String),
@@ -217,6 +224,11 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
         return Err(TopicError::Exists(new.name.clone()));
     }
     check_room(tx)?;
+    let taken = count_partitions(tx)?;
+    let partitions = taken + u64::from(new.partitions);
+    if partitions > PARTITIONS_TOTAL_MAX {
+        return Err(TopicError::TooManyPartitions(taken));
+    }
     check_neighbours(tx, &new.name)?;
     let cluster = cluster::get(tx)?;
     let cluster =
@@ -232,6 +244,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     };
     tx.put(&id, &record);
     tx.put(&new.name, &TopicNumber(id));
+    tx.put(&PARTITIONS, &Counter(partitions));
     let topic = Topic::of(id, record);
     for partition in topic.partition_ids() {
         tx.put(&partition, &Head::default());
@@ -244,6 +257,14 @@ fn check_room(tx: &Tx<'_>) -> Result<(), TopicError> {
     let Counter(created) = tx.get(&COUNTER)?.unwrap_or_default();
     let room = created < TOPICS_MAX as u64 || tx.range::<TopicNumber>(..).count() < TOPICS_MAX;
     if room { Ok(()) } else { Err(TopicError::TooMany) }
+}
+
+/// How many partitions there are. A map that was written before they were counted is counted once.
+fn count_partitions(tx: &Tx<'_>) -> Result<u64, DecodeError> {
+    match tx.get::<Counter>(&PARTITIONS)? {
+        Some(Counter(partitions)) => Ok(partitions),
+        None => tx.range::<TopicRecord>(..).map(|pair| Ok(u64::from(pair?.1.partitions))).sum(),
+    }
 }
 
 /// No name differs from the new one only in `.` and `_`: names of metrics and of tables cannot tell those apart.
@@ -291,6 +312,8 @@ pub fn configure(
 /// [`TopicError::NotFound`].
 pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
     let topic = by_id(tx, id)?.ok_or(TopicError::NotFound)?;
+    let left = count_partitions(tx)?.saturating_sub(u64::from(topic.partitions));
+    tx.put(&PARTITIONS, &Counter(left));
     tx.delete::<TopicRecord>(&id);
     tx.delete::<TopicNumber>(&topic.name);
     for partition in topic.partition_ids() {

@@ -343,7 +343,8 @@ async fn topics_that_are_refused_say_why() {
         (topic("a b", 1, 1), ErrorCode::InvalidTopicException, "letters"),
         (topic(&long, 1, 1), ErrorCode::InvalidTopicException, "249"),
         (topic("t", 0, 1), ErrorCode::InvalidPartitions, "0"),
-        (topic("t", i32::MAX, 1), ErrorCode::InvalidPartitions, "between"),
+        (topic("t", i32::MAX, 1), ErrorCode::InvalidPartitions, "between 1 and 10000"),
+        (topic("t", 10_001, 1), ErrorCode::InvalidPartitions, "between 1 and 10000"),
         (topic("t", 1, 0), ErrorCode::InvalidReplicationFactor, "at least 1"),
         (config("no.such.setting", Some("1")), ErrorCode::InvalidConfig, "no.such.setting"),
         (config("retention.ms", Some("soon")), ErrorCode::InvalidConfig, "soon"),
@@ -360,6 +361,10 @@ async fn topics_that_are_refused_say_why() {
     }
     let twice = client.create_topics(vec![topic("t", 1, 1), topic("t", 2, 1)]).await.expect("answered");
     assert!(twice.topics.iter().all(|topic| topic.error_code == ErrorCode::InvalidRequest.number()));
+    let together = vec![topic("t", 6_000, 1), topic("u", 4_001, 1)];
+    let together = client.create_topics(together).await.expect("answered").topics;
+    let policy = |topic: &CreatableTopicResult| topic.error_code == ErrorCode::PolicyViolation.number();
+    assert!(together.iter().all(policy), "{together:?}");
     let validated =
         CreateTopicsRequest { topics: vec![topic("t", 3, -1)], validate_only: true, ..Default::default() };
     assert_eq!(call(&mut client, &validated).await.topics[0].error_code, 0);

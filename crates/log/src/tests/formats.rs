@@ -88,7 +88,12 @@ fn golden() {
         tx.put(&ObjectId(70_016), &lease);
         tx.put(&ObjectId(60_000), &Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20 });
     });
-    assert_eq!(dump(&written), include_str!("../../tests/golden/records-1.txt"));
+    let written = dump(&written);
+    // What came later has lines of its own: the count of partitions, which a map may be without.
+    let (later, first): (Vec<&str>, Vec<&str>) =
+        written.split_inclusive('\n').partition(|line| line.starts_with("02706172746974696f6e"));
+    assert_eq!(first.concat(), include_str!("../../tests/golden/records-1.txt"));
+    assert_eq!(later.concat(), "02706172746974696f6e0001 = 0101\n");
     assert_eq!(object::wal_key(ObjectId(70_000)), "wal/1/0000000000011170");
 }
 

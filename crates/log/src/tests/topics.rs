@@ -1,5 +1,7 @@
 //! Topics: rules of names, creation, look-ups, deletion.
 
+use floe_meta::{Counter, CounterKey};
+
 use super::*;
 use crate::config::ConfigError;
 use crate::extent::Extent;
@@ -78,6 +80,27 @@ fn creation_is_refused_with_a_reason() {
         let odd = topic::create(tx, &NewTopic { configs, ..new("odd") });
         assert_eq!(odd, Err(TopicError::InvalidConfig(ConfigError::UnknownName("no.such".to_owned()))));
         assert_eq!(topic::all(tx).unwrap().len(), topics);
+    });
+}
+
+/// The bound is on what there is, not on what there ever was, and holds for a map that did not count yet.
+#[test]
+fn partitions_of_all_topics_are_bounded() {
+    in_tx(|tx| {
+        let count = CounterKey::named("partition");
+        let counted = |tx: &Tx<'_>| tx.get::<Counter>(&count).unwrap().unwrap().0;
+        let wide = |name: &str| NewTopic { partitions: 3, ..new(name) };
+        let first = topic::create(tx, &wide("first")).unwrap();
+        tx.delete::<Counter>(&count);
+        topic::create(tx, &wide("second")).unwrap();
+        assert_eq!(counted(tx), 6);
+
+        tx.put(&count, &Counter(topic::PARTITIONS_TOTAL_MAX - 2));
+        let full = Err(TopicError::TooManyPartitions(topic::PARTITIONS_TOTAL_MAX - 2));
+        assert_eq!(topic::create(tx, &wide("third")), full);
+        topic::delete(tx, first.id).unwrap();
+        topic::create(tx, &wide("third")).unwrap();
+        assert_eq!(counted(tx), topic::PARTITIONS_TOTAL_MAX - 2);
     });
 }
 
