@@ -178,12 +178,16 @@ pub enum Plan {
 struct Slot {
     session: Arc<Mutex<Session>>,
     used: Timestamp,
+    /// As counted in [`Sessions::partitions`].
+    partitions: usize,
 }
 
 /// The sessions of a broker, at most [`limits::FETCH_SESSIONS_MAX`].
 #[derive(Debug)]
 pub struct Sessions {
     slots: BTreeMap<i32, Slot>,
+    /// Of all sessions.
+    partitions: usize,
     slots_max: usize,
     partitions_max: usize,
 }
@@ -191,7 +195,7 @@ pub struct Sessions {
 impl Sessions {
     /// No sessions; room for `slots_max` of them, with `partitions_max` partitions in all.
     pub fn new(slots_max: usize, partitions_max: usize) -> Sessions {
-        Sessions { slots: BTreeMap::new(), slots_max, partitions_max }
+        Sessions { slots: BTreeMap::new(), partitions: 0, slots_max, partitions_max }
     }
 
     /// How many there are.
@@ -211,7 +215,7 @@ impl Sessions {
     pub fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, Refusal> {
         if ask.epoch <= 0 {
             if ask.id != 0 {
-                self.slots.remove(&ask.id);
+                self.close(ask.id);
             }
             let id = if ask.epoch == 0 { self.open(now, &ask, random) } else { 0 };
             let session = self.slots.get(&id).map(|slot| slot.session.clone());
@@ -235,49 +239,54 @@ impl Sessions {
             held.want(key, want);
         }
         let wants = held.wants();
-        let overgrown = !fits(&wants);
         drop(held);
-        if overgrown {
-            // The client is made to start anew, which then gets no session.
-            self.slots.remove(&ask.id);
+        self.partitions = self.partitions + wants.len() - slot.partitions;
+        slot.partitions = wants.len();
+        if !fits(&wants) || !self.room(now, ask.id) {
+            // The client is made to start anew, and then gets no session if there is no room for it.
+            self.close(ask.id);
             return Err(Refusal::NotFound);
         }
         Ok(Plan::Incremental { id: ask.id, session, wants })
     }
 
     fn open(&mut self, now: Timestamp, ask: &Ask, random: u64) -> i32 {
-        if ask.wants.is_empty() || !fits(&ask.wants) || !self.room(now) {
-            return 0;
-        }
-        if self.partitions() + ask.wants.len() > self.partitions_max {
+        let wants = &ask.wants;
+        if wants.is_empty() || !fits(wants) || wants.len() > self.partitions_max {
             return 0;
         }
         let mut id = i32::try_from(random >> 33).expect("31 bits").max(1);
         while self.slots.contains_key(&id) {
             id = if id == i32::MAX { 1 } else { id + 1 };
         }
-        let session = Arc::new(Mutex::new(Session::new(ask.by_id, &ask.wants)));
-        self.slots.insert(id, Slot { session, used: now });
+        let session = Arc::new(Mutex::new(Session::new(ask.by_id, wants)));
+        self.partitions += wants.len();
+        self.slots.insert(id, Slot { session, used: now, partitions: wants.len() });
+        if !self.room(now, id) {
+            self.close(id);
+            return 0;
+        }
         id
     }
 
-    fn partitions(&self) -> usize {
-        let held = |slot: &Slot| slot.session.lock().expect("a session's code does not panic").entries.len();
-        self.slots.values().map(held).sum()
+    fn close(&mut self, id: i32) {
+        if let Some(slot) = self.slots.remove(&id) {
+            self.partitions -= slot.partitions;
+        }
     }
 
-    /// Makes room by dropping the session that was not used for longest, if that was long enough ago.
-    fn room(&mut self, now: Timestamp) -> bool {
-        if self.slots.len() < self.slots_max {
-            return true;
-        }
+    /// Whether there is room for what is held. Makes it by dropping the sessions that were not used for longest, as far
+    /// as that was long enough ago; `kept` stays.
+    fn room(&mut self, now: Timestamp, kept: i32) -> bool {
         let idle_ms = i64::try_from(limits::FETCH_SESSION_IDLE.as_millis()).expect("a short time");
-        let oldest = self.slots.iter().min_by_key(|(id, slot)| (slot.used.0, **id));
-        let Some((&id, slot)) = oldest else { return false };
-        if now.0.saturating_sub(slot.used.0) < idle_ms {
-            return false;
+        while self.slots.len() > self.slots_max || self.partitions > self.partitions_max {
+            let others = self.slots.iter().filter(|(id, _)| **id != kept);
+            let Some((&id, slot)) = others.min_by_key(|(id, slot)| (slot.used.0, **id)) else { return false };
+            if now.0.saturating_sub(slot.used.0) < idle_ms {
+                return false;
+            }
+            self.close(id);
         }
-        self.slots.remove(&id);
         true
     }
 }
@@ -370,13 +379,30 @@ mod tests {
         assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
         assert_eq!(run(&mut s, 2, ask(0, 0, &[(0, 0)], &[])), "full 0: 0@0");
         assert_eq!(run(&mut s, 119_000, ask(7, 1, &[], &[])), "more 7: 0@0");
-        // The ids are random in life; here the one that was freed is the first that is tried again.
-        assert_eq!(run(&mut s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 8: 5@5");
-        assert_eq!(run(&mut s, 121_000, ask(8, 1, &[], &[])), "more 8: 5@5");
+        assert_eq!(run(&mut s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 9: 5@5");
+        assert_eq!(run(&mut s, 121_000, ask(8, 1, &[], &[])), "NotFound");
         assert_eq!(s.len(), 2);
         let mut narrow = Sessions::new(9, 3);
         assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
         assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 0: 0@0 1@0");
         assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+    }
+
+    #[test]
+    fn sessions_that_grow_are_bounded_and_idle_ones_make_room() {
+        let mut s = Sessions::new(9, 4);
+        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
+        assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+        assert_eq!(run(&mut s, 2, ask(8, 1, &[(1, 0)], &[])), "more 8: 0@0 1@0");
+        assert_eq!(run(&mut s, 3, ask(8, 2, &[(2, 0), (3, 0)], &[0])), "NotFound", "it grew beyond all room");
+        assert_eq!((s.len(), s.partitions), (1, 2), "and is closed");
+        assert_eq!(run(&mut s, 119_000, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 8: 0@0 1@0");
+        // The first was not used for two minutes: it makes room when another grows, or is opened.
+        assert_eq!(run(&mut s, 120_000, ask(8, 1, &[(2, 0), (3, 0)], &[])), "more 8: 0@0 1@0 2@0 3@0");
+        assert_eq!((s.len(), s.partitions), (1, 4));
+        assert_eq!(run(&mut s, 240_000, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
+        assert_eq!((s.len(), s.partitions), (1, 1));
+        assert_eq!(run(&mut s, 240_000, ask(7, -1, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!((s.len(), s.partitions), (0, 0));
     }
 }
