@@ -332,9 +332,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         outcome
     }
 
-    /// Whether the broker misses an earlier batch of the same partition, which is to be repeated.
+    /// Whether the broker misses an earlier batch of the same partition, which is to be repeated. If that was the first,
+    /// the broker does not know the producer yet.
     fn follows_a_failure(&self, batch: &Batch, error: &ClientError) -> bool {
-        error.code() == Some(ErrorCode::OutOfOrderSequenceNumber)
+        use ErrorCode::{OutOfOrderSequenceNumber, UnknownProducerId};
+        matches!(error.code(), Some(OutOfOrderSequenceNumber | UnknownProducerId))
             && self.failed.iter().any(|failed| failed.target == batch.target)
     }
 }

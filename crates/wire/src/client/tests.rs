@@ -158,7 +158,10 @@ impl Broker {
             }
             let next: i32 = log.iter().map(|batch| written(batch).count).sum();
             if header.base_sequence != next {
-                return ErrorCode::OutOfOrderSequenceNumber;
+                return match next {
+                    0 => ErrorCode::UnknownProducerId,
+                    _ => ErrorCode::OutOfOrderSequenceNumber,
+                };
             }
         }
         log.push(batch);
@@ -331,6 +334,7 @@ async fn a_producer_repeats_what_may_pass_without_loss_or_duplicates() {
     use ErrorCode::{None as Ok, NotEnoughReplicas, RequestTimedOut};
     let scripts = [
         vec![NotEnoughReplicas],
+        vec![NotEnoughReplicas; 3],
         vec![Ok, NotEnoughReplicas, NotEnoughReplicas, NotEnoughReplicas, Ok, NotEnoughReplicas],
         vec![RequestTimedOut, RequestTimedOut, Ok, RequestTimedOut],
         vec![Ok, Ok, Ok, RequestTimedOut, NotEnoughReplicas, Ok, Ok, RequestTimedOut],
