@@ -167,6 +167,7 @@ fn answered(
         Ok(appended) => PartitionProduceResponse {
             index,
             base_offset: appended.base_offset.0,
+            log_append_time_ms: appended.append_time.map_or(-1, |time| time.0),
             log_start_offset: appended.log_start.0,
             ..PartitionProduceResponse::default()
         },

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use floe_meta::{DecodeError, Tx};
+use floe_meta::{DecodeError, Timestamp, Tx};
 
 use crate::batch::Header;
 use crate::extent::{Extent, ExtentKey};
@@ -55,6 +55,8 @@ pub struct Appended {
     pub log_start: Offset,
     /// Whether it had been appended before, by an earlier attempt of its producer.
     pub duplicate: bool,
+    /// The time that all its records got, if the topic stamps them; not known for a duplicate.
+    pub append_time: Option<Timestamp>,
 }
 
 /// Why a batch is not in the log (or, in one case, perhaps).
@@ -215,7 +217,7 @@ impl<'r, 't> Run<'r, 't> {
             match judge(producer, header) {
                 Verdict::Append => {}
                 Verdict::Duplicate(base_offset) => {
-                    return Ok(Ok(Appended { base_offset, log_start, duplicate: true }));
+                    return Ok(Ok(Appended { base_offset, log_start, duplicate: true, append_time: None }));
                 }
                 Verdict::OutOfOrder => return Ok(Err(AppendError::OutOfOrderSequence)),
                 Verdict::Fenced => return Ok(Err(AppendError::InvalidProducerEpoch)),
@@ -228,7 +230,8 @@ impl<'r, 't> Run<'r, 't> {
         if header.is_idempotent() {
             self.remember(placed, base_offset);
         }
-        Ok(Ok(Appended { base_offset, log_start, duplicate: false }))
+        let append_time = header.is_log_append_time().then_some(Timestamp(header.max_timestamp));
+        Ok(Ok(Appended { base_offset, log_start, duplicate: false, append_time }))
     }
 
     fn head(&mut self, partition: PartitionId) -> Result<Option<Head>, DecodeError> {

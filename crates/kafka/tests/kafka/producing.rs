@@ -87,6 +87,25 @@ async fn an_idempotent_batch_is_appended_once_and_gaps_are_refused() {
     assert_eq!(values(&mut client, "t").await, ["v", "v"]);
 }
 
+/// With LogAppendTime the producer is told the time that its records got, else none.
+#[tokio::test(start_paused = true)]
+async fn the_time_that_the_broker_gives_is_answered() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await.expect("created");
+    client.create_topic("plain", 1, &[]).await.expect("created");
+    for (topic, stamped) in [("stamped", true), ("plain", false)] {
+        let answer = call_at(&mut client, 12, &produce_request(topic, "x")).await;
+        let answered = answer.responses[0].partition_responses[0].log_append_time_ms;
+        let want = if stamped { world.env.now().0 } else { -1 };
+        assert_eq!(answered, want, "{topic}");
+        let wait = floe_wire::client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1_000 };
+        let fetched = client.fetch(topic, 0, 0, wait).await.expect("fetched");
+        let record = fetched.records(1_000).expect("whole").remove(0);
+        assert_eq!(record.timestamp, if stamped { answered } else { 1_000 }, "{topic}");
+    }
+}
+
 /// A topic is deleted and made anew under a live producer: the answer says where the log begins, because Java's client
 /// sends the same batch again until its time is over if it does not.
 #[tokio::test(start_paused = true)]

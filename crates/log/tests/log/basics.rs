@@ -17,7 +17,9 @@ async fn what_is_appended_is_read_back_also_by_a_fresh_broker() {
     let log = &world.log;
 
     let appended = append(log, first, &["a", "b"]).await.expect("appended");
-    assert_eq!(appended, Appended { base_offset: offset(0), log_start: offset(0), duplicate: false });
+    let first_offset =
+        Appended { base_offset: offset(0), log_start: offset(0), duplicate: false, append_time: None };
+    assert_eq!(appended, first_offset);
     let both = Append {
         writer: writer(),
         batches: vec![(second, batch(&["x"])), (first, batch(&["c"])), (second, batch(&["y", "z"]))],
