@@ -10,7 +10,7 @@ use floe_wire::metadata::{
     DescribeClusterResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
 };
-use floe_wire::{ErrorCode, Message as _};
+use floe_wire::{ApiKey, ErrorCode, Message as _};
 
 use crate::apis::{self, APIS, Api};
 use crate::broker::Inner;
@@ -26,10 +26,8 @@ const LEADER_EPOCH: i32 = 0;
 /// Answers ApiVersions from the table. A version that is too new is answered in version 0 with
 /// `UNSUPPORTED_VERSION` and the table, so that the client can ask again (KIP-511).
 pub(crate) fn api_versions(api: &'static Api, call: &mut Call) -> Result<Vec<Bytes>, Ending> {
-    let mut response = ApiVersionsResponse::default();
-    let version =
-        |api: &Api| ApiVersion { api_key: api.key.number(), min_version: api.min, max_version: api.max };
-    response.api_keys = APIS.iter().map(version).collect();
+    let api_keys = APIS.iter().map(offered).collect();
+    let mut response = ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() };
     if call.unsupported {
         response.error_code = ErrorCode::UnsupportedVersion.number();
         return apis::encode(api, call, &response);
@@ -43,6 +41,14 @@ pub(crate) fn api_versions(api: &'static Api, call: &mut Call) -> Result<Vec<Byt
             ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.number(), ..Default::default() };
     }
     apis::encode(api, call, &response)
+}
+
+/// An API as it is offered. Produce is offered from version 0 on, as by Kafka 4 (KAFKA-18659), which answers none below
+/// 3 either: librdkafka up to 2.11 takes a broker without version 0 for one that knows no gzip, snappy or lz4, and
+/// sends without compression.
+fn offered(api: &Api) -> ApiVersion {
+    let min_version = if api.key == ApiKey::Produce { 0 } else { api.min };
+    ApiVersion { api_key: api.key.number(), min_version, max_version: api.max }
 }
 
 impl Call {

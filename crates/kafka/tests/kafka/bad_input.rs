@@ -71,6 +71,17 @@ async fn frames_that_end_the_connection() {
     }
 }
 
+/// As Kafka 4 says it: librdkafka up to 2.11 compresses only for a broker that has version 0 of Produce.
+#[tokio::test(start_paused = true)]
+async fn produce_is_offered_from_version_0_on() {
+    let world = world().await;
+    let request =
+        ApiVersionsRequest { client_software_name: "c".to_owned(), client_software_version: "1".to_owned() };
+    let offered = call(&mut world.client(), &request).await.api_keys;
+    let produce = offered.iter().find(|api| api.api_key == ApiKey::Produce.number());
+    assert_eq!(produce.map(|api| (api.min_version, api.max_version)), Some((0, 13)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_before_a_mistake_is_answered() {
     let world = world().await;
