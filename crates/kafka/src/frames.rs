@@ -243,3 +243,16 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Some(missing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_api_as_far_as_it_is_known() {
+        let slow = |api| FrameError::Slow { api: Asked(api), received: 1, length: 2, after: Duration::ZERO };
+        assert!(slow(Some(ApiKey::Fetch.number())).to_string().contains("(Fetch)"));
+        assert!(slow(Some(999)).to_string().contains("(api 999)"));
+        assert!(slow(None).to_string().contains("(its api has not arrived)"));
+    }
+}

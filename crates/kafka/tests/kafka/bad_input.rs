@@ -36,7 +36,7 @@ fn request(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Sent as it is, each of these ends the connection without an answer.
+/// Sent as it is, each of these ends the connection without an answer, and at once: an idle connection would end, too.
 #[tokio::test(start_paused = true)]
 async fn frames_that_end_the_connection() {
     let world = world().await;
@@ -66,8 +66,10 @@ async fn frames_that_end_the_connection() {
     ];
     for (what, bytes) in cases {
         let mut pipe = world.pipe();
+        let begun = Instant::now();
         pipe.write_all(bytes).await.expect("written");
         assert_eq!(last_words(pipe).await, b"", "{what}");
+        assert!(begun.elapsed().as_secs() < 1, "{what}: after {:?}", begun.elapsed());
     }
 }
 
