@@ -9,6 +9,7 @@ use bytes::Bytes;
 use floe_wire::{ApiKey, Message, Reader, Request, frame};
 
 use crate::broker::Inner;
+use crate::budget::Held;
 use crate::conn::{Ending, Peer};
 use crate::request::{Call, Context};
 use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, topics};
@@ -58,7 +59,14 @@ pub enum Operation {
     IdempotentWrite,
 }
 
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, Ending>> + Send + 'a>>;
+/// The frame of an answer, and the memory that is set aside for it until it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) segments: Vec<Bytes>,
+    pub(crate) held: Option<Held>,
+}
+
+type Segments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, Ending>> + Send + 'a>>;
 
 /// How an API is answered.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +81,7 @@ pub(crate) enum Handler {
     Wait(Run),
 }
 
-type Run = for<'a> fn(&'a Context<'a>, &'static Api, Call) -> Answer<'a>;
+type Run = for<'a> fn(&'a Context<'a>, &'static Api, Call) -> Segments<'a>;
 
 macro_rules! run {
     ($function:path) => {
@@ -138,18 +146,18 @@ pub(crate) async fn answer(
     peer: &Peer,
     api: &'static Api,
     mut call: Call,
-) -> Result<Vec<Bytes>, Ending> {
+) -> Result<Answer, Ending> {
     let client_id = std::mem::take(&mut call.client_id);
     let arrived = call.arrived;
-    let context = Context { broker, peer, version: call.version, client_id: &client_id };
-    let answer = match api.handler {
+    let context = Context::new(broker, peer, call.version, &client_id);
+    let segments = match api.handler {
         Handler::Produce => unreachable!("a produce is taken in by the reader"),
         Handler::ApiVersions => metadata::api_versions(api, &mut call),
         Handler::Call(run) | Handler::Wait(run) => run(&context, api, call).await,
     };
     let took = broker.env.monotonic().saturating_duration_since(arrived);
     metrics::histogram!("floe_kafka_request_seconds", "api" => api.name).record(took.as_secs_f64());
-    answer
+    Ok(Answer { segments: segments?, held: context.held() })
 }
 
 /// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of

@@ -47,6 +47,8 @@ pub struct Config {
     pub connections_per_ip_max: usize,
     /// Memory for requests other than produces; those of up to [`limits::FRAME_BYTES_UNRESERVED`] mostly need none.
     pub request_bytes_max: usize,
+    /// Memory for answers until they are written; those of up to [`limits::ANSWER_BYTES_UNRESERVED`] need none.
+    pub answer_bytes_max: usize,
     /// Bytes of one address that are set aside for frames and have not arrived.
     pub arriving_bytes_per_ip: usize,
     /// Kafka's `connections.max.idle.ms`.
@@ -80,6 +82,7 @@ impl Default for Config {
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_ip_max: limits::CONNECTIONS_PER_IP_MAX,
             request_bytes_max: limits::REQUEST_BYTES_MAX,
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
             arriving_bytes_per_ip: limits::ARRIVING_BYTES_PER_ADDRESS,
             idle: limits::IDLE,
             slow_frame_grace: limits::SLOW_FRAME_GRACE,
@@ -135,6 +138,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Mutex<Sessions>,
     /// Memory for requests other than produces.
     pub(crate) requests: Budget,
+    /// Memory for answers until they are written.
+    pub(crate) answers: Budget,
     pub(crate) shutdown: watch::Sender<bool>,
     doorman: Doorman,
 }
@@ -145,7 +150,8 @@ impl Broker {
         let groups = Coordinator::start(&env, log.meta(), config.group_rules());
         let directory = Directory::new(log.meta());
         let doorman = Doorman::new(config.doors());
-        let requests = Budget::new(config.request_bytes_max);
+        let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");
+        let answers = Budget::measured(config.answer_bytes_max, "floe_kafka_answer_bytes");
         let sessions =
             Mutex::new(Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX));
         let cluster_id = log.cluster_id();
@@ -161,6 +167,7 @@ impl Broker {
             groups,
             sessions,
             requests,
+            answers,
             shutdown,
             doorman,
         }))

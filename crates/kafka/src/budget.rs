@@ -17,12 +17,14 @@ const PRODUCE: i16 = 0;
 pub(crate) struct Budget {
     free: Arc<Semaphore>,
     bytes: usize,
+    /// The metric that shows what is taken.
+    gauge: Option<&'static str>,
 }
 
 /// A part of a budget; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Held {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// What a request holds until it is answered, or until it begins to wait.
@@ -38,23 +40,60 @@ impl Budget {
     /// A budget of at least one byte.
     pub(crate) fn new(bytes: usize) -> Budget {
         let bytes = bytes.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Budget { free: Arc::new(Semaphore::new(bytes)), bytes }
+        Budget { free: Arc::new(Semaphore::new(bytes)), bytes, gauge: None }
+    }
+
+    /// A budget of which a metric shows what is taken.
+    pub(crate) fn measured(bytes: usize, gauge: &'static str) -> Budget {
+        Budget { gauge: Some(gauge), ..Budget::new(bytes) }
     }
 
     /// Waits until so many bytes are free. More than there are gets all.
     pub(crate) async fn take(&self, bytes: usize) -> Held {
         let permit = self.free.clone().acquire_many_owned(self.permits(bytes)).await;
-        Held { _permit: permit.expect("a budget is never closed") }
+        self.measure();
+        Held { permit: permit.expect("a budget is never closed") }
+    }
+
+    /// Between `least` and `most` bytes, as the half of what is free allows; waits for the least.
+    pub(crate) async fn share(&self, least: usize, most: usize) -> Held {
+        let half = self.free.available_permits() / 2;
+        self.take(most.min(half.max(least))).await
+    }
+
+    /// True when nothing is free, as while anybody waits.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.free.available_permits() == 0
     }
 
     /// So many bytes if they are free now.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
         let permit = self.free.clone().try_acquire_many_owned(self.permits(bytes)).ok()?;
-        Some(Held { _permit: permit })
+        self.measure();
+        Some(Held { permit })
+    }
+
+    fn measure(&self) {
+        if let Some(gauge) = self.gauge {
+            let taken = self.bytes - self.free.available_permits().min(self.bytes);
+            metrics::gauge!(gauge).set(taken as f64);
+        }
     }
 
     fn permits(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.bytes)).expect("a budget has less than 4 GiB")
+    }
+}
+
+impl Held {
+    /// How much it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+
+    /// Gives back what goes beyond `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        drop(self.permit.split(self.bytes().saturating_sub(bytes)));
     }
 }
 

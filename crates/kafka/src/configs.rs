@@ -1,5 +1,7 @@
 //! DescribeConfigs: the settings of topics and of this broker.
 
+use std::collections::BTreeSet;
+
 use floe_log::config::{self, TOPIC_CONFIGS};
 use floe_log::topic::Topic;
 use floe_wire::ErrorCode;
@@ -27,6 +29,8 @@ const KIND_BOOLEAN: i8 = 1;
 const KIND_STRING: i8 = 2;
 const KIND_INT: i8 = 3;
 const KIND_LONG: i8 = 5;
+
+const TOO_MANY: &str = "too many topics and brokers in one request, ask for 1000 at a time";
 
 /// From this version on the answer carries types and documentation.
 const TYPES_FROM: i16 = 3;
@@ -99,20 +103,23 @@ pub(crate) async fn describe_configs(
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let (synonyms, documentation) = (request.include_synonyms, request.include_documentation);
-    let mut results = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
+    let resources = each_once(request.resources);
+    let described = resources.len().min(limits::CONFIG_RESOURCES_PER_REQUEST_MAX);
+    context.reserve(described * limits::CONFIG_RESOURCE_ANSWER_BYTES).await;
+    let mut results = Vec::with_capacity(resources.len());
+    for (at, resource) in resources.into_iter().enumerate() {
         let mut result = DescribeConfigsResult {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
             ..DescribeConfigsResult::default()
         };
-        match settings(context, &resource) {
+        let found = match at < described {
+            true => settings(context, &resource),
+            false => Err((ErrorCode::PolicyViolation, TOO_MANY)),
+        };
+        match found {
             Ok(settings) => {
-                let wanted = |setting: &Setting| {
-                    let keys = resource.configuration_keys.as_ref();
-                    keys.is_none_or(|keys| keys.iter().any(|key| key == setting.name))
-                };
-                let settings = settings.into_iter().filter(wanted);
+                let settings = settings.into_iter().filter(|setting| wanted(&resource, setting));
                 result.configs = settings
                     .map(|setting| shown(context.version, &setting, synonyms, documentation))
                     .collect();
@@ -125,6 +132,20 @@ pub(crate) async fn describe_configs(
         results.push(result);
     }
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+}
+
+/// The resources without repetitions: a name takes a few bytes, and what is said of it many.
+fn each_once(resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
+    let mut seen = BTreeSet::new();
+    let mut once = resources;
+    once.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    once
+}
+
+/// Whether the setting was asked for; without keys all are.
+fn wanted(resource: &DescribeConfigsResource, setting: &Setting) -> bool {
+    let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+    keys.is_empty() || keys.iter().any(|key| key == setting.name)
 }
 
 fn settings(

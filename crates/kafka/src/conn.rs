@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use floe_wire::{ErrorCode, Reader, WireError};
+use floe_wire::{ApiKey, ErrorCode, Reader, WireError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Duration, Instant, timeout};
 
-use crate::apis::{self, Api, Handler};
+use crate::apis::{self, Answer, Api, Handler};
 use crate::broker::Inner;
-use crate::budget::Admission;
+use crate::budget::{Admission, Held};
 use crate::doorman::Place;
 use crate::frames::{Frame, FrameError, Frames};
 use crate::limits;
@@ -45,9 +45,9 @@ pub(crate) enum Ending {
     Frame(#[from] FrameError),
     #[error("the answer cannot be written: {0}")]
     Write(io::Error),
-    #[error("the client does not read its answers")]
-    Stalled,
-    #[error("api {0} is unknown")]
+    #[error("the client does not read the answer to {api}: {written} of {length} bytes are written")]
+    Stalled { api: &'static str, written: u64, length: u64 },
+    #[error("api {0} is not served")]
     UnknownApi(i16),
     #[error("{api} version {version} is not supported, {min} to {max} are")]
     UnsupportedVersion { api: &'static str, version: i16, min: i16, max: i16 },
@@ -221,7 +221,7 @@ fn take_in(broker: &Arc<Inner>, peer: &Peer, frame: Frame) -> Result<Work, Endin
         unsupported: false,
     };
     if matches!(api.handler, Handler::Produce) {
-        let context = Context { broker, peer, version, client_id: &call.client_id };
+        let context = Context::new(broker, peer, version, &call.client_id);
         let produced = produce::start(&context, call.body, call.correlation_id, arrived, call.permit);
         return produced.map(|produced| Work::Produce(Box::new(produced))).map_err(malformed);
     }
@@ -237,15 +237,15 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     progress: &Progress,
 ) -> Option<Ending> {
     while let Some(work) = queue.recv().await {
-        let answer = match work {
-            Work::Produce(produced) => produced.finish(broker).await,
-            Work::Call(api, call) => apis::answer(broker, peer, api, *call).await,
+        let (api, answer) = match work {
+            Work::Produce(produced) => (ApiKey::Produce.name(), produced.finish(broker).await),
+            Work::Call(api, call) => (api.name, apis::answer(broker, peer, api, *call).await),
         };
-        let segments = match answer {
-            Ok(segments) => segments,
-            Err(ending) => return Some(ending),
+        let sent = match answer {
+            Ok(answer) => send(sink, answer, api, broker).await,
+            Err(ending) => Err(ending),
         };
-        if let Err(ending) = send(sink, segments, broker).await {
+        if let Err(ending) = sent {
             return Some(ending);
         }
         progress.answer();
@@ -253,14 +253,18 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     None
 }
 
-/// Writes all segments with as few system calls as possible. Each write must make progress within the idle time.
+/// Writes all segments with as few system calls as possible, as long as the client keeps up.
 async fn send<W: AsyncWrite + Send + Unpin>(
     sink: &mut W,
-    segments: Vec<Bytes>,
+    answer: Answer,
+    api: &'static str,
     broker: &Inner,
 ) -> Result<(), Ending> {
+    let Answer { segments, held } = answer;
+    let length = segments.iter().map(|segment| segment.len() as u64).sum();
     let mut segments = segments.into_iter().filter(|segment| !segment.is_empty()).peekable();
     let mut window: std::collections::VecDeque<Bytes> = std::collections::VecDeque::new();
+    let mut reader = ReadingClient::new(broker, held);
     loop {
         while window.len() < limits::WRITE_SEGMENTS_MAX
             && let Some(segment) = segments.next()
@@ -270,15 +274,56 @@ async fn send<W: AsyncWrite + Send + Unpin>(
         if window.is_empty() {
             return Ok(());
         }
+        if reader.stalls() {
+            return Err(Ending::Stalled { api, written: reader.written, length });
+        }
         let slices: Vec<IoSlice<'_>> = window.iter().map(|segment| IoSlice::new(segment)).collect();
-        let written = match timeout(broker.config.idle, sink.write_vectored(&slices)).await {
-            Err(_) => return Err(Ending::Stalled),
+        let step = broker.config.idle.min(limits::ANSWER_STEP);
+        let written = match timeout(step, sink.write_vectored(&slices)).await {
+            Err(_) => continue,
             Ok(Err(error)) => return Err(Ending::Write(error)),
             Ok(Ok(0)) => return Err(Ending::Write(io::ErrorKind::WriteZero.into())),
             Ok(Ok(written)) => written,
         };
-        metrics::counter!("floe_kafka_sent_bytes_total").increment(written as u64);
+        reader.took(written);
         advance(&mut window, written);
+    }
+}
+
+/// A client that is expected to read an answer.
+struct ReadingClient<'a> {
+    broker: &'a Inner,
+    /// The memory of the answer, if it had to ask for any.
+    held: Option<Held>,
+    begun: Instant,
+    moved: Instant,
+    written: u64,
+}
+
+impl ReadingClient<'_> {
+    fn new(broker: &Inner, held: Option<Held>) -> ReadingClient<'_> {
+        let now = broker.env.monotonic();
+        ReadingClient { broker, held, begun: now, moved: now, written: 0 }
+    }
+
+    fn took(&mut self, bytes: usize) {
+        metrics::counter!("floe_kafka_sent_bytes_total").increment(bytes as u64);
+        self.written += bytes as u64;
+        self.moved = self.broker.env.monotonic();
+    }
+
+    /// True when nothing has moved for the idle time or the answer is too slow. While others wait for memory that it
+    /// holds, it has less time: such a client is closed, comes back and asks again.
+    fn stalls(&self) -> bool {
+        let now = self.broker.env.monotonic();
+        let idle = self.broker.config.idle;
+        let (grace, rate) = match self.held.is_some() && self.broker.answers.exhausted() {
+            true => (idle.min(limits::ANSWER_GRACE_SHORT), limits::ANSWER_BYTES_PER_SECOND_SHORT),
+            false => (idle, limits::ANSWER_BYTES_PER_SECOND),
+        };
+        let earned = Duration::from_secs(self.written / rate);
+        now.saturating_duration_since(self.moved) >= idle
+            || now.saturating_duration_since(self.begun) >= grace + earned
     }
 }
 

@@ -47,14 +47,28 @@ pub const SLOW_FRAME_BYTES_PER_SECOND: u64 = 16 * 1024;
 pub const LARGE_FRAME_SECONDS: u64 = 30;
 /// Segments handed to one vectored write; IOV_MAX is 1,024 on Linux.
 pub const WRITE_SEGMENTS_MAX: usize = 256;
+/// Memory for answers, from the moment their parts are read until they are written.
+pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Answers up to this size need none of it.
+pub const ANSWER_BYTES_UNRESERVED: usize = 64 * 1024;
+/// An answer may take as long as a connection may be idle, and longer at this rate …
+pub const ANSWER_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// … but when all memory for answers is taken and it holds some, only so long …
+pub const ANSWER_GRACE_SHORT: Duration = Duration::from_secs(30);
+/// … and longer at this rate.
+pub const ANSWER_BYTES_PER_SECOND_SHORT: u64 = 1024 * 1024;
+/// How often a client that does not read is looked at.
+pub const ANSWER_STEP: Duration = Duration::from_secs(5);
 /// How much of a client id is kept as part of the writer's identity.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 
 /// Longest answer to one fetch, whatever the client asks for; Kafka's `fetch.max.bytes` of the broker.
 pub const FETCH_BYTES_MAX: usize = 55 * 1024 * 1024;
+/// A fetch of more than this gets as much as the half of the free memory for answers allows, but so much at least.
+pub const FETCH_BYTES_LEAST: usize = 1024 * 1024;
 /// Longest time that a fetch waits, whatever the client asks for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Reads of one fetch that run side by side.
+/// Reads of one fetch that run side by side; together they read no more than the fetch may have.
 pub const FETCH_READS_PARALLEL: usize = 8;
 /// Fetch sessions that are remembered; Kafka's `max.incremental.fetch.session.cache.slots`.
 pub const FETCH_SESSIONS_MAX: usize = 1_000;
@@ -108,6 +122,14 @@ pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
+/// Topics that one Metadata request creates by itself; what goes beyond is created when the client asks again.
+pub const TOPICS_CREATED_BY_METADATA_MAX: usize = 1_000;
+/// Topics and brokers that one DescribeConfigs request describes.
+pub const CONFIG_RESOURCES_PER_REQUEST_MAX: usize = 1_000;
+/// Memory that the settings of one topic or broker take in an answer, rounded up.
+pub const CONFIG_RESOURCE_ANSWER_BYTES: usize = 24 * 1024;
+/// Memory that one partition takes in an answer to Metadata, rounded up.
+pub const PARTITION_ANSWER_BYTES: usize = 192;
 /// Partitions of all topics of one CreateTopics request, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 

@@ -1,5 +1,6 @@
 //! ApiVersions, Metadata, DescribeCluster: what a client learns first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::broker::Inner;
 use crate::conn::Ending;
 use crate::errors;
 use crate::fetch::session::TopicRef;
+use crate::limits;
 use crate::request::{Call, Context};
 
 /// The endpoint type of brokers, as opposed to controllers (KIP-919).
@@ -70,17 +72,16 @@ impl Call {
 pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
     let broker = context.broker;
     let config = &broker.config;
-    let topics = match request.topics {
+    let found = match request.topics {
         Some(topics) if context.version > 0 || !topics.is_empty() => {
-            let create = request.allow_auto_topic_creation && config.auto_create_topics;
-            let mut answers = Vec::with_capacity(topics.len());
-            for topic in topics {
-                answers.push(one(context, topic, create).await);
-            }
-            answers
+            named(context, topics, request.allow_auto_topic_creation && config.auto_create_topics).await
         }
         _ => all(broker),
     };
+    let partitions = |found: &Found| found.as_ref().map_or(1, |topic| topic.partitions as usize);
+    let partitions: usize = found.iter().map(partitions).sum();
+    context.reserve(partitions.saturating_mul(limits::PARTITION_ANSWER_BYTES)).await;
+    let shown = |found: Found| found.map_or_else(|failed| *failed, |topic| shown(broker, &topic));
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: config.node_id,
@@ -90,78 +91,112 @@ pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) ->
         }],
         cluster_id: Some(broker.cluster_id.clone()),
         controller_id: config.node_id,
-        topics,
+        topics: found.into_iter().map(shown).collect(),
         ..MetadataResponse::default()
     }
 }
 
-fn all(broker: &Inner) -> Vec<MetadataResponseTopic> {
+/// A topic, or the answer that says why there is none.
+type Found = Result<Arc<Topic>, Box<MetadataResponseTopic>>;
+
+fn all(broker: &Inner) -> Vec<Found> {
     match topic::all(&broker.log.meta().snapshot()) {
-        Ok(topics) => topics.iter().map(|topic| shown(broker, topic)).collect(),
-        Err(error) => {
-            let code = errors::metadata(&error);
-            vec![MetadataResponseTopic {
-                error_code: code.number(),
-                name: Some(String::new()),
-                ..Default::default()
-            }]
-        }
+        Ok(topics) => topics.into_iter().map(|topic| Ok(Arc::new(topic))).collect(),
+        Err(error) => vec![Err(failed(errors::metadata(&error), Some(String::new()), uuid::Uuid::nil()))],
     }
 }
 
-async fn one(context: &Context<'_>, asked: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
-    let failed = |code: ErrorCode, name: Option<String>, id| MetadataResponseTopic {
-        error_code: code.number(),
-        // Before version 12 a name may not be missing.
-        name: name.or_else(|| (context.version < 12).then(String::new)),
-        topic_id: id,
-        ..MetadataResponseTopic::default()
+/// What was asked for by name or id, each once: a name takes a few bytes, and the topic that it names many.
+async fn named(context: &Context<'_>, topics: Vec<MetadataRequestTopic>, create: bool) -> Vec<Found> {
+    let mut creator = Creator {
+        context,
+        left: if create { limits::TOPICS_CREATED_BY_METADATA_MAX } else { 0 },
+        allowed: create,
+        failures: 0,
     };
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::with_capacity(topics.len());
+    for topic in topics {
+        if seen.insert((topic.name.clone(), topic.topic_id)) {
+            found.push(one(context, topic, &mut creator).await);
+        }
+    }
+    if creator.failures > 1 {
+        let (peer, failures) = (&*context.peer.name, creator.failures);
+        tracing::warn!(peer, failures, "topics that a client asked for cannot be created");
+    }
+    found
+}
+
+fn failed(code: ErrorCode, name: Option<String>, topic_id: uuid::Uuid) -> Box<MetadataResponseTopic> {
+    let error_code = code.number();
+    Box::new(MetadataResponseTopic { error_code, name, topic_id, ..MetadataResponseTopic::default() })
+}
+
+async fn one(context: &Context<'_>, asked: MetadataRequestTopic, creator: &mut Creator<'_>) -> Found {
     let Some(name) = asked.name else {
-        let by_id = TopicRef::Id(asked.topic_id.as_u128());
-        return match context.broker.directory.topic(&by_id) {
-            Ok(topic) => shown(context.broker, &topic),
-            Err(code) => failed(code, None, asked.topic_id),
-        };
+        let by_id = context.broker.directory.topic(&TopicRef::Id(asked.topic_id.as_u128()));
+        // Before version 12 a name may not be missing.
+        let nameless = (context.version < 12).then(String::new);
+        return by_id.map_err(|code| failed(code, nameless, asked.topic_id));
     };
     let found = match context.broker.directory.topic(&TopicRef::Name(name.as_str().into())) {
-        Ok(topic) => Ok(topic),
         Err(ErrorCode::UnknownTopicOrPartition) if topic::check_name(&name).is_err() => {
             Err(ErrorCode::InvalidTopicException)
         }
-        Err(ErrorCode::UnknownTopicOrPartition) if create => create_by_itself(context, &name).await,
-        Err(code) => Err(code),
+        Err(ErrorCode::UnknownTopicOrPartition) if creator.allowed => creator.create(&name).await,
+        found => found,
     };
-    match found {
-        Ok(topic) => shown(context.broker, &topic),
-        Err(code) => failed(code, Some(name), uuid::Uuid::nil()),
-    }
+    found.map_err(|code| failed(code, Some(name), uuid::Uuid::nil()))
 }
 
-async fn create_by_itself(context: &Context<'_>, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-    let config = &context.broker.config;
-    let new = NewTopic {
-        name: name.to_owned(),
-        partitions: config.default_partitions,
-        configs: config.default_topic_configs.iter().cloned().collect(),
-    };
-    match context.broker.log.create_topic(&context.writer(), new, false).await {
-        Ok(topic) => {
-            tracing::info!(
-                topic = name,
-                peer = &*context.peer.name,
-                "topic created because a client asked for it"
-            );
-            Ok(Arc::new(topic))
+/// Creates the topics that one request names and that do not exist.
+struct Creator<'a> {
+    context: &'a Context<'a>,
+    allowed: bool,
+    /// How many more may be tried.
+    left: usize,
+    failures: usize,
+}
+
+impl Creator<'_> {
+    async fn create(&mut self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+        if self.left == 0 {
+            // The client asks again.
+            return Err(ErrorCode::LeaderNotAvailable);
         }
-        // Another client was faster.
-        Err(TopicError::Exists(_)) => context.broker.directory.topic(&TopicRef::Name(name.into())),
-        Err(error) => {
-            tracing::warn!(topic = name, %error, "a topic that a client asked for cannot be created");
-            match errors::topic(&error) {
-                code if code.retriable() => Err(ErrorCode::LeaderNotAvailable),
-                code => Err(code),
+        self.left -= 1;
+        let context = self.context;
+        let config = &context.broker.config;
+        let new = NewTopic {
+            name: name.to_owned(),
+            partitions: config.default_partitions,
+            configs: config.default_topic_configs.iter().cloned().collect(),
+        };
+        match context.broker.log.create_topic(&context.writer(), new, false).await {
+            Ok(topic) => {
+                let peer = &*context.peer.name;
+                tracing::info!(topic = name, peer, "topic created because a client asked for it");
+                Ok(Arc::new(topic))
             }
+            // Another client was faster.
+            Err(TopicError::Exists(_)) => context.broker.directory.topic(&TopicRef::Name(name.into())),
+            Err(error) => Err(self.failed(name, &error)),
+        }
+    }
+
+    /// One line says what is wrong. What is not wrong with this name alone is wrong with all.
+    fn failed(&mut self, name: &str, error: &TopicError) -> ErrorCode {
+        if self.failures == 0 {
+            tracing::warn!(topic = name, %error, "a topic that a client asked for cannot be created");
+        }
+        self.failures += 1;
+        if !matches!(error, TopicError::InvalidName { .. }) {
+            self.left = 0;
+        }
+        match errors::topic(error) {
+            code if code.retriable() => ErrorCode::LeaderNotAvailable,
+            code => code,
         }
     }
 }

@@ -12,6 +12,7 @@ use floe_wire::produce::{
 use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError, frame};
 use tokio::time::Instant;
 
+use crate::apis::Answer;
 use crate::broker::Inner;
 use crate::budget::Permit;
 use crate::conn::Ending;
@@ -120,7 +121,7 @@ fn take_topic(
 impl Produced {
     /// Waits for the log; the frame of the answer, none with `acks=0`, where a failure ends the connection instead:
     /// it is the only way to tell the client that its records are lost (Kafka does the same).
-    pub(crate) async fn finish(self, broker: &Arc<Inner>) -> Result<Vec<Bytes>, Ending> {
+    pub(crate) async fn finish(self, broker: &Arc<Inner>) -> Result<Answer, Ending> {
         let mut results = self.ticket.await.into_iter();
         let mut failed = None;
         let mut responses = Vec::with_capacity(self.topics.len());
@@ -149,11 +150,12 @@ impl Produced {
         let took = broker.env.monotonic().saturating_duration_since(self.arrived);
         metrics::histogram!("floe_kafka_request_seconds", "api" => API).record(took.as_secs_f64());
         if self.acks == 0 {
-            return failed.map_or(Ok(Vec::new()), |code| Err(Ending::Unacknowledged(code)));
+            return failed.map_or(Ok(Answer::default()), |code| Err(Ending::Unacknowledged(code)));
         }
         let response = ProduceResponse { responses, ..ProduceResponse::default() };
         let encoded = frame::encode_response(&response, ApiKey::Produce, self.version, self.correlation_id);
-        encoded.map_err(|error| Ending::Encode { api: API, error })
+        let segments = encoded.map_err(|error| Ending::Encode { api: API, error })?;
+        Ok(Answer { segments, held: None })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a handler is given.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use floe_log::identity::Writer;
 use floe_meta::Envelope;
@@ -8,7 +8,7 @@ use floe_wire::Reader;
 use tokio::time::Instant;
 
 use crate::broker::Inner;
-use crate::budget::Permit;
+use crate::budget::{Held, Permit};
 use crate::conn::Peer;
 use crate::limits;
 
@@ -34,9 +34,37 @@ pub(crate) struct Context<'a> {
     pub(crate) peer: &'a Peer,
     pub(crate) version: i16,
     pub(crate) client_id: &'a str,
+    held: Mutex<Option<Held>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        broker: &'a Arc<Inner>,
+        peer: &'a Peer,
+        version: i16,
+        client_id: &'a str,
+    ) -> Context<'a> {
+        Context { broker, peer, version, client_id, held: Mutex::default() }
+    }
+
+    /// Waits until there is memory for an answer of about so many bytes, and holds it until that is written.
+    pub(crate) async fn reserve(&self, bytes: usize) {
+        if bytes > limits::ANSWER_BYTES_UNRESERVED {
+            let held = self.broker.answers.take(bytes).await;
+            self.hold(Some(held));
+        }
+    }
+
+    /// Holds memory until the answer is written.
+    pub(crate) fn hold(&self, held: Option<Held>) {
+        *self.held.lock().expect("nothing panics under this lock") = held;
+    }
+
+    /// What the answer holds.
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.held.lock().expect("nothing panics under this lock").take()
+    }
+
     /// The identity that is recorded with what this request writes.
     pub(crate) fn writer(&self) -> Writer {
         Writer { principal: self.broker.principal.clone(), client_id: truncated(self.client_id).into() }

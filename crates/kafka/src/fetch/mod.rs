@@ -1,14 +1,17 @@
 //! Fetch: plan (sessions), read, wait for more if too little came, answer with what is news.
 
+use std::collections::BTreeMap;
+
 use floe_log::ids::{Offset, PartitionId};
 use floe_log::log::Log;
 use floe_log::walk::{Read, ReadError};
 use floe_meta::Snapshot;
 use floe_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use floe_wire::{ErrorCode, Rope};
-use futures::StreamExt as _;
+use futures::future::join_all;
 use tokio::time::{Duration, Instant};
 
+use crate::budget::Held;
 use crate::errors;
 use crate::limits;
 use crate::request::Context;
@@ -37,8 +40,9 @@ struct Part {
 pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
     let deadline = context.broker.env.monotonic() + wait(request.max_wait_ms);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
-    let bytes_max =
-        usize::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config.fetch_bytes_max);
+    // A client that asks for nothing still gets its first batch, as from Kafka: it would never get on.
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let bytes_max = bytes_max.min(context.broker.config.fetch_bytes_max).max(1);
     let plan = {
         let mut sessions = context.broker.sessions.lock().expect("planning does not panic");
         let ask = ask(context.version, &request);
@@ -46,6 +50,8 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
         metrics::gauge!("floe_kafka_fetch_sessions").set(sessions.len() as f64);
         plan
     };
+    // It may wait, and it may be large.
+    drop(request);
     let plan = match plan {
         Ok(plan) => plan,
         Err(refusal) => {
@@ -57,7 +63,8 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
         Plan::Full { wants, .. } | Plan::Incremental { wants, .. } => wants.clone(),
     };
     let mut parts: Vec<Part> = wants.into_iter().map(|(key, want)| part(context, key, want)).collect();
-    serve(context, &mut parts, bytes_min.min(bytes_max), bytes_max, deadline).await;
+    let held = serve(context, &mut parts, bytes_min.min(bytes_max), bytes_max, deadline).await;
+    context.hold(held);
     let sent: usize = parts.iter().map(|part| part.bytes).sum();
     metrics::counter!("floe_kafka_fetched_bytes_total").increment(sent as u64);
     respond(&plan, parts)
@@ -73,7 +80,9 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
     let name = |name: &str, id: uuid::Uuid| {
         if by_id { TopicRef::Id(id.as_u128()) } else { TopicRef::Name(name.into()) }
     };
-    let mut wants = Vec::new();
+    // A partition that is named twice is wanted as it is named last, as in Kafka.
+    let mut wants: Vec<(Key, Want)> = Vec::new();
+    let mut places: BTreeMap<Key, usize> = BTreeMap::new();
     for topic in &request.topics {
         let topic_name = name(&topic.topic, topic.topic_id);
         for partition in &topic.partitions {
@@ -83,7 +92,13 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
                 bytes_max: partition.partition_max_bytes,
                 leader_epoch: partition.current_leader_epoch,
             };
-            wants.push((key, want));
+            match places.get(&key) {
+                Some(&place) => wants[place].1 = want,
+                None => {
+                    places.insert(key.clone(), wants.len());
+                    wants.push((key, want));
+                }
+            }
         }
     }
     let mut forgotten = Vec::new();
@@ -109,33 +124,64 @@ fn part(context: &Context<'_>, key: Key, want: Want) -> Part {
     Part { key, want, target, data, bytes: 0 }
 }
 
-/// Reads until there is enough, something is wrong, or the time is over.
+impl Part {
+    /// How much may be read of it at most, of `left` bytes.
+    fn most(&self, left: usize) -> usize {
+        usize::try_from(self.want.bytes_max).unwrap_or(0).min(left).max(1)
+    }
+
+    /// Where to read, if there is anything to read or to say.
+    fn place(&self) -> Option<(PartitionId, Offset)> {
+        let at_the_end = self.want.offset >= 0 && self.want.offset == self.data.high_watermark;
+        let id = self.target.ok().filter(|_| !at_the_end)?;
+        Some((id, Offset(self.want.offset)))
+    }
+
+    fn drop_records(&mut self) {
+        self.data.records = Some(Rope::default());
+        self.bytes = 0;
+    }
+}
+
+/// Reads until there is enough, something is wrong, or the time is over. What it returns is the memory that was set
+/// aside for what was read; while it waits it holds none.
 async fn serve(
     context: &Context<'_>,
     parts: &mut [Part],
     bytes_min: usize,
     bytes_max: usize,
     deadline: Instant,
-) {
+) -> Option<Held> {
     let log = &context.broker.log;
     loop {
-        let unavailable = read_all(context, parts, bytes_max).await;
+        let snapshot = log.meta().snapshot();
+        parts.iter_mut().for_each(|part| forget_read(part, &snapshot));
+        let mut held = set_aside(context, parts, bytes_max).await;
+        let bytes_max = held.as_ref().map_or(1, Held::bytes);
+        let unavailable = read_all(context, &snapshot, parts, bytes_max).await;
         let bytes: usize = parts.iter().map(|part| part.bytes).sum();
+        if let Some(held) = &mut held {
+            held.shrink(bytes);
+        }
         let failed = parts.iter().any(|part| part.data.error_code != ErrorCode::None.number());
         if unavailable && bytes == 0 {
             let pause = context.broker.env.monotonic() + UNAVAILABLE_PAUSE;
             tokio::time::sleep_until(pause.min(deadline)).await;
-            return;
+            return None;
         }
         let over = context.broker.env.monotonic() >= deadline;
-        if bytes >= bytes_min || failed || over || parts.is_empty() {
-            return;
+        // What is all that there was memory for is enough, too.
+        if bytes >= bytes_min.min(bytes_max) || failed || over || parts.is_empty() {
+            return held.filter(|_| bytes > 0);
         }
         let ends = parts.iter().filter_map(|part| {
             let id = part.target.ok()?;
             Some((id, Offset(part.data.high_watermark)))
         });
         let ends: Vec<(PartitionId, Offset)> = ends.collect();
+        // It is read again: what waits holds no records.
+        parts.iter_mut().for_each(Part::drop_records);
+        drop(held);
         tokio::select! {
             biased;
             () = log.wait(&ends) => {}
@@ -144,46 +190,78 @@ async fn serve(
     }
 }
 
+/// Sets memory aside for what is to be read; none if there is nothing.
+async fn set_aside(context: &Context<'_>, parts: &[Part], bytes_max: usize) -> Option<Held> {
+    let within = |part: &&Part| part.place().is_some() && part.want.offset < part.data.high_watermark;
+    let wanted =
+        parts.iter().filter(within).fold(0usize, |sum, part| sum.saturating_add(part.most(bytes_max)));
+    let most = wanted.min(bytes_max);
+    if most == 0 {
+        return None;
+    }
+    let answers = &context.broker.answers;
+    if most <= limits::ANSWER_BYTES_UNRESERVED
+        && let Some(held) = answers.try_take(most)
+    {
+        return Some(held);
+    }
+    Some(answers.share(limits::FETCH_BYTES_LEAST, most).await)
+}
+
 /// Reads all partitions in their order within the budget; true when the store did not answer.
 ///
 /// The first batch is granted once per request, whatever its size: the partition that is first in the order
 /// always gets on, and who got something is last the next time.
-async fn read_all(context: &Context<'_>, parts: &mut [Part], bytes_max: usize) -> bool {
+async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part], bytes_max: usize) -> bool {
     let log = &context.broker.log;
-    let snapshot = log.meta().snapshot();
-    for part in parts.iter_mut() {
-        forget_read(part, &snapshot);
-    }
-    let reads = parts.iter().enumerate().filter_map(|(at, part)| Some((at, part.target.ok()?, part.want)));
-    let reads: Vec<(usize, PartitionId, Want)> = reads.collect();
-    let snapshot = &snapshot;
-    let read = |(at, id, want): (usize, PartitionId, Want)| async move {
-        let bytes = usize::try_from(want.bytes_max).unwrap_or(0).min(bytes_max);
-        (at, log.read(snapshot, id, Offset(want.offset), bytes).await)
-    };
-    let mut results = futures::stream::iter(reads).map(read).buffered(limits::FETCH_READS_PARALLEL);
     let mut left = bytes_max;
     let mut granted = false;
     let mut unavailable = false;
-    while left > 0
-        && let Some((at, result)) = results.next().await
-    {
-        let part = &mut parts[at];
-        match result {
-            Ok(read) => {
-                let part_max = usize::try_from(part.want.bytes_max).unwrap_or(0).min(left);
-                let allowance = if granted { Some(part_max) } else { None };
-                fill(part, read, allowance);
-                granted |= part.bytes > 0;
-                left = left.saturating_sub(part.bytes);
-            }
-            Err(error) => {
-                unavailable |= matches!(error, ReadError::Unavailable(_));
-                fail(part, &error);
+    let mut rest = parts;
+    while left > 0 && !rest.is_empty() {
+        let (now, later) = rest.split_at_mut(side_by_side(rest, left));
+        rest = later;
+        let reads = now.iter().filter_map(|part| {
+            let (id, from) = part.place()?;
+            Some(log.read(snapshot, id, from, part.most(left)))
+        });
+        let results = join_all(reads).await;
+        let read = now.iter_mut().filter(|part| part.place().is_some());
+        for (part, result) in read.zip(results) {
+            match result {
+                Ok(read) => {
+                    let allowance = granted.then(|| part.most(left).min(left));
+                    fill(part, read, allowance);
+                    granted |= part.bytes > 0;
+                    left = left.saturating_sub(part.bytes);
+                }
+                Err(error) => {
+                    unavailable |= matches!(error, ReadError::Unavailable(_));
+                    fail(part, &error);
+                }
             }
         }
     }
     unavailable
+}
+
+/// How many of the next partitions are read side by side: as many as get all that they want of what is left, so that
+/// together they read no more than one after the other.
+fn side_by_side(parts: &[Part], left: usize) -> usize {
+    let mut reads = 0;
+    let mut planned = 0;
+    for (at, part) in parts.iter().enumerate() {
+        if part.place().is_none() {
+            continue;
+        }
+        let most = part.most(left);
+        if reads > 0 && (planned + most > left || reads == limits::FETCH_READS_PARALLEL) {
+            return at;
+        }
+        reads += 1;
+        planned += most;
+    }
+    parts.len()
 }
 
 /// The state of a partition of which nothing is read: its bounds, if it still exists.
@@ -266,4 +344,37 @@ fn respond(plan: &Plan, parts: Vec<Part>) -> FetchResponse {
         responses.last_mut().expect("just pushed").partitions.push(part.data);
     }
     FetchResponse { session_id: id, responses, ..FetchResponse::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_log::ids::TopicId;
+
+    use super::*;
+
+    /// A partition with a high watermark of 10, wanted from `offset` on.
+    fn part(offset: i64, bytes_max: i32) -> Part {
+        Part {
+            key: Key { topic: TopicRef::Id(1), partition: 0 },
+            want: Want { offset, bytes_max, leader_epoch: -1 },
+            target: Ok(PartitionId { topic: TopicId(1), index: 0 }),
+            data: PartitionData { high_watermark: 10, ..PartitionData::default() },
+            bytes: 0,
+        }
+    }
+
+    #[test]
+    fn reads_side_by_side_want_no_more_than_there_is() {
+        let check = |parts: &[(i64, i32)], left: usize, together: usize| {
+            let parts: Vec<Part> = parts.iter().map(|&(offset, max)| part(offset, max)).collect();
+            assert_eq!(side_by_side(&parts, left), together);
+        };
+        check(&[(0, 50), (0, 50), (0, 1)], 100, 2);
+        check(&[(0, 50), (0, 50), (10, 50), (10, 1), (0, 1)], 100, 4);
+        check(&[(0, 1_000), (0, 1)], 100, 1);
+        check(&[(0, 50), (0, 1_000), (0, 1)], 100, 1);
+        check(&[(0, 0), (0, -1), (0, 98), (0, 1)], 100, 3);
+        check(&[(10, 50), (10, 50)], 1, 2);
+        check(&[(0, 1); 2 * limits::FETCH_READS_PARALLEL], 100, limits::FETCH_READS_PARALLEL);
+    }
 }

@@ -409,6 +409,17 @@ async fn questions_about_what_does_not_exist() {
         current_leader_epoch,
     };
     let partitions = vec![asked(-9, -1), asked(-1, -1), asked(-1, 5)];
+    let described = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 2,
+            resource_name: "t".to_owned(),
+            configuration_keys: Some(Vec::new()),
+        }],
+        ..Default::default()
+    };
+    let described = call(&mut client, &described).await.results;
+    assert!(described[0].configs.len() > 10, "no keys are all keys, as in Kafka");
+
     let topics = vec![
         ListOffsetsTopic { name: "nobody".to_owned(), partitions: vec![asked(-1, -1)] },
         ListOffsetsTopic { name: "t".to_owned(), partitions },

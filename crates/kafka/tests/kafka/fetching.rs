@@ -113,6 +113,10 @@ async fn the_first_batch_is_granted_once_per_request() {
     assert_eq!(show(&ask(&mut client, &tiny).await), [(0, 0, 3, size), (1, 0, 3, 0)]);
     let request = FetchRequest { max_bytes: 1, ..fetch(vec![want(1, 0, 1_000), want(0, 0, 1_000)]) };
     assert_eq!(show(&ask(&mut client, &request).await), [(1, 0, 3, size), (0, 0, 3, 0)]);
+    let nothing = FetchRequest { max_bytes: 0, ..fetch(vec![want(1, 0, 0), want(0, 0, 0)]) };
+    assert_eq!(show(&ask(&mut client, &nothing).await), [(1, 0, 3, size), (0, 0, 3, 0)], "as from Kafka");
+    let twice = fetch(vec![want(0, 0, 1), want(1, 0, 1), want(0, 2, 1_000)]);
+    assert_eq!(show(&ask(&mut client, &twice).await), [(0, 0, 3, size), (1, 0, 3, 0)], "each once");
     let request =
         FetchRequest { max_bytes: 4 * one, ..fetch(vec![want(0, 0, 2 * one + 1), want(1, 0, 10 * one)]) };
     assert_eq!(show(&ask(&mut client, &request).await), [(0, 0, 3, 2 * size), (1, 0, 3, 2 * size)]);

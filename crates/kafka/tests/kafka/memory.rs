@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use floe_kafka::Config;
+use floe_wire::ErrorCode;
+use floe_wire::admin::*;
 use floe_wire::fetch::*;
+use floe_wire::group_offsets::*;
 use floe_wire::groups::*;
+use floe_wire::metadata::*;
 use floe_wire::produce::*;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -100,4 +104,101 @@ async fn six_bytes_of_a_stranger_take_no_memory() {
     let begun = Instant::now();
     assert_eq!(produce(&mut client, "t", &[&"y".repeat(50_000)]).await.ok(), Some(0));
     assert_eq!(begun.elapsed().as_secs(), 0);
+}
+
+/// Clients that ask for much and read nothing take the memory for answers, and lose it when others want it.
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_reads_make_room() {
+    let config = Config { answer_bytes_max: 4 << 20, ..Config::default() };
+    let world = World::open(&disk(), config).await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[("max.message.bytes", "2000000")]).await.expect("created");
+    // More than the pipe takes.
+    produce(&mut client, "t", &[&"x".repeat(1_100_000)]).await.expect("produced");
+    let mut fetch = waiting_fetch();
+    fetch.min_bytes = 1;
+    fetch.topics[0].partitions[0].partition_max_bytes = 10_000_000;
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let (pipe, serving) = world.watched_pipe();
+        let mut client = floe_wire::Client::new(pipe, "greedy");
+        let _unread = client.send_at_most(&fetch, 12).await.expect("sent");
+        greedy.push((client, serving));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let fetched = call_at(&mut world.client(), 12, &fetch).await;
+    let records = fetched.responses[0].partitions[0].records.as_ref();
+    assert!(records.is_some_and(|records| records.len() > 1_100_000));
+    assert!((20..40).contains(&begun.elapsed().as_secs()), "after {:?}", begun.elapsed());
+    assert!(greedy.iter().any(|(_, serving)| serving.is_finished()), "some are closed");
+}
+
+fn describe(resources: Vec<DescribeConfigsResource>) -> DescribeConfigsRequest {
+    DescribeConfigsRequest { resources, include_synonyms: true, include_documentation: true }
+}
+
+fn topic_resource(name: &str, keys: Option<Vec<String>>) -> DescribeConfigsResource {
+    DescribeConfigsResource { resource_type: 2, resource_name: name.to_owned(), configuration_keys: keys }
+}
+
+/// A few bytes that name something large are answered once, however often they come.
+#[tokio::test(start_paused = true)]
+async fn what_is_named_again_and_again_is_answered_once() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 100, &[]).await.expect("created");
+    let named = MetadataRequestTopic { name: Some("t".to_owned()), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![named; 10_000]), ..Default::default() };
+    let topics = call(&mut client, &request).await.topics;
+    assert_eq!((topics.len(), topics[0].partitions.len()), (1, 100));
+
+    let described = call(&mut client, &describe(vec![topic_resource("t", None); 5_000])).await.results;
+    assert_eq!(described.len(), 1);
+    assert!(described[0].configs.len() > 10);
+
+    let committed = OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: "t".to_owned(),
+            partitions: vec![OffsetCommitRequestPartition { partition_index: 7, ..Default::default() }],
+        }],
+        ..Default::default()
+    };
+    assert_eq!(call(&mut client, &committed).await.topics[0].partitions[0].error_code, 0);
+    let topic = OffsetFetchRequestTopics { name: "t".to_owned(), partition_indexes: vec![7; 9_000] };
+    let group = |topics| OffsetFetchRequestGroup { group_id: "g".to_owned(), topics, ..Default::default() };
+    let groups = vec![group(Some(vec![topic.clone(), topic]))];
+    let fetched = call(&mut client, &OffsetFetchRequest { groups, ..Default::default() }).await.groups;
+    let indexes = |topic: &OffsetFetchResponseTopics| topic.partitions.len();
+    assert_eq!(fetched[0].topics.iter().map(indexes).collect::<Vec<_>>(), [1, 0]);
+    let groups = vec![group(None); 9_000];
+    let fetched = call(&mut client, &OffsetFetchRequest { groups, ..Default::default() }).await.groups;
+    assert_eq!(fetched.len(), 1);
+    let request = DescribeGroupsRequest { groups: vec!["g".to_owned(); 9_000], ..Default::default() };
+    assert_eq!(call(&mut client, &request).await.groups.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_creates_and_describes_so_much_and_not_more() {
+    let world = world().await;
+    let mut client = world.client();
+    let named = |at: usize| MetadataRequestTopic { name: Some(format!("t{at}")), ..Default::default() };
+    let request = MetadataRequest {
+        topics: Some((0..1_001).map(named).collect()),
+        allow_auto_topic_creation: true,
+        ..Default::default()
+    };
+    let codes: Vec<i16> = call(&mut client, &request).await.topics.iter().map(|one| one.error_code).collect();
+    assert!(codes[..1_000].iter().all(|code| *code == 0));
+    assert_eq!(codes[1_000], ErrorCode::LeaderNotAvailable.number());
+    let again = call(&mut client, &request).await.topics;
+    assert!(again.iter().all(|topic| topic.error_code == 0), "a client that asks again gets on");
+
+    let resources =
+        (0..1_001).map(|at| topic_resource(&format!("t{at}"), Some(vec!["retention.ms".to_owned()])));
+    let described = call(&mut client, &describe(resources.collect())).await.results;
+    assert!(described[..1_000].iter().all(|one| one.error_code == 0 && one.configs.len() == 1));
+    assert_eq!(described[1_000].error_code, ErrorCode::PolicyViolation.number());
 }
