@@ -10,7 +10,7 @@ use floe_wire::{ApiKey, Message, Reader, Request, frame};
 
 use crate::broker::Inner;
 use crate::budget::Held;
-use crate::conn::{Ending, Peer};
+use crate::conn::{Ending, Peer, Progress};
 use crate::request::{Call, Context};
 use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, topics};
 
@@ -140,12 +140,13 @@ pub(crate) fn find(number: i16) -> Option<&'static Api> {
     APIS.iter().find(|api| api.key.number() == number)
 }
 
-/// Answers one request that is not a produce.
+/// Answers one request that is not a produce. One that may wait is not answered when the client has gone.
 pub(crate) async fn answer(
     broker: &Arc<Inner>,
     peer: &Peer,
     api: &'static Api,
     mut call: Call,
+    progress: &Progress,
 ) -> Result<Answer, Ending> {
     let client_id = std::mem::take(&mut call.client_id);
     let arrived = call.arrived;
@@ -153,7 +154,12 @@ pub(crate) async fn answer(
     let segments = match api.handler {
         Handler::Produce => unreachable!("a produce is taken in by the reader"),
         Handler::ApiVersions => metadata::api_versions(api, &mut call),
-        Handler::Call(run) | Handler::Wait(run) => run(&context, api, call).await,
+        Handler::Call(run) => run(&context, api, call).await,
+        Handler::Wait(run) => tokio::select! {
+            biased;
+            answer = run(&context, api, call) => answer,
+            () = progress.left() => Ok(Vec::new()),
+        },
     };
     let took = broker.env.monotonic().saturating_duration_since(arrived);
     metrics::histogram!("floe_kafka_request_seconds", "api" => api.name).record(took.as_secs_f64());

@@ -12,7 +12,7 @@
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use floe_wire::{ApiKey, ErrorCode, Reader, WireError};
@@ -90,6 +90,9 @@ pub(crate) struct Progress {
     /// The number of the last request that was not a produce.
     last_call: AtomicU64,
     moved: Notify,
+    /// Set when the client has gone.
+    gone: AtomicBool,
+    leaving: Notify,
 }
 
 impl Progress {
@@ -108,6 +111,22 @@ impl Progress {
     fn answer(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.moved.notify_one();
+    }
+
+    fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.leaving.notify_one();
+    }
+
+    fn gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the client has gone.
+    pub(crate) async fn left(&self) {
+        while !self.gone() {
+            self.leaving.notified().await;
+        }
     }
 
     /// Waits until every request that is not a produce has been answered.
@@ -153,13 +172,15 @@ where
         ending = &mut reading => (ending, broker.config.idle),
         _ = shutdown.wait_for(|shutdown| *shutdown) => (Ending::Shutdown, limits::SHUTDOWN_PATIENCE),
     };
-    if ending.gone() {
-        return ending;
-    }
-    // The client is still there: what it asked before is answered. Without the reader the writer ends by itself.
+    // What the client asked before is done, as in Kafka: it may have left its group or committed its offsets on its way
+    // out. If it has gone, nothing waits for it any more. Without the reader the writer ends by itself.
     drop(reading);
+    let patience = if ending.gone() { limits::SHUTDOWN_PATIENCE } else { patience };
+    if ending.gone() {
+        progress.leave();
+    }
     match timeout(patience, writing).await {
-        Ok(Some(failed)) => failed,
+        Ok(Some(failed)) if !progress.gone() => failed,
         _ => ending,
     }
 }
@@ -239,14 +260,17 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     while let Some(work) = queue.recv().await {
         let (api, answer) = match work {
             Work::Produce(produced) => (ApiKey::Produce.name(), produced.finish(broker).await),
-            Work::Call(api, call) => (api.name, apis::answer(broker, peer, api, *call).await),
+            Work::Call(api, call) => (api.name, apis::answer(broker, peer, api, *call, progress).await),
         };
         let sent = match answer {
             Ok(answer) => send(sink, answer, api, broker).await,
             Err(ending) => Err(ending),
         };
-        if let Err(ending) = sent {
-            return Some(ending);
+        match sent {
+            // Nobody misses the answer, but there may be more to do.
+            Err(Ending::Write(_)) if progress.gone() => {}
+            Err(ending) => return Some(ending),
+            Ok(()) => {}
         }
         progress.answer();
     }

@@ -7,6 +7,7 @@ use floe_kafka::Config;
 use floe_wire::admin::*;
 use floe_wire::client::ClientError;
 use floe_wire::fetch::*;
+use floe_wire::group_offsets::*;
 use floe_wire::groups::*;
 use floe_wire::metadata::*;
 use floe_wire::offsets::*;
@@ -70,6 +71,54 @@ async fn frames_that_end_the_connection() {
         pipe.write_all(bytes).await.expect("written");
         assert_eq!(last_words(pipe).await, b"", "{what}");
         assert!(begun.elapsed().as_secs() < 1, "{what}: after {:?}", begun.elapsed());
+    }
+}
+
+/// A client that leaves commits its offsets and closes: what it asked for is done, though it waits for no answer, and
+/// what would wait for records is cut short.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_before_the_end_is_done() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let (pipe, serving) = world.watched_pipe();
+    let mut leaver = floe_wire::Client::new(pipe, "leaver");
+    let fetch = FetchRequest {
+        max_wait_ms: 60_000,
+        min_bytes: 1,
+        topics: vec![FetchTopic {
+            topic: "t".to_owned(),
+            partitions: vec![Default::default()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let commit = |group: &str| OffsetCommitRequest {
+        group_id: group.to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: "t".to_owned(),
+            partitions: vec![OffsetCommitRequestPartition { committed_offset: 5, ..Default::default() }],
+        }],
+        ..Default::default()
+    };
+    let _unread = leaver.send_at_most(&fetch, 12).await.expect("sent");
+    for group in ["a", "b", "c"] {
+        let _unread = leaver.send(&commit(group)).await.expect("sent");
+    }
+    let begun = Instant::now();
+    drop(leaver);
+    serving.await.expect("ends in order");
+    assert!(begun.elapsed().as_secs() < 1, "after {:?}", begun.elapsed());
+    for group in ["a", "b", "c"] {
+        let topics = vec![OffsetFetchRequestTopics { name: "t".to_owned(), partition_indexes: vec![0] }];
+        let groups = vec![OffsetFetchRequestGroup {
+            group_id: group.to_owned(),
+            topics: Some(topics),
+            ..Default::default()
+        }];
+        let fetched = call(&mut client, &OffsetFetchRequest { groups, ..Default::default() }).await;
+        assert_eq!(fetched.groups[0].topics[0].partitions[0].committed_offset, 5, "{group}");
     }
 }
 
