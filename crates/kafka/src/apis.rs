@@ -12,7 +12,7 @@ use crate::broker::Inner;
 use crate::budget::Held;
 use crate::conn::{Ending, Peer, Progress};
 use crate::request::{Call, Context};
-use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, topics};
+use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, sasl, topics};
 
 /// One API.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Api {
     pub min: i16,
     /// The last version that is answered.
     pub max: i16,
+    /// The function that answers it.
+    pub handler_name: &'static str,
     /// What the asker must be allowed to do. Nothing checks it yet: there is no authentication.
     pub operation: Operation,
     pub(crate) handler: Handler,
@@ -97,23 +99,31 @@ macro_rules! run {
 
 macro_rules! call {
     ($function:path) => {
-        Handler::Call(run!($function))
+        (Handler::Call(run!($function)), stringify!($function))
     };
 }
 
 macro_rules! wait {
     ($function:path) => {
-        Handler::Wait(run!($function))
+        (Handler::Wait(run!($function)), stringify!($function))
     };
 }
 
-const fn api(key: ApiKey, (min, max): (i16, i16), operation: Operation, handler: Handler) -> Api {
-    Api { key, name: key.name(), min, max, operation, handler }
+const PRODUCE: (Handler, &str) = (Handler::Produce, "produce::start");
+const API_VERSIONS: (Handler, &str) = (Handler::ApiVersions, "metadata::api_versions");
+
+const fn api(
+    key: ApiKey,
+    (min, max): (i16, i16),
+    operation: Operation,
+    (handler, handler_name): (Handler, &'static str),
+) -> Api {
+    Api { key, name: key.name(), min, max, handler_name, operation, handler }
 }
 
 /// Everything that is answered, in the order of the numbers.
 pub static APIS: &[Api] = &[
-    api(ApiKey::Produce, (3, 13), Operation::WriteTopic, Handler::Produce),
+    api(ApiKey::Produce, (3, 13), Operation::WriteTopic, PRODUCE),
     api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, wait!(fetch::fetch)),
     api(ApiKey::ListOffsets, (1, 10), Operation::DescribeTopic, call!(list_offsets::list_offsets)),
     api(ApiKey::Metadata, (0, 13), Operation::DescribeTopic, call!(metadata::metadata)),
@@ -126,7 +136,8 @@ pub static APIS: &[Api] = &[
     api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, wait!(groups::sync_group)),
     api(ApiKey::DescribeGroups, (0, 6), Operation::DescribeGroup, call!(groups::describe_groups)),
     api(ApiKey::ListGroups, (0, 5), Operation::DescribeGroup, call!(groups::list_groups)),
-    api(ApiKey::ApiVersions, (0, 4), Operation::Open, Handler::ApiVersions),
+    api(ApiKey::SaslHandshake, (0, 1), Operation::Open, call!(sasl::sasl_handshake)),
+    api(ApiKey::ApiVersions, (0, 4), Operation::Open, API_VERSIONS),
     api(ApiKey::CreateTopics, (2, 7), Operation::CreateTopic, call!(topics::create_topics)),
     api(ApiKey::DeleteTopics, (1, 6), Operation::DeleteTopic, call!(topics::delete_topics)),
     api(ApiKey::InitProducerId, (0, 5), Operation::IdempotentWrite, call!(producer_id::init_producer_id)),

@@ -48,6 +48,7 @@ mod offsets;
 mod produce;
 mod producer_id;
 mod request;
+mod sasl;
 mod topics;
 
 pub use broker::{Broker, Config};

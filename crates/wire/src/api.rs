@@ -1,7 +1,7 @@
 //! The APIs of the protocol: their numbers, and which messages belong to them.
 
 use crate::fault::WireError;
-use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer};
+use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 use crate::reader::Reader;
 use crate::versions::Versions;
 use crate::writer::Writer;
@@ -119,7 +119,7 @@ apis! {
     SyncGroup = 14: groups::SyncGroupRequest -> SyncGroupResponse;
     DescribeGroups = 15: groups::DescribeGroupsRequest -> DescribeGroupsResponse;
     ListGroups = 16: groups::ListGroupsRequest -> ListGroupsResponse;
-    SaslHandshake = 17;
+    SaslHandshake = 17: sasl::SaslHandshakeRequest -> SaslHandshakeResponse;
     ApiVersions = 18: metadata::ApiVersionsRequest -> ApiVersionsResponse;
     CreateTopics = 19: admin::CreateTopicsRequest -> CreateTopicsResponse;
     DeleteTopics = 20: admin::DeleteTopicsRequest -> DeleteTopicsResponse;

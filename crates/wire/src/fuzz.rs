@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::api::{ApiKey, Message, Request};
 use crate::frame;
 use crate::header::RequestHeader;
-use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer};
+use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 use crate::reader::Reader;
 use crate::versions::Versions;
 

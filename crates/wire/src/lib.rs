@@ -50,7 +50,7 @@ pub use client::{Client, ClientError, Producer};
 pub use error::ErrorCode;
 pub use fault::{Fault, WireError};
 pub use header::{RequestHeader, ResponseHeader};
-pub use messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer};
+pub use messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 pub use reader::Reader;
 pub use rope::Rope;
 pub use versions::Versions;

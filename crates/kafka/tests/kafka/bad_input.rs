@@ -13,6 +13,7 @@ use floe_wire::metadata::*;
 use floe_wire::offsets::*;
 use floe_wire::produce::*;
 use floe_wire::producer::*;
+use floe_wire::sasl::*;
 use floe_wire::{ApiKey, ErrorCode, Reader, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
@@ -367,6 +368,19 @@ async fn transactions_are_refused_so_that_clients_give_up() {
     let answer = client.receive(sent).await.expect("answered");
     let code = answer.responses[0].partition_responses[0].error_code;
     assert_eq!(code, ErrorCode::TransactionalIdAuthorizationFailed.number());
+}
+
+/// Who wants to authenticate is told that there is nobody to authenticate to, and the connection is kept.
+#[tokio::test(start_paused = true)]
+async fn authentication_is_refused_so_that_clients_give_up() {
+    let world = world().await;
+    let mut client = world.client();
+    for version in 0..=1 {
+        let asked =
+            call_at(&mut client, version, &SaslHandshakeRequest { mechanism: "PLAIN".to_owned() }).await;
+        assert_eq!((asked.error_code, asked.mechanisms.len()), (ErrorCode::IllegalSaslState.number(), 0));
+    }
+    client.create_topic("t", 1, &[]).await.expect("the connection was kept");
 }
 
 async fn create_code(client: &mut Peer, topic: CreatableTopic) -> (i16, String) {

@@ -10,16 +10,20 @@ use floe_wire::ApiKey;
 fn the_page_says_what_the_table_says() {
     let mut page = String::from(
         "# Kafka APIs\n\nWritten from `crates/kafka/src/apis.rs` by a test; do not edit.\n\n\
-         | API | number | versions | needs the right to |\n|---|---|---|---|\n",
+         | API | number | versions | handler | operation |\n|---|---|---|---|---|\n",
     );
     for api in APIS {
-        let right = format!("{:?}", api.operation);
-        writeln!(page, "| {} | {} | {} to {} | {right} |", api.name, api.key.number(), api.min, api.max)
+        let (name, number, handler, right) = (api.name, api.key.number(), api.handler_name, api.operation);
+        writeln!(page, "| {name} | {number} | {} to {} | `{handler}` | {right:?} |", api.min, api.max)
             .expect("a string");
     }
     let served = |key: &&ApiKey| APIS.iter().any(|api| api.key == **key);
     let others: Vec<&str> = ApiKey::ALL.iter().filter(|key| !served(key)).map(|key| key.name()).collect();
-    page.push_str("\nNot answered; a request closes the connection, as an unknown number does in Kafka:\n");
+    page.push_str(
+        "\nThe operation is what the asker must be allowed to do, once there is authentication. ApiVersions offers Produce\n\
+         from version 0 on, as Kafka 4 does; requests below version 3 are not answered.\n\n\
+         Not offered; a request closes the connection with a line in the log, as Kafka does with what it does not serve:\n",
+    );
     for line in others.chunks(5) {
         writeln!(page, "- {}", line.join(", ")).expect("a string");
     }

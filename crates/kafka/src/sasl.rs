@@ -1,0 +1,17 @@
+//! SaslHandshake: there is no authentication, and who asks for it is told so.
+
+use floe_wire::ErrorCode;
+use floe_wire::sasl::{SaslHandshakeRequest, SaslHandshakeResponse};
+
+use crate::request::{Context, truncated};
+
+/// Refuses with `ILLEGAL_SASL_STATE`, as Kafka does where it authenticates nobody: clients then give up and say why. A
+/// closed connection would look to them like a network that fails, and they would come back for ever.
+pub(crate) async fn sasl_handshake(
+    context: &Context<'_>,
+    request: SaslHandshakeRequest,
+) -> SaslHandshakeResponse {
+    let (peer, mechanism) = (&*context.peer.name, truncated(&request.mechanism));
+    tracing::warn!(peer, mechanism, "a client wants to authenticate, which is not there yet: use PLAINTEXT");
+    SaslHandshakeResponse { error_code: ErrorCode::IllegalSaslState.number(), mechanisms: Vec::new() }
+}
