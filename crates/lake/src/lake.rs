@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
 use crate::{
+    cache::{Cache, Cached, Manifests},
     cleaner, command, commit,
     error::ViewError,
     files::Files,
@@ -88,14 +89,10 @@ pub struct TableRef {
 pub struct DataFile {
     /// Its key in the store.
     pub key: String,
-    /// Where other programs find it.
-    pub url: String,
     /// Its length.
     pub bytes: u64,
     /// Its rows.
     pub records: u64,
-    /// The manifest's entry: sizes, counts and bounds by column id.
-    pub entry: iceberg::spec::DataFile,
 }
 
 /// How a view is doing.
@@ -143,15 +140,6 @@ pub(crate) struct Inner {
     cache: Mutex<Cache>,
 }
 
-/// What was read of tables: documents never change, so only room limits what is kept.
-#[derive(Default)]
-struct Cache {
-    /// The files of a table, by topic, for one manifest list.
-    tables: BTreeMap<TopicId, (String, Arc<Vec<DataFile>>)>,
-    manifests: BTreeMap<String, Arc<Vec<DataFile>>>,
-    entries: usize,
-}
-
 impl Inner {
     pub(crate) fn files(&self, name: &str, topic: TopicId) -> Files {
         Files::new(Arc::clone(self.log.store()), Folder::of(name, topic))
@@ -179,7 +167,7 @@ impl Lake {
             working: Semaphore::new(config.views_at_work.max(1)),
             topics_changed: watch::Sender::new(0),
             status: Mutex::default(),
-            cache: Mutex::default(),
+            cache: Mutex::new(Cache::new(limits::FILE_CACHE_BYTES)),
         });
         let observed = Arc::downgrade(&inner);
         inner.log.meta().observe(move |applied| {
@@ -274,51 +262,40 @@ impl Lake {
     ///
     /// # Errors
     /// The store fails, or a document is damaged.
-    pub async fn data_files(&self, table: &TableRef) -> Result<Arc<Vec<DataFile>>, LakeError> {
+    pub async fn data_files(&self, table: &TableRef) -> Result<Arc<Vec<Arc<DataFile>>>, LakeError> {
         let record = table.record.as_ref();
         let Some((record, list)) = record.and_then(|record| Some((record, record.manifest_list.clone()?)))
         else {
             return Ok(Arc::default());
         };
-        if let Some((known, files)) = self.cache().tables.get(&table.topic.id)
-            && *known == list
-        {
-            return Ok(Arc::clone(files));
+        let topic = table.topic.id;
+        if let Some(known) = self.cache().files(topic, &list) {
+            return Ok(known);
         }
+        let known = self.cache().manifests(topic);
         let files = self.inner.files(&record.name, table.topic.id);
         let manifests = commit::parse_list(&files.get(&list).await?).map_err(ViewError::from)?;
-        let mut found = Vec::new();
+        let mut read = Manifests::new();
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
-            let known = self.cache().manifests.get(&manifest.manifest_path).cloned();
-            let live = match known {
-                Some(live) => live,
+            let live = match known.get(&manifest.manifest_path) {
+                Some(live) => Arc::clone(live),
                 None => {
                     let entries = files.manifest(manifest).await?;
-                    let live = entries.into_iter().filter(|entry| entry.is_alive());
-                    let live =
-                        Arc::new(live.map(|e| data_file(&files, e.data_file())).collect::<Result<_, _>>()?);
-                    self.keep(&manifest.manifest_path, &live);
-                    live
+                    let live = entries.iter().filter(|entry| entry.is_alive());
+                    live.map(|entry| data_file(&files, entry.data_file())).collect::<Result<_, _>>()?
                 }
             };
-            found.extend(live.iter().cloned());
+            read.insert(manifest.manifest_path.clone(), live);
         }
-        let found = Arc::new(found);
-        self.cache().tables.insert(table.topic.id, (list, Arc::clone(&found)));
+        let read = Cached::new(list, record.snapshots, read);
+        let found = read.files();
+        let now = self.log().meta().snapshot();
+        self.cache().keep(topic, read, |topic| !matches!(topic::by_id(&now, topic), Ok(None)));
         Ok(found)
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, manifest: &str, files: &Arc<Vec<DataFile>>) {
-        let mut cache = self.cache();
-        if cache.entries + files.len() > limits::CACHED_FILES_MAX {
-            *cache = Cache::default();
-        }
-        cache.entries += files.len();
-        cache.manifests.insert(manifest.to_owned(), Arc::clone(files));
     }
 
     /// The metadata document of a table; none until its view has made it.
@@ -360,11 +337,11 @@ impl Lake {
     }
 }
 
-fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<DataFile, ViewError> {
-    let url = entry.file_path().to_owned();
-    let key = files.key_of_url(&url).ok_or_else(|| ViewError::Foreign(url.clone()))?;
+fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, ViewError> {
+    let url = entry.file_path();
+    let key = files.key_of_url(url).ok_or_else(|| ViewError::Foreign(url.to_owned()))?;
     let (bytes, records) = (entry.file_size_in_bytes(), entry.record_count());
-    Ok(DataFile { key, url, bytes, records, entry: entry.clone() })
+    Ok(Arc::new(DataFile { key, bytes, records }))
 }
 
 /// Ends its task with it.

@@ -31,6 +31,7 @@
 //! **What is kept.** The last [`limits::SNAPSHOTS_KEPT`] snapshots, for time travel and for readers under way. What no
 //! snapshot names is deleted [`limits::GARBAGE_GRACE`] later ([`cleaner`]). A deleted topic takes its table along.
 
+mod cache;
 pub mod catalog;
 mod cleaner;
 mod command;

@@ -77,8 +77,8 @@ pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
 /// Bytes of the log's tail that a query takes into memory.
 pub const TAIL_BYTES_MAX: usize = 1 << 30;
 
-/// Entries of data files that the cache of manifests holds.
-pub const CACHED_FILES_MAX: usize = 1 << 20;
+/// Bytes of the names of data files that are kept for queries: some million files.
+pub const FILE_CACHE_BYTES: usize = 256 << 20;
 
 /// Partitions whose offsets a snapshot's summary spells out; the table's properties always have all.
 pub const SUMMARY_PARTITIONS_MAX: usize = 64;

@@ -32,7 +32,7 @@ pub(crate) struct UnifiedTable {
     /// The same for the engine.
     pub(crate) arrow: SchemaRef,
     /// The lake's files.
-    pub(crate) files: Arc<Vec<DataFile>>,
+    pub(crate) files: Arc<Vec<Arc<DataFile>>>,
     /// What reads them.
     pub(crate) readers: Arc<Files>,
     /// What is not in them yet.
@@ -70,7 +70,7 @@ impl UnifiedTable {
     fn groups(&self, partitions: usize) -> Vec<FileGroup> {
         let count = partitions.min(self.files.len()).max(1);
         let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
-        let mut files: Vec<&DataFile> = self.files.iter().collect();
+        let mut files: Vec<&DataFile> = self.files.iter().map(Arc::as_ref).collect();
         files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.key.cmp(&b.key)));
         for file in files {
             let least = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is a group");
