@@ -3,7 +3,7 @@
 //! Files are deleted first, the record that names them after that; a crash between the two deletes them again, which is
 //! no error.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use floe_log::ids::TopicId;
 use floe_meta::{CommitError, Envelope, Tx, lease};
@@ -45,20 +45,40 @@ pub(crate) async fn clean(inner: &Inner) -> Result<u64, ViewError> {
     let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, limits::GARBAGE_GRACE)?);
     let epoch = commit(inner, take).await?;
     let mut deleted = 0;
+    let mut failed: BTreeMap<TopicId, ViewError> = BTreeMap::new();
     for (key, garbage) in due {
-        let files = keys(inner, key.topic, &garbage).await?;
-        deleted += files.len() as u64;
-        delete(inner, files).await?;
-        let forget = move |tx: &mut Tx<'_>| {
-            tx.check_lease(LEASE, epoch)?;
-            tx.delete::<Garbage>(&key);
-            Ok(())
-        };
-        commit(inner, forget).await?;
+        // Of one table the order counts: a manifest goes after the files that only it names.
+        if failed.contains_key(&key.topic) {
+            continue;
+        }
+        match clean_one(inner, epoch, key, &garbage).await {
+            Ok(files) => deleted += files,
+            Err(error @ (ViewError::Lease(_) | ViewError::Closed)) => return Err(error),
+            Err(error) => {
+                warn!(topic = %key.topic, %error, "garbage of a table was not deleted, it will be tried again");
+                failed.insert(key.topic, error);
+            }
+        }
     }
     counter!("floe_lake_deleted_files_total").increment(deleted);
     let free = move |tx: &mut Tx<'_>| Ok(lease::release(tx, LEASE, epoch)?);
     commit(inner, free).await?;
+    failed.into_values().next().map_or(Ok(deleted), Err)
+}
+
+/// Deletes the files of one record, then the record; the number of files.
+async fn clean_one(inner: &Inner, epoch: u64, key: GarbageKey, garbage: &Garbage) -> Result<u64, ViewError> {
+    let mut deleted = 0;
+    for rank in ranks(inner, key.topic, garbage).await? {
+        deleted += rank.len() as u64;
+        delete(inner, rank).await?;
+    }
+    let forget = move |tx: &mut Tx<'_>| {
+        tx.check_lease(LEASE, epoch)?;
+        tx.delete::<Garbage>(&key);
+        Ok(())
+    };
+    commit(inner, forget).await?;
     Ok(deleted)
 }
 
@@ -85,18 +105,24 @@ fn due(inner: &Inner) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
     Ok(due)
 }
 
-async fn keys(inner: &Inner, topic: TopicId, garbage: &Garbage) -> Result<Vec<String>, ViewError> {
+/// The files of a record. Those of one rank are deleted in any order, ranks one after the other.
+pub(crate) async fn ranks(
+    inner: &Inner,
+    topic: TopicId,
+    garbage: &Garbage,
+) -> Result<Vec<Vec<String>>, ViewError> {
     Ok(match garbage {
-        Garbage::Files(keys) => keys.clone(),
+        Garbage::Files(keys) => vec![keys.clone()],
         Garbage::Numbers { name, from, to } => {
             let folder = Folder::of(name, topic);
-            (*from..*to).flat_map(|number| FILE_KINDS.map(|kind| folder.key(kind, number))).collect()
+            vec![(*from..*to).flat_map(|number| FILE_KINDS.map(|kind| folder.key(kind, number))).collect()]
         }
         Garbage::Table(table) => inner.files(&table.name, topic).everything(table).await?,
+        Garbage::Removed { name, manifest } => vec![inner.files(name, topic).removed_in(manifest).await?],
     })
 }
 
-/// Deletes in order, some at a time: what is named goes before what names it.
+/// Deletes some at a time, all of them if it can.
 async fn delete(inner: &Inner, keys: Vec<String>) -> Result<(), ViewError> {
     let store = Arc::clone(inner.log.store());
     let deletions = keys.into_iter().map(move |key| {

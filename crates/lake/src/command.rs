@@ -42,8 +42,8 @@ pub(crate) fn take_over(
     let table = tx.get::<Table>(&topic)?;
     let former = tx.get::<ViewState>(&topic)?;
     let start = former.as_ref().map_or(0, |view| view.numbers_end);
-    if let Some(orphans) = former.as_ref().and_then(|view| orphans(table.as_ref(), view)) {
-        put_garbage(tx, topic, vec![orphans])?;
+    if let Some(view) = &former {
+        put_garbage(tx, topic, orphans(table.as_ref(), view))?;
     }
     let (name, schema) = match former {
         Some(view) => (view.name, view.schema),
@@ -56,10 +56,9 @@ pub(crate) fn take_over(
 }
 
 /// What an owner may have written that nobody knows.
-fn orphans(table: Option<&Table>, view: &ViewState) -> Option<Garbage> {
+fn orphans(table: Option<&Table>, view: &ViewState) -> Vec<Garbage> {
     let from = table.map_or(0, |table| table.next_file).max(view.numbers_from);
-    let range = Garbage::Numbers { name: view.name.clone(), from, to: view.numbers_end };
-    (from < view.numbers_end).then_some(range)
+    numbers(&view.name, from, view.numbers_end).collect()
 }
 
 /// Takes more file numbers; the result is the new range's end. The range begins where the last one ended.
@@ -99,7 +98,7 @@ pub(crate) struct Publication {
     pub(crate) schema: TableSchema,
     pub(crate) read: BTreeMap<u32, (Offset, Offset)>,
     pub(crate) letters: Option<Uploaded>,
-    pub(crate) garbage: Vec<String>,
+    pub(crate) garbage: Vec<Garbage>,
 }
 
 /// Publishes a table's next state together with progress and dead letters, if nothing has come in between.
@@ -125,7 +124,7 @@ pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), 
     if view.schema != *schema {
         tx.put(topic, &ViewState { schema: schema.clone(), ..view });
     }
-    put_garbage(tx, *topic, files(garbage))?;
+    put_garbage(tx, *topic, garbage.clone())?;
     if let Some(uploaded) = letters {
         for result in sequencer::sequence(tx, uploaded) {
             result?;
@@ -140,8 +139,7 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
         return Ok(());
     }
     let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
-    let mut garbage = Vec::new();
-    garbage.extend(view.as_ref().and_then(|view| orphans(table.as_ref(), view)));
+    let mut garbage = view.as_ref().map_or_else(Vec::new, |view| orphans(table.as_ref(), view));
     if let Some(table) = table {
         garbage.push(Garbage::Table(Box::new(table)));
         tx.delete::<Table>(&topic);
@@ -156,8 +154,15 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
 }
 
 /// The garbage records for these files.
-fn files(keys: &[String]) -> Vec<Garbage> {
-    keys.chunks(limits::GARBAGE_FILES_MAX).map(|chunk| Garbage::Files(chunk.to_vec())).collect()
+pub(crate) fn files(keys: &[String]) -> impl Iterator<Item = Garbage> {
+    keys.chunks(limits::GARBAGE_FILES_MAX).map(|chunk| Garbage::Files(chunk.to_vec()))
+}
+
+/// The garbage records for what was written under the numbers `from..to` of the folder `name`, if anything was.
+pub(crate) fn numbers(name: &str, from: u64, to: u64) -> impl Iterator<Item = Garbage> {
+    let step = limits::GARBAGE_FILES_MAX as u64;
+    let record = move |from: u64| Garbage::Numbers { name: name.to_owned(), from, to: to.min(from + step) };
+    (from..to).step_by(limits::GARBAGE_FILES_MAX).map(record)
 }
 
 fn put_garbage(tx: &mut Tx<'_>, topic: TopicId, garbage: Vec<Garbage>) -> Result<(), ViewError> {

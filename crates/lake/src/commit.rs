@@ -7,7 +7,8 @@
 //!
 //! - the manifest list of an expired snapshot;
 //! - the manifests that its child replaced (the child's summary lists their numbers as `floe.dropped`);
-//! - the data files that its child took out (deleted entries of the child's own manifests);
+//! - the data files that its child took out (deleted entries of the child's own manifests, which are named in their
+//!   stead);
 //! - metadata documents that fell out of the metadata log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,8 +18,8 @@ use floe_log::ids::Offset;
 use floe_meta::Timestamp;
 use floe_schema::TableSchema;
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestFile, ManifestList, ManifestStatus, Operation, Snapshot, SnapshotRef,
-    Summary, TableMetadata,
+    DataFile, MAIN_BRANCH, ManifestFile, ManifestList, Operation, Snapshot, SnapshotRef, Summary,
+    TableMetadata,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -59,6 +60,8 @@ pub(crate) struct Next {
     pub(crate) files: Vec<(String, Bytes)>,
     /// Keys of files that become garbage with the commit.
     pub(crate) garbage: Vec<String>,
+    /// Keys of manifests that name data files which become garbage with it.
+    pub(crate) removed: Vec<String>,
 }
 
 /// File numbers to be used up.
@@ -127,7 +130,7 @@ pub(crate) fn create(
         bad_records: 0,
     };
     let base = Base { table, metadata, manifests: Vec::new() };
-    Ok(Next { base, files: vec![(key, bytes)], garbage: Vec::new() })
+    Ok(Next { base, files: vec![(key, bytes)], garbage: Vec::new(), removed: Vec::new() })
 }
 
 /// The next state of a table.
@@ -170,7 +173,7 @@ pub(crate) async fn prepare(
         .with_schema_id(schema.schema_id())
         .build();
     let expired = expired(&base.metadata, delta.snapshots_kept);
-    let mut garbage = work.garbage_of(&base.metadata, &expired).await?;
+    let (mut garbage, removed) = work.garbage_of(&base.metadata, &expired).await?;
     let ids: Vec<i64> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
     let built = builder
         .set_branch_snapshot(snapshot, MAIN_BRANCH)?
@@ -194,7 +197,7 @@ pub(crate) async fn prepare(
         bad_records: base.table.bad_records + delta.bad_records,
         ..base.table.clone()
     };
-    Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage })
+    Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
 }
 
 /// A metadata document. The library keeps snapshots and schemas in hash maps; readers list them as they come.
@@ -217,7 +220,8 @@ pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Err
 fn expired(metadata: &TableMetadata, kept: usize) -> Vec<SnapshotRef> {
     let mut snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-    let others = kept.max(1) - 1;
+    // What a snapshot took out is garbage when its parent expires, and it has to be there to say what that was.
+    let others = kept.max(2) - 1;
     snapshots.truncate(snapshots.len().saturating_sub(others));
     snapshots
 }
@@ -407,13 +411,13 @@ impl Work<'_> {
         self.dropped.push(name.trim_end_matches("-m.avro").trim_start_matches('0').to_owned());
     }
 
-    /// What nobody needs when these snapshots, the oldest, are gone.
+    /// What nobody needs when these snapshots, the oldest, are gone: files, and manifests that name more.
     async fn garbage_of(
         &self,
         metadata: &TableMetadata,
         expired: &[SnapshotRef],
-    ) -> Result<Vec<String>, ViewError> {
-        let mut garbage = Vec::new();
+    ) -> Result<(Vec<String>, Vec<String>), ViewError> {
+        let (mut garbage, mut removed) = (Vec::new(), Vec::new());
         for snapshot in expired {
             garbage.extend(self.files.key_of_url(snapshot.manifest_list()));
             let child =
@@ -425,25 +429,18 @@ impl Work<'_> {
                 garbage.push(self.files.key(FileKind::Manifest, number));
             }
             if properties.contains_key("deleted-data-files") {
-                garbage.extend(self.removed_by(child).await?);
+                removed.extend(self.removed_by(child).await?);
             }
         }
-        Ok(garbage)
+        Ok((garbage, removed))
     }
 
+    /// The snapshot's manifests that say which data files it took out.
     async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
-        let mut removed = Vec::new();
         let list = self.files.get_url(snapshot.manifest_list()).await?;
-        for manifest in parse_list(&list)? {
-            if manifest.added_snapshot_id != snapshot.snapshot_id() || !manifest.has_deleted_files() {
-                continue;
-            }
-            for entry in self.files.manifest(&manifest).await? {
-                if entry.status == ManifestStatus::Deleted {
-                    removed.extend(self.files.key_of_url(entry.file_path()));
-                }
-            }
-        }
-        Ok(removed)
+        let manifests = parse_list(&list)?.into_iter();
+        let own =
+            manifests.filter(|m| m.added_snapshot_id == snapshot.snapshot_id() && m.has_deleted_files());
+        Ok(own.filter_map(|manifest| self.files.key_of_url(&manifest.manifest_path)).collect())
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use floe_log::store::{Store, StoreError};
-use iceberg::spec::{ManifestEntry, ManifestFile, TableMetadata};
+use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
 
 use crate::{
     commit::{Base, parse_list},
@@ -76,8 +76,10 @@ impl Files {
         Ok(Base { table, metadata, manifests })
     }
 
-    /// Every key that the table's documents name, its current metadata document last.
-    pub(crate) async fn everything(&self, table: &Table) -> Result<Vec<String>, ViewError> {
+    /// Every key that the table's documents name, by rank: what names others is in a later rank than they are, the
+    /// current metadata document alone in the last. Who deletes one rank after the other can be cut off at any time and
+    /// find the rest again.
+    pub(crate) async fn everything(&self, table: &Table) -> Result<Vec<Vec<String>>, ViewError> {
         let metadata = match self.metadata(&table.metadata).await {
             Ok(metadata) => metadata,
             // The last that is deleted: the others are gone.
@@ -100,13 +102,24 @@ impl Files {
         }
         metadata.metadata_log().iter().for_each(|log| name(&log.metadata_file));
         keys.remove(&table.metadata);
-        let mut keys: Vec<String> = keys.into_keys().chain([table.metadata.clone()]).collect();
-        // What names others goes after them, so that a deletion that was cut off can be taken up again.
-        let rank = |key: &String| {
-            [".parquet", "-m.avro", "-s.avro"].iter().position(|end| key.ends_with(end)).unwrap_or(3)
+        let mut ranks = vec![Vec::new(); 4];
+        for key in keys.into_keys() {
+            let rank = [".parquet", "-m.avro", "-s.avro"].iter().position(|end| key.ends_with(end));
+            ranks[rank.unwrap_or(3)].push(key);
+        }
+        ranks.push(vec![table.metadata.clone()]);
+        Ok(ranks)
+    }
+
+    /// The keys of the data files that a manifest says were taken out; none when it is gone.
+    pub(crate) async fn removed_in(&self, manifest: &str) -> Result<Vec<String>, ViewError> {
+        let bytes = match self.get(manifest).await {
+            Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
+            found => found?,
         };
-        keys.sort_by_key(rank);
-        Ok(keys)
+        let (entries, _) = Manifest::parse_avro(&bytes)?.into_parts();
+        let removed = entries.iter().filter(|entry| entry.status() == ManifestStatus::Deleted);
+        Ok(removed.filter_map(|entry| self.key_of_url(entry.file_path())).collect())
     }
 
     async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, ViewError> {

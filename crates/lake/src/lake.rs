@@ -25,7 +25,7 @@ use crate::{
     files::Files,
     layout::Folder,
     limits, manifest,
-    record::{self, Table, ViewState},
+    record::{self, Garbage, Table, ViewState},
     view::View,
 };
 
@@ -39,7 +39,7 @@ pub struct Config {
     pub views: bool,
     /// Views that encode at the same time: each takes a core and the memory of one commit.
     pub views_at_work: usize,
-    /// Snapshots that a table keeps; older ones are expired by the commit that adds one more. At least 1.
+    /// Snapshots that a table keeps; older ones are expired by the commit that adds one more. At least 2.
     pub snapshots_kept: usize,
     /// Bytes of records, as decoded, that one commit takes in while a view catches up; one batch more at most.
     pub commit_bytes: usize,
@@ -314,7 +314,20 @@ impl Lake {
     /// The store fails, or a document is damaged.
     pub async fn everything(&self, table: &TableRef) -> Result<Vec<String>, LakeError> {
         let Some(record) = &table.record else { return Ok(Vec::new()) };
-        Ok(self.inner.files(&record.name, table.topic.id).everything(record).await?)
+        Ok(self.inner.files(&record.name, table.topic.id).everything(record).await?.concat())
+    }
+
+    /// The keys of all files that are garbage and wait for the end of their grace. Some may never have been written.
+    ///
+    /// # Errors
+    /// The store fails, or a document is damaged.
+    pub async fn waste(&self, snapshot: &Snapshot) -> Result<Vec<String>, LakeError> {
+        let mut keys = Vec::new();
+        for found in snapshot.range::<Garbage>(..) {
+            let (key, garbage) = found?;
+            keys.extend(cleaner::ranks(&self.inner, key.topic, &garbage).await?.concat());
+        }
+        Ok(keys)
     }
 
     /// How the views of this broker are doing.

@@ -33,7 +33,7 @@ use crate::{
     lake::Inner,
     layout::FileKind,
     limits, manifest,
-    record::Table,
+    record::{Garbage, Table},
 };
 
 /// The ranges of offsets that a commit has read, by partition.
@@ -46,8 +46,8 @@ pub(crate) struct State {
     pub(crate) schema: TableSchema,
     pub(crate) progress: BTreeMap<u32, Offset>,
     pub(crate) numbers: Numbers,
-    /// Files that were put, or may have been, and belong to no commit (yet).
-    pub(crate) loose: Vec<String>,
+    /// From this number on, files may have been put that belong to no commit (yet).
+    pub(crate) loose: u64,
 }
 
 impl State {
@@ -69,9 +69,10 @@ pub(crate) async fn publish(
     let dead = std::mem::take(&mut output.dead);
     let (bad, rows) = (dead.len() as u64, output.rows);
     // What is loose now is of failed attempts and becomes garbage; what this attempt adds must not.
-    let garbage = state.loose.clone();
+    let failed =
+        command::numbers(&state.base.table.name.clone(), state.loose, state.numbers.next).collect::<Vec<_>>();
     let mut attempt = prepare(inner, state, topic.id, output, bad, &read).await?;
-    attempt.publication.garbage.extend(garbage);
+    attempt.publication.garbage.extend(failed);
     // Last, as their object is kept for some minutes only and the table's files may take longer to be rewritten.
     attempt.publication.letters = bury(inner, topic, config, &dead).await?;
     let publication = attempt.publication.clone();
@@ -84,7 +85,7 @@ pub(crate) async fn publish(
         }
         Err(error) => return Err(ViewError::from_commit(error)),
     }
-    state.loose.clear();
+    state.loose = state.numbers.next;
     state.base = attempt.base;
     state.schema = attempt.publication.schema;
     state.progress.extend(read.into_iter().map(|(partition, (_, to))| (partition, to)));
@@ -206,8 +207,11 @@ async fn prepare(
         snapshots_kept: inner.config.snapshots_kept,
     };
     let next = commit::prepare(&files, &mut state.numbers, &state.base, delta).await?;
-    state.loose.extend(next.files.iter().map(|(key, _)| key.clone()));
     put_all(&files, next.files).await?;
+    // First what is named by manifests, as some of these may be among the files.
+    let name = &state.base.table.name;
+    let removed = next.removed.into_iter().map(|manifest| Garbage::Removed { name: name.clone(), manifest });
+    let garbage = removed.chain(command::files(&next.garbage)).collect();
     let publication = Publication {
         topic,
         epoch: state.epoch,
@@ -216,7 +220,7 @@ async fn prepare(
         schema: output.schema,
         read: read.clone(),
         letters: None,
-        garbage: next.garbage,
+        garbage,
     };
     Ok(Attempt { base: next.base, publication })
 }
@@ -272,7 +276,6 @@ async fn put_data(files: &Files, state: &mut State, encoded: &[Encoded]) -> Resu
     for file in encoded {
         let key = files.key(FileKind::Data, state.numbers.take()?);
         entries.push(file.data_file(files.url(&key))?);
-        state.loose.push(key.clone());
         puts.push((key, file.bytes.clone()));
     }
     put_all(files, puts).await?;

@@ -72,6 +72,13 @@ pub enum Garbage {
     },
     /// A whole table.
     Table(Box<Table>),
+    /// The data files that a manifest says were taken out. They may be more than an entry of the journal can name.
+    Removed {
+        /// The name in the table's folder.
+        name: String,
+        /// The key of the manifest. It is garbage later than this.
+        manifest: String,
+    },
 }
 
 /// When files became garbage, of which topic, and a number that keeps records of one commit apart.
@@ -153,6 +160,7 @@ mod tests {
         check(&state, "0174000008000001800203");
         check(&Garbage::Files(vec!["a".into()]), "00010161");
         check(&Garbage::Numbers { name: "t".into(), from: 1, to: 2 }, "0101740102");
+        check(&Garbage::Removed { name: "t".into(), manifest: "m".into() }, "030174016d");
     }
 
     #[test]

@@ -215,7 +215,8 @@ impl View {
             (Some(table), _) => self.inner.files(&table.name, id).load(table).await?,
             (None, _) => self.create(topic, &view.schema, &mut numbers, epoch).await?,
         };
-        self.state = Some(State { epoch, base, schema: view.schema, progress, numbers, loose: Vec::new() });
+        let loose = numbers.next;
+        self.state = Some(State { epoch, base, schema: view.schema, progress, numbers, loose });
         Ok(())
     }
 

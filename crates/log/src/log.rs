@@ -330,8 +330,8 @@ impl Log {
     }
 
     /// Uploads batches without giving them offsets: the caller commits [`Uploaded`] with
-    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's `max.message.bytes`
-    /// is for producers and not asked here: who derives records from others cannot send less.
+    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's
+    /// `max.message.bytes` is for producers and not asked here: who derives records from others cannot send less.
     pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
         let snapshot = self.shared.meta.snapshot();
         let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes, Size::Any);

@@ -39,8 +39,8 @@
 //! first free of `_2`, `_3`, … appended. Reserved at the top are the system columns and the names of Iceberg's own
 //! metadata columns, which make Spark and Trino refuse the table ([`names::RESERVED`]).
 //!
-//! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction, and whole numbers
-//! that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that can be held:
+//! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction, and whole
+//! numbers that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that can be held:
 //! a bad record.
 //!
 //! # System columns

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,9 +24,16 @@ struct Flaky {
     store: MemoryStore,
     requests: AtomicU64,
     every: u64,
+    /// No file whose key begins so can be deleted.
+    undeletable: Mutex<Option<String>>,
 }
 
 impl Flaky {
+    fn new(ground: &Ground, every: u64) -> Flaky {
+        let (store, requests) = (ground.store.clone(), AtomicU64::new(0));
+        Flaky { store, requests, every, undeletable: Mutex::default() }
+    }
+
     fn fails(&self, key: &str) -> bool {
         key.starts_with("lake/")
             && self.requests.fetch_add(1, Ordering::Relaxed) % self.every == self.every - 1
@@ -62,7 +69,11 @@ impl Store for Flaky {
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.store.delete(key).await
+        let kept = self.undeletable.lock().expect("no test panics here").clone();
+        match kept.is_some_and(|kept| key.starts_with(&kept)) {
+            true => Err(StoreError::NotApplied("planted".to_owned())),
+            false => self.store.delete(key).await,
+        }
     }
 
     fn url(&self, key: &str) -> String {
@@ -170,7 +181,7 @@ async fn produce_and_check(ground: &Ground, broker: &Broker) {
 async fn a_failing_store_delays_and_loses_nothing() {
     for every in [3, 5, 8] {
         let ground = Ground::new();
-        let store = Flaky { store: ground.store.clone(), requests: AtomicU64::new(0), every };
+        let store = Flaky::new(&ground, every);
         let broker =
             Broker::open(Env::simulated(every), Arc::new(store), Arc::new(ground.journal.clone())).await;
         // The checks read through a store that does not fail.
@@ -268,4 +279,42 @@ async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
     tokio::time::sleep(pause * 6).await;
     let table = broker.settled("t").await;
     assert_eq!((table.rows, table.bad_records, table.snapshots), (1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_deleted_keeps_what_names_it_and_nothing_else() {
+    let ground = Ground::new();
+    let store = Arc::new(Flaky::new(&ground, u64::MAX));
+    let broker = Broker::open(Env::simulated(1), store.clone(), Arc::new(ground.journal.clone())).await;
+    let mut folders = Vec::new();
+    let mut topics = Vec::new();
+    for name in ["a", "b"] {
+        let topic = broker.topic(name, 1, JSON).await;
+        for n in 0..5 {
+            broker.produce(&topic, 0, &[format!("{{\"n\":{n}}}")]).await;
+            broker.settled(name).await;
+        }
+        folders.push(format!("lake/{}-{name}/", topic.id));
+        topics.push(topic.id);
+    }
+    let keys = |folder: &str| -> Vec<String> {
+        ground.store.keys().into_iter().filter(|key| key.starts_with(folder)).collect()
+    };
+    let first = keys(&folders[0]).into_iter().find(|key| key.ends_with("parquet")).expect("there are rows");
+    *store.undeletable.lock().unwrap() = Some(first.clone());
+    let documents = || keys(&format!("{}metadata/", folders[0]));
+    let before = documents();
+    for topic in topics {
+        broker.log.delete_topic(&crate::world::writer(), topic).await.unwrap();
+    }
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    assert_eq!(keys(&folders[1]), Vec::<String>::new(), "the other table's garbage is not held up");
+    assert_eq!(
+        (documents(), keys(&first)),
+        (before, vec![first.clone()]),
+        "without them the file could not be found"
+    );
+    *store.undeletable.lock().unwrap() = None;
+    tokio::time::sleep(floe_lake::limits::CLEAN_INTERVAL * 3).await;
+    assert_eq!(keys(&folders[0]), Vec::<String>::new());
 }

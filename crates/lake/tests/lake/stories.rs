@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use floe_lake::dead_letter;
+use floe_lake::{Config, dead_letter, record::Garbage};
 use floe_log::topic;
 use floe_meta::Env;
 use serde_json::json;
@@ -109,7 +109,8 @@ async fn a_dead_letter_topic_of_somebody_else_takes_letters_of_any_size() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_ends_inside_of_what_was_read() {
     let ground = Ground::new();
-    let broker = ground.small_commits(Env::simulated(9), 10_000).await;
+    let broker =
+        ground.broker_with(Env::simulated(9), Config { commit_bytes: 10_000, ..Config::default() }).await;
     let topic = broker.topic("t", 1, JSON).await;
     broker.settled("t").await;
     // All of these are one read; half of them are dead letters.
@@ -126,7 +127,8 @@ async fn a_commit_ends_inside_of_what_was_read() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_partition_does_not_starve_the_others() {
     let ground = Ground::new();
-    let broker = ground.small_commits(Env::simulated(10), 2_000).await;
+    let broker =
+        ground.broker_with(Env::simulated(10), Config { commit_bytes: 2_000, ..Config::default() }).await;
     let topic = broker.topic("t", 3, JSON).await;
     broker.settled("t").await;
     let row = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
@@ -203,6 +205,15 @@ async fn old_snapshots_expire_and_their_files_go_after_the_grace() {
     broker.check_every_snapshot("t").await;
     broker.check_no_orphans(&ground.store).await;
 
+    // What the widening took out may be more files than one entry of the journal can name.
+    let snapshot = broker.log.meta().snapshot();
+    let garbage: Vec<_> = snapshot.range::<Garbage>(..).map(|found| found.unwrap().1).collect();
+    let removed = garbage.iter().filter(|garbage| matches!(garbage, Garbage::Removed { .. }));
+    assert_ne!(removed.count(), 0);
+    let is_data = |key: &String| key.ends_with("parquet");
+    let named = |garbage: &Garbage| matches!(garbage, Garbage::Files(keys) if keys.iter().any(is_data));
+    assert!(!garbage.iter().any(named), "{garbage:?}");
+
     let lake_files = || ground.store.keys().into_iter().filter(|key| key.starts_with("lake/")).count();
     let before = lake_files();
     tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
@@ -212,6 +223,25 @@ async fn old_snapshots_expire_and_their_files_go_after_the_grace() {
     assert_eq!(broker.rows(&broker.table("t")).await.len(), 60);
     broker.check_every_snapshot("t").await;
     broker.check_no_orphans(&ground.store).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_kept_snapshots_leave_no_orphans() {
+    for snapshots_kept in [0, 1, 2, 3] {
+        let ground = Ground::new();
+        let config = Config { snapshots_kept, ..Config::default() };
+        let broker = ground.broker_with(Env::simulated(11), config).await;
+        let topic = broker.topic("t", 1, &[("floe.table", "json"), ("floe.table.freshness.ms", "100")]).await;
+        for value in ["1", "2", "0.5", "3", "4", "5", "6", "7", "8", "9", "10"] {
+            broker.produce(&topic, 0, &[format!("{{\"n\":{value}}}")]).await;
+            broker.settled("t").await;
+        }
+        broker.check_every_snapshot("t").await;
+        broker.check_no_orphans(&ground.store).await;
+        tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+        broker.check_no_orphans(&ground.store).await;
+        assert_eq!(broker.rows(&broker.table("t")).await.len(), 11);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,10 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use floe_lake::{
-    Config, Lake, TableRef,
-    record::{Garbage, Table},
-};
+use floe_lake::{Config, Lake, TableRef, record::Table};
 use floe_log::{
     codec::Compression,
     identity::Writer,
@@ -41,10 +38,9 @@ impl Ground {
         Broker::open(env, Arc::new(self.store.clone()), Arc::new(self.journal.clone())).await
     }
 
-    /// A broker whose commits are small.
-    pub(crate) async fn small_commits(&self, env: Env, commit_bytes: usize) -> Broker {
+    pub(crate) async fn broker_with(&self, env: Env, config: Config) -> Broker {
         let (store, journal) = (Arc::new(self.store.clone()), Arc::new(self.journal.clone()));
-        Broker::open_with(env, store, journal, Config { commit_bytes, ..Config::default() }).await
+        Broker::open_with(env, store, journal, config).await
     }
 }
 
@@ -196,28 +192,8 @@ impl Broker {
     /// Every object of the lake is named by the table's documents, by garbage, or by a leased number.
     pub(crate) async fn check_no_orphans(&self, store: &MemoryStore) {
         let snapshot = self.log.meta().snapshot();
-        let mut named = BTreeSet::new();
-        for found in snapshot.range::<Garbage>(..) {
-            match found.expect("garbage can be read").1 {
-                Garbage::Files(keys) => named.extend(keys),
-                Garbage::Numbers { name, from, to } => {
-                    let kinds = [
-                        "data/{}.parquet",
-                        "metadata/{}-m.avro",
-                        "metadata/{}-s.avro",
-                        "metadata/{}.metadata.json",
-                    ];
-                    for number in from..to {
-                        named.extend(
-                            kinds.map(|kind| {
-                                format!("{name}/{}", kind.replace("{}", &format!("{number:010}")))
-                            }),
-                        );
-                    }
-                }
-                Garbage::Table(_) => return,
-            }
-        }
+        let waste = self.lake.waste(&snapshot).await.expect("the garbage can be read");
+        let mut named: BTreeSet<String> = waste.into_iter().collect();
         for table in self.lake.tables(&snapshot).expect("the metadata can be read") {
             let record = snapshot.get::<Table>(&table.topic.id).expect("it can be read");
             let Some(record) = record else { continue };
@@ -235,8 +211,7 @@ impl Broker {
             }
             for object in store.keys().into_iter().filter(|object| object.starts_with(&folder)) {
                 let number: u64 = object.rsplit('/').next().expect("a name")[..10].parse().expect("a number");
-                let tail = object.split_once('-').expect("the folder has the topic's name").1;
-                let known = named.contains(&object) || named.contains(tail) || number >= record.next_file;
+                let known = named.contains(&object) || number >= record.next_file;
                 assert!(known, "{object} belongs to nobody");
             }
         }

@@ -1,7 +1,7 @@
 //! The store against what the metadata map knows of it.
 
-use floe_lake::TableRef;
-use floe_lake::record::{Garbage, ViewState};
+use floe_lake::record::ViewState;
+use floe_lake::{LakeError, TableRef};
 use floe_log::ids::ObjectId;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
 use floe_meta::Snapshot;
@@ -20,9 +20,12 @@ pub(crate) async fn look(cluster: &Cluster) {
     let mut excused = wal_excused(&snapshot);
     let stored = cluster.store().keys();
     if let Some(table) = running.lake.table(&snapshot, TABLE_TOPIC).expect("the table can be read") {
-        excused.extend(lake_excused(&snapshot, &table, &stored));
-        match lake_needed(&running, table).await {
-            Ok(keys) => needed.extend(keys),
+        excused.extend(lake_unsettled(&snapshot, &table, &stored));
+        match lake_known(&running, snapshot, table).await {
+            Ok((keys, waste)) => {
+                needed.extend(keys);
+                excused.extend(waste);
+            }
             Err(error) => {
                 cluster.recorder().stuck(format!("the documents of the table cannot be read: {error}"));
             }
@@ -41,32 +44,26 @@ fn wal_excused(snapshot: &Snapshot) -> Vec<String> {
     trash.chain(leases).map(wal_key).collect()
 }
 
-async fn lake_needed(running: &Running, table: TableRef) -> Result<Vec<String>, String> {
+/// Files that the table needs, and those that wait for their deletion.
+async fn lake_known(
+    running: &Running,
+    snapshot: Snapshot,
+    table: TableRef,
+) -> Result<(Vec<String>, Vec<String>), String> {
     let lake = running.lake.clone();
-    let everything = running.run(async move { lake.everything(&table).await }).await;
-    everything.ok_or("the broker died")?.map_err(|error| error.to_string())
+    let known = running.run(async move {
+        Ok::<_, LakeError>((lake.everything(&table).await?, lake.waste(&snapshot).await?))
+    });
+    known.await.ok_or("the broker died")?.map_err(|error| error.to_string())
 }
 
-/// Garbage that waits for its grace, and numbers that the view may be using.
-fn lake_excused(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> Vec<String> {
-    let garbage = snapshot.range::<Garbage>(..).map(|pair| pair.expect("garbage can be read").1);
-    let mut excused = Vec::new();
-    let mut numbers = Vec::new();
-    for garbage in garbage {
-        match garbage {
-            Garbage::Files(keys) => excused.extend(keys),
-            Garbage::Numbers { from, to, .. } => numbers.push(from..to),
-            Garbage::Table(_) => {}
-        }
-    }
+/// Files with numbers that the view may be using.
+fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> Vec<String> {
     let record = snapshot.get::<floe_lake::record::Table>(&table.topic.id).expect("the table can be read");
-    if let Some(view) = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read") {
-        numbers.push(record.map_or(0, |table| table.next_file)..view.numbers_end);
-    }
-    let of_numbers =
-        |key: &&String| number(key).is_some_and(|n| numbers.iter().any(|range| range.contains(&n)));
-    excused.extend(stored.iter().filter(of_numbers).cloned());
-    excused
+    let view = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read");
+    let used = view.map(|view| record.map_or(0, |table| table.next_file)..view.numbers_end);
+    let unsettled = |key: &&String| used.as_ref().zip(number(key)).is_some_and(|(used, n)| used.contains(&n));
+    stored.iter().filter(unsettled).cloned().collect()
 }
 
 /// The number of a file of the table: `lake/<topic>/data/0000000012.parquet`.
