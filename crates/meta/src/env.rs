@@ -201,6 +201,7 @@ impl Env {
     ///
     /// # Panics
     /// In a simulation, which owns all threads: one.
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts threads")]
     pub fn thread(
         &self,
         name: &'static str,

@@ -41,7 +41,8 @@ struct Inner {
     base: SessionState,
     files: Arc<Files>,
     turns: Arc<Semaphore>,
-    threads: Threads,
+    /// None in a simulation, which owns all threads: one. There statements run in the runtime that asks.
+    threads: Option<Threads>,
 }
 
 /// The engine could not be made.
@@ -81,7 +82,8 @@ impl Sql {
     /// No threads, or a directory for spilling that cannot be used.
     pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
         let base = session::base(&config).map_err(|error| OpenError(error.to_string()))?;
-        let threads = Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()))?;
+        let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
+        let threads = if env.is_simulated() { None } else { Some(start()?) };
         let files = Files::new(log.store().clone());
         let turns = Arc::new(Semaphore::new(config.queries_max.max(1)));
         Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, threads }) })
@@ -138,7 +140,7 @@ impl Sql {
         let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
         // On the engine's threads: a sort must not hold up who answers producers, and the stack is deep enough
         // there for every statement that the limits let through.
-        let entered = self.inner.threads.enter();
+        let entered = self.inner.threads.as_ref().map(Threads::enter);
         self.inner.env.spawn("sql statement", run.guarded(planned));
         drop(entered);
         let late = || self.inner.too_late();
@@ -257,6 +259,9 @@ impl Run {
     /// Plans on a thread of its own: the optimizer does not stop before it is done, and when it takes long it
     /// must hold up no other statement. The thread keeps the turn until it ends.
     async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), SqlError> {
+        if self.inner.threads.is_none() {
+            return self.plan().await;
+        }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
         let plan = move || {
             let plan = AssertUnwindSafe(|| engine.block_on(run.plan()));
@@ -274,7 +279,8 @@ impl Run {
         let parsed = statement::parse(&self.inner.base, text)?;
         let snapshot = self.inner.log.meta().snapshot();
         let cut = snapshot.lsn();
-        let state = session::session(&self.inner.base, self.inner.cut(snapshot));
+        let now = self.inner.env.now();
+        let state = session::session(&self.inner.base, self.inner.cut(snapshot), now);
         let failed = |error| SqlError::of(&error, text);
         let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
         // The parser's check is a list of what is allowed; this is the engine's own opinion of the same.

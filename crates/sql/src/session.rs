@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use chrono::DateTime;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
+
+use floe_meta::Timestamp;
 
 use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
 use crate::functions;
@@ -42,9 +46,14 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
     Ok(state)
 }
 
-/// The session of one statement.
-pub(crate) fn session(base: &SessionState, cut: Arc<Cut>) -> SessionState {
-    SessionStateBuilder::new_from_existing(base.clone()).with_catalog_list(catalogs(cut)).build()
+/// The session of one statement that began `now`: what `now()` and `current_date()` say in it.
+pub(crate) fn session(base: &SessionState, cut: Arc<Cut>, now: Timestamp) -> SessionState {
+    let mut properties = ExecutionProps::new();
+    properties.query_execution_start_time = DateTime::from_timestamp_millis(now.0);
+    SessionStateBuilder::new_from_existing(base.clone())
+        .with_execution_props(properties)
+        .with_catalog_list(catalogs(cut))
+        .build()
 }
 
 fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {

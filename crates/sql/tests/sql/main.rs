@@ -9,4 +9,5 @@ mod evolution;
 mod fresh;
 mod limits;
 mod plans;
+mod simulated;
 mod world;

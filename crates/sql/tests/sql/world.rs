@@ -12,6 +12,7 @@ use floe_log::ids::PartitionId;
 use floe_log::log::{Append, Log};
 use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
+use floe_log::store::Store;
 use floe_log::topic::{NewTopic, Topic};
 use floe_meta::{Env, MemoryJournal, Meta, Options};
 use floe_sql::{Config, Sql, SqlError, format};
@@ -31,10 +32,18 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> World {
-        let env = Env::real();
+        World::open(Env::real(), Arc::new(MemoryStore::new()), config).await
+    }
+
+    /// One thread, a clock and randomness that follow from the seed. Call it in a runtime whose clock is paused.
+    pub(crate) async fn simulated(seed: u64) -> World {
+        let config = Config { threads: 2, ..Config::default() };
+        World::open(Env::simulated(seed), Arc::new(MemoryStore::new()), config).await
+    }
+
+    pub(crate) async fn open(env: Env, store: Arc<dyn Store>, config: Config) -> World {
         let journal = Arc::new(MemoryJournal::new());
         let meta = Meta::open(env.clone(), journal, Options::default()).await.unwrap();
-        let store = Arc::new(MemoryStore::new());
         let log = Log::open(env.clone(), meta, store, floe_log::log::Config::default()).await.unwrap();
         let resting = floe_lake::Config { views: false, ..floe_lake::Config::default() };
         let lake = Lake::start(env.clone(), log.clone(), resting);
