@@ -8,14 +8,17 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{cast, kernels::length::length};
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
-use datafusion::common::{Result, resources_datafusion_err};
+use datafusion::common::{Result, internal_err, resources_datafusion_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use crate::limits::{FUNCTION_BYTES_MAX, FUNCTION_VALUES_MAX};
+use crate::limits::{FUNCTION_BYTES_MAX, FUNCTION_VALUES_MAX, GROWING_FUNCTION_WEIGHT, TEXT_FUNCTION_WEIGHT};
+
+/// Bytes of a value that has no length, and what one that has takes beside its bytes.
+const VALUE_BYTES: u128 = 16;
 
 /// How the size of a function's result follows from its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +35,25 @@ enum Growth {
     Range,
     /// A value times a count: `array_repeat(value, n)`.
     RepeatValue,
-    /// A count of elements: `array_resize(list, n)`.
+    /// A count of elements, the new ones a value: `array_resize(list, n, value)`.
     Resize,
+}
+
+impl Growth {
+    /// What a call weighs in a statement: each may make [`FUNCTION_BYTES_MAX`] of every batch.
+    fn weight(self) -> u64 {
+        match self {
+            Growth::Replace | Growth::Concat => TEXT_FUNCTION_WEIGHT,
+            _ => GROWING_FUNCTION_WEIGHT,
+        }
+    }
+}
+
+/// What a call makes.
+#[derive(Clone, Copy, Default)]
+struct Made {
+    values: u128,
+    bytes: u128,
 }
 
 const GROWING: &[(&str, Growth)] = &[
@@ -50,13 +70,27 @@ const GROWING: &[(&str, Growth)] = &[
     ("array_resize", Growth::Resize),
 ];
 
+/// Other names of the functions above.
+const ALIASES: &[(&str, &str)] = &[("list_repeat", "array_repeat"), ("list_resize", "array_resize")];
+
+/// What a call of this function weighs in a statement; nothing if it does not make much out of little.
+pub(crate) fn weight(name: &str) -> u64 {
+    let name = name.to_lowercase();
+    let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(&*name, |(_, name)| name);
+    GROWING.iter().find(|(growing, _)| *growing == name).map_or(0, |(_, growth)| growth.weight())
+}
+
 /// Puts the bounded functions in the place of the engine's.
 ///
 /// # Errors
-/// When the engine does not have one of them: a newer engine, whose functions must be looked at again.
+/// When the engine does not have one of them, or has one under a name that is not known here: a newer engine, whose
+/// functions must be looked at again.
 pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     for (name, growth) in GROWING {
         let inner = state.udf(name)?;
+        if let Some(alias) = inner.aliases().iter().find(|alias| weight(alias) == 0) {
+            return internal_err!("'{name}' has a name that is not bounded: '{alias}'");
+        }
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(Bounded { inner, growth: *growth })))?;
     }
     Ok(())
@@ -103,104 +137,192 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { args.number_rows };
-        let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<_>>>()?;
-        let (made, allowed, unit) = match self.growth {
-            Growth::Range | Growth::Resize => (self.values(&arrays, rows)?, FUNCTION_VALUES_MAX, "values"),
-            _ => (self.bytes(&arrays, rows)?, FUNCTION_BYTES_MAX, "bytes"),
-        };
-        if made > u128::from(allowed) {
-            return Err(resources_datafusion_err!(
-                "'{}' would make up to {made} {unit} at once; at most {allowed} are allowed",
-                self.name()
-            ));
+        let made = self.made(&args)?;
+        for (made, allowed, unit) in
+            [(made.values, FUNCTION_VALUES_MAX, "values"), (made.bytes, FUNCTION_BYTES_MAX, "bytes")]
+        {
+            if made > u128::from(allowed) {
+                return Err(resources_datafusion_err!(
+                    "'{}' would make up to {made} {unit} at once; at most {allowed} are allowed",
+                    self.name()
+                ));
+            }
         }
         self.inner.invoke_with_args(args)
     }
 }
 
 impl Bounded {
-    /// Values that the call makes.
-    fn values(&self, args: &[ArrayRef], rows: usize) -> Result<u128> {
-        let numbers = args.iter().map(numbers).collect::<Result<Vec<_>>>()?;
-        let at = |index: usize, row: usize| {
-            numbers.get(index).and_then(|column| column.get(row)).copied().flatten()
-        };
-        let one = |row: usize| -> u128 {
-            if self.growth == Growth::Resize {
-                return positive(at(1, row));
+    /// What the call makes of all rows.
+    fn made(&self, call: &ScalarFunctionArgs) -> Result<Made> {
+        let is_constant = |arg: &&ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
+        let constant = call.args.iter().all(|arg| is_constant(&arg));
+        let rows = if constant { 1 } else { call.number_rows };
+        // A constant stays one value here. The engine copies it for every row, which is counted.
+        let arrays = call.args.iter().map(|arg| match arg {
+            ColumnarValue::Array(array) => Ok(array.clone()),
+            ColumnarValue::Scalar(value) => value.to_array_of_size(1),
+        });
+        let arrays = arrays.collect::<Result<Vec<_>>>()?;
+        let mut all = Made::default();
+        if !constant {
+            for (array, _) in arrays.iter().zip(&call.args).filter(|(_, arg)| is_constant(arg)) {
+                let copies = at(&sizes(array)?, 0).saturating_mul(rows as u128);
+                all.bytes = all.bytes.saturating_add(copies);
             }
-            let (from, to) = if args.len() == 1 { (Some(0), at(0, row)) } else { (at(0, row), at(1, row)) };
-            let step = if args.len() < 3 { 1 } else { at(2, row).unwrap_or(1) };
-            match (from, to) {
-                (Some(from), Some(to)) => from.abs_diff(to) / step.unsigned_abs().max(1) + 1,
-                _ => 0,
-            }
-        };
-        Ok((0..rows).map(one).fold(0, u128::saturating_add))
+        }
+        let each = self.each(&arrays)?;
+        for made in (0..rows).map(each) {
+            all.values = all.values.saturating_add(made.values);
+            all.bytes = all.bytes.saturating_add(made.bytes);
+        }
+        Ok(all)
     }
 
-    /// Bytes that the call makes.
-    fn bytes(&self, args: &[ArrayRef], rows: usize) -> Result<u128> {
+    /// What the call makes of one row.
+    fn each(&self, args: &[ArrayRef]) -> Result<Box<dyn Fn(usize) -> Made>> {
         let text = |index: usize| args.get(index).map_or(Ok(Vec::new()), lengths);
         let number = |index: usize| args.get(index).map_or(Ok(Vec::new()), numbers);
-        let each: Box<dyn Fn(usize) -> u128> = match self.growth {
+        let size = |index: usize| args.get(index).map_or(Ok(Vec::new()), |arg| sizes(arg));
+        let made: Box<dyn Fn(usize) -> u128> = match self.growth {
+            Growth::Range => return self.range(args),
+            Growth::Resize => return resize(args),
             Growth::Repeat => {
                 let (text, count) = (text(0)?, number(1)?);
-                Box::new(move |row| get(&text, row) * positive(get_number(&count, row)))
+                Box::new(move |row| at(&text, row).saturating_mul(positive(at(&count, row))))
             }
             Growth::Pad => {
                 let width = number(1)?;
                 // A character has at most four bytes.
-                Box::new(move |row| 4 * positive(get_number(&width, row)))
+                Box::new(move |row| 4 * positive(at(&width, row)))
             }
             Growth::Replace => {
                 let (text, from, to) = (text(0)?, text(1)?, text(2)?);
                 let pattern = self.name() == "regexp_replace";
                 Box::new(move |row| {
                     // A pattern may match everywhere, and so does the empty text.
-                    let from = if pattern { 1 } else { get(&from, row).max(1) };
-                    (get(&text, row) / from + 1) * get(&to, row) + get(&text, row)
+                    let from = if pattern { 1 } else { at(&from, row).max(1) };
+                    (at(&text, row) / from + 1) * at(&to, row) + at(&text, row)
                 })
             }
             Growth::Concat => {
                 let texts = args.iter().map(lengths).collect::<Result<Vec<_>>>()?;
                 let separators = texts.len() as u128;
                 Box::new(move |row| {
-                    let separator = texts.first().map_or(0, |first| get(first, row));
-                    texts.iter().map(|text| get(text, row)).sum::<u128>() + separator * separators
+                    let separator = texts.first().map_or(0, |first| at(first, row));
+                    texts.iter().map(|text| at(text, row)).sum::<u128>() + separator * separators
                 })
             }
-            _ => {
-                let size =
-                    args.first().map_or(0, |arg| arg.get_array_memory_size() / arg.len().max(1)) as u128;
-                let count = number(1)?;
-                Box::new(move |row| size * positive(get_number(&count, row)))
+            Growth::RepeatValue => {
+                // Before a value is copied its index is written down once for each copy.
+                let (size, count) = (size(0)?, number(1)?);
+                Box::new(move |row| (at(&size, row) + 8).saturating_mul(positive(at(&count, row))))
             }
         };
-        Ok((0..rows).map(each).fold(0, u128::saturating_add))
+        Ok(Box::new(move |row| Made { values: 0, bytes: made(row) }))
+    }
+
+    fn range(&self, args: &[ArrayRef]) -> Result<Box<dyn Fn(usize) -> Made>> {
+        let numbers = args.iter().map(numbers).collect::<Result<Vec<_>>>()?;
+        Ok(Box::new(move |row| {
+            let number = |index: usize| numbers.get(index).and_then(|column| at(column, row));
+            let (from, to) = if numbers.len() == 1 { (Some(0), number(0)) } else { (number(0), number(1)) };
+            let step = if numbers.len() < 3 { 1 } else { number(2).unwrap_or(1) };
+            let values = match (from, to) {
+                (Some(from), Some(to)) => from.abs_diff(to) / step.unsigned_abs().max(1) + 1,
+                _ => 0,
+            };
+            Made { values, bytes: 0 }
+        }))
     }
 }
 
-fn get(lengths: &[u128], row: usize) -> u128 {
-    lengths.get(row).copied().unwrap_or(0)
+fn resize(args: &[ArrayRef]) -> Result<Box<dyn Fn(usize) -> Made>> {
+    let lists = args.first().map_or(Ok(Vec::new()), elements)?;
+    let counts = args.get(1).map_or(Ok(Vec::new()), numbers)?;
+    let values = args.get(2).map_or(Ok(vec![VALUE_BYTES]), |value| sizes(value))?;
+    Ok(Box::new(move |row| {
+        let count = positive(at(&counts, row));
+        let more = count.saturating_sub(at(&lists, row));
+        Made { values: count, bytes: more.saturating_mul(at(&values, row)) }
+    }))
 }
 
-fn get_number(numbers: &[Option<i128>], row: usize) -> Option<i128> {
-    numbers.get(row).copied().flatten()
+/// What a column has in a row; a constant has the same in each, and an argument that is not there nothing.
+fn at<T: Copy + Default>(column: &[T], row: usize) -> T {
+    let index = if column.len() == 1 { 0 } else { row };
+    column.get(index).copied().unwrap_or_default()
 }
 
 fn positive(number: Option<i128>) -> u128 {
     number.and_then(|number| u128::try_from(number).ok()).unwrap_or(0)
 }
 
-/// The bytes of each text; 16 for what is no text.
+/// The elements of each list.
+fn elements(array: &ArrayRef) -> Result<Vec<u128>> {
+    if !matches!(array.data_type(), DataType::List(_) | DataType::LargeList(_)) {
+        return Ok(vec![0; array.len()]);
+    }
+    whole(&length(array)?)
+}
+
+/// The bytes of each value, whatever it holds: what a copy of it takes.
+fn sizes(array: &dyn Array) -> Result<Vec<u128>> {
+    let index = |offset: i64| usize::try_from(offset).expect("an offset is not negative");
+    match array.data_type() {
+        kind if kind.is_string() || kind.is_binary() => {
+            Ok(whole(&length(array)?)?.into_iter().map(|length| VALUE_BYTES + length).collect())
+        }
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            spans(list.values(), list.value_offsets().iter().map(|to| index((*to).into())))
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            spans(list.values(), list.value_offsets().iter().map(|to| index(*to)))
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let entries: ArrayRef = Arc::new(map.entries().clone());
+            spans(&entries, map.value_offsets().iter().map(|to| index((*to).into())))
+        }
+        DataType::FixedSizeList(_, width) => {
+            let (list, width) = (array.as_fixed_size_list(), index((*width).into()));
+            spans(list.values(), (0..=list.len()).map(|row| row * width))
+        }
+        DataType::Struct(_) => {
+            let mut all = vec![VALUE_BYTES; array.len()];
+            for column in array.as_struct().columns() {
+                all.iter_mut().zip(sizes(column)?).for_each(|(all, size)| *all += size);
+            }
+            Ok(all)
+        }
+        kind if kind.is_primitive() || matches!(kind, DataType::Boolean | DataType::Null) => {
+            Ok(vec![VALUE_BYTES; array.len()])
+        }
+        // Rare kinds, which refer to values: at most all of them.
+        _ => Ok(vec![array.get_array_memory_size() as u128; array.len()]),
+    }
+}
+
+/// The bytes of each list, by the places in `values` where one ends and the next begins.
+fn spans(values: &ArrayRef, mut ends: impl Iterator<Item = usize>) -> Result<Vec<u128>> {
+    let values = sizes(values)?;
+    let mut from = ends.next().unwrap_or(0);
+    let size = |to| VALUE_BYTES + values[std::mem::replace(&mut from, to)..to].iter().sum::<u128>();
+    Ok(ends.map(size).collect())
+}
+
+/// The bytes of each text; those of a number for what is no text.
 fn lengths(array: &ArrayRef) -> Result<Vec<u128>> {
     if !array.data_type().is_string() && !array.data_type().is_binary() {
-        return Ok(vec![16; array.len()]);
+        return Ok(vec![VALUE_BYTES; array.len()]);
     }
-    let lengths = cast(&length(array)?, &DataType::Int64)?;
+    whole(&length(array)?)
+}
+
+fn whole(lengths: &ArrayRef) -> Result<Vec<u128>> {
+    let lengths = cast(lengths, &DataType::Int64)?;
     let lengths = lengths.as_primitive::<Int64Type>();
     Ok(lengths.iter().map(|length| length.and_then(|l| u128::try_from(l).ok()).unwrap_or(0)).collect())
 }

@@ -12,9 +12,10 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
 use crate::error::{Kind, Place, SqlError};
+use crate::functions;
 use crate::limits::{
-    CASE_DEPTH, CUBE_COLUMNS_MAX, JOIN_WEIGHT, NESTING_MAX, SUBQUERY_DEPTH_MAX, TABLE_DEPTH, TEXT_BYTES_MAX,
-    TOKENS_MAX, VALUE_DEPTH, WEIGHT_MAX,
+    CASE_DEPTH, CUBE_COLUMNS_MAX, GROWING_FUNCTION_WEIGHT, JOIN_WEIGHT, NESTING_MAX, SUBQUERY_DEPTH_MAX,
+    TABLE_DEPTH, TEXT_BYTES_MAX, TEXT_FUNCTION_WEIGHT, TOKENS_MAX, VALUE_DEPTH, WEIGHT_MAX,
 };
 
 /// Checks size, nesting and weight of a statement.
@@ -85,8 +86,9 @@ impl Excess {
             ),
             Excess::Weight => format!(
                 "the statement is too complex: more than {WEIGHT_MAX} operators, joins and subqueries, each use \
-                 of a common table expression counted with all that it holds; use IN (...) instead of a chain of \
-                 OR, or split the statement"
+                 of a common table expression counted with all that it holds, functions such as repeat as \
+                 {GROWING_FUNCTION_WEIGHT} and such as concat as {TEXT_FUNCTION_WEIGHT}; use IN (...) instead of \
+                 a chain of OR, or split the statement"
             ),
             Excess::Cube => format!("CUBE over more than {CUBE_COLUMNS_MAX} columns makes too many groups"),
         };
@@ -147,7 +149,8 @@ impl Scale {
                 let (used, depth) = self.defined.get(&word.value.to_lowercase()).copied().unwrap_or_default();
                 let level = self.level();
                 level.below = level.below.max(depth);
-                keyword_weight(word.keyword) + used
+                let called = tokens.get(index + 1).is_some_and(|next| next.token == Token::LParen);
+                keyword_weight(word.keyword) + used + if called { functions::weight(&word.value) } else { 0 }
             }
             // `a.b` is a name; `a.b.c.d` takes fields out of fields.
             Token::Period => u64::from(index >= 2 && tokens[index - 2].token == Token::Period),
@@ -376,6 +379,11 @@ mod tests {
         check_excess(&format!("select {}1", "1 = (select ".repeat(20)), "nested");
         check_excess(&format!("select {}1", "case when (".repeat(20)), "nested");
         check_excess(&"select 1, case when a then ".repeat(20), "nested");
+        for (call, most) in [("\"Repeat\" ('x', 2)", 15), ("list_resize(a, 9)", 15), ("concat(a, b)", 31)] {
+            check(&format!("select {}", vec![call; most].join(","))).unwrap();
+            check_excess(&format!("select {}", vec![call; most + 1].join(",")), "too complex");
+        }
+        check(&format!("select {}", vec!["repeat"; 100].join(","))).unwrap();
         check_excess("select 1 group by cube (a,b,c,d,e,f), cube (g,h,i,j,k,l)", "CUBE");
         assert!(check(&"x".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().message.contains("bytes"));
         assert_eq!(check("select 'a\n from t").unwrap_err().place.unwrap().line, 1);

@@ -22,6 +22,11 @@ pub const TABLE_DEPTH: u64 = 1;
 pub const CASE_DEPTH: u64 = 2;
 /// Depth of a subquery in the place of a value: `in (select ...)`, `exists (...)`, `x = (select ...)`.
 pub const VALUE_DEPTH: u64 = 3;
+/// What a call of a function that makes much out of little weighs (`repeat`, `range`, ...): each may make
+/// [`FUNCTION_BYTES_MAX`], and what they make is not in the engine's count of memory.
+pub const GROWING_FUNCTION_WEIGHT: u64 = 64;
+/// The same for functions that are bounded by what they are given (`concat`, `replace`, ...).
+pub const TEXT_FUNCTION_WEIGHT: u64 = 32;
 /// Columns of all `CUBE`s of a statement; each one doubles the grouping sets.
 pub const CUBE_COLUMNS_MAX: usize = 10;
 /// The parser's own limit on recursion; above what [`NESTING_MAX`] lets through, so that ours speaks first.

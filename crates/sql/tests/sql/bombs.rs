@@ -63,6 +63,10 @@ async fn deep_and_huge_statements_are_errors() {
         "select count(*) from t group by cube (1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16)".to_owned(),
         repeated("/*", "/*", 50_000, ""),
         repeated("select \"", "x", 100, ""),
+        format!(
+            "select {}",
+            (0..100).map(|i| format!("repeat('x', {})", 67_000_000 + i)).collect::<Vec<_>>().join(",")
+        ),
     ];
     for bomb in bombs {
         let error = world.error(&bomb).await;
@@ -125,6 +129,15 @@ async fn functions_do_not_make_much_out_of_little() {
         "select array_repeat(1, 1000000000)",
         "select array_repeat(array_repeat(1, 100000), 100000)",
         "select array_resize([1], 1000000000, 0)",
+        "select array_resize([[1]], 1000000, range(0, 1000000))",
+        "select array_resize([arrow_cast('', 'LargeUtf8')], 1000, arrow_cast(repeat('x', 60000000), 'LargeUtf8'))",
+        "select array_resize(l, 100000 * x, range(0, 100000)) from (select [l] as l, x from t)",
+        // One large value among many small ones.
+        "select array_repeat(case when value = 1 then repeat('x', 9000000) else 'a' end, \
+         case when value = 1 then 1000 else 0 end) from generate_series(1, 8192)",
+        // A constant is copied for every row.
+        "select array_repeat(repeat('x', 60000000), value % 2) from generate_series(1, 8192)",
+        "select concat(repeat('x', 60000000), value) from generate_series(1, 8192)",
         "select repeat(s, x * 2000000000) from t",
     ] {
         let error = world.error(text).await;
