@@ -15,6 +15,8 @@ pub const DATA_DIR_FORMAT: u32 = 1;
 const LOCK: &str = "LOCK";
 const FORMAT: &str = "FORMAT";
 const FORMAT_TEMPORARY: &str = "FORMAT.tmp";
+/// The directory that a new ext file system has at its top.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// An opened data directory. It is locked until this is dropped.
 #[derive(Debug)]
@@ -92,11 +94,11 @@ impl DataDir {
     }
 }
 
-/// Whether nothing but what an interrupted first start leaves is there.
+/// Whether nothing is there but what an interrupted first start leaves, and what a new file system has.
 fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        if name != LOCK && name != FORMAT_TEMPORARY {
+        if name != LOCK && name != FORMAT_TEMPORARY && name != LOST_AND_FOUND {
             return Ok(false);
         }
     }
@@ -211,6 +213,10 @@ mod tests {
 
         let below_a_file = path.join(FORMAT).join("data");
         assert!(matches!(DataDir::open(&below_a_file).unwrap_err(), DataDirError::Io { .. }));
+
+        let mount = temporary.path().join("mount");
+        fs::create_dir_all(mount.join("lost+found")).unwrap();
+        DataDir::open(&mount).unwrap();
 
         let home = temporary.path().join("home");
         fs::create_dir(&home).unwrap();
