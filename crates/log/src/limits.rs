@@ -134,6 +134,9 @@ pub const DELETES_AT_ONCE: usize = 64;
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Producers that one round forgets.
 pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
+/// How long an append that failed says that the next would, too: a broker to which nobody sends any more because of it
+/// would otherwise never learn that the fault has ended.
+pub const TROUBLE_TIME: Duration = Duration::from_secs(30);
 /// Producers that one commit forgets.
 pub const PRODUCERS_PER_COMMIT: usize = 1_000;
 

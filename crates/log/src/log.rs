@@ -378,6 +378,14 @@ impl Log {
         self.shared.reader.offset_at(snapshot, partition, at).await
     }
 
+    /// Whether appends succeed, as far as the last one tells: for who decides whether to send more.
+    ///
+    /// # Errors
+    /// Why the last one failed, for [`limits::TROUBLE_TIME`](crate::limits::TROUBLE_TIME) after it did.
+    pub fn writable(&self) -> Result<(), String> {
+        self.shared.intake.trouble().map_or(Ok(()), Err)
+    }
+
     /// A producer id that was never given before, and its first epoch.
     pub async fn producer_id(&self, who: &Writer) -> Result<(i64, i16), ProducerIdError> {
         let take = |tx: &mut floe_meta::Tx<'_>| tx.next_counter(&PRODUCER_IDS);

@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout};
 use crate::cache::{Cache, Written};
 use crate::identity::Writer;
 use crate::ids::ObjectId;
-use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
+use crate::limits::{TROUBLE_TIME, UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
 use crate::object::wal_key;
 use crate::objects::{Ids, TakenId};
 use crate::sequencer::{self, AppendError, Appended, Placed, Uploaded};
@@ -74,6 +74,8 @@ struct Queue {
     /// Of all requests that are not answered.
     unanswered_bytes: usize,
     closed: bool,
+    /// Why the last object is not in the log, and when that came out; none when it is.
+    trouble: Option<(String, Instant)>,
 }
 
 struct Request {
@@ -159,8 +161,21 @@ impl Intake {
         Ok(taken)
     }
 
-    fn answered(&self, bytes: usize) {
+    /// Why nothing can be written, as far as the last object tells and its answer is not too old for that.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let queue = self.lock();
+        if queue.closed {
+            return Some("the broker is shutting down".to_owned());
+        }
+        let now = self.shared.env.monotonic();
+        let (reason, since) = queue.trouble.as_ref()?;
+        (now.saturating_duration_since(*since) < TROUBLE_TIME).then(|| reason.clone())
+    }
+
+    fn answered(&self, bytes: usize, trouble: Option<&AppendError>) {
+        let now = self.shared.env.monotonic();
         let mut queue = self.lock();
+        queue.trouble = trouble.map(|error| (error.to_string(), now));
         queue.unanswered_bytes -= bytes;
         metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
     }
@@ -379,20 +394,25 @@ impl Waiting {
         self.answers.iter().map(|(batches, _)| batches).sum()
     }
 
-    fn answer(self, mut all: Answers, intake: &Intake) {
+    fn answer(self, all: Answers, intake: &Intake) {
+        intake.answered(self.bytes, None);
+        self.tell(all);
+    }
+
+    fn refuse(self, error: &AppendError, intake: &Intake) {
+        intake.answered(self.bytes, Some(error));
+        let all = vec![Err(error.clone()); self.batches()];
+        self.tell(all);
+    }
+
+    fn tell(self, mut all: Answers) {
         assert_eq!(all.len(), self.batches(), "each batch has one answer");
-        intake.answered(self.bytes);
         for (batches, answer) in self.answers {
             let rest = all.split_off(batches);
             // A caller that is gone does not want its answer.
             drop(answer.send(all));
             all = rest;
         }
-    }
-
-    fn refuse(self, error: &AppendError, intake: &Intake) {
-        let all = vec![Err(error.clone()); self.batches()];
-        self.answer(all, intake);
     }
 }
 

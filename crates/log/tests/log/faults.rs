@@ -181,6 +181,23 @@ async fn a_failed_upload_takes_only_its_own_batches_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_says_whether_it_can_be_written() {
+    let world = world([(0, Fault::Full), (2, Fault::Refused)], eager()).await;
+    let (log, partition) = (&world.log, world.partition);
+    assert_eq!(log.writable(), Ok(()), "nothing was tried yet");
+    append(log, partition, &["a"]).await.expect_err("the store is full");
+    let reason = log.writable().expect_err("the last one failed");
+    assert!(reason.contains("planned"), "{reason}");
+    append(log, partition, &["b"]).await.expect("there is room again");
+    assert_eq!(log.writable(), Ok(()));
+    append(log, partition, &["c"]).await.expect_err("refused");
+    assert!(log.writable().is_err());
+    // Whoever sends nothing because of that learns that it may be tried again.
+    tokio::time::sleep(floe_log::limits::TROUBLE_TIME).await;
+    assert_eq!(log.writable(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_nobody_commits_is_cleaned_away_and_one_that_is_committed_stays() {
     let world = world([], eager()).await;
     let (log, partition) = (&world.log, world.partition);
