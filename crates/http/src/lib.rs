@@ -7,7 +7,7 @@
 //! # A request, file by file
 //! ```text
 //! server.rs     serve        accepts within the limit of connections, one task each, drains on shutdown
-//! stall.rs      StallGuard   ends a connection whose client stops reading
+//! stall.rs      StallGuard   ends a connection whose client reads next to nothing
 //! routes.rs     router       path -> handler; counts, times, turns a panic into an answer
 //! health.rs     /health /ready         alive, and able to serve
 //! telemetry.rs  /metrics               Prometheus text

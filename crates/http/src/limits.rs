@@ -16,8 +16,11 @@ pub const BODY_BYTES_MAX: usize = (6 * 256 + 64) << 10;
 pub const BODY_READ_SECONDS_MAX: Duration = Duration::from_secs(30);
 /// Time for a handler that is not a query (queries have their own, see `floe_sql::limits`).
 pub const HANDLER_SECONDS_MAX: Duration = Duration::from_secs(30);
-/// A client that takes not one byte for this long is disconnected.
+/// How long an answer waits for its client, all in all, before it must have taken [`WRITE_BYTES_MIN`]; a client that
+/// took less is disconnected. So a reply that is held in memory is there for minutes at most.
 pub const WRITE_STALL_SECONDS_MAX: Duration = Duration::from_secs(60);
+/// See [`WRITE_STALL_SECONDS_MAX`]: about 17 KB a second.
+pub const WRITE_BYTES_MIN: usize = 1 << 20;
 /// Requests in progress at shutdown get this long to end.
 pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
 /// A reply up to this size is held back until it is whole, so that a late error is still a proper error;

@@ -16,7 +16,7 @@ use crate::health::Ready;
 use crate::iceberg::CatalogService;
 use crate::limits::{
     ACCEPT_RETRY_DELAY, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_READ_SECONDS_MAX,
-    HEADERS_MAX, WRITE_STALL_SECONDS_MAX,
+    HEADERS_MAX, WRITE_BYTES_MIN, WRITE_STALL_SECONDS_MAX,
 };
 use crate::query::QueryService;
 use crate::routes;
@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::R
         match accepted {
             Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
                 Ok(slot) => {
-                    let connection = connection(stream, router.clone(), shutdown.clone(), slot);
+                    let connection = connection(stream, env.clone(), router.clone(), shutdown.clone(), slot);
                     env.spawn("http connection", async move {
                         if let Err(error) = connection.await {
                             tracing::debug!(%peer, %error, "an http connection ended with an error");
@@ -92,6 +92,7 @@ fn refuse(stream: &TcpStream) {
 
 async fn connection(
     stream: TcpStream,
+    env: Env,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
     slot: OwnedSemaphorePermit,
@@ -100,7 +101,7 @@ async fn connection(
     open.increment(1.0);
     // Answers are small and awaited: no reason to wait for more to send.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(StallGuard::new(stream, WRITE_STALL_SECONDS_MAX));
+    let io = TokioIo::new(StallGuard::new(stream, env, WRITE_STALL_SECONDS_MAX, WRITE_BYTES_MIN));
     let mut served = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

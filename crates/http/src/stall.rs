@@ -1,34 +1,53 @@
-//! Ends a connection whose client stops reading: without it, a stalled reader would hold a query's memory.
+//! Ends a connection whose client stops reading, or reads next to nothing: without it, such a reader would hold a
+//! query's memory.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use floe_meta::env::Env;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail with `TimedOut` when not one byte is taken for `limit`.
+/// A stream whose writes fail with `TimedOut` when they waited for `patience` and fewer than `least` bytes were taken
+/// meanwhile. Time in which there is nothing to write does not count.
 pub(crate) struct StallGuard<S> {
     stream: S,
-    limit: Duration,
+    env: Env,
+    patience: Duration,
+    least: usize,
+    /// Patience that is left, and bytes taken since it was whole.
+    left: Duration,
+    taken: usize,
     /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> StallGuard<S> {
-    pub(crate) fn new(stream: S, limit: Duration) -> StallGuard<S> {
-        StallGuard { stream, limit, stalled: None }
+    pub(crate) fn new(stream: S, env: Env, patience: Duration, least: usize) -> StallGuard<S> {
+        StallGuard { stream, env, patience, least, left: patience, taken: 0, waiting: None }
     }
 
-    /// Passes progress on; while there is none, lets the timer decide.
-    fn guard<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_ready() {
-            self.stalled = None;
+    /// Passes on what a write came to; while it waits, the timer decides.
+    fn guard<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+        taken: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(result) = &poll {
+            if let Some(waited) = self.waiting.take() {
+                self.left = waited.deadline().saturating_duration_since(self.env.monotonic());
+            }
+            self.taken += result.as_ref().map_or(0, taken);
+            if self.taken >= self.least {
+                (self.left, self.taken) = (self.patience, 0);
+            }
             return poll;
         }
-        let limit = self.limit;
-        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let left = self.left;
+        let timer = self.waiting.get_or_insert_with(|| Box::pin(sleep(left)));
         ready!(timer.as_mut().poll(cx));
         metrics::counter!("floe_http_stalled_connections_total").increment(1);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")))
@@ -48,7 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.guard(cx, poll)
+        self.guard(cx, poll, |taken| *taken)
     }
 
     fn poll_write_vectored(
@@ -57,7 +76,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.guard(cx, poll)
+        self.guard(cx, poll, |taken| *taken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -66,12 +85,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_flush(cx);
-        self.guard(cx, poll)
+        self.guard(cx, poll, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.guard(cx, poll)
+        self.guard(cx, poll, |()| 0)
     }
 }
 
@@ -80,22 +99,44 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_stops_is_cut_off_and_a_slow_one_is_not() {
-        let (near, mut far) = duplex(8);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(60));
-        let slow = async {
-            let mut byte = [0; 8];
-            for _ in 0..4 {
-                tokio::time::sleep(Duration::from_secs(50)).await;
-                far.read_exact(&mut byte).await.unwrap();
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Writes 32 bytes to a reader that takes `piece` of them every `pause`, through a pipe that holds 4.
+    async fn check(piece: usize, pause: Duration) -> io::Result<()> {
+        let (near, mut far) = duplex(4);
+        let mut guarded = StallGuard::new(near, Env::simulated(1), MINUTE, 8);
+        let reading = async move {
+            let mut bytes = [0; 4];
+            loop {
+                tokio::time::sleep(pause).await;
+                if far.read_exact(&mut bytes[..piece]).await.is_err() {
+                    return;
+                }
             }
         };
-        let (written, ()) = tokio::join!(guarded.write_all(&[7; 32]), slow);
-        written.unwrap();
+        let writing = async move { guarded.write_all(&[7; 32]).await };
+        let (written, ()) = tokio::join!(writing, reading);
+        written
+    }
 
-        guarded.write_all(&[7; 8]).await.unwrap();
-        let error = guarded.write_all(&[7; 8]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_next_to_nothing_is_cut_off_and_a_slow_one_is_not() {
+        check(4, Duration::from_secs(25)).await.unwrap();
+        for (piece, seconds) in [(4, 1_000), (4, 35), (1, 10)] {
+            let error = check(piece, Duration::from_secs(seconds)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{piece} bytes in {seconds} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_without_anything_to_write_does_not_count() {
+        let (near, mut far) = duplex(4);
+        let mut guarded = StallGuard::new(near, Env::simulated(1), MINUTE, 1_000);
+        let mut bytes = [0; 4];
+        for _ in 0..10 {
+            guarded.write_all(&[7; 4]).await.unwrap();
+            tokio::time::sleep(MINUTE).await;
+            far.read_exact(&mut bytes).await.unwrap();
+        }
     }
 }
