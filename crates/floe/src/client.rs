@@ -1,6 +1,7 @@
 //! A client of a broker's HTTP address: SQL in, Arrow out.
 
 use std::io::Cursor;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -40,8 +41,12 @@ pub(crate) struct Client {
 impl Client {
     /// A client of `server`, for example `http://127.0.0.1:8080`.
     pub(crate) fn new(server: &str) -> Result<Self> {
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned() })
+        let mut http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
+        if is_loopback(server) {
+            // A proxy that the environment names for the world outside does not reach this machine.
+            http = http.no_proxy();
+        }
+        Ok(Self { http: http.build()?, server: server.trim_end_matches('/').to_owned() })
     }
 
     /// Runs a statement and reads all of its rows.
@@ -99,6 +104,14 @@ impl Client {
     }
 }
 
+/// Whether a URL is of this machine.
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
 /// The error that the broker tells in the body of its answer.
 async fn told(mut answer: reqwest::Response) -> anyhow::Error {
     let status = answer.status();
@@ -113,5 +126,20 @@ async fn told(mut answer: reqwest::Response) -> anyhow::Error {
     match body.pointer("/error/message").and_then(serde_json::Value::as_str) {
         Some(message) => anyhow!("{message}"),
         None => anyhow!("the broker answered {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for url in ["http://127.0.0.1:8080", "http://127.1.2.3", "http://LOCALHOST:1/", "http://[::1]:80"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://broker:8080", "http://10.0.0.1", "http://localhost.example", "127.0.0.1:8080"] {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 }
