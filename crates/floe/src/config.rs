@@ -97,6 +97,9 @@ pub(crate) struct RawConfig {
     /// Memory of all SQL queries together, in bytes [default: 536870912]
     #[arg(long, env = "FLOE_SQL_MEMORY_BYTES", value_name = "BYTES")]
     pub(crate) sql_memory_bytes: Option<usize>,
+    /// Bytes of log that a SQL query reads of one table whose Iceberg files are behind [default: 268435456]
+    #[arg(long, env = "FLOE_SQL_TAIL_BYTES", value_name = "BYTES")]
+    pub(crate) sql_tail_bytes: Option<u64>,
     /// End a SQL query that takes longer, in milliseconds [default: 60000]
     #[arg(long, env = "FLOE_SQL_TIMEOUT_MS", value_name = "MS")]
     pub(crate) sql_timeout_ms: Option<u64>,
@@ -162,6 +165,7 @@ impl RawConfig {
                 frame_bytes,
                 connections,
                 sql_memory_bytes,
+                sql_tail_bytes,
                 sql_timeout_ms,
                 s3_endpoint,
                 s3_region,
@@ -214,6 +218,7 @@ pub(crate) struct Config {
     pub(crate) frame_bytes: usize,
     pub(crate) connections: usize,
     pub(crate) sql_memory_bytes: usize,
+    pub(crate) sql_tail_bytes: u64,
     pub(crate) sql_timeout: Duration,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -245,12 +250,55 @@ impl Config {
             frame_bytes: raw.frame_bytes.unwrap_or(100 << 20),
             connections: raw.connections.unwrap_or(8192),
             sql_memory_bytes: raw.sql_memory_bytes.unwrap_or(512 << 20),
+            sql_tail_bytes: raw.sql_tail_bytes.unwrap_or(256 << 20),
             sql_timeout: Duration::from_millis(raw.sql_timeout_ms.unwrap_or(60_000)),
             log: raw.log.unwrap_or_else(|| "info".to_owned()),
             log_format: raw.log_format.unwrap_or(LogFormat::Text),
         };
         config.check_ranges()?;
         Ok(config)
+    }
+
+    /// The settings as they are used, in the form that [`RawConfig::read`] takes. What has no value (no upload limit
+    /// but the store's own, no address but the one listened on) is left out.
+    pub(crate) fn used(&self) -> RawConfig {
+        let millis = |duration: Duration| Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        let s3 = match &self.store {
+            StoreConfig::Local => None,
+            StoreConfig::S3(s3) => Some(s3),
+        };
+        RawConfig {
+            data: Some(self.data.clone()),
+            store: Some(
+                s3.map_or_else(|| "local".to_owned(), |s3| format!("s3://{}/{}", s3.bucket, s3.prefix)),
+            ),
+            kafka: Some(self.kafka.clone()),
+            advertised: self.advertised.as_ref().map(|(host, port)| match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            }),
+            http: Some(self.http.clone()),
+            auto_create_topics: Some(self.auto_create_topics),
+            default_partitions: Some(self.default_partitions),
+            table_default: Some(self.table_default),
+            group_initial_delay_ms: millis(self.group_initial_delay),
+            linger_ms: millis(self.linger),
+            object_bytes: Some(self.object_bytes),
+            uploads: self.uploads,
+            append_bytes: Some(self.append_bytes),
+            cache_bytes: Some(self.cache_bytes),
+            frame_bytes: Some(self.frame_bytes),
+            connections: Some(self.connections),
+            sql_memory_bytes: Some(self.sql_memory_bytes),
+            sql_tail_bytes: Some(self.sql_tail_bytes),
+            sql_timeout_ms: millis(self.sql_timeout),
+            s3_endpoint: s3.and_then(|s3| s3.endpoint.clone()),
+            s3_region: s3.map(|s3| s3.region.clone()),
+            s3_access_key_id: s3.and_then(|s3| s3.access_key_id.clone()),
+            s3_secret_access_key: s3.and_then(|s3| s3.secret_access_key.clone()),
+            log: Some(self.log.clone()),
+            log_format: Some(self.log_format),
+        }
     }
 
     fn check_ranges(&self) -> Result<()> {
@@ -313,6 +361,20 @@ mod tests {
         let config = Config::check(flags.over(file)).unwrap();
         assert_eq!((config.kafka.as_str(), config.uploads), ("127.0.0.1:1", Some(7)));
         assert_eq!(config.linger, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_used_reads_back_as_the_same() {
+        for toml in ["", "store = 's3://b/p'\nadvertised = '[::1]:9'\ns3_secret_access_key = 'hidden'"] {
+            let used = check(toml).unwrap().used();
+            let text = toml::to_string(&used).unwrap();
+            for named in ["kafka = \"127.0.0.1:9092\"", "linger_ms = ", "sql_tail_bytes = 268435456"] {
+                assert!(text.contains(named), "{named} in {text}");
+            }
+            assert!(!text.contains("hidden"), "{text}");
+            let again = toml::to_string(&check(&text).unwrap().used()).unwrap();
+            assert_eq!(again, text);
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if term::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => term::fail(&error),
     }
 }

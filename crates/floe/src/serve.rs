@@ -1,7 +1,7 @@
 //! `floe serve`: a broker until it is asked to stop.
 
-use anyhow::{Context, Result};
-use tracing::info;
+use anyhow::{Context, Result, bail};
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::ServeArgs;
@@ -13,20 +13,35 @@ use crate::term::say;
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let file = args.config.as_deref().map(RawConfig::read).transpose()?.unwrap_or_default();
     let raw = args.settings.over(file);
-    if args.print_config {
-        say(toml::to_string(&raw).context("cannot print the settings")?.trim_end());
-        return Config::check(raw).map(drop);
-    }
     let config = Config::check(raw)?;
+    if args.print_config {
+        let text = toml::to_string(&config.used()).context("cannot print the settings")?;
+        return Ok(say(text.trim_end())?);
+    }
     log_to_stderr(&config.log, config.log_format)?;
     let server = Server::start(config).await?;
     // Scripts wait for this line; its words are part of the interface.
-    say(&format!("floe is ready kafka={} http={}", server.kafka, server.http));
+    if let Err(error) = say(&format!("floe is ready kafka={} http={}", server.kafka, server.http)) {
+        warn!(%error, "the line that says so was not written, the broker serves");
+    }
     stop_signal().await?;
     info!("stopping: no new connections, open uploads are finished");
-    server.stop().await;
-    info!("stopped");
-    Ok(())
+    stop(server).await
+}
+
+/// Stops the broker in order; whoever asks a second time meanwhile does not want to wait for that.
+pub(crate) async fn stop(server: Server) -> Result<()> {
+    tokio::select! {
+        biased;
+        () = server.stop() => {
+            info!("stopped");
+            Ok(())
+        }
+        again = stop_signal() => {
+            again?;
+            bail!("stopped before open requests and uploads were finished; what was acknowledged is kept")
+        }
+    }
 }
 
 /// Sends log lines to standard error.

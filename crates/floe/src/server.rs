@@ -1,6 +1,7 @@
 //! One broker: the crates below, wired.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) kafka: SocketAddr,
     /// Where HTTP clients connect.
     pub(crate) http: SocketAddr,
+    /// Where its data is.
+    pub(crate) data: PathBuf,
     env: Env,
     log: Log,
     lake: Lake,
@@ -58,23 +61,25 @@ impl Server {
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, advertised));
 
         let (shutdown, stopping) = watch::channel(false);
+        let writing = log.clone();
         let services = Services {
             env: env.clone(),
-            // Whoever can connect finds a broker that has loaded its metadata.
-            ready: Arc::new(|| Ok(())),
+            // Whoever can connect finds a broker that has loaded its metadata, so what is left is writing.
+            ready: Arc::new(move || writing.writable()),
             metrics,
             query: Arc::new(Query(sql)),
             catalog: Arc::new(Catalog(lake.clone())),
         };
         let kafka_stopping = stopping.clone();
         let fronts = vec![
-            env.spawn("kafka front", async move { broker.serve(kafka, kafka_stopping).await }),
-            env.spawn("http front", floe_http::serve(http, services, stopping)),
+            env.spawn_vital("kafka front", async move { broker.serve(kafka, kafka_stopping).await }),
+            env.spawn_vital("http front", floe_http::serve(http, services, stopping)),
         ];
         info!(kafka = %kafka_address, http = %http_address, data = %config.data.display(), "serving");
         Ok(Self {
             kafka: kafka_address,
             http: http_address,
+            data: config.data,
             env,
             log,
             lake,
@@ -196,6 +201,7 @@ fn sql_config(config: &Config) -> floe_sql::Config {
     floe_sql::Config {
         memory_bytes: config.sql_memory_bytes,
         query_time_max: config.sql_timeout,
+        tail_bytes_max: config.sql_tail_bytes,
         ..floe_sql::Config::default()
     }
 }

@@ -9,7 +9,7 @@ use rustyline::error::ReadlineError;
 
 use crate::cli::{Format, SqlArgs};
 use crate::client::Client;
-use crate::term::{paint, say, say_stderr, write_bytes};
+use crate::term::{OutputError, paint, say, say_stderr, write_bytes};
 
 /// The broker takes no longer statement, so more of standard input is not read.
 const STATEMENT_BYTES_MAX: u64 = 256 << 10;
@@ -38,10 +38,7 @@ async fn execute(client: &Client, statement: &str, format: Format) -> Result<()>
         Format::Csv => "text/csv",
         Format::Json => "application/x-ndjson",
     };
-    let print = |piece: &[u8]| {
-        write_bytes(piece);
-        Ok(())
-    };
+    let print = |piece: &[u8]| Ok(write_bytes(piece)?);
     client.stream(statement, accept, print).await
 }
 
@@ -49,8 +46,7 @@ async fn print_table(client: &Client, statement: &str) -> Result<()> {
     let started = Env::real().monotonic();
     let rows = client.query(statement).await?;
     let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
-    say(text.trim_end_matches('\n'));
-    Ok(())
+    Ok(say(text.trim_end_matches('\n'))?)
 }
 
 /// Reads statements until `\q`; a statement ends with `;` or an empty line.
@@ -59,7 +55,7 @@ async fn prompt(client: &Client, format: Format) -> Result<()> {
     say(&paint(
         "SQL on Floe. A statement ends with ; or an empty line. SHOW TABLES lists the tables, \\q ends.",
         "2",
-    ));
+    ))?;
     let mut statement = String::new();
     loop {
         let mark = if statement.is_empty() { "floe> " } else { "  ... " };
@@ -91,6 +87,9 @@ async fn prompt(client: &Client, format: Format) -> Result<()> {
         // The history is a convenience; without it the prompt still works.
         let _ = editor.add_history_entry(format!("{text};"));
         if let Err(error) = execute(client, text, format).await {
+            if error.is::<OutputError>() {
+                return Err(error);
+            }
             say_stderr(&format!("{} {error:#}", paint("error:", "1;31")));
         }
     }

@@ -13,18 +13,32 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints one line on standard output.
-pub(crate) fn say(line: &str) {
-    write_bytes(format!("{line}\n").as_bytes());
+/// Standard output takes no more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(crate) struct OutputError(#[from] std::io::Error);
+
+/// Whether a command failed because nobody reads its output any more: `floe sql … | head` ends quietly.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let output = error.downcast_ref::<OutputError>();
+    output.is_some_and(|OutputError(error)| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Writes to standard output. A closed pipe is not an error: `floe sql … | head` ends quietly.
-pub(crate) fn write_bytes(bytes: &[u8]) {
+/// Prints one line on standard output.
+///
+/// # Errors
+/// As [`write_bytes`].
+pub(crate) fn say(line: &str) -> Result<(), OutputError> {
+    write_bytes(format!("{line}\n").as_bytes())
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// A closed pipe, a full disk.
+pub(crate) fn write_bytes(bytes: &[u8]) -> Result<(), OutputError> {
     let mut out = std::io::stdout().lock();
-    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
-        #[expect(clippy::exit, reason = "nobody reads any more, as for any filter whose pipe is closed")]
-        std::process::exit(0);
-    }
+    Ok(out.write_all(bytes).and_then(|()| out.flush())?)
 }
 
 /// Prints one line on standard error.

@@ -29,13 +29,13 @@ pub(crate) async fn run(args: TopicArgs) -> Result<()> {
         TopicAction::List => list(&mut client, args.json).await,
         TopicAction::Create { name, partitions, configs } => {
             create(&mut client, &name, partitions, &configs).await?;
-            say(&told(args.json, &name, "created"));
+            say(&told(args.json, &name, "created"))?;
             Ok(())
         }
         TopicAction::Describe { name } => describe(&mut client, &name, args.json).await,
         TopicAction::Delete { name } => {
             client.delete_topic(&name).await.with_context(|| format!("cannot delete {name}"))?;
-            say(&told(args.json, &name, "deleted"));
+            say(&told(args.json, &name, "deleted"))?;
             Ok(())
         }
     }
@@ -66,14 +66,14 @@ async fn list(client: &mut Client<TcpStream>, as_json: bool) -> Result<()> {
             .iter()
             .map(|t| json!({ "topic": t.name, "id": t.topic_id.to_string(), "partitions": t.partitions.len() }))
             .collect();
-        say(&Value::from(topics).to_string());
+        say(&Value::from(topics).to_string())?;
         return Ok(());
     }
     let rows: Vec<Vec<String>> = topics
         .iter()
         .map(|t| vec![t.name.clone().unwrap_or_default(), t.partitions.len().to_string()])
         .collect();
-    say(&columns(&["topic", "partitions"], &rows));
+    say(&columns(&["topic", "partitions"], &rows))?;
     Ok(())
 }
 
@@ -95,17 +95,17 @@ async fn describe(client: &mut Client<TcpStream>, name: &str, as_json: bool) -> 
         let configs: serde_json::Map<String, Value> =
             configs.into_iter().map(|(k, v)| (k, Value::from(v))).collect();
         let id = topic.topic_id.to_string();
-        say(&json!({ "topic": name, "id": id, "partitions": partitions, "configs": configs }).to_string());
+        say(&json!({ "topic": name, "id": id, "partitions": partitions, "configs": configs }).to_string())?;
         return Ok(());
     }
-    say(&format!("{name}  (id {})", topic.topic_id));
+    say(&format!("{name}  (id {})", topic.topic_id))?;
     let rows: Vec<Vec<String>> = partitions
         .iter()
         .map(|(p, first, next)| vec![p.to_string(), first.to_string(), next.to_string()])
         .collect();
-    say(&columns(&["partition", "first offset", "next offset"], &rows));
+    say(&columns(&["partition", "first offset", "next offset"], &rows))?;
     for (key, value) in configs {
-        say(&format!("{key}={value}"));
+        say(&format!("{key}={value}"))?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::cli::DemoArgs;
 use crate::client::{Client, Rows};
 use crate::config::{Config, LogFormat, RawConfig};
 use crate::demo::stream::Streamer;
-use crate::serve::{log_to_stderr, stop_signal};
+use crate::serve::{log_to_stderr, stop, stop_signal};
 use crate::server::Server;
 use crate::term::{paint, say};
 
@@ -27,6 +27,12 @@ use crate::term::{paint, say};
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How often the progress line looks at the table.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+/// Where the broker listens if it can and nothing else was asked for.
+const KAFKA: &str = "127.0.0.1:9092";
+const HTTP: &str = "127.0.0.1:8080";
+/// The client that is tested (`interop/`).
+const PYICEBERG: &str = "pyiceberg[pyarrow]==0.12.0";
 
 /// A question, what it shows, and the first row that the sample must give.
 struct Question {
@@ -61,20 +67,37 @@ const QUESTIONS: [Question; 3] = [
 pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     log_to_stderr("warn", LogFormat::Text)?;
     let (data, kept) = directory(args.data.clone())?;
-    say(&format!("{}\n", paint("Floe demo: a stream in, a table out", "1")));
-    let server = start(&args, data.clone()).await?;
-    say(&format!("  broker      Kafka {} · HTTP {} · data {}", server.kafka, server.http, data.display()));
-    let told = story(&args, &server).await;
-    if told.is_ok() {
-        next_steps(&server, args.keep);
-        if args.keep {
-            say("The broker stays up; Ctrl-C ends it.");
-            stop_signal().await?;
-        }
-    }
-    server.stop().await;
+    say(&format!("{}\n", paint("Floe demo: a stream in, a table out", "1")))?;
+    let server = start(&args, data).await?;
+    // A signal ends the story, not the process: the temporary directory has to go.
+    let told = tokio::select! {
+        biased;
+        told = told(&args, &server) => told,
+        signal = stop_signal() => signal.and_then(|()| bail!("stopped before the demo was over")),
+    };
+    let told = match told {
+        Ok(()) if args.keep => stop_signal().await,
+        told => told,
+    };
+    let stopped = stop(server).await;
     drop(kept);
-    told
+    told.and(stopped)
+}
+
+/// Everything up to the broker's end.
+async fn told(args: &DemoArgs, server: &Server) -> Result<()> {
+    say(&format!(
+        "  broker      Kafka {} · HTTP {} · data {}",
+        server.kafka,
+        server.http,
+        server.data.display()
+    ))?;
+    story(args, server).await?;
+    next_steps(args, server)?;
+    if args.keep {
+        say("The broker stays up; Ctrl-C ends it.")?;
+    }
+    Ok(())
 }
 
 /// The directory of the data; a temporary one is removed when the guard is dropped.
@@ -97,8 +120,8 @@ async fn start(args: &DemoArgs, data: PathBuf) -> Result<Server> {
     };
     let raw = RawConfig {
         data: Some(data),
-        kafka: Some(free(&args.kafka, "127.0.0.1:9092")),
-        http: Some(free(&args.http, "127.0.0.1:8080")),
+        kafka: Some(free(&args.kafka, KAFKA)),
+        http: Some(free(&args.http, HTTP)),
         ..RawConfig::default()
     };
     Server::start(Config::check(raw)?).await
@@ -112,7 +135,7 @@ async fn story(args: &DemoArgs, server: &Server) -> Result<()> {
         say(&format!(
             "  topic       {topic}: {partitions} partition{}, floe.table=json",
             if partitions > 1 { "s" } else { "" }
-        ));
+        ))?;
     }
     streamer.send("airlines", data::airlines()?, Duration::ZERO, |_| {}).await?;
     stream_flights(args, server, &client, &mut streamer).await?;
@@ -155,7 +178,7 @@ async fn stream_flights(
     let counted = count(client, "flights").await?;
     bar.set_message(watched_line(counted, server.snapshots("flights")));
     bar.finish();
-    say(&format!("  counted     SQL saw {counted} flights right after the last acknowledgement"));
+    say(&format!("  counted     SQL saw {counted} flights right after the last acknowledgement"))?;
     ensure!(counted == data::FLIGHTS as i64, "{} flights were acknowledged", data::FLIGHTS);
     Ok(())
 }
@@ -186,19 +209,19 @@ async fn settle(server: &Server) -> Result<()> {
         "  table       Iceberg holds all {} flights in {} snapshots\n",
         server.rows_in_lake("flights"),
         server.snapshots("flights")
-    ));
+    ))?;
     Ok(())
 }
 
 async fn ask(client: &Client, number: usize, question: &Question) -> Result<()> {
-    say(&paint(&format!("{number}. {}", question.shows), "1"));
+    say(&paint(&format!("{number}. {}", question.shows), "1"))?;
     for line in question.statement.lines() {
-        say(&paint(&format!("   {line}"), "2"));
+        say(&paint(&format!("   {line}"), "2"))?;
     }
     let started = Env::real().monotonic();
     let rows = client.query(question.statement).await?;
     let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
-    say(&format!("{}\n", text.trim_end()));
+    say(&format!("{}\n", text.trim_end()))?;
     check(question, &rows)
 }
 
@@ -213,20 +236,37 @@ fn check(question: &Question, rows: &Rows) -> Result<()> {
 }
 
 /// Lines that work when pasted while the broker is up.
-fn next_steps(server: &Server, keep: bool) {
-    let (kafka, http) = (server.kafka, server.http);
-    say(&paint("Try next", "1"));
-    if !keep {
-        say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:");
+fn next_steps(args: &DemoArgs, server: &Server) -> Result<()> {
+    say(&paint("Try next", "1"))?;
+    let (mut kafka, mut http) = (server.kafka.to_string(), server.http.to_string());
+    if !args.keep {
+        say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:")?;
+        // This broker is about to end: the lines are for the next one.
+        kafka = args.kafka.clone().unwrap_or_else(|| KAFKA.to_owned());
+        http = args.http.clone().unwrap_or_else(|| HTTP.to_owned());
     }
     say(&format!(
         "  cargo run --release -- sql --server http://{http} \"SELECT origin, count(*) FROM flights GROUP BY origin\"
   kcat -C -b {kafka} -t flights -c 3
   echo '{{\"carrier\": \"ZZ\", \"name\": \"My Airline\"}}' | kcat -P -b {kafka} -t airlines
   cargo run --release -- sql --server http://{http} \"SELECT * FROM airlines WHERE carrier = 'ZZ'\"
-  pip install 'pyiceberg[pyarrow]' && python3 -c \"from pyiceberg.catalog import load_catalog; \
+  python3 -m venv venv && venv/bin/pip install -q '{PYICEBERG}' pandas
+  venv/bin/python -c \"from pyiceberg.catalog import load_catalog; \
 print(load_catalog('floe', type='rest', uri='http://{http}/iceberg').load_table('default.flights')\
 .scan(row_filter='dep_delay > 600').to_arrow().to_pandas())\"
   curl -s http://{http}/metrics | grep floe_lake"
-    ));
+    ))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PYICEBERG;
+
+    #[test]
+    fn the_readme_installs_the_same_pyiceberg() {
+        assert!(
+            include_str!("../../../../README.md").contains(&format!("pip install -q '{PYICEBERG}' pandas"))
+        );
+    }
 }

@@ -1,0 +1,128 @@
+//! The commands as people and scripts run them: what they print, how they end, what they leave behind.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn floe(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_floe"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The demo on free ports, with its data in `temporary`, and with a proxy for everything that does not answer.
+fn demo(temporary: &Path, seconds: &str) -> Command {
+    let ports = ["--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let mut command = floe(&["demo", "--seconds", seconds]);
+    command.args(ports).env("TMPDIR", temporary).env_remove("NO_PROXY").env_remove("no_proxy");
+    for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env(proxy, "http://127.0.0.1:9");
+    }
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the output is text")
+}
+
+fn ended_well(output: &Output) -> String {
+    assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Asks a process to stop, as Ctrl-C and service managers do.
+fn stop(child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+    assert!(sent.success(), "the process is there");
+}
+
+#[test]
+fn the_demo_answers_right_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let said = ended_well(&demo(temporary.path(), "0").output().expect("the demo runs"));
+    for part in [
+        "SQL saw 27004 flights right after the last acknowledgement",
+        "Iceberg holds all 27004 flights",
+        "   27004 |       521",
+        "United Air Lines Inc.",
+        "2013-01-31",
+        // The broker is gone: what can be pasted is for the next one, which listens where it was asked to.
+        "kcat -C -b 127.0.0.1:0 -t flights",
+    ] {
+        assert!(said.contains(part), "`{part}` in {said}");
+    }
+    let left: Vec<_> = temporary.path().read_dir().expect("it can be read").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_demo_that_is_stopped_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let mut child = demo(temporary.path(), "600")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the demo starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
+    let begun = lines.any(|line| line.expect("it is text").contains("topic       airlines"));
+    assert!(begun, "it tells of its topics");
+    stop(&child);
+    assert!(!child.wait().expect("it ends").success(), "it did not come to its end");
+    let left: Vec<_> = temporary.path().read_dir().expect("it can be read").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_unless_nobody_wants_it() {
+    let full = File::options().write(true).open("/dev/full").expect("the full device is there");
+    let output = floe(&["serve", "--print-config"]).stdout(full).output().expect("it runs");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot write to standard output"), "{said}");
+
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = floe(&["serve", "--print-config"]).stdout(writer).output().expect("it runs");
+    assert_eq!(ended_well(&output) + &text(&output.stderr), "");
+}
+
+#[test]
+fn a_broker_serves_although_its_ready_line_cannot_be_written() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let full = File::options().write(true).open("/dev/full").expect("the full device is there");
+    let mut child = floe(&["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+        .arg(temporary.path())
+        .env("NO_COLOR", "1")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the broker starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("its log is piped")).lines();
+    let mut line = |part: &str| {
+        let found = lines.by_ref().map(|line| line.expect("it is text")).find(|line| line.contains(part));
+        found.unwrap_or_else(|| panic!("the log says `{part}`"))
+    };
+    let serving = line("http=");
+    let address = serving.split_whitespace().find_map(|word| word.strip_prefix("http=")).expect("an address");
+    line("was not written");
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    stop(&child);
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn what_would_be_used_is_printed_if_it_can_be() {
+    let said = ended_well(&floe(&["serve", "--print-config", "--uploads", "3"]).output().expect("it runs"));
+    for part in ["uploads = 3", "kafka = \"127.0.0.1:9092\"", "linger_ms = 0", "sql_memory_bytes = 536870912"]
+    {
+        assert!(said.contains(part), "`{part}` in {said}");
+    }
+    let output = floe(&["serve", "--print-config", "--uploads", "0"]).output().expect("it runs");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{}", text(&output.stdout));
+}
