@@ -12,7 +12,7 @@ use super::bug::Bug;
 use crate::client::Place;
 use crate::dice::Dice;
 
-/// The topic that has a table.
+/// The topic that has a table in most runs; its records are JSON in all.
 pub(crate) const TABLE_TOPIC: &str = "orders";
 /// The topic that has none.
 pub(crate) const PLAIN_TOPIC: &str = "clicks";
@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) cuts: bool,
     /// The share of connections that go through the Kafka protocol, in a thousand.
     pub(crate) kafka: u64,
+    /// Whether the topic that may have a table has one.
+    pub(crate) table: bool,
     /// How the log of a broker works.
     pub(crate) log: log::Config,
     /// How the views of a broker work.
@@ -81,12 +83,13 @@ impl Plan {
             rough_store: dice.chance(750),
             rough_journal: dice.chance(600),
             brokers: if dice.chance(250) { 2 } else { 1 },
-            crash_polls_max: dice.chance(850).then(|| *dice.pick(&[40, 400, 2_000, 8_000])),
+            crash_polls_max: dice.chance(850).then(|| *dice.pick(&[800, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
-            pause_max: *dice.pick(&[Duration::from_millis(400), Duration::from_millis(1_500)]),
+            pause_max: *dice.pick(&[Duration::from_millis(700), Duration::from_millis(2_000)]),
             cuts: dice.chance(700),
             kafka: *dice.pick(&[0, 800, 1_000]),
+            table: dice.chance(600),
             log: log_config(&dice),
             lake: floe_lake::Config {
                 views_at_work: 1,

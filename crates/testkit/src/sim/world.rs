@@ -106,7 +106,8 @@ async fn live(options: &Options) -> Report {
 /// Creates the topics, however often that takes.
 async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let table = BTreeMap::from([("floe.table", "json"), ("floe.table.freshness.ms", "1000")].map(own));
+    let mode = if cluster.plan().table { "json" } else { "off" };
+    let table = BTreeMap::from([("floe.table", mode), ("floe.table.freshness.ms", "1000")].map(own));
     for (name, configs) in [(TABLE_TOPIC, table), (PLAIN_TOPIC, BTreeMap::new())] {
         loop {
             let running = cluster.broker().await;
