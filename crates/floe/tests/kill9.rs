@@ -1,6 +1,6 @@
-//! The real binary under `kill -9` at random moments while clients write with acks=all: after the last restart every
-//! acknowledged record is there, once and in order, in the topic and in the table. The clients and the
-//! checkers are those of the simulation.
+//! The real binary under `kill -9` at random moments, also while it recovers, and while clients write with acks=all: after
+//! the last restart every acknowledged record is there, once and in order, in the topic and, cell by cell, in the
+//! table. The clients and the checkers are those of the simulation.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,10 +16,12 @@ use floe_meta::env::Env;
 use floe_testkit::check;
 use floe_testkit::client::{Consumer, Harness, KafkaFront, Place, Producer};
 use floe_testkit::dice::Dice;
-use floe_testkit::history::{Event, History, Phase};
+use floe_testkit::history::{Event, Phase};
 use floe_testkit::recorder::Recorder;
+use floe_testkit::rows::{self, Row};
 use floe_testkit::trace::Trace;
 use floe_wire::client::{Client, ClientError, Wait};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -27,7 +29,9 @@ use tokio::time::{sleep, timeout};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: u32 = 3;
-const KILLS: u32 = 10;
+const KILLS: u32 = 12;
+/// After every so many kills the next process is killed before it is ready.
+const STILLBORN_EVERY: u32 = 3;
 /// Once the killing has ended, everybody must be done in this time.
 const HEALING_MAX: Duration = Duration::from_secs(20);
 
@@ -38,17 +42,22 @@ struct Server {
     http: String,
 }
 
+/// Starts the binary over a data directory.
+fn spawn(data: &Path, log: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(log).expect("the log file opens");
+    Command::new(env!("CARGO_BIN_EXE_floe"))
+        .args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("the binary starts")
+}
+
 impl Server {
-    /// Starts the binary over a data directory and waits until it says that it is ready.
+    /// Starts the binary and waits until it says that it is ready.
     fn start(data: &Path, log: &Path) -> Server {
-        let log = File::options().create(true).append(true).open(log).expect("the log file opens");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_floe"))
-            .args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
+        let mut child = spawn(data, log);
         let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
         let ready = lines.map_while(Result::ok).find(|line| line.starts_with("floe is ready"));
         let ready = ready.expect("the server says that it is ready");
@@ -131,11 +140,17 @@ async fn what_was_acknowledged_survives_kill_9() {
     create_topic(&server.kafka).await;
     let clients = start_clients(&world, &places);
     let dice = Dice::new(&env);
-    for number in 2..KILLS + 2 {
+    let mut number = 1;
+    for kill in 1..=KILLS {
         sleep(dice.between(Duration::from_millis(100), Duration::from_millis(1_200))).await;
         world.serving.send_replace(None);
         drop(server);
-        world.recorder.note(number - 1, Event::Crashed);
+        world.recorder.note(number, Event::Crashed);
+        if kill.is_multiple_of(STILLBORN_EVERY) {
+            number += 1;
+            stillborn(&world, &data, &log, number).await;
+        }
+        number += 1;
         server = start(&world, &data, &log, number).await;
     }
     world.healed.store(true, Ordering::SeqCst);
@@ -157,6 +172,16 @@ async fn start(world: &World, data: &Path, log: &Path, number: u32) -> Server {
     let server = world.env.blocking(move || Server::start(&data, &log)).await;
     world.serving.send_replace(Some((number, server.kafka.clone())));
     server
+}
+
+/// Starts a process and kills it somewhere in its recovery.
+async fn stillborn(world: &World, data: &Path, log: &Path, number: u32) {
+    world.recorder.note(number, Event::Started);
+    let mut child = spawn(data, log);
+    sleep(Dice::new(&world.env).between(Duration::ZERO, Duration::from_millis(200))).await;
+    child.kill().expect("it has not ended by itself");
+    child.wait().expect("it was killed");
+    world.recorder.note(number, Event::Crashed);
 }
 
 async fn create_topic(address: &str) {
@@ -200,33 +225,34 @@ async fn read_all(world: &World, places: &[Place]) {
 /// Reads the table by SQL and the dead letters by Kafka: together they are the log.
 async fn read_table(world: &World, server: &Server) {
     let history = world.recorder.history();
-    let ends = history.finals().into_iter().map(|(name, read)| {
-        let index = name.rsplit('/').next().and_then(|index| index.parse().ok());
-        (index.expect("a partition's index"), read.high_watermark)
-    });
-    let progress: BTreeMap<u32, i64> = ends.collect();
-    // A query reads the log's tail as well, but dead letters are written by the view: wait until it is at the end.
-    let dead = timeout(HEALING_MAX, all_dead_letters(server, &history)).await.expect("the view catches up");
-    let text = query(&server.http, &format!("SELECT _partition_id, _offset, id FROM {TOPIC}")).await;
-    let rows = text.lines().skip(1).map(|line| {
-        let mut fields = line.split(',');
-        let mut field = || fields.next().unwrap_or_else(|| panic!("three columns in {line}"));
-        (field().parse().expect("a partition"), field().parse().expect("an offset"), field().to_owned())
-    });
-    let rows: Vec<(u32, i64, String)> = rows.collect();
+    let ends: BTreeMap<u32, i64> = history
+        .finals()
+        .into_iter()
+        .map(|(name, read)| {
+            let index = name.rsplit('/').next().and_then(|index| index.parse().ok());
+            (index.expect("a partition's index"), read.high_watermark)
+        })
+        .collect();
+    // A query reads the log's tail as well, where nothing has to become a file or a dead letter: it must be empty.
+    let progress = timeout(HEALING_MAX, caught_up(server, &ends)).await.expect("the view catches up");
+    let dead = dead_letters(&server.kafka).await.unwrap_or_default();
+    let body = format!("{{\"query\":\"SELECT * FROM {TOPIC}\"}}");
+    let rows = http(&server.http, "POST", "/api/v1/sql", &body).await;
+    let rows = rows.as_array().expect("a list of rows").iter();
+    let rows: Vec<Row> = rows.map(|row| rows::of_json(row).expect("the system columns")).collect();
+    assert!(dead.len() > 10, "only {} records were not JSON", dead.len());
     world.recorder.note(0, Event::Rows { topic: TOPIC.to_owned(), rows, dead, progress });
 }
 
-/// Partition and offset of every dead letter, once there are as many as records in the log that are not JSON.
-async fn all_dead_letters(server: &Server, history: &History) -> Vec<(u32, i64)> {
-    let query_count = format!("SELECT count(*) FROM {TOPIC}");
+/// The progress that the Iceberg table itself tells, once it is the end of the log.
+async fn caught_up(server: &Server, ends: &BTreeMap<u32, i64>) -> BTreeMap<u32, i64> {
     loop {
-        let dead = dead_letters(&server.kafka).await.unwrap_or_default();
-        let rows: usize =
-            query(&server.http, &query_count).await.lines().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-        let records: usize = history.finals().values().map(|read| read.records.len()).sum();
-        if dead.len() + rows >= records {
-            return dead;
+        let path = format!("/iceberg/v1/namespaces/default/tables/{TOPIC}");
+        let table = http(&server.http, "GET", &path, "").await;
+        let offsets = table["metadata"]["properties"]["floe.committed-offsets"].as_str().unwrap_or("{}");
+        let progress: BTreeMap<u32, i64> = serde_json::from_str(offsets).expect("offsets by partition");
+        if progress == *ends {
+            return progress;
         }
         sleep(Duration::from_millis(200)).await;
     }
@@ -254,13 +280,12 @@ async fn dead_letters(address: &str) -> Result<Vec<(u32, i64)>, ClientError> {
     }
 }
 
-/// Sends a query and returns the CSV that comes back.
-async fn query(http: &str, sql: &str) -> String {
-    let body = format!("{{\"query\":\"{sql}\"}}");
-    let mut stream = TcpStream::connect(http).await.expect("HTTP connects");
+/// Sends a request and returns the JSON that comes back.
+async fn http(address: &str, method: &str, path: &str, body: &str) -> Value {
+    let mut stream = TcpStream::connect(address).await.expect("HTTP connects");
     let length = body.len();
     let request = format!(
-        "POST /api/v1/sql HTTP/1.0\r\nHost: floe\r\nContent-Type: application/json\r\nAccept: text/csv\r\n\
+        "{method} {path} HTTP/1.0\r\nHost: floe\r\nContent-Type: application/json\r\nAccept: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.expect("the request is sent");
@@ -268,7 +293,7 @@ async fn query(http: &str, sql: &str) -> String {
     stream.read_to_string(&mut answer).await.expect("the answer is text");
     let (head, text) = answer.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.starts_with("HTTP/1.0 200") || head.starts_with("HTTP/1.1 200"), "{answer}");
-    text.to_owned()
+    serde_json::from_str(text).expect("the answer is JSON")
 }
 
 fn judge(world: &World, log: &Path) {

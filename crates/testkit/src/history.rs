@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rows::Row;
+
 /// How far an operation is, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,7 +32,8 @@ pub enum Phase {
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
 
-/// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history.
+/// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history. In a topic with
+/// a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -106,8 +109,8 @@ pub enum Event {
     Rows {
         /// The topic that the table shows.
         topic: String,
-        /// Partition, offset and value of each row.
-        rows: Vec<(u32, i64, String)>,
+        /// Partition, offset and what it says the record was, of each row.
+        rows: Vec<Row>,
         /// Partition and offset of each dead letter of the topic.
         dead: Vec<(u32, i64)>,
         /// Per partition, the next offset that the view will read.

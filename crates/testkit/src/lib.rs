@@ -11,6 +11,7 @@
 //! client/*.rs      producers, consumers and groups; they note every call and its end
 //! history.rs       one line per call and end: invoke, ok, fail, info
 //! check/*.rs       one property each, from the history alone
+//! rows.rs          a row of a table against the record it shows
 //! trace.rs         the hash of every event: the same seed is the same run
 //! ```
 //! A line of a history: `{"at":1204,"op":17,"process":3,"broker":2,"phase":"invoke","event":{…}}`, see [`history`].
@@ -22,6 +23,7 @@ pub mod client;
 pub mod dice;
 pub mod history;
 pub mod recorder;
+pub mod rows;
 pub mod sim;
 pub mod trace;
 

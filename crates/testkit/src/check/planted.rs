@@ -13,6 +13,8 @@ struct Script {
 }
 
 const P: &str = "t/0";
+/// A value with cells.
+const CELLS: &str = r#"{"id":"c","n":1}"#;
 
 impl Script {
     fn line(mut self, op: u64, process: u32, broker: u32, phase: Phase, event: Event) -> Script {
@@ -97,6 +99,11 @@ fn start() -> Script {
     Script::default().alone(1, Event::Started)
 }
 
+/// One record and what is shown of it.
+fn shown(value: &str, rows: &[(i64, &str)], dead: &[i64], progress: i64) -> Script {
+    start().produce(1, &[value], Phase::Info, None).last(&[value], 1).rows(rows, dead, progress)
+}
+
 /// Runs all checkers and wants findings of exactly these.
 fn check(script: &Script, wanted: &[&str]) {
     let findings = all(&script.history);
@@ -108,21 +115,21 @@ fn check(script: &Script, wanted: &[&str]) {
 #[test]
 fn a_right_history_passes() {
     let script = start()
-        .produce(1, &["a", "b"], Phase::Ok, Some(0))
+        .produce(1, &["a", "!b"], Phase::Ok, Some(0))
         .fetch(1, 0, &["a"], 2)
-        .produce(1, &["c"], Phase::Info, None)
+        .produce(1, &[CELLS], Phase::Info, None)
         .produce(2, &["d"], Phase::Fail, None)
-        .produce(1, &["c"], Phase::Ok, Some(2))
+        .produce(1, &[CELLS], Phase::Ok, Some(2))
         .commit(1, Phase::Ok)
         .commit(2, Phase::Info)
         .committed(Some(2))
         .committed(Some(1))
         .alone(1, Event::Crashed)
         .alone(2, Event::Started)
-        .fetch(2, 1, &["b", "c"], 3)
-        .last(&["a", "b", "c"], 3)
+        .fetch(2, 1, &["!b", CELLS], 3)
+        .last(&["a", "!b", CELLS], 3)
         .objects(&["a", "b", "c"])
-        .rows(&[(0, "a"), (2, "c")], &[1], 3);
+        .rows(&[(0, "a"), (2, CELLS)], &[1], 3);
     check(&script, &[]);
 }
 
@@ -146,14 +153,18 @@ fn every_checker_sees_its_planted_history() {
         ("group", start().commit(5, Phase::Ok).committed(None)),
         ("objects", start().objects(&["a", "b", "orphan"])),
         ("objects", start().objects(&["a"])),
-        ("table", start().produce(1, &["a"], Phase::Info, None).last(&["a"], 1).rows(&[], &[], 1)),
-        (
-            "table",
-            start().produce(1, &["a"], Phase::Info, None).last(&["a"], 1).rows(&[(0, "a"), (0, "a")], &[], 1),
-        ),
-        ("table", start().produce(1, &["a"], Phase::Info, None).last(&["a"], 1).rows(&[(0, "a")], &[0], 1)),
-        ("table", start().produce(1, &["a"], Phase::Info, None).last(&["a"], 1).rows(&[(0, "a")], &[], 0)),
-        ("table", start().produce(1, &["a"], Phase::Info, None).last(&["a"], 1).rows(&[(0, "b")], &[], 1)),
+        ("table", shown("a", &[], &[], 1)),
+        ("table", shown("a", &[(0, "a"), (0, "a")], &[], 1)),
+        ("table", shown("a", &[(0, "a")], &[0], 1)),
+        ("table", shown("a", &[(0, "a")], &[], 0)),
+        ("table", shown("a", &[(0, "b")], &[], 1)),
+        // A record that is JSON and in no row, and one that is not and is a row.
+        ("table", shown("a", &[], &[0], 1)),
+        ("table", shown("!a", &[(0, "!a")], &[], 1)),
+        ("table", shown("!a", &[], &[], 1)),
+        // A cell that is lost, and one that is another's.
+        ("table", shown(CELLS, &[(0, r#"{"id":"c"}"#)], &[], 1)),
+        ("table", shown(CELLS, &[(0, r#"{"id":"c","n":2}"#)], &[], 1)),
         ("live", start().alone(1, Event::Stuck { what: "a producer".to_owned() })),
     ];
     for (checker, script) in planted {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Harness;
 use super::front::{Front, Sent};
-use super::values::{Place, batch, record};
+use super::values::{Place, batch, draw};
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 use crate::recorder::Begun;
@@ -24,7 +24,6 @@ const BATCH_RECORDS_MAX: u64 = 4;
 struct Outgoing {
     place: Place,
     values: Vec<String>,
-    records: Vec<String>,
     bytes: Bytes,
     sends: u32,
 }
@@ -119,23 +118,21 @@ impl Producer {
         for _ in 0..self.dice.within(1..WINDOW_MAX + 1) {
             let place = *self.dice.pick(&self.places);
             let count = self.dice.within(1..BATCH_RECORDS_MAX + 1);
-            let values: Vec<String> = (0..count).map(|_| self.value()).collect();
-            let table = place.table;
-            let records: Vec<String> = values.iter().map(|value| record(&self.dice, value, table)).collect();
-            let bytes = self.build(place, &records);
-            self.outgoing.push_back(Outgoing { place, values, records, bytes, sends: 0 });
+            let values: Vec<String> = (0..count).map(|_| self.value(place)).collect();
+            let bytes = self.build(place, &values);
+            self.outgoing.push_back(Outgoing { place, values, bytes, sends: 0 });
         }
     }
 
     /// The next batch of a partition.
-    fn build(&mut self, place: Place, records: &[String]) -> Bytes {
+    fn build(&mut self, place: Place, values: &[String]) -> Bytes {
         let producer = self.identity.map(|(id, epoch)| {
             let lane = self.lanes.entry(place).or_insert(Lane { epoch, next: 0, known: false });
             let sequence = lane.next;
-            lane.next += i32::try_from(records.len()).expect("a small batch");
+            lane.next += i32::try_from(values.len()).expect("a small batch");
             (id, lane.epoch, sequence)
         });
-        batch(&self.dice, self.harness.env().now().0, records, producer)
+        batch(&self.dice, self.harness.env().now().0, values, producer)
     }
 
     /// Begins a new epoch in a partition that does not know this producer, as Kafka's clients do: what is on its way
@@ -146,14 +143,14 @@ impl Producer {
         self.lanes.remove(&place);
         let mut outgoing = std::mem::take(&mut self.outgoing);
         for batch in outgoing.iter_mut().filter(|batch| batch.place == place) {
-            batch.bytes = self.build(place, &batch.records);
+            batch.bytes = self.build(place, &batch.values);
         }
         self.outgoing = outgoing;
     }
 
-    fn value(&mut self) -> String {
+    fn value(&mut self, place: Place) -> String {
         self.values += 1;
-        format!("p{}-{}", self.process, self.values)
+        draw(&self.dice, &format!("p{}-{}", self.process, self.values), place.table)
     }
 
     /// Sends everything that is not acknowledged; says whether the connection is still good.

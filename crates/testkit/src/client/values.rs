@@ -1,10 +1,11 @@
-//! The records of a run: each has a value that no other record has, and the record's bytes tell it again.
+//! The records of a run: each has a value that no other record has.
 
 use bytes::Bytes;
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
 
 use crate::dice::Dice;
+use crate::rows::{BAD, id_of};
 
 /// A partition by the name of its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,51 +25,58 @@ impl Place {
     }
 }
 
-/// What a record without JSON begins with.
-const NOT_JSON: &str = "not JSON: ";
-
-/// The bytes of a record with this value. In a topic with a table most are JSON objects of changing shape, and some are
-/// not JSON at all.
-pub fn record(dice: &Dice, value: &str, table: bool) -> String {
+/// Draws the value of the record `id`: the text that the record holds. In a topic with a table most are JSON objects of
+/// changing shape, and some are not JSON at all.
+pub fn draw(dice: &Dice, id: &str, table: bool) -> String {
     if !table {
-        return value.to_owned();
+        return id.to_owned();
     }
     if dice.chance(60) {
-        return format!("{NOT_JSON}{value}");
+        return format!("{BAD}{id}");
     }
     let n = dice.within(0..1_000);
-    let rest = match dice.within(0..8) {
+    let rest = match dice.within(0..12) {
         0 => String::new(),
         1 => format!(r#","n":{n}"#),
         2 => format!(r#","n":{n}.5"#),
         3 => format!(r#","n":"{n}""#),
-        4 => format!(r#","at":"2026-01-0{}T10:00:00Z""#, 1 + n % 9),
-        5 => format!(r#","nested":{{"a":{n},"b":[{n},2]}}"#),
-        6 => format!(r#","nested":{{"c":"x{n}"}}"#),
-        _ => r#","n":null,"flag":true"#.to_owned(),
+        // More than a double can hold.
+        4 => format!(r#","n":{}"#, (1_u64 << 53) + 2 * n + 1),
+        5 => format!(r#","at":"2026-01-0{}T10:00:00Z""#, 1 + n % 9),
+        6 => format!(r#","at":"after {n} days""#),
+        7 => format!(r#","nested":{{"a":{n},"b":[{n},2]}}"#),
+        8 => format!(r#","nested":{{"c":"x{n}"}}"#),
+        9 => r#","n":null,"flag":true"#.to_owned(),
+        _ => late_double(dice, n),
     };
-    format!(r#"{{"id":"{value}"{rest}}}"#)
+    format!(r#"{{"id":"{id}"{rest}}}"#)
+}
+
+/// A column of whole numbers, one of several, that becomes double late, when files hold it already.
+fn late_double(dice: &Dice, n: u64) -> String {
+    let column = dice.within(0..6);
+    match dice.within(0..24) {
+        0 => format!(r#","m{column}":{n}.5"#),
+        1 => format!(r#","nested":{{"a":{n}.5,"b":[1,{n}.5]}}"#),
+        2 => format!(r#","nested":[{n}]"#),
+        _ => format!(r#","m{column}":{n}"#),
+    }
 }
 
 /// The value of a record's bytes.
 pub fn value_of(record: &[u8]) -> String {
-    let text = String::from_utf8_lossy(record);
-    if let Some(value) = text.strip_prefix(NOT_JSON) {
-        return value.to_owned();
-    }
-    let id = text.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next());
-    id.unwrap_or(&text).to_owned()
+    String::from_utf8_lossy(record).into_owned()
 }
 
-/// A batch of these records, of an idempotent producer if there is one: its id, epoch and the first sequence number.
-pub fn batch(dice: &Dice, time: i64, records: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
+/// A batch of records with these values, of an idempotent producer if there is one: its id, epoch and the first sequence number.
+pub fn batch(dice: &Dice, time: i64, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
     let codec = *dice.pick(&[Compression::None, Compression::None, Compression::Zstd, Compression::Lz4]);
     let mut builder = Builder::new(codec);
     if let Some((id, epoch, sequence)) = producer {
         builder = builder.producer(id, epoch, sequence);
     }
-    for record in records {
-        builder.push(time, Some(b"k"), Some(record.as_bytes()), &[]);
+    for value in values {
+        builder.push(time, Some(id_of(value).as_bytes()), Some(value.as_bytes()), &[]);
     }
     builder.build()
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
-use floe_lake::TableRef;
+use arrow::datatypes::{DataType, Fields};
 use floe_lake::dead_letter::topic_of;
+use floe_lake::{TableRef, data_file};
 use floe_log::ids::{Offset, PartitionId};
 use floe_log::log::Log;
 use floe_log::topic;
+use floe_schema::schema::FIELD_ID;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::time::{sleep, timeout};
 
@@ -18,13 +18,12 @@ use super::super::cluster::{Cluster, Running};
 use super::super::plan::TABLE_TOPIC;
 use crate::client::Harness;
 use crate::history::Event;
+use crate::rows::{self, Row};
 
 /// A view without faults is at the end of the log in this time.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// Most bytes of a batch's records when they are decompressed.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
-
-type Row = (u32, i64, String);
 
 /// Waits until the table holds everything that is in the log.
 pub(crate) async fn catch_up(cluster: &Cluster) {
@@ -78,33 +77,40 @@ pub(crate) async fn rows(cluster: &Cluster) {
     }
 }
 
+/// As an engine reads it that finds columns by their ids alone: a column that another took the place of is gone.
 async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
     let files = running.lake.data_files(table).await.map_err(|error| error.to_string())?;
+    let replaced = table.schema.replaced();
     let mut rows = Vec::new();
     for file in files.iter() {
         let bytes = running.log.store().get(&file.key, None).await.map_err(|error| error.to_string())?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
-        for batch in reader.map_err(|error| error.to_string())? {
-            let batch = batch.map_err(|error| error.to_string())?;
-            rows.extend(
-                rows_of(&batch)
-                    .ok_or_else(|| format!("{} lacks a column: {:?}", file.key, batch.schema()))?,
-            );
+        let held =
+            ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| error.to_string())?;
+        if let Some(id) = ids(held.schema().fields()).into_iter().find(|id| replaced.contains_key(id)) {
+            return Err(format!("{} holds column {id}, which another has taken the place of", file.key));
+        }
+        let batches = data_file::read(bytes, &table.schema).map_err(|error| error.to_string())?;
+        for batch in &batches {
+            for row in rows::of_batch(batch).map_err(|error| error.to_string())? {
+                rows.push(row.ok_or_else(|| format!("{} lacks a system column", file.key))?);
+            }
         }
     }
     Ok(rows)
 }
 
-fn rows_of(batch: &RecordBatch) -> Option<Vec<Row>> {
-    let partitions = batch.column_by_name("_partition_id")?.as_primitive_opt::<Int32Type>()?;
-    let offsets = batch.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
-    let ids = batch.column_by_name("id")?.as_string_opt::<i32>()?;
-    let row = |index| {
-        let partition = u32::try_from(partitions.value(index)).ok()?;
-        let id = if ids.is_null(index) { "null" } else { ids.value(index) };
-        Some((partition, offsets.value(index), id.to_owned()))
-    };
-    (0..batch.num_rows()).map(row).collect()
+/// The ids of all columns, those in structs and lists too.
+fn ids(fields: &Fields) -> Vec<i32> {
+    let mut found = Vec::new();
+    for field in fields {
+        found.extend(field.metadata().get(FIELD_ID).and_then(|id| id.parse::<i32>().ok()));
+        match field.data_type() {
+            DataType::Struct(fields) => found.extend(ids(fields)),
+            DataType::List(element) => found.extend(ids(&Fields::from(vec![Arc::clone(element)]))),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Partition and offset of every record that became a dead letter.
