@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
 use std::ops::{Add, Sub};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,8 +70,17 @@ pub struct Env {
 }
 
 enum Clock {
-    Real { entropy: Mutex<Generator> },
-    Simulated { seed: u64, origin: Instant, entropy: Mutex<Generator>, order: Mutex<Generator> },
+    Real {
+        entropy: Mutex<Generator>,
+    },
+    Simulated {
+        seed: u64,
+        origin: Instant,
+        entropy: Mutex<Generator>,
+        order: Mutex<Generator>,
+        /// The panics of all tasks, each with the task's name.
+        panics: Mutex<Vec<String>>,
+    },
 }
 
 impl Env {
@@ -88,6 +97,7 @@ impl Env {
             origin: Instant::now(),
             entropy: Mutex::new(Generator::new(seed)),
             order: Mutex::new(Generator::new(!seed)),
+            panics: Mutex::default(),
         })
     }
 
@@ -149,7 +159,7 @@ impl Env {
         let member = Member { scope: self.scope.clone(), id: self.scope.take_id(), done: Arc::default() };
         let (id, done) = (member.id, member.done.clone());
         let clock = self.is_simulated().then(|| self.clock.clone());
-        let handle = tokio::spawn(Scoped { future: Box::pin(future), clock, member });
+        let handle = tokio::spawn(Scoped { name, future: Box::pin(future), clock, member });
         let mut tasks = lock(&self.scope.tasks);
         if !done.load(Ordering::SeqCst) {
             tasks.insert(id, handle.abort_handle());
@@ -187,7 +197,7 @@ impl Env {
         }
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
             // The runtime is being shut down: nobody polls us again.
             Err(_) => std::future::pending().await,
         }
@@ -226,6 +236,15 @@ impl Env {
         }
     }
 
+    /// Simulations only: what tasks of any scope panicked with so far, in order. The runtime keeps a panic from everybody
+    /// but the one who awaits the task, and of most tasks nobody does.
+    pub fn panics(&self) -> Vec<String> {
+        match &*self.clock {
+            Clock::Real { .. } => Vec::new(),
+            Clock::Simulated { panics, .. } => lock(panics).clone(),
+        }
+    }
+
     /// How often tasks of this scope were polled so far (simulations only).
     pub fn polls(&self) -> u64 {
         self.scope.polls.load(Ordering::SeqCst)
@@ -248,8 +267,7 @@ impl Env {
 impl Clock {
     /// Says why on two ways, then aborts: nothing of the process goes on, no destructor writes what a bug left behind.
     fn end_process(&self, what: &str, name: &str, panic: &(dyn Any + Send)) -> ! {
-        let text = panic.downcast_ref::<&str>().copied();
-        let reason = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let reason = reason_of(panic);
         let seed = match self {
             Clock::Real { .. } => None,
             Clock::Simulated { seed, .. } => Some(*seed),
@@ -261,6 +279,12 @@ impl Clock {
             writeln!(std::io::stderr(), "floe: {what} '{name}' panicked, ending the process{seed}: {reason}");
         std::process::abort();
     }
+}
+
+/// What a panic said.
+fn reason_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 impl fmt::Debug for Env {
@@ -365,6 +389,7 @@ impl Drop for Member {
 
 /// A task's future with the scope's power over it.
 struct Scoped<F> {
+    name: &'static str,
     // Dropped before `member`, so that what the future's own destructors start still counts to the scope.
     future: Pin<Box<F>>,
     clock: Option<Arc<Clock>>,
@@ -375,7 +400,7 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let Some(Clock::Simulated { order, .. }) = this.clock.as_deref() else {
+        let Some(Clock::Simulated { order, panics, .. }) = this.clock.as_deref() else {
             return this.future.as_mut().poll(context);
         };
         let scope = &this.member.scope;
@@ -387,7 +412,11 @@ impl<F: Future> Future for Scoped<F> {
             return Poll::Pending;
         }
         let number = scope.polls.fetch_add(1, Ordering::SeqCst) + 1;
-        let result = this.future.as_mut().poll(context);
+        let polled = catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(context)));
+        let result = polled.unwrap_or_else(|panic| {
+            lock(panics).push(format!("task '{}' panicked: {}", this.name, reason_of(&*panic)));
+            resume_unwind(panic)
+        });
         if number >= scope.crash_at.load(Ordering::SeqCst) {
             scope.crash();
             return Poll::Pending;
@@ -491,6 +520,17 @@ mod tests {
         }
         let (status, said) = child("other");
         assert!(status.success(), "the process outlives its other tasks: {said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulation_knows_the_panics_that_nobody_awaits() {
+        let env = Env::simulated(1);
+        drop(env.scope().spawn("forgotten", async { panic_for("unheard") }));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let panics = env.panics();
+        assert!(
+            matches!(&*panics, [only] if only.starts_with("task 'forgotten' panicked") && only.contains("unheard"))
+        );
     }
 
     #[tokio::test]

@@ -122,3 +122,8 @@ fn a_table_that_is_not_the_log_is_seen() {
 fn a_world_that_does_not_heal_is_seen() {
     finds(Bug::StoreNeverHeals);
 }
+
+#[test]
+fn a_panic_that_nobody_awaits_is_seen() {
+    finds(Bug::TaskPanics);
+}

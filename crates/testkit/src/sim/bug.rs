@@ -24,6 +24,8 @@ pub enum Bug {
     JournalDropsProgress,
     /// The faults of the store never end.
     StoreNeverHeals,
+    /// A task of a broker panics, and nobody awaits it.
+    TaskPanics,
 }
 
 impl Bug {
@@ -39,6 +41,7 @@ impl Bug {
         Bug::CleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
+        Bug::TaskPanics,
     ];
 
     /// The checker that must see it.
@@ -53,7 +56,7 @@ impl Bug {
             Bug::JournalDropsGroupOffsets => "group",
             Bug::CleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
-            Bug::StoreNeverHeals => "live",
+            Bug::StoreNeverHeals | Bug::TaskPanics => "live",
         }
     }
 }

@@ -47,7 +47,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Runs something as a task of this broker; none if the broker died before the end.
+    /// Runs something as a task of this broker; none if the broker died before the end. If it panics there is no
+    /// result either, and the run fails: [`Env::panics`] knows.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -185,6 +186,9 @@ impl Cluster {
                 let running = Arc::new(Running { number, env: env.clone(), log, broker, lake });
                 if self.healed() {
                     env.crash_at_poll(u64::MAX);
+                }
+                if self.bug() == Some(Bug::TaskPanics) {
+                    drop(env.spawn("doomed", async { panic!("planted") }));
                 }
                 self.0.running.send_modify(|map| drop(map.insert(number, running)));
                 env.crashed().await;

@@ -51,8 +51,10 @@ pub struct Report {
 
 /// Runs a whole world in this thread, from the first broker to the last checker.
 ///
+/// A task that panics, of a client or of a broker, is a finding of the checker `live`.
+///
 /// # Panics
-/// The runtime cannot be built, or a task of a broker panicked.
+/// The runtime cannot be built. A vital task that panics ends the process, naming the seed.
 pub fn run(options: &Options) -> Report {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime in one thread");
@@ -81,13 +83,18 @@ async fn live(options: &Options) -> Report {
     cluster.heal();
     let deadline = env.monotonic() + HEALING_MAX;
     for (name, client) in clients {
-        if timeout_at(deadline, client).await.is_err() {
-            cluster.recorder().stuck(format!("{name} did not finish in {} s", HEALING_MAX.as_secs()));
+        match timeout_at(deadline, client).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => cluster.recorder().stuck(format!("{name}: {ended}")),
+            Err(_) => {
+                cluster.recorder().stuck(format!("{name} did not finish in {} s", HEALING_MAX.as_secs()));
+            }
         }
     }
     if timeout(AUDIT_MAX, audit::run(&cluster)).await.is_err() {
         cluster.recorder().stuck("the final reads did not finish".to_owned());
     }
+    env.panics().into_iter().for_each(|panic| cluster.recorder().stuck(panic));
     let history = cluster.recorder().history();
     let findings = check::all(&history);
     Report {
