@@ -125,7 +125,7 @@ pub fn progress(map: &impl Lookup, topic: TopicId) -> Result<BTreeMap<u32, Offse
 #[cfg(test)]
 mod tests {
     use floe_meta::Record;
-    use floe_schema::Kind;
+    use floe_schema::{Decoder, Kind, Row};
 
     use super::*;
 
@@ -161,6 +161,43 @@ mod tests {
         check(&Garbage::Files(vec!["a".into()]), "00010161");
         check(&Garbage::Numbers { name: "t".into(), from: 1, to: 2 }, "0101740102");
         check(&Garbage::Removed { name: "t".into(), manifest: "m".into() }, "030174016d");
+        check(&Garbage::Table(Box::new(table)), "02010174016d01016c0105040506ac020809");
+    }
+
+    /// A schema with every type, a column of text, one that replaced another, and keys of bytes.
+    fn wide_schema() -> TableSchema {
+        let first = r#"{"b":true,"i":1,"l":5000000000,"d":0.5,"s":"x","t":"2026-01-01T00:00:00Z","o":{"x":1},"a":[1],"w":1}"#;
+        let second = r#"{"w":0.5,"b":"text"}"#;
+        let mut decoder = Decoder::new(TableSchema::new(Kind::Json));
+        for (offset, key, value) in [(0, b"k".as_slice(), first), (1, b"\xff", second)] {
+            let (key, value) = (Some(key), Some(value.as_bytes()));
+            let row = Row { partition: 0, offset, timestamp: 0, key, value, headers: &[] };
+            decoder.push(&row).expect("it is a row");
+        }
+        decoder.finish().0
+    }
+
+    // As above: never changes. The types of columns are numbered in the order of their declaration.
+    #[test]
+    fn schemas_are_as_they_were() {
+        let schema = wide_schema();
+        let state = ViewState { name: "t".into(), schema, numbers_from: 1, numbers_end: 256, epoch: 3 };
+        let golden = [
+            // name, kind, version, last id, id of the column of bytes, number of keys
+            "0174 00 03 24 0124 09",
+            "0162 01 0a 0162 00 00 01 20 06625f6a736f6e",
+            "0169 01 0c 0169 01 00 00",
+            "016c 01 0e 016c 02 00 00",
+            "0164 01 10 0164 03 00 00",
+            "0173 01 12 0173 04 00 00",
+            "0174 01 14 0174 05 00 00",
+            "016f 01 16 016f 06 01 0178 01 18 0178 01 00 00 00 00",
+            "0161 01 1a 0161 07 1c 01 00 00",
+            "0177 01 22 0177 03 011e 00",
+            // numbers, epoch
+            "01 8002 03",
+        ];
+        check(&state, &golden.concat().replace(' ', ""));
     }
 
     #[test]
@@ -168,6 +205,8 @@ mod tests {
         let key = GarbageKey { since: Timestamp(5), topic: TopicId(2), number: 1 };
         let mut bytes = Vec::new();
         key.encode(&mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "8000000000000005000000000000000200000001", "persisted: it never changes");
         assert_eq!(GarbageKey::decode(&bytes), Ok(key));
         let mut later = Vec::new();
         GarbageKey { since: Timestamp(6), topic: TopicId(0), number: 0 }.encode(&mut later);

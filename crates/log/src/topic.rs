@@ -366,3 +366,19 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, Dec
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests {
+    use floe_meta::Record as _;
+
+    use super::*;
+
+    // The bytes below are in users' journals and never change.
+    #[test]
+    fn remains_are_as_they_were() {
+        let (remains, mut body) = (Remains { deleted: Timestamp(300) }, Vec::new());
+        remains.encode(&mut body);
+        assert_eq!((Remains::KIND, Remains::VERSION, &*body), (18, 1, &[0xd8, 0x04][..]));
+        assert_eq!(Remains::decode(1, &body), Ok(remains));
+    }
+}
