@@ -1,5 +1,5 @@
-//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the two numbers
-//! below may only fall. When a change brings a count down, bring the number down with it.
+//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the numbers below
+//! may only fall, and a change that brings one down has to bring it down here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ mod source;
 use source::{blank, functions};
 
 /// Functions longer than [`FUNCTION_LINES_MAX`] in all crates, tests included. May only fall.
-const LONG_FUNCTIONS_MAX: usize = 2;
-/// Files longer than [`FILE_LINES_MAX`] in all crates, tests included. May only fall.
-const LONG_FILES_MAX: usize = 0;
-
+const LONG_FUNCTIONS: usize = 2;
+/// Lines of the longest function. May only fall.
+const LONGEST_FUNCTION: usize = 101;
 const FUNCTION_LINES_MAX: usize = 70;
+/// No file is longer, tests included.
 const FILE_LINES_MAX: usize = 1_000;
 const COLUMNS_MAX: usize = 120;
 
@@ -32,7 +32,10 @@ const BANNED_WORDS: &[(&str, &str)] = &[
 const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
 /// Text that is looked at; everything else (data, lock files, binaries) is left alone.
-const TEXT: &[&str] = &["rs", "toml", "md", "py", "sh", "yml", "yaml", "sql", "java"];
+const TEXT: &[&str] = &["rs", "toml", "md", "py", "sh", "yml", "yaml", "sql", "java", "xml", "txt"];
+
+/// The same, for commands whose names have no ending.
+const COMMANDS: &[&str] = &["run", "install"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace exists")
@@ -55,10 +58,14 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         let skipped = (name.starts_with('.') && name != ".ci") || SKIPPED_FOLDERS.contains(&name.as_str());
         if path.is_dir() && !skipped {
             walk(&path, found);
-        } else if path.extension().is_some_and(|e| TEXT.iter().any(|t| e == *t)) {
+        } else if is_text(&path, &name) {
             found.push(path);
         }
     }
+}
+
+fn is_text(path: &Path, name: &str) -> bool {
+    path.extension().map_or(COMMANDS.contains(&name), |e| TEXT.iter().any(|t| e == *t))
 }
 
 const SKIPPED_FOLDERS: &[&str] = &["target", "floe-data", "node_modules", "__pycache__", "corpus", "venv"];
@@ -151,24 +158,40 @@ fn every_crate_says_what_it_is() {
 }
 
 #[test]
-fn long_functions_and_files_only_become_fewer() {
+fn commands_are_looked_at() {
     let root = root();
-    let (mut long_functions, mut long_files) = (Vec::new(), Vec::new());
+    for command in [".ci/run", "interop/run", "bench/run"] {
+        assert!(files().contains(&root.join(command)), "{command}");
+    }
+}
+
+#[test]
+fn long_functions_only_become_fewer_and_shorter() {
+    let root = root();
+    let mut long = Vec::new();
+    let mut longest = 0;
     for path in files().into_iter().filter(|path| is_rust(path)) {
         let text = fs::read_to_string(&path).expect("text files are UTF-8");
         let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
         let count = text.lines().count();
-        if count > FILE_LINES_MAX {
-            long_files.push(format!("{shown}: {count} lines"));
+        assert!(count <= FILE_LINES_MAX, "{shown} has {count} lines, at most {FILE_LINES_MAX} are allowed");
+        for function in functions(&blank(&text)) {
+            longest = longest.max(function.lines);
+            if function.lines > FUNCTION_LINES_MAX {
+                long.push(format!(
+                    "{shown}:{}: {} has {} lines",
+                    function.line, function.name, function.lines
+                ));
+            }
         }
-        let long = functions(&blank(&text)).into_iter().filter(|f| f.lines > FUNCTION_LINES_MAX);
-        long_functions.extend(long.map(|f| format!("{shown}:{}: {} has {} lines", f.line, f.name, f.lines)));
     }
-    ratchet("functions over 70 lines", &long_functions, LONG_FUNCTIONS_MAX);
-    ratchet("files over 1,000 lines", &long_files, LONG_FILES_MAX);
+    ratchet("functions over 70 lines", long.len(), LONG_FUNCTIONS, &long);
+    ratchet("lines in the longest function", longest, LONGEST_FUNCTION, &long);
 }
 
-fn ratchet(what: &str, found: &[String], max: usize) {
-    let count = found.len();
-    assert!(count <= max, "{count} {what}, but at most {max} are allowed:\n{}", found.join("\n"));
+/// A number that may only fall, and is written down when it has fallen.
+fn ratchet(what: &str, now: usize, before: usize, found: &[String]) {
+    let found = found.join("\n");
+    assert!(now <= before, "{now} {what}, {before} are allowed:\n{found}");
+    assert_eq!(now, before, "fewer {what} than before: write the new number into this file\n{found}");
 }
