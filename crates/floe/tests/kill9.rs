@@ -1,6 +1,6 @@
-//! The real binary under `kill -9` at random moments, also while it recovers, and while clients write with acks=all: after
-//! the last restart every acknowledged record is there, once and in order, in the topic and, cell by cell, in the
-//! table. The clients and the checkers are those of the simulation.
+//! The real binary under `kill -9` at random moments, also while it recovers, and while clients write with acks=all:
+//! after the last restart every acknowledged record is there, once and in order, in the topic and, cell by cell, in
+//! the table. The clients and the checkers are those of the simulation.
 
 use std::collections::BTreeMap;
 use std::fs::File;

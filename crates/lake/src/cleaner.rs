@@ -24,7 +24,7 @@ const LEASE: &str = "lake/cleaner";
 
 pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
-        sleep(limits::CLEAN_INTERVAL).await;
+        sleep(inner.config.clean_interval).await;
         match clean(&inner).await {
             Ok(_) => {}
             Err(ViewError::Lease(error)) => debug!(%error, "another broker cleans"),
@@ -42,7 +42,8 @@ pub(crate) async fn clean(inner: &Inner) -> Result<u64, ViewError> {
         return Ok(0);
     }
     let owner = inner.owner.clone();
-    let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, limits::GARBAGE_GRACE)?);
+    let ttl = inner.config.garbage_grace;
+    let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, ttl)?);
     let epoch = commit(inner, take).await?;
     let mut deleted = 0;
     let mut failed: BTreeMap<TopicId, ViewError> = BTreeMap::new();
@@ -97,7 +98,7 @@ fn due(inner: &Inner) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
     let mut due = Vec::new();
     for found in inner.log.meta().snapshot().range::<Garbage>(..) {
         let (key, garbage) = found?;
-        if now.since(key.since) < limits::GARBAGE_GRACE || due.len() == limits::GARBAGE_RECORDS_MAX {
+        if now.since(key.since) < inner.config.garbage_grace || due.len() == limits::GARBAGE_RECORDS_MAX {
             break;
         }
         due.push((key, garbage));
@@ -117,7 +118,7 @@ pub(crate) async fn ranks(
             let folder = Folder::of(name, topic);
             vec![(*from..*to).flat_map(|number| FILE_KINDS.map(|kind| folder.key(kind, number))).collect()]
         }
-        Garbage::Table(table) => inner.files(&table.name, topic).everything(table).await?,
+        Garbage::Table(table) => inner.files(&table.name, topic).everything(table, false).await?,
         Garbage::Removed { name, manifest } => vec![inner.files(name, topic).removed_in(manifest).await?],
     })
 }

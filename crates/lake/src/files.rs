@@ -79,7 +79,7 @@ impl Files {
     /// Every key that the table's documents name, by rank: what names others is in a later rank than they are, the
     /// current metadata document alone in the last. Who deletes one rank after the other can be cut off at any time and
     /// find the rest again.
-    pub(crate) async fn everything(&self, table: &Table) -> Result<Vec<Vec<String>>, ViewError> {
+    pub(crate) async fn everything(&self, table: &Table, live: bool) -> Result<Vec<Vec<String>>, ViewError> {
         let metadata = match self.metadata(&table.metadata).await {
             Ok(metadata) => metadata,
             // The last that is deleted: the others are gone.
@@ -95,7 +95,12 @@ impl Files {
             name(list);
             for manifest in self.list_or_nothing(list).await? {
                 name(&manifest.manifest_path);
-                for entry in self.manifest_or_nothing(&manifest).await? {
+                for entry in self
+                    .manifest_or_nothing(&manifest)
+                    .await?
+                    .iter()
+                    .filter(|entry| !live || entry.is_alive())
+                {
                     name(entry.file_path());
                 }
             }

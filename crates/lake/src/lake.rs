@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use floe_log::{
@@ -43,6 +44,11 @@ pub struct Config {
     pub snapshots_kept: usize,
     /// Bytes of records, as decoded, that one commit takes in while a view catches up; one batch more at most.
     pub commit_bytes: usize,
+    /// How long a file is kept that no snapshot names any more: for readers that still hold one which did, and for puts
+    /// that are still on their way.
+    pub garbage_grace: Duration,
+    /// How often the cleaner looks for files whose grace is over.
+    pub clean_interval: Duration,
 }
 
 impl Default for Config {
@@ -52,6 +58,8 @@ impl Default for Config {
             views_at_work: limits::VIEWS_AT_WORK,
             snapshots_kept: limits::SNAPSHOTS_KEPT,
             commit_bytes: limits::COMMIT_BYTES_MAX,
+            garbage_grace: limits::GARBAGE_GRACE,
+            clean_interval: limits::CLEAN_INTERVAL,
         }
     }
 }
@@ -314,7 +322,7 @@ impl Lake {
     /// The store fails, or a document is damaged.
     pub async fn everything(&self, table: &TableRef) -> Result<Vec<String>, LakeError> {
         let Some(record) = &table.record else { return Ok(Vec::new()) };
-        Ok(self.inner.files(&record.name, table.topic.id).everything(record).await?.concat())
+        Ok(self.inner.files(&record.name, table.topic.id).everything(record, true).await?.concat())
     }
 
     /// The keys of all files that are garbage and wait for the end of their grace. Some may never have been written.

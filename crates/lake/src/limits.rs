@@ -36,13 +36,15 @@ pub const SNAPSHOTS_KEPT: usize = 100;
 /// Earlier metadata documents that the current one names.
 pub const METADATA_KEPT: usize = 20;
 
-/// How long a file is kept that no snapshot names any more, for readers that still hold one which did.
+/// How long a file is kept that no snapshot names any more, unless the broker is told otherwise
+/// ([`crate::Config::garbage_grace`]).
 pub const GARBAGE_GRACE: Duration = Duration::from_secs(600);
 
 /// How often it is checked that every table has its view.
 pub const SUPERVISE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// How often the cleaner looks for files whose grace is over.
+/// How often the cleaner looks for files whose grace is over, unless the broker is told otherwise
+/// ([`crate::Config::clean_interval`]).
 pub const CLEAN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Files that one record of garbage names, and that one step of the cleaner deletes.

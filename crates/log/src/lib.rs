@@ -63,6 +63,8 @@ pub mod walk;
 // The edge: stores, uploads, reads.
 pub mod cache;
 mod claim;
+#[doc(hidden)]
+pub mod faulty;
 pub mod limits;
 pub mod local;
 pub mod log;

@@ -21,9 +21,9 @@ use crate::cluster::{self, Cluster};
 use crate::config::TopicConfig;
 use crate::ids::{Offset, PartitionId, TopicId};
 use crate::limits::{
-    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_PAUSE, LARGE_REQUEST_BYTES, LEASE_IDS,
-    LEASE_TTL, LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL,
-    UPLOADS_REMOTE, WAITING_SHARE,
+    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE,
+    LARGE_REQUEST_BYTES, LEASE_IDS, LEASE_TTL, LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL,
+    TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE,
 };
 use crate::objects::{Cleaned, Cleaner, Ids, Times};
 use crate::partition;
@@ -75,6 +75,7 @@ impl Default for Config {
                 lease_ttl: LEASE_TTL,
                 trash_grace: TRASH_GRACE,
                 cleaner_pause: CLEANER_PAUSE,
+                cleaner_lease: CLEANER_LEASE,
             },
             cleaner: true,
         }

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::ids::ObjectId;
 use crate::limits::{
-    CLEANER_LEASE, CLEANER_STEP_PAUSE, DELETES_AT_ONCE, DETACHED_UPLOAD_TTL, LEASES_ENDED_PER_ROUND,
-    PRODUCER_TTL, PRODUCERS_EXPIRED_MAX, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
+    CLEANER_STEP_PAUSE, DELETES_AT_ONCE, DETACHED_UPLOAD_TTL, LEASES_ENDED_PER_ROUND, PRODUCER_TTL,
+    PRODUCERS_EXPIRED_MAX, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
 };
 use crate::object::{Object, ObjectLease, Trash, wal_key};
 use crate::producer::{self, Producer};
@@ -101,6 +101,8 @@ pub struct Times {
     pub trash_grace: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
+    /// How long a broker has the cleaner's job without showing that it lives; longer than a round should take.
+    pub cleaner_lease: Duration,
 }
 
 /// The ids that this process may use. Cloning shares them.
@@ -369,7 +371,8 @@ impl Cleaner {
     pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
         let mut turn = self.turn.lock().await;
         let owner = format!("{:032x}", self.owner);
-        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, CLEANER_LEASE);
+        let ttl = self.times.cleaner_lease;
+        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, ttl);
         let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
         let leases = self.end_leases(epoch).await?;
         let remains = self.sweep_topics(epoch).await?;

@@ -236,8 +236,8 @@ impl Env {
         }
     }
 
-    /// Simulations only: what tasks of any scope panicked with so far, in order. The runtime keeps a panic from everybody
-    /// but the one who awaits the task, and of most tasks nobody does.
+    /// Simulations only: what tasks of any scope panicked with so far, in order. The runtime keeps a panic from
+    /// everybody but the one who awaits the task, and of most tasks nobody does.
     pub fn panics(&self) -> Vec<String> {
         match &*self.clock {
             Clock::Real { .. } => Vec::new(),

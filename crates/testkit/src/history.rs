@@ -32,8 +32,8 @@ pub enum Phase {
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
 
-/// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history. In a topic with
-/// a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
+/// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history. In a topic
+/// with a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {

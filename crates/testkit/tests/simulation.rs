@@ -114,6 +114,11 @@ fn orphan_objects_are_seen() {
 }
 
 #[test]
+fn orphan_files_of_a_table_are_seen() {
+    finds(Bug::LakeCleanerForgets);
+}
+
+#[test]
 fn a_table_that_is_not_the_log_is_seen() {
     finds(Bug::JournalDropsProgress);
 }

@@ -1,5 +1,5 @@
-//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the numbers below
-//! may only fall, and a change that brings one down has to bring it down here.
+//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the numbers
+//! below may only fall, and a change that brings one down has to bring it down here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

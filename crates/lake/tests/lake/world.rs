@@ -20,7 +20,7 @@ use floe_log::{
 };
 use floe_meta::{Env, Journal, MemoryJournal, Meta, Options};
 use iceberg::spec::{FormatVersion, ManifestList};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What outlives every broker.
 #[derive(Clone)]
@@ -50,14 +50,17 @@ pub(crate) struct Broker {
     pub(crate) lake: Lake,
 }
 
+pub(crate) fn config() -> Config {
+    Config { snapshots_kept: SNAPSHOTS_KEPT, ..Config::default() }
+}
+
 pub(crate) fn writer() -> Writer {
     Writer::new("User:test", "test")
 }
 
 impl Broker {
     pub(crate) async fn open(env: Env, store: Arc<dyn Store>, journal: Arc<dyn Journal>) -> Broker {
-        let config = Config { snapshots_kept: SNAPSHOTS_KEPT, ..Config::default() };
-        Broker::open_with(env, store, journal, config).await
+        Broker::open_with(env, store, journal, config()).await
     }
 
     pub(crate) async fn open_with(
@@ -151,7 +154,7 @@ impl Broker {
     }
 
     /// At every snapshot that the table still has: its files hold exactly the records below its offsets that are
-    /// JSON, each once.
+    /// JSON, each once, and every cell is that of its record.
     pub(crate) async fn check_every_snapshot(&self, name: &str) {
         let table = self.table(name);
         let records = self.records(&table.topic).await;
@@ -181,10 +184,15 @@ impl Broker {
             for key in live_files(&self.log, snapshot.manifest_list()).await {
                 let bytes = self.log.store().get(&key, None).await.expect("a live file exists");
                 let batches = floe_lake::data_file::read(bytes, &table.schema).expect("it can be read");
-                found.extend(batches.iter().flat_map(as_json).map(|row| position(&row)));
+                found.extend(batches.iter().flat_map(as_json).map(|row| (position(&row), row)));
             }
-            found.sort_unstable();
-            assert_eq!(found, expected, "snapshot {} of {name}", snapshot.sequence_number());
+            found.sort_by_key(|(position, _)| *position);
+            let positions: Vec<(i64, i64)> = found.iter().map(|(position, _)| *position).collect();
+            assert_eq!(positions, expected, "snapshot {} of {name}", snapshot.sequence_number());
+            for (position, row) in &found {
+                let record = &records[position];
+                assert!(shows(row, record), "snapshot {}: {row} of {record:?}", snapshot.sequence_number());
+            }
             assert_eq!(summary["total-records"], expected.len().to_string());
         }
     }
@@ -240,6 +248,50 @@ pub(crate) fn is_row(value: &[u8]) -> bool {
 pub(crate) fn position(row: &Value) -> (i64, i64) {
     let number = |name: &str| row[name].as_i64().expect("a system column");
     (number("_partition_id"), number("_offset"))
+}
+
+/// Whether a row holds the members of its record, each in its column or as text in the one beside it, and nothing else.
+fn shows(row: &Value, record: &[u8]) -> bool {
+    let members: Map<String, Value> = match record {
+        [] => Map::new(),
+        text => serde_json::from_slice(text).expect("it is a row"),
+    };
+    let mut columns = row.as_object().expect("a row is an object").clone();
+    columns.retain(|name, _| !name.starts_with('_'));
+    let shown = members.into_iter().filter(|(_, value)| !value.is_null()).all(|(name, value)| {
+        match (columns.remove(&name), columns.remove(&format!("{name}_json"))) {
+            (Some(cell), None) => same(&cell, &value),
+            (None, Some(Value::String(text))) => serde_json::from_str::<Value>(&text).ok() == Some(value),
+            _ => false,
+        }
+    });
+    shown && columns.is_empty()
+}
+
+/// Equal, where 5 is 5.0.
+fn same(cell: &Value, value: &Value) -> bool {
+    match (cell, value) {
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (cell, value) => cell == value,
+    }
+}
+
+#[test]
+fn a_lost_changed_or_foreign_cell_is_seen() {
+    let record = br#"{"n":1,"l":[1],"t":9007199254740993}"#;
+    let check = |row: &str| shows(&serde_json::from_str(row).expect("JSON"), record);
+    assert!(check(r#"{"_offset":1,"n":1.0,"l":[1.0],"t_json":"9007199254740993"}"#));
+    for wrong in [
+        r#"{"l":[1],"t":9007199254740993}"#,
+        r#"{"n":2,"l":[1],"t":9007199254740993}"#,
+        r#"{"n":1,"l":[],"t":9007199254740993}"#,
+        r#"{"n":1,"l":[1],"t":9007199254740992}"#,
+        r#"{"n":1,"n_json":"1","l":[1],"t":9007199254740993}"#,
+        r#"{"n":1,"l":[1],"t":9007199254740993,"other":1}"#,
+    ] {
+        assert!(!check(wrong), "{wrong} passed");
+    }
 }
 
 /// Rows as JSON objects without nulls.

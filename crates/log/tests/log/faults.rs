@@ -1,85 +1,30 @@
 //! Uploads that are slow, fail, or get lost; and brokers that crash at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::ids::PartitionId;
 use floe_log::log::{AppendError, Config, Log, ReadError};
 use floe_log::memory::MemoryStore;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
-use floe_log::store::{PutIfAbsent, Store, StoreError};
+use floe_log::store::Store;
 use floe_meta::{Commit, Entry, Env, Journal, JournalError, Loaded, Lsn, MemoryJournal, Outcome};
 
 use crate::world::{append, batch, config, offset, open, request, topic, values, writer};
 
-/// What happens to one PUT.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    Delay(Duration),
-    Refused,
-    Full,
-    LostBefore,
-    LostAfter,
-}
-
 /// A store whose PUTs take a little time and go wrong by number, counted from 0.
-#[derive(Clone)]
-struct Faulty {
-    inner: MemoryStore,
-    faults: Arc<Mutex<BTreeMap<usize, Fault>>>,
-    puts: Arc<AtomicUsize>,
-}
-
-impl Faulty {
-    fn new(inner: MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>) -> Faulty {
-        Faulty { inner, faults: Arc::new(Mutex::new(faults.into_iter().collect())), puts: Arc::default() }
-    }
-}
-
-#[async_trait]
-impl Store for Faulty {
-    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-        let number = self.puts.fetch_add(1, Ordering::SeqCst);
-        let fault = self.faults.lock().expect("not poisoned").get(&number).copied();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        match fault {
-            Some(Fault::Refused) => return Err(StoreError::NotApplied("planned".into())),
-            Some(Fault::Full) => return Err(StoreError::Full("planned".into())),
-            Some(Fault::LostBefore) => return Err(StoreError::Unknown("planned".into())),
-            Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-            Some(Fault::LostAfter) | None => {}
-        }
-        self.inner.put(key, payload).await?;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        match fault {
-            Some(Fault::LostAfter) => Err(StoreError::Unknown("planned".into())),
-            _ => Ok(()),
-        }
-    }
-    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
-        self.inner.put_if_absent(key, payload).await
-    }
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.inner.get(key, range).await
-    }
-    async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key).await
-    }
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        self.inner.delete(key).await
-    }
-    fn url(&self, key: &str) -> String {
-        self.inner.url(key)
-    }
-    fn remote(&self) -> bool {
-        false
-    }
+fn faulty(inner: &MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>) -> Arc<FaultyStore> {
+    let (faults, puts) = (faults.into_iter().collect::<BTreeMap<_, _>>(), AtomicUsize::new(0));
+    let plan = move |operation, _: &str| match operation {
+        Operation::Put => faults.get(&puts.fetch_add(1, Ordering::SeqCst)).copied().unwrap_or(Fault::None),
+        _ => Fault::None,
+    };
+    Arc::new(FaultyStore::new(inner.clone(), plan).with_latency(Duration::from_millis(1)))
 }
 
 /// Objects close as soon as they have something, and uploads overlap.
@@ -99,7 +44,7 @@ async fn world(faults: impl IntoIterator<Item = (usize, Fault)>, config: Config)
     let env = Env::simulated(7);
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
     let memory = MemoryStore::new();
-    let store = Arc::new(Faulty::new(memory.clone(), faults));
+    let store = faulty(&memory, faults);
     let log = open(&env, &journal, store, config).await;
     let topic = topic(&log, "t", 1).await;
     World { env, journal, memory, log, partition: PartitionId::new(topic.id, 0) }
@@ -107,14 +52,14 @@ async fn world(faults: impl IntoIterator<Item = (usize, Fault)>, config: Config)
 
 /// Long enough for every lease to expire, also the one on the cleaner's job, for the grace period, and for the
 /// cleaner to come by.
-async fn long_after() {
+pub(crate) async fn long_after() {
     let times = config().times;
-    let leases = times.lease_ttl + floe_log::limits::CLEANER_LEASE;
+    let leases = times.lease_ttl + times.cleaner_lease;
     tokio::time::sleep(leases + times.trash_grace + 10 * times.cleaner_pause).await;
 }
 
 /// Every object in the store is one that the map refers to, and nothing waits to be cleaned away.
-fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
+pub(crate) fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
     let snapshot = log.meta().snapshot();
     let live: BTreeSet<String> =
         snapshot.range::<Object>(..).map(|pair| wal_key(pair.expect("readable").0)).collect();
@@ -132,7 +77,7 @@ fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_visible_before_what_comes_before_it() {
-    let world = world([(0, Fault::Delay(Duration::from_millis(500)))], eager()).await;
+    let world = world([(0, Fault::Slow(Duration::from_millis(500)))], eager()).await;
     let (log, partition) = (&world.log, world.partition);
     let slow = log.append(request(partition, &["slow"]));
     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -149,7 +94,7 @@ async fn nothing_is_visible_before_what_comes_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_upload_takes_only_its_own_batches_along() {
-    for fault in [Fault::Refused, Fault::Full, Fault::LostBefore, Fault::LostAfter] {
+    for fault in [Fault::Refused, Fault::Full, Fault::LostRequest, Fault::LostAnswer] {
         for failing in 0..4 {
             let world = world([(failing, fault)], eager()).await;
             let (log, partition) = (&world.log, world.partition);
@@ -266,7 +211,7 @@ async fn damage_is_named() {
 #[tokio::test(start_paused = true)]
 async fn memory_for_requests_is_bounded() {
     let config = Config { bytes_in_flight_max: 1000, ..config() };
-    let world = world([(0, Fault::Delay(Duration::from_secs(1)))], config).await;
+    let world = world([(0, Fault::Slow(Duration::from_secs(1)))], config).await;
     let (log, partition) = (&world.log, world.partition);
     let permit = log.reserve(600).await;
     let minute = Duration::from_secs(60);
@@ -373,8 +318,8 @@ async fn run_and_crash(seed: u64, crash: Option<u64>) -> u64 {
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
     let memory = MemoryStore::new();
     let promised = Arc::new(Mutex::new(Promised::default()));
-    let faults = [(2, Fault::Delay(Duration::from_millis(7))), (5, Fault::LostAfter), (7, Fault::Refused)];
-    let store = Arc::new(Faulty::new(memory.clone(), faults));
+    let faults = [(2, Fault::Slow(Duration::from_millis(7))), (5, Fault::LostAnswer), (7, Fault::Refused)];
+    let store = faulty(&memory, faults);
     let life = live(&env, &broker, &journal, store, Arc::clone(&promised));
     tokio::select! {
         biased;
@@ -391,7 +336,7 @@ async fn live(
     env: &Env,
     broker: &Env,
     journal: &Arc<dyn Journal>,
-    store: Arc<Faulty>,
+    store: Arc<FaultyStore>,
     promised: Arc<Mutex<Promised>>,
 ) {
     let log = open(broker, journal, store, eager()).await;

@@ -1,6 +1,7 @@
 //! The log from its handle down to the store, in memory, on disk and over S3.
 
 mod basics;
+mod cleaning;
 mod faults;
 mod local;
 mod s3;

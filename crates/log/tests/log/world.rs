@@ -25,6 +25,7 @@ pub(crate) fn config() -> Config {
             lease_ttl: Duration::from_secs(30),
             trash_grace: Duration::from_secs(60),
             cleaner_pause: Duration::from_secs(5),
+            cleaner_lease: floe_log::limits::CLEANER_LEASE,
         },
         ..Config::default()
     }

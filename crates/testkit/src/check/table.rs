@@ -1,5 +1,6 @@
-//! The table is the log: every offset from the log's start to the view's progress is exactly once one row that shows the
-//! record, cell by cell, or, if the record is not JSON and only then, one dead letter; no row is beyond the progress.
+//! The table is the log: every offset from the log's start to the view's progress is exactly once one row that shows
+//! the record, cell by cell, or, if the record is not JSON and only then, one dead letter; no row is beyond the
+//! progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 

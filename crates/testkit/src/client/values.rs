@@ -68,7 +68,8 @@ pub fn value_of(record: &[u8]) -> String {
     String::from_utf8_lossy(record).into_owned()
 }
 
-/// A batch of records with these values, of an idempotent producer if there is one: its id, epoch and the first sequence number.
+/// A batch of records with these values, of an idempotent producer if there is one: its id, epoch and the first
+/// sequence number.
 pub fn batch(dice: &Dice, time: i64, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
     let codec = *dice.pick(&[Compression::None, Compression::None, Compression::Zstd, Compression::Lz4]);
     let mut builder = Builder::new(codec);

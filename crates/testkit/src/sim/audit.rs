@@ -16,9 +16,6 @@ use crate::history::{Event, Seen};
 /// Reads that fail this often in a row without any fault end the final read of a partition.
 const FAILURES_MAX: u32 = 20;
 
-/// Longer than the leases of the dead (objects and cleaner), the grace of the trash and a few rounds of the cleaner.
-const CLEANING: Duration = Duration::from_secs(170);
-
 /// Writes the last lines of the history.
 pub(crate) async fn run(cluster: &Cluster) {
     // Everything has to come out of the store and the journal, nothing out of a memory.
@@ -33,7 +30,7 @@ pub(crate) async fn run(cluster: &Cluster) {
         table::rows(cluster).await;
     }
     // Leases of the dead expire, and the cleaner has its rounds.
-    sleep(CLEANING).await;
+    sleep(cluster.plan().cleaning()).await;
     objects::look(cluster).await;
 }
 

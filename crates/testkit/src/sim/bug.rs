@@ -18,8 +18,10 @@ pub enum Bug {
     WireStaleWatermark,
     /// The journal drops what groups commit.
     JournalDropsGroupOffsets,
-    /// Deletions are acknowledged and not done.
+    /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
+    /// Deletions of the lake's files are acknowledged and not done.
+    LakeCleanerForgets,
     /// The journal drops the progress of views, so their output is made twice.
     JournalDropsProgress,
     /// The faults of the store never end.
@@ -39,6 +41,7 @@ impl Bug {
         Bug::WireStaleWatermark,
         Bug::JournalDropsGroupOffsets,
         Bug::CleanerForgets,
+        Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
         Bug::TaskPanics,
@@ -54,7 +57,7 @@ impl Bug {
             Bug::WireShiftsOffsets => "offsets",
             Bug::WireStaleWatermark => "watermark",
             Bug::JournalDropsGroupOffsets => "group",
-            Bug::CleanerForgets => "objects",
+            Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics => "live",
         }

@@ -19,6 +19,9 @@ pub(crate) const PLAIN_TOPIC: &str = "clicks";
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 2;
 
+/// So many of a thousand runs are brisk: longer, and with grace periods that end while the faults last.
+const BRISK: u64 = 150;
+
 /// What the caller chooses about a run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -78,25 +81,43 @@ impl Plan {
     /// Draws a run.
     pub(crate) fn draw(env: &Env) -> Plan {
         let dice = Dice::new(env);
+        let brisk = dice.chance(BRISK);
         Plan {
-            chaos: dice.between(Duration::from_secs(2), Duration::from_secs(7)),
+            chaos: if brisk {
+                Duration::from_secs(40)
+            } else {
+                dice.between(Duration::from_secs(2), Duration::from_secs(7))
+            },
             rough_store: dice.chance(750),
             rough_journal: dice.chance(600),
             brokers: if dice.chance(250) { 2 } else { 1 },
             crash_polls_max: dice.chance(850).then(|| *dice.pick(&[800, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
-            pause_max: *dice.pick(&[Duration::from_millis(700), Duration::from_millis(2_000)]),
+            pause_max: match brisk {
+                // Over the longer time about as many records.
+                true => Duration::from_secs(8),
+                false => *dice.pick(&[Duration::from_millis(700), Duration::from_millis(2_000)]),
+            },
             cuts: dice.chance(700),
             kafka: *dice.pick(&[0, 800, 1_000]),
             table: dice.chance(600),
-            log: log_config(&dice),
-            lake: floe_lake::Config {
-                views_at_work: 1,
-                snapshots_kept: *dice.pick(&[2, 100]),
-                ..floe_lake::Config::default()
-            },
+            log: log_config(&dice, brisk),
+            lake: lake_config(&dice, brisk),
         }
+    }
+
+    /// Longer than everything takes that has to be over before nothing is left to clean: the leases of the dead, on
+    /// objects, tables and the cleaners' jobs, the grace of what became garbage only then, and a few rounds.
+    pub(crate) fn cleaning(&self) -> Duration {
+        let (log, lake) = (&self.log.times, &self.lake);
+        let of_log = log.lease_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
+        // The cleaner of the lake has its job for as long as the grace.
+        let of_lake = floe_lake::limits::LEASE_TTL
+            + floe_lake::limits::SUPERVISE_INTERVAL
+            + 2 * lake.garbage_grace
+            + 4 * lake.clean_interval;
+        of_log.max(of_lake)
     }
 
     /// How the Kafka front of a broker works.
@@ -120,14 +141,16 @@ impl Plan {
     }
 }
 
-/// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry.
-fn log_config(dice: &Dice) -> log::Config {
+/// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry. Brisk: what
+/// a dead broker left is old enough to be deleted while the faults last. The grace is longer than the weather delays.
+fn log_config(dice: &Dice, brisk: bool) -> log::Config {
+    let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
     let times = Times {
         lease_ids: *dice.pick(&[2, 8, 64]),
-        lease_ttl: Duration::from_secs(12),
-        // Longer than what the weather delays can take together.
-        trash_grace: Duration::from_secs(20),
-        cleaner_pause: Duration::from_secs(4),
+        lease_ttl: seconds(12, 5),
+        trash_grace: seconds(20, 9),
+        cleaner_pause: seconds(4, 1),
+        cleaner_lease: seconds(40, 5),
     };
     log::Config {
         object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),
@@ -136,5 +159,17 @@ fn log_config(dice: &Dice) -> log::Config {
         cache: Capacity { tail: *dice.pick(&[2_000, 1 << 20]), cold: *dice.pick(&[2_000, 1 << 20]) },
         times,
         ..log::Config::default()
+    }
+}
+
+/// The same for the views.
+fn lake_config(dice: &Dice, brisk: bool) -> floe_lake::Config {
+    let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
+    floe_lake::Config {
+        views_at_work: 1,
+        snapshots_kept: if brisk { 2 } else { *dice.pick(&[2, 100]) },
+        garbage_grace: seconds(30, 9),
+        clean_interval: seconds(8, 2),
+        ..floe_lake::Config::default()
     }
 }

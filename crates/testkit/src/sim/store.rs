@@ -151,7 +151,11 @@ impl Store for SimStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let what = format!("delete {key}");
-        let forgets = self.bug == Some(Bug::CleanerForgets);
+        let forgets = match self.bug {
+            Some(Bug::CleanerForgets) => key.starts_with("wal/"),
+            Some(Bug::LakeCleanerForgets) => key.starts_with("lake/"),
+            _ => false,
+        };
         let key = key.to_owned();
         self.request(what, false, move |objects| {
             let key = key.clone();

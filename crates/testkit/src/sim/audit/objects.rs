@@ -1,6 +1,6 @@
 //! The store against what the metadata map knows of it.
 
-use floe_lake::record::ViewState;
+use floe_lake::record::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
 use floe_log::ids::ObjectId;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
@@ -21,7 +21,7 @@ pub(crate) async fn look(cluster: &Cluster) {
     let stored = cluster.store().keys();
     if let Some(table) = running.lake.table(&snapshot, TABLE_TOPIC).expect("the table can be read") {
         excused.extend(lake_unsettled(&snapshot, &table, &stored));
-        match lake_known(&running, snapshot, table).await {
+        match lake_known(&running, snapshot.clone(), table).await {
             Ok((keys, waste)) => {
                 needed.extend(keys);
                 excused.extend(waste);
@@ -31,7 +31,21 @@ pub(crate) async fn look(cluster: &Cluster) {
             }
         }
     }
+    for late in overdue(cluster, &snapshot) {
+        cluster.recorder().stuck(late);
+    }
     cluster.recorder().note(running.number, Event::Objects { stored, needed, excused });
+}
+
+/// What waits for its deletion since before the cleaners had their time.
+fn overdue(cluster: &Cluster, snapshot: &Snapshot) -> Vec<String> {
+    let before = cluster.env().now() - cluster.plan().cleaning();
+    let trash = snapshot.range::<Trash>(..).map(|pair| pair.expect("trash can be read"));
+    let trash = trash.filter(|(_, trash)| trash.since < before);
+    let trash = trash.map(|(id, _)| format!("object {id} is trash that is not deleted"));
+    let garbage = snapshot.range::<Garbage>(..).map(|pair| pair.expect("garbage can be read"));
+    let garbage = garbage.filter(|(key, _)| key.since < before);
+    trash.chain(garbage.map(|(_, garbage)| format!("{garbage:?} is not deleted"))).collect()
 }
 
 /// Trash, and ids that somebody may be using.

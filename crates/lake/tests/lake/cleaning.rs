@@ -1,0 +1,115 @@
+//! The cleaner when its broker dies at any moment and its deletions fail: what a table needs is never deleted, and what
+//! it does not need is not left behind.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use floe_lake::{Config, record::Garbage};
+use floe_log::faulty::{Fault, FaultyStore, Operation};
+use floe_meta::Env;
+
+use crate::world::{Broker, Ground, JSON, config, writer};
+
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Cleans when it is told to, and not before.
+fn told() -> Config {
+    let never = Duration::from_secs(1_000_000);
+    Config { snapshots_kept: 2, garbage_grace: GRACE, clean_interval: never, ..config() }
+}
+
+/// What a broker leaves that is killed: a table with expired snapshots and replaced files, numbers that were leased,
+/// and the table of a deleted topic.
+async fn leave(ground: &Ground, env: Env) {
+    let (store, journal) = (Arc::new(ground.store.clone()), Arc::new(ground.journal.clone()));
+    let broker = Broker::open_with(env.clone(), store, journal, told()).await;
+    let (kept, gone) = (broker.topic("kept", 1, JSON).await, broker.topic("gone", 1, JSON).await);
+    for value in ["{\"n\":1}", "{\"n\":0.5}", "{\"n\":2}"] {
+        broker.produce(&kept, 0, &[value]).await;
+        broker.produce(&gone, 0, &[value]).await;
+        broker.settled("kept").await;
+        broker.settled("gone").await;
+    }
+    broker.log.delete_topic(&writer(), gone.id).await.expect("deleted");
+    // The supervisor drops the table.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    env.abort_all();
+}
+
+/// A cleaner that dies at its `crash`th poll and whose deletions end as `plan` says. Returns its polls.
+async fn clean(
+    seed: u64,
+    crash: Option<u64>,
+    plan: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static,
+) -> u64 {
+    let (ground, world) = (Ground::new(), Env::simulated(seed));
+    leave(&ground, world.scope()).await;
+    tokio::time::sleep(GRACE * 2).await;
+
+    let broker_env = world.scope();
+    let store = FaultyStore::new(ground.store.clone(), plan).with_latency(Duration::from_millis(1));
+    let resting = Config { views: false, ..told() };
+    let journal = Arc::new(ground.journal.clone());
+    let broker = Broker::open_with(broker_env.clone(), Arc::new(store), journal, resting).await;
+    let before = broker_env.polls();
+    broker_env.crash_at_poll(before + crash.unwrap_or(u64::MAX - before));
+    let lake = broker.lake.clone();
+    let rounds = broker_env.spawn("rounds", async move {
+        for _ in 0..4 {
+            let _ = lake.clean().await;
+        }
+    });
+    tokio::select! {
+        biased;
+        () = broker_env.crashed() => {}
+        ended = rounds => ended.expect("the cleaner does not panic"),
+    }
+    let polls = broker_env.polls() - before;
+    broker_env.abort_all();
+
+    let eager = Config { clean_interval: Duration::from_secs(5), ..told() };
+    let (store, journal) = (Arc::new(ground.store.clone()), Arc::new(ground.journal.clone()));
+    let last = Broker::open_with(world.scope(), store, journal, eager).await;
+    // The dead cleaner's lease, the grace of what the new view finds, and a few rounds.
+    tokio::time::sleep(GRACE * 4).await;
+    let snapshot = last.log.meta().snapshot();
+    let garbage: Vec<_> = snapshot.range::<Garbage>(..).map(|found| found.expect("readable").1).collect();
+    assert!(garbage.is_empty(), "crash {crash:?}: {garbage:?}");
+    last.check_no_orphans(&ground.store).await;
+    let needed = last.lake.everything(&last.table("kept")).await.expect("all documents are there");
+    let mut stored = ground.store.keys();
+    stored.retain(|key| key.starts_with("lake/"));
+    assert!(stored.iter().all(|key| needed.contains(key)), "crash {crash:?}: {stored:?}, needed {needed:?}");
+    assert!(needed.iter().all(|key| stored.contains(key)), "crash {crash:?}: {stored:?}, needed {needed:?}");
+    last.check_every_snapshot("kept").await;
+    polls
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_polls_of_the_cleaner_leaves_nothing_behind() {
+    let polls = clean(1, None, |_, _| Fault::None).await;
+    assert!(polls > 20, "only {polls} polls");
+    for crash in (1..polls).step_by(20) {
+        clean(1, Some(crash), |_, _| Fault::None).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_fail_are_made_again() {
+    for fault in [Fault::Refused, Fault::LostRequest, Fault::LostAnswer] {
+        for failing in (0..40).step_by(5) {
+            // One deletion fails, wherever it is in the order of the others.
+            let deletions = AtomicU64::new(0);
+            let plan = move |operation, _: &str| match operation {
+                Operation::Delete if deletions.fetch_add(1, Ordering::SeqCst) == failing => fault,
+                _ => Fault::None,
+            };
+            clean(2, None, plan).await;
+        }
+    }
+}

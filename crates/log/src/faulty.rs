@@ -1,0 +1,128 @@
+//! A store that fails on purpose, over one that does not: for tests of what is built on a store.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::store::{PutIfAbsent, Store, StoreError};
+
+/// What is asked of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Store::put`].
+    Put,
+    /// [`Store::put_if_absent`].
+    PutIfAbsent,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::size`].
+    Size,
+    /// [`Store::delete`].
+    Delete,
+}
+
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It has its effect and its answer.
+    None,
+    /// The same, so much later.
+    Slow(Duration),
+    /// It is refused without effect.
+    Refused,
+    /// It is refused for lack of room.
+    Full,
+    /// It has no effect, and nobody knows.
+    LostRequest,
+    /// It has its effect, and nobody knows.
+    LostAnswer,
+}
+
+/// Decides about a request: an operation on a key.
+type Plan = dyn Fn(Operation, &str) -> Fault + Send + Sync;
+
+/// A store whose requests end as a plan says.
+#[derive(Clone)]
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    plan: Arc<Plan>,
+    latency: Option<Duration>,
+}
+
+impl FaultyStore {
+    /// Asks `plan` about every request to `inner`.
+    pub fn new(
+        inner: impl Store,
+        plan: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static,
+    ) -> FaultyStore {
+        FaultyStore { inner: Arc::new(inner), plan: Arc::new(plan), latency: None }
+    }
+
+    /// The same, and every request takes so long before its effect and again before its answer: places to crash at.
+    #[must_use]
+    pub fn with_latency(self, latency: Duration) -> FaultyStore {
+        FaultyStore { latency: Some(latency), ..self }
+    }
+
+    async fn request<T: Send>(
+        &self,
+        operation: Operation,
+        key: &str,
+        effect: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let planned = || "planned".to_owned();
+        let fault = (self.plan)(operation, key);
+        self.pause().await;
+        match fault {
+            Fault::Refused => return Err(StoreError::NotApplied(planned())),
+            Fault::Full => return Err(StoreError::Full(planned())),
+            Fault::LostRequest => return Err(StoreError::Unknown(planned())),
+            Fault::Slow(time) => tokio::time::sleep(time).await,
+            Fault::None | Fault::LostAnswer => {}
+        }
+        let answer = effect.await;
+        self.pause().await;
+        if fault == Fault::LostAnswer { Err(StoreError::Unknown(planned())) } else { answer }
+    }
+
+    async fn pause(&self) {
+        if let Some(latency) = self.latency {
+            tokio::time::sleep(latency).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        self.request(Operation::Put, key, self.inner.put(key, payload)).await
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        self.request(Operation::PutIfAbsent, key, self.inner.put_if_absent(key, payload)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        self.request(Operation::Get, key, self.inner.get(key, range)).await
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.request(Operation::Size, key, self.inner.size(key)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.request(Operation::Delete, key, self.inner.delete(key)).await
+    }
+
+    fn url(&self, key: &str) -> String {
+        self.inner.url(key)
+    }
+
+    fn remote(&self) -> bool {
+        self.inner.remote()
+    }
+}

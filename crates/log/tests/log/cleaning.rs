@@ -1,0 +1,109 @@
+//! The cleaner when its broker dies at any moment and its deletions fail: nothing that is needed is deleted, and
+//! nothing that is not is left behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use floe_log::faulty::{Fault, FaultyStore, Operation};
+use floe_log::ids::PartitionId;
+use floe_log::log::{Append, Config};
+use floe_log::memory::MemoryStore;
+use floe_log::objects::Times;
+use floe_log::store::Store;
+use floe_meta::{Env, Journal, MemoryJournal};
+
+use crate::faults::{long_after, nothing_is_orphaned};
+use crate::world::{append, batch, config, open, request, topic, values, writer};
+
+/// Cleans when it is told to, and not before.
+fn told() -> Config {
+    Config { times: Times { cleaner_pause: Duration::from_secs(1_000_000), ..config().times }, ..config() }
+}
+
+/// What a broker leaves that is killed: an object of two topics of which one is deleted, one of the deleted topic
+/// alone, one that nobody committed, and leased ids. Returns the partition that stays.
+async fn leave(env: &Env, journal: &Arc<dyn Journal>, memory: &MemoryStore) -> PartitionId {
+    let log = open(env, journal, Arc::new(memory.clone()), told()).await;
+    let partition = |topic: floe_log::topic::Topic| PartitionId::new(topic.id, 0);
+    let (kept, gone) = (partition(topic(&log, "kept", 1).await), partition(topic(&log, "gone", 1).await));
+    let both = vec![(kept, batch(&["kept"])), (gone, batch(&["gone"]))];
+    for answer in log.append(Append { writer: writer(), batches: both }).await {
+        answer.expect("appended");
+    }
+    append(&log, gone, &["gone"]).await.expect("appended");
+    log.upload(request(kept, &["never committed"])).await.expect("uploaded");
+    log.delete_topic(&writer(), gone.topic).await.expect("deleted");
+    env.abort_all();
+    kept
+}
+
+/// Two rounds of a cleaner that dies at its `crash`th poll and whose deletions end as `plan` says. Returns its polls.
+async fn clean(
+    seed: u64,
+    crash: Option<u64>,
+    plan: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static,
+) -> u64 {
+    let env = Env::simulated(seed);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let kept = leave(&env.scope(), &journal, &memory).await;
+    let times = told().times;
+    // Long enough for the leases of the dead.
+    tokio::time::sleep(times.lease_ttl * 2).await;
+
+    let broker = env.scope();
+    let store: Arc<dyn Store> =
+        Arc::new(FaultyStore::new(memory.clone(), plan).with_latency(Duration::from_millis(1)));
+    let log = open(&broker, &journal, store, told()).await;
+    let before = broker.polls();
+    broker.crash_at_poll(before + crash.unwrap_or(u64::MAX - before));
+    let cleaner = log.clone();
+    let rounds = broker.spawn("rounds", async move {
+        // The first ends the leases, which makes trash; the others find it old enough.
+        for _ in 0..3 {
+            let _ = cleaner.clean().await;
+            tokio::time::sleep(times.trash_grace * 2).await;
+        }
+    });
+    tokio::select! {
+        biased;
+        () = broker.crashed() => {}
+        ended = rounds => ended.expect("the cleaner does not panic"),
+    }
+    let polls = broker.polls() - before;
+    broker.abort_all();
+
+    let last = open(&env.scope(), &journal, Arc::new(memory.clone()), config()).await;
+    long_after().await;
+    if let Err(orphans) = nothing_is_orphaned(&last, &memory) {
+        panic!("crash {crash:?}: {orphans}");
+    }
+    assert_eq!(values(&last, kept).await, [(0, "kept".into())], "crash {crash:?}");
+    polls
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_any_poll_of_the_cleaner_leaves_nothing_behind() {
+    let polls = clean(1, None, |_, _| Fault::None).await;
+    assert!(polls > 20, "only {polls} polls");
+    for crash in 1..polls {
+        clean(1, Some(crash), |_, _| Fault::None).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_fail_are_made_again() {
+    for fault in
+        [Fault::Refused, Fault::LostRequest, Fault::LostAnswer, Fault::Slow(Duration::from_secs(300))]
+    {
+        for good in 0..4 {
+            // One deletion succeeds, all others fail as long as this broker lives.
+            let deletions = AtomicUsize::new(0);
+            let plan = move |operation, _: &str| match operation {
+                Operation::Delete if deletions.fetch_add(1, Ordering::SeqCst) != good => fault,
+                _ => Fault::None,
+            };
+            clean(2, None, plan).await;
+        }
+    }
+}
