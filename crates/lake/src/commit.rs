@@ -204,7 +204,8 @@ pub(crate) async fn prepare(
 pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value, serde_json::Error> {
     let mut document = serde_json::to_value(metadata)?;
     for (list, order) in [("snapshots", "sequence-number"), ("schemas", "schema-id")] {
-        if let Some(entries) = document[list].as_array_mut() {
+        // Not by the index operator: it would put a null where a table has no snapshots yet, which readers refuse.
+        if let Some(entries) = document.get_mut(list).and_then(serde_json::Value::as_array_mut) {
             entries.sort_by_key(|entry| entry[order].as_i64());
         }
     }

@@ -40,3 +40,17 @@ async fn tables_are_listed_and_loaded() {
     let missing = catalog::table(lake, snapshot, "default", "none").await;
     assert_eq!((missing.status, &missing.body["error"]["type"]), (404, &json!("NoSuchTableException")));
 }
+
+/// Readers refuse a field that is null where the specification lets it be absent.
+#[tokio::test(start_paused = true)]
+async fn a_table_without_rows_has_no_nulls() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(1)).await;
+    broker.topic("t", 1, JSON).await;
+    broker.settled("t").await;
+    let loaded = catalog::table(&broker.lake, &broker.log.meta().snapshot(), "default", "t").await;
+    let metadata = loaded.body["metadata"].as_object().expect("a document");
+    let nulls: Vec<&String> =
+        metadata.iter().filter(|(_, value)| value.is_null()).map(|(key, _)| key).collect();
+    assert_eq!((loaded.status, nulls), (200, vec![]));
+}
