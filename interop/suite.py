@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / "clients")]
 
 import broker as brokers  # noqa: E402
+import bucket  # noqa: E402
 import groups  # noqa: E402
 import matrix  # noqa: E402
 import producers  # noqa: E402
@@ -29,6 +30,7 @@ def cases(peer):
     yield from groups.cases()
     if not peer:
         yield from tables.cases()
+        yield from bucket.cases()
 
 
 def main():
@@ -71,7 +73,7 @@ def main():
 def report(outcomes):
     """Writes docs/compatibility.md."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    versions = [f"{n} {importlib.metadata.version(n)}" for n in ("confluent-kafka", "kafka-python", "pyiceberg", "pyarrow", "duckdb")]
+    versions = [f"{n} {importlib.metadata.version(n)}" for n in ("confluent-kafka", "kafka-python", "pyiceberg", "pyarrow", "duckdb", "moto")]
     lines = [
         "# Compatibility", "",
         "Written by `interop/run --report`; not edited by hand.", "",

@@ -1,0 +1,91 @@
+"""Records in a bucket: Floe on an S3 server that is not ours, killed and started again, read by PyIceberg from there."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+from pyiceberg.catalog import load_catalog
+
+import broker as brokers
+from clientproc import until
+
+KEYS = {"AWS_ACCESS_KEY_ID": "interop", "AWS_SECRET_ACCESS_KEY": "interop"}
+
+
+def cases():
+    yield "Bucket", "records and tables live in S3, survive kill -9, and are read from there by PyIceberg", lives
+    yield "Bucket", "other metadata is refused the bucket of a cluster", refused
+
+
+class Bucket:
+    """moto's S3 server with one bucket, which lives as long as the block."""
+
+    def __enter__(self):
+        port = brokers.free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until("the S3 server answers", lambda: self.request("GET", "/") == 200)
+        assert self.request("PUT", "/floe-interop") == 200
+        os.environ.update(KEYS)
+        return self
+
+    def request(self, method, path):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.endpoint + path, method=method), timeout=5) as answer:
+                return answer.status
+        except OSError as error:
+            return str(error)
+
+    def flags(self):
+        return ["--store", "s3://floe-interop/some/prefix", "--s3-endpoint", self.endpoint]
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        for key in KEYS:
+            del os.environ[key]
+
+
+def produce(broker, records):
+    lines = "".join(f'{{"id": {i}, "half": {i / 2}}}\n' for i in records)
+    subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", "bucket", "-X", "acks=all"], input=lines, text=True,
+                   check=True, timeout=60)
+
+
+def lives(_):
+    with Bucket() as bucket:
+        broker = brokers.Floe(*bucket.flags())
+        try:
+            broker.create("bucket", 2, floe_table="json")
+            produce(broker, range(500))
+            broker.kill()
+            broker.start()
+            produce(broker, range(500, 700))
+            assert broker.sql("SELECT count(*) AS n, sum(id) AS s FROM bucket") == [{"n": 700, "s": sum(range(700))}]
+            consumed = subprocess.run(["kcat", "-C", "-b", broker.bootstrap, "-t", "bucket", "-e", "-q"],
+                                      capture_output=True, check=True, timeout=60).stdout.count(b"\n")
+            assert consumed == 700, consumed
+            properties = {"s3.endpoint": bucket.endpoint, "s3.access-key-id": "interop", "s3.region": "us-east-1",
+                          "s3.secret-access-key": "interop"}
+            catalog = load_catalog("floe", type="rest", uri=f"http://{broker.http}/iceberg", **properties)
+            until("the table is there", lambda: catalog.table_exists("default.bucket"))
+            rows = lambda: catalog.load_table("default.bucket").scan().to_arrow().num_rows  # noqa: E731
+            until("PyIceberg counts 700 rows", lambda: rows() == 700)
+            assert catalog.load_table("default.bucket").metadata_location.startswith("s3://floe-interop/some/prefix/")
+        finally:
+            broker.close()
+
+
+def refused(_):
+    with Bucket() as bucket, tempfile.TemporaryDirectory(prefix="floe-interop-") as scratch:
+        broker = brokers.Floe(*bucket.flags())
+        try:
+            second = subprocess.run(
+                [os.environ["FLOE_BIN"], "serve", "--data", f"{scratch}/data", "--kafka", "127.0.0.1:0", "--http",
+                 "127.0.0.1:0", *bucket.flags()], capture_output=True, text=True, timeout=60)
+            assert second.returncode == 1 and "belongs to the cluster" in second.stderr, second
+        finally:
+            broker.close()
