@@ -25,7 +25,7 @@ use crate::error::{Kind, SqlError};
 use crate::files::Files;
 use crate::format::{Encoder, Format};
 use crate::limits::{Config, RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
-use crate::{session, statement};
+use crate::{constants, session, statement};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -149,15 +149,17 @@ impl Sql {
             Ok(Err(_)) => return Err(ended()),
             Err(_) => return Err(late()),
         };
-        let late = late();
+        let (late, env) = (late(), self.inner.env.clone());
         let batches = stream::unfold(Some(batches), move |batches| {
-            let late = late.clone();
+            let (late, env) = (late.clone(), env.clone());
             async move {
                 let mut batches = batches?;
                 match timeout_at(deadline, batches.recv()).await {
                     Ok(Some(Message::Batch(batch))) => Some((Ok(batch), Some(batches))),
                     Ok(Some(Message::End(Ok(())))) => None,
                     Ok(Some(Message::End(Err(error)))) => Some((Err(error), None)),
+                    // At the deadline the statement ends, whether or not there is room for saying so.
+                    Ok(None) if env.monotonic() >= deadline => Some((Err(late), None)),
                     Ok(None) => Some((Err(ended()), None)),
                     Err(_) => Some((Err(late), None)),
                 }
@@ -253,7 +255,9 @@ impl Run {
             end = timeout_at(run.deadline, run.pump(rows)) => end,
         };
         let end = end.unwrap_or_else(|_| Err(run.inner.too_late()));
-        let _ = run.rows.send(Message::End(end)).await;
+        // A reader that takes its time does not keep the turn: from the deadline on it learns the end from the
+        // channel, which has none.
+        let _ = timeout_at(run.deadline, run.rows.send(Message::End(end))).await;
     }
 
     /// Plans on a thread of its own: the optimizer does not stop before it is done, and when it takes long it
@@ -263,8 +267,17 @@ impl Run {
             return self.plan().await;
         }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
+        // Nobody waits for this thread when the statement is late or its reader has left, so it has to see that itself:
+        // wherever planning waits, which is where it reads footers and tails.
+        let planned = async move {
+            tokio::select! {
+                biased;
+                () = run.rows.closed() => Err(ended()),
+                plan = timeout_at(run.deadline, run.plan()) => plan.unwrap_or_else(|_| Err(run.inner.too_late())),
+            }
+        };
         let plan = move || {
-            let plan = AssertUnwindSafe(|| engine.block_on(run.plan()));
+            let plan = AssertUnwindSafe(|| engine.block_on(planned));
             std::panic::catch_unwind(plan).unwrap_or_else(|_| {
                 tracing::error!("the SQL engine panicked while it planned; the statement was given up");
                 Err(ended())
@@ -278,17 +291,19 @@ impl Run {
         let text = &self.text;
         let parsed = statement::parse(&self.inner.base, text)?;
         let snapshot = self.inner.log.meta().snapshot();
-        let cut = snapshot.lsn();
+        let (lsn, cut) = (snapshot.lsn(), self.inner.cut(snapshot));
         let now = self.inner.env.now();
-        let state = session::session(&self.inner.base, self.inner.cut(snapshot), now);
+        let state = session::session(&self.inner.base, cut, now);
         let failed = |error| SqlError::of(&error, text);
         let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
         // The parser's check is a list of what is allowed; this is the engine's own opinion of the same.
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(failed)?;
-        Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, cut))
+        let plan = state.optimize(&plan).map_err(failed)?;
+        constants::check(&plan)?;
+        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;
+        Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))
     }
 
     async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), SqlError> {

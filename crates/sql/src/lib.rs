@@ -11,6 +11,7 @@
 //! statement.rs  parse            one statement, and only one that reads
 //! session.rs    session          the engine without files, stores or writing
 //! functions.rs  bound            functions that make much out of little
+//! constants.rs  check            large constants, which every row would get a copy of
 //! catalog.rs    Cut::unified     floe.default.<topic>: files and tail of one table at the cut
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log
 //! files.rs      FileReader       Parquet from the log's store; footers cached
@@ -29,6 +30,7 @@
 //! `select "userId" from "my-topic"`. `information_schema` has all tables and columns.
 
 mod catalog;
+mod constants;
 mod engine;
 pub mod error;
 mod evolve;

@@ -38,6 +38,10 @@ pub const THREAD_STACK_BYTES: usize = 128 << 20;
 pub const FUNCTION_VALUES_MAX: u64 = 1 << 20;
 /// Bytes that one call of a function may make (`repeat`, `lpad`, ...).
 pub const FUNCTION_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of all large constants of a statement that stand beside rows: a batch has 8,192 of these.
+pub const CONSTANTS_BYTES_MAX: usize = 64 << 10;
+/// A constant up to this size is not counted there: as many as a statement's text holds.
+pub const CONSTANT_BYTES_SMALL: usize = 1 << 10;
 
 /// Batches between a running statement and whoever reads its result.
 pub const RESULT_BATCHES_IN_FLIGHT: usize = 2;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -57,9 +57,12 @@ pub(crate) fn session(base: &SessionState, cut: Arc<Cut>, now: Timestamp) -> Ses
 }
 
 fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
-    let pool = FairSpillPool::new(config.memory_bytes);
     let top = std::num::NonZero::new(3).expect("three is not zero");
-    let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(pool, top));
+    // Fair shares are for operators that can spill: each gets its part of the pool and no more, idle ones included.
+    let pool: Arc<dyn MemoryPool> = match config.spill_directory {
+        Some(_) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes), top)),
+        None => Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(config.memory_bytes), top)),
+    };
     let mode = match &config.spill_directory {
         Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
         None => DiskManagerMode::Disabled,

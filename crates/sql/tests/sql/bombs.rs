@@ -136,12 +136,23 @@ async fn functions_do_not_make_much_out_of_little() {
         "select array_repeat(case when value = 1 then repeat('x', 9000000) else 'a' end, \
          case when value = 1 then 1000 else 0 end) from generate_series(1, 8192)",
         // A constant is copied for every row.
+        "select repeat('x', 1000000), value from generate_series(1, 8192)",
+        "select range(0, 100000), x from t",
+        "select unnest(range(0, 9)), arrow_cast(repeat('x', 60000000), 'LargeUtf8')",
         "select array_repeat(repeat('x', 60000000), value % 2) from generate_series(1, 8192)",
         "select concat(repeat('x', 60000000), value) from generate_series(1, 8192)",
         "select repeat(s, x * 2000000000) from t",
     ] {
         let error = world.error(text).await;
         assert!(matches!(error.kind, Kind::Limit | Kind::Invalid), "{text}: {error}");
+    }
+    for text in [
+        "select length(repeat('x', 1000000)) from t",
+        "select repeat('x', 1000000) as x",
+        "select repeat('x', 1000000), count(*) from t",
+        "select count(*) from (select unnest(range(0, 100000)))",
+    ] {
+        world.rows(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
     world
         .check(

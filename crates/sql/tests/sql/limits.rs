@@ -1,7 +1,15 @@
 //! What is too much is refused with a clear error, and the next statement works.
 
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_log::memory::MemoryStore;
+use floe_log::store::{PutIfAbsent, Store, StoreError};
+use floe_meta::Env;
 use floe_sql::{Config, Kind};
 use futures::StreamExt;
 
@@ -41,6 +49,21 @@ async fn memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_statement_may_take_the_memory_that_others_do_not_need() {
+    let world = World::with(Config { memory_bytes: 64 << 20, threads: 8, ..config() }).await;
+    let sort = "select * from generate_series(1, 400000) order by value % 1000, value desc";
+    // These have operators that hold next to nothing.
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let small = "select * from generate_series(1, 30000) order by value % 1000, value desc";
+        let mut result = world.sql.query(small).await.unwrap();
+        assert!(result.batches.next().await.unwrap().is_ok());
+        idle.push(result);
+    }
+    assert_eq!(world.number(&format!("select count(*) from ({sort} limit 400000)")).await, 400_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tail_that_is_too_long() {
     let world = World::with(Config { tail_bytes_max: 10_000, ..config() }).await;
     let topic = world.table("t", 1).await;
@@ -68,4 +91,80 @@ async fn statements_at_once() {
     drop(two);
     assert_eq!(world.number("select 1").await, 1);
     drop(one);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_takes_its_time_does_not_keep_its_turn() {
+    let limited = Config { queries_max: 1, query_time_max: Duration::from_secs(3), ..config() };
+    let world = World::with(limited).await;
+    let mut slow = world.sql.query("select * from generate_series(1, 10000000)").await.unwrap();
+    // It reads nothing. Past the deadline the next statement gets the turn.
+    assert_eq!(world.number("select 1").await, 1);
+    let mut last = None;
+    while let Some(batch) = slow.batches.next().await {
+        last = batch.err();
+    }
+    let error = last.expect("the result is not complete");
+    assert!(error.kind == Kind::Limit && error.message.contains("longer than 3 s"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_waits_ends_with_its_statement() {
+    let store = Arc::new(StuckStore::default());
+    let limited = Config { queries_max: 1, query_time_max: Duration::from_secs(3), ..config() };
+    let world = World::open(Env::real(), store.clone(), limited).await;
+    let topic = world.table("t", 1).await;
+    world.append(&topic, 0, &[r#"{"n":1}"#]).await;
+    world.settle().await;
+    store.stuck.store(true, SeqCst);
+    // Late, and then left by its reader: the one turn comes back each time.
+    let error = world.error("select n from t").await;
+    assert!(error.kind == Kind::Limit && error.message.contains("longer than"), "{error}");
+    assert_eq!(world.number("select 1").await, 1);
+    let left = tokio::time::timeout(Duration::from_millis(50), world.rows("select n from t")).await;
+    assert!(left.is_err(), "the store does not answer");
+    assert_eq!(world.number("select 1").await, 1);
+    store.stuck.store(false, SeqCst);
+    assert_eq!(world.number("select cast(max(n) as bigint) from t").await, 1);
+}
+
+/// A store in memory that can stop answering reads.
+#[derive(Default)]
+struct StuckStore {
+    inner: MemoryStore,
+    stuck: AtomicBool,
+}
+
+#[async_trait]
+impl Store for StuckStore {
+    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
+        self.inner.put(key, payload).await
+    }
+
+    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
+        self.inner.put_if_absent(key, payload).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        if self.stuck.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.get(key, range).await
+    }
+
+    async fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    fn url(&self, key: &str) -> String {
+        self.inner.url(key)
+    }
+
+    fn remote(&self) -> bool {
+        false
+    }
 }

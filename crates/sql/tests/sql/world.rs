@@ -145,8 +145,12 @@ pub(crate) async fn append(log: &Log, topic: &Topic, index: u32, values: &[&str]
         let time = 1_700_000_000_000 + i64::try_from(at).unwrap();
         batch.push(time, Some(format!("k{at}").as_bytes()), Some(value.as_bytes()), &[]);
     }
+    append_batch(log, topic, index, batch.build()).await;
+}
+
+pub(crate) async fn append_batch(log: &Log, topic: &Topic, index: u32, batch: bytes::Bytes) {
     let partition = PartitionId { topic: topic.id, index };
-    let request = Append { writer: writer(), batches: vec![(partition, batch.build())] };
+    let request = Append { writer: writer(), batches: vec![(partition, batch)] };
     for result in log.append(request).await {
         result.unwrap();
     }
