@@ -40,8 +40,8 @@
 //! metadata columns, which make Spark and Trino refuse the table ([`names::RESERVED`]).
 //!
 //! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction, and whole
-//! numbers that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that can be held:
-//! a bad record.
+//! numbers that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that
+//! can be held: a bad record.
 //!
 //! # System columns
 //! First in every table: `_partition_id int`, `_offset long`, `_timestamp timestamptz`, and in JSON tables

@@ -53,7 +53,8 @@ impl Consumer {
             {
                 next = Some(fetched.records.last().map_or(from, |(offset, _)| offset + 1));
                 front = Some(way);
-                if self.from_start && self.dice.chance(10) {
+                // Not on the last way to the end, which would take the longer the more there is.
+                if self.from_start && goal.is_none() && self.dice.chance(10) {
                     next = Some(fetched.log_start);
                 }
             }

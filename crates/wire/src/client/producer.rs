@@ -332,8 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         outcome
     }
 
-    /// Whether the broker misses an earlier batch of the same partition, which is to be repeated. If that was the first,
-    /// the broker does not know the producer yet.
+    /// Whether the broker misses an earlier batch of the same partition, which is to be repeated. If that was the
+    /// first, the broker does not know the producer yet.
     fn follows_a_failure(&self, batch: &Batch, error: &ClientError) -> bool {
         use ErrorCode::{OutOfOrderSequenceNumber, UnknownProducerId};
         matches!(error.code(), Some(OutOfOrderSequenceNumber | UnknownProducerId))
