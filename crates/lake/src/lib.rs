@@ -55,5 +55,5 @@ pub use crate::{
     data_file::FileError,
     error::ViewError,
     lake::{Config, DataFile, Lake, LakeError, TableRef, ViewStatus},
-    tail::{Tail, TailError},
+    tail::{Hold, Tail, TailError},
 };

@@ -5,6 +5,7 @@ use floe_log::{
     batch::Batch,
     ids::{Offset, PartitionId},
     log::{Log, ReadError},
+    records::Record,
 };
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
@@ -14,6 +15,15 @@ use crate::{
     limits,
     view::gapless,
 };
+
+/// Bytes of a value in a column, whatever it holds.
+const CELL_BYTES: usize = 8;
+
+/// Bytes of one value of a record while it is a tree: it becomes one where the schema has to grow.
+const NODE_BYTES: usize = 128;
+
+/// Memory for a value up to this size is asked for after it is decoded, with that of others.
+const VALUE_BYTES_SMALL: usize = 64 << 10;
 
 /// The rows between a table's progress and a cut.
 #[derive(Debug)]
@@ -36,6 +46,9 @@ pub enum TailError {
     /// The rows.
     #[error(transparent)]
     Adapt(#[from] AdaptError),
+    /// The caller has no memory for it, in the caller's words.
+    #[error("{0}")]
+    Memory(String),
     /// The view is far behind.
     #[error("table {table} is more than {max} bytes behind its topic, ask again when its view has caught up")]
     TooLong {
@@ -46,24 +59,26 @@ pub enum TailError {
     },
 }
 
+/// Told how many bytes the tail takes in all, before it takes them and when it gives some back; an error ends it.
+pub type Hold<'a> = &'a mut (dyn FnMut(usize) -> Result<(), String> + Send);
+
 impl Lake {
     /// The rows of the records that `snapshot` has and `table`, taken from the same snapshot, does not: with
-    /// the rows of the table's files, each record of the topic once.
+    /// the rows of the table's files, each record of the topic once. What they take is `hold`'s to allow.
     ///
     /// # Errors
-    /// The log cannot be read, or the tail is too long ([`limits::TAIL_BYTES_MAX`]).
-    pub async fn tail(&self, snapshot: &Snapshot, table: &TableRef) -> Result<Tail, TailError> {
-        let mut rows = Rows::new(table.schema.clone());
+    /// The log cannot be read, `hold` refuses, or the tail is too long ([`limits::TAIL_BYTES_MAX`]).
+    pub async fn tail(
+        &self,
+        snapshot: &Snapshot,
+        table: &TableRef,
+        hold: Hold<'_>,
+    ) -> Result<Tail, TailError> {
+        let mut rows = Rows::new(table.schema.clone(), hold);
         for partition in table.topic.partition_ids() {
             self.read_partition(snapshot, table, partition, &mut rows).await?;
         }
-        let Rows { decoder, done, bad_records, .. } = rows;
-        let (schema, last) = decoder.finish();
-        let mut batches = Vec::with_capacity(done.len() + 1);
-        for batch in done.iter().chain([&last]).filter(|batch| batch.num_rows() > 0) {
-            batches.push(schema.adapt(batch)?);
-        }
-        Ok(Tail { schema, batches, bad_records })
+        rows.finish()
     }
 
     async fn read_partition(
@@ -71,7 +86,7 @@ impl Lake {
         snapshot: &Snapshot,
         table: &TableRef,
         partition: PartitionId,
-        rows: &mut Rows,
+        rows: &mut Rows<'_>,
     ) -> Result<(), TailError> {
         let Some(bounds) = Log::bounds(snapshot, partition) else { return Ok(()) };
         let from = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
@@ -81,36 +96,51 @@ impl Lake {
             let batches = gapless(partition, at, read.batches)?;
             let next = batches.last().map_or(at, Batch::next_offset);
             for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
-                rows.push_batch(partition, batch, at);
-            }
-            if rows.bytes + rows.decoder.bytes() > limits::TAIL_BYTES_MAX {
-                return Err(TailError::TooLong { table: table.name.clone(), max: limits::TAIL_BYTES_MAX });
+                rows.push_batch(partition, batch, at)?;
+                if rows.bytes + rows.decoder.bytes() > limits::TAIL_BYTES_MAX {
+                    return Err(TailError::TooLong {
+                        table: table.name.clone(),
+                        max: limits::TAIL_BYTES_MAX,
+                    });
+                }
+                // Decoding a long tail must not hold up the other tasks of its thread.
+                tokio::task::yield_now().await;
             }
             at = next;
-            // Decoding a long tail must not hold up the other tasks of its thread.
-            tokio::task::yield_now().await;
         }
         Ok(())
     }
 }
 
-struct Rows {
+/// Bytes that it takes to make a row of `value`, at most.
+fn value_bytes(value: &[u8]) -> usize {
+    let nodes = value.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() + 1;
+    2 * value.len() + nodes * NODE_BYTES
+}
+
+struct Rows<'a> {
     decoder: Decoder,
     done: Vec<RecordBatch>,
+    /// Bytes that `done` takes.
+    held: usize,
+    hold: Hold<'a>,
+    /// Bytes of the records in `done`.
     bytes: usize,
     bad_records: u64,
 }
 
-impl Rows {
-    fn new(schema: TableSchema) -> Rows {
-        Rows { decoder: Decoder::new(schema), done: Vec::new(), bytes: 0, bad_records: 0 }
+impl<'a> Rows<'a> {
+    fn new(schema: TableSchema, hold: Hold<'a>) -> Rows<'a> {
+        let decoder = Decoder::new(schema);
+        Rows { decoder, done: Vec::new(), held: 0, hold, bytes: 0, bad_records: 0 }
     }
 
-    fn push_batch(&mut self, partition: PartitionId, batch: &Batch, from: Offset) {
-        let Ok(records) = batch.records(limits::BATCH_DECODED_BYTES_MAX) else {
+    fn push_batch(&mut self, partition: PartitionId, batch: &Batch, from: Offset) -> Result<(), TailError> {
+        let mut decoding = 0;
+        let Some(records) = self.decode(batch, &mut decoding)? else {
             // The view gives the whole batch to the dead letters.
             self.bad_records += 1;
-            return;
+            return Ok(());
         };
         for record in records.iter().filter(|record| record.offset >= from) {
             let row = Row {
@@ -121,25 +151,80 @@ impl Rows {
                 value: record.value.as_deref(),
                 headers: &record.headers,
             };
+            if let Some(value) = row.value.filter(|value| value.len() > VALUE_BYTES_SMALL) {
+                self.hold(decoding + value_bytes(value))?;
+            }
             let mut pushed = self.decoder.push(&row);
             if pushed == Err(Refused::Full) {
-                self.flush();
+                self.flush(decoding)?;
                 pushed = self.decoder.push(&row);
             }
             if pushed.is_err() {
                 self.bad_records += 1;
             }
-            if self.decoder.rows() >= limits::BATCH_ROWS || self.decoder.bytes() >= limits::BATCH_BYTES {
-                self.flush();
+            let rows = self.decoder.rows();
+            if rows >= limits::BATCH_ROWS
+                || self.decoder.bytes() >= limits::BATCH_BYTES
+                || self.decoder.cells() * CELL_BYTES >= limits::BATCH_BYTES
+            {
+                self.flush(decoding)?;
             }
         }
+        drop(records);
+        self.hold(0)
     }
 
-    fn flush(&mut self) {
+    /// The records of a batch, none when it cannot be taken apart; `decoding` is what they take.
+    fn decode(&mut self, batch: &Batch, decoding: &mut usize) -> Result<Option<Vec<Record>>, TailError> {
+        let mut refused = None;
+        let records = batch.records_in(limits::BATCH_DECODED_BYTES_MAX, &mut |more| {
+            *decoding += more;
+            refused = self.hold(*decoding).err();
+            refused.is_none()
+        });
+        refused.map_or(Ok(records.ok()), Err)
+    }
+
+    /// Tells what everything takes, with so many bytes beside the rows.
+    fn hold(&mut self, beside: usize) -> Result<(), TailError> {
+        // Text is copied, and escaped where it becomes JSON again. Every column has a cell in each row, however small
+        // the record came.
+        let decoding = 2 * self.decoder.bytes() + self.decoder.cells() * CELL_BYTES;
+        (self.hold)(self.held + decoding + beside).map_err(TailError::Memory)
+    }
+
+    fn flush(&mut self, beside: usize) -> Result<(), TailError> {
+        if self.decoder.rows() == 0 {
+            return Ok(());
+        }
+        self.hold(beside)?;
         let next = Decoder::new(self.decoder.schema().clone());
         let decoder = std::mem::replace(&mut self.decoder, next);
         self.bytes += decoder.bytes();
         let (_, batch) = decoder.finish();
+        self.held += batch.get_array_memory_size();
         self.done.push(batch);
+        self.hold(beside)
+    }
+
+    fn finish(mut self) -> Result<Tail, TailError> {
+        self.flush(0)?;
+        let schema = self.decoder.schema().clone();
+        let arrow = schema.arrow();
+        let mut batches = Vec::with_capacity(self.done.len());
+        for batch in std::mem::take(&mut self.done) {
+            if batch.schema() == arrow {
+                batches.push(batch);
+                continue;
+            }
+            let before = batch.get_array_memory_size();
+            self.hold(before + schema.cells_of(&batch) * CELL_BYTES)?;
+            let adapted = schema.adapt(&batch)?;
+            drop(batch);
+            self.held = self.held - before + adapted.get_array_memory_size();
+            batches.push(adapted);
+        }
+        self.hold(0)?;
+        Ok(Tail { schema, batches, bad_records: self.bad_records })
     }
 }

@@ -358,8 +358,22 @@ impl Batch {
     /// # Errors
     /// A wrong checksum, a decompression that fails or exceeds `bytes_max`, records that contradict the header.
     pub fn records(&self, bytes_max: usize) -> Result<Vec<Record>, RecordsError> {
+        self.records_in(bytes_max, &mut |_| true)
+    }
+
+    /// As [`Batch::records`]; `memory` is asked for the bytes of each piece before it is made: of the decompressed
+    /// data, of the list of records, of their headers.
+    ///
+    /// # Errors
+    /// As [`Batch::records`], and [`CodecError::NoMemory`](crate::codec::CodecError::NoMemory) when `memory` says no.
+    pub fn records_in(
+        &self,
+        bytes_max: usize,
+        memory: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Vec<Record>, RecordsError> {
         verify_checksum(&self.header, &self.bytes)?;
-        crate::records::decode(self.base_offset, &self.header, &self.bytes.slice(HEADER_BYTES..), bytes_max)
+        let body = self.bytes.slice(HEADER_BYTES..);
+        crate::records::decode(self.base_offset, &self.header, &body, bytes_max, memory)
     }
 }
 

@@ -45,6 +45,9 @@ pub enum CodecError {
         /// The limit of the caller.
         bytes_max: usize,
     },
+    /// The caller has no memory for it.
+    #[error("there is no memory for what the data holds when decompressed")]
+    NoMemory,
 }
 
 /// Kafka's framing of snappy: eight bytes of magic, then a version and the oldest compatible one, both 1.
@@ -54,6 +57,8 @@ const XERIAL_HEADER_BYTES: usize = 16;
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 /// A snappy element of three bytes makes at most 64: no block grows by more than this.
 const SNAPPY_GROWTH_MAX: usize = 64;
+/// What a decoder is given room for at first; then as much again as it made.
+const DECODED_PIECE_BYTES: usize = 64 << 10;
 /// log2 of the largest zstd window that is accepted, the library's own default.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -104,18 +109,35 @@ impl Compression {
     /// # Errors
     /// [`CodecError::Damaged`], [`CodecError::TooLarge`].
     pub fn decompress(self, data: &Bytes, bytes_max: usize) -> Result<Bytes, CodecError> {
+        self.decompress_in(data, bytes_max, &mut |_| true)
+    }
+
+    /// As [`Compression::decompress`]; `memory` is asked for the bytes of each piece before it is made.
+    ///
+    /// # Errors
+    /// Also [`CodecError::NoMemory`], when `memory` says no.
+    pub(crate) fn decompress_in(
+        self,
+        data: &Bytes,
+        bytes_max: usize,
+        memory: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Bytes, CodecError> {
         let codec = self.name();
         match self {
             Compression::None if data.len() > bytes_max => Err(CodecError::TooLarge { codec, bytes_max }),
             Compression::None => Ok(data.clone()),
-            Compression::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(&data[..]), bytes_max),
-            Compression::Snappy => decompress_snappy(data, bytes_max),
-            Compression::Lz4 => read_bounded(codec, lz4_flex::frame::FrameDecoder::new(&data[..]), bytes_max),
+            Compression::Gzip => {
+                read_bounded(codec, flate2::read::MultiGzDecoder::new(&data[..]), bytes_max, memory)
+            }
+            Compression::Snappy => decompress_snappy(data, bytes_max, memory),
+            Compression::Lz4 => {
+                read_bounded(codec, lz4_flex::frame::FrameDecoder::new(&data[..]), bytes_max, memory)
+            }
             Compression::Zstd => {
                 let damaged = |e: std::io::Error| CodecError::Damaged { codec, reason: e.to_string() };
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(&data[..]).map_err(damaged)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-                read_bounded(codec, decoder, bytes_max)
+                read_bounded(codec, decoder, bytes_max, memory)
             }
         }
     }
@@ -123,13 +145,25 @@ impl Compression {
 
 /// Reads everything, one byte past the limit at most: the buffer grows with what was decoded, never with what
 /// the data promises.
-fn read_bounded(codec: &'static str, reader: impl Read, bytes_max: usize) -> Result<Bytes, CodecError> {
+fn read_bounded(
+    codec: &'static str,
+    reader: impl Read,
+    bytes_max: usize,
+    memory: &mut dyn FnMut(usize) -> bool,
+) -> Result<Bytes, CodecError> {
     let mut out = Vec::new();
-    let limit = (bytes_max as u64).saturating_add(1);
-    match reader.take(limit).read_to_end(&mut out) {
-        Err(e) => Err(CodecError::Damaged { codec, reason: e.to_string() }),
-        Ok(_) if out.len() > bytes_max => Err(CodecError::TooLarge { codec, bytes_max }),
-        Ok(_) => Ok(Bytes::from(out)),
+    let mut reader = reader.take((bytes_max as u64).saturating_add(1));
+    loop {
+        let piece = out.len().max(DECODED_PIECE_BYTES);
+        if !memory(piece) {
+            return Err(CodecError::NoMemory);
+        }
+        match reader.by_ref().take(piece as u64).read_to_end(&mut out) {
+            Err(e) => return Err(CodecError::Damaged { codec, reason: e.to_string() }),
+            Ok(_) if out.len() > bytes_max => return Err(CodecError::TooLarge { codec, bytes_max }),
+            Ok(read) if read < piece => return Ok(Bytes::from(out)),
+            Ok(_) => {}
+        }
     }
 }
 
@@ -148,10 +182,14 @@ fn compress_xerial(data: &[u8]) -> Vec<u8> {
     out
 }
 
-fn decompress_snappy(data: &[u8], bytes_max: usize) -> Result<Bytes, CodecError> {
+fn decompress_snappy(
+    data: &[u8],
+    bytes_max: usize,
+    memory: &mut dyn FnMut(usize) -> bool,
+) -> Result<Bytes, CodecError> {
     let mut out = Vec::new();
     if !data.starts_with(&XERIAL_MAGIC) {
-        decompress_snappy_block(data, &mut out, bytes_max)?;
+        decompress_snappy_block(data, &mut out, bytes_max, memory)?;
         return Ok(Bytes::from(out));
     }
     let mut rest = data.get(XERIAL_HEADER_BYTES..).ok_or_else(|| snappy_damaged("the header is cut off"))?;
@@ -161,20 +199,28 @@ fn decompress_snappy(data: &[u8], bytes_max: usize) -> Result<Bytes, CodecError>
         let length = usize::try_from(u32::from_be_bytes(*length)).expect("usize has at least 32 bits");
         let (block, after) =
             body.split_at_checked(length).ok_or_else(|| snappy_damaged("a block is cut off"))?;
-        decompress_snappy_block(block, &mut out, bytes_max)?;
+        decompress_snappy_block(block, &mut out, bytes_max, memory)?;
         rest = after;
     }
     Ok(Bytes::from(out))
 }
 
 /// Appends one block; its promised size is compared with the limit and with what snappy can do at best.
-fn decompress_snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), CodecError> {
+fn decompress_snappy_block(
+    block: &[u8],
+    out: &mut Vec<u8>,
+    bytes_max: usize,
+    memory: &mut dyn FnMut(usize) -> bool,
+) -> Result<(), CodecError> {
     let length = snap::raw::decompress_len(block).map_err(|e| snappy_damaged(&e.to_string()))?;
     if length > bytes_max - out.len() {
         return Err(CodecError::TooLarge { codec: "snappy", bytes_max });
     }
     if length > block.len().saturating_mul(SNAPPY_GROWTH_MAX) {
         return Err(snappy_damaged("a block promises more than it can hold"));
+    }
+    if !memory(length) {
+        return Err(CodecError::NoMemory);
     }
     let start = out.len();
     out.resize(start + length, 0);

@@ -62,20 +62,25 @@ pub(crate) fn decode(
     header: &Header,
     body: &Bytes,
     bytes_max: usize,
+    memory: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<Record>, RecordsError> {
-    let data = header.compression()?.decompress(body, bytes_max)?;
+    let data = header.compression()?.decompress_in(body, bytes_max, memory)?;
     let damaged = |index, reason| RecordsError::Damaged { index, reason };
     let count = usize::try_from(header.count).map_err(|_| damaged(0, "the count is negative"))?;
     if count > data.len() / RECORD_BYTES_MIN {
         return Err(damaged(0, "the batch promises more records than its bytes can hold"));
     }
     let room = RECORDS_DECODED_MAX.checked_sub(count).ok_or(RecordsError::TooMany)?;
-    let mut reader = Reader { data: &data, position: 0, room };
+    if !memory(count * size_of::<Record>()) {
+        return Err(CodecError::NoMemory.into());
+    }
+    let mut reader = Reader { data: &data, position: 0, room, memory };
     let mut records = Vec::with_capacity(count);
     let mut offset_min = 0;
     for index in 0..count {
         let (record, delta) = reader.record(base, header).map_err(|fault| match fault {
             Fault::TooMany => RecordsError::TooMany,
+            Fault::NoMemory => CodecError::NoMemory.into(),
             Fault::Damaged(reason) => damaged(index, reason),
         })?;
         if delta < offset_min || delta > header.last_offset_delta {
@@ -96,11 +101,14 @@ struct Reader<'a> {
     position: usize,
     /// Headers that may still come.
     room: usize,
+    /// Asked before headers are written down: a header of two bytes takes sixty-four then.
+    memory: &'a mut dyn FnMut(usize) -> bool,
 }
 
 /// Why a record cannot be decoded.
 enum Fault {
     TooMany,
+    NoMemory,
     Damaged(&'static str),
 }
 
@@ -140,6 +148,9 @@ impl Reader<'_> {
             return Err(Fault::Damaged("it promises more headers than its bytes can hold"));
         }
         self.room = self.room.checked_sub(count).ok_or(Fault::TooMany)?;
+        if count > 0 && !(self.memory)(count * size_of::<(Bytes, Option<Bytes>)>()) {
+            return Err(Fault::NoMemory);
+        }
         let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
             let key = self.nullable()?.ok_or("a header key is null")?;

@@ -2,9 +2,15 @@
 //! member in every element, so a megabyte of `{}` in a list whose structs have a thousand members is gigabytes.
 //! Bytes of input say nothing about that; this is counted before anything is padded.
 
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{DataType, Fields},
+};
+
 use crate::{
     column::{Column, Group},
-    schema::{Slot, Type, find},
+    decode::row_width,
+    schema::{FIELD_ID, Slot, TableSchema, Type, find},
     tree::Tree,
     value::fits,
 };
@@ -61,6 +67,36 @@ fn needed_of(of: &Type, value: &Tree) -> usize {
         (Type::List { of, .. }, Tree::Array(elements)) => {
             elements.len() * width_of(of)
                 + elements.iter().map(|element| needed_of(of, element)).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+impl TableSchema {
+    /// Cells that [`TableSchema::adapt`] makes of `batch`: without a limit, as this schema may be much wider.
+    pub fn cells_of(&self, batch: &RecordBatch) -> usize {
+        batch.num_rows() * row_width(self) + lists(&self.slots, batch.schema().fields(), batch.columns())
+    }
+}
+
+/// Cells of the elements of all lists of `arrays`, once they have the shape of `slots`.
+fn lists(slots: &[Slot], fields: &Fields, arrays: &[ArrayRef]) -> usize {
+    let of = |field: &arrow::datatypes::Field, array: &ArrayRef| {
+        let id: i32 = field.metadata().get(FIELD_ID)?.parse().ok()?;
+        let mut typed = slots.iter().filter_map(|slot| slot.typed.as_ref());
+        let typed = typed.find(|typed| typed.id == id || typed.replaces == Some(id))?;
+        Some(lists_of(&typed.of, array))
+    };
+    let nested = fields.iter().zip(arrays).filter(|(field, _)| field.data_type().is_nested());
+    nested.filter_map(|(field, array)| of(field, array)).sum()
+}
+
+fn lists_of(of: &Type, array: &ArrayRef) -> usize {
+    match (of, array.data_type()) {
+        (Type::Struct(slots), DataType::Struct(fields)) => lists(slots, fields, array.as_struct().columns()),
+        (Type::List { of, .. }, DataType::List(_)) => {
+            let values = array.as_list::<i32>().values();
+            values.len() * width_of(of) + lists_of(of, values)
         }
         _ => 0,
     }

@@ -126,6 +126,14 @@ impl Decoder {
         self.bytes
     }
 
+    /// Cells of the batch ([`limits::CELLS_MAX`]), however few bytes the records had.
+    pub fn cells(&self) -> usize {
+        match &self.body {
+            Body::Json(columns) => self.rows() * columns.width + columns.list_cells,
+            Body::Raw(_) => self.rows() * RAW_WIDTH,
+        }
+    }
+
     /// The schema as it is now.
     pub fn schema(&self) -> &TableSchema {
         &self.schema
@@ -261,8 +269,12 @@ impl Decoder {
     }
 }
 
+/// Cells of one row of a raw table: three of the system, key, value and the list of headers. What is in headers is
+/// counted by bytes.
+const RAW_WIDTH: usize = 6;
+
 /// Cells of one row: the five system columns, and what is not in lists.
-fn row_width(schema: &TableSchema) -> usize {
+pub(crate) fn row_width(schema: &TableSchema) -> usize {
     5 + cells::width(&schema.slots)
 }
 

@@ -15,6 +15,7 @@ use datafusion::logical_expr::TableType;
 use floe_lake::{Lake, LakeError, TableRef, TailError};
 use floe_log::ids::Offset;
 use floe_meta::Snapshot;
+use floe_schema::TableSchema;
 
 use crate::error::{Kind, SqlError};
 use crate::files::Files;
@@ -106,21 +107,22 @@ impl Cut {
 
     /// The table with what the lake and the log have of it at this cut.
     async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, SqlError> {
-        let span = self.span(&table)?;
         let files = self.lake.data_files(&table).await.map_err(|error| unreadable(&table.name, &error))?;
-        let tail =
-            self.lake.tail(&self.snapshot, &table).await.map_err(|error| tail_error(&table.name, &error))?;
-        let bytes: usize = tail.batches.iter().map(|batch| batch.get_array_memory_size()).sum();
+        let (schema, rows) = self.tail(&table).await?;
+        let (arrow, tail) = (schema.arrow(), Arc::new(rows));
+        Ok(UnifiedTable { schema: Arc::new(schema), arrow, files, readers: self.files.clone(), tail })
+    }
+
+    /// The rows that the table does not have, and the schema in which they fit.
+    async fn tail(&self, table: &TableRef) -> std::result::Result<(TableSchema, TailRows), SqlError> {
+        let span = self.span(table)?;
         let memory = MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory);
-        memory.try_grow(bytes).map_err(|error| SqlError::new(Kind::Limit, error.message().into_owned()))?;
-        metrics::histogram!("floe_sql_tail_bytes").record(bytes as f64);
-        Ok(UnifiedTable {
-            arrow: tail.schema.arrow(),
-            schema: Arc::new(tail.schema),
-            files,
-            readers: self.files.clone(),
-            tail: Arc::new(TailRows { table: table.name, batches: tail.batches, span, _memory: memory }),
-        })
+        let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
+        let tail = self.lake.tail(&self.snapshot, table, &mut hold).await;
+        let tail = tail.map_err(|error| tail_error(&table.name, &error))?;
+        metrics::histogram!("floe_sql_tail_bytes").record(memory.size() as f64);
+        let rows = TailRows { table: table.name.clone(), batches: tail.batches, span, _memory: memory };
+        Ok((tail.schema, rows))
     }
 
     /// Where the tail lies, and whether it is small enough to be read.
@@ -133,7 +135,7 @@ impl Cut {
         }
         let message = format!(
             "the lake is behind its topic: {} MiB of the log of '{}' are not in its table yet, and a statement \
-             reads at most {} MiB; wait for the lake to catch up, or raise the limit of the tail",
+             reads at most {} MiB; wait for the lake to catch up, or raise sql_tail_bytes",
             span.bytes >> 20,
             table.name,
             self.tail_bytes_max >> 20,
@@ -152,7 +154,7 @@ fn unreadable(table: &str, error: &LakeError) -> SqlError {
 
 fn tail_error(table: &str, error: &TailError) -> SqlError {
     let kind = match error {
-        TailError::TooLong { .. } => Kind::Limit,
+        TailError::TooLong { .. } | TailError::Memory(_) => Kind::Limit,
         TailError::Read(_) => Kind::Unavailable,
         TailError::Adapt(_) => Kind::Internal,
     };

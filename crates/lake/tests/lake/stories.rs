@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use floe_lake::{Config, dead_letter, record::Garbage};
-use floe_log::topic;
+use arrow::array::RecordBatch;
+use floe_lake::{Config, TailError, dead_letter, record::Garbage};
+use floe_log::{
+    codec::Compression,
+    ids::PartitionId,
+    log::Append,
+    records::Builder,
+    topic::{self, Topic},
+};
 use floe_meta::Env;
 use serde_json::json;
 
-use crate::world::{Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};
+use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};
 
 #[tokio::test(start_paused = true)]
 async fn records_become_rows_and_the_schema_grows() {
@@ -276,7 +283,7 @@ async fn the_tail_holds_what_the_table_does_not() {
     let table = broker.lake.table(&snapshot, "t").unwrap().unwrap();
     // Later records are not seen at this cut.
     broker.produce(&topic, 0, &["{\"later\":1}"]).await;
-    let tail = broker.lake.tail(&snapshot, &table).await.unwrap();
+    let tail = broker.lake.tail(&snapshot, &table, &mut |_| Ok(())).await.unwrap();
     assert_eq!(tail.bad_records, 1);
     let rows: Vec<_> =
         tail.batches.iter().flat_map(as_json).map(|row| json!([position(&row), row["x"]])).collect();
@@ -285,11 +292,83 @@ async fn the_tail_holds_what_the_table_does_not() {
     let table = broker.settled("t").await;
     broker.produce(&topic, 1, &["{\"x\":0.5}"]).await;
     let snapshot = broker.log.meta().snapshot();
-    let tail = broker.lake.tail(&snapshot, &table).await.unwrap();
+    let tail = broker.lake.tail(&snapshot, &table, &mut |_| Ok(())).await.unwrap();
     let rows: Vec<_> =
         tail.batches.iter().flat_map(as_json).map(|row| json!([position(&row), row["x"]])).collect();
     assert_eq!(json!(rows), json!([[[1, 2], 0.5]]));
     assert_ne!(tail.schema, table.schema);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_takes_no_memory_that_it_is_not_given() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(16)).await;
+    let slow = &[("floe.table", "json"), ("floe.table.freshness.ms", "20000")];
+    let mut long = Builder::new(Compression::Zstd);
+    long.push(0, None, Some(format!("{{\"x\":\"{}\"}}", "y".repeat(20 << 20)).as_bytes()), &[]);
+    let mut many = Builder::new(Compression::Zstd);
+    for n in 0..200_000 {
+        many.push(n, None, None, &[]);
+    }
+    let mut headers = Builder::new(Compression::Zstd);
+    headers.push(0, None, Some(b"{}"), &vec![(b"".as_slice(), None); 300_000]);
+    let mut wide = Builder::new(Compression::Zstd);
+    let columns: Vec<_> = (0..1_000).map(|n| format!("\"c{n}\":1")).collect();
+    wide.push(0, None, Some(format!("{{{}}}", columns.join(",")).as_bytes()), &[]);
+    for n in 0..5_000 {
+        wide.push(n, None, Some(b"{}"), &[]);
+    }
+    // A tree of these is larger than their text and their cells.
+    let mut tree = Builder::new(Compression::Zstd);
+    tree.push(0, None, Some(format!("{{\"a\":[1{}]}}", ",1".repeat(600_000)).as_bytes()), &[]);
+    let bombs = [("long", long), ("many", many), ("headers", headers), ("wide", wide), ("tree", tree)];
+    for (name, batch) in bombs {
+        let topic = broker.topic(name, 1, slow).await;
+        append_small(&broker, &topic, &batch).await;
+        let (snapshot, table) = (broker.log.meta().snapshot(), broker.table(name));
+        let mut hold = |bytes| if bytes > 10 << 20 { Err("full".to_owned()) } else { Ok(()) };
+        let error = broker.lake.tail(&snapshot, &table, &mut hold).await.expect_err(name);
+        assert!(matches!(&error, TailError::Memory(reason) if reason == "full"), "{name}: {error}");
+        let mut held = 0;
+        let mut hold = |bytes| {
+            held = bytes;
+            Ok(())
+        };
+        let tail = broker.lake.tail(&snapshot, &table, &mut hold).await.unwrap();
+        assert_eq!(held, tail.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_grows_wider_takes_no_memory_that_it_is_not_given() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(17)).await;
+    let topic = broker.topic("t", 1, &[("floe.table", "json"), ("floe.table.freshness.ms", "20000")]).await;
+    let element = |from: usize, to: usize| {
+        let members: Vec<_> = (from..to).map(|n| format!("\"c{n}\":1")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let list = |elements: &[String]| {
+        let mut batch = Builder::new(Compression::Zstd);
+        batch.push(0, None, Some(format!("{{\"a\":[{}]}}", elements.join(",")).as_bytes()), &[]);
+        batch
+    };
+    let mut hold = |bytes| if bytes > 256 << 20 { Err("full".to_owned()) } else { Ok(()) };
+    append_small(&broker, &topic, &list(&vec![element(0, 10); 105_000])).await;
+    let (snapshot, table) = (broker.log.meta().snapshot(), broker.table("t"));
+    broker.lake.tail(&snapshot, &table, &mut hold).await.unwrap();
+    // Each element that is there gets a cell for each of these.
+    append_small(&broker, &topic, &list(&[element(10, 410)])).await;
+    let (snapshot, table) = (broker.log.meta().snapshot(), broker.table("t"));
+    let error = broker.lake.tail(&snapshot, &table, &mut hold).await.expect_err("340 MB of nulls");
+    assert!(matches!(&error, TailError::Memory(reason) if reason == "full"), "{error}");
+}
+
+async fn append_small(broker: &Broker, topic: &Topic, batch: &Builder) {
+    let batches = vec![(PartitionId::new(topic.id, 0), batch.build())];
+    assert!(batches[0].1.len() < 1 << 20, "it is small in the log");
+    let appended = broker.log.append(Append { writer: writer(), batches }).await;
+    assert!(appended.iter().all(Result::is_ok), "{appended:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use floe_log::codec::Compression;
 use floe_log::memory::MemoryStore;
+use floe_log::records::Builder;
 use floe_log::store::{PutIfAbsent, Store, StoreError};
 use floe_meta::Env;
 use floe_sql::{Config, Kind};
 use futures::StreamExt;
 
-use crate::world::World;
+use crate::world::{World, append_batch};
 
 fn config() -> Config {
     Config { threads: 2, ..Config::default() }
@@ -72,9 +74,21 @@ async fn a_tail_that_is_too_long() {
     assert_eq!(world.number("select count(*) from t").await, 5);
     world.append(&topic, 0, &[value.as_str(); 9]).await;
     let error = world.error("select count(*) from t").await;
-    assert!(error.kind == Kind::Limit && error.message.contains("wait for the lake"), "{error}");
+    assert!(error.kind == Kind::Limit && error.message.contains("raise sql_tail_bytes"), "{error}");
     world.settle().await;
     assert_eq!(world.number("select count(*) from t").await, 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_short_in_the_log_and_long_in_memory() {
+    let world = World::with(Config { memory_bytes: 20 << 20, ..config() }).await;
+    let topic = world.table("t", 1).await;
+    let mut batch = Builder::new(Compression::Zstd);
+    batch.push(0, None, Some(format!(r#"{{"text":"{}"}}"#, "x".repeat(40 << 20)).as_bytes()), &[]);
+    append_batch(&world.log, &topic, 0, batch.build()).await;
+    let error = world.error("select count(*) from t").await;
+    assert!(error.kind == Kind::Limit && error.message.contains("log tail of t"), "{error}");
+    assert_eq!(world.number("select count(*) from generate_series(1, 1000)").await, 1000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
