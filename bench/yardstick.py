@@ -277,6 +277,9 @@ def measure(args):
             if args.only not in name:
                 continue
             for server in SERVERS:
+                # What the server before left to be written must not be waited for by the next one's syncs.
+                os.sync()
+                time.sleep(2)
                 running = start(server)
                 try:
                     figures = workload(running)
