@@ -3,8 +3,8 @@
 //! The first [`limits::READ_BYTES`] of a frame are read as they come. Then its memory is set aside (`budget.rs`), so
 //! that a slow store holds back senders instead of filling memory; what has not arrived of it also counts against the
 //! sender's address. Only then the buffer grows: at once up to [`limits::FRAME_BYTES_TRUSTED`], beyond that with the
-//! bytes that arrive. A frame that was started must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace, and a
-//! large one fast enough to be whole after [`limits::LARGE_FRAME_SECONDS`].
+//! bytes that arrive. A frame that was started must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace,
+//! and a large one fast enough to be whole after [`limits::LARGE_FRAME_SECONDS`].
 
 use std::io;
 
