@@ -12,6 +12,7 @@ pub mod lost;
 pub mod objects;
 pub mod offsets;
 pub mod phantom;
+pub mod refused;
 pub mod reordered;
 pub mod table;
 pub mod watermark;
@@ -45,6 +46,7 @@ pub const CHECKERS: &[Checker] = &[
     ("reordered", reordered::check),
     ("offsets", offsets::check),
     ("watermark", watermark::check),
+    ("refused", refused::check),
     ("group", group::check),
     ("objects", objects::check),
     ("table", table::check),

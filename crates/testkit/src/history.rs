@@ -96,6 +96,20 @@ pub enum Event {
         /// Every record that could be read.
         records: Vec<Seen>,
     },
+    /// A send was refused in a way that no client tries again.
+    Refused {
+        /// The partition written to.
+        partition: String,
+        /// What was said.
+        reason: String,
+    },
+    /// For a while the journal had no room: whatever was begun and ended in it is not in the journal.
+    JournalFull {
+        /// Milliseconds since the start of the run.
+        from: u64,
+        /// Milliseconds since the start of the run.
+        to: u64,
+    },
     /// The store after the cleaner had its time.
     Objects {
         /// Keys in the store.

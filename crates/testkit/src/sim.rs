@@ -10,6 +10,8 @@
 mod audit;
 mod bug;
 mod cluster;
+#[cfg(test)]
+mod full;
 mod journal;
 mod log_front;
 #[cfg(test)]

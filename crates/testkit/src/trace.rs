@@ -38,8 +38,12 @@ impl Trace {
 
     /// Milliseconds of virtual time since the run began.
     pub fn at(&self) -> u64 {
-        u64::try_from((self.0.env.monotonic() - self.0.begin).as_millis())
-            .expect("a run takes less than for ever")
+        self.at_of(self.0.env.monotonic())
+    }
+
+    /// The same of another moment.
+    pub fn at_of(&self, moment: Instant) -> u64 {
+        u64::try_from((moment - self.0.begin).as_millis()).expect("a run takes less than for ever")
     }
 
     /// Folds one event in.

@@ -104,6 +104,16 @@ fn a_watermark_that_goes_back_is_seen() {
 }
 
 #[test]
+fn acknowledgements_of_a_full_journal_are_seen() {
+    finds(Bug::JournalHasRoom);
+}
+
+#[test]
+fn refusals_for_good_are_seen() {
+    finds(Bug::WireRefusesForGood);
+}
+
+#[test]
 fn group_offsets_that_go_back_are_seen() {
     finds(Bug::JournalDropsGroupOffsets);
 }

@@ -131,6 +131,13 @@ fn a_right_history_passes() {
         .objects(&["a", "b", "c"])
         .rows(&[(0, "a"), (2, CELLS)], &[1], 3);
     check(&script, &[]);
+    // A repeated send is acknowledged for the one before, with room or without.
+    let repeated = start()
+        .produce(1, &["a"], Phase::Info, None)
+        .alone(0, Event::JournalFull { from: 2, to: 9 })
+        .produce(1, &["a"], Phase::Ok, Some(0))
+        .last(&["a"], 1);
+    check(&repeated, &[]);
 }
 
 #[test]
@@ -149,6 +156,14 @@ fn every_checker_sees_its_planted_history() {
         ),
         ("offsets", start().produce(1, &["a"], Phase::Info, None).last(&["a"], 2)),
         ("watermark", start().produce(1, &["a"], Phase::Ok, Some(0)).fetch(1, 0, &[], 0).last(&["a"], 1)),
+        (
+            "refused",
+            start()
+                .alone(0, Event::JournalFull { from: 0, to: 9 })
+                .produce(1, &["a"], Phase::Ok, Some(0))
+                .last(&["a"], 1),
+        ),
+        ("refused", start().alone(0, Event::Refused { partition: P.to_owned(), reason: "never".to_owned() })),
         ("group", start().commit(5, Phase::Ok).committed(Some(4)).commit(4, Phase::Fail)),
         ("group", start().commit(5, Phase::Ok).committed(None)),
         ("objects", start().objects(&["a", "b", "orphan"])),

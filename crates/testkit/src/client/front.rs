@@ -20,6 +20,8 @@ pub enum Sent {
     Fenced,
     /// The partition does not know this producer, and its batch is not its first.
     Stranger,
+    /// Refused in a way that no client tries again.
+    Final(String),
     /// Nobody knows.
     Unknown(String),
 }

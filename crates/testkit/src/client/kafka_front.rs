@@ -78,7 +78,11 @@ fn answer(response: &ProduceResponse) -> Sent {
         code => {
             let message = partition.error_message.clone().unwrap_or_default();
             let reason = format!("{}: {message}", code.name());
-            if refuses(code) { Sent::NotApplied(reason) } else { Sent::Unknown(reason) }
+            match code {
+                _ if !code.retriable() => Sent::Final(reason),
+                _ if refuses(code) => Sent::NotApplied(reason),
+                _ => Sent::Unknown(reason),
+            }
         }
     }
 }
@@ -89,8 +93,6 @@ fn refuses(code: ErrorCode) -> bool {
         code,
         ErrorCode::UnknownTopicOrPartition
             | ErrorCode::CorruptMessage
-            | ErrorCode::MessageTooLarge
-            | ErrorCode::InvalidRecord
             | ErrorCode::NotLeaderOrFollower
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::KafkaStorageError

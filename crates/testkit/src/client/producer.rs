@@ -174,6 +174,10 @@ impl Producer {
         if swaps {
             answers.reverse();
         }
+        if self.harness.bug() == Some(Bug::WireRefusesForGood) {
+            let refused = answers.iter_mut().filter(|answer| matches!(answer, Sent::NotApplied(_)));
+            refused.for_each(|answer| *answer = Sent::Final("planted".to_owned()));
+        }
         assert_eq!(answers.len(), begun.len(), "every send is answered");
         self.settle(begun, answers)
     }
@@ -187,13 +191,13 @@ impl Producer {
         {
             let (phase, base) = match &answer {
                 Sent::Appended(base) => (Phase::Ok, Some(*base)),
-                Sent::Unknown(_) => (Phase::Info, None),
+                Sent::Final(_) | Sent::Unknown(_) => (Phase::Info, None),
                 Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Stranger => (Phase::Fail, None),
             };
             let ended = event(&outgoing, self.session, self.idempotent, base);
             self.harness.recorder().end(begun, phase, ended);
             self.judge(&answer, outgoing.place, missing.contains(&outgoing.place));
-            good &= !matches!(answer, Sent::Unknown(_));
+            good &= !matches!(answer, Sent::Final(_) | Sent::Unknown(_));
             if answer == Sent::Stranger {
                 strange.insert(outgoing.place);
             }
@@ -216,6 +220,10 @@ impl Producer {
 
     /// Notes answers that a correct broker never gives to this client.
     fn judge(&mut self, answer: &Sent, place: Place, after_a_missing_one: bool) {
+        if let Sent::Final(reason) = answer {
+            let (partition, reason) = (place.name(), reason.clone());
+            self.harness.recorder().note(0, Event::Refused { partition, reason });
+        }
         let stuck =
             |what: &str| self.harness.recorder().stuck(format!("{}: a producer is {what}", place.name()));
         match answer {

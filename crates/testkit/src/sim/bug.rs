@@ -8,6 +8,10 @@ pub enum Bug {
     StoreForgets,
     /// The journal says that it refused what it applies a moment later.
     JournalLies,
+    /// A journal without room acknowledges all the same.
+    JournalHasRoom,
+    /// On their way, some refusals that may be tried again become final.
+    WireRefusesForGood,
     /// On its way, a repeated batch loses its producer: the sequencer cannot know it again.
     WireForgetsProducer,
     /// On their way, two sends of one connection change places.
@@ -35,6 +39,8 @@ impl Bug {
     pub const ALL: &[Bug] = &[
         Bug::StoreForgets,
         Bug::JournalLies,
+        Bug::JournalHasRoom,
+        Bug::WireRefusesForGood,
         Bug::WireForgetsProducer,
         Bug::WireSwapsSends,
         Bug::WireShiftsOffsets,
@@ -52,6 +58,7 @@ impl Bug {
         match self {
             Bug::StoreForgets => "lost",
             Bug::JournalLies => "phantom",
+            Bug::JournalHasRoom | Bug::WireRefusesForGood => "refused",
             Bug::WireForgetsProducer => "duplicated",
             Bug::WireSwapsSends => "reordered",
             Bug::WireShiftsOffsets => "offsets",

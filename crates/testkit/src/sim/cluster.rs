@@ -25,6 +25,7 @@ use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
 use crate::dice::Dice;
 use crate::history::Event;
 use crate::recorder::Recorder;
+use crate::trace::Trace;
 
 /// A broker that does not open in this time is killed and started again.
 const OPEN_MAX: Duration = Duration::from_secs(60);
@@ -73,6 +74,7 @@ struct Inner {
     store: SimStore,
     journal: SimJournal,
     recorder: Recorder,
+    trace: Trace,
     running: watch::Sender<BTreeMap<u32, Arc<Running>>>,
     healed: AtomicBool,
     numbers: AtomicU32,
@@ -87,7 +89,7 @@ impl Cluster {
         plan: Plan,
         store: SimStore,
         journal: SimJournal,
-        recorder: Recorder,
+        trace: &Trace,
     ) -> Cluster {
         Cluster(Arc::new(Inner {
             env: env.clone(),
@@ -95,7 +97,8 @@ impl Cluster {
             plan,
             store,
             journal,
-            recorder,
+            recorder: Recorder::new(trace),
+            trace: trace.clone(),
             running: watch::Sender::default(),
             healed: AtomicBool::new(false),
             numbers: AtomicU32::new(0),
@@ -125,6 +128,11 @@ impl Cluster {
 
     /// Ends all faults: the weather is calm and no broker dies any more.
     pub(crate) fn heal(&self) {
+        let now = self.0.env.monotonic();
+        for (from, to) in self.0.journal.full().into_iter().filter(|(from, _)| *from < now) {
+            let (from, to) = (self.0.trace.at_of(from), self.0.trace.at_of(to.min(now)));
+            self.recorder().note(0, Event::JournalFull { from, to });
+        }
         self.0.healed.store(true, Ordering::SeqCst);
         self.0.store.heal();
         self.0.journal.heal();

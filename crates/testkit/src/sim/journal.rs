@@ -10,6 +10,7 @@ use floe_meta::env::Env;
 use floe_meta::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use floe_meta::memory::MemoryJournal;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::bug::Bug;
 use super::weather::{End, Weather};
@@ -47,6 +48,11 @@ impl SimJournal {
     /// Ends all faults.
     pub(crate) fn heal(&self) {
         self.weather.heal();
+    }
+
+    /// From when to when it takes nothing in.
+    pub(crate) fn full(&self) -> Vec<(Instant, Instant)> {
+        self.weather.full()
     }
 
     /// Calls whose repetition does no harm: slow, refused or lost, and nothing else.
@@ -90,7 +96,7 @@ impl Journal for SimJournal {
         attempt: u128,
         commits: &[Commit],
     ) -> Result<Outcome, JournalError> {
-        let mut fate = self.weather.fate(false);
+        let mut fate = self.weather.fate(true);
         let changes: usize = commits.iter().map(|commit| commit.changes.len()).sum();
         let what = format!("journal commit after {expected} of {} with {changes}", commits.len());
         self.trace.fold(&format!("{what} {:?}", fate.end));
@@ -99,6 +105,9 @@ impl Journal for SimJournal {
         if lies {
             // Says that it did not apply what it applies at once.
             fate.end = End::Late(Duration::ZERO);
+        }
+        if fate.end == End::Full && self.bug == Some(Bug::JournalHasRoom) {
+            fate.end = End::Answered;
         }
         let (answer, answered) = oneshot::channel();
         let (entries, weather, trace) = (self.entries.clone(), self.weather.clone(), self.trace.clone());
@@ -119,9 +128,9 @@ impl Journal for SimJournal {
             tokio::time::sleep(fate.after).await;
             let told = match (fate.end, result) {
                 (End::Answered, Some(result)) => result,
-                (End::Refused | End::Full, _) => {
-                    Err(JournalError::NotApplied("refused by the weather".to_owned()))
-                }
+                (End::Refused, _) => Err(JournalError::NotApplied("refused by the weather".to_owned())),
+                // As the journal in SQLite says it: the transaction was rolled back.
+                (End::Full, _) => Err(JournalError::NotApplied("database or disk is full".to_owned())),
                 (End::Late(_), _) if lies => Err(JournalError::NotApplied("a lie".to_owned())),
                 _ => Err(JournalError::Unknown("the answer was lost".to_owned())),
             };

@@ -109,7 +109,10 @@ fn sent(answer: Option<Result<floe_log::log::Appended, AppendError>>) -> Sent {
         Err(AppendError::InvalidProducerEpoch) => Sent::Fenced,
         Err(AppendError::UnknownProducerId) => Sent::Stranger,
         Err(AppendError::Unknown(reason)) => Sent::Unknown(reason),
-        Err(refused) => Sent::NotApplied(refused.to_string()),
+        Err(refused @ (AppendError::Unavailable(_) | AppendError::UnknownPartition)) => {
+            Sent::NotApplied(refused.to_string())
+        }
+        Err(refused) => Sent::Final(refused.to_string()),
     }
 }
 

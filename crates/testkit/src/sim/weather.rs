@@ -83,7 +83,9 @@ impl Weather {
         let (refused, lost_request) = (rate(&[0, 5, 30]), rate(&[0, 2, 15]));
         let (lost_answer, late, again) = (rate(&[0, 5, 40]), rate(&[0, 2, 15]), rate(&[0, 5, 40]));
         let count = if rough { dice.within(0..4) } else { 0 };
-        let spells = (0..count).map(|_| spell(env, &dice, length)).collect();
+        let mut spells: Vec<Spell> = (0..count).map(|_| spell(env, &dice, length)).collect();
+        // Where spells meet, the full one goes first: nothing grows in it, whatever else there is.
+        spells.sort_by_key(|spell| spell.kind != Kind::Full);
         let calm = AtomicBool::new(false);
         Weather {
             env: env.clone(),
@@ -97,6 +99,20 @@ impl Weather {
             spells,
             calm,
         }
+    }
+
+    /// No fault but one: from `from` to `to` there is no room.
+    #[cfg(test)]
+    pub(crate) fn full_once(env: &Env, from: Duration, to: Duration) -> Weather {
+        let now = env.monotonic();
+        let spells = vec![Spell { from: now + from, to: now + to, kind: Kind::Full }];
+        Weather { spells, ..Weather::draw(env, to, false) }
+    }
+
+    /// From when to when nothing that grows is taken in.
+    pub(crate) fn full(&self) -> Vec<(Instant, Instant)> {
+        let full = self.spells.iter().filter(|spell| spell.kind == Kind::Full);
+        full.map(|spell| (spell.from, spell.to)).collect()
     }
 
     /// Ends all faults for good.

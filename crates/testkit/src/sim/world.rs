@@ -17,7 +17,6 @@ use super::weather::Weather;
 use crate::check::{self, Finding};
 use crate::client::{Consumer, Harness, Member, Producer};
 use crate::history::{Event, History, Phase};
-use crate::recorder::Recorder;
 use crate::trace::Trace;
 
 /// Once the faults have ended, every client and view must be done in this time.
@@ -71,8 +70,7 @@ async fn live(options: &Options) -> Report {
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
     let journal = SimJournal::new(&env, journal_weather, &trace, options.bug);
-    let recorder = Recorder::new(&trace);
-    let cluster = Cluster::new(&env, options.clone(), plan, store, journal, recorder);
+    let cluster = Cluster::new(&env, options.clone(), plan, store, journal, &trace);
 
     for _ in 0..cluster.plan().brokers {
         env.spawn("keeper", cluster.clone().keep());
@@ -111,7 +109,7 @@ async fn live(options: &Options) -> Report {
 }
 
 /// Creates the topics, however often that takes.
-async fn create_topics(cluster: &Cluster) {
+pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let mode = if cluster.plan().table { "json" } else { "off" };
     let table = BTreeMap::from([("floe.table", mode), ("floe.table.freshness.ms", "1000")].map(own));
