@@ -119,6 +119,11 @@ fn group_offsets_that_go_back_are_seen() {
 }
 
 #[test]
+fn group_offsets_that_a_restart_forgets_are_seen() {
+    finds(Bug::JournalForgetsGroupOffsets);
+}
+
+#[test]
 fn orphan_objects_are_seen() {
     finds(Bug::CleanerForgets);
 }

@@ -166,6 +166,15 @@ fn every_checker_sees_its_planted_history() {
         ("refused", start().alone(0, Event::Refused { partition: P.to_owned(), reason: "never".to_owned() })),
         ("group", start().commit(5, Phase::Ok).committed(Some(4)).commit(4, Phase::Fail)),
         ("group", start().commit(5, Phase::Ok).committed(None)),
+        (
+            "group",
+            start()
+                .commit(5, Phase::Ok)
+                .committed(Some(5))
+                .alone(1, Event::Crashed)
+                .alone(2, Event::Started)
+                .committed(None),
+        ),
         ("objects", start().objects(&["a", "b", "orphan"])),
         ("objects", start().objects(&["a"])),
         ("table", shown("a", &[], &[], 1)),

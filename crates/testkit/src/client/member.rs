@@ -81,7 +81,10 @@ impl Member {
     async fn generation(&mut self, way: &mut KafkaFront) -> Result<(), Over> {
         let joined = self.join(way).await?;
         let mine = self.sync(way, &joined).await?;
-        self.positions = self.committed(way, &mine).await?;
+        let found = note_committed(&*self.harness, way, self.process, &mine).await;
+        let position = |place: &Place| Some((*place, found.get(place)?.unwrap_or(0)));
+        let positions: Option<BTreeMap<Place, i64>> = mine.iter().map(position).collect();
+        self.positions = positions.ok_or(Over::Connection)?;
         loop {
             // Before the reads: what is written later is for a later round.
             let healed = self.harness.healed();
@@ -154,36 +157,6 @@ impl Member {
         let synced = way.call(&request).await.ok_or(Over::Connection)?;
         self.check(synced.error_code)?;
         Ok(synced.assignment.iter().map(|index| self.places[usize::from(*index)]).collect())
-    }
-
-    /// The group's offsets of these partitions, 0 where there are none.
-    async fn committed(
-        &mut self,
-        way: &mut KafkaFront,
-        mine: &[Place],
-    ) -> Result<BTreeMap<Place, i64>, Over> {
-        let recorder = self.harness.recorder().clone();
-        let event = |place: &Place, offset| Event::Committed {
-            group: GROUP.to_owned(),
-            partition: place.name(),
-            offset,
-        };
-        let begun: Vec<_> = mine
-            .iter()
-            .map(|place| recorder.invoke(self.process, way.broker(), event(place, None)))
-            .collect();
-        let response = way.call(&offset_fetch(mine)).await;
-        let mut found = BTreeMap::new();
-        for (place, begun) in mine.iter().zip(begun) {
-            match response.as_ref().and_then(|response| stored(response, place)) {
-                Some(offset) => {
-                    recorder.end(begun, Phase::Ok, event(place, (offset >= 0).then_some(offset)));
-                    found.insert(*place, offset.max(0));
-                }
-                None => recorder.end(begun, Phase::Info, event(place, None)),
-            }
-        }
-        if found.len() == mine.len() { Ok(found) } else { Err(Over::Connection) }
     }
 
     async fn commit(&mut self, way: &mut KafkaFront, mine: &[Place]) -> Result<(), Over> {
@@ -272,6 +245,35 @@ impl Member {
             _ => Over::Connection,
         }
     }
+}
+
+/// Asks for the group's offsets of these partitions and notes the answers; what is not in them was not answered.
+pub(crate) async fn note_committed(
+    harness: &dyn Harness,
+    way: &mut KafkaFront,
+    process: u32,
+    places: &[Place],
+) -> BTreeMap<Place, Option<i64>> {
+    let recorder = harness.recorder();
+    let event = |place: &Place, offset| {
+        let (group, partition) = (GROUP.to_owned(), place.name());
+        Event::Committed { group, partition, offset }
+    };
+    let begun: Vec<_> =
+        places.iter().map(|place| recorder.invoke(process, way.broker(), event(place, None))).collect();
+    let response = way.call(&offset_fetch(places)).await;
+    let mut found = BTreeMap::new();
+    for (place, begun) in places.iter().zip(begun) {
+        match response.as_ref().and_then(|response| stored(response, place)) {
+            Some(offset) => {
+                let offset = (offset >= 0).then_some(offset);
+                recorder.end(begun, Phase::Ok, event(place, offset));
+                found.insert(*place, offset);
+            }
+            None => recorder.end(begun, Phase::Info, event(place, None)),
+        }
+    }
+    found
 }
 
 fn offset_fetch(mine: &[Place]) -> OffsetFetchRequest {

@@ -10,9 +10,12 @@ mod table;
 use super::cluster::Cluster;
 use super::log_front::fetch;
 use super::plan::Plan;
+use crate::client::member::note_committed;
 use crate::client::{Harness, Place};
 use crate::history::{Event, Seen};
 
+/// The number of this client.
+const AUDITOR: u32 = 900;
 /// Reads that fail this often in a row without any fault end the final read of a partition.
 const FAILURES_MAX: u32 = 20;
 
@@ -26,12 +29,26 @@ pub(crate) async fn run(cluster: &Cluster) {
     for place in Plan::places() {
         read_all(cluster, place).await;
     }
+    read_offsets(cluster).await;
     if cluster.plan().table {
         table::rows(cluster).await;
     }
     // Leases of the dead expire, and the cleaner has its rounds.
     sleep(cluster.plan().cleaning()).await;
     objects::look(cluster).await;
+}
+
+/// Reads where the groups go on reading.
+async fn read_offsets(cluster: &Cluster) {
+    let places = Plan::places();
+    for _ in 0..FAILURES_MAX {
+        let mut way = cluster.dial(AUDITOR).await;
+        if note_committed(cluster, &mut way, AUDITOR, &places).await.len() == places.len() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    cluster.recorder().stuck("the offsets of groups cannot be read".to_owned());
 }
 
 /// Reads a partition from its start to its end.

@@ -22,6 +22,8 @@ pub enum Bug {
     WireStaleWatermark,
     /// The journal drops what groups commit.
     JournalDropsGroupOffsets,
+    /// A broker that starts when the faults have ended finds no offsets of groups.
+    JournalForgetsGroupOffsets,
     /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
     /// Deletions of the lake's files are acknowledged and not done.
@@ -46,6 +48,7 @@ impl Bug {
         Bug::WireShiftsOffsets,
         Bug::WireStaleWatermark,
         Bug::JournalDropsGroupOffsets,
+        Bug::JournalForgetsGroupOffsets,
         Bug::CleanerForgets,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
@@ -63,7 +66,7 @@ impl Bug {
             Bug::WireSwapsSends => "reordered",
             Bug::WireShiftsOffsets => "offsets",
             Bug::WireStaleWatermark => "watermark",
-            Bug::JournalDropsGroupOffsets => "group",
+            Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets => "group",
             Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics => "live",

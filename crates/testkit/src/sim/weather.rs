@@ -120,10 +120,15 @@ impl Weather {
         self.calm.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the faults have ended.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::SeqCst)
+    }
+
     /// What the next request meets. `grows` says whether it needs room.
     pub(crate) fn fate(&self, grows: bool) -> Fate {
         let fate = |before, after, end| Fate { before, after, end, again: None };
-        if self.calm.load(Ordering::SeqCst) {
+        if self.is_calm() {
             let half = Duration::from_micros(200);
             return fate(half, half, End::Answered);
         }
