@@ -97,7 +97,8 @@ pub(crate) struct RawConfig {
     /// Memory of all SQL queries together, in bytes [default: 536870912]
     #[arg(long, env = "FLOE_SQL_MEMORY_BYTES", value_name = "BYTES")]
     pub(crate) sql_memory_bytes: Option<usize>,
-    /// Bytes of log that a SQL query reads of one table whose Iceberg files are behind [default: 268435456]
+    /// Bytes of log that a SQL query reads of one table whose Iceberg files are behind; at a quarter of it (64 MiB at
+    /// most) files are written whatever the topic's freshness [default: 268435456]
     #[arg(long, env = "FLOE_SQL_TAIL_BYTES", value_name = "BYTES")]
     pub(crate) sql_tail_bytes: Option<u64>,
     /// End a SQL query that takes longer, in milliseconds [default: 60000]

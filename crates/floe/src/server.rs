@@ -56,7 +56,7 @@ impl Server {
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
-        let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
+        let lake = Lake::start(env.clone(), log.clone(), lake_config(&config));
         let sql = Sql::new(env.clone(), log.clone(), lake.clone(), sql_config(&config))?;
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, advertised));
 
@@ -194,6 +194,15 @@ fn kafka_config(config: &Config, (advertised_host, advertised_port): (String, u1
         connections_max: config.connections,
         group_initial_delay: config.group_initial_delay,
         ..floe_kafka::Config::default()
+    }
+}
+
+/// Views commit well before SQL refuses a table because its tail is too long: what comes while they do is a part of it.
+fn lake_config(config: &Config) -> floe_lake::Config {
+    let default = floe_lake::Config::default();
+    floe_lake::Config {
+        gather_bytes: (config.sql_tail_bytes / 4).clamp(1 << 20, default.gather_bytes),
+        ..default
     }
 }
 

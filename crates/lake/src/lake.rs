@@ -44,6 +44,9 @@ pub struct Config {
     pub snapshots_kept: usize,
     /// Bytes of records, as decoded, that one commit takes in while a view catches up; one batch more at most.
     pub commit_bytes: usize,
+    /// Bytes of the log, as stored, at which a view commits whatever the freshness: until then queries read them from
+    /// the log. A topic's `floe.table.file.bytes` counts as well, where it is less.
+    pub gather_bytes: u64,
     /// How long a file is kept that no snapshot names any more: for readers that still hold one which did, and for puts
     /// that are still on their way.
     pub garbage_grace: Duration,
@@ -58,6 +61,7 @@ impl Default for Config {
             views_at_work: limits::VIEWS_AT_WORK,
             snapshots_kept: limits::SNAPSHOTS_KEPT,
             commit_bytes: limits::COMMIT_BYTES_MAX,
+            gather_bytes: limits::GATHER_BYTES_MAX,
             garbage_grace: limits::GARBAGE_GRACE,
             clean_interval: limits::CLEAN_INTERVAL,
         }

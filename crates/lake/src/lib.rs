@@ -24,9 +24,10 @@
 //! so no reader ever sees the table without these values. Whole numbers beyond 2^53 that a double cannot hold
 //! go to the text column beside it (`floe_schema`).
 //!
-//! **Freshness.** A view gathers for half of `floe.table.freshness.ms` (from the record that woke it), then
-//! commits what is there; while it is behind, it commits without a pause, in chunks of bounded memory. A
-//! topic without new records makes no commits.
+//! **Freshness.** A view gathers for half of `floe.table.freshness.ms` (from the record that woke it), or until the log
+//! has enough bytes for a data file (`floe.table.file.bytes`) or as many as a query should have to read from it
+//! ([`Config::gather_bytes`]), then commits what is there; while it is behind, it commits without a pause, in chunks of
+//! bounded memory. A topic without new records makes no commits.
 //!
 //! **What is kept.** The last [`limits::SNAPSHOTS_KEPT`] snapshots, for time travel and for readers under way. What no
 //! snapshot names is deleted [`limits::GARBAGE_GRACE`] later ([`cleaner`]). A deleted topic takes its table along.
@@ -42,6 +43,7 @@ pub mod dead_letter;
 mod encode;
 mod error;
 mod files;
+mod gather;
 mod lake;
 mod layout;
 pub mod limits;

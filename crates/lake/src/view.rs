@@ -1,9 +1,9 @@
 //! The view of one topic: read from progress, decode, write, commit output and progress in one journal entry.
 //!
 //! ```text
-//!  own ──▶ wait for records ──▶ gather (half the freshness) ──▶ encode ──▶ PUT files ──▶ commit ──▶ (again)
-//!   ▲                                                                          │
-//!   └──────────── back off, read the table's record again ◀── failed ──────────┘
+//!  own ──▶ wait for records ──▶ gather ──▶ encode ──▶ PUT files ──▶ commit ──▶ (again)
+//!   ▲                                                     │
+//!   └─── back off, read the table's record again ◀── failed
 //! ```
 //! One step is one commit. A step that fails leaves nothing visible; its files go to the garbage with the
 //! next commit, or are found by their numbers ([`crate::layout`]). When it is not known whether a commit was
@@ -21,7 +21,7 @@ use floe_log::{
 use floe_meta::{Envelope, Lease, LeaseError, Snapshot, Tx};
 use floe_schema::Kind;
 use metrics::{counter, gauge, histogram};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     data_file::FileError,
     encode::{Encoder, Output},
     error::ViewError,
+    gather::Gathered,
     lake::Inner,
     limits,
     publish::{self, Read, State},
@@ -55,6 +56,8 @@ pub(crate) struct View {
     state: Option<State>,
     /// The partition where the next step begins.
     first: u32,
+    /// Since when there have been records that no commit has taken.
+    since: Option<Instant>,
 }
 
 /// The records of one commit.
@@ -68,7 +71,7 @@ struct Round {
 impl View {
     pub(crate) fn new(inner: Arc<Inner>, topic: &Topic) -> View {
         let lease = lease_name(topic.id);
-        View { inner, topic: topic.id, name: topic.name.clone(), lease, state: None, first: 0 }
+        View { inner, topic: topic.id, name: topic.name.clone(), lease, state: None, first: 0, since: None }
     }
 
     /// Runs until the topic is gone or is no table any more.
@@ -109,13 +112,15 @@ impl View {
         let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(Step::Gone) };
         self.own(&snapshot, &topic, &config).await?;
         if self.lag(&snapshot, &topic) == 0 {
-            gauge!("floe_lake_lag_records", "topic" => self.name.clone()).set(0.0);
+            self.since = None;
             if !self.wait(&topic).await {
                 return Ok(Step::Done);
             }
         }
+        // Kept until a commit has them: what failed is not late once more.
+        let since = *self.since.get_or_insert_with(|| self.inner.env.monotonic());
         if !behind {
-            sleep(Duration::from_millis(config.table_freshness_ms / 2)).await;
+            self.gather(since).await?;
         }
         let inner = Arc::clone(&self.inner);
         let _working = inner.working.acquire().await.map_err(|_| ViewError::Closed)?;
@@ -126,14 +131,14 @@ impl View {
         let begun = self.inner.env.monotonic();
         let round = self.encode(&snapshot, &topic, &config).await?;
         if round.read.is_empty() {
+            self.since = None;
             return Ok(Step::Done);
         }
         let full = round.full;
         let state = self.state.as_mut().expect("the view owns its table");
         publish::publish(&self.inner, state, &topic, &config, round.output, round.read).await?;
-        let lag = self.lag(&snapshot, &topic);
-        #[expect(clippy::cast_precision_loss, reason = "a metric")]
-        gauge!("floe_lake_lag_records", "topic" => self.name.clone()).set(lag as f64);
+        self.since = None;
+        self.lag(&snapshot, &topic);
         histogram!("floe_lake_step_seconds", "topic" => self.name.clone())
             .record(begun.elapsed().as_secs_f64());
         Ok(if full { Step::Behind } else { Step::Done })
@@ -149,14 +154,17 @@ impl View {
         Ok(with_config.filter(|(_, config)| config.table != TableMode::Off))
     }
 
-    /// Records that are not in the table yet.
+    /// Records that are not in the table yet; noted in the metric.
     fn lag(&self, snapshot: &Snapshot, topic: &Topic) -> u64 {
         let state = self.state.as_ref().expect("the view owns its table");
         let behind = |partition: PartitionId| {
             let end = Log::bounds(snapshot, partition).map_or(0, |bounds| bounds.high_watermark.0);
             (end - state.at(partition.index).0).max(0).cast_unsigned()
         };
-        topic.partition_ids().map(behind).sum()
+        let lag = topic.partition_ids().map(behind).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        gauge!("floe_lake_lag_records", "topic" => self.name.clone()).set(lag as f64);
+        lag
     }
 
     /// Waits until a partition has records that are not in the table; `false` when the topic changed meanwhile.
@@ -168,6 +176,26 @@ impl View {
             biased;
             () = self.inner.log.wait(&positions) => true,
             _ = changed.changed() => false,
+        }
+    }
+
+    /// Lets records gather until half of the freshness has passed `since` the first of them was seen, or until there
+    /// are enough for a data file, or as many as SQL should have to read from the log.
+    async fn gather(&self, since: Instant) -> Result<(), ViewError> {
+        let state = self.state.as_ref().expect("the view owns its table");
+        let mut gathered = Gathered::since(state.progress.clone());
+        loop {
+            let snapshot = self.inner.log.meta().snapshot();
+            // Settings may have changed in the meantime.
+            let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(()) };
+            self.lag(&snapshot, &topic);
+            let pause = Duration::from_millis(config.table_freshness_ms / 2);
+            let left = pause.saturating_sub(self.inner.env.monotonic() - since);
+            let enough = config.table_file_bytes.min(self.inner.config.gather_bytes);
+            if left.is_zero() || gathered.reaches(enough, &snapshot, &topic)? {
+                return Ok(());
+            }
+            sleep(left.min(limits::GATHER_LOOK_INTERVAL)).await;
         }
     }
 

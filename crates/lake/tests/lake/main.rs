@@ -4,5 +4,6 @@ mod catalog;
 mod cleaning;
 mod crash;
 mod faults;
+mod freshness;
 mod stories;
 mod world;

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+
+use floe_sql::Config;
 
 use crate::world::{World, append};
 
@@ -62,7 +65,7 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
                     sent.fetch_add(5, SeqCst);
                     append(&log, &topic, index, &[r#"{"n":1}"#; 5]).await;
                     acknowledged.fetch_add(5, SeqCst);
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })
         })
@@ -81,5 +84,23 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
         }
     }
     assert_eq!(world.number("select count(*) from t").await, 600);
+    views.close().await;
+}
+
+/// However long the lake may take, what a statement has to read of the log stays below what it may read.
+#[tokio::test(start_paused = true)]
+async fn a_patient_table_can_always_be_read() {
+    let world = World::simulated_with(2, Config { tail_bytes_max: 4 << 20, ..Config::default() }).await;
+    let views = world.views_with(floe_lake::Config { gather_bytes: 1 << 20, ..floe_lake::Config::default() });
+    let topic = world.topic("t", 2, &[("floe.table", "json"), ("floe.table.freshness.ms", "86400000")]).await;
+    let value = format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(200 << 10));
+    for count in 1..=60 {
+        world.append(&topic, count % 2, &[&value]).await;
+        assert_eq!(world.number("select cast(sum(n) as bigint) from t").await, i64::from(count));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let snapshot = world.log.meta().snapshot();
+    let snapshots = world.lake.table(&snapshot, "t").unwrap().unwrap().snapshots;
+    assert!((5..=10).contains(&snapshots), "{snapshots} commits of a megabyte each");
     views.close().await;
 }

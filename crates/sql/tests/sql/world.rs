@@ -37,7 +37,11 @@ impl World {
 
     /// One thread, a clock and randomness that follow from the seed. Call it in a runtime whose clock is paused.
     pub(crate) async fn simulated(seed: u64) -> World {
-        let config = Config { threads: 2, ..Config::default() };
+        World::simulated_with(seed, Config::default()).await
+    }
+
+    pub(crate) async fn simulated_with(seed: u64, config: Config) -> World {
+        let config = Config { threads: 2, ..config };
         World::open(Env::simulated(seed), Arc::new(MemoryStore::new()), config).await
     }
 
@@ -121,7 +125,11 @@ impl World {
     }
 
     pub(crate) fn views(&self) -> Lake {
-        Lake::start(self.env.clone(), self.log.clone(), floe_lake::Config::default())
+        self.views_with(floe_lake::Config::default())
+    }
+
+    pub(crate) fn views_with(&self, config: floe_lake::Config) -> Lake {
+        Lake::start(self.env.clone(), self.log.clone(), config)
     }
 
     fn settled(&self) -> bool {
