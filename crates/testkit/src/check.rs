@@ -7,6 +7,7 @@ use crate::history::History;
 
 pub mod duplicated;
 pub mod group;
+mod known;
 pub mod live;
 pub mod lost;
 pub mod objects;
@@ -14,6 +15,7 @@ pub mod offsets;
 pub mod phantom;
 pub mod refused;
 pub mod reordered;
+pub mod sql;
 pub mod table;
 pub mod watermark;
 
@@ -50,6 +52,7 @@ pub const CHECKERS: &[Checker] = &[
     ("group", group::check),
     ("objects", objects::check),
     ("table", table::check),
+    ("sql", sql::check),
     ("live", live::check),
 ];
 

@@ -32,6 +32,18 @@ pub enum Phase {
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
 
+/// What a statement answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// All rows of the table: partition, offset and what it says the record was.
+    Rows(Vec<Row>),
+    /// Per partition that has rows, how many and the largest offset.
+    Counts(Vec<(u32, i64, i64)>),
+    /// How many rows of the table have no equal in the same table, named twice in one statement.
+    Unmatched(i64),
+}
+
 /// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history. In a topic
 /// with a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +141,13 @@ pub enum Event {
         dead: Vec<(u32, i64)>,
         /// Per partition, the next offset that the view will read.
         progress: BTreeMap<u32, i64>,
+    },
+    /// A statement over the table of a topic.
+    Query {
+        /// The topic.
+        topic: String,
+        /// What it answered, none if it did not.
+        answer: Option<Answer>,
     },
     /// Something that had to make progress after all faults had ended did not.
     Stuck {

@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub mod check;
 pub mod client;
+pub mod command;
 pub mod dice;
 pub mod history;
 pub mod recorder;

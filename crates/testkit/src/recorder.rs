@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::history::{Event, History, Line, Phase};
+use crate::history::{Answer, Event, History, Line, Phase};
 use crate::lock;
 use crate::trace::Trace;
 
@@ -87,6 +87,9 @@ fn digest(event: &Event) -> String {
         }
         Event::Rows { topic, rows, dead, progress } => {
             format!("rows {topic} {} {} {progress:?}", rows.len(), dead.len())
+        }
+        Event::Query { topic, answer: Some(Answer::Rows(rows)) } => {
+            format!("query {topic} {} rows", rows.len())
         }
         other => format!("{other:?}"),
     }

@@ -31,13 +31,20 @@ pub fn id_of(value: &str) -> &str {
 /// # Errors
 /// Arrow cannot write the batch as JSON.
 pub fn of_batch(batch: &RecordBatch) -> Result<Vec<Option<Row>>, ArrowError> {
+    Ok(objects(batch)?.iter().map(of_json).collect())
+}
+
+/// The rows of a batch as JSON objects, one member per column.
+///
+/// # Errors
+/// Arrow cannot write the batch as JSON.
+pub fn objects(batch: &RecordBatch) -> Result<Vec<Value>, ArrowError> {
     let mut text = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut text);
     writer.write(&with_offsets(batch)?)?;
     writer.finish()?;
     let rows = serde_json::Deserializer::from_slice(&text).into_iter::<Value>();
-    rows.map(|row| row.map(|row| of_json(&row)).map_err(|error| ArrowError::JsonError(error.to_string())))
-        .collect()
+    rows.map(|row| row.map_err(|error| ArrowError::JsonError(error.to_string()))).collect()
 }
 
 /// The batch with `+00:00` for `UTC`: Arrow prints the named zone only with a database of all of them.

@@ -5,6 +5,7 @@
 //! plan.rs      seed -> what this run is made of       weather.rs   faults of the store and the journal
 //! world.rs     faults, healing, audit, checkers       store.rs, journal.rs   requests that may be lost or land late
 //! cluster.rs   brokers that die at any await          audit.rs     all records, objects and rows at the end
+//! sql.rs       statements, if the caller brings an engine for them
 //! ```
 
 mod audit;
@@ -17,10 +18,12 @@ mod log_front;
 #[cfg(test)]
 mod metadata;
 mod plan;
+mod sql;
 mod store;
 mod weather;
 mod world;
 
 pub use bug::Bug;
 pub use plan::Options;
+pub use sql::{Engine, Opener, Refused};
 pub use world::{Report, run};

@@ -8,6 +8,8 @@ mod errors;
 mod evolution;
 mod fresh;
 mod limits;
+mod opener;
 mod plans;
 mod simulated;
 mod world;
+mod worlds;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CHECKERS, all};
-use crate::history::{Event, History, Line, Phase};
+use crate::history::{Answer, Event, History, Line, Phase};
 
 /// Writes histories by hand.
 #[derive(Default)]
@@ -89,6 +89,21 @@ impl Script {
             },
         )
     }
+    /// A statement over the topic, and what it answers.
+    fn query(self, answer: Answer) -> Script {
+        let event = |answer| Event::Query { topic: "t".to_owned(), answer };
+        self.both(7, 1, event(None), Phase::Ok, event(Some(answer)))
+    }
+}
+
+/// The answer with all rows.
+fn all_rows(rows: &[(i64, &str)]) -> Answer {
+    Answer::Rows(rows.iter().map(|(offset, value)| (0, *offset, (*value).to_owned())).collect())
+}
+
+/// One acknowledged record, and what a statement answers after it.
+fn asked(value: &str, answer: Answer) -> Script {
+    start().produce(1, &[value], Phase::Ok, Some(0)).query(answer).last(&[value], 1)
 }
 
 fn seen(from: i64, values: &[&str]) -> Vec<(i64, String)> {
@@ -117,7 +132,11 @@ fn a_right_history_passes() {
     let script = start()
         .produce(1, &["a", "!b"], Phase::Ok, Some(0))
         .fetch(1, 0, &["a"], 2)
+        .query(all_rows(&[(0, "a")]))
+        .query(Answer::Counts(vec![(0, 1, 0)]))
+        .query(Answer::Unmatched(0))
         .produce(1, &[CELLS], Phase::Info, None)
+        .query(all_rows(&[(0, "a"), (2, CELLS)]))
         .produce(2, &["d"], Phase::Fail, None)
         .produce(1, &[CELLS], Phase::Ok, Some(2))
         .commit(1, Phase::Ok)
@@ -189,6 +208,33 @@ fn every_checker_sees_its_planted_history() {
         // A cell that is lost, and one that is another's.
         ("table", shown(CELLS, &[(0, r#"{"id":"c"}"#)], &[], 1)),
         ("table", shown(CELLS, &[(0, r#"{"id":"c","n":2}"#)], &[], 1)),
+        // A row that is missing, twice there, another's, from nowhere; a dead letter that is a row.
+        ("sql", asked("a", all_rows(&[]))),
+        ("sql", asked("a", all_rows(&[(0, "a"), (0, "a")]))),
+        ("sql", asked(CELLS, all_rows(&[(0, r#"{"id":"c"}"#)]))),
+        ("sql", asked("!a", all_rows(&[(0, "!a")]))),
+        ("sql", asked("a", Answer::Counts(Vec::new()))),
+        ("sql", asked("a", Answer::Counts(vec![(0, 2, 0)]))),
+        ("sql", asked("a", Answer::Counts(vec![(0, 1, 0), (0, 1, 0)]))),
+        ("sql", asked("a", Answer::Counts(vec![(0, 1, 0), (5, 1, 0)]))),
+        ("sql", asked("!a", Answer::Counts(vec![(0, 1, 0)]))),
+        ("sql", asked("a", Answer::Unmatched(1))),
+        // A gap before a later row, and an answer that lacks what an earlier one had, acknowledged or not.
+        (
+            "sql",
+            start()
+                .produce(1, &["a", "b"], Phase::Info, None)
+                .query(all_rows(&[(1, "b")]))
+                .last(&["a", "b"], 2),
+        ),
+        (
+            "sql",
+            start()
+                .produce(1, &["a"], Phase::Info, None)
+                .query(all_rows(&[(0, "a")]))
+                .query(all_rows(&[]))
+                .last(&["a"], 1),
+        ),
         ("live", start().alone(1, Event::Stuck { what: "a producer".to_owned() })),
     ];
     for (checker, script) in planted {

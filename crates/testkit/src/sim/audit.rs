@@ -10,6 +10,7 @@ mod table;
 use super::cluster::Cluster;
 use super::log_front::fetch;
 use super::plan::Plan;
+use super::sql;
 use crate::client::member::note_committed;
 use crate::client::{Harness, Place};
 use crate::history::{Event, Seen};
@@ -32,6 +33,9 @@ pub(crate) async fn run(cluster: &Cluster) {
     read_offsets(cluster).await;
     if cluster.plan().table {
         table::rows(cluster).await;
+    }
+    if cluster.asks() {
+        sql::ask_all(cluster).await;
     }
     // Leases of the dead expire, and the cleaner has its rounds.
     sleep(cluster.plan().cleaning()).await;

@@ -34,6 +34,8 @@ pub enum Bug {
     StoreNeverHeals,
     /// A task of a broker panics, and nobody awaits it.
     TaskPanics,
+    /// Some answers of SQL lack a row.
+    SqlDropsRow,
 }
 
 impl Bug {
@@ -54,6 +56,7 @@ impl Bug {
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
         Bug::TaskPanics,
+        Bug::SqlDropsRow,
     ];
 
     /// The checker that must see it.
@@ -70,6 +73,7 @@ impl Bug {
             Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics => "live",
+            Bug::SqlDropsRow => "sql",
         }
     }
 }

@@ -20,6 +20,7 @@ use super::bug::Bug;
 use super::journal::SimJournal;
 use super::log_front::LogFront;
 use super::plan::{Options, Plan};
+use super::sql::{Engine, Opener};
 use super::store::SimStore;
 use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
 use crate::dice::Dice;
@@ -45,6 +46,8 @@ pub(crate) struct Running {
     pub(crate) broker: Broker,
     /// Its views.
     pub(crate) lake: Lake,
+    /// What answers statements, where the run has such.
+    pub(crate) sql: Option<Arc<dyn Engine>>,
 }
 
 impl Running {
@@ -109,6 +112,11 @@ impl Cluster {
     /// What was drawn for this run.
     pub(crate) fn plan(&self) -> &Plan {
         &self.0.plan
+    }
+
+    /// Whether brokers answer statements in this run.
+    pub(crate) fn asks(&self) -> bool {
+        self.0.options.sql.is_some()
     }
 
     /// Dice of this run.
@@ -191,7 +199,9 @@ impl Cluster {
             if let Some(log) = self.open(&env).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
                 let lake = Lake::start(env.clone(), log.clone(), self.plan().lake);
-                let running = Arc::new(Running { number, env: env.clone(), log, broker, lake });
+                let open = |open: Opener| open(env.clone(), log.clone(), lake.clone());
+                let sql = self.0.options.sql.map(open);
+                let running = Arc::new(Running { number, env: env.clone(), log, broker, lake, sql });
                 if self.healed() {
                     env.crash_at_poll(u64::MAX);
                 }

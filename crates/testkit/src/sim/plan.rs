@@ -9,6 +9,7 @@ use floe_log::objects::Times;
 use floe_meta::env::Env;
 
 use super::bug::Bug;
+use super::sql::Opener;
 use crate::client::Place;
 use crate::dice::Dice;
 
@@ -31,18 +32,26 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Keep the text of every event, to find the first difference between two runs.
     pub keep_trace: bool,
+    /// What answers statements in a broker, where the caller has such an engine. Then every run has a table.
+    pub sql: Option<Opener>,
 }
 
 impl Options {
     /// A run of this seed as it should be.
     pub fn seed(seed: u64) -> Options {
-        Options { seed, bug: None, keep_trace: false }
+        Options { seed, bug: None, keep_trace: false, sql: None }
     }
 
     /// The same run with a bug in it.
     #[must_use]
     pub fn with(self, bug: Bug) -> Options {
         Options { bug: Some(bug), ..self }
+    }
+
+    /// The same run with statements in it.
+    #[must_use]
+    pub fn asking(self, sql: Opener) -> Options {
+        Options { sql: Some(sql), ..self }
     }
 }
 

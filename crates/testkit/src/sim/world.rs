@@ -12,6 +12,7 @@ use super::audit;
 use super::cluster::Cluster;
 use super::journal::SimJournal;
 use super::plan::{Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::sql;
 use super::store::SimStore;
 use super::weather::Weather;
 use crate::check::{self, Finding};
@@ -64,7 +65,8 @@ async fn live(options: &Options) -> Report {
     let env = Env::simulated(options.seed);
     let trace = Trace::new(&env, options.keep_trace);
     let begin = env.monotonic();
-    let plan = Plan::draw(&env);
+    let mut plan = Plan::draw(&env);
+    plan.table |= options.sql.is_some();
     trace.fold(&format!("{plan:?}"));
     let store_weather = Weather::draw(&env, plan.chaos, plan.rough_store);
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
@@ -148,6 +150,9 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     for process in 200..200 + members {
         let member = Member::new(Arc::new(cluster.clone()), process, places.clone());
         clients.push((format!("member {process}"), env.spawn("member", member.run())));
+    }
+    if cluster.asks() {
+        clients.push(("the asker".to_owned(), env.spawn("asker", sql::ask(cluster.clone()))));
     }
     clients
 }

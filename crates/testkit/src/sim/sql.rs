@@ -1,0 +1,165 @@
+//! Statements over the table while everything fails, and once more when nothing does.
+//!
+//! The simulation has no query engine of its own: it would compile one, for minutes, into every test of the
+//! engine below it. Who has one hands in how to open it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use floe_lake::Lake;
+use floe_log::log::Log;
+use floe_log::topic;
+use floe_meta::env::Env;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::bug::Bug;
+use super::cluster::{Cluster, Running};
+use super::plan::TABLE_TOPIC;
+use crate::client::Harness;
+use crate::dice::Dice;
+use crate::history::{Answer, Event, Phase};
+use crate::rows;
+
+/// The number of the client that asks.
+const PROCESS: u32 = 300;
+/// Statements without a fault that fail this often are a finding.
+const FAILURES_MAX: u32 = 20;
+
+/// What answers statements inside a broker.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// All rows of a statement.
+    async fn rows(&self, statement: &str) -> Result<Vec<RecordBatch>, Refused>;
+}
+
+/// Opens the engine of a broker over its log and its lake; its tasks belong to the broker's [`Env`].
+pub type Opener = fn(Env, Log, Lake) -> Arc<dyn Engine>;
+
+/// Why a statement has no rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Something below the engine fails at the moment, as it may in a simulation.
+    Later(String),
+    /// The engine is wrong about a right statement.
+    Wrong(String),
+}
+
+/// The statements: each another plan over the same table.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Rows,
+    Counts,
+    Unmatched,
+}
+
+impl Question {
+    const ALL: [Question; 3] = [Question::Rows, Question::Counts, Question::Unmatched];
+
+    fn text(self) -> String {
+        let table = TABLE_TOPIC;
+        match self {
+            Question::Rows => format!("select * from {table}"),
+            Question::Counts => format!(
+                "select _partition_id as p, count(*) as n, max(_offset) as last from {table} group by _partition_id"
+            ),
+            Question::Unmatched => format!(
+                "select count(*) as n from {table} a full join {table} b \
+                 on a._partition_id = b._partition_id and a._offset = b._offset \
+                 where a._offset is null or b._offset is null"
+            ),
+        }
+    }
+
+    fn answer(self, batches: &[RecordBatch]) -> Option<Answer> {
+        let objects: Result<Vec<Vec<Value>>, _> = batches.iter().map(rows::objects).collect();
+        let objects: Vec<Value> = objects.ok()?.concat();
+        let number = |row: &Value, name: &str| row.get(name)?.as_i64();
+        match self {
+            Question::Rows => objects.iter().map(rows::of_json).collect::<Option<_>>().map(Answer::Rows),
+            Question::Counts => {
+                let count = |row: &Value| {
+                    let partition = u32::try_from(number(row, "p")?).ok()?;
+                    Some((partition, number(row, "n")?, number(row, "last")?))
+                };
+                objects.iter().map(count).collect::<Option<_>>().map(Answer::Counts)
+            }
+            Question::Unmatched => number(objects.first()?, "n").map(Answer::Unmatched),
+        }
+    }
+}
+
+/// Asks until the faults have ended, and then until there is an answer.
+pub(super) async fn ask(cluster: Cluster) {
+    let dice = cluster.dice();
+    loop {
+        let healed = cluster.healed();
+        let running = cluster.broker().await;
+        let answered = once(&cluster, &dice, &running, *dice.pick(&Question::ALL)).await;
+        if healed && answered {
+            return;
+        }
+        sleep(dice.wait(cluster.pause_max()) + Duration::from_millis(10)).await;
+    }
+}
+
+/// Asks everything once when nothing fails any more.
+pub(super) async fn ask_all(cluster: &Cluster) {
+    let dice = cluster.dice();
+    for question in Question::ALL {
+        let mut failures = 0;
+        while !once(cluster, &dice, &*cluster.broker().await, question).await {
+            failures += 1;
+            if failures > FAILURES_MAX {
+                return cluster.recorder().stuck(format!("no answer to: {}", question.text()));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Asks a broker and notes it; whether there was an answer.
+async fn once(cluster: &Cluster, dice: &Dice, running: &Running, question: Question) -> bool {
+    let Some(engine) = running.sql.clone() else { return false };
+    // A broker that lives beside another may not have heard of the topic.
+    if !topic::by_name(&running.log.meta().snapshot(), TABLE_TOPIC).is_ok_and(|topic| topic.is_some()) {
+        return false;
+    }
+    let event = |answer| Event::Query { topic: TABLE_TOPIC.to_owned(), answer };
+    let begun = cluster.recorder().invoke(PROCESS, running.number, event(None));
+    let text = question.text();
+    let result = running.run(async move { engine.rows(&text).await }).await;
+    let wrong = |why: &str| cluster.recorder().stuck(format!("{}: {why}", question.text()));
+    let answer = match result {
+        Some(Ok(batches)) => {
+            let answer = question.answer(&batches);
+            if answer.is_none() {
+                wrong("the answer has other columns");
+            }
+            answer
+        }
+        Some(Err(Refused::Wrong(why))) => {
+            wrong(&why);
+            None
+        }
+        Some(Err(Refused::Later(_))) | None => None,
+    };
+    let answer = answer.map(|answer| spoil(cluster.bug(), dice, answer));
+    let phase = if answer.is_some() { Phase::Ok } else { Phase::Fail };
+    let answered = answer.is_some();
+    cluster.recorder().end(begun, phase, event(answer));
+    answered
+}
+
+/// What a planted bug does to an answer.
+fn spoil(bug: Option<Bug>, dice: &Dice, answer: Answer) -> Answer {
+    match answer {
+        Answer::Rows(mut rows) if bug == Some(Bug::SqlDropsRow) && !rows.is_empty() => {
+            rows.swap_remove(usize::try_from(dice.within(0..rows.len() as u64)).expect("an index"));
+            Answer::Rows(rows)
+        }
+        answer => answer,
+    }
+}
