@@ -131,6 +131,34 @@ def produce_latency(server, seconds=20):
     return {"p50 ms": figures["p50"], "p99 ms": figures["p99"], "p99.9 ms": figures["p999"], "average ms": figures["avg"]}
 
 
+def disk_alone(seconds=20, rate=450):
+    """What no broker that syncs can be faster than: about as often as Floe acknowledges in `produce_latency`, records are
+    written over zeros and synced, and then metadata in another file, with nothing else running."""
+    waits = []
+    with tempfile.TemporaryDirectory(prefix="floe-bench-") as scratch:
+        with open(f"{scratch}/objects", "wb", buffering=0) as objects, open(f"{scratch}/journal", "wb", buffering=0) as journal:
+            sizes = {objects: 24 << 10, journal: 8 << 10}
+            for file, size in sizes.items():
+                for _ in range(seconds * rate):
+                    file.write(bytes(size))
+                os.fsync(file.fileno())
+                file.seek(0)
+            os.sync()
+            time.sleep(2)
+            page, began = os.urandom(24 << 10), time.monotonic()
+            for number in range(seconds * rate):
+                time.sleep(max(0.0, began + number / rate - time.monotonic()))
+                # From when it was due: what waits behind a stall has waited, too.
+                due = began + number / rate
+                for file, size in sizes.items():
+                    file.write(page[:size])
+                    os.fdatasync(file.fileno())
+                waits.append((time.monotonic() - due) * 1000)
+    waits.sort()
+    at = lambda share: waits[min(len(waits) - 1, int(len(waits) * share))]
+    return {"p50 ms": at(0.5), "p99 ms": at(0.99), "p99.9 ms": at(0.999), "slowest ms": waits[-1]}
+
+
 def consume(server, mib):
     topic = f"consume-{time.monotonic_ns()}"
     server.create(topic, 16)
@@ -270,7 +298,7 @@ def table_figures(mib):
 
 
 def measure(args):
-    """All figures as {workload: {server: {figure: [value of each round]}}}."""
+    """All figures as {workload: {server: {figure: [value of each round]}}}, peak memory, and the disk alone."""
     workloads = {
         "produce, 1 partition": lambda s: produce_throughput(s, args.mib, 1),
         "produce, 16 partitions": lambda s: produce_throughput(s, args.mib, 16),
@@ -279,11 +307,17 @@ def measure(args):
         "consume, 16 partitions": lambda s: consume(s, args.mib),
         "consume the tail while producing, 16 partitions": lambda s: consume_tail(s, args.mib),
     }
-    out, memory = {}, {server: [] for server in SERVERS}
+    out, memory, disk = {}, {server: [] for server in SERVERS}, {}
     for round_number in range(args.rounds):
         for name, workload in workloads.items():
             if args.only not in name:
                 continue
+            if workload is produce_latency:
+                alone = disk_alone()
+                print(f"round {round_number + 1}  the disk alone: " + ", ".join(f"{k} {v:.2f}" for k, v in alone.items()),
+                      file=sys.stderr, flush=True)
+                for figure, value in alone.items():
+                    disk.setdefault(figure, []).append(value)
             for server in SERVERS:
                 # What the server before left to be written must not be waited for by the next one's syncs.
                 os.sync()
@@ -298,7 +332,7 @@ def measure(args):
                       + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()), file=sys.stderr, flush=True)
                 for figure, value in figures.items():
                     out.setdefault(name, {}).setdefault(server, {}).setdefault(figure, []).append(value)
-    return out, memory
+    return out, memory, disk
 
 
 def main():
@@ -308,9 +342,9 @@ def main():
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--only", default="")
     args = parser.parse_args()
-    figures, memory = measure(args)
+    figures, memory, disk = measure(args)
     floe = floe_only(args.mib) if args.only in ("", "only-floe") else {}
-    text = render(figures, memory, floe, args)
+    text = render(figures, memory, disk, floe, args)
     print(text)
     if args.report and not args.only:
         path = pathlib.Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -319,7 +353,7 @@ def main():
         path.write_text(text + "\n<!-- notes -->" + notes)
 
 
-def render(figures, memory, floe, args):
+def render(figures, memory, disk, floe, args):
     """The report as Markdown: medians, and Floe's ratio to Kafka with default settings."""
     root = pathlib.Path(__file__).resolve().parent
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
@@ -332,7 +366,8 @@ def render(figures, memory, floe, args):
         f"{args.rounds} rounds of {args.mib} MiB, medians (minimum to maximum); records of 1 KiB. "
         f"Command: `bench/run --report --rounds {args.rounds} --mib {args.mib}`.", "",
         "`kafka` is Apache Kafka 4.2.1, one KRaft node with default settings: an acknowledged record is in the page cache. "
-        "`kafka-flush` flushes on every message. `floe` has synced every record that it acknowledges.", "",
+        "`kafka-flush` flushes on every message. `floe` has synced every record that it acknowledges; it is "
+        f"{os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}.", "",
         "| workload | figure | kafka | kafka-flush | floe | floe / kafka |", "|---|---|--:|--:|--:|--:|",
     ]
     for workload, by_server in figures.items():
@@ -347,6 +382,11 @@ def render(figures, memory, floe, args):
     cells = [f"{max(memory[s]):.0f}" if memory[s] else "" for s in SERVERS]
     ratio = max(memory["floe"]) / max(memory["kafka"]) if memory["floe"] and memory["kafka"] else float("nan")
     lines.append(f"| all of the above | peak memory MiB | {' | '.join(cells)} | {ratio:.2f} |")
+    if disk:
+        lines += ["", "The disk alone, before each round at 10 MB/s: two writes with an `fdatasync` each, one after the other as an "
+                  "acknowledgement needs them, 450 times a second, from when they were due:", "",
+                  "| figure | median of the rounds (minimum to maximum) |", "|---|--:|"]
+        lines += [f"| {name} | {statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f}) |" for name, v in disk.items()]
     if floe:
         lines += ["", "Only Floe:", "", "| figure | value |", "|---|--:|"]
         lines += [f"| {name} | {value:,.1f} |" for name, value in floe.items()]
