@@ -269,10 +269,15 @@ fn forget_read(part: &mut Part, snapshot: &Snapshot) {
     let Ok(id) = part.target else { return };
     part.bytes = 0;
     part.data.records = Some(Rope::default());
-    if let Some(bounds) = Log::bounds(snapshot, id) {
-        part.data.high_watermark = bounds.high_watermark.0;
-        part.data.last_stable_offset = bounds.high_watermark.0;
-        part.data.log_start_offset = bounds.log_start.0;
+    match Log::bounds(snapshot, id) {
+        Some(bounds) => {
+            part.data.high_watermark = bounds.high_watermark.0;
+            part.data.last_stable_offset = bounds.high_watermark.0;
+            part.data.log_start_offset = bounds.log_start.0;
+        }
+        // Deleted while the fetch waited, or damaged. Nothing is at the end of it, so it is read, and that says what is
+        // wrong: to wait for it again would end at once, again and again.
+        None => part.data.high_watermark = -1,
     }
 }
 

@@ -173,3 +173,25 @@ async fn a_waiting_fetch_ends_with_its_connection_and_holds_up_nobody_else() {
     assert_eq!(produce(&mut other, "t", &["a"]).await.ok(), Some(0));
     assert_eq!(begun.elapsed().as_secs(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_fetch_is_told_that_its_topic_is_gone() {
+    let world = world().await;
+    let (mut client, mut admin) = (world.client(), world.client());
+    for name in ["t", "u"] {
+        client.create_topic(name, 1, &[]).await.expect("created");
+    }
+    produce(&mut client, "t", &["a"]).await.expect("produced");
+    let begun = Instant::now();
+    let other =
+        FetchTopic { topic: "u".to_owned(), partitions: vec![want(0, 0, 1_000)], ..Default::default() };
+    let mut request = fetch(vec![want(0, 1, 1_000)]);
+    request.topics.push(other);
+    let (response, ()) = tokio::join!(ask(&mut client, &request), async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        admin.delete_topic("t").await.expect("deleted");
+    });
+    let gone = ErrorCode::UnknownTopicOrPartition.number();
+    assert_eq!(show(&response), [(0, gone, -1, 0), (0, 0, 0, 0)]);
+    assert_eq!(begun.elapsed().as_secs(), 3, "woken by the deletion");
+}
