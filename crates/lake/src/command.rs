@@ -7,7 +7,7 @@ use floe_log::{
     sequencer::{self, Uploaded},
     topic,
 };
-use floe_meta::{Tx, lease};
+use floe_meta::{Lease, Tx, lease};
 use floe_schema::{Kind, TableSchema};
 
 use crate::{
@@ -150,6 +150,8 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
     for index in record::progress(tx, topic)?.into_keys() {
         tx.delete::<Progress>(&PartitionId::new(topic, index));
     }
+    // Nobody takes it any more: whoever would is told that the topic is gone, and no other topic gets this id.
+    tx.delete::<Lease>(&lease_name(topic));
     put_garbage(tx, topic, garbage)
 }
 

@@ -1,6 +1,7 @@
 //! Leases: named, fenced, expiring rights to run a job.
 //!
-//! A lease is a record that is never removed, so its epoch only grows. Safety comes from the epoch alone: work done
+//! A lease is a record that stays, so its epoch only grows; it is removed only when nobody can ever take it again, as
+//! what it was for is gone and its name is not used twice. Safety comes from the epoch alone: work done
 //! under a lease commits with [`crate::Tx::check_lease`] in the same command, and a stale epoch is refused whatever
 //! the clocks say. Expiry only decides when another owner may try.
 

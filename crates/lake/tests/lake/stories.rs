@@ -11,7 +11,7 @@ use floe_log::{
     records::Builder,
     topic::{self, Topic},
 };
-use floe_meta::Env;
+use floe_meta::{Env, Lease};
 use serde_json::json;
 
 use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};
@@ -269,6 +269,10 @@ async fn a_deleted_topic_takes_its_table_along() {
     let old = format!("lake/{}-", topic.id);
     assert!(ground.store.keys().iter().all(|key| !key.starts_with(&old)), "{:?}", ground.store.keys());
     assert_eq!(broker.rows(&broker.table("t")).await.len(), 1);
+    let leases: Vec<String> =
+        broker.log.meta().snapshot().range::<Lease>(..).map(|pair| pair.unwrap().0).collect();
+    let of_views: Vec<&String> = leases.iter().filter(|name| name.starts_with("view/")).collect();
+    assert_eq!(of_views, [&format!("view/lake/{}", again.id)]);
 }
 
 #[tokio::test(start_paused = true)]
