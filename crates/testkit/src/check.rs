@@ -17,6 +17,7 @@ pub mod refused;
 pub mod reordered;
 pub mod sql;
 pub mod table;
+pub mod topics;
 pub mod watermark;
 
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub const CHECKERS: &[Checker] = &[
     ("watermark", watermark::check),
     ("refused", refused::check),
     ("group", group::check),
+    ("topics", topics::check),
     ("objects", objects::check),
     ("table", table::check),
     ("sql", sql::check),

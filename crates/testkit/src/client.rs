@@ -11,16 +11,20 @@ use crate::history::{Event, Phase};
 use crate::recorder::Recorder;
 use crate::sim::Bug;
 
+pub mod administrator;
 pub mod consumer;
 pub mod cut;
+pub mod follower;
 pub mod front;
 pub mod kafka_front;
 pub mod member;
 pub mod producer;
 pub mod values;
 
+pub use administrator::Administrator;
 pub use consumer::Consumer;
 pub use cut::{Cut, Stream};
+pub use follower::Follower;
 pub use front::{Fetched, Front, Sent};
 pub use kafka_front::KafkaFront;
 pub use member::Member;
@@ -73,6 +77,9 @@ async fn note_fetch(
     };
     let begun = harness.recorder().invoke(process, front.broker(), event(None));
     let mut fetched = front.fetch(place, from).await;
+    if fetched.is_none() && place.incarnation.is_some() && harness.bug() == Some(Bug::WireAnswersForDeleted) {
+        fetched = Some(Fetched { records: Vec::new(), high_watermark: from, log_start: 0 });
+    }
     if let Some(fetched) = &mut fetched {
         spoil(harness, fetched, from);
     }

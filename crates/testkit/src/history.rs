@@ -44,8 +44,9 @@ pub enum Answer {
     Unmatched(i64),
 }
 
-/// What an operation is about. Partitions are named `topic/index`; a value is unique in the whole history. In a topic
-/// with a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
+/// What an operation is about. Partitions are named `topic/index`, and `topic#id/index` if the topic is one that is
+/// deleted and created again: each incarnation is a topic of its own. A value is unique in the whole history. In a
+/// topic with a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -121,6 +122,21 @@ pub enum Event {
         from: u64,
         /// Milliseconds since the start of the run.
         to: u64,
+    },
+    /// A topic is created. Known when it ended `ok`, its name is that of the incarnation: `topic#id`.
+    CreateTopic {
+        /// The topic.
+        topic: String,
+    },
+    /// A topic is deleted: an incarnation, or whichever has the name.
+    DeleteTopic {
+        /// The topic; that of the answer when it ended `ok`.
+        topic: String,
+    },
+    /// What the metadata still holds of topics that are gone, when the cleaners had their time.
+    Leftovers {
+        /// What it is and of which topic.
+        what: Vec<String>,
     },
     /// The store after the cleaner had its time.
     Objects {
@@ -256,6 +272,34 @@ pub struct FinalRead<'a> {
     pub high_watermark: i64,
     /// Every record that could be read.
     pub records: &'a [Seen],
+}
+
+/// The incarnation that a partition belongs to, of a topic that has several: `topic#id`.
+pub fn incarnation(partition: &str) -> Option<&str> {
+    let topic = partition.rsplit_once('/')?.0;
+    topic.contains('#').then_some(topic)
+}
+
+/// A name without what tells incarnations apart.
+pub fn without_incarnation(name: &str) -> String {
+    match name.split_once('#') {
+        Some((topic, rest)) => format!("{topic}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit())),
+        None => name.to_owned(),
+    }
+}
+
+/// Whether an operation may have deleted this incarnation.
+pub fn may_delete(operation: &Operation<'_>, topic: &str) -> bool {
+    let (Event::DeleteTopic { topic: asked }, Event::DeleteTopic { topic: told }) =
+        (&operation.invoke.event, operation.event)
+    else {
+        return false;
+    };
+    match operation.phase {
+        Phase::Ok => told == topic,
+        Phase::Fail => false,
+        Phase::Invoke | Phase::Info => asked == topic || *asked == without_incarnation(topic),
+    }
 }
 
 fn operation<'a>(

@@ -8,7 +8,7 @@
 //! ```text
 //! sim/world.rs     draws a plan from the seed, lets the faults rage, heals, looks at what is left
 //! sim/cluster.rs   brokers that die at any await, over sim/store.rs and sim/journal.rs
-//! client/*.rs      producers, consumers and groups; they note every call and its end
+//! client/*.rs      producers, consumers, groups, an administrator; they note every call and its end
 //! history.rs       one line per call and end: invoke, ok, fail, info
 //! check/*.rs       one property each, from the history alone
 //! rows.rs          a row of a table against the record it shows

@@ -124,6 +124,16 @@ fn group_offsets_that_a_restart_forgets_are_seen() {
 }
 
 #[test]
+fn reads_of_deleted_topics_are_seen() {
+    finds(Bug::WireAnswersForDeleted);
+}
+
+#[test]
+fn remains_of_deleted_topics_are_seen() {
+    finds(Bug::JournalKeepsExtents);
+}
+
+#[test]
 fn orphan_objects_are_seen() {
     finds(Bug::CleanerForgets);
 }

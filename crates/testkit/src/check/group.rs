@@ -1,32 +1,33 @@
 //! Offsets of a group survive and do not go back: whoever asks after a commit was acknowledged gets that offset or a
 //! later one. The clients of a history commit rising offsets only. A commit whose answer was lost may take
-//! effect at any time, so its offset is a right answer too.
+//! effect at any time, so its offset is a right answer too. It names a topic, not an incarnation: of a topic that was
+//! deleted and created again meanwhile it may reach the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Event, History, Phase};
+use crate::history::{Event, History, Phase, without_incarnation};
 
-/// What is known about one group and partition.
+/// What is known about one group and the partitions of one name.
 #[derive(Default)]
-struct Known {
-    /// Acknowledged offsets with the line of the acknowledgement.
-    acknowledged: Vec<(usize, i64)>,
+struct Known<'a> {
+    /// Acknowledged offsets with the line of the acknowledgement and the incarnation.
+    acknowledged: Vec<(usize, &'a str, i64)>,
     /// Offsets whose commit may or may not take effect, with the line of their invocation.
     unknown: BTreeSet<(i64, usize)>,
-    /// Every offset that was ever sent.
-    sent: BTreeSet<i64>,
+    /// Every offset that was ever sent, and for which incarnation.
+    sent: BTreeSet<(&'a str, i64)>,
 }
 
 /// Says which answers are older than what was acknowledged.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
-    let mut known: BTreeMap<(&str, &str), Known> = BTreeMap::new();
+    let mut known: BTreeMap<(&str, String), Known<'_>> = BTreeMap::new();
     for operation in &operations {
         let Event::Commit { group, partition, offset } = operation.event else { continue };
-        let entry = known.entry((group, partition)).or_default();
-        entry.sent.insert(*offset);
+        let entry = known.entry((group, without_incarnation(partition))).or_default();
+        entry.sent.insert((partition, *offset));
         match (operation.phase, operation.ended) {
-            (Phase::Ok, Some(ended)) => entry.acknowledged.push((ended, *offset)),
+            (Phase::Ok, Some(ended)) => entry.acknowledged.push((ended, partition, *offset)),
             (Phase::Fail, _) => {}
             _ => {
                 entry.unknown.insert((*offset, operation.began));
@@ -37,15 +38,16 @@ pub fn check(history: &History) -> Vec<String> {
     for operation in &operations {
         let Event::Committed { group, partition, offset } = operation.event else { continue };
         let (Phase::Ok, Some(ended)) = (operation.phase, operation.ended) else { continue };
-        let Some(known) = known.get(&(group.as_str(), partition.as_str())) else { continue };
-        let before = known.acknowledged.iter().filter(|(line, _)| *line < operation.began);
-        let at_least = before.map(|(_, offset)| *offset).max();
+        let Some(known) = known.get(&(group.as_str(), without_incarnation(partition))) else { continue };
+        let before = |(line, of, _): &&(usize, &str, i64)| *line < operation.began && of == partition;
+        let at_least = known.acknowledged.iter().filter(before).map(|(_, _, offset)| *offset).max();
         let answer = offset.unwrap_or(-1);
         let excused = known.unknown.iter().any(|(offset, began)| *offset == answer && *began < ended);
         if at_least.is_some_and(|at_least| answer < at_least) && !excused {
             found.push(format!("{group} {partition}: answered {answer} after {at_least:?} was acknowledged"));
         }
-        if offset.is_some_and(|offset| !known.sent.contains(&offset)) {
+        let sent = |offset| known.sent.contains(&(partition, offset)) || excused;
+        if offset.is_some_and(|offset| !sent(offset)) {
             found.push(format!("{group} {partition}: answered {answer}, which nobody committed"));
         }
     }

@@ -1,9 +1,9 @@
 //! Nothing that was acknowledged is lost: every value of an `ok` produce is found by the final read, at the offset that
-//! was acknowledged, unless retention has moved the log's start past it.
+//! was acknowledged, unless retention has moved the log's start past it, or its topic may have been deleted.
 
 use std::collections::BTreeMap;
 
-use crate::history::{Event, History, Phase};
+use crate::history::{Event, History, Phase, incarnation, may_delete};
 
 /// Says which acknowledged values are not readable.
 pub fn check(history: &History) -> Vec<String> {
@@ -12,12 +12,19 @@ pub fn check(history: &History) -> Vec<String> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for operation in history.operations() {
+    let operations = history.operations();
+    let deleted = |partition: &str| {
+        incarnation(partition).is_some_and(|topic| operations.iter().any(|one| may_delete(one, topic)))
+    };
+    for operation in &operations {
         let Event::Produce { partition, values, base: Some(base), .. } = operation.event else { continue };
         if operation.phase != Phase::Ok {
             continue;
         }
         let Some(read) = finals.get(partition.as_str()) else {
+            if deleted(partition) {
+                continue;
+            }
             found.push(format!("{partition} was written and never read at the end"));
             continue;
         };

@@ -72,6 +72,13 @@ impl Script {
         self.alone(1, Event::Final { partition: P.to_owned(), log_start: 0, high_watermark, records })
     }
 
+    /// The final read of an empty partition.
+    fn last_of(self, partition: &str) -> Script {
+        let partition = partition.to_owned();
+        let event = Event::Final { partition, log_start: 0, high_watermark: 0, records: Vec::new() };
+        self.alone(1, event)
+    }
+
     fn objects(self, stored: &[&str]) -> Script {
         let own = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect();
         let (needed, excused) = (own(&["a", "b"]), own(&["c", "gone already"]));
@@ -117,6 +124,22 @@ fn start() -> Script {
 /// One record and what is shown of it.
 fn shown(value: &str, rows: &[(i64, &str)], dead: &[i64], progress: i64) -> Script {
     start().produce(1, &[value], Phase::Info, None).last(&[value], 1).rows(rows, dead, progress)
+}
+
+/// The same history of an incarnation instead of a topic that is always there.
+fn fleeting(mut script: Script) -> Script {
+    let text = script.history.to_text().replace(r#""t/0""#, r#""t#7/0""#).replace(r#""t""#, r#""t#7""#);
+    script.history = History::from_text(&text).expect("a history");
+    script
+}
+
+/// Creates or deletes an incarnation.
+fn admin(script: Script, creates: bool, asked: &str, phase: Phase, told: &str) -> Script {
+    let event = |topic: &str| match creates {
+        true => Event::CreateTopic { topic: topic.to_owned() },
+        false => Event::DeleteTopic { topic: topic.to_owned() },
+    };
+    script.both(7, 1, event(asked), phase, event(told))
 }
 
 /// Runs all checkers and wants findings of exactly these.
@@ -194,6 +217,8 @@ fn every_checker_sees_its_planted_history() {
                 .alone(2, Event::Started)
                 .committed(None),
         ),
+        ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
+        ("topics", start().alone(1, Event::Leftovers { what: vec!["an extent".to_owned()] })),
         ("objects", start().objects(&["a", "b", "orphan"])),
         ("objects", start().objects(&["a"])),
         ("table", shown("a", &[], &[], 1)),
@@ -245,6 +270,42 @@ fn every_checker_sees_its_planted_history() {
     for (checker, _) in CHECKERS {
         assert!(planted.iter().any(|(name, _)| name == checker), "{checker} has no planted history");
     }
+}
+
+/// A topic that was created, written to and deleted.
+fn deleted() -> Script {
+    let script = admin(start(), true, "t", Phase::Ok, "t#7").produce(1, &["a"], Phase::Ok, Some(0));
+    admin(script, false, "t#7", Phase::Ok, "t#7")
+}
+
+#[test]
+fn topics_that_are_created_again_are_judged_by_their_incarnations() {
+    check(&fleeting(deleted()).last_of("t#8/0"), &[]);
+    check(&fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
+    check(&fleeting(deleted().produce(2, &["b"], Phase::Ok, Some(1))).last_of("t#8/0"), &["topics"]);
+    check(&fleeting(deleted().last(&["a"], 1)), &["topics"]);
+    // A broker that lived beside the one that deleted it may lag behind; one that started later may not.
+    let beside = |late: bool| {
+        let script = if late { start() } else { start().alone(2, Event::Started) };
+        let script = admin(script, false, "t#7", Phase::Ok, "t#7");
+        let script = if late { script.alone(2, Event::Started) } else { script };
+        fleeting(script.fetch(2, 0, &[], 0)).last_of("t#8/0")
+    };
+    check(&beside(false), &[]);
+    check(&beside(true), &["topics"]);
+    // Created and not deleted, or perhaps deleted.
+    let created = || admin(start(), true, "t", Phase::Ok, "t#7");
+    check(&created().last_of("t#8/0"), &["topics"]);
+    check(&admin(created(), false, "t#7", Phase::Info, "t").last_of("t#8/0"), &[]);
+    check(&admin(created(), false, "t", Phase::Info, "t").last_of("t#8/0"), &[]);
+    check(&admin(created(), false, "t#6", Phase::Info, "t").last_of("t#8/0"), &["topics"]);
+    check(&admin(created(), false, "t#7", Phase::Fail, "t").last_of("t#8/0"), &["topics"]);
+    check(&admin(created(), true, "t", Phase::Ok, "t#7").last_of("t#7/0"), &["topics"]);
+    // A commit whose answer was lost may reach the next incarnation.
+    let next = || Event::Committed { group: "g".to_owned(), partition: "t#8/0".to_owned(), offset: Some(5) };
+    check(&fleeting(start().commit(5, Phase::Info)).alone(1, next()), &[]);
+    check(&fleeting(start().commit(5, Phase::Ok)).alone(1, next()), &["group"]);
+    check(&fleeting(start().commit(5, Phase::Ok).committed(Some(5))), &[]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub enum Sent {
     Fenced,
     /// The partition does not know this producer, and its batch is not its first.
     Stranger,
+    /// Not appended: this incarnation of the topic is not there.
+    Gone,
     /// Refused in a way that no client tries again.
     Final(String),
     /// Nobody knows.
@@ -42,6 +44,9 @@ pub struct Fetched {
 pub trait Front: Send {
     /// The incarnation of the broker at the other end.
     fn broker(&self) -> u32;
+
+    /// The id of the topic that has this name now; none within if there is none.
+    async fn incarnation(&mut self, topic: &str) -> Option<Option<u128>>;
 
     /// A new identity for an idempotent producer.
     async fn producer_id(&mut self) -> Option<(i64, i16)>;

@@ -9,6 +9,7 @@ use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, 
 use floe_wire::producer::InitProducerIdRequest;
 use floe_wire::{ErrorCode, Request};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::cut::Stream;
 use super::front::{Fetched, Front, Sent};
@@ -29,12 +30,13 @@ const RECORDS_BYTES_MAX: usize = 1 << 20;
 pub struct KafkaFront {
     client: Client<Stream>,
     broker: u32,
+    reads: u64,
 }
 
 impl KafkaFront {
     /// A client on a connection to this incarnation of a broker.
     pub fn new(stream: Stream, broker: u32, process: u32) -> KafkaFront {
-        KafkaFront { client: Client::new(stream, &format!("client-{process}")), broker }
+        KafkaFront { client: Client::new(stream, &format!("client-{process}")), broker, reads: 0 }
     }
 
     /// One call; none if no answer came or it could not be read.
@@ -49,10 +51,11 @@ impl KafkaFront {
     ) -> Result<(), ClientError> {
         let mut sent = Vec::with_capacity(sends.len());
         for (place, batch) in sends {
-            sent.push(self.client.send_at_most(&request(place, batch), PRODUCE_NAMED_VERSION_MAX).await?);
+            let version_max = if place.incarnation.is_some() { i16::MAX } else { PRODUCE_NAMED_VERSION_MAX };
+            sent.push((place, self.client.send_at_most(&request(place, batch), version_max).await?));
         }
-        for sent in sent {
-            answers.push(answer(&self.client.receive(sent).await?));
+        for (place, sent) in sent {
+            answers.push(answer(place, &self.client.receive(sent).await?));
         }
         Ok(())
     }
@@ -61,11 +64,12 @@ impl KafkaFront {
 fn request(place: Place, batch: Bytes) -> ProduceRequest {
     let index = i32::try_from(place.index).expect("a small index");
     let partition_data = vec![PartitionProduceData { index, records: Some(batch) }];
-    let topic = TopicProduceData { name: place.topic.to_owned(), partition_data, ..Default::default() };
+    let (name, topic_id) = (place.topic.to_owned(), Uuid::from_u128(place.incarnation.unwrap_or_default()));
+    let topic = TopicProduceData { name, topic_id, partition_data };
     ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
 }
 
-fn answer(response: &ProduceResponse) -> Sent {
+fn answer(place: Place, response: &ProduceResponse) -> Sent {
     let partition = response.responses.first().and_then(|topic| topic.partition_responses.first());
     let Some(partition) = partition else {
         return Sent::Unknown("an answer without the partition".to_owned());
@@ -75,6 +79,9 @@ fn answer(response: &ProduceResponse) -> Sent {
         ErrorCode::OutOfOrderSequenceNumber => Sent::OutOfOrder,
         ErrorCode::InvalidProducerEpoch => Sent::Fenced,
         ErrorCode::UnknownProducerId => Sent::Stranger,
+        ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition if place.incarnation.is_some() => {
+            Sent::Gone
+        }
         code => {
             let message = partition.error_message.clone().unwrap_or_default();
             let reason = format!("{}: {message}", code.name());
@@ -106,6 +113,16 @@ impl Front for KafkaFront {
         self.broker
     }
 
+    async fn incarnation(&mut self, topic: &str) -> Option<Option<u128>> {
+        let metadata = timeout(ANSWER_MAX, self.client.metadata(&[topic])).await.ok()?.ok()?;
+        let found = metadata.topics.first()?;
+        match ErrorCode::from_number(found.error_code) {
+            ErrorCode::None => Some(Some(found.topic_id.as_u128())),
+            ErrorCode::UnknownTopicOrPartition => Some(None),
+            _ => None,
+        }
+    }
+
     async fn producer_id(&mut self) -> Option<(i64, i16)> {
         let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
         let response = self.call(&request).await?;
@@ -124,8 +141,26 @@ impl Front for KafkaFront {
     async fn fetch(&mut self, place: Place, from: i64) -> Option<Fetched> {
         let wait = Wait { max_ms: WAIT_MS, min_bytes: 1, max_bytes: READ_BYTES_MAX };
         let index = i32::try_from(place.index).expect("a small index");
-        let fetch = self.client.fetch(place.topic, index, from, wait);
-        let fetched = timeout(ANSWER_MAX, fetch).await.ok()?.ok()?;
+        self.reads += 1;
+        let fetched = match place.incarnation {
+            None => timeout(ANSWER_MAX, self.client.fetch(place.topic, index, from, wait)).await,
+            Some(id) if self.reads.is_multiple_of(3) => {
+                // Which incarnation the name means is sure if it means the same before and after.
+                if self.incarnation(place.topic).await? != Some(id) {
+                    return None;
+                }
+                let fetched = timeout(ANSWER_MAX, self.client.fetch(place.topic, index, from, wait)).await;
+                if self.incarnation(place.topic).await? != Some(id) {
+                    return None;
+                }
+                fetched
+            }
+            Some(id) => {
+                let id = Uuid::from_u128(id);
+                timeout(ANSWER_MAX, self.client.fetch_by_id(id, index, from, wait)).await
+            }
+        };
+        let fetched = fetched.ok()?.ok()?;
         let records = fetched.records(RECORDS_BYTES_MAX).ok()?;
         let seen = |record: &floe_log::records::Record| {
             (record.offset.0, value_of(record.value.as_deref().unwrap_or_default()))

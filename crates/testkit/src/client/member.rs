@@ -25,7 +25,7 @@ use crate::dice::Dice;
 use crate::history::{Event, Phase};
 
 /// The group of all members of a run.
-const GROUP: &str = "readers";
+pub const GROUP: &str = "readers";
 const SESSION_TIMEOUT_MS: i32 = 6_000;
 const REBALANCE_TIMEOUT_MS: i32 = 3_000;
 
@@ -81,7 +81,7 @@ impl Member {
     async fn generation(&mut self, way: &mut KafkaFront) -> Result<(), Over> {
         let joined = self.join(way).await?;
         let mine = self.sync(way, &joined).await?;
-        let found = note_committed(&*self.harness, way, self.process, &mine).await;
+        let found = note_committed(&*self.harness, way, self.process, GROUP, &mine).await;
         let position = |place: &Place| Some((*place, found.get(place)?.unwrap_or(0)));
         let positions: Option<BTreeMap<Place, i64>> = mine.iter().map(position).collect();
         self.positions = positions.ok_or(Over::Connection)?;
@@ -252,16 +252,17 @@ pub(crate) async fn note_committed(
     harness: &dyn Harness,
     way: &mut KafkaFront,
     process: u32,
+    group: &str,
     places: &[Place],
 ) -> BTreeMap<Place, Option<i64>> {
     let recorder = harness.recorder();
     let event = |place: &Place, offset| {
-        let (group, partition) = (GROUP.to_owned(), place.name());
+        let (group, partition) = (group.to_owned(), place.name());
         Event::Committed { group, partition, offset }
     };
     let begun: Vec<_> =
         places.iter().map(|place| recorder.invoke(process, way.broker(), event(place, None))).collect();
-    let response = way.call(&offset_fetch(places)).await;
+    let response = way.call(&offset_fetch(group, places)).await;
     let mut found = BTreeMap::new();
     for (place, begun) in places.iter().zip(begun) {
         match response.as_ref().and_then(|response| stored(response, place)) {
@@ -276,13 +277,13 @@ pub(crate) async fn note_committed(
     found
 }
 
-fn offset_fetch(mine: &[Place]) -> OffsetFetchRequest {
+fn offset_fetch(group: &str, mine: &[Place]) -> OffsetFetchRequest {
     let topic = |place: &Place| OffsetFetchRequestTopics {
         name: place.topic.to_owned(),
         partition_indexes: vec![i32::try_from(place.index).expect("a small index")],
     };
     let topics = Some(mine.iter().map(topic).collect());
-    let group = OffsetFetchRequestGroup { group_id: GROUP.to_owned(), topics, ..Default::default() };
+    let group = OffsetFetchRequestGroup { group_id: group.to_owned(), topics, ..Default::default() };
     OffsetFetchRequest { groups: vec![group], ..Default::default() }
 }
 

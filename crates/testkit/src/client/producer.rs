@@ -43,6 +43,9 @@ pub struct Producer {
     dice: Dice,
     process: u32,
     places: Vec<Place>,
+    /// Partitions of a topic that is deleted and created again, and the id it was last seen with.
+    fleeting: Vec<Place>,
+    incarnation: Option<u128>,
     idempotent: bool,
     session: u64,
     values: u64,
@@ -61,6 +64,8 @@ impl Producer {
             harness,
             process,
             places,
+            fleeting: Vec::new(),
+            incarnation: None,
             idempotent,
             session: 0,
             values: 0,
@@ -69,6 +74,12 @@ impl Producer {
             outgoing: VecDeque::new(),
             front: None,
         }
+    }
+
+    /// The same, writing also to these partitions of a topic that is deleted and created again.
+    #[must_use]
+    pub fn with_fleeting(self, fleeting: Vec<Place>) -> Producer {
+        Producer { fleeting, ..self }
     }
 
     /// Writes until the faults have ended and one more window was acknowledged after that.
@@ -84,7 +95,7 @@ impl Producer {
                 tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
                 continue;
             };
-            self.fill();
+            self.fill(front.as_mut()).await;
             let fine = self.send(front.as_mut()).await;
             if fine {
                 self.front = Some(front);
@@ -111,17 +122,29 @@ impl Producer {
         Some(front)
     }
 
-    fn fill(&mut self) {
+    async fn fill(&mut self, front: &mut dyn Front) {
         if !self.outgoing.is_empty() {
             return;
         }
         for _ in 0..self.dice.within(1..WINDOW_MAX + 1) {
-            let place = *self.dice.pick(&self.places);
+            let Some(place) = self.place(front).await else { continue };
             let count = self.dice.within(1..BATCH_RECORDS_MAX + 1);
             let values: Vec<String> = (0..count).map(|_| self.value(place)).collect();
             let bytes = self.build(place, &values);
             self.outgoing.push_back(Outgoing { place, values, bytes, sends: 0 });
         }
+    }
+
+    /// A partition to write to; none if it is of a topic that is not there.
+    async fn place(&mut self, front: &mut dyn Front) -> Option<Place> {
+        if self.fleeting.is_empty() || self.dice.chance(600) {
+            return Some(*self.dice.pick(&self.places));
+        }
+        let place = *self.dice.pick(&self.fleeting);
+        if self.incarnation.is_none() {
+            self.incarnation = front.incarnation(place.topic).await.flatten();
+        }
+        Some(Place { incarnation: Some(self.incarnation?), ..place })
     }
 
     /// The next batch of a partition.
@@ -146,6 +169,17 @@ impl Producer {
             batch.bytes = self.build(place, &batch.values);
         }
         self.outgoing = outgoing;
+    }
+
+    /// Gives up what is on its way to a partition that is not there (or that this broker does not know yet). Batches of
+    /// an earlier send may still be appended there: a new epoch keeps what follows apart from them.
+    fn give_up(&mut self, place: Place) {
+        self.outgoing.retain(|batch| batch.place != place);
+        self.incarnation = None;
+        if let Some((_, epoch)) = &mut self.identity {
+            *epoch += 1;
+            self.lanes.remove(&place);
+        }
     }
 
     fn value(&mut self, place: Place) -> String {
@@ -185,14 +219,16 @@ impl Producer {
     /// Takes the answers of one window; says whether the connection is still good.
     fn settle(&mut self, begun: Vec<Begun>, answers: Vec<Sent>) -> bool {
         let mut good = true;
-        let (mut missing, mut strange) = (BTreeSet::new(), BTreeSet::new());
+        let (mut missing, mut strange, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for ((outgoing, begun), answer) in
             std::mem::take(&mut self.outgoing).into_iter().zip(begun).zip(answers)
         {
             let (phase, base) = match &answer {
                 Sent::Appended(base) => (Phase::Ok, Some(*base)),
                 Sent::Final(_) | Sent::Unknown(_) => (Phase::Info, None),
-                Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Stranger => (Phase::Fail, None),
+                Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Stranger | Sent::Gone => {
+                    (Phase::Fail, None)
+                }
             };
             let ended = event(&outgoing, self.session, self.idempotent, base);
             self.harness.recorder().end(begun, phase, ended);
@@ -200,6 +236,9 @@ impl Producer {
             good &= !matches!(answer, Sent::Final(_) | Sent::Unknown(_));
             if answer == Sent::Stranger {
                 strange.insert(outgoing.place);
+            }
+            if answer == Sent::Gone {
+                gone.insert(outgoing.place);
             }
             if phase == Phase::Ok {
                 self.lanes.entry(outgoing.place).and_modify(|lane| lane.known = true);
@@ -214,7 +253,8 @@ impl Producer {
             // What was on its way belongs to the identity that is gone, and is given up.
             self.outgoing.clear();
         }
-        strange.into_iter().for_each(|place| self.begin_anew(place));
+        strange.difference(&gone).for_each(|place| self.begin_anew(*place));
+        gone.into_iter().for_each(|place| self.give_up(place));
         good
     }
 

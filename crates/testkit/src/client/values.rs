@@ -16,12 +16,23 @@ pub struct Place {
     pub table: bool,
     /// The index of the partition.
     pub index: u32,
+    /// The topic's id, if the topic is one that is deleted and created again: all incarnations have the same name.
+    pub incarnation: Option<u128>,
 }
 
 impl Place {
     /// The name of the partition in the history.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.topic, self.index)
+        format!("{}/{}", topic_name(self.topic, self.incarnation), self.index)
+    }
+}
+
+/// The name of a topic in the history: of one that is deleted and created again, with a `#` and what tells its id apart
+/// from those of other topics of the cluster.
+pub fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
+    match incarnation {
+        Some(id) => format!("{topic}#{}", id & u128::from(u64::MAX)),
+        None => topic.to_owned(),
     }
 }
 

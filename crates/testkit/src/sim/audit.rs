@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use floe_log::topic;
 use tokio::time::sleep;
 
+mod leftovers;
 mod objects;
 mod table;
 
 use super::cluster::Cluster;
 use super::log_front::fetch;
-use super::plan::Plan;
+use super::plan::{FLEETING_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use crate::client::member::note_committed;
-use crate::client::{Harness, Place};
+use crate::client::{Harness, Place, follower, member};
 use crate::history::{Event, Seen};
 
 /// The number of this client.
@@ -24,30 +26,44 @@ const FAILURES_MAX: u32 = 20;
 pub(crate) async fn run(cluster: &Cluster) {
     // Everything has to come out of the store and the journal, nothing out of a memory.
     cluster.restart().await;
-    if cluster.plan().table {
-        table::catch_up(cluster).await;
+    table::catch_up(cluster).await;
+    let fleeting = fleeting(cluster).await;
+    for place in Plan::places().iter().chain(&fleeting) {
+        read_all(cluster, *place).await;
     }
-    for place in Plan::places() {
-        read_all(cluster, place).await;
-    }
-    read_offsets(cluster).await;
+    read_offsets(cluster, member::GROUP, &Plan::places()).await;
+    read_offsets(cluster, follower::GROUP, &fleeting).await;
     if cluster.plan().table {
-        table::rows(cluster).await;
+        table::rows(cluster, TABLE_TOPIC, None).await;
+    }
+    if let Some(place) = fleeting.first().filter(|place| place.table) {
+        table::rows(cluster, place.topic, place.incarnation).await;
     }
     if cluster.asks() {
         sql::ask_all(cluster).await;
     }
     // Leases of the dead expire, and the cleaner has its rounds.
     sleep(cluster.plan().cleaning()).await;
+    leftovers::look(cluster).await;
     objects::look(cluster).await;
 }
 
-/// Reads where the groups go on reading.
-async fn read_offsets(cluster: &Cluster) {
-    let places = Plan::places();
+/// The partitions of what is left of the topic that is deleted and created again.
+async fn fleeting(cluster: &Cluster) -> Vec<Place> {
+    let mut places = cluster.plan().fleeting_places();
+    let snapshot = cluster.broker().await.log.meta().snapshot();
+    let topic = topic::by_name(&snapshot, FLEETING_TOPIC).expect("a topic can be read");
+    let incarnation = topic.map(|topic| topic.uuid().as_u128());
+    places.retain(|_| incarnation.is_some());
+    places.iter_mut().for_each(|place| place.incarnation = incarnation);
+    places
+}
+
+/// Reads where a group goes on reading.
+async fn read_offsets(cluster: &Cluster, group: &str, places: &[Place]) {
     for _ in 0..FAILURES_MAX {
         let mut way = cluster.dial(AUDITOR).await;
-        if note_committed(cluster, &mut way, AUDITOR, &places).await.len() == places.len() {
+        if note_committed(cluster, &mut way, AUDITOR, group, places).await.len() == places.len() {
             return;
         }
         sleep(Duration::from_millis(100)).await;

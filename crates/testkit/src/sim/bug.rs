@@ -24,6 +24,10 @@ pub enum Bug {
     JournalDropsGroupOffsets,
     /// A broker that starts when the faults have ended finds no offsets of groups.
     JournalForgetsGroupOffsets,
+    /// On their way, failed reads of a topic that is deleted and created again become answers.
+    WireAnswersForDeleted,
+    /// When a topic is deleted, the journal keeps its extents.
+    JournalKeepsExtents,
     /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
     /// Deletions of the lake's files are acknowledged and not done.
@@ -51,6 +55,8 @@ impl Bug {
         Bug::WireStaleWatermark,
         Bug::JournalDropsGroupOffsets,
         Bug::JournalForgetsGroupOffsets,
+        Bug::WireAnswersForDeleted,
+        Bug::JournalKeepsExtents,
         Bug::CleanerForgets,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
@@ -70,6 +76,7 @@ impl Bug {
             Bug::WireShiftsOffsets => "offsets",
             Bug::WireStaleWatermark => "watermark",
             Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets => "group",
+            Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics => "live",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use floe_meta::env::Env;
-use floe_meta::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
+use floe_meta::journal::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use floe_meta::memory::MemoryJournal;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -16,6 +16,8 @@ use super::bug::Bug;
 use super::weather::{End, Weather};
 use crate::trace::Trace;
 
+/// The kind byte of an extent in the metadata map.
+const KIND_EXTENT: u8 = 13;
 /// The kind byte of a group's offsets in the metadata map.
 const KIND_GROUP_OFFSET: u8 = 31;
 /// The kind byte of a view's progress in the metadata map.
@@ -69,6 +71,10 @@ impl SimJournal {
 
     /// The commits as the planted bug lets them through.
     fn spoil(&self, mut commits: Vec<Commit>) -> Vec<Commit> {
+        if self.bug == Some(Bug::JournalKeepsExtents) {
+            let kept = |change: &Change| change.key.first() == Some(&KIND_EXTENT) && change.value.is_none();
+            commits.iter_mut().for_each(|commit| commit.changes.retain(|change| !kept(change)));
+        }
         let dropped = match self.bug {
             Some(Bug::JournalDropsProgress) => KIND_PROGRESS,
             Some(Bug::JournalDropsGroupOffsets) => KIND_GROUP_OFFSET,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_log::ids::{Offset, PartitionId};
+use floe_log::ids::{Offset, PartitionId, TopicId};
 use floe_log::log::{Append, AppendError, Log, Writer};
 use floe_log::topic;
 use futures::future::join_all;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::cluster::{Cluster, Running};
 use crate::client::values::value_of;
@@ -50,6 +51,10 @@ impl LogFront {
 }
 
 fn partition(log: &Log, place: Place) -> Option<PartitionId> {
+    if let Some(uuid) = place.incarnation {
+        let (_, id) = Uuid::from_u128(uuid).as_u64_pair();
+        return Some(PartitionId::new(TopicId(id), place.index));
+    }
     let topic = topic::by_name(&log.meta().snapshot(), place.topic).ok()??;
     Some(PartitionId::new(topic.id, place.index))
 }
@@ -58,6 +63,11 @@ fn partition(log: &Log, place: Place) -> Option<PartitionId> {
 impl Front for LogFront {
     fn broker(&self) -> u32 {
         self.running.number
+    }
+
+    async fn incarnation(&mut self, topic: &str) -> Option<Option<u128>> {
+        let found = topic::by_name(&self.running.log.meta().snapshot(), topic).ok()?;
+        Some(found.map(|topic| topic.uuid().as_u128()))
     }
 
     async fn producer_id(&mut self) -> Option<(i64, i16)> {
@@ -74,7 +84,7 @@ impl Front for LogFront {
                 let ticket = partition.map(|id| log.append(request(id)));
                 async move {
                     match ticket {
-                        Some(ticket) => sent(ticket.await.pop()),
+                        Some(ticket) => sent(place, ticket.await.pop()),
                         None => Sent::NotApplied("no such topic".to_owned()),
                     }
                 }
@@ -102,13 +112,14 @@ impl Front for LogFront {
     }
 }
 
-fn sent(answer: Option<Result<floe_log::log::Appended, AppendError>>) -> Sent {
+fn sent(place: Place, answer: Option<Result<floe_log::log::Appended, AppendError>>) -> Sent {
     match answer.expect("one batch, one answer") {
         Ok(appended) => Sent::Appended(appended.base_offset.0),
         Err(AppendError::OutOfOrderSequence) => Sent::OutOfOrder,
         Err(AppendError::InvalidProducerEpoch) => Sent::Fenced,
         Err(AppendError::UnknownProducerId) => Sent::Stranger,
         Err(AppendError::Unknown(reason)) => Sent::Unknown(reason),
+        Err(AppendError::UnknownPartition) if place.incarnation.is_some() => Sent::Gone,
         Err(refused @ (AppendError::Unavailable(_) | AppendError::UnknownPartition)) => {
             Sent::NotApplied(refused.to_string())
         }

@@ -17,11 +17,16 @@ use crate::dice::Dice;
 pub(crate) const TABLE_TOPIC: &str = "orders";
 /// The topic that has none.
 pub(crate) const PLAIN_TOPIC: &str = "clicks";
+/// The topic that is deleted and created again in some runs, with a table or without.
+pub(crate) const FLEETING_TOPIC: &str = "visits";
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 2;
 
 /// So many of a thousand runs are brisk: longer, and with grace periods that end while the faults last.
 const BRISK: u64 = 150;
+
+/// In so many of a thousand runs a topic is deleted and created again.
+const FLEETING: u64 = 250;
 
 /// What the caller chooses about a run.
 #[derive(Debug, Clone)]
@@ -80,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) kafka: u64,
     /// Whether the topic that may have a table has one.
     pub(crate) table: bool,
+    /// Whether there is a topic that is deleted and created again, and whether it has a table.
+    pub(crate) fleeting: Option<bool>,
     /// How the log of a broker works.
     pub(crate) log: log::Config,
     /// How the views of a broker work.
@@ -111,9 +118,19 @@ impl Plan {
             cuts: dice.chance(700),
             kafka: *dice.pick(&[0, 800, 1_000]),
             table: dice.chance(600),
+            fleeting: dice.chance(FLEETING).then(|| dice.chance(500)),
             log: log_config(&dice, brisk),
             lake: lake_config(&dice, brisk),
         }
+    }
+
+    /// The same with what a planted bug needs to show itself.
+    pub(crate) fn with(self, bug: Option<Bug>) -> Plan {
+        let fleeting = match bug {
+            Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => self.fleeting.or(Some(false)),
+            _ => self.fleeting,
+        };
+        Plan { fleeting, ..self }
     }
 
     /// Longer than everything takes that has to be over before nothing is left to clean: the leases of the dead, on
@@ -138,13 +155,27 @@ impl Plan {
         }
     }
 
-    /// All partitions of the run.
+    /// The partitions of the topic that is deleted and created again, if there is one; of no incarnation yet.
+    pub(crate) fn fleeting_places(&self) -> Vec<Place> {
+        let place = |table| move |index| Place { topic: FLEETING_TOPIC, table, index, incarnation: None };
+        self.fleeting.map_or_else(Vec::new, |table| (0..PARTITIONS).map(place(table)).collect())
+    }
+
+    /// The settings of a topic that may have a table.
+    pub(crate) fn table_configs(table: bool) -> Vec<(&'static str, &'static str)> {
+        vec![("floe.table", if table { "json" } else { "off" }), ("floe.table.freshness.ms", "1000")]
+    }
+
+    /// All partitions of the run that are always there.
     pub(crate) fn places() -> Vec<Place> {
         let topics = [TABLE_TOPIC, PLAIN_TOPIC];
         topics
             .iter()
             .flat_map(|topic| {
-                (0..PARTITIONS).map(|index| Place { topic, table: *topic == TABLE_TOPIC, index })
+                (0..PARTITIONS).map(|index| {
+                    let table = *topic == TABLE_TOPIC;
+                    Place { topic, table, index, incarnation: None }
+                })
             })
             .collect()
     }

@@ -11,12 +11,12 @@ use tokio::time::{sleep, timeout, timeout_at};
 use super::audit;
 use super::cluster::Cluster;
 use super::journal::SimJournal;
-use super::plan::{Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use super::store::SimStore;
 use super::weather::Weather;
 use crate::check::{self, Finding};
-use crate::client::{Consumer, Harness, Member, Producer};
+use crate::client::{Administrator, Consumer, Follower, Harness, Member, Producer};
 use crate::history::{Event, History, Phase};
 use crate::trace::Trace;
 
@@ -65,7 +65,7 @@ async fn live(options: &Options) -> Report {
     let env = Env::simulated(options.seed);
     let trace = Trace::new(&env, options.keep_trace);
     let begin = env.monotonic();
-    let mut plan = Plan::draw(&env);
+    let mut plan = Plan::draw(&env).with(options.bug);
     plan.table |= options.sql.is_some();
     trace.fold(&format!("{plan:?}"));
     let store_weather = Weather::draw(&env, plan.chaos, plan.rough_store);
@@ -113,8 +113,7 @@ async fn live(options: &Options) -> Report {
 /// Creates the topics, however often that takes.
 pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let mode = if cluster.plan().table { "json" } else { "off" };
-    let table = BTreeMap::from([("floe.table", mode), ("floe.table.freshness.ms", "1000")].map(own));
+    let table: BTreeMap<_, _> = Plan::table_configs(cluster.plan().table).into_iter().map(own).collect();
     for (name, configs) in [(TABLE_TOPIC, table), (PLAIN_TOPIC, BTreeMap::new())] {
         loop {
             let running = cluster.broker().await;
@@ -138,13 +137,15 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     let (idempotent, plain) = cluster.plan().producers;
     for process in 1..=idempotent + plain {
         let producer =
-            Producer::new(Arc::new(cluster.clone()), process, places.clone(), process <= idempotent);
+            Producer::new(Arc::new(cluster.clone()), process, places.clone(), process <= idempotent)
+                .with_fleeting(cluster.plan().fleeting_places());
         clients.push((format!("producer {process}"), env.spawn("producer", producer.run())));
     }
     for (number, place) in (100..).zip(&places) {
         let consumer = Consumer::new(Arc::new(cluster.clone()), number, *place, number % 3 != 0);
         clients.push((format!("consumer of {}", place.name()), env.spawn("consumer", consumer.run())));
     }
+    clients.extend(start_fleeting(cluster));
     // Groups live in one broker; many brokers share them when groups have an owner.
     let members = if cluster.plan().brokers == 1 { 2 } else { 0 };
     for process in 200..200 + members {
@@ -153,6 +154,21 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     }
     if cluster.asks() {
         clients.push(("the asker".to_owned(), env.spawn("asker", sql::ask(cluster.clone()))));
+    }
+    clients
+}
+
+/// The clients of the topic that is deleted and created again.
+fn start_fleeting(cluster: &Cluster) -> Vec<(String, Task<()>)> {
+    let Some(table) = cluster.plan().fleeting else { return Vec::new() };
+    let env = cluster.env();
+    let harness = || Arc::new(cluster.clone());
+    let configs = Plan::table_configs(table);
+    let administrator = Administrator::new(harness(), 300, FLEETING_TOPIC, PARTITIONS, configs);
+    let mut clients = vec![("administrator".to_owned(), env.spawn("administrator", administrator.run()))];
+    for (number, place) in (301..).zip(cluster.plan().fleeting_places()) {
+        let follower = Follower::new(harness(), number, place, cluster.plan().brokers == 1);
+        clients.push((format!("follower of {}", place.name()), env.spawn("follower", follower.run())));
     }
     clients
 }

@@ -5,6 +5,7 @@ use floe_log::batch::{Batch, BatchError, HEADER_BYTES, Header};
 use floe_log::ids::Offset;
 use floe_log::records::{Record, RecordsError};
 use tokio::io::{AsyncRead, AsyncWrite};
+use uuid::Uuid;
 
 use super::error::check;
 use super::{Client, ClientError};
@@ -233,6 +234,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         offset: i64,
         wait: Wait,
     ) -> Result<Fetched, ClientError> {
+        let topic = FetchTopic { topic: topic.to_owned(), ..Default::default() };
+        self.fetch_topic(topic, partition, offset, wait, NAMED_VERSION_MAX).await
+    }
+
+    /// Reads from one partition of the topic with this id, whatever its name is.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`]; and when the broker does not know topics by id.
+    pub async fn fetch_by_id(
+        &mut self,
+        topic_id: Uuid,
+        partition: i32,
+        offset: i64,
+        wait: Wait,
+    ) -> Result<Fetched, ClientError> {
+        let topic = FetchTopic { topic_id, ..Default::default() };
+        self.fetch_topic(topic, partition, offset, wait, i16::MAX).await
+    }
+
+    async fn fetch_topic(
+        &mut self,
+        topic: FetchTopic,
+        partition: i32,
+        offset: i64,
+        wait: Wait,
+        version_max: i16,
+    ) -> Result<Fetched, ClientError> {
         let partitions = vec![FetchPartition {
             partition,
             fetch_offset: offset,
@@ -243,10 +271,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             max_wait_ms: wait.max_ms,
             min_bytes: wait.min_bytes,
             max_bytes: wait.max_bytes,
-            topics: vec![FetchTopic { topic: topic.to_owned(), partitions, ..Default::default() }],
+            topics: vec![FetchTopic { partitions, ..topic }],
             ..Default::default()
         };
-        let sent = self.send_at_most(&request, NAMED_VERSION_MAX).await?;
+        let sent = self.send_at_most(&request, version_max).await?;
         let mut response = self.receive(sent).await?;
         check(ApiKey::Fetch, response.error_code, None)?;
         let answer = response.responses.first_mut().and_then(|topic| topic.partitions.pop());

@@ -7,7 +7,6 @@ use floe_log::object::{Object, ObjectLease, Trash, wal_key};
 use floe_meta::Snapshot;
 
 use super::super::cluster::{Cluster, Running};
-use super::super::plan::TABLE_TOPIC;
 use crate::client::Harness;
 use crate::history::Event;
 
@@ -19,7 +18,7 @@ pub(crate) async fn look(cluster: &Cluster) {
         snapshot.range::<Object>(..).map(|pair| wal_key(pair.expect("an object can be read").0)).collect();
     let mut excused = wal_excused(&snapshot);
     let stored = cluster.store().keys();
-    if let Some(table) = running.lake.table(&snapshot, TABLE_TOPIC).expect("the table can be read") {
+    for table in running.lake.tables(&snapshot).expect("the tables can be read") {
         excused.extend(lake_unsettled(&snapshot, &table, &stored));
         match lake_known(&running, snapshot.clone(), table).await {
             Ok((keys, waste)) => {
@@ -77,10 +76,11 @@ fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> V
     let view = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read");
     let used = view.map(|view| record.map_or(0, |table| table.next_file)..view.numbers_end);
     let unsettled = |key: &&String| used.as_ref().zip(number(key)).is_some_and(|(used, n)| used.contains(&n));
-    stored.iter().filter(unsettled).cloned().collect()
+    let folder = format!("lake/{}-", table.topic.id);
+    stored.iter().filter(|key| key.starts_with(&folder)).filter(unsettled).cloned().collect()
 }
 
-/// The number of a file of the table: `lake/<topic>/data/0000000012.parquet`.
+/// The number of a file of a table: `lake/<topic>/data/0000000012.parquet`.
 fn number(key: &str) -> Option<u64> {
     let name = key.strip_prefix("lake/")?.rsplit('/').next()?;
     name.get(..10)?.parse().ok()

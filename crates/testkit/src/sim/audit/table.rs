@@ -15,8 +15,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::time::{sleep, timeout};
 
 use super::super::cluster::{Cluster, Running};
-use super::super::plan::TABLE_TOPIC;
 use crate::client::Harness;
+use crate::client::values::{topic_name, value_of};
 use crate::history::Event;
 use crate::rows::{self, Row};
 
@@ -25,7 +25,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// Most bytes of a batch's records when they are decompressed.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
-/// Waits until the table holds everything that is in the log.
+/// Waits until every table holds everything that is in the log.
 pub(crate) async fn catch_up(cluster: &Cluster) {
     let caught_up = async {
         loop {
@@ -39,42 +39,64 @@ pub(crate) async fn catch_up(cluster: &Cluster) {
     if timeout(CATCH_UP_MAX, caught_up).await.is_err() {
         let running = cluster.broker().await;
         let (behind, status) = (behind(&running), running.lake.status());
-        cluster.recorder().stuck(format!("the table does not catch up: {behind:?} {status:?}"));
+        cluster.recorder().stuck(format!("a table does not catch up: {behind:?} {status:?}"));
     }
 }
 
-/// Partitions with the table's progress and the high watermark where they differ.
-fn behind(running: &Running) -> Vec<(u32, i64, i64)> {
+/// Partitions of tables with the table's progress and the high watermark where they differ.
+fn behind(running: &Running) -> Vec<(String, u32, i64, i64)> {
     let snapshot = running.log.meta().snapshot();
-    let Ok(Some(table)) = running.lake.table(&snapshot, TABLE_TOPIC) else { return vec![(0, -1, -1)] };
-    let partition = |index| {
+    let tables = running.lake.tables(&snapshot).expect("the tables can be read");
+    let partition = |table: &TableRef, index| {
         let bounds = Log::bounds(&snapshot, PartitionId::new(table.topic.id, index));
         let end = bounds.map_or(0, |bounds| bounds.high_watermark.0);
         let progress = table.progress.get(&index).map_or(0, |offset| offset.0);
-        (index, progress, end)
+        (table.name.clone(), index, progress, end)
     };
-    (0..table.topic.partitions).map(partition).filter(|(_, progress, end)| progress != end).collect()
+    let of_table = |table: &TableRef| {
+        (0..table.topic.partitions).map(|index| partition(table, index)).collect::<Vec<_>>()
+    };
+    tables.iter().flat_map(of_table).filter(|(_, _, progress, end)| progress != end).collect()
 }
 
-/// Writes down the rows of the current snapshot.
-pub(crate) async fn rows(cluster: &Cluster) {
+/// Writes down the rows of the current snapshot of a topic's table.
+pub(crate) async fn rows(cluster: &Cluster, topic: &'static str, incarnation: Option<u128>) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
-    let Ok(Some(table)) = running.lake.table(&snapshot, TABLE_TOPIC) else {
-        return cluster.recorder().stuck("there is no table".to_owned());
+    let Ok(Some(table)) = running.lake.table(&snapshot, topic) else {
+        return cluster.recorder().stuck(format!("there is no table of {topic}"));
     };
     let progress = table.progress.iter().map(|(partition, offset)| (*partition, offset.0)).collect();
     let reader = Arc::clone(&running);
-    let read =
-        running.run(async move { Ok::<_, String>((read(&reader, &table).await?, dead(&reader.log).await?)) });
+    let read = running
+        .run(async move { Ok::<_, String>((read(&reader, &table).await?, dead(&reader.log, topic).await?)) });
     match read.await {
         Some(Ok((rows, dead))) => {
-            let topic = TABLE_TOPIC.to_owned();
-            cluster.recorder().note(running.number, Event::Rows { topic, rows, dead, progress });
+            let name = topic_name(topic, incarnation);
+            let dead = of_incarnation(cluster, &name, incarnation.is_some(), dead);
+            cluster.recorder().note(running.number, Event::Rows { topic: name, rows, dead, progress });
         }
         Some(Err(error)) => cluster.recorder().stuck(format!("the table cannot be read: {error}")),
         None => cluster.recorder().stuck("the broker died without a fault".to_owned()),
     }
+}
+
+/// The dead letters of a table. Incarnations of one name share a topic for them: those of another one hold another
+/// record than the one that is at their offset now.
+fn of_incarnation(
+    cluster: &Cluster,
+    name: &str,
+    shared: bool,
+    dead: Vec<(u32, i64, String)>,
+) -> Vec<(u32, i64)> {
+    let history = cluster.recorder().history();
+    let finals = history.finals();
+    let is_there = |partition: u32, offset: i64, value: &str| {
+        let read = finals.get(format!("{name}/{partition}").as_str());
+        read.is_some_and(|read| read.records.iter().any(|(at, found)| *at == offset && found == value))
+    };
+    let kept = dead.into_iter().filter(|(p, offset, value)| !shared || is_there(*p, *offset, value));
+    kept.map(|(partition, offset, _)| (partition, offset)).collect()
 }
 
 /// As an engine reads it that finds columns by their ids alone: a column that another took the place of is gone.
@@ -113,10 +135,10 @@ fn ids(fields: &Fields) -> Vec<i32> {
     found
 }
 
-/// Partition and offset of every record that became a dead letter.
-async fn dead(log: &Log) -> Result<Vec<(u32, i64)>, String> {
+/// Partition, offset and value of every record of a topic of this name that became a dead letter.
+async fn dead(log: &Log, topic: &str) -> Result<Vec<(u32, i64, String)>, String> {
     let snapshot = log.meta().snapshot();
-    let name = topic_of(TABLE_TOPIC).ok_or("the topic has no dead letters")?;
+    let name = topic_of(topic).ok_or("the topic has no dead letters")?;
     let Some(topic) = topic::by_name(&snapshot, &name).map_err(|error| error.to_string())? else {
         return Ok(Vec::new());
     };
@@ -129,9 +151,10 @@ async fn dead(log: &Log) -> Result<Vec<(u32, i64)>, String> {
             for batch in read.map_err(|error| error.to_string())?.batches {
                 for record in batch.records(RECORDS_BYTES_MAX).map_err(|error| error.to_string())? {
                     next = Offset(record.offset.0 + 1);
-                    found.push(
-                        origin(&record.headers).ok_or("a dead letter that does not say where it is from")?,
-                    );
+                    let origin = origin(&record.headers);
+                    let (partition, offset) =
+                        origin.ok_or("a dead letter that does not say where it is from")?;
+                    found.push((partition, offset, value_of(record.value.as_deref().unwrap_or_default())));
                 }
             }
         }

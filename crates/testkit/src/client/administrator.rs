@@ -1,0 +1,152 @@
+//! The client that makes a topic, waits, deletes it and makes it again under the same name, whatever becomes of its
+//! answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use floe_wire::ErrorCode;
+use floe_wire::admin::{
+    CreatableTopic, CreatableTopicConfig, CreatableTopicResult, CreateTopicsRequest, DeletableTopicResult,
+    DeleteTopicState, DeleteTopicsRequest,
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::Harness;
+use super::front::Front;
+use super::kafka_front::KafkaFront;
+use super::values::topic_name;
+use crate::dice::Dice;
+use crate::history::{Event, Phase};
+
+/// A topic is there, or is not, for up to this time.
+const LIFE_MAX: Duration = Duration::from_secs(3);
+/// Steps while the faults last: each table that is deleted is a thousand names to delete.
+const STEPS_MAX: u32 = 8;
+/// How long the broker may take.
+const TIMEOUT_MS: i32 = 30_000;
+/// Steps after the faults have ended.
+const LAST_STEPS_MAX: u64 = 3;
+
+/// A client that creates and deletes one topic.
+pub struct Administrator {
+    harness: Arc<dyn Harness>,
+    dice: Dice,
+    process: u32,
+    topic: &'static str,
+    partitions: u32,
+    configs: Vec<(&'static str, &'static str)>,
+}
+
+impl Administrator {
+    /// A client with the number `process`.
+    pub fn new(
+        harness: Arc<dyn Harness>,
+        process: u32,
+        topic: &'static str,
+        partitions: u32,
+        configs: Vec<(&'static str, &'static str)>,
+    ) -> Administrator {
+        let dice = Dice::new(harness.env());
+        Administrator { harness, dice, process, topic, partitions, configs }
+    }
+
+    /// Creates and deletes until the faults have ended and a few more steps were done after that.
+    pub async fn run(self) {
+        let mut left = self.dice.within(0..LAST_STEPS_MAX);
+        let (mut way, mut steps): (Option<KafkaFront>, u32) = (None, 0);
+        loop {
+            sleep(self.dice.between(Duration::from_millis(50), LIFE_MAX)).await;
+            let healed = self.harness.healed();
+            if healed && left == 0 {
+                return;
+            }
+            if !healed && steps == STEPS_MAX {
+                continue;
+            }
+            let mut front = match way.take() {
+                Some(front) => front,
+                None => self.harness.dial(self.process).await,
+            };
+            let done = match front.incarnation(self.topic).await {
+                Some(Some(id)) => self.delete(&mut front, id).await,
+                Some(None) => self.create(&mut front).await,
+                None => None,
+            };
+            match done {
+                Some(true) if healed => left -= 1,
+                Some(true) => steps += 1,
+                _ => {}
+            }
+            way = done.map(|_| front);
+        }
+    }
+
+    /// Whether it is done; none if no answer came.
+    async fn create(&self, way: &mut KafkaFront) -> Option<bool> {
+        let config = |(name, value): &(&str, &str)| {
+            let (name, value) = ((*name).to_owned(), Some((*value).to_owned()));
+            CreatableTopicConfig { name, value }
+        };
+        let topic = CreatableTopic {
+            name: self.topic.to_owned(),
+            num_partitions: i32::try_from(self.partitions).expect("few partitions"),
+            replication_factor: -1,
+            configs: self.configs.iter().map(config).collect(),
+            ..CreatableTopic::default()
+        };
+        let request =
+            CreateTopicsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, ..Default::default() };
+        let event = |topic| Event::CreateTopic { topic };
+        let recorder = self.harness.recorder();
+        let begun = recorder.invoke(self.process, way.broker(), event(self.topic.to_owned()));
+        let answer = way.call(&request).await.and_then(|mut answer| answer.topics.pop());
+        let answer = answer.map(|answer: CreatableTopicResult| (answer.error_code, answer.topic_id));
+        let (phase, topic) = self.judge(answer);
+        recorder.end(begun, phase, event(topic));
+        answer.map(|_| phase == Phase::Ok)
+    }
+
+    /// Whether it is done; none if no answer came. By name, as old tools do, or by id.
+    async fn delete(&self, way: &mut KafkaFront, id: u128) -> Option<bool> {
+        let by_name = self.dice.chance(300);
+        let (state, topic) = if by_name {
+            let name = Some(self.topic.to_owned());
+            (DeleteTopicState { name, ..Default::default() }, self.topic.to_owned())
+        } else {
+            let topic_id = Uuid::from_u128(id);
+            (DeleteTopicState { topic_id, ..Default::default() }, topic_name(self.topic, Some(id)))
+        };
+        let request =
+            DeleteTopicsRequest { topics: vec![state], timeout_ms: TIMEOUT_MS, ..Default::default() };
+        let event = |topic| Event::DeleteTopic { topic };
+        let recorder = self.harness.recorder();
+        let begun = recorder.invoke(self.process, way.broker(), event(topic));
+        let answer = way.call(&request).await.and_then(|mut answer| answer.responses.pop());
+        let answer = answer.map(|answer: DeletableTopicResult| (answer.error_code, answer.topic_id));
+        let (phase, deleted) = self.judge(answer);
+        recorder.end(begun, phase, event(deleted));
+        answer.map(|_| phase == Phase::Ok)
+    }
+
+    /// How it ended, and which incarnation it was about as far as that is known.
+    fn judge(&self, answer: Option<(i16, Uuid)>) -> (Phase, String) {
+        let unknown = topic_name(self.topic, None);
+        let Some((code, id)) = answer else { return (Phase::Info, unknown) };
+        match ErrorCode::from_number(code) {
+            ErrorCode::None => (Phase::Ok, topic_name(self.topic, Some(id.as_u128()))),
+            // Others were first, or it was certainly not applied.
+            ErrorCode::TopicAlreadyExists
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::NotController => (Phase::Fail, unknown),
+            code => {
+                if !code.retriable() {
+                    let (partition, reason) = (unknown.clone(), code.name().to_owned());
+                    self.harness.recorder().note(0, Event::Refused { partition, reason });
+                }
+                (Phase::Info, unknown)
+            }
+        }
+    }
+}

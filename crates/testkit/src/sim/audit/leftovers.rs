@@ -1,0 +1,60 @@
+//! What the metadata map still holds of topics that are gone.
+
+use std::collections::BTreeMap;
+
+use floe_kafka::group::records::OffsetRecord;
+use floe_lake::record::{Progress, Table, ViewState};
+use floe_log::extent::Extent;
+use floe_log::ids::TopicId;
+use floe_log::partition::Head;
+use floe_log::producer::Producer;
+use floe_log::topic;
+use floe_meta::{Lease, Record, Snapshot};
+
+use super::super::cluster::Cluster;
+use crate::client::Harness;
+use crate::history::Event;
+
+/// Writes down what is left.
+pub(crate) async fn look(cluster: &Cluster) {
+    let running = cluster.broker().await;
+    let snapshot = running.log.meta().snapshot();
+    let mut found = BTreeMap::new();
+    count::<Head>(&snapshot, "partitions", |key| key.topic, &mut found);
+    count::<Extent>(&snapshot, "extents", |key| key.partition.topic, &mut found);
+    count::<Producer>(&snapshot, "producers", |key| key.partition.topic, &mut found);
+    count::<OffsetRecord>(&snapshot, "offsets of groups", |key| key.partition.topic, &mut found);
+    count::<Table>(&snapshot, "a table", |key| *key, &mut found);
+    count::<ViewState>(&snapshot, "a view", |key| *key, &mut found);
+    count::<Progress>(&snapshot, "progress", |key| key.topic, &mut found);
+    count::<Lease>(&snapshot, "a lease", |key| leased(key), &mut found);
+    let known = |id| topic::by_id(&snapshot, TopicId(id)).expect("a topic can be read").is_some();
+    let left = found.into_iter().filter(|((id, _), _)| *id != NO_TOPIC && !known(*id));
+    let mut what: Vec<String> =
+        left.map(|((id, what), count)| format!("{what} ({count}) of the deleted topic {id}")).collect();
+    if topic::has_remains(&snapshot) {
+        what.push("the remains of a deleted topic".to_owned());
+    }
+    cluster.recorder().note(running.number, Event::Leftovers { what });
+}
+
+/// For what is of no topic.
+const NO_TOPIC: u64 = u64::MAX;
+
+/// The topic whose view has this lease.
+fn leased(name: &str) -> TopicId {
+    let id = name.strip_prefix("view/lake/").and_then(|id| id.parse().ok());
+    TopicId(id.unwrap_or(NO_TOPIC))
+}
+
+fn count<R: Record>(
+    snapshot: &Snapshot,
+    what: &'static str,
+    topic: impl Fn(&R::Key) -> TopicId,
+    found: &mut BTreeMap<(u64, &'static str), u64>,
+) {
+    for pair in snapshot.range::<R>(..) {
+        let (key, _) = pair.expect("a record can be read");
+        *found.entry((topic(&key).0, what)).or_default() += 1;
+    }
+}
