@@ -397,42 +397,33 @@ impl<K: Ord + Copy, V> Lane<K, V> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
+    use crate::faulty::{Fault, FaultyStore, Operation};
     use crate::memory::MemoryStore;
-    use crate::store::PutIfAbsent;
 
-    /// Counts GETs and answers them when told.
-    struct Slow {
-        inner: MemoryStore,
-        gets: AtomicUsize,
-        gate: Semaphore,
+    /// What the cache reads from, a second away.
+    struct Remote {
+        objects: MemoryStore,
+        gets: Arc<AtomicUsize>,
     }
 
-    #[async_trait::async_trait]
-    impl Store for Slow {
-        async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-            self.inner.put(key, payload).await
+    impl Remote {
+        fn new() -> (Remote, FaultyStore) {
+            let (objects, gets) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
+            let counted = Arc::clone(&gets);
+            let store = FaultyStore::new(objects.clone(), move |operation, _| {
+                if operation == Operation::Get {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                Fault::Slow(Duration::from_secs(1))
+            });
+            (Remote { objects, gets }, store)
         }
-        async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
-            self.inner.put_if_absent(key, payload).await
-        }
-        async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-            self.gets.fetch_add(1, Ordering::SeqCst);
-            self.gate.acquire().await.expect("open").forget();
-            self.inner.get(key, range).await
-        }
-        async fn size(&self, key: &str) -> Result<u64, StoreError> {
-            self.inner.size(key).await
-        }
-        async fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.inner.delete(key).await
-        }
-        fn url(&self, key: &str) -> String {
-            self.inner.url(key)
-        }
-        fn remote(&self) -> bool {
-            false
+
+        fn gets(&self) -> usize {
+            self.gets.load(Ordering::SeqCst)
         }
     }
 
@@ -442,13 +433,12 @@ mod tests {
         (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into()
     }
 
-    async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Arc<Slow>, Cache) {
+    async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Remote, Cache) {
         let env = Env::simulated(1);
-        let inner = MemoryStore::new();
-        inner.plant(&wal_key(OBJECT), pattern(object_bytes));
-        let store = Arc::new(Slow { inner, gets: AtomicUsize::new(0), gate: Semaphore::new(1000) });
-        let cache = Cache::new(env.clone(), store.clone(), capacity);
-        (env, store, cache)
+        let (remote, store) = Remote::new();
+        remote.objects.plant(&wal_key(OBJECT), pattern(object_bytes));
+        let cache = Cache::new(env.clone(), Arc::new(store), capacity);
+        (env, remote, cache)
     }
 
     const LARGE: Capacity = Capacity { tail: 64 << 20, cold: 64 << 20 };
@@ -460,7 +450,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_ranges_of_either_lane_are_the_bytes_of_the_object() {
         let size = 3 * BLOCK_BYTES + 1000;
-        let (_env, store, cache) = world(size, LARGE).await;
+        let (_env, remote, cache) = world(size, LARGE).await;
         let whole = pattern(size);
         let edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, size - 1, size];
         for tail in [false, true] {
@@ -480,43 +470,42 @@ mod tests {
                 }
             }
         }
-        assert_eq!(store.gets.load(Ordering::SeqCst), 1, "each block is fetched once, neighbours together");
+        assert_eq!(remote.gets(), 1, "each block is fetched once, neighbours together");
         let beyond = cache.read(OBJECT, size, std::slice::from_ref(&(size..size + 1))).await;
         assert!(matches!(beyond, Err(StoreError::Corrupt(_))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
-        let (env, store, cache) = world(1000, LARGE).await;
-        store.gate.forget_permits(1000);
+        let (env, remote, cache) = world(1000, LARGE).await;
         let reader =
             |cache: Cache| async move { cache.read(OBJECT, 1000, std::slice::from_ref(&(10..20))).await };
         let first = env.spawn("first", reader(cache.clone()));
         let others: Vec<_> = (0..5).map(|_| env.spawn("other", reader(cache.clone()))).collect();
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(remote.gets(), 1, "it is under way");
         first.abort();
-        store.gate.add_permits(1);
         for other in others {
             let read = other.await.expect("not aborted").expect("read");
             assert_eq!(joined(&read[0]), &pattern(1000)[10..20]);
         }
-        assert_eq!(store.gets.load(Ordering::SeqCst), 1);
+        assert_eq!(remote.gets(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_flight_is_told_to_all_and_not_kept() {
-        let (_env, store, cache) = world(0, LARGE).await;
-        store.inner.delete(&wal_key(OBJECT)).await.expect("delete");
+        let (_env, remote, cache) = world(0, LARGE).await;
+        remote.objects.delete(&wal_key(OBJECT)).await.expect("delete");
         let missing = cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await;
         assert!(matches!(missing, Err(StoreError::NotFound(_))));
-        store.inner.plant(&wal_key(OBJECT), pattern(10));
+        remote.objects.plant(&wal_key(OBJECT), pattern(10));
         assert!(cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_reads_do_not_push_out_the_tail_and_lanes_stay_in_bounds() {
         let capacity = Capacity { tail: 10_000, cold: 2 * BLOCK_BYTES as usize };
-        let (_env, store, cache) = world(5 * BLOCK_BYTES, capacity).await;
+        let (_env, remote, cache) = world(5 * BLOCK_BYTES, capacity).await;
         cache.publish(ObjectId(1), Written::new(vec![pattern(4000)]));
         cache.publish(ObjectId(2), Written::new(vec![pattern(4000)]));
         for block in 0..5 {
@@ -524,12 +513,12 @@ mod tests {
             cache.read(OBJECT, 5 * BLOCK_BYTES, &[range]).await.expect("read");
         }
         assert_eq!(cache.shared.lock().cold.entries.len(), 2);
-        let before = store.gets.load(Ordering::SeqCst);
+        let before = remote.gets();
         // Object 1 is used, so object 2 is the one that goes when a third comes.
         cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
         cache.publish(ObjectId(3), Written::new(vec![pattern(4000)]));
         cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
-        assert_eq!(store.gets.load(Ordering::SeqCst), before);
+        assert_eq!(remote.gets(), before);
         assert!(
             cache.read(ObjectId(2), 4000, std::slice::from_ref(&(0..4000))).await.is_err(),
             "gone, not in store"
@@ -563,7 +552,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_small_part_of_a_block_does_not_keep_the_block() {
-        let (_env, _store, cache) = world(2 * BLOCK_BYTES, LARGE).await;
+        let (_env, _remote, cache) = world(2 * BLOCK_BYTES, LARGE).await;
         let ranges = [0..100, BLOCK_BYTES..2 * BLOCK_BYTES];
         let read = cache.read(OBJECT, 2 * BLOCK_BYTES, &ranges).await.expect("read");
         assert!(read[0][0].is_unique(), "copied");

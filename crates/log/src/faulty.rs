@@ -40,6 +40,8 @@ pub enum Fault {
     LostRequest,
     /// It has its effect, and nobody knows.
     LostAnswer,
+    /// It has no effect and never an answer.
+    Stuck,
 }
 
 /// Decides about a request: an operation on a key.
@@ -82,6 +84,7 @@ impl FaultyStore {
             Fault::Full => return Err(StoreError::Full(planned())),
             Fault::LostRequest => return Err(StoreError::Unknown(planned())),
             Fault::Slow(time) => tokio::time::sleep(time).await,
+            Fault::Stuck => std::future::pending().await,
             Fault::None | Fault::LostAnswer => {}
         }
         let answer = effect.await;

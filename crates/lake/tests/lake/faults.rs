@@ -10,121 +10,39 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use floe_log::{
-    memory::MemoryStore,
-    store::{PutIfAbsent, Store, StoreError},
-};
+use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_meta::{Commit, Entry, Env, Journal, JournalError, Loaded, Lsn, Outcome};
 
 use crate::world::{Broker, Ground, JSON};
 
 /// Fails every so many requests for files of the lake: before it is done, or after.
-struct Flaky {
-    store: MemoryStore,
-    requests: AtomicU64,
-    every: u64,
-    /// No file whose key begins so can be deleted.
-    undeletable: Mutex<Option<String>>,
+fn flaky(ground: &Ground, every: u64) -> FaultyStore {
+    let requests = AtomicU64::new(0);
+    FaultyStore::new(ground.store.clone(), move |operation, key| {
+        if !key.starts_with("lake/") || !matches!(operation, Operation::Put | Operation::Get) {
+            return Fault::None;
+        }
+        let number = requests.fetch_add(1, Ordering::Relaxed) + 1;
+        match operation {
+            _ if !number.is_multiple_of(every) => Fault::None,
+            Operation::Get => Fault::Refused,
+            _ if (number / every).is_multiple_of(2) => Fault::LostAnswer,
+            _ => Fault::Full,
+        }
+    })
 }
 
-impl Flaky {
-    fn new(ground: &Ground, every: u64) -> Flaky {
-        let (store, requests) = (ground.store.clone(), AtomicU64::new(0));
-        Flaky { store, requests, every, undeletable: Mutex::default() }
-    }
-
-    fn fails(&self, key: &str) -> bool {
-        key.starts_with("lake/")
-            && self.requests.fetch_add(1, Ordering::Relaxed) % self.every == self.every - 1
-    }
-}
-
-#[async_trait]
-impl Store for Flaky {
-    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-        if self.fails(key) {
-            return Err(StoreError::Full("planted".to_owned()));
+/// Takes a pause at some of the puts of files of the lake, by number from 0.
+fn stuck(ground: &Ground, at: Range<u64>, pause: Duration) -> FaultyStore {
+    let puts = AtomicU64::new(0);
+    FaultyStore::new(ground.store.clone(), move |operation, key| {
+        let counts = operation == Operation::Put && key.starts_with("lake/");
+        if counts && at.contains(&puts.fetch_add(1, Ordering::Relaxed)) {
+            Fault::Slow(pause)
+        } else {
+            Fault::None
         }
-        self.store.put(key, payload).await?;
-        match self.fails(key) {
-            true => Err(StoreError::Unknown("planted".to_owned())),
-            false => Ok(()),
-        }
-    }
-
-    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
-        self.store.put_if_absent(key, payload).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        match self.fails(key) {
-            true => Err(StoreError::NotApplied("planted".to_owned())),
-            false => self.store.get(key, range).await,
-        }
-    }
-
-    async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.store.size(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let kept = self.undeletable.lock().expect("no test panics here").clone();
-        match kept.is_some_and(|kept| key.starts_with(&kept)) {
-            true => Err(StoreError::NotApplied("planted".to_owned())),
-            false => self.store.delete(key).await,
-        }
-    }
-
-    fn url(&self, key: &str) -> String {
-        self.store.url(key)
-    }
-
-    fn remote(&self) -> bool {
-        self.store.remote()
-    }
-}
-
-/// Takes a pause at some requests for files of the lake.
-struct Stuck {
-    store: MemoryStore,
-    requests: AtomicU64,
-    at: Range<u64>,
-    pause: Duration,
-}
-
-#[async_trait]
-impl Store for Stuck {
-    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-        if key.starts_with("lake/") && self.at.contains(&self.requests.fetch_add(1, Ordering::Relaxed)) {
-            tokio::time::sleep(self.pause).await;
-        }
-        self.store.put(key, payload).await
-    }
-
-    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
-        self.store.put_if_absent(key, payload).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        self.store.get(key, range).await
-    }
-
-    async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.store.size(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.store.delete(key).await
-    }
-
-    fn url(&self, key: &str) -> String {
-        self.store.url(key)
-    }
-
-    fn remote(&self) -> bool {
-        self.store.remote()
-    }
+    })
 }
 
 /// Loses the answer of every so many commits: of one that was applied, then of one that was not.
@@ -181,7 +99,7 @@ async fn produce_and_check(ground: &Ground, broker: &Broker) {
 async fn a_failing_store_delays_and_loses_nothing() {
     for every in [3, 5, 8] {
         let ground = Ground::new();
-        let store = Flaky::new(&ground, every);
+        let store = flaky(&ground, every);
         let broker =
             Broker::open(Env::simulated(every), Arc::new(store), Arc::new(ground.journal.clone())).await;
         // The checks read through a store that does not fail.
@@ -234,8 +152,7 @@ async fn a_broker_that_was_thought_dead_commits_nothing() {
     for at in 0..12 {
         let ground = Ground::new();
         let world = Env::simulated(at);
-        let (store, requests, pause) = (ground.store.clone(), AtomicU64::new(0), Duration::from_secs(60));
-        let store = Stuck { store, requests, at: at..at + 1, pause };
+        let store = stuck(&ground, at..at + 1, Duration::from_secs(60));
         let first = Broker::open(world.scope(), Arc::new(store), Arc::new(ground.journal.clone())).await;
         let topic = first.topic("t", 2, JSON).await;
         first.produce(&topic, 0, &["{\"n\":0}"]).await;
@@ -272,7 +189,7 @@ async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
     let ground = Ground::new();
     // Each file takes longer than an object of dead letters is kept for its commit.
     let pause = floe_log::limits::DETACHED_UPLOAD_TTL + Duration::from_secs(60);
-    let store = Stuck { store: ground.store.clone(), requests: AtomicU64::new(0), at: 0..u64::MAX, pause };
+    let store = stuck(&ground, 0..u64::MAX, pause);
     let broker = Broker::open(Env::simulated(1), Arc::new(store), Arc::new(ground.journal.clone())).await;
     let topic = broker.topic("t", 1, JSON).await;
     broker.produce(&topic, 0, &["{\"n\":1}", "bad"]).await;
@@ -284,8 +201,16 @@ async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_cannot_be_deleted_keeps_what_names_it_and_nothing_else() {
     let ground = Ground::new();
-    let store = Arc::new(Flaky::new(&ground, u64::MAX));
-    let broker = Broker::open(Env::simulated(1), store.clone(), Arc::new(ground.journal.clone())).await;
+    // No file whose key begins so can be deleted.
+    let undeletable = Arc::new(Mutex::new(None::<String>));
+    let kept = Arc::clone(&undeletable);
+    let store = FaultyStore::new(ground.store.clone(), move |operation, key| {
+        let kept = kept.lock().expect("no test panics here");
+        let refused =
+            operation == Operation::Delete && kept.as_ref().is_some_and(|kept| key.starts_with(kept));
+        if refused { Fault::Refused } else { Fault::None }
+    });
+    let broker = Broker::open(Env::simulated(1), Arc::new(store), Arc::new(ground.journal.clone())).await;
     let mut folders = Vec::new();
     let mut topics = Vec::new();
     for name in ["a", "b"] {
@@ -301,7 +226,7 @@ async fn a_file_that_cannot_be_deleted_keeps_what_names_it_and_nothing_else() {
         ground.store.keys().into_iter().filter(|key| key.starts_with(folder)).collect()
     };
     let first = keys(&folders[0]).into_iter().find(|key| key.ends_with("parquet")).expect("there are rows");
-    *store.undeletable.lock().unwrap() = Some(first.clone());
+    *undeletable.lock().unwrap() = Some(first.clone());
     let documents = || keys(&format!("{}metadata/", folders[0]));
     let before = documents();
     for topic in topics {
@@ -314,7 +239,7 @@ async fn a_file_that_cannot_be_deleted_keeps_what_names_it_and_nothing_else() {
         (before, vec![first.clone()]),
         "without them the file could not be found"
     );
-    *store.undeletable.lock().unwrap() = None;
+    *undeletable.lock().unwrap() = None;
     tokio::time::sleep(floe_lake::limits::CLEAN_INTERVAL * 3).await;
     assert_eq!(keys(&folders[0]), Vec::<String>::new());
 }

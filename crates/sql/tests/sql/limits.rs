@@ -1,16 +1,13 @@
 //! What is too much is refused with a clear error, and the next statement works.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use floe_log::codec::Compression;
+use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
-use floe_log::store::{PutIfAbsent, Store, StoreError};
 use floe_meta::Env;
 use floe_sql::{Config, Kind};
 use futures::StreamExt;
@@ -125,13 +122,13 @@ async fn a_reader_that_takes_its_time_does_not_keep_its_turn() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_waits_ends_with_its_statement() {
-    let store = Arc::new(StuckStore::default());
+    let (store, stuck) = stuck_store();
     let limited = Config { queries_max: 1, query_time_max: Duration::from_secs(3), ..config() };
-    let world = World::open(Env::real(), store.clone(), limited).await;
+    let world = World::open(Env::real(), Arc::new(store), limited).await;
     let topic = world.table("t", 1).await;
     world.append(&topic, 0, &[r#"{"n":1}"#]).await;
     world.settle().await;
-    store.stuck.store(true, SeqCst);
+    stuck.store(true, SeqCst);
     // Late, and then left by its reader: the one turn comes back each time.
     let error = world.error("select n from t").await;
     assert!(error.kind == Kind::Limit && error.message.contains("longer than"), "{error}");
@@ -139,47 +136,17 @@ async fn a_plan_that_waits_ends_with_its_statement() {
     let left = tokio::time::timeout(Duration::from_millis(50), world.rows("select n from t")).await;
     assert!(left.is_err(), "the store does not answer");
     assert_eq!(world.number("select 1").await, 1);
-    store.stuck.store(false, SeqCst);
+    stuck.store(false, SeqCst);
     assert_eq!(world.number("select cast(max(n) as bigint) from t").await, 1);
 }
 
-/// A store in memory that can stop answering reads.
-#[derive(Default)]
-struct StuckStore {
-    inner: MemoryStore,
-    stuck: AtomicBool,
-}
-
-#[async_trait]
-impl Store for StuckStore {
-    async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
-        self.inner.put(key, payload).await
-    }
-
-    async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
-        self.inner.put_if_absent(key, payload).await
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        if self.stuck.load(SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        self.inner.get(key, range).await
-    }
-
-    async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key).await
-    }
-
-    fn url(&self, key: &str) -> String {
-        self.inner.url(key)
-    }
-
-    fn remote(&self) -> bool {
-        false
-    }
+/// A store in memory that stops answering reads while it is told to.
+fn stuck_store() -> (FaultyStore, Arc<AtomicBool>) {
+    let stuck = Arc::new(AtomicBool::new(false));
+    let is_stuck = stuck.clone();
+    let store = FaultyStore::new(MemoryStore::new(), move |operation, _| {
+        let reads = operation == Operation::Get;
+        if reads && is_stuck.load(SeqCst) { Fault::Stuck } else { Fault::None }
+    });
+    (store, stuck)
 }
