@@ -37,6 +37,7 @@ mod evolve;
 mod files;
 pub mod format;
 mod functions;
+mod give_way;
 mod guard;
 pub mod limits;
 mod session;

@@ -18,6 +18,7 @@ use floe_meta::Timestamp;
 
 use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
 use crate::functions;
+use crate::give_way::GiveWay;
 use crate::limits::{Config, PARSER_RECURSION_MAX};
 
 /// The URL of the lake's files inside the engine. Nothing is ever read through it: the files are read by
@@ -41,6 +42,7 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(runtime(config)?)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(GiveWay))
         .build();
     functions::bound(&mut state)?;
     Ok(state)
