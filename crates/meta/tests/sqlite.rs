@@ -113,27 +113,6 @@ async fn the_image_is_folded_beside_commits() {
     assert_eq!(journal.history(Lsn(0), 10_000).await.unwrap().len(), 2_500);
 }
 
-/// Commits without a pause do not keep the write-ahead log from beginning anew, so that it does not hold them all.
-#[tokio::test]
-async fn the_log_begins_anew_beside_commits() {
-    let directory = Directory::new();
-    let journal = open(&directory.path()).unwrap();
-    let log = directory.path().join("journal.sqlite-wal");
-    let given = fs::metadata(&log).unwrap().len();
-    let group = [put("v".repeat(48 << 10))];
-    let mut written = 0;
-    for number in 0.. {
-        let committed = journal.commit(Lsn(number), number.into(), &group).await;
-        assert_eq!(committed, Ok(Outcome::Committed(Lsn(number + 1))));
-        written += 48 << 10;
-        if written > 4 * given {
-            break;
-        }
-    }
-    let grown = fs::metadata(&log).unwrap().len();
-    assert!(grown < 3 * given, "{grown} bytes of log after {written} bytes of commits");
-}
-
 /// What the child of a test does: commits one after another, and says what was acknowledged.
 #[tokio::test]
 async fn child_commits() {

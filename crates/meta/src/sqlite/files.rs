@@ -13,7 +13,7 @@ use crate::entry::{decode_changes, decode_envelope};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
 
-const JOURNAL: &str = "journal.sqlite";
+pub(super) const JOURNAL: &str = "journal.sqlite";
 const IMAGE: &str = "image.sqlite";
 
 /// How long one connection waits for another one of this process.

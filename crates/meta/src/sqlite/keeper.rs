@@ -263,13 +263,20 @@ fn write_image(
 mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::mpsc::sync_channel;
 
-    use tokio::sync::watch;
+    use tokio::sync::{oneshot, watch};
 
     use super::*;
     use crate::entry::{encode_changes, encode_envelope};
-    use crate::journal::{Change, Envelope};
+    use crate::journal::{Change, Envelope, Outcome};
     use crate::sqlite::files;
+    use crate::sqlite::writer::{Order, Writer};
+
+    fn row(value: &str) -> (Vec<u8>, Vec<u8>) {
+        let change = Change { key: "key".into(), value: Some(value.to_owned().into()) };
+        (encode_envelope(&Envelope::broker("test")), encode_changes(&[change]))
+    }
 
     fn keeper(directory: &Path) -> (Connection, Keeper) {
         let opened = files::open(directory, 1).unwrap();
@@ -289,8 +296,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (writer, mut keeper) = keeper(directory.path());
         for lsn in 1..=7 {
-            let change = Change { key: "key".into(), value: Some(lsn.to_string().into()) };
-            let (envelope, changes) = (encode_envelope(&Envelope::broker("test")), encode_changes(&[change]));
+            let (envelope, changes) = row(&lsn.to_string());
             let insert = "INSERT INTO journal VALUES(?1, zeroblob(16), ?2, ?3)";
             writer.execute(insert, params![lsn, envelope, changes]).unwrap();
         }
@@ -300,6 +306,40 @@ mod tests {
             assert_eq!((keeper.folded, keeper.backlog()), (Lsn(announced), 0));
             let image = read_image(&keeper.image).unwrap();
             assert_eq!(image.first().map(|(_, found)| &found[..]), value.map(str::as_bytes));
+        }
+    }
+
+    /// Some commits always come while the log is copied, so that the end of it is missed every time.
+    #[test]
+    fn the_log_begins_anew_although_it_grows_while_it_is_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, mut keeper) = keeper(directory.path());
+        let (nudges, _tasks) = sync_channel(1);
+        let mut writer = Writer::new(connection, Lsn(0), Arc::clone(&keeper.shared), nudges);
+        let mut expected = Lsn(0);
+        let mut commit = || {
+            let (answer, mut answered) = oneshot::channel();
+            let (rows, attempt) = (vec![row(&"v".repeat(200 << 10))], expected.0.into());
+            writer.serve(Order { expected, attempt, rows, answer });
+            expected = expected.plus(1);
+            assert_eq!(answered.try_recv().unwrap(), Ok(Outcome::Committed(expected)));
+        };
+        // Whoever reads the log as it was holds up who copies it, at the same place as a commit that comes meanwhile.
+        let beside = Connection::open(directory.path().join(files::JOURNAL)).unwrap();
+        for round in 0..5 {
+            while log_pages(&keeper.reader, "NOOP").unwrap().in_log < SQLITE_LOG_PAGES_MAX {
+                commit();
+            }
+            beside.execute_batch("BEGIN").unwrap();
+            beside.query_row("SELECT count(*) FROM journal", [], |_| Ok(())).unwrap();
+            commit();
+            keeper.work_slice(false).unwrap();
+            beside.execute_batch("COMMIT").unwrap();
+            // The writer copies the rest behind this one, and begins anew with the next.
+            commit();
+            commit();
+            let pages = log_pages(&keeper.reader, "NOOP").unwrap().in_log;
+            assert!(pages < SQLITE_LOG_PAGES_MAX / 2, "{pages} pages in round {round}");
         }
     }
 }

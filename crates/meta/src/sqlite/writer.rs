@@ -40,18 +40,23 @@ impl Writer {
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         // The first commit after a start also puts what was left over in order.
         self.shared.nudge(&self.keeper);
-        while let Ok(Order { expected, attempt, rows, answer }) = orders.recv() {
-            let outcome = self.commit(expected, attempt, &rows);
-            if let Ok(Outcome::Committed(last)) = &outcome {
-                let bytes: usize = rows.iter().map(|(_, changes)| changes.len()).sum();
-                self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
-                self.shared.last.send_replace(*last);
-            }
-            // Whoever asked may be gone; the commit stands.
-            let _ = answer.send(outcome);
-            self.shared.nudge(&self.keeper);
-            self.catch_up();
+        while let Ok(order) = orders.recv() {
+            self.serve(order);
         }
+    }
+
+    pub(super) fn serve(&mut self, order: Order) {
+        let Order { expected, attempt, rows, answer } = order;
+        let outcome = self.commit(expected, attempt, &rows);
+        if let Ok(Outcome::Committed(last)) = &outcome {
+            let bytes: usize = rows.iter().map(|(_, changes)| changes.len()).sum();
+            self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+            self.shared.last.send_replace(*last);
+        }
+        // Whoever asked may be gone; the commit stands.
+        let _ = answer.send(outcome);
+        self.shared.nudge(&self.keeper);
+        self.catch_up();
     }
 
     fn commit(
