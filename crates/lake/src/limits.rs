@@ -77,7 +77,8 @@ pub const VIEWS_AT_WORK: usize = 2;
 pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
 
 /// Bytes of the log, as stored, that gather for one commit whatever the freshness, unless the broker is told otherwise
-/// ([`crate::Config::gather_bytes`]): every query reads them, so it is a quarter of what SQL reads of a tail by default.
+/// ([`crate::Config::gather_bytes`]): every query reads them, so it is a quarter of what SQL reads of a tail by
+/// default.
 pub const GATHER_BYTES_MAX: u64 = 64 << 20;
 
 /// How often a view that gathers looks how much there is, and whether the topic's settings have changed.
