@@ -37,6 +37,7 @@ struct Totals {
     virtual_seconds: u64,
     acknowledged: u64,
     crashes: u64,
+    late_tries: u64,
     events: u64,
 }
 
@@ -85,6 +86,7 @@ fn note(arguments: &Arguments, sql: Option<Opener>, seed: u64, totals: &mut Tota
     totals.virtual_seconds += report.virtual_time.as_secs();
     totals.acknowledged += report.acknowledged;
     totals.crashes += report.crashes;
+    totals.late_tries += report.late_tries;
     totals.events += report.events;
     let mut failed = !report.findings.is_empty();
     for finding in &report.findings {
@@ -118,13 +120,13 @@ fn write(path: &str, text: &str) {
 }
 
 fn line(totals: &Totals, begin: Instant) -> String {
-    let Totals { seeds, failed, virtual_seconds, acknowledged, crashes, events } = totals;
+    let Totals { seeds, failed, virtual_seconds, acknowledged, crashes, late_tries, events } = totals;
     let real = begin.elapsed().as_secs_f64();
     let hours = *virtual_seconds as f64 / 3600.0;
     let failed = failed.len();
     format!(
         "{seeds} seeds, {failed} failed, {hours:.2} virtual hours, {acknowledged} acknowledged records, {crashes} \
-         crashes, {events} events in {real:.1} s"
+         crashes, {late_tries} late tries, {events} events in {real:.1} s"
     )
 }
 

@@ -4,6 +4,7 @@
 //! ```text
 //! plan.rs      seed -> what this run is made of       weather.rs   faults of the store and the journal
 //! world.rs     faults, healing, audit, checkers       store.rs, journal.rs   requests that may be lost or land late
+//! remote.rs    a store far away: tries that time out
 //! cluster.rs   brokers that die at any await          audit.rs     all records, objects and rows at the end
 //! sql.rs       statements, if the caller brings an engine for them
 //! ```
@@ -18,6 +19,7 @@ mod log_front;
 #[cfg(test)]
 mod metadata;
 mod plan;
+mod remote;
 mod sql;
 mod store;
 mod weather;

@@ -79,6 +79,11 @@ fn lost_records_are_seen() {
 }
 
 #[test]
+fn late_tries_under_other_keys_are_seen() {
+    finds(Bug::StoreMisplacesLateTries);
+}
+
+#[test]
 fn phantom_records_are_seen() {
     finds(Bug::JournalLies);
 }

@@ -6,6 +6,8 @@
 pub enum Bug {
     /// The store acknowledges some objects and does not keep them.
     StoreForgets,
+    /// A PUT that lands when nobody waits for it any more lands under another key.
+    StoreMisplacesLateTries,
     /// The journal says that it refused what it applies a moment later.
     JournalLies,
     /// A journal without room acknowledges all the same.
@@ -46,6 +48,7 @@ impl Bug {
     /// All of them.
     pub const ALL: &[Bug] = &[
         Bug::StoreForgets,
+        Bug::StoreMisplacesLateTries,
         Bug::JournalLies,
         Bug::JournalHasRoom,
         Bug::WireRefusesForGood,
@@ -77,7 +80,7 @@ impl Bug {
             Bug::WireStaleWatermark => "watermark",
             Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets => "group",
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
-            Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
+            Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics => "live",
             Bug::SqlDropsRow => "sql",

@@ -20,6 +20,7 @@ use super::bug::Bug;
 use super::journal::SimJournal;
 use super::log_front::LogFront;
 use super::plan::{Options, Plan};
+use super::remote::RemoteStore;
 use super::sql::{Engine, Opener};
 use super::store::SimStore;
 use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
@@ -82,6 +83,7 @@ struct Inner {
     healed: AtomicBool,
     numbers: AtomicU32,
     crashes: AtomicU64,
+    late_tries: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -106,6 +108,7 @@ impl Cluster {
             healed: AtomicBool::new(false),
             numbers: AtomicU32::new(0),
             crashes: AtomicU64::new(0),
+            late_tries: Arc::default(),
         }))
     }
 
@@ -132,6 +135,11 @@ impl Cluster {
     /// How often a broker died.
     pub(crate) fn crashes(&self) -> u64 {
         self.0.crashes.load(Ordering::SeqCst)
+    }
+
+    /// How often a try at a store far away took too long.
+    pub(crate) fn late_tries(&self) -> u64 {
+        self.0.late_tries.load(Ordering::SeqCst)
     }
 
     /// Ends all faults: the weather is calm and no broker dies any more.
@@ -221,13 +229,16 @@ impl Cluster {
 
     /// Opens a broker's parts as a task of its own, so that it may die while it opens.
     async fn open(&self, env: &Env) -> Option<Log> {
-        let (store, journal) = (Arc::new(self.0.store.clone()), Arc::new(self.0.journal.clone()));
+        let journal = Arc::new(self.0.journal.clone());
+        let store: Arc<dyn Store> = match self.plan().remote {
+            true => Arc::new(RemoteStore::new(self.0.store.clone(), self.0.late_tries.clone())),
+            false => Arc::new(self.0.store.clone()),
+        };
         let (inside, config) = (env.clone(), self.plan().log);
         let opening = env.spawn("open", async move {
             let options = MetaOptions::default();
             let meta =
                 Meta::open(inside.clone(), journal, options).await.map_err(|error| error.to_string())?;
-            let store: Arc<dyn Store> = store;
             Log::open(inside, meta, store, config).await.map_err(|error| error.to_string())
         });
         tokio::select! {

@@ -28,6 +28,13 @@ const BRISK: u64 = 150;
 /// In so many of a thousand runs a topic is deleted and created again.
 const FLEETING: u64 = 250;
 
+/// How long the faults of a run last that has to see the end of grace periods or of time-outs.
+const LONG_CHAOS: Duration = Duration::from_secs(40);
+/// In so many of a thousand runs the store is far away.
+const REMOTE: u64 = 80;
+/// There, what is on its way may land this late: longer than all tries of a request and the last one's landing.
+const REMOTE_GRACE: Duration = Duration::from_secs(120);
+
 /// What the caller chooses about a run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -67,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) chaos: Duration,
     /// Faults of the store beyond slowness.
     pub(crate) rough_store: bool,
+    /// The store is far away: requests are made in tries, and in some spells they hang.
+    pub(crate) remote: bool,
     /// Faults of the journal beyond slowness.
     pub(crate) rough_journal: bool,
     /// Brokers that live beside each other on one journal.
@@ -98,19 +107,21 @@ impl Plan {
     pub(crate) fn draw(env: &Env) -> Plan {
         let dice = Dice::new(env);
         let brisk = dice.chance(BRISK);
+        let remote = !brisk && dice.chance(REMOTE);
         Plan {
-            chaos: if brisk {
-                Duration::from_secs(40)
+            chaos: if brisk || remote {
+                LONG_CHAOS
             } else {
                 dice.between(Duration::from_secs(2), Duration::from_secs(7))
             },
             rough_store: dice.chance(750),
+            remote,
             rough_journal: dice.chance(600),
             brokers: if dice.chance(250) { 2 } else { 1 },
             crash_polls_max: dice.chance(850).then(|| *dice.pick(&[800, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
-            pause_max: match brisk {
+            pause_max: match brisk || remote {
                 // Over the longer time about as many records.
                 true => Duration::from_secs(8),
                 false => *dice.pick(&[Duration::from_millis(700), Duration::from_millis(2_000)]),
@@ -119,18 +130,24 @@ impl Plan {
             kafka: *dice.pick(&[0, 800, 1_000]),
             table: dice.chance(600),
             fleeting: dice.chance(FLEETING).then(|| dice.chance(500)),
-            log: log_config(&dice, brisk),
-            lake: lake_config(&dice, brisk),
+            log: far(remote, log_config(&dice, brisk)),
+            lake: far_lake(remote, lake_config(&dice, brisk)),
         }
     }
 
     /// The same with what a planted bug needs to show itself.
     pub(crate) fn with(self, bug: Option<Bug>) -> Plan {
-        let fleeting = match bug {
-            Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => self.fleeting.or(Some(false)),
-            _ => self.fleeting,
-        };
-        Plan { fleeting, ..self }
+        match bug {
+            Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => {
+                Plan { fleeting: self.fleeting.or(Some(false)), ..self }
+            }
+            Some(Bug::StoreMisplacesLateTries) => {
+                let (log, lake) = (far(true, self.log), far_lake(true, self.lake));
+                // Nobody dies: whoever does not wait any more has run out of time.
+                Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
+            }
+            _ => self,
+        }
     }
 
     /// Longer than everything takes that has to be over before nothing is left to clean: the leases of the dead, on
@@ -202,7 +219,21 @@ fn log_config(dice: &Dice, brisk: bool) -> log::Config {
     }
 }
 
+/// With a grace that is longer than what is on its way to a store far away takes.
+fn far(remote: bool, mut config: log::Config) -> log::Config {
+    if remote {
+        config.times.trash_grace = REMOTE_GRACE;
+    }
+    config
+}
+
 /// The same for the views.
+fn far_lake(remote: bool, config: floe_lake::Config) -> floe_lake::Config {
+    let garbage_grace = if remote { REMOTE_GRACE } else { config.garbage_grace };
+    floe_lake::Config { garbage_grace, ..config }
+}
+
+/// How views work: as above.
 fn lake_config(dice: &Dice, brisk: bool) -> floe_lake::Config {
     let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
     floe_lake::Config {

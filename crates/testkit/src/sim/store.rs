@@ -67,6 +67,9 @@ impl SimStore {
             fate.end = End::Full;
         }
         self.trace.fold(&format!("store {what} {:?}", fate.end));
+        let misplaces = self.bug == Some(Bug::StoreMisplacesLateTries);
+        let misplaced = what.strip_prefix("put ").filter(|_| misplaces);
+        let misplaced = misplaced.and_then(|rest| rest.split(' ').next()).map(str::to_owned);
         let (answer, answered) = oneshot::channel();
         let (objects, weather, trace) = (self.objects.clone(), self.weather.clone(), self.trace.clone());
         let request = async move {
@@ -80,6 +83,10 @@ impl SimStore {
                 }
                 _ => true,
             };
+            if let (Some(key), Some(Some(_))) = (misplaced, orphaned) {
+                let _ = objects.put(&format!("{key}.late"), Vec::new()).await;
+                return;
+            }
             let result = if applies { Some(apply(objects.clone()).await) } else { None };
             trace.fold(&format!("store {what} applied {applies}"));
             tokio::time::sleep(fate.after).await;

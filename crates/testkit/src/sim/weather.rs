@@ -15,6 +15,11 @@ const LOST_AFTER_MAX: Duration = Duration::from_secs(3);
 /// A request of a dead broker, and a second copy of a request, lands within this time.
 const LATE_MAX: Duration = Duration::from_secs(4);
 
+/// A request that hangs takes effect within this time.
+pub(crate) const HANGS_MAX: Duration = Duration::from_secs(15);
+/// So many spells of a store far away hang.
+const HANGING_SPELLS: u64 = 4;
+
 /// What a request will meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fate {
@@ -50,6 +55,7 @@ enum Kind {
     Slow,
     Down,
     Full,
+    Hangs,
 }
 
 #[derive(Debug)]
@@ -101,6 +107,18 @@ impl Weather {
         }
     }
 
+    /// The same with spells in which requests hang for longer than anybody waits for them.
+    pub(crate) fn hanging(mut self, length: Duration) -> Weather {
+        let spells = (0..HANGING_SPELLS).map(|_| {
+            let from = self.env.monotonic() + self.dice.between(Duration::ZERO, length);
+            let to = from + self.dice.between(Duration::from_secs(2), HANGS_MAX);
+            Spell { from, to, kind: Kind::Hangs }
+        });
+        let spells: Vec<Spell> = spells.collect();
+        self.spells.extend(spells);
+        self
+    }
+
     /// No fault but one: from `from` to `to` there is no room.
     #[cfg(test)]
     pub(crate) fn full_once(env: &Env, from: Duration, to: Duration) -> Weather {
@@ -138,6 +156,10 @@ impl Weather {
             Some(Kind::Slow) => return fate(before, after + self.dice.wait(LOST_AFTER_MAX), End::Answered),
             Some(Kind::Down) if self.dice.chance(500) => return fate(before, after, End::Refused),
             Some(Kind::Down) => return fate(before, self.lost(), End::LostRequest),
+            Some(Kind::Hangs) if self.dice.chance(500) => {
+                let hangs = self.dice.between(Duration::from_secs(2), HANGS_MAX);
+                return fate(hangs, after, End::Answered);
+            }
             Some(Kind::Full) if grows => return fate(before, after, End::Full),
             _ => {}
         }

@@ -45,6 +45,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// How often a broker died.
     pub crashes: u64,
+    /// How often a try at a store far away took too long.
+    pub late_tries: u64,
     /// The text of every event, if it was asked for.
     pub trace: Option<String>,
 }
@@ -69,6 +71,7 @@ async fn live(options: &Options) -> Report {
     plan.table |= options.sql.is_some();
     trace.fold(&format!("{plan:?}"));
     let store_weather = Weather::draw(&env, plan.chaos, plan.rough_store);
+    let store_weather = if plan.remote { store_weather.hanging(plan.chaos) } else { store_weather };
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
     let journal = SimJournal::new(&env, journal_weather, &trace, options.bug);
@@ -106,6 +109,7 @@ async fn live(options: &Options) -> Report {
         findings,
         virtual_time: env.monotonic() - begin,
         crashes: cluster.crashes(),
+        late_tries: cluster.late_tries(),
         trace: trace.text(),
     }
 }
