@@ -133,8 +133,8 @@ async fn what_was_acknowledged_survives_kill_9() {
         serving: watch::Sender::new(None),
         healed: AtomicBool::new(false),
     });
-    let places: Vec<Place> =
-        (0..PARTITIONS).map(|index| Place { topic: TOPIC, table: true, index }).collect();
+    let place = |index| Place { topic: TOPIC, table: true, index, incarnation: None };
+    let places: Vec<Place> = (0..PARTITIONS).map(place).collect();
 
     let mut server = start(&world, &data, &log, 1).await;
     create_topic(&server.kafka).await;
