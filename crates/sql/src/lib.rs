@@ -11,6 +11,7 @@
 //! statement.rs  parse            one statement, and only one that reads
 //! session.rs    session          the engine without files, stores or writing
 //! functions.rs  bound            functions that make much out of little
+//! give_way.rs   GiveWay          joins pause now and then, so that a statement can end at its deadline
 //! constants.rs  check            large constants, which every row would get a copy of
 //! catalog.rs    Cut::unified     floe.default.<topic>: files and tail of one table at the cut
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log

@@ -26,8 +26,7 @@ struct Known {
 impl Facts {
     /// What these operations prove.
     pub(super) fn of(operations: &[Operation<'_>]) -> Facts {
-        let starts = operations.iter().filter(|o| matches!(o.event, Event::Started));
-        let started = starts.map(|o| (o.invoke.broker, o.began)).collect();
+        let started = started(operations);
         let mut known: BTreeMap<String, Vec<Known>> = BTreeMap::new();
         for operation in operations.iter().filter(|o| o.phase == Phase::Ok) {
             for (partition, high_watermark, log_start) in proved(operation.event) {
@@ -53,6 +52,12 @@ impl Facts {
             (high.max(fact.high_watermark), start.max(fact.log_start))
         })
     }
+}
+
+/// The line at which each broker started: it has seen everything that was acknowledged before.
+pub(super) fn started(operations: &[Operation<'_>]) -> BTreeMap<u32, usize> {
+    let starts = operations.iter().filter(|o| matches!(o.event, Event::Started));
+    starts.map(|o| (o.invoke.broker, o.began)).collect()
 }
 
 /// Partitions, each with a high watermark and a log start that an event shows to be reached.

@@ -3,16 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::known::started;
 use crate::history::{Event, History, Operation, Phase, incarnation, may_delete};
 
 /// Says which topics came back, vanished or left something behind.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
-    let started: BTreeMap<u32, usize> = operations
-        .iter()
-        .filter(|operation| matches!(operation.event, Event::Started))
-        .map(|operation| (operation.invoke.broker, operation.began))
-        .collect();
+    let started = started(&operations);
     let (mut created, mut found) = (BTreeSet::new(), Vec::new());
     let mut deleted: BTreeMap<&str, (usize, u32)> = BTreeMap::new();
     for operation in &operations {

@@ -24,7 +24,7 @@ use crate::history::{Answer, Event, Phase};
 use crate::rows;
 
 /// The number of the client that asks.
-const PROCESS: u32 = 300;
+const PROCESS: u32 = 400;
 /// Statements without a fault that fail this often are a finding.
 const FAILURES_MAX: u32 = 20;
 
