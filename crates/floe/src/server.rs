@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use floe_env::{DataDir, Env, Task};
 use floe_http::{Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
@@ -12,7 +13,7 @@ use floe_log::local::LocalStore;
 use floe_log::log::Log;
 use floe_log::s3::S3Store;
 use floe_log::store::Store;
-use floe_meta::{DataDir, Env, Meta, Options, SqliteJournal, Task};
+use floe_meta::{Meta, Options, SqliteJournal};
 use floe_sql::Sql;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

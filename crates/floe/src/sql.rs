@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Read};
 
 use anyhow::{Context, Result, bail};
-use floe_meta::Env;
+use floe_env::Env;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use floe_meta::env::Env;
+use floe_env::Env;
 use floe_testkit::check;
 use floe_testkit::client::{Consumer, Harness, KafkaFront, Place, Producer};
 use floe_testkit::dice::Dice;
@@ -190,7 +190,7 @@ async fn create_topic(address: &str) {
     client.create_topic(TOPIC, PARTITIONS.cast_signed(), &configs).await.expect("the topic is created");
 }
 
-fn start_clients(world: &Arc<World>, places: &[Place]) -> Vec<(String, floe_meta::Task<()>)> {
+fn start_clients(world: &Arc<World>, places: &[Place]) -> Vec<(String, floe_env::Task<()>)> {
     let mut clients = Vec::new();
     for process in 1..=4 {
         let producer = Producer::new(world.clone(), process, places.to_vec(), process <= 3);

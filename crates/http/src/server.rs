@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
-use floe_meta::env::Env;
+use floe_env::Env;
 
 use crate::health::Ready;
 use crate::iceberg::CatalogService;

@@ -2,7 +2,7 @@
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use floe_meta::env::Env;
+use floe_env::Env;
 
 use crate::limits::METRICS_UPKEEP_INTERVAL;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use floe_env::{Env, Task};
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, Metrics, Place, QueryFailure, QueryFormat, QueryReply,
     QueryRequest, QueryService, Services, limits, serve,
 };
-use floe_meta::env::{Env, Task};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};

@@ -163,9 +163,10 @@ impl<'a> Admission<'a> {
 mod tests {
     use std::sync::Arc;
 
+    use floe_env::Env;
     use floe_log::log::Config;
     use floe_log::memory::MemoryStore;
-    use floe_meta::{Env, MemoryJournal, Meta, Options};
+    use floe_meta::{MemoryJournal, Meta, Options};
     use floe_wire::ApiKey;
     use futures::FutureExt as _;
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use floe_env::Timestamp;
 use floe_log::ids::PartitionId;
 use floe_log::log::Log;
 use floe_log::walk::At;
-use floe_meta::{Snapshot, Timestamp};
+use floe_meta::Snapshot;
 use floe_wire::ErrorCode;
 use floe_wire::offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,

@@ -6,6 +6,7 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
+use floe_env::Env;
 use floe_lake::{Config, Lake, catalog};
 use floe_log::{
     codec::Compression,
@@ -16,7 +17,7 @@ use floe_log::{
     records::Builder,
     topic::{NewTopic, Topic},
 };
-use floe_meta::{Env, MemoryJournal, Meta};
+use floe_meta::{MemoryJournal, Meta};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},

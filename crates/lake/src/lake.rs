@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use floe_env::{Env, Task, Timestamp};
 use floe_log::{
     config::{TableMode, TopicConfig},
     ids::{Offset, TopicId},
@@ -13,7 +14,7 @@ use floe_log::{
     store::StoreError,
     topic::{self, Topic},
 };
-use floe_meta::{DecodeError, Env, Envelope, Snapshot, Task, Timestamp, Tx, lease};
+use floe_meta::{DecodeError, Envelope, Snapshot, Tx, lease};
 use floe_schema::{Kind, TableSchema};
 use iceberg::spec::TableMetadata;
 use tokio::sync::{Semaphore, watch};

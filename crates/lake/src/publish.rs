@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use floe_env::Env;
 use floe_log::{
     config::{BadRecord, TopicConfig},
     identity::Writer,
@@ -13,7 +14,7 @@ use floe_log::{
     store::StoreError,
     topic::{self, NewTopic, Topic, TopicError},
 };
-use floe_meta::{CommitError, Env, Envelope};
+use floe_meta::{CommitError, Envelope};
 use floe_schema::TableSchema;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use iceberg::spec::DataFile;

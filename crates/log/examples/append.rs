@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::ids::{Offset, PartitionId};
 use floe_log::local::{LocalStore, Options as StoreOptions};
@@ -18,7 +19,7 @@ use floe_log::log::{Append, AppendTicket, Config, Log, NewTopic, Topic, Writer};
 use floe_log::object::Object;
 use floe_log::records::Builder;
 use floe_meta::sqlite::SqliteJournal;
-use floe_meta::{Env, Meta, Options};
+use floe_meta::{Meta, Options};
 use tokio::time::Instant;
 
 #[tokio::main]

@@ -15,8 +15,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use floe_meta::env::Env;
-use floe_meta::watch;
+use floe_env::Env;
+use floe_env::watch;
 use tokio::sync::Semaphore;
 
 use crate::ids::ObjectId;

@@ -71,7 +71,8 @@ fn text(cluster: &Cluster) -> Bytes {
 mod tests {
     use std::sync::Arc;
 
-    use floe_meta::{Env, Envelope, MemoryJournal, Meta, Options, Timestamp};
+    use floe_env::{Env, Timestamp};
+    use floe_meta::{Envelope, MemoryJournal, Meta, Options};
 
     use super::*;
     use crate::memory::MemoryStore;

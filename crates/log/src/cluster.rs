@@ -1,6 +1,7 @@
 //! The identity of the cluster: one record, written when a cluster is first opened and never changed.
 
-use floe_meta::{DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use floe_env::Timestamp;
+use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -11,14 +11,14 @@
 //! rebuilds the index from them; there is no other list of objects.
 //!
 //! A full disk refuses PUTs with [`StoreError::Full`] and leaves everything else in service; a failed sync ends the
-//! process (`local/pack.rs`, `sync_or_abort`).
+//! process (`floe_env::sync_data`).
 
 mod files;
 mod pack;
 mod region;
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_meta::env::{Env, Task};
+use floe_env::{Env, FileLock, Task, sync_dir};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -134,7 +134,7 @@ struct Shared {
     space_taken: Arc<Notify>,
     /// Held until the last request has ended, also one whose caller is gone: only then may another open the store.
     /// The system releases it with the file.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// The task that prepares packs; ends with the last handle of the store.
@@ -477,7 +477,7 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
     std::fs::create_dir_all(dir).map_err(io_error)?;
     let dir = dir.canonicalize().map_err(io_error)?;
-    match dir.parent().map_or(Ok(()), pack::sync_dir) {
+    match dir.parent().map_or(Ok(()), sync_dir) {
         // A parent that we may not read is not one in which we made it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         synced => synced.map_err(io_error)?,
@@ -487,7 +487,7 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     let packs = dir.join("packs");
     std::fs::create_dir_all(&packs).map_err(io_error)?;
     let files = Files::open(&dir).map_err(io_error)?;
-    pack::sync_dir(&dir).map_err(io_error)?;
+    sync_dir(&dir).map_err(io_error)?;
 
     let mut opened = load_packs(&packs, &options)?;
     if opened.space.ready.is_empty() && opened.space.active.is_none() {
@@ -508,15 +508,10 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     })
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("lock");
-    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io_error(error)),
-    }
+fn lock(dir: &Path) -> Result<FileLock, OpenError> {
+    let taken = FileLock::take(&dir.join("lock"));
+    let taken = taken.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
+    taken.map_err(|_holder| OpenError::InUse(dir.to_owned()))
 }
 
 fn check_format(dir: &Path) -> Result<(), OpenError> {
@@ -531,7 +526,7 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
             // Written aside and renamed: a crash leaves no half of it, which would be refused for ever.
             let aside = dir.join("format.new");
             std::fs::write(&aside, FORMAT).map_err(io_error)?;
-            pack::sync_or_abort(&File::open(&aside).map_err(io_error)?);
+            pack::sync(&File::open(&aside).map_err(io_error)?);
             std::fs::rename(&aside, &path).map_err(io_error)
         }
         Err(error) => Err(io_error(error)),

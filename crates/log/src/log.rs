@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_meta::{CommitError, CounterKey, DecodeError, Env, Envelope, Meta, Snapshot, Task, Timestamp};
+use floe_env::{Env, Task, Timestamp};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Snapshot};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;

@@ -9,7 +9,8 @@
 //! So every object that may exist in the store is named by exactly one record of the map at any time, and nothing
 //! ever has to be found by listing the store.
 
-use floe_meta::{DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use floe_env::Timestamp;
+use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ObjectId;

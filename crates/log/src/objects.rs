@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use floe_env::{Env, Timestamp};
 use floe_meta::lease::{self, LeaseError};
-use floe_meta::{CommitError, CounterKey, DecodeError, Env, Envelope, Meta, Timestamp, Tx};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Tx};
 use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;

@@ -3,9 +3,10 @@
 //! Source: KIP-98, and the protocol guide on `max.in.flight.requests.per.connection`: a producer has at most five
 //! requests in flight, so a retry is always among the last five batches.
 
+use floe_env::Timestamp;
 use floe_meta::key::put_i64;
 use floe_meta::record::{put_postcard, take_postcard};
-use floe_meta::{DecodeError, Key, KeyReader, Lookup, Record, Timestamp, Tx};
+use floe_meta::{DecodeError, Key, KeyReader, Lookup, Record, Tx};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Offset, PartitionId};

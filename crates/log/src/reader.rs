@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use floe_meta::{Applied, Env, Meta, Snapshot, Timestamp};
+use floe_env::{Env, Timestamp};
+use floe_meta::{Applied, Meta, Snapshot};
 use futures::future::join_all;
 use tokio::sync::Notify;
 

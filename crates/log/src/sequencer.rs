@@ -10,7 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use floe_meta::{DecodeError, Timestamp, Tx};
+use floe_env::Timestamp;
+use floe_meta::{DecodeError, Tx};
 
 use crate::batch::Header;
 use crate::extent::{Extent, ExtentKey};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use floe_meta::env::Env;
+use floe_env::Env;
 use thiserror::Error;
 
 use crate::limits::KEY_BYTES_MAX;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use floe_env::Timestamp;
 use floe_meta::key::put_u64;
-use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Timestamp, Tx, postcard_record};
+use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

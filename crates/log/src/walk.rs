@@ -1,7 +1,8 @@
 //! The pure parts of reading: extents for an offset or a time, and the batches of an extent.
 
 use bytes::Bytes;
-use floe_meta::{DecodeError, Lookup, Timestamp};
+use floe_env::Timestamp;
+use floe_meta::{DecodeError, Lookup};
 
 use crate::batch::{Batch, BatchError, HEADER_BYTES, Header};
 use crate::extent::{Extent, ExtentKey};

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use floe_meta::{CommitError, Committed, Env, Envelope, Meta, Task};
+use floe_env::{Env, Task};
+use floe_meta::{CommitError, Committed, Envelope, Meta};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, oneshot};

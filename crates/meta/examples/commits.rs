@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use floe_meta::{DecodeError, Env, Envelope, Meta, Options, SqliteJournal, Tx, postcard_record};
+use floe_env::Env;
+use floe_meta::{DecodeError, Envelope, Meta, Options, SqliteJournal, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 /// About as long as an extent.

@@ -2,11 +2,11 @@
 
 use tokio::sync::oneshot;
 
-use crate::env::Timestamp;
 use crate::journal::{Change, Envelope, Lsn};
 use crate::meta::{CommitError, Committed};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
+use floe_env::Timestamp;
 
 pub(crate) type Answer<T, E> = Result<Committed<T>, CommitError<E>>;
 

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::env::lock;
 use crate::*;
+use floe_env::{Env, Timestamp, lock};
 
 /// A place where one journal lives: it can be opened again after every handle is dropped.
 pub trait Place: Send + Sync {

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::env::Timestamp;
 use crate::journal::{Change, Envelope, Lsn};
 use crate::record::{DecodeError, put_postcard, take_postcard};
+use floe_env::Timestamp;
 
 const ENVELOPE_VERSION: u8 = 1;
 const CHANGES_VERSION: u8 = 1;

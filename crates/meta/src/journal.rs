@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::env::Timestamp;
 use crate::limits::ENVELOPE_TEXT_BYTES_MAX;
+use floe_env::Timestamp;
 
 /// The number of a commit: one total order over the whole cluster. 0 is the empty map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::env::Timestamp;
 use crate::record::DecodeError;
 use crate::tx::Tx;
+use floe_env::Timestamp;
 
 /// The state of a lease. Its key is its name, for example `view/7`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

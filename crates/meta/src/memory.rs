@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::env::lock;
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::ENTRIES_MAX;
-use crate::watch;
+use floe_env::lock;
+use floe_env::watch;
 
 /// Entries after the image beyond which the image moves on.
 const BACKLOG_ENTRIES_MAX: usize = 1_000;

@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Answer, Pending, Queued};
 use crate::committer::Committer;
-use crate::env::{Env, lock};
 use crate::journal::{Change, Entry, Envelope, Journal, JournalError, Lsn};
 use crate::limits;
 use crate::record::{DecodeError, Record, decode_key};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
-use crate::watch;
+use floe_env::watch;
+use floe_env::{Env, lock};
 
 /// A broker's handle on the metadata map and its journal. A clone is the same handle; when the last one is gone, the
 /// committer ends.

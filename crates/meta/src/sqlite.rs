@@ -33,10 +33,10 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::entry::{encode_changes, encode_envelope};
-use crate::env::{Env, lock};
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
-use crate::lock::{FileLock, create_dir_durable, sync_dir};
+use floe_env::{Env, lock};
+use floe_env::{FileLock, create_dir_durable, sync_dir};
 
 /// The format of the files that this build writes, and the newest that it reads.
 pub const SQLITE_FORMAT: i64 = 1;

@@ -7,12 +7,12 @@ use std::ops::RangeBounds;
 use bytes::Bytes;
 
 use crate::counter::{Counter, CounterKey};
-use crate::env::Timestamp;
 use crate::journal::{Change, Envelope, Lsn};
 use crate::key::{Span, full_key};
 use crate::limits::KEY_BYTES_MAX;
 use crate::record::{DecodeError, Record, encode_value};
 use crate::snapshot::{Lookup, Pairs, Snapshot};
+use floe_env::Timestamp;
 
 /// One command's view of the map: what is committed, what earlier commands of its group wrote, and what itself
 /// wrote. It becomes one commit, whole or not at all.

@@ -15,9 +15,9 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::log::Log;
-use floe_meta::env::Env;
 use floe_meta::{Lsn, Snapshot};
 
 use crate::catalog::Cut;

@@ -14,7 +14,7 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
 
-use floe_meta::Timestamp;
+use floe_env::Timestamp;
 
 use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
 use crate::functions;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use floe_meta::env::Env;
+use floe_env::Env;
 
 use crate::history::{Event, Phase};
 use crate::recorder::Recorder;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use floe_meta::env::Env;
+use floe_env::Env;
 
 /// Draws numbers; every draw comes out of the run's seed.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use floe_meta::env::Env;
+use floe_env::Env;
 use tokio::time::Instant;
 
 use crate::lock;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use floe_meta::Env;
+use floe_env::Env;
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 

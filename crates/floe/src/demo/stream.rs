@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use floe_meta::Env;
+use floe_env::Env;
 use floe_wire::client::{Client, Producer, producer};
 use tokio::net::TcpStream;
 

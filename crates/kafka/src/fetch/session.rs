@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use floe_env::Timestamp;
 use floe_log::topic::NAME_BYTES_MAX;
-use floe_meta::env::Timestamp;
 
 use crate::limits;
 

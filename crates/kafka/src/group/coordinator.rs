@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use floe_env::Env;
 use floe_log::ids::PartitionId;
-use floe_meta::env::Env;
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};

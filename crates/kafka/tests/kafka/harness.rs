@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use floe_env::Env;
 use floe_kafka::apis::APIS;
 use floe_kafka::{Broker, Config};
 use floe_log::codec::Compression;
@@ -10,7 +11,7 @@ use floe_log::log::Log;
 use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
 use floe_log::store::Store;
-use floe_meta::{Env, MemoryJournal, Meta, Options};
+use floe_meta::{MemoryJournal, Meta, Options};
 use floe_wire::Request;
 use floe_wire::client::{Client, ClientError};
 use tokio::io::DuplexStream;
@@ -63,7 +64,7 @@ impl World {
     }
 
     /// The same, and the task that serves it.
-    pub(crate) fn watched_pipe(&self) -> (DuplexStream, floe_meta::Task<()>) {
+    pub(crate) fn watched_pipe(&self) -> (DuplexStream, floe_env::Task<()>) {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let broker = self.broker.clone();
         let serve = async move { broker.serve_connection(theirs, "test".to_owned()).await };

@@ -1,7 +1,7 @@
 //! The catalog's documents, as readers ask for them.
 
+use floe_env::Env;
 use floe_lake::catalog;
-use floe_meta::Env;
 use serde_json::json;
 
 use crate::world::{Ground, JSON};

@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
+use floe_env::Env;
 use floe_lake::{Config, record::Garbage};
 use floe_log::faulty::{Fault, FaultyStore, Operation};
-use floe_meta::Env;
 
 use crate::world::{Broker, Ground, JSON, config, writer};
 

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use floe_env::Env;
 use floe_log::topic;
-use floe_meta::Env;
 
 use crate::world::{Broker, Ground, JSON};
 

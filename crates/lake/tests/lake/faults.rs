@@ -10,8 +10,9 @@ use std::{
 };
 
 use async_trait::async_trait;
+use floe_env::Env;
 use floe_log::faulty::{Fault, FaultyStore, Operation};
-use floe_meta::{Commit, Entry, Env, Journal, JournalError, Loaded, Lsn, Outcome};
+use floe_meta::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 
 use crate::world::{Broker, Ground, JSON};
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use floe_env::Env;
 use floe_lake::Config;
 use floe_log::{
     codec::Compression,
@@ -18,7 +19,6 @@ use floe_log::{
     topic::{self, Topic},
     walk,
 };
-use floe_meta::Env;
 use tokio::time::sleep;
 
 use crate::world::{Broker, Ground, config, writer};

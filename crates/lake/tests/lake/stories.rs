@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use floe_env::Env;
 use floe_lake::{Config, TailError, dead_letter, record::Garbage};
 use floe_log::{
     codec::Compression,
@@ -11,7 +12,7 @@ use floe_log::{
     records::Builder,
     topic::{self, Topic},
 };
-use floe_meta::{Env, Lease};
+use floe_meta::Lease;
 use serde_json::json;
 
 use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};

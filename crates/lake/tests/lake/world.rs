@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use floe_env::Env;
 use floe_lake::{Config, Lake, TableRef, record::Table};
 use floe_log::{
     codec::Compression,
@@ -18,7 +19,7 @@ use floe_log::{
     store::Store,
     topic::{NewTopic, Topic},
 };
-use floe_meta::{Env, Journal, MemoryJournal, Meta, Options};
+use floe_meta::{Journal, MemoryJournal, Meta, Options};
 use iceberg::spec::{FormatVersion, ManifestList};
 use serde_json::{Map, Value};
 

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use floe_env::sync_dir;
 
 use super::not_applied;
-use super::pack::{reserve, sync_dir, sync_or_abort, write_all_vectored_at};
+use super::pack::{reserve, sync, write_all_vectored_at};
 use crate::limits::FOLDERS_REMEMBERED_MAX;
 use crate::store::{PutIfAbsent, StoreError, payload_bytes, too_short};
 
@@ -148,7 +149,7 @@ fn write_synced(path: &Path, payload: &[Bytes]) -> io::Result<()> {
     reserve(&file, payload_bytes(payload))?;
     let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
     write_all_vectored_at(&file, &mut slices, 0)?;
-    sync_or_abort(&file);
+    sync(&file);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use floe_env::{sync_data, sync_dir};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
@@ -61,7 +62,7 @@ impl Pack {
     pub(super) fn begin(ready: Ready, generation: u64, nonce: u64) -> io::Result<Arc<Pack>> {
         let header = PackHeader { generation, nonce, capacity: ready.capacity };
         ready.file.write_all_at(&header.encode(), 0)?;
-        sync_or_abort(&ready.file);
+        sync(&ready.file);
         Ok(Pack::with_header(ready.number, ready.file, header))
     }
 
@@ -188,7 +189,7 @@ impl GroupSync {
             state.begun += 1;
             let current = state.begun;
             drop(state);
-            sync_or_abort(file);
+            sync(file);
             state = self.lock();
             state.running = false;
             state.finished = current;
@@ -270,7 +271,7 @@ pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::R
         std::fs::remove_file(&path)?;
         return Err(error);
     }
-    sync_or_abort(&file);
+    sync(&file);
     sync_dir(packs)?;
     Ok(Ready { number, file, capacity })
 }
@@ -324,7 +325,7 @@ impl Zeroing {
             }
         }
         self.file.write_all_at(zeros, self.written)?;
-        sync_or_abort(&self.file);
+        sync(&self.file);
         Ok(())
     }
 
@@ -336,7 +337,7 @@ impl Zeroing {
     /// Gives the complete file its name.
     pub(super) fn finish(self, packs: &Path) -> io::Result<Ready> {
         assert_eq!(self.written, self.capacity, "only a complete pack is ready");
-        sync_or_abort(&self.file);
+        sync(&self.file);
         std::fs::rename(&self.path, pack_path(packs, self.number))?;
         sync_dir(packs)?;
         Ok(Ready { number: self.number, file: self.file, capacity: self.capacity })
@@ -373,27 +374,9 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Makes what was written to `file` durable, or ends the process.
-///
-/// After a failed sync the kernel may have dropped the dirty pages and report success the next time: whatever this
-/// process believes about the disk is wrong, so it must not go on, and must not try again.
-pub(super) fn sync_or_abort(file: &File) {
-    or_abort(file.sync_data());
-}
-
-fn or_abort(synced: io::Result<()>) {
-    if let Err(error) = synced {
-        tracing::error!(%error, "a sync failed; the process ends because its view of the disk is lost");
-        std::process::abort();
-    }
-}
-
-/// Makes the names in a directory durable. Not being able to open it (out of file handles) is an error; a failed
-/// sync ends the process.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    // All of it: POSIX promises nothing of names for `fdatasync`.
-    or_abort(File::open(dir)?.sync_all());
-    Ok(())
+/// Makes what was written to a file of the store durable, or ends the process.
+pub(super) fn sync(file: &File) {
+    sync_data(file, "the store");
 }
 
 /// Writes all slices at `offset`, in as few calls as the kernel allows.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use floe_meta::{Envelope, Snapshot, Timestamp, Tx};
+use floe_env::Timestamp;
+use floe_meta::{Envelope, Snapshot, Tx};
 
 use crate::batch::{self, Header};
 use crate::codec::Compression;

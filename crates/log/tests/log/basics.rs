@@ -163,7 +163,7 @@ async fn offsets_are_found_by_time() {
     // Timestamps are 1000, 1001, 1002 in each batch.
     append(log, partition, &["a", "b", "c"]).await.expect("appended");
     append(log, partition, &["d", "e"]).await.expect("appended");
-    let time = |ms| At::Timestamp(floe_meta::Timestamp(ms));
+    let time = |ms| At::Timestamp(floe_env::Timestamp(ms));
     assert_eq!(at(At::Earliest).await, Some((0, -1)));
     assert_eq!(at(At::Latest).await, Some((5, -1)));
     assert_eq!(at(At::MaxTimestamp).await, Some((2, 1002)));

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use floe_env::Env;
 use floe_log::ids::PartitionId;
 use floe_log::s3::{Config, Credentials, S3Store};
 use floe_log::store::{PutIfAbsent, Store, StoreError};
-use floe_meta::{Env, Journal, MemoryJournal};
+use floe_meta::{Journal, MemoryJournal};
 use s3s::S3ErrorCode;
 
 use crate::s3_server::{ACCESS_KEY, BUCKET, Fault, Operation, SECRET_KEY, Server};

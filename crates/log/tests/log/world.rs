@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use floe_env::Env;
 use floe_log::cache::Capacity;
 use floe_log::codec::Compression;
 use floe_log::ids::{Offset, PartitionId};
@@ -13,7 +14,7 @@ use floe_log::memory::MemoryStore;
 use floe_log::objects::Times;
 use floe_log::records::Builder;
 use floe_log::store::Store;
-use floe_meta::{Env, Journal, MemoryJournal, Meta, Options};
+use floe_meta::{Journal, MemoryJournal, Meta, Options};
 
 /// Small and fast.
 pub(crate) fn config() -> Config {

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use floe_meta::{Env, Task};
+use floe_env::{Env, Task};
 use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;

@@ -225,22 +225,8 @@ pub(super) fn is_write_failure(error: &rusqlite::Error) -> bool {
 /// is sure any more, and a second sync would tell nothing. The next start reads what is there.
 pub(super) fn abort_if_sync_failed(error: &rusqlite::Error) {
     if matches!(extended(error), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)) {
-        abort(error);
+        floe_env::end_process("a sync of the metadata journal failed", error);
     }
-}
-
-/// Writes the pages of the journal's file to the disk, so that SQLite's next sync of it finds little to do.
-pub(super) fn sync_or_abort(database: &File) {
-    if let Err(error) = database.sync_data() {
-        abort(&error);
-    }
-}
-
-fn abort(error: &dyn std::error::Error) -> ! {
-    tracing::error!(%error, "a sync of the metadata failed, ending the process");
-    // For those who run without a log; if even this fails there is nobody to tell.
-    let _ = writeln!(io::stderr(), "floe: a sync of the metadata failed, ending the process: {error}");
-    std::process::abort();
 }
 
 fn extended(error: &rusqlite::Error) -> Option<i32> {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::files::{abort_if_sync_failed, entries, sync_or_abort};
+use super::files::{abort_if_sync_failed, entries};
 use super::{Answer, Shared};
-use crate::env::Env;
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
 use crate::limits::{
     ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
     SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_SLICE_BYTES, SQLITE_SLICE_ENTRIES,
 };
+use floe_env::Env;
 
 pub(super) enum Task {
     Load(Answer<Loaded>),
@@ -202,7 +202,8 @@ impl Keeper {
         if behind {
             // SQLite syncs the file only with the last page, and that one the writer copies, between two commits: what
             // is on the disk by then does not keep the second one waiting.
-            sync_or_abort(&self.shared.database);
+            // SQLite's next sync of it then finds little to do.
+            floe_env::sync_data(&self.shared.database, "the metadata journal");
             self.shared.catch_up.store(true, Ordering::SeqCst);
         }
         Ok(())

@@ -71,7 +71,7 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
         })
         .collect();
     loop {
-        let done = producers.iter().all(floe_meta::Task::is_finished);
+        let done = producers.iter().all(floe_env::Task::is_finished);
         let low = acknowledged.load(SeqCst);
         let count = world.number("select count(*) from t").await;
         let high = sent.load(SeqCst);

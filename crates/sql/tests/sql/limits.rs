@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
-use floe_meta::Env;
 use floe_sql::{Config, Kind, Sql};
 use futures::StreamExt;
 use tokio::sync::watch;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::log::Log;
-use floe_meta::Env;
 use floe_sql::{Config, Kind, Sql, SqlError};
 use floe_testkit::sim::{Engine, Refused};
 use futures::TryStreamExt;

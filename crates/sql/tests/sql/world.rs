@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::codec::Compression;
 use floe_log::identity::Writer;
@@ -14,7 +15,7 @@ use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
 use floe_log::store::Store;
 use floe_log::topic::{NewTopic, Topic};
-use floe_meta::{Env, MemoryJournal, Meta, Options};
+use floe_meta::{MemoryJournal, Meta, Options};
 use floe_sql::{Config, Sql, SqlError, format};
 use futures::TryStreamExt;
 

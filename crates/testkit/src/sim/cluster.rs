@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use floe_env::watch;
+use floe_env::{Env, Task};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::log::Log;
 use floe_log::store::Store;
-use floe_meta::env::{Env, Task};
-use floe_meta::{Meta, Options as MetaOptions, watch};
+use floe_meta::{Meta, Options as MetaOptions};
 use tokio::io::DuplexStream;
 use tokio::time::{sleep, timeout};
 

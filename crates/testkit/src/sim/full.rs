@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_meta::Env;
+use floe_env::Env;
 use floe_wire::ErrorCode;
 use floe_wire::admin::{CreatableTopic, CreateTopicsRequest};
 use tokio::time::{Instant, sleep_until};

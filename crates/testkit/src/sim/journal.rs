@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use floe_meta::env::Env;
+use floe_env::Env;
 use floe_meta::journal::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use floe_meta::memory::MemoryJournal;
 use tokio::sync::oneshot;

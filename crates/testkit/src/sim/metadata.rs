@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use floe_meta::{CommitError, Env, Envelope, Meta, Options, postcard_record};
+use floe_env::Env;
+use floe_meta::{CommitError, Envelope, Meta, Options, postcard_record};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 

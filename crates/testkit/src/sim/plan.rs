@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use floe_env::Env;
 use floe_log::cache::Capacity;
 use floe_log::log;
 use floe_log::objects::Times;
-use floe_meta::env::Env;
 
 use super::bug::Bug;
 use super::sql::Opener;

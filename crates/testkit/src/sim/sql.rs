@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::log::Log;
 use floe_log::topic;
-use floe_meta::env::Env;
 use serde_json::Value;
 use tokio::time::sleep;
 

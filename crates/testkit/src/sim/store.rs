@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use floe_env::Env;
 use floe_log::memory::MemoryStore;
 use floe_log::store::{PutIfAbsent, Store, StoreError, payload_bytes};
-use floe_meta::env::Env;
 use tokio::sync::oneshot;
 
 use super::bug::Bug;

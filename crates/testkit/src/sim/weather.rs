@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use floe_meta::env::Env;
+use floe_env::Env;
 use tokio::time::Instant;
 
 use crate::dice::Dice;

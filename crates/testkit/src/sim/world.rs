@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use floe_env::{Env, Task};
 use floe_log::log::{NewTopic, Writer};
-use floe_meta::env::{Env, Task};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::audit;

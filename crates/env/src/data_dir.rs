@@ -5,9 +5,11 @@
 //! <directory>/FORMAT   "floe <version>\n", written once
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use crate::durable::{FileLock, create_dir_durable, sync_dir};
 
 /// The format of data directories that this build writes, and the newest that it reads.
 pub const DATA_DIR_FORMAT: u32 = 1;
@@ -126,61 +128,6 @@ fn write_format(path: &Path) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Makes a directory and those above it that are missing. Each name is durable before the next directory is made in it,
-/// so a crash leaves doubt about the lowest one only; that is why the name of one that is there already is synced too.
-pub(crate) fn create_dir_durable(path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
-        // The root or the working directory.
-        None => return Ok(()),
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-    };
-    if path.is_dir() {
-        return match sync_dir(parent) {
-            // A parent that we may not read is not one in which we made it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            synced => synced,
-        };
-    }
-    create_dir_durable(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        created => created?,
-    }
-    sync_dir(parent)
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// An exclusive lock on a file, for as long as this lives. The system frees it when the process ends, however.
-#[derive(Debug)]
-pub(crate) struct FileLock {
-    _file: File,
-}
-
-impl FileLock {
-    /// Takes the lock, or returns what its holder wrote about itself.
-    pub(crate) fn take(path: &Path) -> io::Result<Result<FileLock, String>> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.take(100).read_to_string(&mut holder)?;
-                return Ok(Err(holder.trim().to_owned()));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "process {}", std::process::id())?;
-        Ok(Ok(FileLock { _file: file }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,23 +170,5 @@ mod tests {
         fs::write(home.join("thesis.txt"), "x").unwrap();
         assert!(matches!(DataDir::open(&home).unwrap_err(), DataDirError::Foreign { .. }));
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn directories_are_made_from_the_top() {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join("a/b/c");
-        for _ in 0..2 {
-            create_dir_durable(&path).unwrap();
-            assert!(path.is_dir());
-        }
-        // Names without a parent to sync, and one in the working directory.
-        for path in ["", ".", "..", "/", "src", "src/.."] {
-            create_dir_durable(Path::new(path)).unwrap();
-        }
-        fs::write(path.join("file"), "").unwrap();
-        let blocked = create_dir_durable(&path.join("file")).unwrap_err();
-        assert_eq!(blocked.kind(), io::ErrorKind::AlreadyExists);
-        assert!(create_dir_durable(&path.join("file/d")).is_err());
     }
 }

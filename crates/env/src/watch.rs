@@ -196,7 +196,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::env::{Env, lock};
+    use crate::{handle::Env, lock};
 
     #[tokio::test]
     async fn waiters_wake_in_their_order_and_no_change_is_missed() {

@@ -1,0 +1,158 @@
+//! Tasks, and the scope in which they live and die together.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+use crate::fatal::reason_of;
+use crate::handle::Clock;
+use crate::lock;
+use crate::watch;
+
+/// In a simulation one wake-up in this many lets the other tasks go first, so that seeds differ in their order.
+const REORDER_ONE_IN: u64 = 8;
+
+/// A started task. Await it for its result; drop it to let it run on.
+#[derive(Debug)]
+pub struct Task<T> {
+    pub(crate) name: &'static str,
+    pub(crate) handle: Option<JoinHandle<T>>,
+}
+
+/// Why a task gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TaskEnded {
+    /// It was aborted, alone or with its scope.
+    #[error("task {0} was aborted")]
+    Aborted(&'static str),
+    /// It panicked, which is a bug.
+    #[error("task {0} panicked")]
+    Panicked(&'static str),
+}
+
+impl<T> Task<T> {
+    /// Drops the task where it stands.
+    pub fn abort(&self) {
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
+    }
+
+    /// Whether the task is over.
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskEnded>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let name = self.name;
+        let Some(handle) = &mut self.handle else { return Poll::Ready(Err(TaskEnded::Aborted(name))) };
+        Pin::new(handle).poll(context).map(|result| match result {
+            Ok(value) => Ok(value),
+            Err(ended) if ended.is_panic() => Err(TaskEnded::Panicked(name)),
+            Err(_) => Err(TaskEnded::Aborted(name)),
+        })
+    }
+}
+
+/// The tasks that live and die together.
+pub(crate) struct Scope {
+    pub(crate) tasks: Mutex<BTreeMap<u64, AbortHandle>>,
+    pub(crate) ids: AtomicU64,
+    pub(crate) polls: AtomicU64,
+    pub(crate) crash_at: AtomicU64,
+    pub(crate) ended: AtomicBool,
+    pub(crate) crashed: watch::Sender<bool>,
+}
+
+impl Default for Scope {
+    fn default() -> Scope {
+        Scope {
+            tasks: Mutex::default(),
+            ids: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
+            crash_at: AtomicU64::new(u64::MAX),
+            ended: AtomicBool::new(false),
+            crashed: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Scope {
+    fn take_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn crash(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.crashed.send_replace(true);
+    }
+}
+
+/// Takes its task out of the scope's set when the task is dropped, however that comes.
+pub(crate) struct Member {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) id: u64,
+    pub(crate) done: Arc<AtomicBool>,
+}
+
+impl Member {
+    /// One more member of `scope`.
+    pub(crate) fn new(scope: &Arc<Scope>) -> Member {
+        Member { scope: scope.clone(), id: scope.take_id(), done: Arc::default() }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut tasks = lock(&self.scope.tasks);
+        self.done.store(true, Ordering::SeqCst);
+        tasks.remove(&self.id);
+    }
+}
+
+/// A task's future with the scope's power over it.
+pub(crate) struct Scoped<F> {
+    pub(crate) name: &'static str,
+    // Dropped before `member`, so that what the future's own destructors start still counts to the scope.
+    pub(crate) future: Pin<Box<F>>,
+    pub(crate) clock: Option<Arc<Clock>>,
+    pub(crate) member: Member,
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        let Some(Clock::Simulated { order, panics, .. }) = this.clock.as_deref() else {
+            return this.future.as_mut().poll(context);
+        };
+        let scope = &this.member.scope;
+        if scope.ended.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        if lock(order).next() % REORDER_ONE_IN == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let number = scope.polls.fetch_add(1, Ordering::SeqCst) + 1;
+        let polled = catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(context)));
+        let result = polled.unwrap_or_else(|panic| {
+            lock(panics).push(format!("task '{}' panicked: {}", this.name, reason_of(&*panic)));
+            resume_unwind(panic)
+        });
+        if number >= scope.crash_at.load(Ordering::SeqCst) {
+            scope.crash();
+            return Poll::Pending;
+        }
+        result
+    }
+}
