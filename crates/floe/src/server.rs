@@ -9,12 +9,12 @@ use floe_env::{DataDir, Env, Task};
 use floe_http::{Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::local::LocalStore;
 use floe_log::log::Log;
-use floe_log::s3::S3Store;
-use floe_log::store::Store;
 use floe_meta::{Meta, Options, SqliteJournal};
 use floe_sql::Sql;
+use floe_store::Store;
+use floe_store::local::LocalStore;
+use floe_store::s3::S3Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
@@ -147,7 +147,7 @@ fn advertised(config: &Config, listening: SocketAddr) -> Result<(String, u16)> {
 async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
     match &config.store {
         StoreConfig::Local => {
-            let options = floe_log::local::Options::default();
+            let options = floe_store::local::Options::default();
             let store = LocalStore::open(env.clone(), config.data.join("store"), options).await;
             Ok(Arc::new(store.context("cannot open the local store")?))
         }
@@ -157,17 +157,17 @@ async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
     }
 }
 
-fn s3_config(s3: &S3) -> floe_log::s3::Config {
+fn s3_config(s3: &S3) -> floe_store::s3::Config {
     let credentials = s3.access_key_id.clone().zip(s3.secret_access_key.clone());
-    floe_log::s3::Config {
+    floe_store::s3::Config {
         prefix: s3.prefix.clone(),
         region: Some(s3.region.clone()),
         endpoint: s3.endpoint.clone(),
-        credentials: credentials.map(|(access_key_id, secret_access_key)| floe_log::s3::Credentials {
+        credentials: credentials.map(|(access_key_id, secret_access_key)| floe_store::s3::Credentials {
             access_key_id,
             secret_access_key,
         }),
-        ..floe_log::s3::Config::new(&s3.bucket)
+        ..floe_store::s3::Config::new(&s3.bucket)
     }
 }
 

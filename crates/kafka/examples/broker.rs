@@ -7,8 +7,8 @@ use std::sync::Arc;
 use floe_env::Env;
 use floe_kafka::{Broker, Config};
 use floe_log::log::Log;
-use floe_log::memory::MemoryStore;
 use floe_meta::{MemoryJournal, Meta, Options};
+use floe_store::MemoryStore;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -165,8 +165,8 @@ mod tests {
 
     use floe_env::Env;
     use floe_log::log::Config;
-    use floe_log::memory::MemoryStore;
     use floe_meta::{MemoryJournal, Meta, Options};
+    use floe_store::MemoryStore;
     use floe_wire::ApiKey;
     use futures::FutureExt as _;
 

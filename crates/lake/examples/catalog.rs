@@ -12,12 +12,12 @@ use floe_log::{
     codec::Compression,
     identity::Writer,
     ids::PartitionId,
-    local::{LocalStore, Options},
     log::{self, Append, Log},
     records::Builder,
     topic::{NewTopic, Topic},
 };
 use floe_meta::{MemoryJournal, Meta};
+use floe_store::local::{LocalStore, Options};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},

@@ -1,7 +1,8 @@
 //! Why a step of a view, or of the cleaner, failed.
 
-use floe_log::{log::ReadError, sequencer::AppendError, store::StoreError, topic::TopicError};
+use floe_log::{log::ReadError, sequencer::AppendError, topic::TopicError};
 use floe_meta::{CommitError, DecodeError, LeaseError};
+use floe_store::StoreError;
 
 use crate::data_file::FileError;
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use floe_log::store::{Store, StoreError};
+use floe_store::{Store, StoreError};
 use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
 
 use crate::{

@@ -11,11 +11,11 @@ use floe_log::{
     config::{TableMode, TopicConfig},
     ids::{Offset, TopicId},
     log::Log,
-    store::StoreError,
     topic::{self, Topic},
 };
 use floe_meta::{DecodeError, Envelope, Snapshot, Tx, lease};
 use floe_schema::{Kind, TableSchema};
+use floe_store::StoreError;
 use iceberg::spec::TableMetadata;
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};

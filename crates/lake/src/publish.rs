@@ -11,11 +11,11 @@ use floe_log::{
     ids::{Offset, TopicId},
     log::Append,
     sequencer::Uploaded,
-    store::StoreError,
     topic::{self, NewTopic, Topic, TopicError},
 };
 use floe_meta::{CommitError, Envelope};
 use floe_schema::TableSchema;
+use floe_store::StoreError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use iceberg::spec::DataFile;
 use metrics::counter;

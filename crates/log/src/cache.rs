@@ -25,7 +25,7 @@ use crate::limits::{
     GETS_IN_FLIGHT_MAX,
 };
 use crate::object::wal_key;
-use crate::store::{Store, StoreError};
+use floe_store::{Store, StoreError};
 
 /// Capacities of the two lanes in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -400,8 +400,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::faulty::{Fault, FaultyStore, Operation};
-    use crate::memory::MemoryStore;
+    use floe_store::MemoryStore;
+    use floe_store::faulty::{Fault, FaultyStore, Operation};
 
     /// What the cache reads from, a second away.
     struct Remote {

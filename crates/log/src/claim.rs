@@ -8,15 +8,15 @@
 
 use bytes::Bytes;
 use floe_meta::{DecodeError, Snapshot};
+use floe_store::{PutIfAbsent, Store, StoreError};
 
 use crate::cluster::Cluster;
 use crate::ids::ObjectId;
 use crate::log::OpenError;
 use crate::object::Object;
-use crate::store::{PutIfAbsent, Store, StoreError};
 
-/// Where the claim is.
-pub(crate) const CLAIM_KEY: &str = "floe/cluster";
+/// Where the claim is: below [`floe_store::CLUSTER_FOLDER`].
+const CLAIM_KEY: &str = "floe/cluster";
 /// How a claim begins; the number is the version of its format.
 const PREFIX: &str = "floe cluster 1 ";
 /// Bytes of a claim.
@@ -75,7 +75,7 @@ mod tests {
     use floe_meta::{Envelope, MemoryJournal, Meta, Options};
 
     use super::*;
-    use crate::memory::MemoryStore;
+    use floe_store::MemoryStore;
 
     fn cluster(number: u128) -> Cluster {
         Cluster::new(number << 64 | number, Timestamp(0))

@@ -63,16 +63,10 @@ pub mod walk;
 // The edge: stores, uploads, reads.
 pub mod cache;
 mod claim;
-#[doc(hidden)]
-pub mod faulty;
 pub mod limits;
-pub mod local;
 pub mod log;
-pub mod memory;
 pub mod objects;
 pub mod reader;
-pub mod s3;
-pub mod store;
 pub mod writer;
 
 #[cfg(test)]

@@ -30,10 +30,10 @@ use crate::objects::{Cleaned, Cleaner, Ids, Times};
 use crate::partition;
 use crate::reader::{Reader, Waiters};
 use crate::sequencer::Uploaded;
-use crate::store::{Measured, Store};
 use crate::topic::{self, TopicError};
 use crate::wal::Entry;
 use crate::writer::{Answers, Intake, Pace, Uploader, WalWriter};
+use floe_store::{Measured, Store};
 
 pub use crate::identity::Writer;
 pub use crate::partition::Bounds;

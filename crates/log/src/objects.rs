@@ -27,8 +27,8 @@ use crate::limits::{
 };
 use crate::object::{Object, ObjectLease, Trash, wal_key};
 use crate::producer::{self, Producer};
-use crate::store::Store;
 use crate::topic::{self, SWEEP_RECORDS_MAX};
+use floe_store::Store;
 
 const COUNTER: CounterKey = CounterKey::named("object");
 const CLEANER: &str = "cleaner";

@@ -23,8 +23,8 @@ use crate::limits::{
 };
 use crate::object::Object;
 use crate::partition::{self, Head};
-use crate::store::StoreError;
 use crate::walk::{self, At, Read, ReadError};
+use floe_store::StoreError;
 
 /// Reads the log of this broker. Cloning shares it.
 #[derive(Clone)]

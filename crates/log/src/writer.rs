@@ -34,8 +34,8 @@ use crate::limits::{TROUBLE_TIME, UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOA
 use crate::object::wal_key;
 use crate::objects::{Ids, TakenId};
 use crate::sequencer::{self, AppendError, Appended, Placed, Uploaded};
-use crate::store::{Store, StoreError};
 use crate::wal::{self, Entry};
+use floe_store::{Store, StoreError};
 
 /// One answer per batch, in the order of the batches.
 pub(crate) type Answers = Vec<Result<Appended, AppendError>>;

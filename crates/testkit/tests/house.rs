@@ -11,6 +11,7 @@ use serde_json::Value;
 /// The floors of the house from the ground up; crates on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["floe-env"],
+    &["floe-store"],
     &["floe-meta"],
     &["floe-log"],
     &["floe-wire"],

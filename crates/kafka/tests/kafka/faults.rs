@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use floe_kafka::Config;
-use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::log::Config as LogConfig;
-use floe_log::memory::MemoryStore;
+use floe_store::MemoryStore;
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 use floe_wire::client::Wait;
 
 use crate::harness::*;

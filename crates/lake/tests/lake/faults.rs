@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use floe_env::Env;
-use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_meta::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::world::{Broker, Ground, JSON};
 

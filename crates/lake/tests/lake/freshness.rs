@@ -12,13 +12,13 @@ use floe_env::Env;
 use floe_lake::Config;
 use floe_log::{
     codec::Compression,
-    faulty::{Fault, FaultyStore, Operation},
     ids::{Offset, PartitionId},
     log::Append,
     records::Builder,
     topic::{self, Topic},
     walk,
 };
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 use tokio::time::sleep;
 
 use crate::world::{Broker, Ground, config, writer};

@@ -14,12 +14,11 @@ use floe_log::{
     identity::Writer,
     ids::{Offset, PartitionId},
     log::{self, Append, Log},
-    memory::MemoryStore,
     records::Builder,
-    store::Store,
     topic::{NewTopic, Topic},
 };
 use floe_meta::{Journal, MemoryJournal, Meta, Options};
+use floe_store::{MemoryStore, Store};
 use iceberg::spec::{FormatVersion, ManifestList};
 use serde_json::{Map, Value};
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::ids::PartitionId;
 use floe_log::log::{Append, Config};
-use floe_log::memory::MemoryStore;
 use floe_log::objects::Times;
-use floe_log::store::Store;
 use floe_meta::{Journal, MemoryJournal};
+use floe_store::MemoryStore;
+use floe_store::Store;
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::faults::{long_after, nothing_is_orphaned};
 use crate::world::{append, batch, config, open, request, topic, values, writer};

@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
-use floe_log::faulty::{Fault, FaultyStore, Operation};
 use floe_log::ids::PartitionId;
 use floe_log::log::{AppendError, Config, Log, ReadError};
-use floe_log::memory::MemoryStore;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
-use floe_log::store::Store;
 use floe_meta::{Commit, Entry, Journal, JournalError, Loaded, Lsn, MemoryJournal, Outcome};
+use floe_store::MemoryStore;
+use floe_store::Store;
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::world::{append, batch, config, offset, open, request, topic, values, writer};
 

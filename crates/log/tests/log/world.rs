@@ -10,11 +10,11 @@ use floe_log::cache::Capacity;
 use floe_log::codec::Compression;
 use floe_log::ids::{Offset, PartitionId};
 use floe_log::log::{Append, AppendError, Appended, Config, Log, NewTopic, Topic, Writer};
-use floe_log::memory::MemoryStore;
 use floe_log::objects::Times;
 use floe_log::records::Builder;
-use floe_log::store::Store;
 use floe_meta::{Journal, MemoryJournal, Meta, Options};
+use floe_store::MemoryStore;
+use floe_store::Store;
 
 /// Small and fast.
 pub(crate) fn config() -> Config {

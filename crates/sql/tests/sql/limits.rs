@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use floe_env::Env;
 use floe_log::codec::Compression;
-use floe_log::faulty::{Fault, FaultyStore, Operation};
-use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
 use floe_sql::{Config, Kind, Sql};
+use floe_store::MemoryStore;
+use floe_store::faulty::{Fault, FaultyStore, Operation};
 use futures::StreamExt;
 use tokio::sync::watch;
 

@@ -11,12 +11,12 @@ use floe_log::codec::Compression;
 use floe_log::identity::Writer;
 use floe_log::ids::PartitionId;
 use floe_log::log::{Append, Log};
-use floe_log::memory::MemoryStore;
 use floe_log::records::Builder;
-use floe_log::store::Store;
 use floe_log::topic::{NewTopic, Topic};
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_sql::{Config, Sql, SqlError, format};
+use floe_store::MemoryStore;
+use floe_store::Store;
 use futures::TryStreamExt;
 
 pub(crate) struct World {

@@ -12,8 +12,8 @@ use floe_env::{Env, Task};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::log::Log;
-use floe_log::store::Store;
 use floe_meta::{Meta, Options as MetaOptions};
+use floe_store::Store;
 use tokio::io::DuplexStream;
 use tokio::time::{sleep, timeout};
 

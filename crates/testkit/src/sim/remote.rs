@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_log::store::{PutIfAbsent, Store, StoreError, concat};
+use floe_store::{PutIfAbsent, Store, StoreError, concat};
 use tokio::time::{sleep, timeout};
 
 use super::store::SimStore;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
-use floe_log::memory::MemoryStore;
-use floe_log::store::{PutIfAbsent, Store, StoreError, payload_bytes};
+use floe_store::MemoryStore;
+use floe_store::{PutIfAbsent, Store, StoreError, payload_bytes};
 use tokio::sync::oneshot;
 
 use super::bug::Bug;

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::claim::CLAIM_KEY;
-use crate::store::{PutIfAbsent, Store, StoreError, check_key, concat, slice};
+use crate::{CLUSTER_FOLDER, PutIfAbsent, Store, StoreError, check_key, concat, slice};
 
 /// Objects in an ordered map. Cloning shares them.
 #[derive(Clone, Debug, Default)]
@@ -24,9 +23,9 @@ impl MemoryStore {
     }
 
     /// The keys of all objects in order, for checkers: is every object referenced, leased or in its grace period?
-    /// Without the one that says whose store this is: nothing refers to it, and it stays.
+    /// Without those below [`CLUSTER_FOLDER`].
     pub fn keys(&self) -> Vec<String> {
-        self.lock().keys().filter(|key| *key != CLAIM_KEY).cloned().collect()
+        self.lock().keys().filter(|key| !key.starts_with(CLUSTER_FOLDER)).cloned().collect()
     }
 
     /// Replaces the bytes of an object or plants one, for tests of damage.

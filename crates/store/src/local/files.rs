@@ -11,10 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use floe_env::sync_dir;
 
-use super::not_applied;
-use super::pack::{reserve, sync, write_all_vectored_at};
 use crate::limits::FOLDERS_REMEMBERED_MAX;
-use crate::store::{PutIfAbsent, StoreError, payload_bytes, too_short};
+use crate::local::not_applied;
+use crate::local::pack::{reserve, sync, write_all_vectored_at};
+use crate::payload::too_short;
+use crate::{PutIfAbsent, StoreError, payload_bytes};
 
 /// A directory of objects.
 #[derive(Debug)]

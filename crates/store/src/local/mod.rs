@@ -32,14 +32,15 @@ use floe_env::{Env, FileLock, Task, sync_dir};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use self::files::Files;
-use self::pack::{Pack, Ready, Region, Zeroing};
-use self::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
 use crate::limits::{
     PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD,
     ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
-use crate::store::{PutIfAbsent, Store, StoreError, check_key, payload_bytes, too_short};
+use crate::local::files::Files;
+use crate::local::pack::{Pack, Ready, Region, Zeroing};
+use crate::local::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
+use crate::payload::too_short;
+use crate::{PutIfAbsent, Store, StoreError, check_key, payload_bytes};
 
 /// The content of the file `format`.
 const FORMAT: &str = "floe local store 1\n";

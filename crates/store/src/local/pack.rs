@@ -15,8 +15,8 @@ use bytes::Bytes;
 use floe_env::{sync_data, sync_dir};
 use rustix::fs::{FallocateFlags, OFlags};
 
-use super::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
 use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, ZERO_STEP_BYTES};
+use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
 
 /// Slices of one vectored write; Linux allows 1,024.
 const SLICES_MAX: usize = 1024;

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use floe_env::{Env, Task};
+use floe_store::s3::{Config, Credentials};
 use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
@@ -70,6 +72,23 @@ impl Server {
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let accepting = env.spawn("s3 server", accept(env.clone(), listener, builder.build()));
         Server { endpoint, state, accepting }
+    }
+
+    /// How a store finds the bucket of this server, with few and short tries.
+    pub(crate) fn bucket(&self, prefix: &str) -> Config {
+        Config {
+            prefix: prefix.into(),
+            region: Some("us-east-1".into()),
+            endpoint: Some(self.endpoint.clone()),
+            credentials: Some(Credentials {
+                access_key_id: ACCESS_KEY.into(),
+                secret_access_key: SECRET_KEY.into(),
+            }),
+            request_timeout: Duration::from_millis(300),
+            tries_max: 3,
+            retry_pause: Duration::from_millis(1),
+            ..Config::new(BUCKET)
+        }
     }
 
     /// The next request of this kind goes wrong; several faults come in the order in which they were injected.

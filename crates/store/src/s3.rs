@@ -22,7 +22,8 @@ use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutPaylo
 use thiserror::Error;
 
 use crate::limits::{S3_CONNECT_TIMEOUT, S3_REQUEST_TIMEOUT, S3_RETRY_PAUSE, S3_TRIES_MAX};
-use crate::store::{PutIfAbsent, Store, StoreError, check_key, concat, too_short};
+use crate::payload::too_short;
+use crate::{PutIfAbsent, Store, StoreError, check_key, concat};
 
 /// Where the bucket is and who we are there.
 #[derive(Clone)]

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use floe_env::Env;
-use floe_log::local::{LocalStore, OpenError, Options};
-use floe_log::store::{PutIfAbsent, Store, StoreError};
+use floe_store::local::{
+    LocalStore, {OpenError, Options},
+};
+use floe_store::{PutIfAbsent, Store, StoreError};
 use tempfile::TempDir;
 
 const BLOCK: usize = 4096;
