@@ -1,9 +1,9 @@
 //! `floe topic`: topics on a running broker, through the Kafka protocol.
 
 use anyhow::{Context, Result};
+use floe_client::{Client, EARLIEST, LATEST};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{DescribeConfigsRequest, DescribeConfigsResource};
-use floe_wire::client::{Client, EARLIEST, LATEST};
 use floe_wire::metadata::MetadataResponseTopic;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use floe_client::{Client, ClientError, Wait};
 use floe_env::Env;
 use floe_testkit::check;
 use floe_testkit::client::{Consumer, Harness, KafkaFront, Place, Producer};
@@ -20,7 +21,6 @@ use floe_testkit::history::{Event, Phase};
 use floe_testkit::recorder::Recorder;
 use floe_testkit::rows::{self, Row};
 use floe_testkit::trace::Trace;
-use floe_wire::client::{Client, ClientError, Wait};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

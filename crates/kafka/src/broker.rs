@@ -15,10 +15,10 @@ use crate::directory::Directory;
 use crate::doorman::{self, Doorman};
 use crate::fetch::session::Sessions;
 use crate::frames::Pace;
-use crate::group::Rules;
-use crate::group::coordinator::Coordinator;
 use crate::limits;
 use crate::request::PRINCIPAL;
+use floe_group::Coordinator;
+use floe_group::Rules;
 
 /// Settings of the Kafka front. The defaults are those of [`crate::limits`].
 #[derive(Debug, Clone)]
@@ -89,8 +89,8 @@ impl Default for Config {
             slow_frame_bytes_per_second: limits::SLOW_FRAME_BYTES_PER_SECOND,
             fetch_bytes_max: limits::FETCH_BYTES_MAX,
             fetch_sessions_max: limits::FETCH_SESSIONS_MAX,
-            group_initial_delay: Duration::from_millis(limits::GROUP_INITIAL_REBALANCE_DELAY_MS),
-            group_members_max: limits::GROUP_MEMBERS_MAX,
+            group_initial_delay: Duration::from_millis(floe_group::limits::GROUP_INITIAL_REBALANCE_DELAY_MS),
+            group_members_max: floe_group::limits::GROUP_MEMBERS_MAX,
         }
     }
 }
@@ -117,7 +117,7 @@ impl Config {
         Rules {
             initial_delay_ms: u64::try_from(self.group_initial_delay.as_millis()).unwrap_or(u64::MAX),
             members_max: self.group_members_max,
-            bytes_max: limits::GROUP_BYTES_MAX,
+            bytes_max: floe_group::limits::GROUP_BYTES_MAX,
         }
     }
 }

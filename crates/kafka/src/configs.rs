@@ -75,7 +75,7 @@ fn of_broker(config: &Config) -> Vec<Setting> {
         default_name: "",
     };
     let ms = |duration: std::time::Duration| duration.as_millis().to_string();
-    let sessions = limits::GROUP_SESSION_TIMEOUT_MS;
+    let sessions = floe_group::limits::GROUP_SESSION_TIMEOUT_MS;
     vec![
         setting("auto.create.topics.enable", KIND_BOOLEAN, config.auto_create_topics.to_string()),
         setting("broker.id", KIND_INT, config.node_id.to_string()),
@@ -92,7 +92,11 @@ fn of_broker(config: &Config) -> Vec<Setting> {
         setting("max.incremental.fetch.session.cache.slots", KIND_INT, config.fetch_sessions_max.to_string()),
         setting("node.id", KIND_INT, config.node_id.to_string()),
         setting("num.partitions", KIND_INT, config.default_partitions.to_string()),
-        setting("offset.metadata.max.bytes", KIND_INT, limits::OFFSET_METADATA_BYTES_MAX.to_string()),
+        setting(
+            "offset.metadata.max.bytes",
+            KIND_INT,
+            floe_group::limits::OFFSET_METADATA_BYTES_MAX.to_string(),
+        ),
         setting("socket.request.max.bytes", KIND_INT, config.frame_bytes_max.to_string()),
     ]
 }

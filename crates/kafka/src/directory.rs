@@ -12,9 +12,6 @@ use floe_wire::ErrorCode;
 use crate::errors;
 use crate::fetch::session::TopicRef;
 
-/// The kind of the topics' records in the metadata map (`floe_log::topic`).
-pub(crate) const TOPIC_KIND: u8 = 10;
-
 /// The topics that were asked for since the last change of any topic.
 #[derive(Clone)]
 pub(crate) struct Directory {
@@ -34,7 +31,7 @@ impl Directory {
         let known = Arc::new(Mutex::new(Known::default()));
         let seen = known.clone();
         meta.observe(move |applied| {
-            if applied.changes.iter().any(|change| change.key.first() == Some(&TOPIC_KIND)) {
+            if applied.changes.iter().any(|change| topic::is_topic(&change.key)) {
                 let mut known = lock(&seen);
                 known.changes += 1;
                 known.topics.clear();

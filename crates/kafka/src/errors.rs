@@ -12,8 +12,8 @@ use floe_meta::DecodeError;
 use floe_wire::ErrorCode;
 
 use crate::fetch::session;
-use crate::group::Refusal;
-use crate::group::coordinator::Failure;
+use floe_group::Failure;
+use floe_group::Refusal;
 
 /// The code of a failed append.
 pub(crate) fn append(error: &AppendError) -> ErrorCode {

@@ -1,4 +1,4 @@
-//! The group APIs: from messages to [`crate::group`] and back.
+//! The group APIs: from messages to [`floe_group`] and back.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use floe_wire::groups::{
 };
 
 use crate::errors;
-use crate::group::coordinator::Described;
-use crate::group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 use crate::limits;
 use crate::request::{Context, truncated};
+use floe_group::Described;
+use floe_group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 
 /// Key types of FindCoordinator: groups are served, transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
@@ -111,7 +111,7 @@ pub(crate) async fn find_coordinator(
 }
 
 fn check_name(group: &str) -> Result<(), Refusal> {
-    let fits = (1..=limits::GROUP_NAME_BYTES_MAX).contains(&group.len());
+    let fits = (1..=floe_group::limits::GROUP_NAME_BYTES_MAX).contains(&group.len());
     if fits { Ok(()) } else { Err(Refusal::InvalidGroupId) }
 }
 
@@ -177,7 +177,7 @@ fn join(context: &Context<'_>, request: JoinGroupRequest) -> Join {
 }
 
 fn join_response(version: i16, joined: Joined) -> JoinGroupResponse {
-    let member = |member: crate::group::JoinedMember| JoinGroupResponseMember {
+    let member = |member: floe_group::JoinedMember| JoinGroupResponseMember {
         member_id: member.member_id,
         group_instance_id: member.instance_id,
         metadata: member.metadata,
@@ -344,7 +344,7 @@ fn bytes_of(group: &DescribedGroup) -> usize {
 fn described(group_id: String, group: Described) -> DescribedGroup {
     // Between generations metadata and assignments mean nothing to anybody.
     let stable = group.state == State::Stable;
-    let member = |member: crate::group::Member| DescribedGroupMember {
+    let member = |member: floe_group::Member| DescribedGroupMember {
         member_metadata: if stable { member.metadata(&group.protocol) } else { bytes::Bytes::new() },
         member_assignment: if stable { member.assignment } else { bytes::Bytes::new() },
         member_id: member.id,

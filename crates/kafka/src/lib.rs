@@ -23,11 +23,10 @@
 //! fetch/mod.rs     serve          Log::read within the budget, Log::wait until there is enough
 //! fetch/mod.rs     respond        what is news; batches are not copied, their first 16 bytes are stamped
 //! ```
-//! A group request goes through `groups.rs` or `offsets.rs` to [`group::coordinator`], which runs the pure machine
-//! [`group::Group`].
+//! A group request goes through `groups.rs` or `offsets.rs` to [`floe_group::Coordinator`].
 //!
 //! # Formats
-//! On the wire: Kafka's, see `floe-wire`. In the metadata map: two records, drawn in [`group::records`].
+//! On the wire: Kafka's, see `floe-wire`. It keeps no records of its own.
 
 pub mod apis;
 mod broker;
@@ -39,7 +38,6 @@ mod doorman;
 mod errors;
 pub mod fetch;
 mod frames;
-pub mod group;
 mod groups;
 pub mod limits;
 mod list_offsets;

@@ -79,44 +79,12 @@ pub const FETCH_SESSIONS_PARTITIONS_MAX: usize = 500_000;
 /// A session may be evicted for a new one when it was not used for so long.
 pub const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
 
-/// Groups with members that one broker coordinates.
-pub const GROUPS_MAX: usize = 10_000;
-/// Members, joined or pending, of one group.
-pub const GROUP_MEMBERS_MAX: usize = 4_096;
-/// Protocols that a member may offer.
-pub const GROUP_PROTOCOLS_MAX: usize = 64;
-/// Metadata bytes of one member over all its protocols.
-pub const GROUP_METADATA_BYTES_MAX: usize = 1024 * 1024;
-/// Metadata and assignment bytes of one group.
-pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Session timeouts that a member may ask for; Kafka's `group.min.session.timeout.ms` and its maximum.
-pub const GROUP_SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 6_000..=1_800_000;
-/// A member that joined for the first time and whose group never completes is forgotten after this time.
-pub const GROUP_NEW_MEMBER_JOIN_MS: u64 = 300_000;
-/// How long the first rebalance of an empty group waits for more members, by default. Kafka waits 3 s; half a
-/// second still merges the joins of processes that start together.
-pub const GROUP_INITIAL_REBALANCE_DELAY_MS: u64 = 500;
-/// Bytes of a group's name and of a member's instance id.
-pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
-/// Bytes of the text that a client stores beside an offset; Kafka's `offset.metadata.max.bytes`.
-pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
-/// Offsets in one commit request.
-pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
-/// Offsets that the sweep for deleted topics looks at in one step, and frees in one commit: at most 2 MiB of changes.
-pub const OFFSETS_PER_SWEEP_STEP: usize = 1_000;
-/// How long that sweep rests between two steps.
-pub const OFFSET_SWEEP_STEP_PAUSE: Duration = Duration::from_millis(10);
-/// How long it waits after a topic was deleted, for others to follow, and after a failure.
-pub const OFFSET_SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// Groups that one DescribeGroups, OffsetFetch or FindCoordinator is answered for. What is named beyond them is left
 /// out; administrators' clients ask again for what they got no answer to.
 pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;
 /// Once an answer about several groups has so many bytes, the rest is answered with `COORDINATOR_LOAD_IN_PROGRESS`, on
 /// which clients ask again for those groups alone.
 pub const GROUPS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Metadata and assignment bytes of all groups.
-pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Longest message of an error in an answer; old versions carry at most 32,767 bytes.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
@@ -139,8 +107,6 @@ const _: () = assert!(FRAME_BYTES_UNRESERVED <= CONNECTION_BYTES_UNRESERVED);
 const _: () = assert!(READ_BYTES <= FRAME_BYTES_UNRESERVED);
 const _: () = assert!(OTHER_FRAME_BYTES_MAX * OTHER_FRAME_WEIGHT <= REQUEST_BYTES_MAX);
 const _: () = assert!(OTHER_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
-const _: () = assert!(GROUP_BYTES_MAX <= GROUPS_BYTES_MAX);
 const _: () = assert!(FETCH_SESSION_PARTITIONS_MAX <= FETCH_SESSIONS_PARTITIONS_MAX);
 const _: () = assert!(READ_BYTES >= FRAME_BYTES_MIN + 4);
-const _: () = assert!(GROUP_METADATA_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_PER_IP_MAX <= CONNECTIONS_MAX);

@@ -15,12 +15,11 @@ use floe_wire::group_offsets::{
 use crate::directory;
 use crate::errors;
 use crate::fetch::session::TopicRef;
-use crate::group::Speaker;
-use crate::group::coordinator::{self, NewOffset};
-use crate::group::records::OffsetRecord;
 use crate::groups::{self, Budget};
-use crate::limits;
 use crate::request::Context;
+use floe_group::NewOffset;
+use floe_group::OffsetRecord;
+use floe_group::Speaker;
 
 /// From this version on OffsetFetch asks for several groups.
 const GROUPS_FROM: i16 = 8;
@@ -42,7 +41,7 @@ pub(crate) async fn offset_commit(
         for partition in topic.partitions {
             let index = partition.partition_index;
             let code = match new_offset(context, &name, partition) {
-                Ok(_) if offsets.len() >= limits::OFFSETS_PER_COMMIT_MAX => {
+                Ok(_) if offsets.len() >= floe_group::limits::OFFSETS_PER_COMMIT_MAX => {
                     ErrorCode::InvalidCommitOffsetSize
                 }
                 Ok(offset) => {
@@ -80,7 +79,7 @@ fn new_offset(
 ) -> Result<NewOffset, ErrorCode> {
     let id = context.broker.directory.partition(topic, partition.partition_index)?;
     let metadata = partition.committed_metadata.unwrap_or_default();
-    if metadata.len() > limits::OFFSET_METADATA_BYTES_MAX {
+    if metadata.len() > floe_group::limits::OFFSET_METADATA_BYTES_MAX {
         return Err(ErrorCode::OffsetMetadataTooLarge);
     }
     Ok(NewOffset {
@@ -172,7 +171,7 @@ fn of_group(
             if id.is_some_and(|id| !answered.insert(id)) {
                 continue;
             }
-            let record = id.map(|id| coordinator::offset(snapshot, group, id)).transpose()?.flatten();
+            let record = id.map(|id| floe_group::offset(snapshot, group, id)).transpose()?.flatten();
             partitions.push(shown(index, record));
         }
         topics.push(OffsetFetchResponseTopics { name: topic.name, partitions });
@@ -185,7 +184,7 @@ fn all_of_group(snapshot: &Snapshot, group: &str) -> Result<Topics, DecodeError>
     let mut topics: Topics = Vec::new();
     let mut last = None;
     let mut exists = false;
-    for (partition, record) in coordinator::offsets(snapshot, group)? {
+    for (partition, record) in floe_group::offsets(snapshot, group)? {
         if last != Some(partition.topic) {
             last = Some(partition.topic);
             let topic = topic::by_id(snapshot, partition.topic)?;

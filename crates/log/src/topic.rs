@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
-use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Tx, postcard_record};
+use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Record as _, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -125,6 +125,11 @@ struct Remains {
 postcard_record!(TopicRecord, 10, 1, TopicId);
 postcard_record!(TopicNumber, 11, 1, String);
 postcard_record!(Remains, 18, 1, TopicId);
+
+/// Whether `key`, of a change in the metadata map, is that of a topic.
+pub fn is_topic(key: &[u8]) -> bool {
+    key.first() == Some(&TopicRecord::KIND)
+}
 
 impl Topic {
     /// The id of the topic in Kafka's protocol: the high 64 bits of the cluster's uuid, then the topic's number.

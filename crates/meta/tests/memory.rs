@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use floe_env::*;
 use floe_meta::conformance::{self, Place};
 use floe_meta::*;
 

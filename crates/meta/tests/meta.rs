@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use floe_env::*;
 use floe_meta::*;
 use serde::{Deserialize, Serialize};
 
@@ -233,7 +234,7 @@ async fn observers_miss_nothing_and_come_before_the_answer() {
     }
     let lsns: Vec<_> = seen.lock().unwrap().iter().map(|(lsn, _)| lsn.0).collect();
     assert_eq!(lsns, [2, 3, 4, 5, 6]);
-    assert!(seen.lock().unwrap().iter().all(|(_, time)| *time == env::SIMULATION_EPOCH));
+    assert!(seen.lock().unwrap().iter().all(|(_, time)| *time == SIMULATION_EPOCH));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use floe_env::*;
 use floe_meta::*;
 
 fn simulate<T>(run: impl Future<Output = T>) -> T {
@@ -182,9 +183,9 @@ fn randomness_and_time_follow_the_seed() {
         simulate(async move {
             let env = Env::simulated(seed);
             let other = env.scope();
-            assert_eq!(env.now(), env::SIMULATION_EPOCH);
+            assert_eq!(env.now(), SIMULATION_EPOCH);
             tokio::time::sleep(Duration::from_secs(90)).await;
-            assert_eq!(other.now().since(env::SIMULATION_EPOCH), Duration::from_secs(90));
+            assert_eq!(other.now().since(SIMULATION_EPOCH), Duration::from_secs(90));
             (env.random_u128(), other.random_u64(), env.random_u64())
         })
     };

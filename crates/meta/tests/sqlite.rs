@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use floe_env::*;
 use floe_meta::conformance::{self, Place};
 use floe_meta::*;
 

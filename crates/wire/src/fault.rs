@@ -1,6 +1,6 @@
 //! What can be wrong with bytes, or with a value that shall become bytes.
 
-use crate::Versions;
+use crate::versions::Versions;
 
 /// A message that could not be read or written: what was wrong, and at which field.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -57,5 +57,5 @@ pub fn decode_body<M: Message>(bytes: Bytes, version: i16) -> Result<M, WireErro
 pub fn encode_body<M: Message>(message: &M, version: i16) -> Result<Bytes, WireError> {
     let mut writer = Writer::new();
     message.encode(&mut writer, version)?;
-    Ok(crate::Rope(writer.finish()?).to_bytes())
+    Ok(crate::rope::Rope(writer.finish()?).to_bytes())
 }

@@ -101,8 +101,8 @@ pub fn frame_length(prefix: [u8; 4], bytes_max: usize) -> Result<usize, WireErro
 mod tests {
     use super::*;
     use crate::frame::{decode_response, encode_request, encode_response};
-    use crate::metadata::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
-    use crate::{Message, Rope};
+    use crate::messages::metadata::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
+    use crate::{api::Message, rope::Rope};
 
     fn check(segments: Vec<bytes::Bytes>, expected: &str) {
         let bytes: String = Rope(segments).to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Kafka messages as tables: a bounded, zero-copy codec, and a small client.
+//! Kafka messages as tables: a bounded, zero-copy codec.
 //!
 //! This crate knows what Kafka's messages look like on the wire, in every version that Kafka 4 speaks. It is not a
 //! broker and keeps no state: what a request means is decided in `floe-kafka`. It never looks into record batches
@@ -18,15 +18,11 @@
 //! [tagged fields] only where the version is flexible; never in the response header of ApiVersions
 //! ```
 //!
-//! `Client` (`client.rs`, feature `client`) walks the same way in the other direction, and its `Producer` on top of it.
-//!
 //! # What a hostile frame can do
 //! Be refused with a [`WireError`]. A length or count is compared with the bytes that remain before anything is
 //! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
 
 pub mod api;
-#[cfg(feature = "client")]
-pub mod client;
 pub mod error;
 pub mod fault;
 mod field;
@@ -45,8 +41,6 @@ pub mod versions;
 pub mod writer;
 
 pub use api::{ApiKey, Message, Request};
-#[cfg(feature = "client")]
-pub use client::{Client, ClientError, Producer};
 pub use error::ErrorCode;
 pub use fault::{Fault, WireError};
 pub use header::{RequestHeader, ResponseHeader};

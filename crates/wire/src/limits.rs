@@ -9,16 +9,10 @@ pub const DECODE_SLACK_BYTES: usize = 32 * 1024;
 /// From this length on, byte fields are spliced into the frame instead of being copied.
 pub const SPLICE_BYTES_MIN: usize = 1024;
 
-/// The longest frame that the client accepts, in bytes, unless it is told otherwise.
-pub const CLIENT_FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
-
-/// How many requests the client lets wait for their answers.
-pub const CLIENT_IN_FLIGHT_MAX: usize = 128;
-
 /// How many bytes the decoder may allocate for a frame of `frame_bytes` bytes.
 ///
 /// Arrays of tiny elements grow in memory: an empty string is one byte on the wire and 24 in a `Vec<String>`. Real
-/// messages stay far below; one that does not is refused with [`crate::Fault::TooDense`].
+/// messages stay far below; one that does not is refused with [`crate::fault::Fault::TooDense`].
 pub fn decode_budget(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(DECODE_AMPLIFICATION_MAX).saturating_add(DECODE_SLACK_BYTES)
 }

@@ -177,11 +177,11 @@ fn length(value: i32) -> Result<Option<usize>, WireError> {
 mod tests {
     use super::*;
     use crate::frame::{decode_body, encode_body};
-    use crate::groups::DescribeGroupsRequest;
-    use crate::metadata::{MetadataRequest, MetadataRequestTopic};
-    use crate::produce::ProduceRequest;
+    use crate::messages::groups::DescribeGroupsRequest;
+    use crate::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+    use crate::messages::produce::ProduceRequest;
 
-    fn fault<M: crate::Message + std::fmt::Debug>(version: i16, bytes: &[u8]) -> (&'static str, Fault) {
+    fn fault<M: crate::api::Message + std::fmt::Debug>(version: i16, bytes: &[u8]) -> (&'static str, Fault) {
         let error = decode_body::<M>(Bytes::copy_from_slice(bytes), version).unwrap_err();
         (error.field, error.fault)
     }
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_known_tagged_field_fills_its_size() {
-        use crate::fetch::FetchRequest;
+        use crate::messages::fetch::FetchRequest;
         let bytes = encode_body(&FetchRequest::default(), 12).unwrap();
         let tagged = |tags: &[u8]| [&bytes[..bytes.len() - 1], tags].concat();
         let read = decode_body::<FetchRequest>(tagged(&[1, 0, 2, 2, b'c']).into(), 12).unwrap();
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn records_are_slices_of_the_frame() {
-        use crate::produce::{PartitionProduceData, TopicProduceData};
+        use crate::messages::produce::{PartitionProduceData, TopicProduceData};
         let records = Some(Bytes::from(vec![7; 3_000]));
         let partition_data = vec![PartitionProduceData { index: 0, records }];
         let topic_data =

@@ -214,9 +214,9 @@ macro_rules! messages {
             }
 
             fn read(
-                reader: &mut crate::Reader,
+                reader: &mut crate::reader::Reader,
                 form: crate::field::Form,
-            ) -> Result<Self, crate::WireError> {
+            ) -> Result<Self, crate::fault::WireError> {
                 let mut value = Self::default();
                 $(Self::$field.read(&mut value.$field, reader, form)?;)*
                 if form.flexible {
@@ -229,9 +229,9 @@ macro_rules! messages {
 
             fn write(
                 &self,
-                writer: &mut crate::Writer,
+                writer: &mut crate::writer::Writer,
                 form: crate::field::Form,
-            ) -> Result<(), crate::WireError> {
+            ) -> Result<(), crate::fault::WireError> {
                 $(Self::$field.write(&self.$field, || Self::default().$field, writer, form)?;)*
                 if form.flexible {
                     let mut tagged = crate::table::Tagged::default();
@@ -251,16 +251,16 @@ macro_rules! messages {
             }
         }
 
-        $(impl crate::Message for $name {
-            const VERSIONS: crate::Versions = crate::Versions::parse($versions);
-            const FLEXIBLE: crate::Versions = crate::Versions::parse($flexible);
+        $(impl crate::api::Message for $name {
+            const VERSIONS: crate::versions::Versions = crate::versions::Versions::parse($versions);
+            const FLEXIBLE: crate::versions::Versions = crate::versions::Versions::parse($flexible);
 
-            fn decode(reader: &mut crate::Reader, version: i16) -> Result<Self, crate::WireError> {
+            fn decode(reader: &mut crate::reader::Reader, version: i16) -> Result<Self, crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
                 crate::field::Field::read(reader, form)
             }
 
-            fn encode(&self, writer: &mut crate::Writer, version: i16) -> Result<(), crate::WireError> {
+            fn encode(&self, writer: &mut crate::writer::Writer, version: i16) -> Result<(), crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
                 crate::field::Field::write(self, writer, form)
             }

@@ -140,11 +140,14 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch::{FetchResponse, FetchableTopicResponse, NodeEndpoint, PartitionData};
     use crate::frame::{decode_body, encode_response};
-    use crate::group_offsets::OffsetCommitRequest;
-    use crate::groups::JoinGroupRequest;
-    use crate::{ApiKey, Message, Rope};
+    use crate::messages::fetch::{FetchResponse, FetchableTopicResponse, NodeEndpoint, PartitionData};
+    use crate::messages::group_offsets::OffsetCommitRequest;
+    use crate::messages::groups::JoinGroupRequest;
+    use crate::{
+        api::{ApiKey, Message},
+        rope::Rope,
+    };
 
     #[test]
     fn long_bytes_are_spliced_and_short_ones_copied() {

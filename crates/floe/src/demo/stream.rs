@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use floe_client::{Client, Producer, producer};
 use floe_env::Env;
-use floe_wire::client::{Client, Producer, producer};
 use tokio::net::TcpStream;
 
 use crate::demo::data::Sample;

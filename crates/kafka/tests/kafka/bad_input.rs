@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use floe_client::ClientError;
 use floe_kafka::Config;
 use floe_wire::admin::*;
-use floe_wire::client::ClientError;
 use floe_wire::fetch::*;
 use floe_wire::group_offsets::*;
 use floe_wire::groups::*;
@@ -83,7 +83,7 @@ async fn what_was_asked_before_the_end_is_done() {
     let mut client = world.client();
     client.create_topic("t", 1, &[]).await.expect("created");
     let (pipe, serving) = world.watched_pipe();
-    let mut leaver = floe_wire::Client::new(pipe, "leaver");
+    let mut leaver = floe_client::Client::new(pipe, "leaver");
     let fetch = FetchRequest {
         max_wait_ms: 60_000,
         min_bytes: 1,
@@ -220,7 +220,7 @@ async fn a_client_that_does_not_read_is_closed() {
         produce(&mut client, "t", &[&large]).await.expect("produced");
     }
     let (pipe, serving) = world.watched_pipe();
-    let mut greedy = floe_wire::Client::new(pipe, "greedy");
+    let mut greedy = floe_client::Client::new(pipe, "greedy");
     let fetch = FetchRequest {
         topics: vec![FetchTopic {
             topic: "t".to_owned(),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use floe_client::Wait;
 use floe_kafka::Config;
 use floe_log::log::Config as LogConfig;
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
-use floe_wire::client::Wait;
 
 use crate::harness::*;
 

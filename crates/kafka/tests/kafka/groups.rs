@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use floe_group::OffsetRecord;
 use floe_kafka::Config;
-use floe_kafka::group::records::OffsetRecord;
 use floe_wire::ErrorCode;
 use floe_wire::group_offsets::*;
 use floe_wire::groups::*;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use floe_client::{Client, ClientError};
 use floe_env::Env;
 use floe_kafka::apis::APIS;
 use floe_kafka::{Broker, Config};
@@ -13,7 +14,6 @@ use floe_meta::{MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use floe_wire::Request;
-use floe_wire::client::{Client, ClientError};
 use tokio::io::DuplexStream;
 
 const PIPE_BYTES: usize = 1 << 20;
@@ -107,7 +107,7 @@ pub(crate) async fn produce(client: &mut Peer, topic: &str, values: &[&str]) -> 
 
 /// All values of partition 0.
 pub(crate) async fn values(client: &mut Peer, topic: &str) -> Vec<String> {
-    let wait = floe_wire::client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1 << 20 };
+    let wait = floe_client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1 << 20 };
     let fetched = client.fetch(topic, 0, 0, wait).await.expect("fetched");
     let records = fetched.records(1 << 20).expect("whole");
     let text = |record: &floe_log::records::Record| {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use floe_client::Client;
 use floe_env::Env;
 use floe_kafka::{Broker, Config};
 use floe_log::log::Log;
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
-use floe_wire::client::Client;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 

@@ -121,7 +121,7 @@ async fn answers_that_nobody_reads_make_room() {
     let mut greedy = Vec::new();
     for _ in 0..4 {
         let (pipe, serving) = world.watched_pipe();
-        let mut client = floe_wire::Client::new(pipe, "greedy");
+        let mut client = floe_client::Client::new(pipe, "greedy");
         let _unread = client.send_at_most(&fetch, 12).await.expect("sent");
         greedy.push((client, serving));
     }

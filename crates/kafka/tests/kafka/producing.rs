@@ -99,7 +99,7 @@ async fn the_time_that_the_broker_gives_is_answered() {
         let answered = answer.responses[0].partition_responses[0].log_append_time_ms;
         let want = if stamped { world.env.now().0 } else { -1 };
         assert_eq!(answered, want, "{topic}");
-        let wait = floe_wire::client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1_000 };
+        let wait = floe_client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1_000 };
         let fetched = client.fetch(topic, 0, 0, wait).await.expect("fetched");
         let record = fetched.records(1_000).expect("whole").remove(0);
         assert_eq!(record.timestamp, if stamped { answered } else { 1_000 }, "{topic}");

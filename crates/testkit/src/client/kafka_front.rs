@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_wire::client::{Client, ClientError, LATEST, Wait};
+use floe_client::{Client, ClientError, LATEST, Wait};
 use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
 use floe_wire::producer::InitProducerIdRequest;
 use floe_wire::{ErrorCode, Request};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use floe_kafka::group::records::OffsetRecord;
+use floe_group::OffsetRecord;
 use floe_lake::record::{Progress, Table, ViewState};
 use floe_log::extent::Extent;
 use floe_log::ids::TopicId;

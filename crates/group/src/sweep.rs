@@ -13,16 +13,15 @@ use floe_log::topic;
 use floe_meta::{CommitError, DecodeError, Envelope, Lookup, Meta, Snapshot, Tx};
 use tokio::sync::Notify;
 
-use super::coordinator::Shared;
-use super::records::{GroupRecord, OffsetKey, OffsetRecord};
-use crate::{directory, limits};
+use crate::coordinator::Shared;
+use crate::limits;
+use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
 
 /// Wakes the sweeper when a topic is deleted.
 pub(super) fn observe(meta: &Meta, wake: &Arc<Notify>) {
     let wake = wake.clone();
     meta.observe(move |applied| {
-        let topic = |key: &[u8]| key.first() == Some(&directory::TOPIC_KIND);
-        if applied.changes.iter().any(|change| change.value.is_none() && topic(&change.key)) {
+        if applied.changes.iter().any(|change| change.value.is_none() && topic::is_topic(&change.key)) {
             wake.notify_one();
         }
     });

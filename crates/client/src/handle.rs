@@ -1,17 +1,4 @@
-//! A small client: for the CLI, the demo and the tests.
-//!
-//! It speaks to one broker over one connection, negotiates versions, pipelines, and bounds what it accepts. It is no
-//! replacement for the clients of Kafka: it follows no leaders and joins no groups.
-//!
-//! A request goes: [`Client::send`] encodes it into `outgoing` → [`Client::flush`] writes, and reads meanwhile so that
-//! two full sockets cannot wait for each other → [`Client::receive`] cuts frames off `incoming` until its own is there.
-//! Every method may be cancelled: what was not written or read yet is kept, an answer that nobody waits for is dropped.
-
-mod connection;
-mod error;
-mod helpers;
-mod partitioner;
-pub mod producer;
+//! The connection of a client to one broker.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
@@ -20,19 +7,14 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-use crate::api::{ApiKey, Request};
-use crate::error::ErrorCode;
-use crate::frame;
+use crate::connection::Connection;
+use crate::error::{self, ClientError};
 use crate::limits;
-use crate::metadata::{ApiVersionsRequest, ApiVersionsResponse};
-use crate::versions::Versions;
-
-use connection::Connection;
-
-pub use error::ClientError;
-pub use helpers::{EARLIEST, Fetched, LATEST, ListedOffset, MAX_TIMESTAMP, Produced, Wait};
-pub use partitioner::partition_for_key;
-pub use producer::Producer;
+use floe_wire::ErrorCode;
+use floe_wire::Versions;
+use floe_wire::frame;
+use floe_wire::metadata::{ApiVersionsRequest, ApiVersionsResponse};
+use floe_wire::{ApiKey, Request};
 
 /// The version of the first request: every broker of the last years knows it, and others say so.
 const API_VERSIONS_FIRST: i16 = 3;
@@ -43,7 +25,7 @@ pub struct Client<S> {
     connection: Connection<S>,
     client_id: String,
     /// What the broker speaks; empty until it was asked.
-    broker: BTreeMap<i16, Versions>,
+    pub(crate) broker: BTreeMap<i16, Versions>,
     correlation_id: i32,
     /// The answers that are still to come, in this order.
     waiting: VecDeque<i32>,
@@ -88,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A client over any stream; versions are negotiated before the first call.
     pub fn new(stream: S, client_id: &str) -> Client<S> {
         Client {
-            connection: Connection::new(stream, limits::CLIENT_FRAME_BYTES_MAX),
+            connection: Connection::new(stream, limits::FRAME_BYTES_MAX),
             client_id: client_id.to_owned(),
             broker: BTreeMap::new(),
             correlation_id: 0,
@@ -146,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a request without waiting for its answer.
     ///
     /// # Errors
-    /// As [`Client::call`]; and when [`limits::CLIENT_IN_FLIGHT_MAX`] answers are still to come.
+    /// As [`Client::call`]; and when [`limits::IN_FLIGHT_MAX`] answers are still to come.
     pub async fn send<R: Request>(&mut self, request: &R) -> Result<Sent<R>, ClientError> {
         self.send_at_most(request, i16::MAX).await
     }
@@ -201,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             self.waiting.pop_front();
             self.arrived.insert(expected, frame);
             // Answers whose caller has gone must not pile up.
-            while self.arrived.len() > limits::CLIENT_IN_FLIGHT_MAX {
+            while self.arrived.len() > limits::IN_FLIGHT_MAX {
                 self.arrived.pop_first();
             }
         };
@@ -230,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Encodes a request under the next correlation id.
     fn enqueue<R: Request>(&mut self, request: &R, version: i16) -> Result<Sent<R>, ClientError> {
-        if self.waiting.len() >= limits::CLIENT_IN_FLIGHT_MAX {
+        if self.waiting.len() >= limits::IN_FLIGHT_MAX {
             return Err(ClientError::TooManyInFlight);
         }
         self.correlation_id = self.correlation_id.checked_add(1).unwrap_or(0);
@@ -257,6 +239,3 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(response)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -13,11 +13,12 @@ use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
 
-use super::records::{GroupRecord, OffsetKey, OffsetRecord};
-use super::{
-    Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter, sweep,
-};
 use crate::limits;
+use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
+use crate::{
+    classic::{Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter},
+    sweep,
+};
 
 /// The groups of one broker. Clones are the same groups.
 #[derive(Clone)]
@@ -622,7 +623,7 @@ mod tests {
             session_timeout_ms: 10_000,
             rebalance_timeout_ms: 30_000,
             protocol_type: "consumer".to_owned(),
-            protocols: vec![crate::group::Protocol { name: "range".to_owned(), metadata: "m".into() }],
+            protocols: vec![crate::Protocol { name: "range".to_owned(), metadata: "m".into() }],
             require_known_id: false,
             can_skip_assignment: false,
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::member::bytes_of;
-use super::{
-    Group, Join, Joined, JoinedMember, Member, Moment, Refusal, Reply, Speaker, State, Sync, Synced, Waiter,
+use crate::classic::member::bytes_of;
+use crate::classic::{
+    Group, Join, Joined, JoinedMember, Moment, Refusal, Reply, Speaker, State, Sync, Synced, Waiter,
+    member::Member,
 };
 use crate::limits;
 

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::ClientError;
-use crate::header::frame_length;
+use crate::error::ClientError;
+use floe_wire::header::frame_length;
 
 /// The length prefix of a frame, in bytes.
 const PREFIX_BYTES: usize = 4;

@@ -2,8 +2,8 @@
 //!
 //! [`Group`] is a pure state machine: each command carries `now`, answers that must wait are handed back later as
 //! [`Reply`]s, and the next moment at which time alone changes something is [`Group::next_deadline`]. It knows
-//! no clock, no socket and no storage. [`coordinator`] keeps all groups, the sleepers that wait for replies and the
-//! one timer; [`records`] are what a restart must find again.
+//! no clock, no socket and no storage. The coordinator keeps all groups, the sleepers that wait for
+//! replies and the one timer.
 //!
 //! ```text
 //!             first join                  delay over / all joined
@@ -22,12 +22,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 mod commands;
-pub mod coordinator;
 mod expiry;
 mod member;
 mod rebalance;
-pub mod records;
-mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -254,7 +251,7 @@ pub struct Group {
     leader: Option<String>,
     members: BTreeMap<String, Member>,
     /// Static members: instance id to member id.
-    instances: BTreeMap<String, String>,
+    pub(crate) instances: BTreeMap<String, String>,
     /// Ids that were given out by KIP-394 and have not come back, with the moment they are forgotten.
     pending: BTreeMap<String, Moment>,
     join_timer: Option<JoinTimer>,
@@ -362,7 +359,7 @@ impl Group {
     }
 
     /// Metadata and assignment bytes of all members.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.members.values().map(Member::bytes).sum()
     }
 }

@@ -17,13 +17,17 @@ use floe_log::codec::Compression;
 use floe_log::records::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::error::check;
-use super::helpers::{NAMED_VERSION_MAX, TIMEOUT_MS};
-use super::{Client, ClientError, Sent, partition_for_key};
-use crate::api::ApiKey;
-use crate::error::ErrorCode;
-use crate::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
-use crate::producer::InitProducerIdRequest;
+use crate::error::check;
+use crate::helpers::{NAMED_VERSION_MAX, TIMEOUT_MS};
+use crate::{
+    error::ClientError,
+    handle::{Client, Sent},
+    partitioner::partition_for_key,
+};
+use floe_wire::ApiKey;
+use floe_wire::ErrorCode;
+use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
+use floe_wire::producer::InitProducerIdRequest;
 
 /// How a producer batches, and how long it keeps trying.
 #[derive(Debug, Clone, Copy)]

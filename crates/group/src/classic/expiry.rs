@@ -1,6 +1,6 @@
 //! What time alone does to a group.
 
-use super::{Group, JoinTimer, Moment, Refusal, Reply, State};
+use crate::classic::{Group, JoinTimer, Moment, Refusal, Reply, State};
 
 impl Group {
     /// The next moment at which [`Group::expire`] would change something; a command may move it either way.

@@ -1,9 +1,9 @@
 //! What can go wrong between a client and its broker.
 
-use crate::api::ApiKey;
-use crate::error::ErrorCode;
-use crate::fault::WireError;
-use crate::versions::Versions;
+use floe_wire::ApiKey;
+use floe_wire::ErrorCode;
+use floe_wire::Versions;
+use floe_wire::WireError;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Moment, Waiter};
+use crate::classic::{Moment, Waiter};
 
 /// A protocol that a member offers: an assignor's name and the member's subscription for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

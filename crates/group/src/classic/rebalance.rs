@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Group, JoinTimer, Moment, Refusal, Reply, State};
+use crate::classic::{Group, JoinTimer, Moment, Refusal, Reply, State};
 
 impl Group {
     /// Somebody joined or changed: start a rebalance, or end the one that runs if everybody is there.

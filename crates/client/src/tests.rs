@@ -9,16 +9,17 @@ use floe_log::codec::Compression;
 use floe_log::records::Builder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::producer::Config;
-use super::*;
-use crate::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
-use crate::frame::encode_response;
-use crate::metadata::{
-    ApiVersion, MetadataRequest, MetadataResponse, MetadataResponsePartition, MetadataResponseTopic,
+use crate::producer::Config;
+use crate::*;
+use floe_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use floe_wire::frame::encode_response;
+use floe_wire::metadata::{
+    ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataResponsePartition,
+    MetadataResponseTopic,
 };
-use crate::produce::{PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse};
-use crate::producer::{InitProducerIdRequest, InitProducerIdResponse};
-use crate::{Message, Reader, RequestHeader, Rope, Writer};
+use floe_wire::produce::{PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse};
+use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
+use floe_wire::{ApiKey, ErrorCode, Message, Reader, RequestHeader, Rope, Versions, Writer};
 
 /// A broker of one topic `t` with two partitions. It checks sequences as a real one does.
 struct Broker {
@@ -41,7 +42,7 @@ impl Broker {
             min_version: versions.min,
             max_version: versions.max,
         };
-        let versions = crate::fuzz::APIS.iter().map(known).collect();
+        let versions = floe_wire::fuzz::APIS.iter().map(known).collect();
         let (script, log, calls) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         Broker { stream, versions, script, log, calls, hang_up_after: None }
     }

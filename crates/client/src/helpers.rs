@@ -7,17 +7,17 @@ use floe_log::records::{Record, RecordsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
 
-use super::error::check;
-use super::{Client, ClientError};
-use crate::admin::{
+use crate::error::check;
+use crate::{error::ClientError, handle::Client};
+use floe_wire::ApiKey;
+use floe_wire::admin::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
     DeleteTopicsRequest,
 };
-use crate::api::ApiKey;
-use crate::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use crate::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
-use crate::offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use crate::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use floe_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use floe_wire::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use floe_wire::offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use floe_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
 /// Asks [`Client::list_offsets`] for the offset of the next record.
 pub const LATEST: i64 = -1;

@@ -1,0 +1,29 @@
+//! Groups: who reads a topic together, who was given what, and what they committed.
+//!
+//! # What is here
+//! ```text
+//! classic/        Group        the pure state machine of a classic group: a command and a moment in, replies out
+//! coordinator.rs  Coordinator  all groups of a broker, those who wait for replies, the one timer, the commits
+//! sweep.rs                     frees the committed offsets of deleted topics
+//! map.rs                       the records in the metadata map
+//! ```
+//!
+//! # What it is not
+//! It knows no messages of the Kafka protocol: the front turns them into commands, and refusals into error codes. It
+//! reads no topic. Members are kept in memory only; what a restart must find again is in the metadata map.
+//!
+//! # Formats
+//! Two records in the metadata map, drawn in `map.rs`.
+
+mod classic;
+mod coordinator;
+pub mod limits;
+mod map;
+mod sweep;
+
+pub use classic::{
+    Group, Join, Joined, JoinedMember, Member, Moment, Protocol, Refusal, Reply, Rules, Speaker, State, Sync,
+    Synced, Waiter,
+};
+pub use coordinator::{Coordinator, Described, Failure, Listed, NewOffset, offset, offsets};
+pub use map::{GroupRecord, OffsetKey, OffsetRecord};
