@@ -1,9 +1,12 @@
 //! The calls that tools and tests make all the time, with the error codes of the answers looked at.
 
 use bytes::Bytes;
-use floe_log::batch::{Batch, BatchError, HEADER_BYTES, Header};
-use floe_log::ids::Offset;
+use floe_log::Offset;
 use floe_log::records::{Record, RecordsError};
+use floe_log::{
+    batch::Batch,
+    header::{BatchError, HEADER_BYTES, Header},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use uuid::Uuid;
 

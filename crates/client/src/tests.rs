@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use floe_log::batch::validate;
 use floe_log::codec::Compression;
+use floe_log::header::validate;
 use floe_log::records::Builder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -171,8 +171,7 @@ impl Broker {
 
     /// The values in the order in which they were written.
     fn values(&self, partition: i32) -> Vec<String> {
-        let decode =
-            |bytes: &Bytes| floe_log::batch::Batch::new(floe_log::ids::Offset(0), bytes.clone()).unwrap();
+        let decode = |bytes: &Bytes| floe_log::batch::Batch::new(floe_log::Offset(0), bytes.clone()).unwrap();
         let batches = self.log.get(&partition).into_iter().flatten();
         let records = batches.flat_map(|bytes| decode(bytes).records(usize::MAX).unwrap());
         records.map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()

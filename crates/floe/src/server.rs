@@ -9,7 +9,7 @@ use floe_env::{DataDir, Env, Task};
 use floe_http::{Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_meta::{Meta, Options, SqliteJournal};
 use floe_sql::Sql;
 use floe_store::Store;
@@ -171,16 +171,16 @@ fn s3_config(s3: &S3) -> floe_store::s3::Config {
     }
 }
 
-fn log_config(config: &Config) -> floe_log::log::Config {
+fn log_config(config: &Config) -> floe_log::Config {
     // What this broker wrote itself is what is read most: the tail.
     let tail = config.cache_bytes / 4 * 3;
-    floe_log::log::Config {
+    floe_log::Config {
         object_bytes: config.object_bytes,
         linger: Some(config.linger),
         uploads_max: config.uploads,
         bytes_in_flight_max: config.append_bytes,
-        cache: floe_log::cache::Capacity { tail, cold: config.cache_bytes - tail },
-        ..floe_log::log::Config::default()
+        cache: floe_log::Capacity { tail, cold: config.cache_bytes - tail },
+        ..floe_log::Config::default()
     }
 }
 

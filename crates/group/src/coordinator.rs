@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use floe_env::Env;
-use floe_log::ids::PartitionId;
+use floe_log::PartitionId;
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
@@ -709,7 +709,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_commit_behind_the_deletion_of_its_topic_writes_nothing() {
         let groups = coordinator().await;
-        let deleted = PartitionId { topic: floe_log::ids::TopicId(9), index: 0 };
+        let deleted = PartitionId { topic: floe_log::TopicId(9), index: 0 };
         let offset = NewOffset { partition: deleted, offset: 1, leader_epoch: -1, metadata: String::new() };
         let speaker = Speaker { member_id: "", instance_id: None };
         let committed = groups.commit(Envelope::broker("test"), "g", speaker, -1, vec![offset]).await;

@@ -7,7 +7,7 @@
 //! Offsets hang on the topic's id, not on its name: a topic that is deleted and created again starts anew. They do
 //! not expire; those of deleted topics are freed (`sweep.rs`).
 
-use floe_log::ids::{PartitionId, TopicId};
+use floe_log::{PartitionId, TopicId};
 use floe_meta::key::{self, Key, KeyReader};
 use floe_meta::{DecodeError, postcard_record};
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
-use floe_log::ids::TopicId;
+use floe_log::TopicId;
 use floe_log::topic;
 use floe_meta::{CommitError, DecodeError, Envelope, Lookup, Meta, Snapshot, Tx};
 use tokio::sync::Notify;

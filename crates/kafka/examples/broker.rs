@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use floe_env::Env;
 use floe_kafka::{Broker, Config};
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 
@@ -16,8 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     let env = Env::real();
     let meta = Meta::open(env.clone(), Arc::new(MemoryJournal::new()), Options::default()).await?;
-    let log =
-        Log::open(env.clone(), meta, Arc::new(MemoryStore::new()), floe_log::log::Config::default()).await?;
+    let log = Log::open(env.clone(), meta, Arc::new(MemoryStore::new()), floe_log::Config::default()).await?;
     let local = listener.local_addr()?;
     let config = Config {
         advertised_host: local.ip().to_string(),

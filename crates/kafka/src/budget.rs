@@ -1,10 +1,10 @@
 //! Memory that the front sets aside before it is used. Produces take theirs from the log
-//! ([`floe_log::log::Log::reserve`]); other requests have a budget of their own, because they may wait for records or
+//! ([`floe_log::Log::reserve`]); other requests have a budget of their own, because they may wait for records or
 //! for other members for long, and nothing that waits may hold producers up.
 
 use std::sync::Arc;
 
-use floe_log::log::Log;
+use floe_log::Log;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::conn::Progress;
@@ -31,7 +31,7 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) enum Permit {
     /// Of the log's budget, for a produce.
-    Log { _permit: floe_log::log::Permit },
+    Log { _permit: floe_log::Permit },
     /// Of a budget of the front.
     Front { _held: Held },
 }
@@ -164,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     use floe_env::Env;
-    use floe_log::log::Config;
+    use floe_log::Config;
     use floe_meta::{MemoryJournal, Meta, Options};
     use floe_store::MemoryStore;
     use floe_wire::ApiKey;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use floe_log::config::{self, TOPIC_CONFIGS};
 use floe_log::topic::Topic;
+use floe_log::topic_config::{self, TOPIC_CONFIGS};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -49,7 +49,7 @@ pub(crate) struct Setting {
 
 /// All settings of a topic, in the order of their names.
 pub(crate) fn of_topic(topic: &Topic) -> Vec<Setting> {
-    let shown = |row: &'static config::Setting| Setting {
+    let shown = |row: &'static topic_config::Setting| Setting {
         name: row.name,
         value: row.value(&topic.configs).to_owned(),
         source: if topic.configs.contains_key(row.name) { SOURCE_TOPIC } else { SOURCE_DEFAULT },

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use floe_log::ids::PartitionId;
+use floe_log::PartitionId;
 use floe_log::topic::{self, Topic};
 use floe_meta::{DecodeError, Meta, Snapshot};
 use floe_wire::ErrorCode;

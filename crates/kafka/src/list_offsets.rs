@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use floe_env::Timestamp;
-use floe_log::ids::PartitionId;
-use floe_log::log::Log;
+use floe_log::Log;
+use floe_log::PartitionId;
 use floe_log::walk::At;
 use floe_meta::Snapshot;
 use floe_wire::ErrorCode;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_log::ids::PartitionId;
-use floe_log::log::{Append, AppendTicket, Log};
+use floe_log::PartitionId;
 use floe_log::sequencer::{AppendError, Appended};
+use floe_log::{Append, AppendTicket, Log};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };

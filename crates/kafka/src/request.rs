@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use floe_log::identity::Writer;
+use floe_log::Writer;
 use floe_meta::Envelope;
 use floe_wire::Reader;
 use tokio::time::Instant;

@@ -9,10 +9,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 use floe_env::Env;
 use floe_lake::{Config, Lake, catalog};
 use floe_log::{
+    self, Append, Log, PartitionId, Writer,
     codec::Compression,
-    identity::Writer,
-    ids::PartitionId,
-    log::{self, Append, Log},
     records::Builder,
     topic::{NewTopic, Topic},
 };
@@ -46,7 +44,7 @@ async fn main() -> Result<(), Failure> {
     let env = Env::real();
     let store = Arc::new(LocalStore::open(env.clone(), dir, Options::default()).await?);
     let meta = Meta::open(env.clone(), Arc::new(MemoryJournal::new()), floe_meta::Options::default()).await?;
-    let log = Log::open(env.clone(), meta, store, log::Config::default()).await?;
+    let log = Log::open(env.clone(), meta, store, floe_log::Config::default()).await?;
     let lake = Lake::start(env.clone(), log.clone(), Config::default());
     for (name, mode) in [("flights", "json"), ("raw", "raw"), ("empty", "json")] {
         let configs = [("floe.table", mode), ("floe.table.freshness.ms", "200")];

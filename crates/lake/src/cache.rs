@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use floe_log::ids::TopicId;
+use floe_log::TopicId;
 use metrics::gauge;
 
 use crate::lake::DataFile;

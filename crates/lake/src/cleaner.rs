@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use floe_log::ids::TopicId;
+use floe_log::TopicId;
 use floe_meta::{CommitError, Envelope, Tx, lease};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use metrics::{counter, gauge};

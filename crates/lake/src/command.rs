@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use floe_log::{
-    ids::{Offset, PartitionId, TopicId},
+    Offset, PartitionId, TopicId,
     sequencer::{self, Uploaded},
     topic,
 };

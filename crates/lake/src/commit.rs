@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use floe_env::Timestamp;
-use floe_log::ids::Offset;
+use floe_log::Offset;
 use floe_schema::TableSchema;
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestFile, ManifestList, Operation, Snapshot, SnapshotRef, Summary,

@@ -5,7 +5,7 @@
 //! each is there exactly once.
 
 use bytes::Bytes;
-use floe_log::{codec::Compression, ids::PartitionId, records::Builder, topic::Topic};
+use floe_log::{PartitionId, codec::Compression, records::Builder, topic::Topic};
 
 use crate::{encode::DeadLetter, limits};
 

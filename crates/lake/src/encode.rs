@@ -3,11 +3,7 @@
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use floe_log::{
-    batch::Batch,
-    ids::{Offset, PartitionId},
-    records::Record,
-};
+use floe_log::{Offset, PartitionId, batch::Batch, records::Record};
 use floe_schema::{Decoder, Refused, Row, TableSchema};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Why a step of a view, or of the cleaner, failed.
 
-use floe_log::{log::ReadError, sequencer::AppendError, topic::TopicError};
+use floe_log::{sequencer::AppendError, topic::TopicError, walk::ReadError};
 use floe_meta::{CommitError, DecodeError, LeaseError};
 use floe_store::StoreError;
 

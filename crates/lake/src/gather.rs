@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use floe_log::{ids::Offset, log::Log, topic::Topic, walk};
+use floe_log::{Log, Offset, topic::Topic, walk};
 use floe_meta::{DecodeError, Snapshot};
 
 /// Bytes of the log that a table does not have yet, counted as they come: each extent is looked at once.

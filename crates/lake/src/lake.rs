@@ -8,10 +8,9 @@ use std::{
 
 use floe_env::{Env, Task, Timestamp};
 use floe_log::{
-    config::{TableMode, TopicConfig},
-    ids::{Offset, TopicId},
-    log::Log,
+    Log, Offset, TopicId,
     topic::{self, Topic},
+    topic_config::{TableMode, TopicConfig},
 };
 use floe_meta::{DecodeError, Envelope, Snapshot, Tx, lease};
 use floe_schema::{Kind, TableSchema};
@@ -30,9 +29,6 @@ use crate::{
     record::{self, Garbage, Table, ViewState},
     view::View,
 };
-
-/// The kind of the record of a topic (`floe_log::topic`): views begin and end when one changes.
-const TOPIC_KIND: u8 = 10;
 
 /// What can be chosen for a broker's lake; topics have settings of their own.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +180,7 @@ impl Lake {
         });
         let observed = Arc::downgrade(&inner);
         inner.log.meta().observe(move |applied| {
-            let touched = applied.changes.iter().any(|change| change.key.first() == Some(&TOPIC_KIND));
+            let touched = applied.changes.iter().any(|change| topic::is_topic(&change.key));
             if let Some(inner) = observed.upgrade().filter(|_| touched) {
                 inner.topics_changed.send_modify(|changes| *changes += 1);
             }

@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use floe_log::ids::TopicId;
+use floe_log::TopicId;
 
 /// What a file is; its name follows from that and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

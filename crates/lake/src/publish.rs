@@ -6,12 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use floe_env::Env;
 use floe_log::{
-    config::{BadRecord, TopicConfig},
-    identity::Writer,
-    ids::{Offset, TopicId},
-    log::Append,
+    Append, Offset, TopicId, Writer,
     sequencer::Uploaded,
     topic::{self, NewTopic, Topic, TopicError},
+    topic_config::{BadRecord, TopicConfig},
 };
 use floe_meta::{CommitError, Envelope};
 use floe_schema::TableSchema;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_log::ids::{Offset, PartitionId, TopicId};
+use floe_log::{Offset, PartitionId, TopicId};
 use floe_meta::{DecodeError, Key, KeyReader, Lookup, key, postcard_record};
 use floe_schema::TableSchema;
 use serde::{Deserialize, Serialize};

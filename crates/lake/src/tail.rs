@@ -1,12 +1,7 @@
 //! The tail of a topic as rows: what the log holds at a cut and the table does not yet.
 
 use arrow::array::RecordBatch;
-use floe_log::{
-    batch::Batch,
-    ids::{Offset, PartitionId},
-    log::{Log, ReadError},
-    records::Record,
-};
+use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 

@@ -12,11 +12,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use floe_log::{
+    Log, Offset, PartitionId, TopicId,
     batch::Batch,
-    config::{TableMode, TopicConfig},
-    ids::{Offset, PartitionId, TopicId},
-    log::{Log, ReadError},
     topic::{self, Topic},
+    topic_config::{TableMode, TopicConfig},
+    walk::ReadError,
 };
 use floe_meta::{Envelope, Lease, LeaseError, Snapshot, Tx};
 use floe_schema::Kind;

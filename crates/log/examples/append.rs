@@ -13,10 +13,13 @@ use std::time::Duration;
 
 use floe_env::Env;
 use floe_log::codec::Compression;
-use floe_log::ids::{Offset, PartitionId};
-use floe_log::log::{Append, AppendTicket, Config, Log, NewTopic, Topic, Writer};
 use floe_log::object::Object;
 use floe_log::records::Builder;
+use floe_log::{
+    Append, AppendTicket, Config, Log, Writer,
+    topic::{NewTopic, Topic},
+};
+use floe_log::{Offset, PartitionId};
 use floe_meta::sqlite::SqliteJournal;
 use floe_meta::{Meta, Options};
 use floe_store::local::{LocalStore, Options as StoreOptions};

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use floe_meta::{DecodeError, Snapshot};
 use floe_store::{PutIfAbsent, Store, StoreError};
 
-use crate::cluster::Cluster;
-use crate::ids::ObjectId;
-use crate::log::OpenError;
-use crate::object::Object;
+use crate::error::OpenError;
+use crate::map::cluster::Cluster;
+use crate::map::ids::ObjectId;
+use crate::map::object::Object;
 
 /// Where the claim is: below [`floe_store::CLUSTER_FOLDER`].
 const CLAIM_KEY: &str = "floe/cluster";

@@ -1,364 +1,65 @@
-//! Topic settings: one table with names, types, defaults, checks and documentation.
-//!
-//! The table feeds CreateTopics, AlterConfigs, DescribeConfigs and the typed view [`TopicConfig`]. Kafka's names,
-//! types and defaults are those of Apache Kafka 4 (`TopicConfig`, `LogConfig`), so that its own tools describe a
-//! topic as they are used to; where Floe has no use for a setting, its documentation here says so.
+//! How a log works: what its opener may choose.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::topic::Topic;
+use crate::limits::{
+    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
+    LEASE_TTL, OBJECT_BYTES, TRASH_GRACE,
+};
+use crate::read::cache::Capacity;
 
-/// The type of a setting, with the numbers of Kafka's DescribeConfigs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i8)]
-pub enum Kind {
-    /// `true` or `false`.
-    Boolean = 1,
-    /// Text.
-    String = 2,
-    /// 32 bits, signed.
-    Int = 3,
-    /// 64 bits, signed.
-    Long = 5,
-    /// A decimal number.
-    Double = 6,
-    /// Texts, separated by commas.
-    List = 7,
-}
-
-/// What values a setting takes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Check {
-    Bool,
-    Range(i64, i64),
-    Ratio,
-    OneOf(&'static [&'static str]),
-    ListOf(&'static [&'static str]),
-    /// Kafka's lists of `partition:broker` or `*`; kept, not used.
-    Replicas,
-}
-
-/// One setting of a topic.
+/// How a broker's log works. `Config::default()` serves; tests make it small and fast.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The canonical name.
-    pub name: &'static str,
-    /// Other names that mean the same.
-    pub aliases: &'static [&'static str],
-    /// The broker setting that Kafka names as the origin of the default; empty for Floe's own.
-    pub broker_name: &'static str,
-    /// The type.
-    pub kind: Kind,
-    /// The value when none is set.
-    pub default: &'static str,
-    /// What it does, for people.
-    pub doc: &'static str,
-    check: Check,
+pub struct Config {
+    /// A WAL object closes at this size.
+    pub object_bytes: usize,
+    /// How long the first request of an object waits for others. Without: not at all on a local store, 100 ms on a
+    /// remote one. Zero means: only as long as another upload is under way.
+    pub linger: Option<Duration>,
+    /// Uploads at one time. Without: what fits the store.
+    pub uploads_max: Option<usize>,
+    /// Bytes of requests that may be in memory, see [`Log::reserve`].
+    pub bytes_in_flight_max: usize,
+    /// The memory between readers and the store.
+    pub cache: Capacity,
+    /// Leases on object ids, and when objects are deleted.
+    pub times: Times,
+    /// Whether this broker cleans; in a cluster one does, whichever takes the lease.
+    pub cleaner: bool,
 }
 
-/// Why settings were refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// No setting has this name.
-    #[error("unknown topic setting '{0}'")]
-    UnknownName(String),
-    /// The setting does not take this value.
-    #[error("topic setting {name} cannot be '{value}': {reason}")]
-    InvalidValue {
-        /// The setting.
-        name: &'static str,
-        /// The value.
-        value: String,
-        /// What it takes.
-        reason: String,
-    },
-    /// A setting was given twice, under two names.
-    #[error("topic setting {0} is given twice, under two of its names")]
-    Twice(&'static str),
-}
-
-const INT: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
-const INT_MAX: i64 = INT.1;
-const UNUSED: &str = "Accepted for the sake of tools, of no use here: objects are durable and written once.";
-
-const fn row(
-    name: &'static str,
-    broker_name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    check: Check,
-    doc: &'static str,
-) -> Setting {
-    Setting { name, aliases: &[], broker_name, kind, default, doc, check }
-}
-
-/// Every setting of a topic, by name.
-#[rustfmt::skip]
-pub const TOPIC_CONFIGS: &[Setting] = &[
-    row("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
-        "What happens to old records: delete them, or keep the last of each key. Kept; not acted on yet, all records stay."),
-    row("compression.gzip.level", "compression.gzip.level", Kind::Int, "-1", Check::Range(-1, 9), UNUSED),
-    row("compression.lz4.level", "compression.lz4.level", Kind::Int, "9", Check::Range(1, 17), UNUSED),
-    row("compression.type", "compression.type", Kind::String, "producer",
-        Check::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        "Batches are kept as the producer compressed them, whatever is set."),
-    row("compression.zstd.level", "compression.zstd.level", Kind::Int, "3", Check::Range(-131_072, 22), UNUSED),
-    row("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
-        "How long compaction keeps tombstones. Kept; not acted on yet."),
-    row("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
-    row("floe.table", "", Kind::String, "off", Check::OneOf(&["off", "json", "raw"]),
-        "Whether the topic is an Iceberg table as well: 'json' makes columns of the fields of JSON records, 'raw' keeps key, value and headers as bytes."),
-    row("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
-        "What happens to a record that does not fit the table: it goes to the topic <name>.dead-letter with the reason, or is skipped. Both are counted."),
-    row("floe.table.file.bytes", "", Kind::Long, "134217728", Check::Range(1 << 20, 1 << 34),
-        "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
-    row("floe.table.freshness.ms", "", Kind::Long, "1000", Check::Range(100, 86_400_000),
-        "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or a quarter of what the broker's SQL reads of the log, has gathered."),
-    row("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
-        "Of no use here: every record is synced before it is acknowledged."),
-    row("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
-        "Of no use here: every record is synced before it is acknowledged."),
-    row("follower.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
-    row("index.interval.bytes", "log.index.interval.bytes", Kind::Int, "4096", Check::Range(0, INT_MAX), UNUSED),
-    row("leader.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
-    row("local.retention.bytes", "log.local.retention.bytes", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
-    row("local.retention.ms", "log.local.retention.ms", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
-    row("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807",
-        Check::Range(1, i64::MAX), "The longest time a record stays out of compaction. Kept; not acted on yet."),
-    row("max.message.bytes", "message.max.bytes", Kind::Int, "1048588", Check::Range(0, INT_MAX),
-        "The largest batch that is taken, in bytes, after compression."),
-    row("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms", Kind::Long, "3600000",
-        Check::Range(0, i64::MAX), "How far a record's timestamp may be ahead of the broker's clock. Kept; not acted on yet."),
-    row("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms", Kind::Long, "9223372036854775807",
-        Check::Range(0, i64::MAX), "How far a record's timestamp may be behind the broker's clock. Kept; not acted on yet."),
-    row("message.timestamp.type", "log.message.timestamp.type", Kind::String, "CreateTime",
-        Check::OneOf(&["CreateTime", "LogAppendTime"]),
-        "Whether a record carries the time of the client or that of the broker."),
-    row("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Kind::Double, "0.5", Check::Ratio,
-        "When compaction is worth while. Kept; not acted on yet."),
-    row("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Kind::Long, "0", Check::Range(0, i64::MAX),
-        "The shortest time a record stays out of compaction. Kept; not acted on yet."),
-    row("min.insync.replicas", "min.insync.replicas", Kind::Int, "1", Check::Range(1, INT_MAX),
-        "Of no use here: the store is as durable as it is, whatever is set."),
-    row("preallocate", "log.preallocate", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.copy.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.log.delete.on.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.storage.enable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("retention.bytes", "log.retention.bytes", Kind::Long, "-1", Check::Range(-1, i64::MAX),
-        "How many bytes a partition keeps, -1 for all. Kept; not acted on yet, all records stay."),
-    row("retention.ms", "log.retention.ms", Kind::Long, "604800000", Check::Range(-1, i64::MAX),
-        "How long records are kept in milliseconds, -1 for ever. Kept; not acted on yet, all records stay."),
-    row("segment.bytes", "log.segment.bytes", Kind::Int, "1073741824", Check::Range(14, INT_MAX), UNUSED),
-    row("segment.index.bytes", "log.index.size.max.bytes", Kind::Int, "10485760", Check::Range(4, INT_MAX), UNUSED),
-    row("segment.jitter.ms", "log.roll.jitter.ms", Kind::Long, "0", Check::Range(0, i64::MAX), UNUSED),
-    row("segment.ms", "log.roll.ms", Kind::Long, "604800000", Check::Range(1, i64::MAX), UNUSED),
-    row("unclean.leader.election.enable", "unclean.leader.election.enable", Kind::Boolean, "false", Check::Bool,
-        UNUSED),
-];
-
-/// The setting of a name or alias.
-pub fn setting(name: &str) -> Option<&'static Setting> {
-    TOPIC_CONFIGS.iter().find(|setting| setting.name == name || setting.aliases.contains(&name))
-}
-
-/// Checks settings and gives them back under their canonical names.
-///
-/// # Errors
-/// The first [`ConfigError`] in the order of names.
-pub fn check(configs: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut checked = BTreeMap::new();
-    for (name, value) in configs {
-        let setting = setting(name).ok_or_else(|| ConfigError::UnknownName(name.clone()))?;
-        setting.check(value)?;
-        if checked.insert(setting.name.to_owned(), value.clone()).is_some() {
-            return Err(ConfigError::Twice(setting.name));
-        }
-    }
-    Ok(checked)
-}
-
-impl Setting {
-    /// Checks one value.
-    ///
-    /// # Errors
-    /// [`ConfigError::InvalidValue`] with what the setting takes.
-    pub fn check(&self, value: &str) -> Result<(), ConfigError> {
-        self.reason(value).map_or(Ok(()), |reason| {
-            Err(ConfigError::InvalidValue { name: self.name, value: value.to_owned(), reason })
-        })
-    }
-
-    /// The value that applies: what is set, or the default.
-    pub fn value<'c>(&self, configs: &'c BTreeMap<String, String>) -> &'c str {
-        configs.get(self.name).map_or(self.default, String::as_str)
-    }
-
-    /// Why a value is not taken; none if it is.
-    fn reason(&self, value: &str) -> Option<String> {
-        match self.check {
-            Check::Bool if matches!(value, "true" | "false") => None,
-            Check::Bool => Some("it takes true or false".to_owned()),
-            Check::Range(min, max) => match value.trim().parse::<i64>() {
-                Ok(number) if (min..=max).contains(&number) => None,
-                _ => Some(format!("it takes a whole number from {min} to {max}")),
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            object_bytes: OBJECT_BYTES,
+            linger: None,
+            uploads_max: None,
+            bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
+            cache: Capacity { tail: CACHE_TAIL_BYTES, cold: CACHE_COLD_BYTES },
+            times: Times {
+                lease_ids: LEASE_IDS,
+                lease_ttl: LEASE_TTL,
+                trash_grace: TRASH_GRACE,
+                cleaner_pause: CLEANER_PAUSE,
+                cleaner_lease: CLEANER_LEASE,
             },
-            Check::Ratio => match value.trim().parse::<f64>() {
-                Ok(number) if (0.0..=1.0).contains(&number) => None,
-                _ => Some("it takes a number from 0 to 1".to_owned()),
-            },
-            Check::OneOf(values) if values.contains(&value) => None,
-            Check::OneOf(values) => Some(format!("it takes one of {}", values.join(", "))),
-            Check::ListOf(values) if value.split(',').all(|item| values.contains(&item.trim())) => None,
-            Check::ListOf(values) => Some(format!("it takes a list out of {}", values.join(", "))),
-            Check::Replicas => {
-                let legal = |c: char| c.is_ascii_digit() || matches!(c, ',' | ':' | '*');
-                let fits = value.chars().all(legal);
-                (!fits).then(|| "it takes a list of partition:broker, or *".to_owned())
-            }
+            cleaner: true,
         }
     }
 }
 
-/// What a topic that is also a table makes of its records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableMode {
-    /// The topic is no table.
-    Off,
-    /// Columns from the fields of JSON records.
-    Json,
-    /// Key, value and headers as bytes.
-    Raw,
-}
-
-/// What happens to a record that does not fit the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRecord {
-    /// It goes to the dead-letter topic.
-    DeadLetter,
-    /// It is counted and left out.
-    Skip,
-}
-
-/// The settings of a topic that Floe acts on, as types.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicConfig {
-    /// The largest batch in bytes.
-    pub max_message_bytes: usize,
-    /// Whether records carry the broker's time.
-    pub log_append_time: bool,
-    /// Whether the topic is a table.
-    pub table: TableMode,
-    /// How old a record may be before it is in the table, in milliseconds.
-    pub table_freshness_ms: u64,
-    /// Bytes at which a data file is closed.
-    pub table_file_bytes: u64,
-    /// What happens to records that do not fit.
-    pub table_bad_record: BadRecord,
-}
-
-impl TopicConfig {
-    /// The settings of a topic. A stored value that this version cannot read counts as not set.
-    pub fn of(topic: &Topic) -> TopicConfig {
-        TopicConfig::of_configs(&topic.configs)
-    }
-
-    /// The same, of settings that belong to no topic yet.
-    pub fn of_configs(configs: &BTreeMap<String, String>) -> TopicConfig {
-        TopicConfig {
-            max_message_bytes: number(configs, "max.message.bytes") as usize,
-            log_append_time: text(configs, "message.timestamp.type") == "LogAppendTime",
-            table: match text(configs, "floe.table") {
-                "json" => TableMode::Json,
-                "raw" => TableMode::Raw,
-                _ => TableMode::Off,
-            },
-            table_freshness_ms: number(configs, "floe.table.freshness.ms"),
-            table_file_bytes: number(configs, "floe.table.file.bytes"),
-            table_bad_record: match text(configs, "floe.table.bad.record") {
-                "skip" => BadRecord::Skip,
-                _ => BadRecord::DeadLetter,
-            },
-        }
-    }
-}
-
-fn text<'c>(configs: &'c BTreeMap<String, String>, name: &str) -> &'c str {
-    setting(name).expect("the table has every setting that is acted on").value(configs)
-}
-
-fn number(configs: &BTreeMap<String, String>, name: &str) -> u64 {
-    let setting = setting(name).expect("the table has every setting that is acted on");
-    let parsed = setting.value(configs).trim().parse().ok();
-    parsed.unwrap_or_else(|| setting.default.parse().expect("the table's defaults pass their own checks"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn configs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn the_table_is_sorted_documented_and_its_defaults_pass() {
-        for pair in TOPIC_CONFIGS.windows(2) {
-            assert!(pair[0].name < pair[1].name, "{} comes after {}", pair[0].name, pair[1].name);
-        }
-        for setting in TOPIC_CONFIGS {
-            assert!(!setting.doc.is_empty(), "{}", setting.name);
-            assert_eq!(setting.check(setting.default), Ok(()), "{}", setting.name);
-            let fits = match setting.kind {
-                Kind::Int => matches!(setting.check, Check::Range(min, max) if min >= INT.0 && max <= INT.1),
-                Kind::Long => matches!(setting.check, Check::Range(..)),
-                Kind::Boolean => setting.check == Check::Bool,
-                Kind::Double => setting.check == Check::Ratio,
-                Kind::String => matches!(setting.check, Check::OneOf(_)),
-                Kind::List => matches!(setting.check, Check::ListOf(_) | Check::Replicas),
-            };
-            assert!(fits, "{}: its check is not one of its type", setting.name);
-        }
-    }
-
-    #[test]
-    fn values_are_checked() {
-        for (name, value) in [
-            ("retention.ms", "-2"),
-            ("retention.ms", "1 day"),
-            ("retention.ms", "9223372036854775808"),
-            ("max.message.bytes", "2147483648"),
-            ("cleanup.policy", "compact,erase"),
-            ("cleanup.policy", ""),
-            ("compression.type", "brotli"),
-            ("preallocate", "yes"),
-            ("min.cleanable.dirty.ratio", "NaN"),
-            ("floe.table", "JSON"),
-            ("leader.replication.throttled.replicas", "all"),
-        ] {
-            let error = check(&configs(&[(name, value)])).unwrap_err();
-            assert!(matches!(error, ConfigError::InvalidValue { .. }), "{name}={value}: {error}");
-        }
-        let unknown = check(&configs(&[("retention", "1")]));
-        assert_eq!(unknown, Err(ConfigError::UnknownName("retention".to_owned())));
-        let good = configs(&[("cleanup.policy", "compact,delete"), ("retention.ms", "-1")]);
-        assert_eq!(check(&good), Ok(good));
-    }
-
-    #[test]
-    fn the_typed_view_falls_back_to_defaults() {
-        let default = TopicConfig::of_configs(&BTreeMap::new());
-        assert_eq!(default.max_message_bytes, 1_048_588);
-        assert_eq!(default.table, TableMode::Off);
-        assert!(!default.log_append_time);
-        let set = configs(&[
-            ("floe.table", "json"),
-            ("floe.table.bad.record", "skip"),
-            ("message.timestamp.type", "LogAppendTime"),
-            ("max.message.bytes", "damaged"),
-        ]);
-        let view = TopicConfig::of_configs(&set);
-        assert_eq!((view.table, view.table_bad_record), (TableMode::Json, BadRecord::Skip));
-        assert!(view.log_append_time);
-        assert_eq!(view.max_message_bytes, 1_048_588);
-    }
+/// How ids are leased and objects cleaned away. Times.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Ids of one lease.
+    pub lease_ids: u64,
+    /// How long a lease lasts without renewal; renewed after a third of it.
+    pub lease_ttl: Duration,
+    /// How long trash is kept for readers that still hold an old snapshot, and for uploads that are still on their
+    /// way. Longer than any request to the store can take.
+    pub trash_grace: Duration,
+    /// Pause between two rounds of the cleaner.
+    pub cleaner_pause: Duration,
+    /// How long a broker has the cleaner's job without showing that it lives; longer than a round should take.
+    pub cleaner_lease: Duration,
 }

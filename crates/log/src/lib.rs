@@ -6,24 +6,31 @@
 //! ([`records`] serves views, clients and tests); it holds no state that a crash could lose: what it keeps in
 //! memory is a cache of the store or of the metadata map.
 //!
+//! # Rooms
+//! ```text
+//! map/     what the metadata map holds, and the pure functions over it
+//! format/  bytes: Kafka's record batch, records, codecs, WAL objects
+//! write/   the way in: intake, object ids, uploads, sequencer
+//! read/    the way out: walk, cache, reader, waiters
+//! clean/   deletes what nobody needs any more
+//! ```
 //! # A write, file by file
 //! ```text
-//! log.rs        Log::append            takes batches of many partitions from one writer
-//! batch.rs      validate               length, magic, checksum, count; nothing is decoded
-//! writer.rs     the open WAL object    closes by size, age, or an idle uploader
-//! wal.rs        encode                 groups by partition, adds the checksummed footer
-//! store.rs      Store::put             durable when it returns
-//! sequencer.rs  sequence               one commit: offsets, extents, producers, object
-//! log.rs        AppendTicket           is answered after the commit, readers wake
+//! handle.rs            Log::append       takes batches of many partitions from one writer
+//! format/header.rs     validate          length, magic, checksum, count; nothing is decoded
+//! write/intake.rs      Intake::push      a FIFO queue with a limit
+//! write/wal_writer.rs  WalWriter::run    closes objects by size, age, or an idle uploader; commits keep order
+//! write/uploader.rs    Uploader::upload  an id, the object's bytes (format/wal.rs), the PUT
+//! write/sequencer.rs   sequence          one commit: offsets, extents, producers, object
+//! handle.rs            AppendTicket      is answered after the commit; readers wake (read/waiters.rs)
 //! ```
 //! # A read, file by file
 //! ```text
-//! log.rs        Log::read              a snapshot, a partition, an offset, a byte budget
-//! walk.rs       extents                the extents that cover the offsets, in order
-//! cache.rs      blocks                 memory first, one flight per block
-//! store.rs      Store::get             coalesced ranged GETs for what is missing
-//! walk.rs       batches                splits an extent's bytes, assigns base offsets
-//! batch.rs      stamped_prefix         16 bytes replace the client's base offset; the rest is not copied
+//! handle.rs         Log::read        a snapshot, a partition, an offset, a byte budget
+//! read/walk.rs      extents          the extents that cover the offsets, in order
+//! read/cache.rs     blocks           memory first, one flight per block, coalesced ranged GETs for what is missing
+//! read/walk.rs      batches          splits an extent's bytes, assigns base offsets
+//! format/batch.rs   stamped_prefix   16 bytes replace the client's base offset; the rest is not copied
 //! ```
 //! # Formats
 //! A batch is Kafka's RecordBatch v2, byte for byte as the client sent it; offsets live in the metadata map
@@ -41,43 +48,28 @@
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! ```
 
-// The log: identifiers, batches, formats.
-pub mod batch;
-pub mod codec;
-pub mod ids;
-pub mod records;
-pub mod wal;
-
-// What the metadata map holds, and the pure functions over it.
-pub mod cluster;
-pub mod config;
-pub mod extent;
-pub mod identity;
-pub mod object;
-pub mod partition;
-pub mod producer;
-pub mod sequencer;
-pub mod topic;
-pub mod walk;
-
-// The edge: stores, uploads, reads.
-pub mod cache;
 mod claim;
+mod clean;
+mod config;
+mod error;
+mod format;
+mod handle;
 pub mod limits;
-pub mod log;
-pub mod objects;
-pub mod reader;
-pub mod writer;
+mod map;
+mod read;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use batch::Batch;
-pub use config::TopicConfig;
-pub use identity::Writer;
-pub use ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
-pub use partition::Bounds;
-pub use records::Record;
-pub use sequencer::{AppendError, Appended, Placed, Uploaded};
-pub use topic::{NewTopic, Topic, TopicError};
-pub use walk::{At, Read, ReadError};
+pub use clean::cleaner::Cleaned;
+pub use config::{Config, Times};
+pub use error::OpenError;
+pub use format::{batch, codec, header, records, wal};
+pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
+pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
+pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
+pub use map::{cluster, extent, object, partition, producer, remains, topic, topic_config};
+pub use read::cache::{Cache, Capacity};
+pub use read::walk;
+pub use write::{leases, sequencer};

@@ -13,7 +13,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::logical_expr::TableType;
 
 use floe_lake::{Lake, LakeError, TableRef, TailError};
-use floe_log::ids::Offset;
+use floe_log::Offset;
 use floe_meta::Snapshot;
 use floe_schema::TableSchema;
 

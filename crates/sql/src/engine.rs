@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use floe_env::Env;
 use floe_lake::Lake;
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_meta::{Lsn, Snapshot};
 
 use crate::catalog::Cut;

@@ -18,10 +18,10 @@ use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{DisplayFormatType, Partitioning};
 
+use floe_log::Log;
 use floe_log::extent::Extent;
-use floe_log::ids::{Offset, PartitionId};
-use floe_log::log::Log;
 use floe_log::walk;
+use floe_log::{Offset, PartitionId};
 use floe_meta::{DecodeError, Snapshot};
 
 /// Where a tail lies: by partition, the first offset in it and the one after its last. Empty ones are left out.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use floe_log::ids::{Offset, PartitionId};
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_log::walk::{Read, ReadError};
+use floe_log::{Offset, PartitionId};
 use floe_meta::Snapshot;
 use floe_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use floe_wire::{ErrorCode, Rope};
@@ -353,7 +353,7 @@ fn respond(plan: &Plan, parts: Vec<Part>) -> FetchResponse {
 
 #[cfg(test)]
 mod tests {
-    use floe_log::ids::TopicId;
+    use floe_log::TopicId;
 
     use super::*;
 

@@ -239,7 +239,7 @@ async fn a_client_that_does_not_read_is_closed() {
 /// Three requests fit the byte budget at a time; twenty are sent at once, and all are answered.
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_the_byte_budget() {
-    let log = floe_log::log::Config { bytes_in_flight_max: 6_000, ..Default::default() };
+    let log = floe_log::Config { bytes_in_flight_max: 6_000, ..Default::default() };
     let world = World::open_with(&disk(), Config::default(), log).await;
     let mut client = world.client();
     client.create_topic("t", 1, &[]).await.expect("created");

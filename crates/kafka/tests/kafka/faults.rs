@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use floe_client::Wait;
 use floe_kafka::Config;
-use floe_log::log::Config as LogConfig;
+use floe_log::Config as LogConfig;
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
 

@@ -7,8 +7,8 @@ use floe_client::{Client, ClientError};
 use floe_env::Env;
 use floe_kafka::apis::APIS;
 use floe_kafka::{Broker, Config};
+use floe_log::Log;
 use floe_log::codec::Compression;
-use floe_log::log::Log;
 use floe_log::records::Builder;
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
@@ -43,10 +43,10 @@ pub(crate) async fn world() -> World {
 
 impl World {
     pub(crate) async fn open(disk: &Disk, config: Config) -> World {
-        World::open_with(disk, config, floe_log::log::Config::default()).await
+        World::open_with(disk, config, floe_log::Config::default()).await
     }
 
-    pub(crate) async fn open_with(disk: &Disk, config: Config, log: floe_log::log::Config) -> World {
+    pub(crate) async fn open_with(disk: &Disk, config: Config, log: floe_log::Config) -> World {
         let env = Env::simulated(7);
         let meta =
             Meta::open(env.clone(), Arc::new(disk.journal.clone()), Options::default()).await.expect("opens");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use floe_client::Client;
 use floe_env::Env;
 use floe_kafka::{Broker, Config};
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 use tokio::io::AsyncReadExt as _;
@@ -18,7 +18,7 @@ async fn connections_are_limited_per_address_and_end_with_the_broker() {
     let meta =
         Meta::open(env.clone(), Arc::new(MemoryJournal::new()), Options::default()).await.expect("opens");
     let store = Arc::new(MemoryStore::new());
-    let log = Log::open(env.clone(), meta, store, floe_log::log::Config::default()).await.expect("opens");
+    let log = Log::open(env.clone(), meta, store, floe_log::Config::default()).await.expect("opens");
     let config = Config { connections_per_ip_max: 2, ..Config::default() };
     let broker = Broker::new(env.clone(), log.clone(), config);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -17,7 +17,7 @@ use crate::harness::*;
 
 /// A broker whose log has room for requests of `bytes` at a time.
 async fn narrow(bytes_in_flight_max: usize, config: Config) -> World {
-    let log = floe_log::log::Config { bytes_in_flight_max, ..Default::default() };
+    let log = floe_log::Config { bytes_in_flight_max, ..Default::default() };
     World::open_with(&disk(), config, log).await
 }
 

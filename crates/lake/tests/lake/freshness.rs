@@ -11,9 +11,8 @@ use std::{
 use floe_env::Env;
 use floe_lake::Config;
 use floe_log::{
+    Append, Offset, PartitionId,
     codec::Compression,
-    ids::{Offset, PartitionId},
-    log::Append,
     records::Builder,
     topic::{self, Topic},
     walk,

@@ -6,9 +6,8 @@ use arrow::array::RecordBatch;
 use floe_env::Env;
 use floe_lake::{Config, TailError, dead_letter, record::Garbage};
 use floe_log::{
+    Append, PartitionId,
     codec::Compression,
-    ids::PartitionId,
-    log::Append,
     records::Builder,
     topic::{self, Topic},
 };
@@ -72,7 +71,7 @@ async fn bad_records_are_dead_letters_with_their_reason() {
     assert_eq!(letters.name, "t.dead-letter");
     let snapshot = broker.log.meta().snapshot();
     let partition = letters.partition_ids().next().unwrap();
-    let read = broker.log.read(&snapshot, partition, floe_log::ids::Offset::ZERO, 1 << 20).await.unwrap();
+    let read = broker.log.read(&snapshot, partition, floe_log::Offset::ZERO, 1 << 20).await.unwrap();
     let mut found = Vec::new();
     for record in read.batches.iter().flat_map(|batch| batch.records(1 << 20).unwrap()) {
         let header = |name: &str| {

@@ -10,10 +10,8 @@ use bytes::Bytes;
 use floe_env::Env;
 use floe_lake::{Config, Lake, TableRef, record::Table};
 use floe_log::{
+    self, Append, Log, Offset, PartitionId, Writer,
     codec::Compression,
-    identity::Writer,
-    ids::{Offset, PartitionId},
-    log::{self, Append, Log},
     records::Builder,
     topic::{NewTopic, Topic},
 };
@@ -70,7 +68,8 @@ impl Broker {
         config: Config,
     ) -> Broker {
         let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("the journal opens");
-        let log = Log::open(env.clone(), meta, store, log::Config::default()).await.expect("the log opens");
+        let log =
+            Log::open(env.clone(), meta, store, floe_log::Config::default()).await.expect("the log opens");
         let lake = Lake::start(env.clone(), log.clone(), config);
         Broker { log, lake }
     }

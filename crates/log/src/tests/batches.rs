@@ -5,10 +5,13 @@ use kafka_protocol::records as theirs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Offset;
-use crate::batch::{Batch, BatchError, HEADER_BYTES, validate};
-use crate::codec::CodecError;
-use crate::records::{Record, RecordsError};
+use crate::format::codec::CodecError;
+use crate::format::records::{Record, RecordsError};
+use crate::format::{
+    batch::Batch,
+    header::{BatchError, HEADER_BYTES, validate},
+};
+use crate::map::ids::Offset;
 
 const BYTES_MAX: usize = 1 << 20;
 
@@ -185,7 +188,7 @@ fn headers_may_repeat_and_nulls_differ_from_empty() {
 
 #[test]
 fn append_time_replaces_every_timestamp() {
-    let bytes = batch::with_append_time(&plain(3, 1_000), 77);
+    let bytes = header::with_append_time(&plain(3, 1_000), 77);
     let header = validate(&bytes).unwrap();
     assert!(header.is_log_append_time());
     assert_eq!(header.max_timestamp, 77);

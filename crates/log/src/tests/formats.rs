@@ -8,12 +8,12 @@ use floe_meta::Change;
 use proptest::prelude::*;
 
 use super::*;
-use crate::extent::{Extent, ExtentKey};
-use crate::object::{self, Object, Trash};
-use crate::partition::Head;
-use crate::producer::{Producer, ProducerKey, Seen};
-use crate::sequencer::sequence;
-use crate::{Offset, TopicId, WriterId, identity};
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::ids::{Offset, TopicId, WriterId};
+use crate::map::object::{self, Object, Trash};
+use crate::map::partition::Head;
+use crate::map::producer::{Producer, ProducerKey, Seen};
+use crate::write::sequencer::sequence;
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
@@ -72,7 +72,7 @@ fn golden() {
         let configs = BTreeMap::from([("floe.table".to_owned(), "json".to_owned())]);
         let new = NewTopic { name: "flights".to_owned(), partitions: 1, configs };
         topic::create(tx, &new).unwrap();
-        identity::intern(tx, &Writer::new("User:alice", "loader")).unwrap();
+        Writer::new("User:alice", "loader").intern(tx).unwrap();
         let head = Head {
             next: Offset(1234),
             log_start: Offset(1000),
@@ -136,10 +136,10 @@ proptest! {
         let mut seen: Vec<Seen> = Vec::new();
         let (mut next, mut offset) = (start, 0);
         for (count, gap) in batches {
-            let last_sequence = crate::producer::sequence_plus(next, count - 1);
+            let last_sequence = crate::map::producer::sequence_plus(next, count - 1);
             offset += gap;
             seen.push(Seen { base_sequence: next, last_sequence, base_offset: Offset(offset) });
-            next = crate::producer::sequence_plus(last_sequence, 1);
+            next = crate::map::producer::sequence_plus(last_sequence, 1);
         }
         let producer = Producer { epoch, active_hour, seen };
         let key = ProducerKey { partition: partition(), producer_id: 1 };

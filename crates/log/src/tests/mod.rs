@@ -6,14 +6,14 @@ use bytes::Bytes;
 use floe_env::Timestamp;
 use floe_meta::{Envelope, Snapshot, Tx};
 
-use crate::batch::{self, Header};
-use crate::codec::Compression;
-use crate::ids::{ObjectId, PartitionId};
-use crate::object::ObjectLease;
-use crate::records::Builder;
-use crate::sequencer::{Placed, Uploaded};
-use crate::topic::{self, NewTopic, Topic};
-use crate::{Writer, cluster};
+use crate::format::codec::Compression;
+use crate::format::header::{self, Header};
+use crate::format::records::Builder;
+use crate::map::ids::{ObjectId, PartitionId};
+use crate::map::object::ObjectLease;
+use crate::map::topic::{self, NewTopic, Topic};
+use crate::map::{cluster, identity::Writer};
+use crate::write::sequencer::{Placed, Uploaded};
 
 mod batches;
 mod formats;
@@ -43,7 +43,7 @@ fn build(mut builder: Builder, count: u32, timestamp: i64) -> Bytes {
 }
 
 fn header_of(bytes: &[u8]) -> Header {
-    batch::validate(bytes).expect("tests build valid batches")
+    header::validate(bytes).expect("tests build valid batches")
 }
 
 /// Runs `test` in one command over an empty map with an open cluster.
@@ -68,7 +68,7 @@ fn lease(tx: &mut Tx<'_>, first: u64, end: u64) {
 
 /// An object whose batches lie back to back in the order given.
 fn uploaded(object: u64, batches: &[(PartitionId, &Writer, &Bytes)]) -> Uploaded {
-    let mut position = crate::wal::HEAD_BYTES as u64;
+    let mut position = crate::format::wal::HEAD_BYTES as u64;
     let mut placed = Vec::new();
     for (partition, writer, bytes) in batches {
         let header = header_of(bytes);

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Offset;
-use crate::sequencer::sequence;
-use crate::walk::{self, At, ReadError};
+use crate::map::ids::Offset;
+use crate::read::walk::{self, At, ReadError};
+use crate::write::sequencer::sequence;
 
 /// A partition whose extents hold the batches given as (records, timestamp), one extent per object.
 fn fill(tx: &mut Tx<'_>, objects: &[Vec<(u32, i64)>]) -> (PartitionId, Vec<Bytes>) {
@@ -26,7 +26,7 @@ fn fill(tx: &mut Tx<'_>, objects: &[Vec<(u32, i64)>]) -> (PartitionId, Vec<Bytes
 fn bounds_are_checked_first() {
     in_tx(|tx| {
         let (partition, _) = fill(tx, &[vec![(3, 0)]]);
-        let mut head = crate::partition::head(tx, partition).unwrap().unwrap();
+        let mut head = crate::map::partition::head(tx, partition).unwrap().unwrap();
         head.log_start = Offset(1);
         tx.put(&partition, &head);
         let check = |from| walk::check(tx, partition, Offset(from));
@@ -101,7 +101,7 @@ fn times_are_found_by_extent_batch_and_record() {
 #[test]
 fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
     let mut junk = plain(3, 100).to_vec();
-    junk[crate::batch::HEADER_BYTES..].fill(0xff);
+    junk[crate::format::header::HEADER_BYTES..].fill(0xff);
     let crc = crc32c::crc32c(&junk[21..]);
     junk[17..21].copy_from_slice(&crc.to_be_bytes());
     let bytes = Bytes::from([junk.clone(), plain(1, 90).to_vec()].concat());

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::extent::{Extent, ExtentKey};
-use crate::object::{Object, Trash};
-use crate::partition::{self, Head};
-use crate::producer::{self, BATCHES_REMEMBERED, Producer};
-use crate::sequencer::{AppendError, Appended, sequence};
-use crate::{Offset, TopicId, identity};
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::ids::{Offset, TopicId};
+use crate::map::object::{Object, Trash};
+use crate::map::partition::{self, Head};
+use crate::map::producer::{self, BATCHES_REMEMBERED, Producer};
+use crate::write::sequencer::{AppendError, Appended, sequence};
 
 const SEQUENCES: u64 = 1 << 31;
 
@@ -185,10 +185,7 @@ fn compare(tx: &Tx<'_>, topic: TopicId, models: &[Model], writers: &[Writer]) {
             while offset < end {
                 let batch = kept.next().expect("every extent holds batches of the model");
                 assert_eq!((batch.offset, batch.position, batch.object), (offset, position, extent.object.0));
-                assert_eq!(
-                    identity::by_id(tx, extent.writer).unwrap().as_ref(),
-                    Some(&writers[batch.writer])
-                );
+                assert_eq!(Writer::by_id(tx, extent.writer).unwrap().as_ref(), Some(&writers[batch.writer]));
                 offset += batch.count;
                 position += batch.size;
             }
@@ -266,7 +263,7 @@ fn the_comparison_sees_planted_damage() {
         }),
         ("the object is another", |tx, key, extent| tx.put(&key, &Extent { object: ObjectId(9), ..extent })),
         ("the writer is another", |tx, key, extent| {
-            let writer = identity::intern(tx, &Writer::new("User:b", "x")).unwrap();
+            let writer = Writer::new("User:b", "x").intern(tx).unwrap();
             tx.put(&key, &Extent { writer, ..extent });
         }),
         ("the head went back", |tx, key, _| tx.put(&key.partition, &Head::default())),
@@ -361,7 +358,7 @@ fn an_object_is_refused_whole_without_its_lease() {
         assert!(refused(tx, 5, OWNER), "an object is sequenced once");
         assert_eq!(partition::head(tx, partition).unwrap().unwrap().next, Offset(2));
         // What was deleted is not brought back either.
-        crate::object::release(tx, ObjectId(5), 1).unwrap();
+        crate::map::object::release(tx, ObjectId(5), 1).unwrap();
         assert!(refused(tx, 5, OWNER));
     });
 }

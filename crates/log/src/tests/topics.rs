@@ -3,13 +3,14 @@
 use floe_meta::{Counter, CounterKey};
 
 use super::*;
-use crate::config::ConfigError;
-use crate::extent::Extent;
-use crate::object::{Object, Trash};
-use crate::partition::{self, Head};
-use crate::producer::Producer;
-use crate::sequencer::sequence;
-use crate::topic::{SWEEP_RECORDS_MAX, TopicError, by_id, by_name, by_uuid, has_remains, sweep};
+use crate::map::extent::Extent;
+use crate::map::object::{Object, Trash};
+use crate::map::partition::{self, Head};
+use crate::map::producer::Producer;
+use crate::map::remains::{self, SWEEP_RECORDS_MAX, sweep};
+use crate::map::topic::{TopicError, by_id, by_name, by_uuid};
+use crate::map::topic_config::ConfigError;
+use crate::write::sequencer::sequence;
 
 fn new(name: &str) -> NewTopic {
     NewTopic { name: name.to_owned(), partitions: 1, configs: BTreeMap::new() }
@@ -177,7 +178,7 @@ fn a_large_topic_is_freed_in_steps() {
         assert!(sequence(tx, &object)[0].is_ok());
 
         topic::delete(tx, gone.id).unwrap();
-        assert!(has_remains(tx));
+        assert!(remains::any(tx));
         assert_eq!(partition::head(tx, gone_0).unwrap(), None, "nobody sees what is left");
         let left = |tx: &Tx<'_>| tx.prefix::<Extent>(|out| gone_0.put(out)).count();
         assert_eq!(left(tx), pairs + 1);
@@ -186,7 +187,7 @@ fn a_large_topic_is_freed_in_steps() {
         assert_eq!(tx.get::<Object>(&ObjectId(1)).unwrap().unwrap().extents as usize, pairs);
         assert!(tx.get::<Trash>(&ObjectId(objects + 1)).unwrap().is_some());
         assert!(!sweep(tx, 10).unwrap());
-        assert!(!has_remains(tx));
+        assert!(!remains::any(tx));
         assert_eq!(tx.range::<Producer>(..).count(), 0);
         assert!(!sweep(tx, 10).unwrap(), "nothing left to do");
     });

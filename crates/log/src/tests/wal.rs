@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::TopicId;
-use crate::wal::{self, Entry, WalError};
+use crate::format::wal::{self, Entry, WalError};
+use crate::map::ids::TopicId;
 
 fn entry(topic: u64, index: u32, writer: &str, bytes: Bytes) -> Entry {
     let header = header_of(&bytes);

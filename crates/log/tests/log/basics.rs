@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use floe_log::ids::PartitionId;
-use floe_log::log::{Append, AppendError, Appended, At, Log, ReadError};
+use floe_log::PartitionId;
 use floe_log::topic;
+use floe_log::{
+    Append, Log,
+    sequencer::{AppendError, Appended},
+    walk::{At, ReadError},
+};
 use tokio::time::timeout;
 
 use crate::world::{World, append, batch, offset, request, values, writer};
@@ -210,14 +214,14 @@ async fn after_close_appends_are_refused_and_no_lease_is_left() {
     ticket.await.remove(0).expect("what was appended before is finished");
     let refused = append(&log, partition, &["late"]).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
-    let census = floe_log::objects::census(&log.meta().snapshot()).expect("readable");
+    let census = floe_log::object::census(&log.meta().snapshot()).expect("readable");
     assert_eq!((census["leased"], census["trash"], census["live"]), (0, 0, 1), "{census:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_is_checked_without_being_created() {
     let world = World::new(9).await;
-    let new = floe_log::log::NewTopic { name: "t".into(), partitions: 1, ..Default::default() };
+    let new = floe_log::topic::NewTopic { name: "t".into(), partitions: 1, ..Default::default() };
     let checked = world.log.create_topic(&writer(), new.clone(), true).await.expect("would work");
     assert_eq!(checked.name, "t");
     assert_eq!(topic::all(&world.log.meta().snapshot()).expect("readable"), []);
@@ -228,7 +232,7 @@ async fn a_topic_is_checked_without_being_created() {
 
 #[tokio::test(start_paused = true)]
 async fn old_data_is_joined_across_the_blocks_of_the_cache() {
-    let config = floe_log::log::Config { object_bytes: 8 << 20, ..crate::world::config() };
+    let config = floe_log::Config { object_bytes: 8 << 20, ..crate::world::config() };
     let world = World::with(10, config).await;
     let topic = world.topic("t", 1).await;
     let partition = PartitionId::new(topic.id, 0);

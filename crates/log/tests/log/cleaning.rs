@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_log::ids::PartitionId;
-use floe_log::log::{Append, Config};
-use floe_log::objects::Times;
+use floe_log::PartitionId;
+use floe_log::Times;
+use floe_log::{Append, Config};
 use floe_meta::{Journal, MemoryJournal};
 use floe_store::MemoryStore;
 use floe_store::Store;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_log::ids::PartitionId;
+use floe_log::PartitionId;
 use floe_meta::{Journal, MemoryJournal};
 use floe_store::Store;
 use floe_store::s3::S3Store;
@@ -20,7 +20,7 @@ async fn a_log_lives_on_s3() {
     let store = S3Store::new(env.clone(), server.bucket("some/prefix")).expect("the settings are right");
     let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
     let store: Arc<dyn Store> = Arc::new(store);
-    let config = floe_log::log::Config { linger: Some(Duration::from_millis(5)), ..config() };
+    let config = floe_log::Config { linger: Some(Duration::from_millis(5)), ..config() };
     let log = open(&env, &journal, Arc::clone(&store), config).await;
     let topic = topic(&log, "t", 1).await;
     let partition = PartitionId::new(topic.id, 0);

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use floe_env::Env;
-use floe_log::cache::Capacity;
+use floe_log::Capacity;
+use floe_log::Times;
 use floe_log::codec::Compression;
-use floe_log::ids::{Offset, PartitionId};
-use floe_log::log::{Append, AppendError, Appended, Config, Log, NewTopic, Topic, Writer};
-use floe_log::objects::Times;
 use floe_log::records::Builder;
+use floe_log::{
+    Append, Config, Log, Writer,
+    sequencer::{AppendError, Appended},
+    topic::{NewTopic, Topic},
+};
+use floe_log::{Offset, PartitionId};
 use floe_meta::{Journal, MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 use floe_store::Store;

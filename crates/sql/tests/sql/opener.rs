@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use floe_env::Env;
 use floe_lake::Lake;
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_sql::{Config, Kind, Sql, SqlError};
 use floe_testkit::sim::{Engine, Refused};
 use futures::TryStreamExt;

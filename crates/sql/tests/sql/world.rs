@@ -7,12 +7,12 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use floe_env::Env;
 use floe_lake::Lake;
+use floe_log::PartitionId;
+use floe_log::Writer;
 use floe_log::codec::Compression;
-use floe_log::identity::Writer;
-use floe_log::ids::PartitionId;
-use floe_log::log::{Append, Log};
 use floe_log::records::Builder;
 use floe_log::topic::{NewTopic, Topic};
+use floe_log::{Append, Log};
 use floe_meta::{MemoryJournal, Meta, Options};
 use floe_sql::{Config, Sql, SqlError, format};
 use floe_store::MemoryStore;
@@ -49,7 +49,7 @@ impl World {
     pub(crate) async fn open(env: Env, store: Arc<dyn Store>, config: Config) -> World {
         let journal = Arc::new(MemoryJournal::new());
         let meta = Meta::open(env.clone(), journal, Options::default()).await.unwrap();
-        let log = Log::open(env.clone(), meta, store, floe_log::log::Config::default()).await.unwrap();
+        let log = Log::open(env.clone(), meta, store, floe_log::Config::default()).await.unwrap();
         let resting = floe_lake::Config { views: false, ..floe_lake::Config::default() };
         let lake = Lake::start(env.clone(), log.clone(), resting);
         let sql = Sql::new(env.clone(), log.clone(), lake.clone(), config).unwrap();

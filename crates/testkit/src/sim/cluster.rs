@@ -11,7 +11,7 @@ use floe_env::watch;
 use floe_env::{Env, Task};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_meta::{Meta, Options as MetaOptions};
 use floe_store::Store;
 use tokio::io::DuplexStream;

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use floe_env::Env;
+use floe_group::OffsetRecord;
+use floe_lake::record::Progress;
+use floe_log::extent::Extent;
+use floe_meta::Record as _;
 use floe_meta::journal::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use floe_meta::memory::MemoryJournal;
 use tokio::sync::oneshot;
@@ -15,13 +19,6 @@ use tokio::time::Instant;
 use super::bug::Bug;
 use super::weather::{End, Weather};
 use crate::trace::Trace;
-
-/// The kind byte of an extent in the metadata map.
-const KIND_EXTENT: u8 = 13;
-/// The kind byte of a group's offsets in the metadata map.
-const KIND_GROUP_OFFSET: u8 = 31;
-/// The kind byte of a view's progress in the metadata map.
-const KIND_PROGRESS: u8 = 41;
 
 /// The journal of a simulated cluster. A clone is the same journal.
 #[derive(Clone)]
@@ -72,12 +69,12 @@ impl SimJournal {
     /// The commits as the planted bug lets them through.
     fn spoil(&self, mut commits: Vec<Commit>) -> Vec<Commit> {
         if self.bug == Some(Bug::JournalKeepsExtents) {
-            let kept = |change: &Change| change.key.first() == Some(&KIND_EXTENT) && change.value.is_none();
+            let kept = |change: &Change| change.key.first() == Some(&Extent::KIND) && change.value.is_none();
             commits.iter_mut().for_each(|commit| commit.changes.retain(|change| !kept(change)));
         }
         let dropped = match self.bug {
-            Some(Bug::JournalDropsProgress) => KIND_PROGRESS,
-            Some(Bug::JournalDropsGroupOffsets) => KIND_GROUP_OFFSET,
+            Some(Bug::JournalDropsProgress) => Progress::KIND,
+            Some(Bug::JournalDropsGroupOffsets) => OffsetRecord::KIND,
             _ => return commits,
         };
         if self.commits.fetch_add(1, Ordering::SeqCst) % 4 == 3 {
@@ -95,7 +92,7 @@ impl Journal for SimJournal {
         self.read("load").await?;
         let mut loaded = self.entries.load().await?;
         if self.bug == Some(Bug::JournalForgetsGroupOffsets) && self.weather.is_calm() {
-            let kept = |key: &[u8]| key.first() != Some(&KIND_GROUP_OFFSET);
+            let kept = |key: &[u8]| key.first() != Some(&OffsetRecord::KIND);
             loaded.image.retain(|(key, _)| kept(key));
             loaded.entries.iter_mut().for_each(|entry| entry.changes.retain(|change| kept(&change.key)));
         }

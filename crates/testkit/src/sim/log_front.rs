@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_log::ids::{Offset, PartitionId, TopicId};
-use floe_log::log::{Append, AppendError, Log, Writer};
 use floe_log::topic;
+use floe_log::{Append, Log, Writer, sequencer::AppendError};
+use floe_log::{Offset, PartitionId, TopicId};
 use futures::future::join_all;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -112,7 +112,7 @@ impl Front for LogFront {
     }
 }
 
-fn sent(place: Place, answer: Option<Result<floe_log::log::Appended, AppendError>>) -> Sent {
+fn sent(place: Place, answer: Option<Result<floe_log::sequencer::Appended, AppendError>>) -> Sent {
     match answer.expect("one batch, one answer") {
         Ok(appended) => Sent::Appended(appended.base_offset.0),
         Err(AppendError::OutOfOrderSequence) => Sent::OutOfOrder,

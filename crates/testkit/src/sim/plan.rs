@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_log::cache::Capacity;
-use floe_log::log;
-use floe_log::objects::Times;
+use floe_log;
+use floe_log::Capacity;
+use floe_log::Times;
 
 use super::bug::Bug;
 use super::sql::Opener;
@@ -97,7 +97,7 @@ pub(crate) struct Plan {
     /// Whether there is a topic that is deleted and created again, and whether it has a table.
     pub(crate) fleeting: Option<bool>,
     /// How the log of a broker works.
-    pub(crate) log: log::Config,
+    pub(crate) log: floe_log::Config,
     /// How the views of a broker work.
     pub(crate) lake: floe_lake::Config,
 }
@@ -200,7 +200,7 @@ impl Plan {
 
 /// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry. Brisk: what
 /// a dead broker left is old enough to be deleted while the faults last. The grace is longer than the weather delays.
-fn log_config(dice: &Dice, brisk: bool) -> log::Config {
+fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
     let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
     let times = Times {
         lease_ids: *dice.pick(&[2, 8, 64]),
@@ -209,18 +209,18 @@ fn log_config(dice: &Dice, brisk: bool) -> log::Config {
         cleaner_pause: seconds(4, 1),
         cleaner_lease: seconds(40, 5),
     };
-    log::Config {
+    floe_log::Config {
         object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),
         linger: *dice.pick(&[None, Some(Duration::ZERO), Some(Duration::from_millis(50))]),
         uploads_max: *dice.pick(&[None, Some(1), Some(4)]),
         cache: Capacity { tail: *dice.pick(&[2_000, 1 << 20]), cold: *dice.pick(&[2_000, 1 << 20]) },
         times,
-        ..log::Config::default()
+        ..floe_log::Config::default()
     }
 }
 
 /// With a grace that is longer than what is on its way to a store far away takes.
-fn far(remote: bool, mut config: log::Config) -> log::Config {
+fn far(remote: bool, mut config: floe_log::Config) -> floe_log::Config {
     if remote {
         config.times.trash_grace = REMOTE_GRACE;
     }

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use floe_env::Env;
 use floe_lake::Lake;
-use floe_log::log::Log;
+use floe_log::Log;
 use floe_log::topic;
 use serde_json::Value;
 use tokio::time::sleep;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use floe_env::{Env, Task};
-use floe_log::log::{NewTopic, Writer};
+use floe_log::{Writer, topic::NewTopic};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::audit;

@@ -3,9 +3,9 @@
 #![no_main]
 
 use bytes::Bytes;
-use floe_log::batch::{Batch, HEADER_BYTES, LENGTH_OVERHEAD, validate};
+use floe_log::{batch::Batch, header::{HEADER_BYTES, LENGTH_OVERHEAD, validate}};
 use floe_log::codec::Compression;
-use floe_log::ids::Offset;
+use floe_log::Offset;
 use floe_log::records::{Builder, Record};
 use libfuzzer_sys::fuzz_target;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use floe_group::OffsetRecord;
 use floe_lake::record::{Progress, Table, ViewState};
+use floe_log::TopicId;
 use floe_log::extent::Extent;
-use floe_log::ids::TopicId;
 use floe_log::partition::Head;
 use floe_log::producer::Producer;
-use floe_log::topic;
+use floe_log::{remains, topic};
 use floe_meta::{Lease, Record, Snapshot};
 
 use super::super::cluster::Cluster;
@@ -32,7 +32,7 @@ pub(crate) async fn look(cluster: &Cluster) {
     let left = found.into_iter().filter(|((id, _), _)| *id != NO_TOPIC && !known(*id));
     let mut what: Vec<String> =
         left.map(|((id, what), count)| format!("{what} ({count}) of the deleted topic {id}")).collect();
-    if topic::has_remains(&snapshot) {
+    if remains::any(&snapshot) {
         what.push("the remains of a deleted topic".to_owned());
     }
     cluster.recorder().note(running.number, Event::Leftovers { what });

@@ -2,7 +2,7 @@
 
 use floe_lake::record::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
-use floe_log::ids::ObjectId;
+use floe_log::ObjectId;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
 use floe_meta::Snapshot;
 

@@ -8,7 +8,7 @@ use floe_meta::key::put_i64;
 use floe_meta::{DecodeError, Key, KeyReader, postcard_record};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ObjectId, Offset, PartitionId, WriterId};
+use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 
 /// Where an extent is found: in its partition, by its first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 use floe_meta::{DecodeError, Lookup, postcard_record};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Offset, PartitionId};
+use crate::map::ids::{Offset, PartitionId};
 
 /// The head of a partition. It exists from the creation of the topic to its deletion; a partition without a head
 /// does not exist.

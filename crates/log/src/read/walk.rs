@@ -4,11 +4,14 @@ use bytes::Bytes;
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup};
 
-use crate::batch::{Batch, BatchError, HEADER_BYTES, Header};
-use crate::extent::{Extent, ExtentKey};
-use crate::ids::{Offset, PartitionId};
-use crate::partition::{self, Bounds};
-use crate::records::{Record, RecordsError};
+use crate::format::records::{Record, RecordsError};
+use crate::format::{
+    batch::Batch,
+    header::{BatchError, HEADER_BYTES, Header},
+};
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::ids::{Offset, PartitionId};
+use crate::map::partition::{self, Bounds};
 
 /// What a read gives.
 #[derive(Clone, Debug)]

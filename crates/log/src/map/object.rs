@@ -9,11 +9,13 @@
 //! So every object that may exist in the store is named by exactly one record of the map at any time, and nothing
 //! ever has to be found by listing the store.
 
+use std::collections::BTreeMap;
+
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ObjectId;
+use crate::map::ids::ObjectId;
 
 /// An object with live extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,4 +86,26 @@ pub fn release(tx: &mut Tx<'_>, id: ObjectId, extents: u32) -> Result<(), Decode
         tx.put(&id, &Trash { since: tx.now(), size: object.size });
     }
     Ok(())
+}
+
+/// Counts what the map says about objects, for metrics and checkers.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn census(map: &impl Lookup) -> Result<BTreeMap<&'static str, u64>, DecodeError> {
+    let mut counts = BTreeMap::from([("live", 0), ("trash", 0), ("leased", 0)]);
+    let mut count = |what: &'static str, more: u64| *counts.entry(what).or_default() += more;
+    for pair in map.range::<Object>(..) {
+        pair?;
+        count("live", 1);
+    }
+    for pair in map.range::<Trash>(..) {
+        pair?;
+        count("trash", 1);
+    }
+    for pair in map.range::<ObjectLease>(..) {
+        let (first, lease) = pair?;
+        count("leased", lease.end.0 - first.0);
+    }
+    Ok(counts)
 }

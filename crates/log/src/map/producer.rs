@@ -9,7 +9,7 @@ use floe_meta::record::{put_postcard, take_postcard};
 use floe_meta::{DecodeError, Key, KeyReader, Lookup, Record, Tx};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Offset, PartitionId};
+use crate::map::ids::{Offset, PartitionId};
 
 /// How many batches a producer's state remembers.
 pub const BATCHES_REMEMBERED: usize = 5;

@@ -9,7 +9,7 @@ use floe_meta::key::put_str;
 use floe_meta::{CounterKey, DecodeError, Key, KeyReader, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::WriterId;
+use crate::map::ids::WriterId;
 
 /// How many pairs are kept apart. Clients with ever new client ids then share [`OTHER_CLIENTS`], so that they
 /// cannot fill the metadata map; principals are always kept apart, clients do not choose them.
@@ -73,12 +73,22 @@ impl Key for WriterKey {
     }
 }
 
-/// Command: the number of a writer, given to it now if it has none.
-///
-/// # Errors
-/// A record cannot be read.
-pub fn intern(tx: &mut Tx<'_>, writer: &Writer) -> Result<WriterId, DecodeError> {
-    intern_bounded(tx, cut(&writer.principal), cut(&writer.client_id), WRITERS_MAX)
+impl Writer {
+    /// Command: the number of this writer, given to it now if it has none.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn intern(&self, tx: &mut Tx<'_>) -> Result<WriterId, DecodeError> {
+        intern_bounded(tx, cut(&self.principal), cut(&self.client_id), WRITERS_MAX)
+    }
+
+    /// The writer behind a number.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn by_id(map: &impl Lookup, id: WriterId) -> Result<Option<Writer>, DecodeError> {
+        Ok(map.get::<Identity>(&id)?.map(|found| Writer::new(&found.principal, &found.client_id)))
+    }
 }
 
 fn intern_bounded(
@@ -102,14 +112,6 @@ fn intern_bounded(
     Ok(id)
 }
 
-/// The writer behind a number.
-///
-/// # Errors
-/// The record cannot be read.
-pub fn by_id(map: &impl Lookup, id: WriterId) -> Result<Option<Writer>, DecodeError> {
-    Ok(map.get::<Identity>(&id)?.map(|found| Writer::new(&found.principal, &found.client_id)))
-}
-
 #[cfg(test)]
 mod tests {
     use floe_meta::{Envelope, Snapshot};
@@ -120,15 +122,15 @@ mod tests {
     fn writers_are_interned_once_and_bounded() {
         let (snapshot, envelope) = (Snapshot::default(), Envelope::broker("test"));
         let mut tx = Tx::new(&snapshot, &envelope);
-        let alice = intern(&mut tx, &Writer::new("alice", "a")).unwrap();
+        let alice = Writer::new("alice", "a").intern(&mut tx).unwrap();
         assert_eq!(alice, WriterId(1));
-        assert_eq!(intern(&mut tx, &Writer::new("alice", "a")).unwrap(), alice);
-        assert_eq!(intern(&mut tx, &Writer::new("alic", "ea")).unwrap(), WriterId(2));
-        assert_eq!(by_id(&tx, alice).unwrap(), Some(Writer::new("alice", "a")));
-        assert_eq!(by_id(&tx, WriterId(3)).unwrap(), None);
+        assert_eq!(Writer::new("alice", "a").intern(&mut tx).unwrap(), alice);
+        assert_eq!(Writer::new("alic", "ea").intern(&mut tx).unwrap(), WriterId(2));
+        assert_eq!(Writer::by_id(&tx, alice).unwrap(), Some(Writer::new("alice", "a")));
+        assert_eq!(Writer::by_id(&tx, WriterId(3)).unwrap(), None);
 
         let other = intern_bounded(&mut tx, "bob", "b", 2).unwrap();
-        assert_eq!(by_id(&tx, other).unwrap(), Some(Writer::new("bob", OTHER_CLIENTS)));
+        assert_eq!(Writer::by_id(&tx, other).unwrap(), Some(Writer::new("bob", OTHER_CLIENTS)));
         assert_eq!(intern_bounded(&mut tx, "bob", "c", 2).unwrap(), other, "new client ids share one");
         assert_ne!(intern_bounded(&mut tx, "carol", "c", 2).unwrap(), other, "principals never do");
         assert_eq!(intern_bounded(&mut tx, "alice", "a", 2).unwrap(), alice, "old ones keep theirs");

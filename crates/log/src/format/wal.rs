@@ -26,9 +26,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{self, BatchError, CRC_FROM, HEADER_BYTES, Header};
-use crate::identity::Writer;
-use crate::ids::{ObjectId, PartitionId};
+use crate::format::header::{self, BatchError, CRC_FROM, HEADER_BYTES, Header};
+use crate::map::identity::Writer;
+use crate::map::ids::{ObjectId, PartitionId};
 
 /// The version that is written. A reader refuses any other.
 pub const VERSION: u16 = 1;
@@ -197,7 +197,7 @@ fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
     if header.size != batch.len() {
         return Err(BatchError::Truncated { have: batch.len(), need: header.size });
     }
-    batch::verify_checksum(&header, batch)?;
+    header::verify_checksum(&header, batch)?;
     Ok(header)
 }
 

@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Tx};
 
-use crate::batch::Header;
-use crate::extent::{Extent, ExtentKey};
-use crate::identity::{self, Writer};
-use crate::ids::{ObjectId, Offset, PartitionId, WriterId};
-use crate::object::{self, Object, Trash};
-use crate::partition::Head;
-use crate::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen};
+use crate::format::header::Header;
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::identity::Writer;
+use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
+use crate::map::object::{self, Object, Trash};
+use crate::map::partition::Head;
+use crate::map::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen};
 
 /// An object that is durable in the store and has no offsets yet.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Placed {
     pub writer: Writer,
     /// Its first byte in the object.
     pub position: u64,
-    /// What [`crate::batch::validate`] returned for it.
+    /// What [`crate::format::header::validate`] returned for it.
     pub header: Header,
 }
 
@@ -257,7 +257,7 @@ impl<'r, 't> Run<'r, 't> {
         if let Some(&id) = self.writers.get(writer) {
             return Ok(id);
         }
-        let id = identity::intern(self.tx, writer)?;
+        let id = writer.intern(self.tx)?;
         self.writers.insert(writer, id);
         Ok(id)
     }

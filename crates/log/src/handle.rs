@@ -11,115 +11,38 @@ use std::time::Duration;
 use bytes::Bytes;
 use floe_env::{Env, Task, Timestamp};
 use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Snapshot};
+use floe_store::{Measured, Store};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::batch::{self, BatchError};
-use crate::cache::{Cache, Capacity};
 use crate::claim::claim;
-use crate::cluster::{self, Cluster};
-use crate::config::TopicConfig;
-use crate::ids::{Offset, PartitionId, TopicId};
+use crate::clean::cleaner::{Cleaned, Cleaner};
+use crate::config::Config;
+use crate::error::OpenError;
+use crate::format::header::{self, BatchError, Header};
+use crate::format::wal::Entry;
 use crate::limits::{
-    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE,
-    LARGE_REQUEST_BYTES, LEASE_IDS, LEASE_TTL, LINGER_REMOTE, OBJECT_BYTES, TOPIC_CONFIG_TTL,
-    TOPIC_CONFIGS_MAX, TRASH_GRACE, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE,
+    LARGE_REQUEST_BYTES, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE,
+    WAITING_SHARE,
 };
-use crate::objects::{Cleaned, Cleaner, Ids, Times};
-use crate::partition;
-use crate::reader::{Reader, Waiters};
-use crate::sequencer::Uploaded;
-use crate::topic::{self, TopicError};
-use crate::wal::Entry;
-use crate::writer::{Answers, Intake, Pace, Uploader, WalWriter};
-use floe_store::{Measured, Store};
-
-pub use crate::identity::Writer;
-pub use crate::partition::Bounds;
-pub use crate::sequencer::{AppendError, Appended};
-pub use crate::topic::{NewTopic, Topic};
-pub use crate::walk::{At, Read, ReadError};
+use crate::map::cluster::{self, Cluster};
+use crate::map::identity::Writer;
+use crate::map::ids::{Offset, PartitionId, TopicId};
+use crate::map::partition::{self, Bounds};
+use crate::map::topic::{self, NewTopic, Topic, TopicError};
+use crate::map::topic_config::TopicConfig;
+use crate::read::cache::Cache;
+use crate::read::reader::Reader;
+use crate::read::waiters::Waiters;
+use crate::read::walk::{At, Read, ReadError};
+use crate::write::intake::{Answers, Intake, Pace};
+use crate::write::leases::Ids;
+use crate::write::sequencer::{AppendError, Appended, Uploaded};
+use crate::write::uploader::Uploader;
+use crate::write::wal_writer::WalWriter;
 
 const PRODUCER_IDS: CounterKey = CounterKey::named("producer");
-
-/// How a broker's log works. `Config::default()` serves; tests make it small and fast.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// A WAL object closes at this size.
-    pub object_bytes: usize,
-    /// How long the first request of an object waits for others. Without: not at all on a local store, 100 ms on a
-    /// remote one. Zero means: only as long as another upload is under way.
-    pub linger: Option<Duration>,
-    /// Uploads at one time. Without: what fits the store.
-    pub uploads_max: Option<usize>,
-    /// Bytes of requests that may be in memory, see [`Log::reserve`].
-    pub bytes_in_flight_max: usize,
-    /// The memory between readers and the store.
-    pub cache: Capacity,
-    /// Leases on object ids, and when objects are deleted.
-    pub times: Times,
-    /// Whether this broker cleans; in a cluster one does, whichever takes the lease.
-    pub cleaner: bool,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            object_bytes: OBJECT_BYTES,
-            linger: None,
-            uploads_max: None,
-            bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
-            cache: Capacity { tail: CACHE_TAIL_BYTES, cold: CACHE_COLD_BYTES },
-            times: Times {
-                lease_ids: LEASE_IDS,
-                lease_ttl: LEASE_TTL,
-                trash_grace: TRASH_GRACE,
-                cleaner_pause: CLEANER_PAUSE,
-                cleaner_lease: CLEANER_LEASE,
-            },
-            cleaner: true,
-        }
-    }
-}
-
-/// Why the log could not be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The metadata did not take the first commit.
-    #[error("cannot open the log: {0}")]
-    Metadata(String),
-    /// A limit is zero or contradicts another.
-    #[error("the configuration of the log is not usable: {0}")]
-    Config(&'static str),
-    /// The store did not say whose it is.
-    #[error("cannot use the store: {0}")]
-    Store(String),
-    /// The store holds the objects of other metadata, which would be overwritten.
-    #[error(
-        "the store belongs to the cluster {found} ({url}), this metadata to {cluster}: \
-         start with the data directory of {found}, or with a bucket or prefix that nobody uses"
-    )]
-    OtherCluster {
-        /// Where the store says so.
-        url: String,
-        /// Whose it is.
-        found: String,
-        /// Who we are.
-        cluster: String,
-    },
-    /// The metadata refers to objects, and the store is nobody's: they are elsewhere.
-    #[error(
-        "this metadata (cluster {cluster}) has its records in another store, there is no {url}: \
-         start with the store that it was used with"
-    )]
-    OtherStore {
-        /// What the store would have if it were the right one.
-        url: String,
-        /// Who we are.
-        cluster: String,
-    },
-}
 
 /// Why no producer id was given; ask again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -332,7 +255,7 @@ impl Log {
     }
 
     /// Uploads batches without giving them offsets: the caller commits [`Uploaded`] with
-    /// [`crate::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's
+    /// [`crate::write::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's
     /// `max.message.bytes` is for producers and not asked here: who derives records from others cannot send less.
     pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
         let snapshot = self.shared.meta.snapshot();
@@ -430,11 +353,11 @@ impl Log {
         if size == Size::OfTopic && bytes.len() > known.max_message_bytes {
             return Err(AppendError::TooLarge { size: bytes.len(), max: known.max_message_bytes });
         }
-        let mut header = batch::validate(&bytes).map_err(|error| refused(&error))?;
+        let mut header = header::validate(&bytes).map_err(|error| refused(&error))?;
         let mut bytes = bytes;
         if known.log_append_time {
-            bytes = batch::with_append_time(&bytes, self.shared.env.now().0);
-            header = batch::Header::parse(&bytes).map_err(|error| refused(&error))?;
+            bytes = header::with_append_time(&bytes, self.shared.env.now().0);
+            header = Header::parse(&bytes).map_err(|error| refused(&error))?;
         }
         Ok(Entry { partition, writer: writer.clone(), header, bytes })
     }

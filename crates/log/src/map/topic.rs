@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_meta::key::put_u64;
 use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Record as _, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cluster;
-use crate::config::{self, ConfigError};
-use crate::extent::Extent;
-use crate::ids::{ObjectId, PartitionId, TopicId};
-use crate::object;
-use crate::partition::Head;
-use crate::producer::Producer;
+use crate::map::cluster;
+use crate::map::ids::{PartitionId, TopicId};
+use crate::map::partition::Head;
+use crate::map::remains;
+use crate::map::topic_config::{self, ConfigError, TopicConfig};
 
 /// Characters of a topic's name, as in Kafka.
 pub const NAME_BYTES_MAX: usize = 249;
@@ -24,8 +21,6 @@ pub const PARTITIONS_MAX: u32 = 10_000;
 pub const TOPICS_MAX: usize = 100_000;
 /// Partitions of one cluster: each is a record that every broker holds in memory and reads when it starts.
 pub const PARTITIONS_TOTAL_MAX: u64 = 500_000;
-/// Extents and producers that one commit frees: less than 1 MiB of changes.
-pub const SWEEP_RECORDS_MAX: usize = 10_000;
 
 const COUNTER: CounterKey = CounterKey::named("topic");
 /// How many partitions there are.
@@ -116,15 +111,8 @@ struct TopicRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct TopicNumber(TopicId);
 
-/// A deleted topic whose extents are not all freed yet (kind 18).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remains {
-    deleted: Timestamp,
-}
-
 postcard_record!(TopicRecord, 10, 1, TopicId);
 postcard_record!(TopicNumber, 11, 1, String);
-postcard_record!(Remains, 18, 1, TopicId);
 
 /// Whether `key`, of a change in the metadata map, is that of a topic.
 pub fn is_topic(key: &[u8]) -> bool {
@@ -147,6 +135,13 @@ impl Topic {
     fn of(id: TopicId, record: TopicRecord) -> Topic {
         let TopicRecord { name, partitions, configs, created, uuid_high } = record;
         Topic { id, name, partitions, configs, created, uuid_high }
+    }
+}
+
+impl TopicConfig {
+    /// The settings of a topic.
+    pub fn of(topic: &Topic) -> TopicConfig {
+        TopicConfig::of_configs(&topic.configs)
     }
 }
 
@@ -225,7 +220,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     if new.partitions == 0 || new.partitions > PARTITIONS_MAX {
         return Err(TopicError::InvalidPartitions(new.partitions));
     }
-    let configs = config::check(&new.configs)?;
+    let configs = topic_config::check(&new.configs)?;
     if tx.get::<TopicNumber>(&new.name)?.is_some() {
         return Err(TopicError::Exists(new.name.clone()));
     }
@@ -305,13 +300,13 @@ pub fn configure(
     configs: &BTreeMap<String, String>,
 ) -> Result<Topic, TopicError> {
     let mut record = tx.get::<TopicRecord>(&id)?.ok_or(TopicError::NotFound)?;
-    record.configs = config::check(configs)?;
+    record.configs = topic_config::check(configs)?;
     tx.put(&id, &record);
     Ok(Topic::of(id, record))
 }
 
 /// Command: deletes a topic. Its name, its settings and its partitions are gone at once. Its extents and producers
-/// are freed at once as well if they are few; the rest is left to [`sweep`], so that no commit grows with a topic.
+/// are freed at once as well if they are few; the rest is left to [`remains::sweep`], so that no commit grows with a topic.
 /// Objects that lose their last extent become trash.
 ///
 /// # Errors
@@ -325,66 +320,6 @@ pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
     for partition in topic.partition_ids() {
         tx.delete::<Head>(&partition);
     }
-    if !free(tx, id, SWEEP_RECORDS_MAX)? {
-        tx.put(&id, &Remains { deleted: tx.now() });
-    }
+    remains::leave(tx, id)?;
     Ok(topic)
-}
-
-/// Command: frees up to `records_max` extents and producers of a deleted topic. Returns whether any are left; call
-/// it until none are.
-///
-/// # Errors
-/// A record cannot be read.
-pub fn sweep(tx: &mut Tx<'_>, records_max: usize) -> Result<bool, DecodeError> {
-    let Some(first) = tx.range::<Remains>(..).next() else {
-        return Ok(false);
-    };
-    let (id, _) = first?;
-    if free(tx, id, records_max)? {
-        tx.delete::<Remains>(&id);
-    }
-    Ok(tx.range::<Remains>(..).next().is_some())
-}
-
-/// Whether there is anything for [`sweep`] to do.
-pub fn has_remains(map: &impl Lookup) -> bool {
-    map.range::<Remains>(..).next().is_some()
-}
-
-/// Frees up to `records_max` extents and producers of a topic; true if none are left.
-fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, DecodeError> {
-    let prefix = |out: &mut Vec<u8>| put_u64(out, topic.0);
-    let extents: Vec<_> = tx.prefix::<Extent>(prefix).take(records_max).collect::<Result<_, _>>()?;
-    let room = records_max - extents.len();
-    let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
-    let done = producers.len() < room;
-    let mut freed: BTreeMap<ObjectId, u32> = BTreeMap::new();
-    for (key, extent) in extents {
-        tx.delete::<Extent>(&key);
-        *freed.entry(extent.object).or_default() += 1;
-    }
-    for (object, extents) in freed {
-        object::release(tx, object, extents)?;
-    }
-    for (key, _) in producers {
-        tx.delete::<Producer>(&key);
-    }
-    Ok(done)
-}
-
-#[cfg(test)]
-mod tests {
-    use floe_meta::Record as _;
-
-    use super::*;
-
-    // The bytes below are in users' journals and never change.
-    #[test]
-    fn remains_are_as_they_were() {
-        let (remains, mut body) = (Remains { deleted: Timestamp(300) }, Vec::new());
-        remains.encode(&mut body);
-        assert_eq!((Remains::KIND, Remains::VERSION, &*body), (18, 1, &[0xd8, 0x04][..]));
-        assert_eq!(Remains::decode(1, &body), Ok(remains));
-    }
 }

@@ -19,12 +19,12 @@ use floe_env::Env;
 use floe_env::watch;
 use tokio::sync::Semaphore;
 
-use crate::ids::ObjectId;
 use crate::limits::{
     BLOCK_BYTES, CACHE_COPIED_BYTES, CACHE_OBJECT_OVERHEAD, CACHE_PIECE_OVERHEAD, GET_BLOCKS_MAX,
     GETS_IN_FLIGHT_MAX,
 };
-use crate::object::wal_key;
+use crate::map::ids::ObjectId;
+use crate::map::object::wal_key;
 use floe_store::{Store, StoreError};
 
 /// Capacities of the two lanes in bytes.

@@ -9,10 +9,10 @@
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, HEADER_BYTES, Header};
-use crate::codec::{CodecError, Compression};
-use crate::ids::Offset;
+use crate::format::codec::{CodecError, Compression};
+use crate::format::header::{BatchError, HEADER_BYTES, Header};
 use crate::limits::RECORDS_DECODED_MAX;
+use crate::map::ids::Offset;
 
 /// The fewest bytes a record can take: seven fields of one byte.
 pub(crate) const RECORD_BYTES_MIN: usize = 7;
@@ -217,7 +217,7 @@ impl Reader<'_> {
 /// let mut builder = Builder::new(Compression::Zstd);
 /// builder.push(1_700_000_000_000, Some(b"key"), Some(b"value"), &[]);
 /// let bytes = builder.build();
-/// assert_eq!(floe_log::batch::validate(&bytes).unwrap().count, 1);
+/// assert_eq!(floe_log::header::validate(&bytes).unwrap().count, 1);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
@@ -318,7 +318,7 @@ impl Builder {
                 &compressed
             }
         };
-        let length = i32::try_from(HEADER_BYTES - crate::batch::LENGTH_OVERHEAD + body.len())
+        let length = i32::try_from(HEADER_BYTES - crate::format::header::LENGTH_OVERHEAD + body.len())
             .expect("a batch has less than 2 GiB");
         let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
         out.extend_from_slice(&0i64.to_be_bytes());
@@ -336,7 +336,7 @@ impl Builder {
         out.extend_from_slice(&self.count.to_be_bytes());
         assert_eq!(out.len(), HEADER_BYTES, "the header has its fixed size");
         out.extend_from_slice(body);
-        let crc = crc32c::crc32c(&out[crate::batch::CRC_FROM..]);
+        let crc = crc32c::crc32c(&out[crate::format::header::CRC_FROM..]);
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         Bytes::from(out)
     }

@@ -1,0 +1,218 @@
+//! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids, frees
+//! what deleted topics left, deletes what has been trash for the grace period and only then forgets it, and forgets
+//! idle producers. Whatever crashes, the next round goes on: deleting twice is harmless.
+
+use std::sync::Arc;
+
+use floe_env::{Env, Timestamp};
+use floe_meta::lease::{self, LeaseError};
+use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
+use floe_store::Store;
+use futures::future::join_all;
+
+use crate::config::Times;
+use crate::limits::{
+    CLEANER_STEP_PAUSE, DELETES_AT_ONCE, LEASES_ENDED_PER_ROUND, PRODUCER_TTL, PRODUCERS_EXPIRED_MAX,
+    PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
+};
+use crate::map::ids::ObjectId;
+use crate::map::object::{ObjectLease, Trash, wal_key};
+use crate::map::producer::{self, Producer};
+use crate::map::remains::{self, SWEEP_RECORDS_MAX};
+use crate::read::cache::Cache;
+use crate::write::leases::end_ids;
+
+const CLEANER: &str = "cleaner";
+
+/// Deletes what nobody needs. One round at a time, in the broker that holds the lease.
+#[derive(Clone)]
+pub(crate) struct Cleaner {
+    pub(crate) env: Env,
+    pub(crate) meta: Meta,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Cache,
+    pub(crate) times: Times,
+    /// This process, among those that want to clean.
+    pub(crate) owner: u128,
+    /// Rounds of this process go one after the other: they share the owner, so the lease does not keep them apart.
+    pub(crate) turn: Arc<tokio::sync::Mutex<Turn>>,
+}
+
+/// What a round remembers for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// The hour up to which idle producers were forgotten: looking again within it finds none.
+    producers_hour: Option<u32>,
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Expired leases on object ids that were ended.
+    pub leases: usize,
+    /// Objects deleted from the store.
+    pub objects: usize,
+    /// Whether there is more to do at once.
+    pub more: bool,
+}
+
+/// Why a round ended early; the next one goes on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CleanError {
+    #[error(transparent)]
+    Lease(#[from] CommitError<LeaseError>),
+    #[error(transparent)]
+    Metadata(#[from] DecodeError),
+}
+
+impl Cleaner {
+    /// Cleans for ever.
+    pub(crate) async fn run(self) {
+        loop {
+            match self.round().await {
+                // Not at once: what brokers and clients commit goes first.
+                Ok(cleaned) if cleaned.more => {
+                    tokio::time::sleep(CLEANER_STEP_PAUSE).await;
+                    continue;
+                }
+                Ok(_) => {}
+                // Another broker does it.
+                Err(CleanError::Lease(CommitError::Refused(LeaseError::Held { .. }))) => {}
+                Err(error) => tracing::warn!(%error, "cleaning was cut short, trying again later"),
+            }
+            tokio::time::sleep(self.times.cleaner_pause).await;
+        }
+    }
+
+    /// Ends expired leases, frees what deleted topics left, deletes trash that is old enough, forgets old producers.
+    pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
+        let mut turn = self.turn.lock().await;
+        let owner = format!("{:032x}", self.owner);
+        let ttl = self.times.cleaner_lease;
+        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, ttl);
+        let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
+        let leases = self.end_leases(epoch).await?;
+        let remains = self.sweep_topics(epoch).await?;
+        let objects = self.empty_trash(epoch).await?;
+        let idle = self.expire_producers(&mut turn, epoch).await?;
+        metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
+        metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
+        let more = remains || idle || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
+        Ok(Cleaned { leases, objects, more })
+    }
+
+    /// A command that is refused when another cleaner has taken over.
+    async fn fenced<F>(&self, epoch: u64, mut command: F) -> Result<(), CommitError<LeaseError>>
+    where
+        F: FnMut(&mut Tx<'_>) -> Result<(), DecodeError> + Send + 'static,
+    {
+        let work = move |tx: &mut Tx<'_>| {
+            tx.check_lease(CLEANER, epoch)?;
+            command(tx).map_err(LeaseError::from)
+        };
+        self.meta.commit(Envelope::broker(CLEANER), work).await.map(drop)
+    }
+
+    async fn end_leases(&self, epoch: u64) -> Result<usize, CleanError> {
+        let now = self.env.now();
+        let mut expired = Vec::new();
+        for pair in self.meta.snapshot().range::<ObjectLease>(..) {
+            let (first, lease) = pair?;
+            if lease.expires < now && expired.len() < LEASES_ENDED_PER_ROUND {
+                expired.push(first);
+            }
+        }
+        for first in &expired {
+            let first = *first;
+            self.fenced(epoch, move |tx| end_expired(tx, first)).await?;
+        }
+        Ok(expired.len())
+    }
+
+    /// One step for the first deleted topic whose extents are not all freed; whether there is more.
+    async fn sweep_topics(&self, epoch: u64) -> Result<bool, CleanError> {
+        if remains::any(&self.meta.snapshot()) {
+            self.fenced(epoch, |tx| remains::sweep(tx, SWEEP_RECORDS_MAX).map(drop)).await?;
+        }
+        Ok(remains::any(&self.meta.snapshot()))
+    }
+
+    async fn empty_trash(&self, epoch: u64) -> Result<usize, CleanError> {
+        let due = self.due_trash()?;
+        let mut deleted = 0;
+        for some in due.chunks(DELETES_AT_ONCE) {
+            let deletions = some.iter().map(|id| self.delete(*id));
+            let gone: Vec<ObjectId> = join_all(deletions).await.into_iter().flatten().collect();
+            deleted += gone.len();
+            if !gone.is_empty() {
+                let forget = move |tx: &mut Tx<'_>| {
+                    gone.iter().for_each(|id| tx.delete::<Trash>(id));
+                    Ok(())
+                };
+                self.fenced(epoch, forget).await?;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn due_trash(&self) -> Result<Vec<ObjectId>, DecodeError> {
+        let before: Timestamp = self.env.now() - self.times.trash_grace;
+        let snapshot = self.meta.snapshot();
+        let mut due = Vec::new();
+        for pair in snapshot.range::<Trash>(..) {
+            let (id, trash) = pair?;
+            if trash.since <= before {
+                due.push(id);
+            }
+            if due.len() == TRASH_PER_ROUND {
+                break;
+            }
+        }
+        Ok(due)
+    }
+
+    async fn delete(&self, id: ObjectId) -> Option<ObjectId> {
+        match self.store.delete(&wal_key(id)).await {
+            Ok(()) => {
+                self.cache.forget(id);
+                Some(id)
+            }
+            Err(error) => {
+                // It stays trash; the next round tries again.
+                tracing::warn!(object = %id, %error, "cannot delete an object");
+                None
+            }
+        }
+    }
+
+    /// Forgets producers once in an hour, which is how exactly their last use is known; whether there are more. They
+    /// are searched on a snapshot, beside the commits: there may be a million of them, and nearly all are in use.
+    async fn expire_producers(&self, turn: &mut Turn, epoch: u64) -> Result<bool, CleanError> {
+        let before = self.env.now() - PRODUCER_TTL;
+        let hour = Producer::hour(before);
+        if turn.producers_hour == Some(hour) {
+            return Ok(false);
+        }
+        let snapshot = self.meta.snapshot();
+        let search = move || producer::idle(&snapshot, before, PRODUCERS_EXPIRED_MAX);
+        let idle = self.env.blocking(search).await?;
+        for some in idle.chunks(PRODUCERS_PER_COMMIT) {
+            let some = some.to_vec();
+            self.fenced(epoch, move |tx| producer::forget(tx, before, &some)).await?;
+        }
+        let more = idle.len() == PRODUCERS_EXPIRED_MAX;
+        if !more {
+            turn.producers_hour = Some(hour);
+        }
+        Ok(more)
+    }
+}
+
+/// Command of the cleaner: ends a lease that has expired, whoever has it. From here on its owner's commits are
+/// refused, so what it uploads is of no use.
+fn end_expired(tx: &mut Tx<'_>, first: ObjectId) -> Result<(), DecodeError> {
+    match tx.get::<ObjectLease>(&first)? {
+        Some(lease) if lease.expires < tx.now() => end_ids(tx, lease.owner, first, lease.end),
+        _ => Ok(()),
+    }
+}

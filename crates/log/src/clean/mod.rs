@@ -1,0 +1,3 @@
+//! What deletes what nobody needs any more.
+
+pub(crate) mod cleaner;

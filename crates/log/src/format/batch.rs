@@ -1,0 +1,92 @@
+//! A batch that is read.
+
+use bytes::Bytes;
+
+use crate::format::header::{BatchError, HEADER_BYTES, Header, LENGTH_AT, verify_checksum};
+use crate::format::records::{Record, RecordsError};
+use crate::map::ids::Offset;
+
+/// Bytes that [`Batch::stamped_prefix`] replaces.
+pub const PREFIX_BYTES: usize = 16;
+
+/// A batch with the offset that the sequencer gave it. Its bytes are those of the client.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The offset of the first record.
+    pub base_offset: Offset,
+    /// The batch as stored; its own base offset means nothing.
+    pub bytes: Bytes,
+    header: Header,
+}
+
+impl Batch {
+    /// One whole batch and the offset of its first record. The checksum is not compared: readers do that.
+    ///
+    /// # Errors
+    /// What [`Header::parse`] finds, and bytes that are less or more than one batch.
+    pub fn new(base_offset: Offset, bytes: Bytes) -> Result<Batch, BatchError> {
+        let header = Header::parse(&bytes)?;
+        if bytes.len() < header.size {
+            return Err(BatchError::Truncated { have: bytes.len(), need: header.size });
+        }
+        if bytes.len() > header.size {
+            return Err(BatchError::Trailing(bytes.len() - header.size));
+        }
+        Ok(Batch { base_offset, bytes, header })
+    }
+
+    /// The parsed header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The offset of the last record.
+    pub fn last_offset(&self) -> Offset {
+        Offset(self.next_offset().0 - 1)
+    }
+
+    /// The offset after the last record.
+    pub fn next_offset(&self) -> Offset {
+        self.base_offset.plus(self.header.offsets())
+    }
+
+    /// The bytes that replace the first 16 of the batch on the way to a client: assigned base offset, length,
+    /// leader epoch 0. Send them and then `bytes[16..]`; neither is under the checksum.
+    pub fn stamped_prefix(&self) -> [u8; PREFIX_BYTES] {
+        let mut prefix = [0; PREFIX_BYTES];
+        prefix[..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
+        prefix[LENGTH_AT..12].copy_from_slice(&self.bytes[LENGTH_AT..12]);
+        prefix
+    }
+
+    /// A copy of the batch with its assigned offset, as a client receives it.
+    pub fn stamped(&self) -> Bytes {
+        let mut out = self.bytes.to_vec();
+        out[..PREFIX_BYTES].copy_from_slice(&self.stamped_prefix());
+        Bytes::from(out)
+    }
+
+    /// Decodes the records, which may take `bytes_max` bytes when decompressed. Keys and values are slices of
+    /// one buffer.
+    ///
+    /// # Errors
+    /// A wrong checksum, a decompression that fails or exceeds `bytes_max`, records that contradict the header.
+    pub fn records(&self, bytes_max: usize) -> Result<Vec<Record>, RecordsError> {
+        self.records_in(bytes_max, &mut |_| true)
+    }
+
+    /// As [`Batch::records`]; `memory` is asked for the bytes of each piece before it is made: of the decompressed
+    /// data, of the list of records, of their headers.
+    ///
+    /// # Errors
+    /// As [`Batch::records`], and [`CodecError::NoMemory`](crate::format::codec::CodecError::NoMemory) when `memory` says no.
+    pub fn records_in(
+        &self,
+        bytes_max: usize,
+        memory: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Vec<Record>, RecordsError> {
+        verify_checksum(&self.header, &self.bytes)?;
+        let body = self.bytes.slice(HEADER_BYTES..);
+        crate::format::records::decode(self.base_offset, &self.header, &body, bytes_max, memory)
+    }
+}

@@ -1,0 +1,7 @@
+//! Bytes: Kafka's record batch and its records, codecs, WAL objects.
+
+pub mod batch;
+pub mod codec;
+pub mod header;
+pub mod records;
+pub mod wal;

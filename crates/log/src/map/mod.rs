@@ -1,0 +1,12 @@
+//! What the metadata map holds, and the pure functions over it.
+
+pub mod cluster;
+pub mod extent;
+pub(crate) mod identity;
+pub(crate) mod ids;
+pub mod object;
+pub mod partition;
+pub mod producer;
+pub mod remains;
+pub mod topic;
+pub mod topic_config;

@@ -1,0 +1,90 @@
+//! What is left of deleted topics: extents and producers that no commit freed yet.
+
+use std::collections::BTreeMap;
+
+use floe_env::Timestamp;
+use floe_meta::key::put_u64;
+use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
+use serde::{Deserialize, Serialize};
+
+use crate::map::extent::Extent;
+use crate::map::ids::{ObjectId, TopicId};
+use crate::map::object;
+use crate::map::producer::Producer;
+
+/// Extents and producers that one commit frees: less than 1 MiB of changes.
+pub const SWEEP_RECORDS_MAX: usize = 10_000;
+
+/// A deleted topic whose extents are not all freed yet (kind 18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Remains {
+    deleted: Timestamp,
+}
+
+postcard_record!(Remains, 18, 1, TopicId);
+
+/// Part of the command that deletes a topic: frees what one commit may, and notes whether anything is left.
+pub(crate) fn leave(tx: &mut Tx<'_>, id: TopicId) -> Result<(), DecodeError> {
+    if !free(tx, id, SWEEP_RECORDS_MAX)? {
+        tx.put(&id, &Remains { deleted: tx.now() });
+    }
+    Ok(())
+}
+
+/// Command: frees up to `records_max` extents and producers of a deleted topic. Returns whether any are left; call
+/// it until none are.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn sweep(tx: &mut Tx<'_>, records_max: usize) -> Result<bool, DecodeError> {
+    let Some(first) = tx.range::<Remains>(..).next() else {
+        return Ok(false);
+    };
+    let (id, _) = first?;
+    if free(tx, id, records_max)? {
+        tx.delete::<Remains>(&id);
+    }
+    Ok(tx.range::<Remains>(..).next().is_some())
+}
+
+/// Whether there is anything for [`sweep`] to do.
+pub fn any(map: &impl Lookup) -> bool {
+    map.range::<Remains>(..).next().is_some()
+}
+
+/// Frees up to `records_max` extents and producers of a topic; true if none are left.
+fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, DecodeError> {
+    let prefix = |out: &mut Vec<u8>| put_u64(out, topic.0);
+    let extents: Vec<_> = tx.prefix::<Extent>(prefix).take(records_max).collect::<Result<_, _>>()?;
+    let room = records_max - extents.len();
+    let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
+    let done = producers.len() < room;
+    let mut freed: BTreeMap<ObjectId, u32> = BTreeMap::new();
+    for (key, extent) in extents {
+        tx.delete::<Extent>(&key);
+        *freed.entry(extent.object).or_default() += 1;
+    }
+    for (object, extents) in freed {
+        object::release(tx, object, extents)?;
+    }
+    for (key, _) in producers {
+        tx.delete::<Producer>(&key);
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_meta::Record as _;
+
+    use super::*;
+
+    // The bytes below are in users' journals and never change.
+    #[test]
+    fn remains_are_as_they_were() {
+        let (remains, mut body) = (Remains { deleted: Timestamp(300) }, Vec::new());
+        remains.encode(&mut body);
+        assert_eq!((Remains::KIND, Remains::VERSION, &*body), (18, 1, &[0xd8, 0x04][..]));
+        assert_eq!(Remains::decode(1, &body), Ok(remains));
+    }
+}

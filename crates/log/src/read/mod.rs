@@ -1,0 +1,6 @@
+//! The way out: offsets to extents, extents to bytes, bytes to batches with offsets.
+
+pub(crate) mod cache;
+pub(crate) mod reader;
+pub(crate) mod waiters;
+pub mod walk;

@@ -1,0 +1,173 @@
+//! The queue of requests that wait for an object.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use floe_env::Env;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::format::wal::Entry;
+use crate::limits::TROUBLE_TIME;
+use crate::write::sequencer::{AppendError, Appended};
+
+/// One answer per batch, in the order of the batches.
+pub(crate) type Answers = Vec<Result<Appended, AppendError>>;
+
+/// When objects close and how many uploads overlap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// An object closes at this size.
+    pub(crate) object_bytes: usize,
+    /// How long the first request of an object waits for others. Zero: only as long as an upload is under way.
+    pub(crate) linger: Duration,
+    /// Uploads at one time.
+    pub(crate) uploads_max: usize,
+    /// Requests that have arrived and are not answered may have this many bytes; more are refused.
+    pub(crate) waiting_bytes_max: usize,
+}
+
+/// Where requests wait for an object. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    shared: Arc<IntakeShared>,
+}
+
+struct IntakeShared {
+    env: Env,
+    waiting_bytes_max: usize,
+    queue: Mutex<Queue>,
+    /// Something happened that the writer should look at.
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    /// Of the requests in the queue.
+    bytes: usize,
+    /// Of all requests that are not answered.
+    unanswered_bytes: usize,
+    closed: bool,
+    /// Why the last object is not in the log, and when that came out; none when it is.
+    trouble: Option<(String, Instant)>,
+}
+
+pub(crate) struct Request {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) bytes: usize,
+    pub(crate) arrived: Instant,
+    pub(crate) answer: oneshot::Sender<Answers>,
+}
+
+impl Intake {
+    pub(crate) fn new(env: Env, pace: &Pace) -> Intake {
+        Intake {
+            shared: Arc::new(IntakeShared {
+                env,
+                waiting_bytes_max: pace.waiting_bytes_max,
+                queue: Mutex::default(),
+                wake: Notify::new(),
+            }),
+        }
+    }
+
+    /// Queues validated batches. The order of calls is the order in the log.
+    pub(crate) fn push(&self, entries: Vec<Entry>) -> Result<oneshot::Receiver<Answers>, AppendError> {
+        assert!(!entries.is_empty(), "an append without batches needs no writer");
+        let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(AppendError::Unavailable("the broker is shutting down".into()));
+        }
+        if queue.unanswered_bytes.saturating_add(bytes) > self.shared.waiting_bytes_max {
+            metrics::counter!("floe_log_appends_refused_total").increment(1);
+            let max = self.shared.waiting_bytes_max;
+            return Err(AppendError::Unavailable(format!("{max} bytes wait to be written already")));
+        }
+        let (answer, answered) = oneshot::channel();
+        queue.bytes += bytes;
+        queue.unanswered_bytes += bytes;
+        queue.requests.push_back(Request { entries, bytes, arrived: self.shared.env.monotonic(), answer });
+        metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
+        drop(queue);
+        self.shared.wake.notify_one();
+        Ok(answered)
+    }
+
+    /// Takes no more requests; the writer ends when all are answered.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// Makes the writer look again.
+    pub(crate) fn stir(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Returns when the writer should look again.
+    pub(crate) fn stirred(&self) -> impl Future<Output = ()> + '_ {
+        self.shared.wake.notified()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests for one object, if it is time to close one; else when to look again.
+    pub(crate) fn take(&self, pace: &Pace, uploads: usize) -> Result<Vec<Request>, Option<Instant>> {
+        let mut queue = self.lock();
+        let Some(first) = queue.requests.front() else {
+            return Err(None);
+        };
+        if uploads >= pace.uploads_max {
+            return Err(None);
+        }
+        let full = queue.bytes >= pace.object_bytes;
+        if !full && !queue.closed {
+            let due = first.arrived + pace.linger;
+            if pace.linger.is_zero() && uploads > 0 {
+                return Err(None);
+            }
+            if due > self.shared.env.monotonic() {
+                return Err(Some(due));
+            }
+        }
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes < pace.object_bytes
+            && let Some(request) = queue.requests.pop_front()
+        {
+            bytes += request.bytes;
+            taken.push(request);
+        }
+        queue.bytes -= bytes;
+        Ok(taken)
+    }
+
+    /// Why nothing can be written, as far as the last object tells and its answer is not too old for that.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let queue = self.lock();
+        if queue.closed {
+            return Some("the broker is shutting down".to_owned());
+        }
+        let now = self.shared.env.monotonic();
+        let (reason, since) = queue.trouble.as_ref()?;
+        (now.saturating_duration_since(*since) < TROUBLE_TIME).then(|| reason.clone())
+    }
+
+    pub(crate) fn answered(&self, bytes: usize, trouble: Option<&AppendError>) {
+        let now = self.shared.env.monotonic();
+        let mut queue = self.lock();
+        queue.trouble = trouble.map(|error| (error.to_string(), now));
+        queue.unanswered_bytes -= bytes;
+        metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
+    }
+
+    pub(crate) fn finished(&self) -> bool {
+        let queue = self.lock();
+        queue.closed && queue.requests.is_empty()
+    }
+}

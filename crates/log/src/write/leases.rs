@@ -1,0 +1,271 @@
+//! The ids of objects before they are used.
+//!
+//! Ids come in leased ranges (`map/object.rs` has the life of an object). A process takes a range before it uploads
+//! anything, renews the lease while it lives, and ends it when every id of the range is settled: committed, or
+//! known to be of no use, which makes the object trash. When a process dies, its leases expire.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use floe_env::Env;
+use floe_meta::{CounterKey, DecodeError, Envelope, Meta, Tx};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config::Times;
+use crate::limits::DETACHED_UPLOAD_TTL;
+use crate::map::ids::ObjectId;
+use crate::map::object::{Object, ObjectLease, Trash};
+
+const COUNTER: CounterKey = CounterKey::named("object");
+
+/// Command: takes `count` new ids for `owner`; returns the first.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn lease_ids(tx: &mut Tx<'_>, owner: u128, count: u64, ttl: Duration) -> Result<ObjectId, DecodeError> {
+    let first = ObjectId(tx.take_counter(&COUNTER, count)?);
+    let lease = ObjectLease { end: ObjectId(first.0 + count), owner, expires: tx.now() + ttl };
+    tx.put(&first, &lease);
+    Ok(first)
+}
+
+/// Command: prolongs the leases of `owner` that begin at `firsts`, as far as it still has them.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn renew_ids(
+    tx: &mut Tx<'_>,
+    owner: u128,
+    firsts: &[ObjectId],
+    ttl: Duration,
+) -> Result<(), DecodeError> {
+    for first in firsts {
+        if let Some(lease) = tx.get::<ObjectLease>(first)?.filter(|lease| lease.owner == owner) {
+            let expires = lease.expires.max(tx.now() + ttl);
+            tx.put(first, &ObjectLease { expires, ..lease });
+        }
+    }
+    Ok(())
+}
+
+/// Command: ends the lease that begins at `first`. The ids below `used` may have been uploaded: those that no record
+/// names become trash. Nothing happens if the lease is gone or has another owner.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn end_ids(tx: &mut Tx<'_>, owner: u128, first: ObjectId, used: ObjectId) -> Result<(), DecodeError> {
+    let Some(lease) = tx.get::<ObjectLease>(&first)?.filter(|lease| lease.owner == owner) else {
+        return Ok(());
+    };
+    for id in (first.0..used.0.min(lease.end.0)).map(ObjectId) {
+        if tx.get::<Object>(&id)?.is_none() && tx.get::<Trash>(&id)?.is_none() {
+            tx.put(&id, &Trash { since: tx.now(), size: 0 });
+        }
+    }
+    tx.delete::<ObjectLease>(&first);
+    Ok(())
+}
+
+/// The ids that this process may use. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Ids {
+    env: Env,
+    meta: Meta,
+    owner: u128,
+    times: Times,
+    shared: Arc<IdsShared>,
+}
+
+#[derive(Default)]
+struct IdsShared {
+    ranges: Mutex<VecDeque<Leased>>,
+    refill: tokio::sync::Mutex<()>,
+    /// Something for the loop to do: few ids are left, or a range is settled.
+    wake: Notify,
+}
+
+/// A leased range.
+#[derive(Debug)]
+struct Leased {
+    first: ObjectId,
+    next: ObjectId,
+    end: ObjectId,
+    /// Ids that were taken and are not settled.
+    open: u64,
+    /// An upload whose commit is not ours to see may use an id of this range until then.
+    detached_until: Option<Instant>,
+}
+
+/// An id in use; settled when dropped.
+pub(crate) struct TakenId {
+    pub(crate) id: ObjectId,
+    shared: Arc<IdsShared>,
+    first: ObjectId,
+}
+
+impl Drop for TakenId {
+    fn drop(&mut self) {
+        let mut ranges = self.shared.lock();
+        if let Some(range) = ranges.iter_mut().find(|range| range.first == self.first) {
+            assert!(range.open > 0, "an id is settled once");
+            range.open -= 1;
+            if range.open == 0 && range.next == range.end {
+                self.shared.wake.notify_one();
+            }
+        }
+    }
+}
+
+impl Leased {
+    fn settled(&self, now: Instant) -> bool {
+        self.open == 0 && self.detached_until.is_none_or(|until| until <= now)
+    }
+
+    fn left(&self) -> u64 {
+        self.end.0 - self.next.0
+    }
+}
+
+impl IdsShared {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Leased>> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ids {
+    pub(crate) fn new(env: Env, meta: Meta, times: Times) -> Ids {
+        assert!(times.lease_ids > 0, "a lease has at least one id");
+        let owner = env.random_u128();
+        Ids { env, meta, owner, times, shared: Arc::default() }
+    }
+
+    pub(crate) fn owner(&self) -> u128 {
+        self.owner
+    }
+
+    /// An id that nobody else uses. Waits for the journal only when no leased one is left.
+    pub(crate) async fn take(&self) -> Result<TakenId, String> {
+        if let Some(taken) = self.take_leased() {
+            return Ok(taken);
+        }
+        let _one_at_a_time = self.shared.refill.lock().await;
+        if let Some(taken) = self.take_leased() {
+            return Ok(taken);
+        }
+        self.lease().await?;
+        self.take_leased()
+            .ok_or_else(|| "the lease on object ids ended at once; is the clock right?".to_owned())
+    }
+
+    /// Keeps the lease on a taken id long enough for a commit that somebody else makes.
+    pub(crate) fn detach(&self, taken: &TakenId) {
+        let until = self.env.monotonic() + DETACHED_UPLOAD_TTL;
+        if let Some(range) = self.shared.lock().iter_mut().find(|range| range.first == taken.first) {
+            range.detached_until = Some(until);
+        }
+    }
+
+    /// Renews, prepares the next range, ends what is settled; until the task is dropped.
+    pub(crate) async fn run(self) {
+        let mut renew_at = self.env.monotonic() + self.times.lease_ttl / 3;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shared.wake.notified() => {}
+                () = tokio::time::sleep_until(renew_at) => {
+                    renew_at = self.env.monotonic() + self.times.lease_ttl / 3;
+                    self.renew().await;
+                }
+            }
+            self.end_settled(false).await;
+            if self.left() < self.times.lease_ids / 2 {
+                let _one_at_a_time = self.shared.refill.lock().await;
+                if let Err(error) = self.lease().await {
+                    // Whoever needs an id asks again and gets the error.
+                    tracing::warn!(error, "cannot lease object ids ahead of use");
+                }
+            }
+        }
+    }
+
+    /// Ends every lease, so that nobody has to wait for it to expire.
+    pub(crate) async fn close(&self) {
+        self.end_settled(true).await;
+    }
+
+    fn take_leased(&self) -> Option<TakenId> {
+        let mut ranges = self.shared.lock();
+        // Taken under the lock: a range is put in after its commit, so this snapshot knows every range that is there.
+        let snapshot = self.meta.snapshot();
+        // A lease that somebody ended, because this process slept past its expiry, is of no use any more.
+        ranges.retain(|range| range.left() == 0 || self.holds(&snapshot, range.first));
+        let left_before: u64 = ranges.iter().map(Leased::left).sum();
+        let range = ranges.iter_mut().find(|range| range.left() > 0)?;
+        let id = range.next;
+        range.next = ObjectId(id.0 + 1);
+        range.open += 1;
+        if left_before - 1 < self.times.lease_ids / 2 {
+            self.shared.wake.notify_one();
+        }
+        Some(TakenId { id, shared: Arc::clone(&self.shared), first: range.first })
+    }
+
+    fn holds(&self, snapshot: &floe_meta::Snapshot, first: ObjectId) -> bool {
+        let lease = snapshot.get::<ObjectLease>(&first);
+        matches!(lease, Ok(Some(lease)) if lease.owner == self.owner)
+    }
+
+    fn left(&self) -> u64 {
+        self.shared.lock().iter().map(Leased::left).sum()
+    }
+
+    async fn lease(&self) -> Result<(), String> {
+        let (owner, count, ttl) = (self.owner, self.times.lease_ids, self.times.lease_ttl);
+        let leased = self
+            .meta
+            .commit(Envelope::broker("object ids"), move |tx| lease_ids(tx, owner, count, ttl))
+            .await;
+        let first = leased.map_err(|error| error.to_string())?.reply;
+        let end = ObjectId(first.0 + count);
+        self.shared.lock().push_back(Leased { first, next: first, end, open: 0, detached_until: None });
+        Ok(())
+    }
+
+    async fn renew(&self) {
+        let firsts: Vec<ObjectId> = self.shared.lock().iter().map(|range| range.first).collect();
+        let (owner, ttl) = (self.owner, self.times.lease_ttl);
+        let renewed = self
+            .meta
+            .commit(Envelope::broker("object ids"), move |tx| renew_ids(tx, owner, &firsts, ttl))
+            .await;
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "cannot renew the leases on object ids");
+        }
+    }
+
+    /// Ends the leases of ranges that are used up and settled; with `closing` also those with ids left.
+    async fn end_settled(&self, closing: bool) {
+        let now = self.env.monotonic();
+        let done: Vec<(ObjectId, ObjectId)> = {
+            let mut ranges = self.shared.lock();
+            let (done, rest) = std::mem::take(&mut *ranges)
+                .into_iter()
+                .partition(|range: &Leased| range.settled(now) && (closing || range.left() == 0));
+            *ranges = rest;
+            let done: VecDeque<Leased> = done;
+            done.into_iter().map(|range| (range.first, range.next)).collect()
+        };
+        if done.is_empty() {
+            return;
+        }
+        let owner = self.owner;
+        let ended = self.meta.commit(Envelope::broker("object ids"), move |tx| {
+            done.iter().try_for_each(|(first, used)| end_ids(tx, owner, *first, *used))
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "cannot end a lease on object ids; it will expire");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The way in: requests become WAL objects, and commits give them offsets.
+
+pub(crate) mod intake;
+pub mod leases;
+pub mod sequencer;
+pub(crate) mod uploader;
+pub(crate) mod wal_writer;

@@ -1,0 +1,84 @@
+//! One upload: an id, the object's bytes, the PUT.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use floe_env::Env;
+use floe_store::{Store, StoreError};
+use tokio::time::timeout;
+
+use crate::format::wal::{self, Entry};
+use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
+use crate::map::object::wal_key;
+use crate::read::cache::{Cache, Written};
+use crate::write::leases::{Ids, TakenId};
+use crate::write::sequencer::{AppendError, Placed, Uploaded};
+
+/// What an upload needs; also used for uploads that someone else commits.
+#[derive(Clone)]
+pub(crate) struct Uploader {
+    pub(crate) env: Env,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) ids: Ids,
+    pub(crate) cache: Cache,
+}
+
+/// An object that is durable and waits for its commit.
+pub(crate) struct Stored {
+    pub(crate) uploaded: Uploaded,
+    pub(crate) taken: TakenId,
+    pub(crate) written: Written,
+}
+
+impl Uploader {
+    /// Makes an object of the batches and puts it into the store. An error says why nothing was appended.
+    pub(crate) async fn upload(&self, entries: Vec<Entry>) -> Result<Stored, AppendError> {
+        let unavailable = |error: String| AppendError::Unavailable(error);
+        let taken = self.ids.take().await.map_err(unavailable)?;
+        let begin = self.env.monotonic();
+        let object = taken.id;
+        let encoded = wal::encode(object, &entries);
+        let payload = encoded.payload.clone();
+        let key = wal_key(object);
+        let put = self.store.put(&key, encoded.payload);
+        let put = async {
+            match self.store.remote() {
+                // Nobody else uses the id: if the object arrives after all, it is trash.
+                true => timeout(patience(encoded.size), put).await.unwrap_or_else(|late| {
+                    Err(StoreError::Unknown(format!(
+                        "the upload of {} bytes took too long: {late}",
+                        encoded.size
+                    )))
+                }),
+                false => put.await,
+            }
+        };
+        // What the cache keeps is made while the store is at work.
+        let (put, written) = tokio::join!(biased; put, async { Written::new(payload) });
+        put.map_err(|error| unavailable(error.to_string()))?;
+        let took = self.env.monotonic() - begin;
+        metrics::histogram!("floe_log_upload_seconds").record(took.as_secs_f64());
+        metrics::counter!("floe_log_objects_total").increment(1);
+        metrics::counter!("floe_log_object_bytes_total").increment(encoded.size);
+        let batches = entries.into_iter().zip(encoded.positions).map(place).collect();
+        let uploaded = Uploaded { object, owner: self.ids.owner(), size: encoded.size, batches };
+        Ok(Stored { uploaded, taken, written })
+    }
+
+    /// The same for a caller that commits the object itself; the id's lease is kept for it.
+    pub(crate) async fn upload_detached(&self, entries: Vec<Entry>) -> Result<Uploaded, AppendError> {
+        let stored = self.upload(entries).await?;
+        self.ids.detach(&stored.taken);
+        drop(self.cache.publish(stored.uploaded.object, stored.written));
+        Ok(stored.uploaded)
+    }
+}
+
+/// How long an upload to a remote store may take.
+fn patience(bytes: u64) -> Duration {
+    (UPLOAD_TIMEOUT + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND)).min(UPLOAD_TIMEOUT_MAX)
+}
+
+fn place((entry, position): (Entry, u64)) -> Placed {
+    Placed { partition: entry.partition, writer: entry.writer, position, header: entry.header }
+}
