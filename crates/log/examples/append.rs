@@ -20,7 +20,7 @@ use floe_log::{
     topic::{NewTopic, Topic},
 };
 use floe_log::{Offset, PartitionId};
-use floe_meta::sqlite::SqliteJournal;
+use floe_meta::SqliteJournal;
 use floe_meta::{Meta, Options};
 use floe_store::local::{LocalStore, Options as StoreOptions};
 use tokio::time::Instant;

@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::handle::{CommitError, Committed};
 use crate::journal::{Change, Envelope, Lsn};
-use crate::meta::{CommitError, Committed};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::Timestamp;

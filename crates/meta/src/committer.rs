@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::command::Queued;
+use crate::handle::{Options, Shared};
 use crate::journal::{Commit, Entry, Journal, JournalError, Lsn, Outcome};
 use crate::limits::{COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
-use crate::meta::{Options, Shared};
 use crate::snapshot::Snapshot;
 use floe_env::Env;
 

@@ -37,31 +37,27 @@
 //! that share a journal are serialised by the journal's own store. It holds no payload: values are small, and the
 //! whole map fits into memory. Commands do no I/O and read no clock but [`Tx::now`].
 
-#[doc(hidden)]
-pub mod conformance;
-pub mod counter;
-pub mod journal;
+mod command;
+mod committer;
+mod counter;
+mod handle;
+mod journal;
 pub mod key;
 pub mod lease;
 pub mod limits;
-pub mod memory;
 pub mod record;
-pub mod snapshot;
-pub mod sqlite;
-pub mod tx;
-
-mod command;
-mod committer;
-mod entry;
-mod meta;
+mod snapshot;
+mod tx;
 
 pub use counter::{Counter, CounterKey};
+pub use handle::{Applied, CommitError, Committed, Meta, OpenError, Options};
+#[doc(hidden)]
+pub use journal::conformance;
+pub use journal::memory::MemoryJournal;
+pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
 pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
 pub use key::{Key, KeyReader};
 pub use lease::{Lease, LeaseError};
-pub use memory::MemoryJournal;
-pub use meta::{Applied, CommitError, Committed, Meta, OpenError, Options};
 pub use record::{DecodeError, Record};
 pub use snapshot::{Lookup, Snapshot};
-pub use sqlite::{SqliteJournal, SqliteOpenError};
 pub use tx::Tx;

@@ -10,9 +10,9 @@ use floe_env::Env;
 use floe_group::OffsetRecord;
 use floe_lake::record::Progress;
 use floe_log::extent::Extent;
+use floe_meta::MemoryJournal;
 use floe_meta::Record as _;
-use floe_meta::journal::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
-use floe_meta::memory::MemoryJournal;
+use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::{Connection, params};
 
-use super::files::{abort_if_sync_failed, entries, is_write_failure, last_lsn};
-use super::keeper::{Task, checkpoint};
-use super::{Answer, Shared};
+use crate::journal::sqlite::files::{abort_if_sync_failed, entries, is_write_failure, last_lsn};
+use crate::journal::sqlite::keeper::{KeeperTask, checkpoint};
+use crate::journal::sqlite::{JournalState, Reply};
 use crate::journal::{JournalError, Lsn, Outcome};
 
 /// A group to commit; each row is an encoded envelope and its changes.
@@ -16,25 +16,25 @@ pub(super) struct Order {
     pub(super) expected: Lsn,
     pub(super) attempt: u128,
     pub(super) rows: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) answer: Answer<Outcome>,
+    pub(super) answer: Reply<Outcome>,
 }
 
-pub(super) struct Writer {
+pub(super) struct JournalThread {
     connection: Connection,
     /// The last durable commit; `None` while the file must be asked.
     last: Option<Lsn>,
-    shared: Arc<Shared>,
-    keeper: SyncSender<Task>,
+    shared: Arc<JournalState>,
+    keeper: SyncSender<KeeperTask>,
 }
 
-impl Writer {
+impl JournalThread {
     pub(super) fn new(
         connection: Connection,
         last: Lsn,
-        shared: Arc<Shared>,
-        keeper: SyncSender<Task>,
-    ) -> Writer {
-        Writer { connection, last: Some(last), shared, keeper }
+        shared: Arc<JournalState>,
+        keeper: SyncSender<KeeperTask>,
+    ) -> JournalThread {
+        JournalThread { connection, last: Some(last), shared, keeper }
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {

@@ -9,7 +9,7 @@
 //! ```
 //! Two threads own them:
 //!
-//! - the *writer* (sqlite/writer.rs) does nothing but commits: one transaction of plain inserts at the end of one
+//! - the *writer* (thread.rs) does nothing but commits: one transaction of plain inserts at the end of one
 //!   table, synced with one `fdatasync` of a write-ahead log that was grown beforehand, so that neither a file's
 //!   length nor its extents change on the way;
 //! - the *keeper* (sqlite/keeper.rs) does all that may take time: it folds entries into the image in bounded slices,
@@ -20,7 +20,7 @@
 
 mod files;
 mod keeper;
-mod writer;
+mod thread;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
-use crate::entry::{encode_changes, encode_envelope};
+use crate::journal::entry::{encode_changes, encode_envelope};
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
 use floe_env::{Env, lock};
@@ -43,9 +43,9 @@ pub const SQLITE_FORMAT: i64 = 1;
 
 /// A journal in SQLite files. Dropping it waits for its threads and closes the files.
 pub struct SqliteJournal {
-    shared: Arc<Shared>,
-    writer: Option<SyncSender<writer::Order>>,
-    keeper: Option<SyncSender<keeper::Task>>,
+    shared: Arc<JournalState>,
+    thread: Option<SyncSender<thread::Order>>,
+    keeper: Option<SyncSender<keeper::KeeperTask>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: FileLock,
 }
@@ -98,7 +98,7 @@ pub enum SqliteOpenError {
 }
 
 /// What the handle and the threads share.
-struct Shared {
+struct JournalState {
     /// The last durable commit.
     last: watch::Sender<Lsn>,
     /// Bytes of changes that are committed and not folded into the image.
@@ -126,23 +126,23 @@ impl SqliteJournal {
         };
         let opened = files::open(directory, env.random_u128())?;
         sync_dir(directory).map_err(failed)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(JournalState {
             last: watch::Sender::new(opened.last),
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
             database: opened.database,
         });
-        let (writer, orders) = sync_channel(SQLITE_ORDERS_MAX);
+        let (orders_in, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
-        let write = writer::Writer::new(opened.writer, opened.last, shared.clone(), keeper.clone());
+        let write = thread::JournalThread::new(opened.writer, opened.last, shared.clone(), keeper.clone());
         let keep =
             keeper::Keeper::new(opened.reader, opened.image, opened.folded, env.clone(), shared.clone());
         let mut threads = vec![env.thread("floe-keeper", move || keep.run(&tasks)).map_err(failed)?];
         threads.push(env.thread("floe-journal", move || write.run(&orders)).map_err(failed)?);
         Ok(SqliteJournal {
             shared,
-            writer: Some(writer),
+            thread: Some(orders_in),
             keeper: Some(keeper),
             threads: Mutex::new(threads),
             _lock: file_lock,
@@ -154,7 +154,7 @@ impl SqliteJournal {
         *self.shared.last.borrow()
     }
 
-    async fn ask<T>(&self, task: impl FnOnce(Answer<T>) -> keeper::Task) -> Result<T, JournalError> {
+    async fn ask<T>(&self, task: impl FnOnce(Reply<T>) -> keeper::KeeperTask) -> Result<T, JournalError> {
         let (answer, answered) = oneshot::channel();
         send(self.keeper.as_ref(), task(answer))?;
         answered.await.unwrap_or_else(|_| Err(ended()))
@@ -162,12 +162,12 @@ impl SqliteJournal {
 }
 
 /// Where a thread answers; whoever asked may be gone.
-type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
+type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
-        self.ask(keeper::Task::Load).await
+        self.ask(keeper::KeeperTask::Load).await
     }
 
     async fn commit(
@@ -179,7 +179,7 @@ impl Journal for SqliteJournal {
         let rows =
             commits.iter().map(|c| (encode_envelope(&c.envelope), encode_changes(&c.changes))).collect();
         let (answer, answered) = oneshot::channel();
-        send(self.writer.as_ref(), writer::Order { expected, attempt, rows, answer })?;
+        send(self.thread.as_ref(), thread::Order { expected, attempt, rows, answer })?;
         answered
             .await
             .unwrap_or_else(|_| Err(JournalError::Unknown("the journal's thread has ended".to_owned())))
@@ -193,7 +193,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
-        self.ask(|answer| keeper::Task::History { from, count: count.min(ENTRIES_MAX), answer }).await
+        self.ask(|answer| keeper::KeeperTask::History { from, count: count.min(ENTRIES_MAX), answer }).await
     }
 }
 
@@ -211,7 +211,7 @@ fn ended() -> JournalError {
     JournalError::NotApplied("the journal's thread has ended".to_owned())
 }
 
-impl Shared {
+impl JournalState {
     /// Takes folded bytes off the backlog. What was committed without an answer was never added to it.
     fn folded_bytes(&self, bytes: u64) {
         let left = |backlog: u64| Some(backlog.saturating_sub(bytes));
@@ -220,10 +220,10 @@ impl Shared {
     }
 
     /// Wakes the keeper unless it is awake.
-    fn nudge(&self, keeper: &SyncSender<keeper::Task>) {
+    fn nudge(&self, keeper: &SyncSender<keeper::KeeperTask>) {
         if !self.nudged.swap(true, Ordering::SeqCst) {
             // A full queue wakes it as well.
-            let _ = keeper.try_send(keeper::Task::Nudge);
+            let _ = keeper.try_send(keeper::KeeperTask::Nudge);
         }
     }
 }
@@ -231,7 +231,7 @@ impl Shared {
 impl Drop for SqliteJournal {
     /// Waits, so that whoever opens the files next finds them closed.
     fn drop(&mut self) {
-        self.writer = None;
+        self.thread = None;
         self.keeper = None;
         for thread in lock(&self.threads).drain(..).rev() {
             thread.join().expect("a panic of a thread ends the process");

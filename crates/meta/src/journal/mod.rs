@@ -11,6 +11,12 @@
 //!   attempt again: `Committed`, or a conflict whose first entries carry the attempt, or one whose entries do not.
 //! - Entries are kept for ever with their envelopes: the history of who wrote what.
 
+#[doc(hidden)]
+pub mod conformance;
+pub(crate) mod entry;
+pub(crate) mod memory;
+pub(crate) mod sqlite;
+
 use std::fmt;
 use std::sync::Arc;
 

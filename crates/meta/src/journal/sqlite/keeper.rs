@@ -10,8 +10,8 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::files::{abort_if_sync_failed, entries};
-use super::{Answer, Shared};
+use crate::journal::sqlite::files::{abort_if_sync_failed, entries};
+use crate::journal::sqlite::{JournalState, Reply};
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
 use crate::limits::{
     ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
@@ -19,12 +19,12 @@ use crate::limits::{
 };
 use floe_env::Env;
 
-pub(super) enum Task {
-    Load(Answer<Loaded>),
+pub(super) enum KeeperTask {
+    Load(Reply<Loaded>),
     History {
         from: Lsn,
         count: usize,
-        answer: Answer<Vec<Entry>>,
+        answer: Reply<Vec<Entry>>,
     },
     /// There are commits to look after.
     Nudge,
@@ -44,7 +44,7 @@ pub(super) struct Keeper {
     /// When the next slice of work is due.
     due: Instant,
     env: Env,
-    shared: Arc<Shared>,
+    shared: Arc<JournalState>,
 }
 
 impl Keeper {
@@ -53,14 +53,14 @@ impl Keeper {
         image: Connection,
         folded: Lsn,
         env: Env,
-        shared: Arc<Shared>,
+        shared: Arc<JournalState>,
     ) -> Keeper {
         let due = env.monotonic();
         Keeper { reader, image, folded, seen: Lsn(0), copied: None, due, env, shared }
     }
 
     /// Serves until every sender is gone.
-    pub(super) fn run(mut self, tasks: &Receiver<Task>) {
+    pub(super) fn run(mut self, tasks: &Receiver<KeeperTask>) {
         loop {
             let task = if self.is_asleep() {
                 let task = tasks.recv();
@@ -69,13 +69,13 @@ impl Keeper {
             } else {
                 let left = self.due.saturating_duration_since(self.env.monotonic());
                 match tasks.recv_timeout(left) {
-                    Err(RecvTimeoutError::Timeout) => Some(Task::Work),
+                    Err(RecvTimeoutError::Timeout) => Some(KeeperTask::Work),
                     task => task.ok(),
                 }
             };
             match task {
                 None => return,
-                Some(Task::Work) => self.work(),
+                Some(KeeperTask::Work) => self.work(),
                 Some(task) => self.serve(task),
             }
             // Those who ask without pause do not keep the work from being done.
@@ -103,12 +103,12 @@ impl Keeper {
         self.folded == self.last() && self.copied == Some(self.last())
     }
 
-    fn serve(&mut self, task: Task) {
+    fn serve(&mut self, task: KeeperTask) {
         // Whoever asked may be gone.
         match task {
-            Task::Nudge | Task::Work => {}
-            Task::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
-            Task::History { from, count, answer } => {
+            KeeperTask::Nudge | KeeperTask::Work => {}
+            KeeperTask::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
+            KeeperTask::History { from, count, answer } => {
                 let history = entries(&self.reader, from, count, ENTRIES_BYTES_MAX);
                 drop(answer.send(history.map(|slice| slice.entries).map_err(JournalError::NotApplied)));
             }
@@ -269,10 +269,10 @@ mod tests {
     use tokio::sync::{oneshot, watch};
 
     use super::*;
-    use crate::entry::{encode_changes, encode_envelope};
+    use crate::journal::entry::{encode_changes, encode_envelope};
+    use crate::journal::sqlite::files;
+    use crate::journal::sqlite::thread::{JournalThread, Order};
     use crate::journal::{Change, Envelope, Outcome};
-    use crate::sqlite::files;
-    use crate::sqlite::writer::{Order, Writer};
 
     fn row(value: &str) -> (Vec<u8>, Vec<u8>) {
         let change = Change { key: "key".into(), value: Some(value.to_owned().into()) };
@@ -281,7 +281,7 @@ mod tests {
 
     fn keeper(directory: &Path) -> (Connection, Keeper) {
         let opened = files::open(directory, 1).unwrap();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(JournalState {
             last: watch::Sender::new(opened.last),
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
@@ -316,7 +316,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (connection, mut keeper) = keeper(directory.path());
         let (nudges, _tasks) = sync_channel(1);
-        let mut writer = Writer::new(connection, Lsn(0), Arc::clone(&keeper.shared), nudges);
+        let mut writer = JournalThread::new(connection, Lsn(0), Arc::clone(&keeper.shared), nudges);
         let mut expected = Lsn(0);
         let mut commit = || {
             let (answer, mut answered) = oneshot::channel();

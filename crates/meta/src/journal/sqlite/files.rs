@@ -8,8 +8,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
-use super::{SQLITE_FORMAT, SqliteOpenError};
-use crate::entry::{decode_changes, decode_envelope};
+use crate::journal::entry::{decode_changes, decode_envelope};
+use crate::journal::sqlite::{SQLITE_FORMAT, SqliteOpenError};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
 
