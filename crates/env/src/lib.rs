@@ -6,6 +6,8 @@
 //! time.rs      Timestamp      wall clock time
 //! task.rs      Task           a started task, and the scope that it lives and dies with
 //! random.rs                   the generators behind Env
+//! backoff.rs   Backoff        pauses that grow, and differ at random
+//! lru.rs       Lru            a bounded map that forgets the least recently used first
 //! watch.rs     watch::Sender  a value that changes, and waiters that wake in FIFO order
 //! durable.rs   sync_dir       files and names that survive a power cut; the lock of a file
 //! data_dir.rs  DataDir        a directory of one process, with its format
@@ -22,19 +24,23 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod backoff;
 mod data_dir;
 mod durable;
 mod fatal;
 mod handle;
+mod lru;
 mod random;
 mod task;
 mod time;
 pub mod watch;
 
+pub use backoff::Backoff;
 pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use fatal::end_process;
 pub use handle::Env;
+pub use lru::Lru;
 pub use task::{Task, TaskEnded};
 pub use time::{SIMULATION_EPOCH, Timestamp};
 

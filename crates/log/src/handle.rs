@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -327,7 +327,7 @@ impl Log {
     /// Finishes what was appended and gives the leases back. Appends from now on are refused.
     pub async fn close(self) {
         self.shared.intake.close();
-        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = floe_env::lock(&self.shared.writer).take();
         if let Some(writer) = writer
             && let Err(error) = writer.await
         {
@@ -387,7 +387,7 @@ impl Log {
     }
 
     fn topics(&self) -> MutexGuard<'_, BTreeMap<TopicId, Known>> {
-        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.shared.topics)
     }
 }
 

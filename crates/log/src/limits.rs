@@ -54,7 +54,7 @@ pub const TOPIC_CONFIGS_MAX: usize = 10_000;
 /// Extents that one read looks at: a read of tiny extents ends early and the next goes on. Each may cost a block of
 /// an object of its own.
 pub const EXTENTS_PER_READ_MAX: usize = 64;
-/// Places inside extents that are remembered for readers that go on there.
+/// Places inside extents that are remembered for readers that go on there; the least recently used are forgotten.
 pub const PLACES_MAX: usize = 16_384;
 /// Bytes that a read may fetch beyond what it wants, because it fetches whole blocks.
 pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;

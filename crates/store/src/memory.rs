@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
         // The map is never left half changed: each section makes one call.
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.objects)
     }
 }
 

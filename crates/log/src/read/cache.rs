@@ -12,11 +12,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use floe_env::Env;
-use floe_env::watch;
+use floe_env::{Env, Lru, watch};
 use tokio::sync::Semaphore;
 
 use crate::limits::{
@@ -98,16 +97,16 @@ impl Cache {
     /// Forgets an object that did not become visible, or was deleted.
     pub fn forget(&self, object: ObjectId) {
         let mut state = self.shared.lock();
-        let written = state.tail.remove(&object);
-        let ids = state.cold.keys((object, 0)..=(object, u64::MAX));
-        let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| state.cold.remove(id)).collect();
+        let written = state.tail.kept.remove(&object);
+        let ids = state.cold.kept.keys((object, 0)..=(object, u64::MAX));
+        let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| state.cold.kept.remove(id)).collect();
         drop(state);
         drop((written, blocks));
     }
 
     /// Whether an object is there as it was written, so that reading it costs no memory.
     pub(crate) fn in_tail(&self, object: ObjectId) -> bool {
-        self.shared.lock().tail.entries.contains_key(&object)
+        self.shared.lock().tail.kept.peek(&object).is_some()
     }
 
     /// The bytes of each range of an object of `size` bytes. Pieces are not copied, but for small parts of large
@@ -135,7 +134,7 @@ impl Cache {
     }
 
     fn cut_of_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Bytes>>> {
-        let written = self.shared.lock().tail.get(&object).cloned()?;
+        let written = self.shared.lock().tail.kept.get(&object).cloned()?;
         Some(ranges.iter().map(|range| written.cut(range)).collect())
     }
 
@@ -153,7 +152,7 @@ impl Cache {
             let mut missing = Vec::new();
             for number in touched(ranges) {
                 let id = (object, number);
-                if let Some(bytes) = state.cold.get(&id) {
+                if let Some(bytes) = state.cold.kept.get(&id) {
                     blocks.insert(number, bytes.clone());
                 } else if let Some(flight) = state.flights.get(&id) {
                     flights.push((number, flight.clone()));
@@ -206,8 +205,7 @@ impl Cache {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No section can panic half way through a change but by a broken invariant of a lane.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.state)
     }
 }
 
@@ -324,73 +322,26 @@ fn runs(numbers: &[u64]) -> Vec<Range<u64>> {
     runs
 }
 
-/// A bounded map that forgets what was not used for longest.
+/// A bounded LRU map with the metrics of its lane.
 struct Lane<K, V> {
     name: &'static str,
-    capacity: usize,
-    bytes: usize,
-    entries: BTreeMap<K, Slot<V>>,
-    /// The entries by the time of their last use.
-    used: BTreeMap<u64, K>,
-    clock: u64,
+    kept: Lru<K, V>,
 }
 
-struct Slot<V> {
-    value: V,
-    bytes: usize,
-    used: u64,
-}
-
-impl<K: Ord + Copy, V> Lane<K, V> {
+impl<K: Ord + Clone, V> Lane<K, V> {
     fn new(name: &'static str, capacity: usize) -> Lane<K, V> {
-        Lane { name, capacity, bytes: 0, entries: BTreeMap::new(), used: BTreeMap::new(), clock: 0 }
+        Lane { name, kept: Lru::new(capacity) }
     }
 
-    fn get(&mut self, key: &K) -> Option<&V> {
-        let slot = self.entries.get_mut(key)?;
-        self.clock += 1;
-        self.used.remove(&slot.used);
-        slot.used = self.clock;
-        self.used.insert(self.clock, *key);
-        Some(&slot.value)
-    }
-
-    /// Puts an entry in and as many out as it takes; gives those, to be dropped when the lock is released. An entry
-    /// larger than the lane is not kept.
+    /// Puts an entry in; returns what had to go for it, to be dropped when the lock is released.
     #[must_use]
     fn insert(&mut self, key: K, value: V, bytes: usize) -> Vec<V> {
-        let mut out: Vec<V> = self.remove(&key).into_iter().collect();
-        if bytes > self.capacity {
-            out.push(value);
-            return out;
-        }
-        self.clock += 1;
-        self.used.insert(self.clock, key);
-        self.entries.insert(key, Slot { value, bytes, used: self.clock });
-        self.bytes += bytes;
-        while self.bytes > self.capacity {
-            let (_, oldest) = self.used.first_key_value().expect("bytes are held by entries");
-            let oldest = *oldest;
-            out.extend(self.remove(&oldest));
-            metrics::counter!("floe_log_cache_evictions_total", "lane" => self.name).increment(1);
-        }
-        metrics::gauge!("floe_log_cache_bytes", "lane" => self.name).set(self.bytes as f64);
+        let before = self.kept.evictions();
+        let out = self.kept.insert(key, value, bytes);
+        metrics::counter!("floe_log_cache_evictions_total", "lane" => self.name)
+            .increment(self.kept.evictions() - before);
+        metrics::gauge!("floe_log_cache_bytes", "lane" => self.name).set(self.kept.weight() as f64);
         out
-    }
-
-    /// Takes an entry out; drop it when the lock is released.
-    fn remove(&mut self, key: &K) -> Option<V> {
-        let slot = self.entries.remove(key);
-        if let Some(slot) = &slot {
-            self.used.remove(&slot.used);
-            self.bytes -= slot.bytes;
-        }
-        assert_eq!(self.entries.len(), self.used.len(), "each entry has one last use");
-        slot.map(|slot| slot.value)
-    }
-
-    fn keys(&self, range: impl std::ops::RangeBounds<K>) -> Vec<K> {
-        self.entries.range(range).map(|(key, _)| *key).collect()
     }
 }
 
@@ -512,7 +463,7 @@ mod tests {
             let range = block * BLOCK_BYTES..block * BLOCK_BYTES + 1;
             cache.read(OBJECT, 5 * BLOCK_BYTES, &[range]).await.expect("read");
         }
-        assert_eq!(cache.shared.lock().cold.entries.len(), 2);
+        assert_eq!(cache.shared.lock().cold.kept.keys(..).len(), 2);
         let before = remote.gets();
         // Object 1 is used, so object 2 is the one that goes when a third comes.
         cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
@@ -524,9 +475,9 @@ mod tests {
             "gone, not in store"
         );
         let held = 2 * (4000 + CACHE_OBJECT_OVERHEAD + CACHE_PIECE_OVERHEAD);
-        assert_eq!(cache.shared.lock().tail.bytes, held);
+        assert_eq!(cache.shared.lock().tail.kept.weight(), held);
         cache.publish(ObjectId(4), Written::new(vec![pattern(10_001)]));
-        assert_eq!(cache.shared.lock().tail.bytes, held, "larger than the lane: not kept");
+        assert_eq!(cache.shared.lock().tail.kept.weight(), held, "larger than the lane: not kept");
     }
 
     /// Small frames share large buffers: what the tail keeps must not keep those.

@@ -3,12 +3,12 @@
 //! Everything is read from one snapshot, so a read sees one moment of the log however long it takes. Objects that
 //! the snapshot knows stay in the store for the grace period of the cleaner.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use floe_env::{Env, Timestamp};
+use floe_env::{Env, Lru, Timestamp};
 use floe_meta::Snapshot;
 use futures::future::join_all;
 
@@ -35,12 +35,9 @@ pub(crate) struct Reader {
     places: Arc<Mutex<Places>>,
 }
 
-/// Where readers stopped inside extents, so that the next read of the same reader need not walk there again.
-#[derive(Default)]
-struct Places {
-    positions: BTreeMap<(PartitionId, Offset), (ObjectId, u64)>,
-    order: VecDeque<(PartitionId, Offset)>,
-}
+/// Where readers stopped inside extents, so that the next read of the same reader need not walk there again: by
+/// partition and offset, the object and the position in it.
+type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
 
 /// A part of an extent that is wanted.
 #[derive(Clone, Copy)]
@@ -56,7 +53,7 @@ struct Window {
 
 impl Reader {
     pub(crate) fn new(env: Env, cache: Cache) -> Reader {
-        Reader { env, cache, places: Arc::default() }
+        Reader { env, cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
     }
 
     pub(crate) async fn read(
@@ -111,7 +108,7 @@ impl Reader {
             let (key, extent) = pair?;
             let mut window = window(snapshot, key, extent)?;
             if windows.is_empty()
-                && let Some((object, position)) = self.lock().positions.get(&(partition, from))
+                && let Some((object, position)) = self.lock().get(&(partition, from))
                 && *object == extent.object
                 && (extent.position..extent.end()).contains(position)
             {
@@ -175,20 +172,12 @@ impl Reader {
     }
 
     fn remember(&self, stopped: &Window) {
-        let mut places = self.lock();
         let place = (stopped.key.partition, stopped.base);
-        if places.positions.insert(place, (stopped.extent.object, stopped.position)).is_none() {
-            places.order.push_back(place);
-        }
-        if places.order.len() > PLACES_MAX
-            && let Some(oldest) = places.order.pop_front()
-        {
-            places.positions.remove(&oldest);
-        }
+        drop(self.lock().insert(place, (stopped.extent.object, stopped.position), 1));
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.places)
     }
 
     pub(crate) async fn offset_at(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use floe_meta::{Applied, Meta, Snapshot};
 use tokio::sync::Notify;
@@ -85,7 +85,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, Registered> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.shared)
     }
 }
 

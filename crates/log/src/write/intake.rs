@@ -1,7 +1,7 @@
 //! The queue of requests that wait for an object.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use floe_env::Env;
@@ -113,7 +113,7 @@ impl Intake {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.shared.queue)
     }
 
     /// Requests for one object, if it is time to close one; else when to look again.

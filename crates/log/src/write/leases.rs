@@ -5,7 +5,7 @@
 //! known to be of no use, which makes the object trash. When a process dies, its leases expire.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use floe_env::Env;
@@ -130,7 +130,7 @@ impl Leased {
 
 impl IdsShared {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Leased>> {
-        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.ranges)
     }
 }
 

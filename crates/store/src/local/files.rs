@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use floe_env::sync_dir;
@@ -140,7 +140,7 @@ impl Files {
     }
 
     fn durable(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.durable)
     }
 }
 

@@ -23,7 +23,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -364,11 +364,11 @@ impl Shared {
     }
 
     fn index(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Region>>> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.index)
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.space)
     }
 
     /// A name that no other write uses.

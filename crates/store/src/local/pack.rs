@@ -198,7 +198,7 @@ impl GroupSync {
     }
 
     fn lock(&self) -> MutexGuard<'_, SyncState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        floe_env::lock(&self.state)
     }
 }
 

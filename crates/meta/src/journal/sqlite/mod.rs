@@ -39,7 +39,7 @@ use floe_env::{Env, lock};
 use floe_env::{FileLock, create_dir_durable, sync_dir};
 
 /// The format of the files that this build writes, and the newest that it reads.
-pub const SQLITE_FORMAT: i64 = 1;
+pub(crate) const SQLITE_FORMAT: i64 = 1;
 
 /// A journal in SQLite files. Dropping it waits for its threads and closes the files.
 pub struct SqliteJournal {
