@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::random::Generator;
 use crate::task::{Member, Scope, Scoped, Task};
 use crate::time::{SIMULATION_EPOCH, Timestamp};
@@ -24,20 +25,6 @@ use crate::{fatal, lock};
 pub struct Env {
     clock: Arc<Clock>,
     scope: Arc<Scope>,
-}
-
-pub(crate) enum Clock {
-    Real {
-        entropy: Mutex<Generator>,
-    },
-    Simulated {
-        seed: u64,
-        origin: Instant,
-        entropy: Mutex<Generator>,
-        order: Mutex<Generator>,
-        /// The panics of all tasks, each with the task's name.
-        panics: Mutex<Vec<String>>,
-    },
 }
 
 impl Env {
@@ -218,16 +205,6 @@ impl Env {
         let mut crashed = self.scope.crashed.subscribe();
         // The sender lives in the scope that we hold.
         let _ = crashed.wait_for(|crashed| *crashed).await;
-    }
-}
-
-impl Clock {
-    /// The seed of a simulation.
-    fn seed(&self) -> Option<u64> {
-        match self {
-            Clock::Real { .. } => None,
-            Clock::Simulated { seed, .. } => Some(*seed),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! # What is here
 //! ```text
 //! handle.rs    Env            clock, randomness, tasks and threads; real or simulated
+//! clock.rs                     what is behind Env: the machine, or a seed
 //! time.rs      Timestamp      wall clock time
 //! task.rs      Task           a started task, and the scope that it lives and dies with
 //! random.rs                   the generators behind Env
@@ -25,6 +26,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod backoff;
+mod clock;
 mod data_dir;
 mod durable;
 mod fatal;

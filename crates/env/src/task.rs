@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::clock::Clock;
 use crate::fatal::reason_of;
-use crate::handle::Clock;
 use crate::lock;
 use crate::watch;
 

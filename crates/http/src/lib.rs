@@ -29,7 +29,8 @@ pub mod iceberg;
 pub mod limits;
 pub mod query;
 mod routes;
-pub mod server;
+mod server;
+mod services;
 mod stall;
 pub mod telemetry;
 
@@ -37,5 +38,6 @@ pub use failure::Place;
 pub use health::Ready;
 pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};
 pub use query::{QueryFailure, QueryFormat, QueryReply, QueryRequest, QueryService};
-pub use server::{Services, serve};
+pub use server::serve;
+pub use services::Services;
 pub use telemetry::Metrics;

@@ -15,7 +15,7 @@ use futures::FutureExt;
 
 use crate::failure::Failure;
 use crate::iceberg::{self, CatalogRequest};
-use crate::server::Services;
+use crate::services::Services;
 use crate::{health, query};
 
 type Parameters = Query<BTreeMap<String, String>>;

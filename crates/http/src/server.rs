@@ -12,31 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use floe_env::Env;
 
-use crate::health::Ready;
-use crate::iceberg::CatalogService;
 use crate::limits::{
     ACCEPT_RETRY_DELAY, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_READ_SECONDS_MAX,
     HEADERS_MAX, WRITE_BYTES_MIN, WRITE_STALL_SECONDS_MAX,
 };
-use crate::query::QueryService;
 use crate::routes;
+use crate::services::Services;
 use crate::stall::StallGuard;
-use crate::telemetry::Metrics;
-
-/// What the routes answer from.
-#[derive(Clone)]
-pub struct Services {
-    /// The seam to clock and tasks.
-    pub env: Env,
-    /// Whether the broker can serve.
-    pub ready: Ready,
-    /// What `/metrics` shows.
-    pub metrics: Metrics,
-    /// What answers statements.
-    pub query: Arc<dyn QueryService>,
-    /// What holds the catalog's documents.
-    pub catalog: Arc<dyn CatalogService>,
-}
 
 /// Serves until `shutdown` turns true (or its sender is gone), then lets requests in progress end, for at most
 /// [`DRAIN_SECONDS_MAX`]. Returns when no connection is left.

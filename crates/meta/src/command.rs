@@ -2,11 +2,38 @@
 
 use tokio::sync::oneshot;
 
-use crate::handle::{CommitError, Committed};
 use crate::journal::{Change, Envelope, Lsn};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::Timestamp;
+
+/// A durable command.
+#[derive(Debug, Clone)]
+pub struct Committed<T> {
+    /// Its commit; for a command that changed nothing, the commit before it.
+    pub lsn: Lsn,
+    /// What the command returned.
+    pub reply: T,
+    /// A map that includes this commit (and maybe later ones).
+    pub snapshot: Snapshot,
+}
+
+/// A command that is not known to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError<E> {
+    /// The command itself refused; nothing changed.
+    #[error(transparent)]
+    Refused(E),
+    /// Nothing changed and nothing will; it can be sent again.
+    #[error("not committed: {0}")]
+    NotApplied(String),
+    /// It may have been committed or may still be.
+    #[error("it is not known whether this was committed: {0}")]
+    Unknown(String),
+    /// The broker is shutting down; if the command was taken in, its outcome is not known.
+    #[error("the metadata service of this broker has ended")]
+    Closed,
+}
 
 pub(crate) type Answer<T, E> = Result<Committed<T>, CommitError<E>>;
 

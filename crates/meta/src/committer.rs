@@ -13,20 +13,47 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::command::Queued;
-use crate::handle::{Options, Shared};
 use crate::journal::{Commit, Entry, Journal, JournalError, Lsn, Outcome};
-use crate::limits::{COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::limits::{
+    self, COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN,
+};
+use crate::published::Published;
 use crate::snapshot::Snapshot;
 use floe_env::Env;
 
+/// Limits that tests and special deployments change; see [`crate::limits`] for the usual ones.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Commands that may wait.
+    pub queue_commands_max: usize,
+    /// Commands that share one commit of the journal.
+    pub group_commands_max: usize,
+    /// How long one call of the journal's commit may take before its outcome counts as unknown.
+    pub commit_timeout: Duration,
+    /// How long callers wait for the resolution of an unknown outcome.
+    pub resolve_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            queue_commands_max: limits::QUEUE_COMMANDS_MAX,
+            group_commands_max: limits::GROUP_COMMANDS_MAX,
+            commit_timeout: limits::COMMIT_TIMEOUT,
+            resolve_timeout: limits::RESOLVE_TIMEOUT,
+        }
+    }
+}
+
 pub(crate) struct Committer {
     env: Env,
-    shared: Arc<Shared>,
+    shared: Arc<Published>,
     queue: mpsc::Receiver<Box<dyn Queued>>,
     options: Options,
     /// Taken from the queue, but their group was full.
@@ -63,7 +90,7 @@ enum Next {
 impl Committer {
     pub(crate) fn new(
         env: Env,
-        shared: Arc<Shared>,
+        shared: Arc<Published>,
         queue: mpsc::Receiver<Box<dyn Queued>>,
         options: Options,
     ) -> Committer {

@@ -1,7 +1,7 @@
 //! Counters: numbers that are given once.
 
+use crate::error::DecodeError;
 use crate::key::{Key, KeyReader, put_str};
-use crate::record::DecodeError;
 
 /// The name of a counter, for example `topic`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::DecodeError;
+use crate::error::DecodeError;
 use crate::tx::Tx;
 use floe_env::Timestamp;
 

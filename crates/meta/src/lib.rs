@@ -40,17 +40,23 @@
 mod command;
 mod committer;
 mod counter;
+mod error;
 mod handle;
 mod journal;
 pub mod key;
 pub mod lease;
 pub mod limits;
+mod published;
 pub mod record;
 mod snapshot;
+mod span;
 mod tx;
 
+pub use command::{CommitError, Committed};
+pub use committer::Options;
 pub use counter::{Counter, CounterKey};
-pub use handle::{Applied, CommitError, Committed, Meta, OpenError, Options};
+pub use error::DecodeError;
+pub use handle::{Meta, OpenError};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
@@ -58,6 +64,7 @@ pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
 pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
 pub use key::{Key, KeyReader};
 pub use lease::{Lease, LeaseError};
-pub use record::{DecodeError, Record};
+pub use published::Applied;
+pub use record::Record;
 pub use snapshot::{Lookup, Snapshot};
 pub use tx::Tx;

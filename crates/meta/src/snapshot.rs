@@ -7,8 +7,10 @@ use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 
 use crate::journal::{Change, Lsn};
-use crate::key::{Span, full_key};
-use crate::record::{DecodeError, Record, decode_key, decode_value};
+use crate::span::{Span, full_key};
+
+use crate::error::DecodeError;
+use crate::record::{Record, decode_key, decode_value};
 
 /// Pairs of full keys and values in key order.
 pub(crate) type Pairs<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Bytes)> + Send + 'a>;

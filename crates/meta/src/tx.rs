@@ -8,9 +8,11 @@ use bytes::Bytes;
 
 use crate::counter::{Counter, CounterKey};
 use crate::journal::{Change, Envelope, Lsn};
-use crate::key::{Span, full_key};
+use crate::span::{Span, full_key};
+
+use crate::error::DecodeError;
 use crate::limits::KEY_BYTES_MAX;
-use crate::record::{DecodeError, Record, encode_value};
+use crate::record::{Record, encode_value};
 use crate::snapshot::{Lookup, Pairs, Snapshot};
 use floe_env::Timestamp;
 

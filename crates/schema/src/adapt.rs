@@ -10,9 +10,9 @@ use arrow::{
 
 use crate::{
     column::{Column as Filled, SlotColumns, overlay},
+    fit::fits,
     schema::{FIELD_ID, Kind, Slot, TableSchema, Type},
     tree::Tree,
-    value::fits,
 };
 
 /// Why a batch cannot be brought to a schema.

@@ -9,27 +9,11 @@ use arrow::{
 
 use crate::{
     column::{Column, Group},
-    decode::row_width,
+    fit::fits,
     schema::{FIELD_ID, Slot, TableSchema, Type, find},
     tree::Tree,
-    value::fits,
+    width::{row_width, width_of},
 };
-
-/// Cells of one row of `slots`; what is inside lists is counted by elements.
-pub(crate) fn width(slots: &[Slot]) -> usize {
-    let of = |slot: &Slot| {
-        slot.typed.as_ref().map_or(0, |typed| width_of(&typed.of)) + usize::from(slot.text.is_some())
-    };
-    slots.iter().map(of).sum()
-}
-
-/// Cells of one value of a type.
-pub(crate) fn width_of(of: &Type) -> usize {
-    match of {
-        Type::Struct(slots) => 1 + width(slots),
-        _ => 1,
-    }
-}
 
 impl Group {
     /// Cells of the elements of all lists that are held, once the columns have the shape of `slots`.

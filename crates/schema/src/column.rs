@@ -7,9 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    cells::width_of,
+    fit::fits,
     schema::{Slot, Type},
     tree::Tree,
+    width::width_of,
 };
 use arrow::{
     array::{
@@ -347,7 +348,7 @@ impl SlotColumns {
                 merged.as_mut().expect("made with the text").push(row, value);
             } else if let Some(value) = old.whole_number(row) {
                 let column = new.typed.as_mut().expect("made above");
-                if crate::value::fits(of, &value) {
+                if fits(of, &value) {
                     column.append(row, &value);
                 } else {
                     let text = value.text();

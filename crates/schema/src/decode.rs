@@ -12,27 +12,12 @@ use crate::{
     column::{self, Group, binaries, strings},
     limits, names,
     raw::RawColumns,
+    row::Row,
     schema::{Kind, TableSchema},
     stream::{self, Refusal},
     tree::Tree,
+    width::row_width,
 };
-
-/// One record of a topic, as the log gives it.
-#[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
-    /// The partition it is in.
-    pub partition: u32,
-    /// Its offset there.
-    pub offset: i64,
-    /// Milliseconds since the epoch; negative when the record has none.
-    pub timestamp: i64,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
-    pub value: Option<&'a [u8]>,
-    /// Its headers, in order, duplicates included.
-    pub headers: &'a [(bytes::Bytes, Option<bytes::Bytes>)],
-}
 
 /// A record that is no row; the table's rule for bad records decides what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -272,11 +257,6 @@ impl Decoder {
 /// Cells of one row of a raw table: three of the system, key, value and the list of headers. What is in headers is
 /// counted by bytes.
 const RAW_WIDTH: usize = 6;
-
-/// Cells of one row: the five system columns, and what is not in lists.
-pub(crate) fn row_width(schema: &TableSchema) -> usize {
-    5 + cells::width(&schema.slots)
-}
 
 /// A record that no batch has room for is bad.
 fn full(rows: usize) -> Refused {

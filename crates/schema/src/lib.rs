@@ -53,19 +53,23 @@ mod adapt;
 mod cells;
 mod column;
 mod decode;
+mod fit;
 pub mod limits;
 pub mod names;
 mod raw;
+mod row;
 pub mod schema;
 mod stream;
 pub mod timestamp;
 mod tree;
 mod value;
 mod widen;
+mod width;
 
 pub use crate::{
     adapt::AdaptError,
-    decode::{BadRecord, Decoder, Refused, Row},
+    decode::{BadRecord, Decoder, Refused},
+    row::Row,
     schema::{Column, ColumnType, Kind, TableSchema},
 };
 

@@ -10,7 +10,7 @@ use arrow::{
 
 use crate::{
     column::{Bytes, binaries},
-    decode::Row,
+    row::Row,
 };
 
 /// The columns of a raw table after the system's.

@@ -10,9 +10,9 @@ use serde::de::{
 
 use crate::{
     column::{Bytes, Column, Group},
+    fit::{exact_i64, exact_u64},
     timestamp,
     tree::Tree,
-    value::{exact_i64, exact_u64},
 };
 
 /// Why a record was not appended; the columns may hold a part of it.

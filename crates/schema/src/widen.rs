@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    fit::fits,
     limits, names,
     schema::{Named, Slot, TableSchema, Type, Typed, find},
     timestamp,
     tree::Tree,
-    value::fits,
 };
 
 /// Why a schema cannot grow for a record.

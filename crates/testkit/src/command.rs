@@ -14,7 +14,8 @@
 
 use std::time::Instant;
 
-use crate::sim::{Bug, Opener, Options, Report, run};
+use crate::bug::Bug;
+use crate::sim::{Opener, Options, Report, run};
 
 const USAGE: &str =
     "usage: simulate [--seeds N] [--from N] [--bug NAME] [--history FILE] [--trace FILE] [--twice]";

@@ -16,8 +16,7 @@
 //! ```
 //! A line of a history: `{"at":1204,"op":17,"process":3,"broker":2,"phase":"invoke","event":{…}}`, see [`history`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+mod bug;
 pub mod check;
 pub mod client;
 pub mod command;
@@ -28,7 +27,4 @@ pub mod rows;
 pub mod sim;
 pub mod trace;
 
-/// Locks; what these locks guard is never left half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub use bug::Bug;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::history::{Answer, Event, History, Line, Phase};
-use crate::lock;
 use crate::trace::Trace;
+use floe_env::lock;
 
 /// The pen of a run. A clone writes the same history.
 #[derive(Clone)]

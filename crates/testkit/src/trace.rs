@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use floe_env::Env;
 use tokio::time::Instant;
 
-use crate::lock;
+use floe_env::lock;
 
 const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

@@ -21,12 +21,13 @@
 use bytes::Bytes;
 
 use crate::format::codec::Compression;
-use crate::format::records::RECORD_BYTES_MIN;
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its `length` field does not count: the base offset and the length itself.
 pub const LENGTH_OVERHEAD: usize = 12;
+/// The fewest bytes a record can take: seven fields of one byte.
+pub(crate) const RECORD_BYTES_MIN: usize = 7;
 /// Where the bytes under the checksum begin.
 pub(crate) const CRC_FROM: usize = 21;
 

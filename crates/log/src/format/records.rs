@@ -10,12 +10,10 @@
 use bytes::Bytes;
 
 use crate::format::codec::{CodecError, Compression};
-use crate::format::header::{BatchError, HEADER_BYTES, Header};
+use crate::format::header::{BatchError, HEADER_BYTES, Header, RECORD_BYTES_MIN};
 use crate::limits::RECORDS_DECODED_MAX;
 use crate::map::ids::Offset;
 
-/// The fewest bytes a record can take: seven fields of one byte.
-pub(crate) const RECORD_BYTES_MIN: usize = 7;
 /// The fewest bytes a record header can take: two lengths.
 const RECORD_HEADER_BYTES_MIN: usize = 2;
 

@@ -8,8 +8,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::error::DecodeError;
 use crate::journal::{Change, Envelope, Lsn};
-use crate::record::{DecodeError, put_postcard, take_postcard};
+use crate::record::{put_postcard, take_postcard};
 use floe_env::Timestamp;
 
 const ENVELOPE_VERSION: u8 = 1;

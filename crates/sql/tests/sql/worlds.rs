@@ -1,8 +1,9 @@
 //! Statements in the simulation: while brokers die and store and journal fail, every answer is one cut of the log. More
 //! seeds: `cargo run -p floe-sql --example simulate_sql -- --seeds 1000 --from 20`.
 
+use floe_testkit::Bug;
 use floe_testkit::history::{Event, Phase};
-use floe_testkit::sim::{Bug, Options, Report, run};
+use floe_testkit::sim::{Options, Report, run};
 
 use crate::opener;
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use floe_env::sync_dir;
 
 use crate::limits::FOLDERS_REMEMBERED_MAX;
-use crate::local::not_applied;
+use crate::local::failure::not_applied;
 use crate::local::pack::{reserve, sync, write_all_vectored_at};
 use crate::payload::too_short;
 use crate::{PutIfAbsent, StoreError, payload_bytes};

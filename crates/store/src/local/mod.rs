@@ -13,6 +13,7 @@
 //! A full disk refuses PUTs with [`StoreError::Full`] and leaves everything else in service; a failed sync ends the
 //! process (`floe_env::sync_data`).
 
+mod failure;
 mod files;
 mod pack;
 mod region;
@@ -36,6 +37,7 @@ use crate::limits::{
     PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD,
     ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
+use crate::local::failure::not_applied;
 use crate::local::files::Files;
 use crate::local::pack::{Pack, Ready, Region, Zeroing};
 use crate::local::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
@@ -399,13 +401,6 @@ impl Space {
         self.capacity_next =
             (self.capacity_next * 2).min(options.pack_bytes_max).max(options.pack_bytes_first);
         created
-    }
-}
-
-fn not_applied(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
-        _ => StoreError::NotApplied(error.to_string()),
     }
 }
 

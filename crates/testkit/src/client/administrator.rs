@@ -12,8 +12,8 @@ use floe_wire::admin::{
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::Harness;
 use super::front::Front;
+use super::harness::Harness;
 use super::kafka_front::KafkaFront;
 use super::values::topic_name;
 use crate::dice::Dice;

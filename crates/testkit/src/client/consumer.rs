@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::front::Front;
+use super::harness::{Harness, note_fetch};
 use super::values::Place;
-use super::{Harness, note_fetch};
 use crate::dice::Dice;
 
 /// A client that reads one partition.

@@ -9,8 +9,8 @@ use floe_wire::group_offsets::{OffsetCommitRequest, OffsetCommitRequestPartition
 use tokio::time::sleep;
 
 use super::front::Front;
+use super::harness::{Harness, note_fetch};
 use super::values::Place;
-use super::{Harness, note_fetch};
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 

@@ -18,9 +18,9 @@ use floe_wire::groups::{
 use tokio::time::sleep;
 
 use super::front::{Fetched, Front};
+use super::harness::{Harness, note_fetch};
 use super::kafka_front::KafkaFront;
 use super::values::Place;
-use super::{Harness, note_fetch};
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 

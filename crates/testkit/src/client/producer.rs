@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Harness;
 use super::front::{Front, Sent};
+use super::harness::Harness;
 use super::values::{Place, batch, draw};
+use crate::bug::Bug;
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 use crate::recorder::Begun;
-use crate::sim::Bug;
 
 /// Kafka's clients keep at most five batches of a partition on their way, and so does the sequencer's memory.
 const WINDOW_MAX: u64 = 5;

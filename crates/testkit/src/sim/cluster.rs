@@ -17,13 +17,13 @@ use floe_store::Store;
 use tokio::io::DuplexStream;
 use tokio::time::{sleep, timeout};
 
-use super::bug::Bug;
+use super::engine::{Engine, Opener};
 use super::journal::SimJournal;
 use super::log_front::LogFront;
 use super::plan::{Options, Plan};
 use super::remote::RemoteStore;
-use super::sql::{Engine, Opener};
 use super::store::SimStore;
+use crate::bug::Bug;
 use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
 use crate::dice::Dice;
 use crate::history::Event;

@@ -16,8 +16,8 @@ use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outco
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::bug::Bug;
 use super::weather::{End, Weather};
+use crate::bug::Bug;
 use crate::trace::Trace;
 
 /// The journal of a simulated cluster. A clone is the same journal.

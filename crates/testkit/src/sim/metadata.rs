@@ -14,8 +14,8 @@ use tokio::time::sleep;
 use super::journal::SimJournal;
 use super::weather::Weather;
 use crate::dice::Dice;
-use crate::lock;
 use crate::trace::Trace;
+use floe_env::lock;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct List(Vec<u64>);

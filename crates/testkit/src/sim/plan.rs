@@ -8,8 +8,8 @@ use floe_log;
 use floe_log::Capacity;
 use floe_log::Times;
 
-use super::bug::Bug;
-use super::sql::Opener;
+use super::engine::Opener;
+use crate::bug::Bug;
 use crate::client::Place;
 use crate::dice::Dice;
 

@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use async_trait::async_trait;
-use floe_env::Env;
-use floe_lake::Lake;
-use floe_log::Log;
 use floe_log::topic;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::bug::Bug;
 use super::cluster::{Cluster, Running};
+use super::engine::Refused;
 use super::plan::TABLE_TOPIC;
+use crate::bug::Bug;
 use crate::client::Harness;
 use crate::dice::Dice;
 use crate::history::{Answer, Event, Phase};
@@ -27,25 +24,6 @@ use crate::rows;
 const PROCESS: u32 = 400;
 /// Statements without a fault that fail this often are a finding.
 const FAILURES_MAX: u32 = 20;
-
-/// What answers statements inside a broker.
-#[async_trait]
-pub trait Engine: Send + Sync {
-    /// All rows of a statement.
-    async fn rows(&self, statement: &str) -> Result<Vec<RecordBatch>, Refused>;
-}
-
-/// Opens the engine of a broker over its log and its lake; its tasks belong to the broker's [`Env`].
-pub type Opener = fn(Env, Log, Lake) -> Arc<dyn Engine>;
-
-/// Why a statement has no rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// Something below the engine fails at the moment, as it may in a simulation.
-    Later(String),
-    /// The engine is wrong about a right statement.
-    Wrong(String),
-}
 
 /// The statements: each another plan over the same table.
 #[derive(Debug, Clone, Copy)]

@@ -14,8 +14,8 @@ use floe_store::MemoryStore;
 use floe_store::{PutIfAbsent, Store, StoreError, payload_bytes};
 use tokio::sync::oneshot;
 
-use super::bug::Bug;
 use super::weather::{End, Weather};
+use crate::bug::Bug;
 use crate::trace::Trace;
 
 /// The store of a simulated cluster. A clone is the same store.

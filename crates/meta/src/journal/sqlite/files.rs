@@ -9,9 +9,58 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use crate::journal::entry::{decode_changes, decode_envelope};
-use crate::journal::sqlite::{SQLITE_FORMAT, SqliteOpenError};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
+
+/// The files cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteOpenError {
+    /// Another process has them open.
+    #[error("the metadata in {path} is in use by another process ({holder}): stop it first")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// What the other process wrote about itself.
+        holder: String,
+    },
+    /// A newer Floe wrote them.
+    #[error("{path} has format {found}, this build knows up to {known}: use a newer floe")]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format that was found.
+        found: i64,
+        /// The newest format that this build reads.
+        known: i64,
+    },
+    /// It is something else, or not whole.
+    #[error("{path} is not metadata of floe: {reason}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file system refuses.
+    #[error("cannot open {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// SQLite refuses.
+    #[error("cannot open {path}: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// The format of the files that this build writes, and the newest that it reads.
+pub(crate) const SQLITE_FORMAT: i64 = 1;
 
 pub(super) const JOURNAL: &str = "journal.sqlite";
 const IMAGE: &str = "image.sqlite";

@@ -11,26 +11,13 @@ use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use crate::journal::sqlite::files::{abort_if_sync_failed, entries};
-use crate::journal::sqlite::{JournalState, Reply};
-use crate::journal::{Entry, JournalError, Loaded, Lsn};
+use crate::journal::sqlite::state::{JournalState, KeeperTask};
+use crate::journal::{JournalError, Loaded, Lsn};
 use crate::limits::{
     ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
     SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_SLICE_BYTES, SQLITE_SLICE_ENTRIES,
 };
 use floe_env::Env;
-
-pub(super) enum KeeperTask {
-    Load(Reply<Loaded>),
-    History {
-        from: Lsn,
-        count: usize,
-        answer: Reply<Vec<Entry>>,
-    },
-    /// There are commits to look after.
-    Nudge,
-    /// It is time for a slice of work.
-    Work,
-}
 
 pub(super) struct Keeper {
     reader: Connection,

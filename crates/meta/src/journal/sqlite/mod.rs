@@ -20,11 +20,11 @@
 
 mod files;
 mod keeper;
+mod state;
 mod thread;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -33,83 +33,20 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
 use crate::journal::entry::{encode_changes, encode_envelope};
+pub use crate::journal::sqlite::files::SqliteOpenError;
+use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
 use floe_env::{Env, lock};
 use floe_env::{FileLock, create_dir_durable, sync_dir};
 
-/// The format of the files that this build writes, and the newest that it reads.
-pub(crate) const SQLITE_FORMAT: i64 = 1;
-
 /// A journal in SQLite files. Dropping it waits for its threads and closes the files.
 pub struct SqliteJournal {
     shared: Arc<JournalState>,
     thread: Option<SyncSender<thread::Order>>,
-    keeper: Option<SyncSender<keeper::KeeperTask>>,
+    keeper: Option<SyncSender<KeeperTask>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: FileLock,
-}
-
-/// The files cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum SqliteOpenError {
-    /// Another process has them open.
-    #[error("the metadata in {path} is in use by another process ({holder}): stop it first")]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-        /// What the other process wrote about itself.
-        holder: String,
-    },
-    /// A newer Floe wrote them.
-    #[error("{path} has format {found}, this build knows up to {known}: use a newer floe")]
-    NewerFormat {
-        /// The file.
-        path: PathBuf,
-        /// The format that was found.
-        found: i64,
-        /// The newest format that this build reads.
-        known: i64,
-    },
-    /// It is something else, or not whole.
-    #[error("{path} is not metadata of floe: {reason}")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The file system refuses.
-    #[error("cannot open {path}: {source}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
-    /// SQLite refuses.
-    #[error("cannot open {path}: {source}")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-}
-
-/// What the handle and the threads share.
-struct JournalState {
-    /// The last durable commit.
-    last: watch::Sender<Lsn>,
-    /// Bytes of changes that are committed and not folded into the image.
-    backlog_bytes: AtomicU64,
-    /// The keeper knows that there is work.
-    nudged: AtomicBool,
-    /// The keeper left the writer few enough pages of the log to copy in one short pause.
-    catch_up: AtomicBool,
-    /// The file of the journal, to sync it ahead of SQLite. Closed after the connections: a process that closes a file
-    /// loses its locks on it.
-    database: File,
 }
 
 impl SqliteJournal {
@@ -154,20 +91,17 @@ impl SqliteJournal {
         *self.shared.last.borrow()
     }
 
-    async fn ask<T>(&self, task: impl FnOnce(Reply<T>) -> keeper::KeeperTask) -> Result<T, JournalError> {
+    async fn ask<T>(&self, task: impl FnOnce(Reply<T>) -> KeeperTask) -> Result<T, JournalError> {
         let (answer, answered) = oneshot::channel();
         send(self.keeper.as_ref(), task(answer))?;
         answered.await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
-/// Where a thread answers; whoever asked may be gone.
-type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
-
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
-        self.ask(keeper::KeeperTask::Load).await
+        self.ask(KeeperTask::Load).await
     }
 
     async fn commit(
@@ -193,7 +127,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
-        self.ask(|answer| keeper::KeeperTask::History { from, count: count.min(ENTRIES_MAX), answer }).await
+        self.ask(|answer| KeeperTask::History { from, count: count.min(ENTRIES_MAX), answer }).await
     }
 }
 
@@ -209,23 +143,6 @@ fn send<T>(thread: Option<&SyncSender<T>>, order: T) -> Result<(), JournalError>
 
 fn ended() -> JournalError {
     JournalError::NotApplied("the journal's thread has ended".to_owned())
-}
-
-impl JournalState {
-    /// Takes folded bytes off the backlog. What was committed without an answer was never added to it.
-    fn folded_bytes(&self, bytes: u64) {
-        let left = |backlog: u64| Some(backlog.saturating_sub(bytes));
-        // The function never refuses.
-        let _ = self.backlog_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
-    }
-
-    /// Wakes the keeper unless it is awake.
-    fn nudge(&self, keeper: &SyncSender<keeper::KeeperTask>) {
-        if !self.nudged.swap(true, Ordering::SeqCst) {
-            // A full queue wakes it as well.
-            let _ = keeper.try_send(keeper::KeeperTask::Nudge);
-        }
-    }
 }
 
 impl Drop for SqliteJournal {

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use rusqlite::{Connection, params};
 
 use crate::journal::sqlite::files::{abort_if_sync_failed, entries, is_write_failure, last_lsn};
-use crate::journal::sqlite::keeper::{KeeperTask, checkpoint};
-use crate::journal::sqlite::{JournalState, Reply};
+use crate::journal::sqlite::keeper::checkpoint;
+use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
 use crate::journal::{JournalError, Lsn, Outcome};
 
 /// A group to commit; each row is an encoded envelope and its changes.

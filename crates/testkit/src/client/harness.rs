@@ -1,35 +1,16 @@
-//! The clients of a run: they write and read as Kafka's clients do, note what they see in the history, and
-//! know nothing of the world around them but a [`Harness`]. So the same clients run in the simulation and
-//! against real processes.
+//! What a client needs of its world, and how it notes what it reads.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use floe_env::Env;
 
+use crate::bug::Bug;
+use crate::client::front::{Fetched, Front};
+use crate::client::kafka_front::KafkaFront;
+use crate::client::values::Place;
 use crate::history::{Event, Phase};
 use crate::recorder::Recorder;
-use crate::sim::Bug;
-
-pub mod administrator;
-pub mod consumer;
-pub mod cut;
-pub mod follower;
-pub mod front;
-pub mod kafka_front;
-pub mod member;
-pub mod producer;
-pub mod values;
-
-pub use administrator::Administrator;
-pub use consumer::Consumer;
-pub use cut::{Cut, Stream};
-pub use follower::Follower;
-pub use front::{Fetched, Front, Sent};
-pub use kafka_front::KafkaFront;
-pub use member::Member;
-pub use producer::Producer;
-pub use values::Place;
 
 /// What a client needs of its world.
 #[async_trait]
@@ -61,7 +42,7 @@ pub trait Harness: Send + Sync {
 }
 
 /// Reads from an offset on and notes it in the history.
-async fn note_fetch(
+pub(crate) async fn note_fetch(
     harness: &dyn Harness,
     front: &mut dyn Front,
     process: u32,

@@ -10,8 +10,8 @@
 //! ```
 
 mod audit;
-mod bug;
 mod cluster;
+mod engine;
 #[cfg(test)]
 mod full;
 mod journal;
@@ -25,7 +25,6 @@ mod store;
 mod weather;
 mod world;
 
-pub use bug::Bug;
+pub use engine::{Engine, Opener, Refused};
 pub use plan::Options;
-pub use sql::{Engine, Opener, Refused};
 pub use world::{Report, run};

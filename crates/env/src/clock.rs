@@ -1,0 +1,31 @@
+//! What an environment knows of time and chance, real or simulated.
+
+use std::sync::Mutex;
+
+use tokio::time::Instant;
+
+use crate::random::Generator;
+
+pub(crate) enum Clock {
+    Real {
+        entropy: Mutex<Generator>,
+    },
+    Simulated {
+        seed: u64,
+        origin: Instant,
+        entropy: Mutex<Generator>,
+        order: Mutex<Generator>,
+        /// The panics of all tasks, each with the task's name.
+        panics: Mutex<Vec<String>>,
+    },
+}
+
+impl Clock {
+    /// The seed of a simulation.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        match self {
+            Clock::Real { .. } => None,
+            Clock::Simulated { seed, .. } => Some(*seed),
+        }
+    }
+}

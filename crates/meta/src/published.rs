@@ -1,0 +1,83 @@
+//! What the handles and the committer share: the published map, and those who observe or watch it.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use floe_env::{lock, watch};
+
+use crate::error::DecodeError;
+use crate::journal::{Change, Envelope, Journal, Lsn};
+use crate::record::{Record, decode_key};
+use crate::snapshot::Snapshot;
+
+/// One commit that was applied to this broker's map, as [`Meta::observe`] shows it.
+#[derive(Debug)]
+pub struct Applied<'a> {
+    /// The commit.
+    pub lsn: Lsn,
+    /// Who, when and why.
+    pub envelope: &'a Envelope,
+    /// What changed, in key order.
+    pub changes: &'a [Change],
+    /// The map now, which includes this commit (and maybe later ones).
+    pub snapshot: &'a Snapshot,
+}
+
+impl Applied<'_> {
+    /// Whether a record of this type was written or removed.
+    pub fn touches<R: Record>(&self) -> bool {
+        self.changes.iter().any(|change| change.key.first() == Some(&R::KIND))
+    }
+
+    /// The keys of this type of record that were written or removed.
+    pub fn keys<R: Record>(&self) -> impl Iterator<Item = Result<R::Key, DecodeError>> {
+        self.changes
+            .iter()
+            .filter(|change| change.key.first() == Some(&R::KIND))
+            .map(|c| decode_key::<R>(&c.key))
+    }
+}
+
+pub(crate) type Observer = Arc<dyn Fn(&Applied<'_>) + Send + Sync>;
+
+/// The published map. The journal is here because each handle keeps it open.
+pub(crate) struct Published {
+    pub(crate) journal: Arc<dyn Journal>,
+    snapshot: RwLock<Snapshot>,
+    pub(crate) observers: Mutex<Vec<Observer>>,
+    pub(crate) lsn: watch::Sender<Lsn>,
+}
+
+impl Published {
+    pub(crate) fn new(snapshot: Snapshot, journal: Arc<dyn Journal>) -> Published {
+        let lsn = watch::Sender::new(snapshot.lsn());
+        Published { journal, snapshot: RwLock::new(snapshot), observers: Mutex::default(), lsn }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes durable commits visible: snapshot, then observers, then watchers.
+    pub(crate) fn publish<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        commits: impl Iterator<Item = (Lsn, &'a Envelope, &'a [Change])>,
+    ) {
+        let observers = {
+            // Both under this lock, so that an observer misses no commit after the snapshot that it was given.
+            let observers = lock(&self.observers);
+            let mut published = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+            assert!(published.lsn() <= snapshot.lsn(), "the map never goes back");
+            *published = snapshot.clone();
+            observers.clone()
+        };
+        for (lsn, envelope, changes) in commits {
+            for observer in &observers {
+                observer(&Applied { lsn, envelope, changes, snapshot });
+            }
+        }
+        self.lsn.send_replace(snapshot.lsn());
+        metrics::gauge!("floe_meta_lsn").set(snapshot.lsn().0 as f64);
+        metrics::gauge!("floe_meta_keys").set(snapshot.len() as f64);
+    }
+}
