@@ -9,7 +9,7 @@
 //! handle.rs      Client::send       encodes it into the outgoing buffer, in the newest version that both sides speak
 //! connection.rs  Connection::flush  writes, and reads meanwhile: two full sockets must not wait for each other
 //! handle.rs      Client::receive    cuts frames off the incoming buffer until the answer is there
-//! helpers.rs                        topics, batches, offsets: the calls that are made often
+//! calls.rs                          topics, batches, offsets: the calls that are made often
 //! producer.rs    Producer           an idempotent producer on top, with partitioner.rs
 //! ```
 //! Every method may be cancelled: what was not written or read yet is kept, and an answer that nobody waits for is
@@ -18,18 +18,18 @@
 //! # What a hostile broker can do
 //! Be refused: the length of a frame, the answers in flight and the memory of the decoder are bounded ([`limits`]).
 
+mod calls;
 mod connection;
 mod error;
 mod handle;
-mod helpers;
 pub mod limits;
 mod partitioner;
 pub mod producer;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{EARLIEST, Fetched, LATEST, ListedOffset, MAX_TIMESTAMP, Produced, Wait};
 pub use error::ClientError;
 pub use handle::{Client, Sent};
-pub use helpers::{EARLIEST, Fetched, LATEST, ListedOffset, MAX_TIMESTAMP, Produced, Wait};
 pub use partitioner::partition_for_key;
 pub use producer::Producer;

@@ -17,8 +17,8 @@ use floe_log::codec::Compression;
 use floe_log::records::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::calls::{NAMED_VERSION_MAX, TIMEOUT_MS};
 use crate::error::check;
-use crate::helpers::{NAMED_VERSION_MAX, TIMEOUT_MS};
 use crate::{
     error::ClientError,
     handle::{Client, Sent},

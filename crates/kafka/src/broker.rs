@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::api::call::PRINCIPAL;
 use crate::budget::Budget;
-use crate::conn::{self, Peer};
+use crate::conn::connection::{self, Peer};
+use crate::conn::doorman::{self, Doorman};
+use crate::conn::frames::Pace;
 use crate::directory::Directory;
-use crate::doorman::{self, Doorman};
 use crate::fetch::session::Sessions;
-use crate::frames::Pace;
 use crate::limits;
-use crate::request::PRINCIPAL;
 use floe_group::Coordinator;
 use floe_group::Rules;
 
@@ -205,7 +205,7 @@ impl Broker {
                 tracing::debug!(peer = &*peer.name, %error, "answers may be delayed");
             }
             let (source, sink) = stream.into_split();
-            self.0.env.spawn("connection", conn::serve(self.0.clone(), source, sink, peer, place));
+            self.0.env.spawn("connection", connection::serve(self.0.clone(), source, sink, peer, place));
         }
         self.0.shutdown.send_replace(true);
         // Every connection ends by itself within the patience; the second on top is for writing what is left.
@@ -224,7 +224,7 @@ impl Broker {
         match self.0.doorman.admit(None) {
             Ok(place) => {
                 let (source, sink) = tokio::io::split(stream);
-                conn::serve(self.0.clone(), source, sink, peer, place).await;
+                connection::serve(self.0.clone(), source, sink, peer, place).await;
             }
             Err(reason) => tracing::warn!(peer = &*peer.name, %reason, "connection turned away"),
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use floe_log::Log;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::conn::Progress;
+use crate::conn::connection::Progress;
 use crate::limits;
 
 const PRODUCE: i16 = 0;

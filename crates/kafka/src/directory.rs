@@ -9,7 +9,7 @@ use floe_log::topic::{self, Topic};
 use floe_meta::{DecodeError, Meta, Snapshot};
 use floe_wire::ErrorCode;
 
-use crate::errors;
+use crate::api::errors;
 use crate::fetch::session::TopicRef;
 
 /// The topics that were asked for since the last change of any topic.

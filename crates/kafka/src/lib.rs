@@ -28,25 +28,13 @@
 //! # Formats
 //! On the wire: Kafka's, see `floe-wire`. It keeps no records of its own.
 
-pub mod apis;
+mod api;
 mod broker;
 mod budget;
-mod configs;
 mod conn;
 mod directory;
-mod doorman;
-mod errors;
 pub mod fetch;
-mod frames;
-mod groups;
 pub mod limits;
-mod list_offsets;
-mod metadata;
-mod offsets;
-mod produce;
-mod producer_id;
-mod request;
-mod sasl;
-mod topics;
 
+pub use api::table::{APIS, Api, Operation};
 pub use broker::{Broker, Config};

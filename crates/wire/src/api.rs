@@ -1,10 +1,10 @@
 //! The APIs of the protocol: their numbers, and which messages belong to them.
 
+use crate::decoder::Reader;
+use crate::encoder::Writer;
 use crate::fault::WireError;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
-use crate::reader::Reader;
 use crate::versions::Versions;
-use crate::writer::Writer;
 
 /// A message with versions: a request or a response.
 pub trait Message: Sized + Default {

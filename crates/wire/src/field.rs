@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::decoder::Reader;
+use crate::encoder::Writer;
 use crate::fault::{Fault, WireError};
-use crate::reader::Reader;
 use crate::rope::Rope;
-use crate::writer::Writer;
 
 /// In which shape a message is read or written.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use crate::api::{ApiKey, Message, Request};
+use crate::decoder::Reader;
+use crate::encoder::Writer;
 use crate::fault::WireError;
 use crate::header::{RequestHeader, ResponseHeader};
-use crate::reader::Reader;
-use crate::writer::Writer;
 
 /// The segments of a request, with length prefix and header.
 pub fn encode_request<R: Request>(

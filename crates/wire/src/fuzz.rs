@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use crate::api::{ApiKey, Message, Request};
+use crate::decoder::Reader;
 use crate::frame;
 use crate::header::RequestHeader;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
-use crate::reader::Reader;
 use crate::versions::Versions;
 
 /// Decodes a whole request frame (without prefix), as a broker does. Whether a message came out of it.

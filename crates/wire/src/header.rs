@@ -1,9 +1,9 @@
 //! The headers of requests and responses.
 
 use crate::api::ApiKey;
+use crate::decoder::Reader;
+use crate::encoder::Writer;
 use crate::fault::{Fault, WireError};
-use crate::reader::Reader;
-use crate::writer::Writer;
 
 /// What precedes the body of a request: header version 1, or 2 if the request is flexible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 //! either; they stay slices of the frame they came in, and go out as the slices that the log handed over.
 //!
 //! # The flow of one request
-//! 1. A frame arrives whole, its length checked by the connection; [`Reader`] (`reader.rs`) walks over it.
+//! 1. A frame arrives whole, its length checked by the connection; [`Reader`] (`decoder.rs`) walks over it.
 //! 2. [`RequestHeader::decode`] (`header.rs`) says which API ([`ApiKey`], `api.rs`), which version, which client.
 //! 3. The message's table (`messages/*.rs`) drives the decoding, field by field, row by row (`table.rs`, `field.rs`).
-//! 4. The answer is written by the same tables through a [`Writer`] (`writer.rs`), which yields the segments of one
+//! 4. The answer is written by the same tables through a [`Writer`] (`encoder.rs`), which yields the segments of one
 //!    frame for a vectored write; large byte fields are spliced in, not copied.
 //!
 //! ```text
@@ -23,7 +23,9 @@
 //! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
 
 pub mod api;
-pub mod error;
+pub mod decoder;
+pub mod encoder;
+pub mod error_code;
 pub mod fault;
 mod field;
 pub mod frame;
@@ -34,18 +36,16 @@ pub mod limits;
 pub mod messages;
 #[cfg(test)]
 mod proof;
-pub mod reader;
 pub mod rope;
 mod table;
 pub mod versions;
-pub mod writer;
 
 pub use api::{ApiKey, Message, Request};
-pub use error::ErrorCode;
+pub use decoder::Reader;
+pub use encoder::Writer;
+pub use error_code::ErrorCode;
 pub use fault::{Fault, WireError};
 pub use header::{RequestHeader, ResponseHeader};
 pub use messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
-pub use reader::Reader;
 pub use rope::Rope;
 pub use versions::Versions;
-pub use writer::Writer;

@@ -14,11 +14,11 @@
 //!   is refused there ([`Fault::NotCarried`]).
 //! - `tag`: the field travels among the tagged fields, and only if it is not the default.
 
+use crate::decoder::Reader;
+use crate::encoder::Writer;
 use crate::fault::{Fault, WireError};
 use crate::field::{Field, Form};
-use crate::reader::Reader;
 use crate::versions::Versions;
-use crate::writer::Writer;
 
 /// One row of a table: what there is to know about a field besides its type and default.
 #[derive(Debug, Clone, Copy)]
@@ -214,7 +214,7 @@ macro_rules! messages {
             }
 
             fn read(
-                reader: &mut crate::reader::Reader,
+                reader: &mut crate::decoder::Reader,
                 form: crate::field::Form,
             ) -> Result<Self, crate::fault::WireError> {
                 let mut value = Self::default();
@@ -229,7 +229,7 @@ macro_rules! messages {
 
             fn write(
                 &self,
-                writer: &mut crate::writer::Writer,
+                writer: &mut crate::encoder::Writer,
                 form: crate::field::Form,
             ) -> Result<(), crate::fault::WireError> {
                 $(Self::$field.write(&self.$field, || Self::default().$field, writer, form)?;)*
@@ -255,12 +255,12 @@ macro_rules! messages {
             const VERSIONS: crate::versions::Versions = crate::versions::Versions::parse($versions);
             const FLEXIBLE: crate::versions::Versions = crate::versions::Versions::parse($flexible);
 
-            fn decode(reader: &mut crate::reader::Reader, version: i16) -> Result<Self, crate::fault::WireError> {
+            fn decode(reader: &mut crate::decoder::Reader, version: i16) -> Result<Self, crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
                 crate::field::Field::read(reader, form)
             }
 
-            fn encode(&self, writer: &mut crate::writer::Writer, version: i16) -> Result<(), crate::fault::WireError> {
+            fn encode(&self, writer: &mut crate::encoder::Writer, version: i16) -> Result<(), crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
                 crate::field::Field::write(self, writer, form)
             }

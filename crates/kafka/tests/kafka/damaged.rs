@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_kafka::apis::APIS;
+use floe_kafka::APIS;
 use floe_wire::admin::*;
 use floe_wire::fetch::*;
 use floe_wire::group_offsets::*;

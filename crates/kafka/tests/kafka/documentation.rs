@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use floe_kafka::apis::APIS;
+use floe_kafka::APIS;
 use floe_wire::ApiKey;
 
 #[test]
 fn the_page_says_what_the_table_says() {
     let mut page = String::from(
-        "# Kafka APIs\n\nWritten from `crates/kafka/src/apis.rs` by a test; do not edit.\n\n\
+        "# Kafka APIs\n\nWritten from `crates/kafka/src/api/table.rs` by a test; do not edit.\n\n\
          | API | number | versions | handler | operation |\n|---|---|---|---|---|\n",
     );
     for api in APIS {

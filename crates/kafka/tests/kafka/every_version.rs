@@ -1,6 +1,6 @@
 //! Every API in every version that the table names.
 
-use floe_kafka::apis::APIS;
+use floe_kafka::APIS;
 use floe_wire::admin::*;
 use floe_wire::fetch::*;
 use floe_wire::group_offsets::*;

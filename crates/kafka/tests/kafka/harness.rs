@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use floe_client::{Client, ClientError};
 use floe_env::Env;
-use floe_kafka::apis::APIS;
+use floe_kafka::APIS;
 use floe_kafka::{Broker, Config};
 use floe_log::Log;
 use floe_log::codec::Compression;

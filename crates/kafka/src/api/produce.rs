@@ -12,13 +12,13 @@ use floe_wire::produce::{
 use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError, frame};
 use tokio::time::Instant;
 
-use crate::apis::Answer;
+use crate::api::call::Context;
+use crate::api::errors;
+use crate::api::table::Answer;
 use crate::broker::Inner;
 use crate::budget::Permit;
-use crate::conn::Ending;
-use crate::errors;
+use crate::conn::connection::Ending;
 use crate::fetch::session::TopicRef;
-use crate::request::Context;
 
 const API: &str = ApiKey::Produce.name();
 /// From this version on topics are named by id.

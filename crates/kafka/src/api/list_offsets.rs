@@ -13,9 +13,9 @@ use floe_wire::offsets::{
     ListOffsetsTopicResponse,
 };
 
-use crate::errors;
+use crate::api::call::Context;
+use crate::api::errors;
 use crate::fetch::session::TopicRef;
-use crate::request::Context;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

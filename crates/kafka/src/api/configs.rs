@@ -10,10 +10,10 @@ use floe_wire::admin::{
     DescribeConfigsResult, DescribeConfigsSynonym,
 };
 
+use crate::api::call::Context;
 use crate::broker::Config;
 use crate::fetch::session::TopicRef;
 use crate::limits;
-use crate::request::Context;
 
 /// Resource types of the protocol.
 const TOPIC: i8 = 2;

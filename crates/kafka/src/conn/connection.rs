@@ -20,14 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::apis::{self, Answer, Api, Handler};
+use crate::api::call::{Call, Context};
+use crate::api::produce::{self, Produced};
+use crate::api::table::{self, Answer, Api, Handler};
 use crate::broker::Inner;
 use crate::budget::{Admission, Held};
-use crate::doorman::Place;
-use crate::frames::{Frame, FrameError, Frames};
+use crate::conn::doorman::Place;
+use crate::conn::frames::{Frame, FrameError, Frames};
 use crate::limits;
-use crate::produce::{self, Produced};
-use crate::request::{Call, Context};
 
 /// Where a connection comes from.
 #[derive(Debug, Clone)]
@@ -217,7 +217,7 @@ fn take_in(broker: &Arc<Inner>, peer: &Peer, frame: Frame) -> Result<Work, Endin
     let version = i16::from_be_bytes([frame.bytes[2], frame.bytes[3]]);
     let correlation_id =
         i32::from_be_bytes(frame.bytes[4..8].try_into().expect("a frame has its least length"));
-    let api = apis::find(key).ok_or(Ending::UnknownApi(key))?;
+    let api = table::find(key).ok_or(Ending::UnknownApi(key))?;
     metrics::counter!("floe_kafka_requests_total", "api" => api.name).increment(1);
     if !(api.min..=api.max).contains(&version) {
         if matches!(api.handler, Handler::ApiVersions) {
@@ -260,7 +260,7 @@ async fn write<W: AsyncWrite + Send + Unpin>(
     while let Some(work) = queue.recv().await {
         let (api, answer) = match work {
             Work::Produce(produced) => (ApiKey::Produce.name(), produced.finish(broker).await),
-            Work::Call(api, call) => (api.name, apis::answer(broker, peer, api, *call, progress).await),
+            Work::Call(api, call) => (api.name, table::answer(broker, peer, api, *call, progress).await),
         };
         let sent = match answer {
             Ok(answer) => send(sink, answer, api, broker).await,

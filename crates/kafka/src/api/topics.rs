@@ -9,11 +9,11 @@ use floe_wire::admin::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
-use crate::configs;
-use crate::errors;
+use crate::api::call::Context;
+use crate::api::configs;
+use crate::api::errors;
 use crate::fetch::session::TopicRef;
 use crate::limits;
-use crate::request::Context;
 
 /// Kafka's word for "the broker's default".
 const DEFAULT: i32 = -1;

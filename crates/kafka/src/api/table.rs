@@ -8,11 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use floe_wire::{ApiKey, Message, Reader, Request, frame};
 
+use crate::api::call::{Call, Context};
+use crate::api::{
+    committed_offsets, configs, consumer_groups, fetch, list_offsets, metadata, producer_id, sasl, topics,
+};
 use crate::broker::Inner;
 use crate::budget::Held;
-use crate::conn::{Ending, Peer, Progress};
-use crate::request::{Call, Context};
-use crate::{configs, fetch, groups, list_offsets, metadata, offsets, producer_id, sasl, topics};
+use crate::conn::connection::{Ending, Peer, Progress};
 
 /// One API.
 #[derive(Debug)]
@@ -127,22 +129,22 @@ pub static APIS: &[Api] = &[
     api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, wait!(fetch::fetch)),
     api(ApiKey::ListOffsets, (1, 10), Operation::DescribeTopic, call!(list_offsets::list_offsets)),
     api(ApiKey::Metadata, (0, 13), Operation::DescribeTopic, call!(metadata::metadata)),
-    api(ApiKey::OffsetCommit, (2, 9), Operation::ReadGroup, call!(offsets::offset_commit)),
-    api(ApiKey::OffsetFetch, (1, 9), Operation::DescribeGroup, call!(offsets::offset_fetch)),
-    api(ApiKey::FindCoordinator, (0, 6), Operation::DescribeGroup, call!(groups::find_coordinator)),
-    api(ApiKey::JoinGroup, (0, 9), Operation::ReadGroup, wait!(groups::join_group)),
-    api(ApiKey::Heartbeat, (0, 4), Operation::ReadGroup, call!(groups::heartbeat)),
-    api(ApiKey::LeaveGroup, (0, 5), Operation::ReadGroup, call!(groups::leave_group)),
-    api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, wait!(groups::sync_group)),
-    api(ApiKey::DescribeGroups, (0, 6), Operation::DescribeGroup, call!(groups::describe_groups)),
-    api(ApiKey::ListGroups, (0, 5), Operation::DescribeGroup, call!(groups::list_groups)),
+    api(ApiKey::OffsetCommit, (2, 9), Operation::ReadGroup, call!(committed_offsets::offset_commit)),
+    api(ApiKey::OffsetFetch, (1, 9), Operation::DescribeGroup, call!(committed_offsets::offset_fetch)),
+    api(ApiKey::FindCoordinator, (0, 6), Operation::DescribeGroup, call!(consumer_groups::find_coordinator)),
+    api(ApiKey::JoinGroup, (0, 9), Operation::ReadGroup, wait!(consumer_groups::join_group)),
+    api(ApiKey::Heartbeat, (0, 4), Operation::ReadGroup, call!(consumer_groups::heartbeat)),
+    api(ApiKey::LeaveGroup, (0, 5), Operation::ReadGroup, call!(consumer_groups::leave_group)),
+    api(ApiKey::SyncGroup, (0, 5), Operation::ReadGroup, wait!(consumer_groups::sync_group)),
+    api(ApiKey::DescribeGroups, (0, 6), Operation::DescribeGroup, call!(consumer_groups::describe_groups)),
+    api(ApiKey::ListGroups, (0, 5), Operation::DescribeGroup, call!(consumer_groups::list_groups)),
     api(ApiKey::SaslHandshake, (0, 1), Operation::Open, call!(sasl::sasl_handshake)),
     api(ApiKey::ApiVersions, (0, 4), Operation::Open, API_VERSIONS),
     api(ApiKey::CreateTopics, (2, 7), Operation::CreateTopic, call!(topics::create_topics)),
     api(ApiKey::DeleteTopics, (1, 6), Operation::DeleteTopic, call!(topics::delete_topics)),
     api(ApiKey::InitProducerId, (0, 5), Operation::IdempotentWrite, call!(producer_id::init_producer_id)),
     api(ApiKey::DescribeConfigs, (1, 4), Operation::DescribeConfigs, call!(configs::describe_configs)),
-    api(ApiKey::DeleteGroups, (0, 2), Operation::DeleteGroup, call!(groups::delete_groups)),
+    api(ApiKey::DeleteGroups, (0, 2), Operation::DeleteGroup, call!(consumer_groups::delete_groups)),
     api(ApiKey::DescribeCluster, (0, 2), Operation::DescribeCluster, call!(metadata::describe_cluster)),
 ];
 

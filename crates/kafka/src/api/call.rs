@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::broker::Inner;
 use crate::budget::{Held, Permit};
-use crate::conn::Peer;
+use crate::conn::connection::Peer;
 use crate::limits;
 
 /// Without authentication everybody is the one whom Kafka calls by this name.

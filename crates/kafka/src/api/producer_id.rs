@@ -3,7 +3,7 @@
 use floe_wire::ErrorCode;
 use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::request::Context;
+use crate::api::call::Context;
 
 /// Gives out a new producer id. A producer that brings its old one (KIP-360) gets a new one, too: sequences begin
 /// anew either way.

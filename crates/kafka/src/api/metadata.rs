@@ -13,13 +13,13 @@ use floe_wire::metadata::{
 };
 use floe_wire::{ApiKey, ErrorCode, Message as _};
 
-use crate::apis::{self, APIS, Api};
+use crate::api::call::{Call, Context};
+use crate::api::errors;
+use crate::api::table::{self, APIS, Api};
 use crate::broker::Inner;
-use crate::conn::Ending;
-use crate::errors;
+use crate::conn::connection::Ending;
 use crate::fetch::session::TopicRef;
 use crate::limits;
-use crate::request::{Call, Context};
 
 /// The endpoint type of brokers, as opposed to controllers (KIP-919).
 const ENDPOINT_BROKERS: i8 = 1;
@@ -32,9 +32,9 @@ pub(crate) fn api_versions(api: &'static Api, call: &mut Call) -> Result<Vec<Byt
     let mut response = ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() };
     if call.unsupported {
         response.error_code = ErrorCode::UnsupportedVersion.number();
-        return apis::encode(api, call, &response);
+        return table::encode(api, call, &response);
     }
-    let request: ApiVersionsRequest = apis::decode(api, call)?;
+    let request: ApiVersionsRequest = table::decode(api, call)?;
     let nameless = |text: &str| text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic());
     if call.version >= 3
         && (nameless(&request.client_software_name) || nameless(&request.client_software_version))
@@ -42,7 +42,7 @@ pub(crate) fn api_versions(api: &'static Api, call: &mut Call) -> Result<Vec<Byt
         response =
             ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.number(), ..Default::default() };
     }
-    apis::encode(api, call, &response)
+    table::encode(api, call, &response)
 }
 
 /// An API as it is offered. Produce is offered from version 0 on, as by Kafka 4 (KAFKA-18659), which answers none below

@@ -3,7 +3,7 @@
 use floe_wire::ErrorCode;
 use floe_wire::sasl::{SaslHandshakeRequest, SaslHandshakeResponse};
 
-use crate::request::{Context, truncated};
+use crate::api::call::{Context, truncated};
 
 /// Refuses with `ILLEGAL_SASL_STATE`, as Kafka does where it authenticates nobody: clients then give up and say why. A
 /// closed connection would look to them like a network that fails, and they would come back for ever.

@@ -12,9 +12,9 @@ use floe_wire::groups::{
     ListedGroup, MemberIdentity, MemberResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
-use crate::errors;
+use crate::api::call::{Context, truncated};
+use crate::api::errors;
 use crate::limits;
-use crate::request::{Context, truncated};
 use floe_group::Described;
 use floe_group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 
