@@ -10,7 +10,24 @@ use floe_meta::{DecodeError, Meta, Snapshot};
 use floe_wire::ErrorCode;
 
 use crate::api::errors;
-use crate::fetch::session::TopicRef;
+
+/// How a request names a topic: by name up to version 12, by id from version 13 on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TopicRef {
+    /// By name.
+    Name(Arc<str>),
+    /// By id.
+    Id(u128),
+}
+
+/// One partition of a request.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// Its topic.
+    pub(crate) topic: TopicRef,
+    /// Its index.
+    pub(crate) partition: i32,
+}
 
 /// The topics that were asked for since the last change of any topic.
 #[derive(Clone)]

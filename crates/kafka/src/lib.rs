@@ -31,10 +31,13 @@
 mod api;
 mod broker;
 mod budget;
+mod config;
 mod conn;
 mod directory;
-pub mod fetch;
+mod fetch;
 pub mod limits;
+mod shared;
 
 pub use api::table::{APIS, Api, Operation};
-pub use broker::{Broker, Config};
+pub use broker::Broker;
+pub use config::Config;

@@ -1,19 +1,20 @@
-//! What a handler is given.
+//! What a handler is given, and what its answer becomes.
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use floe_log::Writer;
 use floe_meta::Envelope;
-use floe_wire::Reader;
+use floe_wire::metadata::ApiVersionsRequest;
+use floe_wire::{ApiKey, Message, Reader, Request, frame};
 use tokio::time::Instant;
 
-use crate::broker::Inner;
-use crate::budget::{Held, Permit};
-use crate::conn::connection::Peer;
+use crate::budget::Held;
+use crate::conn::admission::Permit;
+use crate::conn::ending::Ending;
+use crate::conn::peer::Peer;
 use crate::limits;
-
-/// Without authentication everybody is the one whom Kafka calls by this name.
-pub(crate) const PRINCIPAL: &str = "User:ANONYMOUS";
+use crate::shared::Inner;
 
 /// A request whose header is read and whose body is not.
 pub(crate) struct Call {
@@ -24,8 +25,23 @@ pub(crate) struct Call {
     pub(crate) arrived: Instant,
     /// The memory that is set aside for it.
     pub(crate) permit: Option<Permit>,
-    /// An ApiVersions request of a version that is not known; see `metadata.rs`.
+    /// An ApiVersions request of a version that is not known; see `table.rs`.
     pub(crate) unsupported: bool,
+}
+
+impl Call {
+    /// An ApiVersions request of a version that is not known: its body cannot be read and need not be.
+    pub(crate) fn unsupported_api_versions(correlation_id: i32, arrived: Instant) -> Call {
+        Call {
+            version: ApiVersionsRequest::VERSION_MIN,
+            correlation_id,
+            client_id: String::new(),
+            body: Reader::new(Bytes::new()),
+            arrived,
+            permit: None,
+            unsupported: true,
+        }
+    }
 }
 
 /// Who asks, and whom.
@@ -76,6 +92,31 @@ impl<'a> Context<'a> {
         envelope.cause = Some(cause.to_owned());
         envelope
     }
+}
+
+/// The frame of an answer, and the memory that is set aside for it until it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) segments: Vec<Bytes>,
+    pub(crate) held: Option<Held>,
+}
+
+/// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of it.
+pub(crate) fn decode<R: Request>(api: ApiKey, call: &mut Call) -> Result<R, Ending> {
+    assert_eq!(R::API, api, "the table names the handler of another api");
+    let mut body = std::mem::replace(&mut call.body, Reader::new(Bytes::new()));
+    R::decode(&mut body, call.version).map_err(|error| Ending::Malformed { api: api.name(), error })
+}
+
+/// The frame of an answer.
+pub(crate) fn encode<M: Message>(
+    api: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    response: &M,
+) -> Result<Vec<Bytes>, Ending> {
+    let encoded = frame::encode_response(response, api, version, correlation_id);
+    encoded.map_err(|error| Ending::Encode { api: api.name(), error })
 }
 
 /// The part of a client id that is kept.

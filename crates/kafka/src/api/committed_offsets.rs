@@ -12,11 +12,11 @@ use floe_wire::group_offsets::{
     OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
+use crate::api::answer_room::{Budget, distinct};
 use crate::api::call::Context;
-use crate::api::consumer_groups::{self, Budget};
 use crate::api::errors;
 use crate::directory;
-use crate::fetch::session::TopicRef;
+use crate::directory::TopicRef;
 use floe_group::NewOffset;
 use floe_group::OffsetRecord;
 use floe_group::Speaker;
@@ -95,7 +95,7 @@ pub(crate) async fn offset_fetch(context: &Context<'_>, request: OffsetFetchRequ
     let snapshot = context.broker.log.meta().snapshot();
     let version = context.version;
     if version >= GROUPS_FROM {
-        let mut first = consumer_groups::distinct();
+        let mut first = distinct();
         let mut budget = Budget::new();
         let one = |group: OffsetFetchRequestGroup| {
             if budget.spent() {

@@ -11,8 +11,8 @@ use floe_wire::admin::{
 };
 
 use crate::api::call::Context;
-use crate::broker::Config;
-use crate::fetch::session::TopicRef;
+use crate::config::Config;
+use crate::directory::TopicRef;
 use crate::limits;
 
 /// Resource types of the protocol.

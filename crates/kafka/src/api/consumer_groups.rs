@@ -1,7 +1,5 @@
 //! The group APIs: from messages to [`floe_group`] and back.
 
-use std::collections::BTreeSet;
-
 use floe_meta::Snapshot;
 use floe_wire::ErrorCode;
 use floe_wire::groups::{
@@ -12,9 +10,9 @@ use floe_wire::groups::{
     ListedGroup, MemberIdentity, MemberResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
+use crate::api::answer_room::{Budget, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
-use crate::limits;
 use floe_group::Described;
 use floe_group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
 
@@ -35,30 +33,6 @@ const LEAVE_MANY_FROM: i16 = 3;
 const NOT_FOUND_FROM: i16 = 6;
 /// What this broker's groups are called in ListGroups (KIP-848 has others).
 const CLASSIC: &str = "classic";
-
-/// Lets each name through once, and no more names than one request is answered for: a name costs a few bytes, an
-/// answer megabytes.
-pub(crate) fn distinct() -> impl FnMut(&str) -> bool {
-    let mut seen = BTreeSet::new();
-    move |name| seen.len() < limits::GROUPS_PER_REQUEST_MAX && seen.insert(name.to_owned())
-}
-
-/// What is left of the bytes of an answer about several groups. The first group is always answered.
-pub(crate) struct Budget(usize);
-
-impl Budget {
-    pub(crate) fn new() -> Budget {
-        Budget(limits::GROUPS_ANSWER_BYTES_MAX)
-    }
-
-    pub(crate) fn spent(&self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) fn spend(&mut self, bytes: usize) {
-        self.0 = self.0.saturating_sub(bytes);
-    }
-}
 
 /// Answers FindCoordinator. For transactional ids the answer is `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, on which all
 /// clients give up at once (see `producer_id.rs`); on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.

@@ -11,7 +11,6 @@ use floe_log::walk::ReadError;
 use floe_meta::DecodeError;
 use floe_wire::ErrorCode;
 
-use crate::fetch::session;
 use floe_group::Failure;
 use floe_group::Refusal;
 
@@ -83,15 +82,6 @@ pub(crate) fn group_commit(failure: &Failure) -> ErrorCode {
         Failure::Unavailable(_) => ErrorCode::CoordinatorNotAvailable,
         Failure::Unknown(_) => ErrorCode::RequestTimedOut,
         Failure::Corrupt(error) => metadata(error),
-    }
-}
-
-/// The code of a refused fetch session.
-pub(crate) fn session(refusal: session::Refusal) -> ErrorCode {
-    match refusal {
-        session::Refusal::NotFound => ErrorCode::FetchSessionIdNotFound,
-        session::Refusal::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
-        session::Refusal::TopicIds => ErrorCode::FetchSessionTopicIdError,
     }
 }
 

@@ -16,7 +16,8 @@ use crate::api::errors;
 use crate::budget::Held;
 use crate::limits;
 
-use crate::fetch::session::{Ask, Key, Plan, Told, TopicRef, Want};
+use crate::directory::{Key, TopicRef};
+use crate::fetch::session::{Ask, Plan, Told, Want};
 
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 13;
@@ -53,7 +54,7 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
     let plan = match plan {
         Ok(plan) => plan,
         Err(refusal) => {
-            let error_code = errors::session(refusal).number();
+            let error_code = refusal.code().number();
             return FetchResponse { error_code, ..FetchResponse::default() };
         }
     };

@@ -15,7 +15,7 @@ use floe_wire::offsets::{
 
 use crate::api::call::Context;
 use crate::api::errors;
-use crate::fetch::session::TopicRef;
+use crate::directory::TopicRef;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

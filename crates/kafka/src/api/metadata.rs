@@ -1,72 +1,25 @@
-//! ApiVersions, Metadata, DescribeCluster: what a client learns first.
+//! Metadata and DescribeCluster: brokers, topics and partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use floe_log::topic::{self, Topic};
-use floe_log::topic::{NewTopic, TopicError};
+use floe_log::topic::{self, NewTopic, Topic, TopicError};
+use floe_wire::ErrorCode;
 use floe_wire::metadata::{
-    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, DescribeClusterBroker, DescribeClusterRequest,
-    DescribeClusterResponse, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
-    MetadataResponsePartition, MetadataResponseTopic,
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse, MetadataRequest,
+    MetadataRequestTopic, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
+    MetadataResponseTopic,
 };
-use floe_wire::{ApiKey, ErrorCode, Message as _};
 
-use crate::api::call::{Call, Context};
+use crate::api::call::Context;
 use crate::api::errors;
-use crate::api::table::{self, APIS, Api};
-use crate::broker::Inner;
-use crate::conn::connection::Ending;
-use crate::fetch::session::TopicRef;
+use crate::directory::TopicRef;
 use crate::limits;
+use crate::shared::Inner;
 
 /// The endpoint type of brokers, as opposed to controllers (KIP-919).
 const ENDPOINT_BROKERS: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
-
-/// Answers ApiVersions from the table. A version that is too new is answered in version 0 with
-/// `UNSUPPORTED_VERSION` and the table, so that the client can ask again (KIP-511).
-pub(crate) fn api_versions(api: &'static Api, call: &mut Call) -> Result<Vec<Bytes>, Ending> {
-    let api_keys = APIS.iter().map(offered).collect();
-    let mut response = ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() };
-    if call.unsupported {
-        response.error_code = ErrorCode::UnsupportedVersion.number();
-        return table::encode(api, call, &response);
-    }
-    let request: ApiVersionsRequest = table::decode(api, call)?;
-    let nameless = |text: &str| text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic());
-    if call.version >= 3
-        && (nameless(&request.client_software_name) || nameless(&request.client_software_version))
-    {
-        response =
-            ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.number(), ..Default::default() };
-    }
-    table::encode(api, call, &response)
-}
-
-/// An API as it is offered. Produce is offered from version 0 on, as by Kafka 4 (KAFKA-18659), which answers none below
-/// 3 either: librdkafka up to 2.11 takes a broker without version 0 for one that knows no gzip, snappy or lz4, and
-/// sends without compression.
-fn offered(api: &Api) -> ApiVersion {
-    let min_version = if api.key == ApiKey::Produce { 0 } else { api.min };
-    ApiVersion { api_key: api.key.number(), min_version, max_version: api.max }
-}
-
-impl Call {
-    /// An ApiVersions request of a version that is not known: its body cannot be read and need not be.
-    pub(crate) fn unsupported_api_versions(correlation_id: i32, arrived: tokio::time::Instant) -> Call {
-        Call {
-            version: ApiVersionsRequest::VERSION_MIN,
-            correlation_id,
-            client_id: String::new(),
-            body: floe_wire::Reader::new(Bytes::new()),
-            arrived,
-            permit: None,
-            unsupported: true,
-        }
-    }
-}
 
 /// Answers Metadata; creates topics that do not exist where request and settings allow it.
 pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {

@@ -1,5 +1,6 @@
 //! What is answered: the table of APIs, and one file per API group.
 
+pub(crate) mod answer_room;
 pub(crate) mod call;
 pub(crate) mod committed_offsets;
 pub(crate) mod configs;

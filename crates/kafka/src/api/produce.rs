@@ -9,16 +9,15 @@ use floe_log::{Append, AppendTicket, Log};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError, frame};
+use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError};
 use tokio::time::Instant;
 
-use crate::api::call::Context;
+use crate::api::call::{Answer, Context, encode};
 use crate::api::errors;
-use crate::api::table::Answer;
-use crate::broker::Inner;
-use crate::budget::Permit;
-use crate::conn::connection::Ending;
-use crate::fetch::session::TopicRef;
+use crate::conn::admission::Permit;
+use crate::conn::ending::Ending;
+use crate::directory::TopicRef;
+use crate::shared::Inner;
 
 const API: &str = ApiKey::Produce.name();
 /// From this version on topics are named by id.
@@ -153,8 +152,7 @@ impl Produced {
             return failed.map_or(Ok(Answer::default()), |code| Err(Ending::Unacknowledged(code)));
         }
         let response = ProduceResponse { responses, ..ProduceResponse::default() };
-        let encoded = frame::encode_response(&response, ApiKey::Produce, self.version, self.correlation_id);
-        let segments = encoded.map_err(|error| Ending::Encode { api: API, error })?;
+        let segments = encode(ApiKey::Produce, self.version, self.correlation_id, &response)?;
         Ok(Answer { segments, held: None })
     }
 }

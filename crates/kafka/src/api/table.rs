@@ -6,15 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_wire::{ApiKey, Message, Reader, Request, frame};
+use floe_wire::metadata::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use floe_wire::{ApiKey, ErrorCode};
 
-use crate::api::call::{Call, Context};
+use crate::api::call::{Answer, Call, Context, decode, encode};
 use crate::api::{
     committed_offsets, configs, consumer_groups, fetch, list_offsets, metadata, producer_id, sasl, topics,
 };
-use crate::broker::Inner;
-use crate::budget::Held;
-use crate::conn::connection::{Ending, Peer, Progress};
+use crate::conn::ending::Ending;
+use crate::conn::peer::Peer;
+use crate::conn::progress::Progress;
+use crate::shared::Inner;
 
 /// One API.
 #[derive(Debug)]
@@ -63,13 +65,6 @@ pub enum Operation {
     IdempotentWrite,
 }
 
-/// The frame of an answer, and the memory that is set aside for it until it is written.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    pub(crate) segments: Vec<Bytes>,
-    pub(crate) held: Option<Held>,
-}
-
 type Segments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, Ending>> + Send + 'a>>;
 
 /// How an API is answered.
@@ -91,9 +86,9 @@ macro_rules! run {
     ($function:path) => {
         |context, api, mut call| {
             Box::pin(async move {
-                let request = decode(api, &mut call)?;
+                let request = decode(api.key, &mut call)?;
                 let response = $function(context, request).await;
-                encode(api, &call, &response)
+                encode(api.key, call.version, call.correlation_id, &response)
             })
         }
     };
@@ -112,7 +107,7 @@ macro_rules! wait {
 }
 
 const PRODUCE: (Handler, &str) = (Handler::Produce, "produce::start");
-const API_VERSIONS: (Handler, &str) = (Handler::ApiVersions, "metadata::api_versions");
+const API_VERSIONS: (Handler, &str) = (Handler::ApiVersions, "table::api_versions");
 
 const fn api(
     key: ApiKey,
@@ -166,34 +161,52 @@ pub(crate) async fn answer(
     let context = Context::new(broker, peer, call.version, &client_id);
     let segments = match api.handler {
         Handler::Produce => unreachable!("a produce is taken in by the reader"),
-        Handler::ApiVersions => metadata::api_versions(api, &mut call),
+        Handler::ApiVersions => api_versions(&mut call),
         Handler::Call(run) => run(&context, api, call).await,
-        Handler::Wait(run) => tokio::select! {
-            biased;
-            answer = run(&context, api, call) => answer,
-            () = progress.left() => Ok(Vec::new()),
-        },
+        Handler::Wait(run) => {
+            // Nobody may wait for the memory of a request that waits.
+            call.permit = None;
+            tokio::select! {
+                biased;
+                answer = run(&context, api, call) => answer,
+                () = progress.left() => Ok(Vec::new()),
+            }
+        }
     };
     let took = broker.env.monotonic().saturating_duration_since(arrived);
     metrics::histogram!("floe_kafka_request_seconds", "api" => api.name).record(took.as_secs_f64());
     Ok(Answer { segments: segments?, held: context.held() })
 }
 
-/// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of
-/// it, and its memory is given back at once if the request may wait.
-pub(crate) fn decode<R: Request>(api: &'static Api, call: &mut Call) -> Result<R, Ending> {
-    assert_eq!(R::API, api.key, "the table names the handler of another api");
-    let mut body = std::mem::replace(&mut call.body, Reader::new(Bytes::new()));
-    if matches!(api.handler, Handler::Wait(_)) {
-        call.permit = None;
+/// Answers ApiVersions from the table. A version that is too new is answered in version 0 with
+/// `UNSUPPORTED_VERSION` and the table, so that the client can ask again (KIP-511).
+fn api_versions(call: &mut Call) -> Result<Vec<Bytes>, Ending> {
+    let answer = |call: &Call, response: &ApiVersionsResponse| {
+        encode(ApiKey::ApiVersions, call.version, call.correlation_id, response)
+    };
+    let api_keys = APIS.iter().map(offered).collect();
+    let mut response = ApiVersionsResponse { api_keys, ..ApiVersionsResponse::default() };
+    if call.unsupported {
+        response.error_code = ErrorCode::UnsupportedVersion.number();
+        return answer(call, &response);
     }
-    R::decode(&mut body, call.version).map_err(|error| Ending::Malformed { api: api.name, error })
+    let request: ApiVersionsRequest = decode(ApiKey::ApiVersions, call)?;
+    let nameless = |text: &str| text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic());
+    if call.version >= 3
+        && (nameless(&request.client_software_name) || nameless(&request.client_software_version))
+    {
+        response =
+            ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.number(), ..Default::default() };
+    }
+    answer(call, &response)
 }
 
-/// The frame of an answer.
-pub(crate) fn encode<M: Message>(api: &'static Api, call: &Call, response: &M) -> Result<Vec<Bytes>, Ending> {
-    let encoded = frame::encode_response(response, api.key, call.version, call.correlation_id);
-    encoded.map_err(|error| Ending::Encode { api: api.name, error })
+/// An API as it is offered. Produce is offered from version 0 on, as by Kafka 4 (KAFKA-18659), which answers none below
+/// 3 either: librdkafka up to 2.11 takes a broker without version 0 for one that knows no gzip, snappy or lz4, and
+/// sends without compression.
+fn offered(api: &Api) -> ApiVersion {
+    let min_version = if api.key == ApiKey::Produce { 0 } else { api.min };
+    ApiVersion { api_key: api.key.number(), min_version, max_version: api.max }
 }
 
 #[cfg(test)]

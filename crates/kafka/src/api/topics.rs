@@ -12,7 +12,7 @@ use floe_wire::admin::{
 use crate::api::call::Context;
 use crate::api::configs;
 use crate::api::errors;
-use crate::fetch::session::TopicRef;
+use crate::directory::TopicRef;
 use crate::limits;
 
 /// Kafka's word for "the broker's default".

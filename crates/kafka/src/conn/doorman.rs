@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use crate::budget::Budget;
+use crate::config::Config;
 
 /// Counts open connections.
 #[derive(Debug, Clone)]
@@ -25,6 +26,16 @@ pub(crate) struct Limits {
     pub(crate) per_ip: usize,
     /// Bytes of one address that are set aside and have not arrived.
     pub(crate) arriving_bytes_per_ip: usize,
+}
+
+impl Limits {
+    pub(crate) fn of(config: &Config) -> Limits {
+        Limits {
+            total: config.connections_max,
+            per_ip: config.connections_per_ip_max,
+            arriving_bytes_per_ip: config.arriving_bytes_per_ip,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

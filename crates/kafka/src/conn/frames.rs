@@ -13,7 +13,8 @@ use floe_wire::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::budget::{Admission, Admitted, Permit};
+use crate::config::Config;
+use crate::conn::admission::{Admission, Admitted, Permit};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
@@ -96,6 +97,17 @@ pub(crate) struct Pace {
     pub(crate) idle: Duration,
     pub(crate) slow_grace: Duration,
     pub(crate) slow_bytes_per_second: u64,
+}
+
+impl Pace {
+    pub(crate) fn of(config: &Config) -> Pace {
+        Pace {
+            frame_bytes_max: config.frame_bytes_max,
+            idle: config.idle,
+            slow_grace: config.slow_frame_grace,
+            slow_bytes_per_second: config.slow_frame_bytes_per_second,
+        }
+    }
 }
 
 /// A frame that is under way.

@@ -1,3 +1,3 @@
 //! Fetch sessions.
 
-pub mod session;
+pub(crate) mod session;

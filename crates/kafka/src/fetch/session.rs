@@ -9,52 +9,36 @@ use std::sync::{Arc, Mutex};
 
 use floe_env::Timestamp;
 use floe_log::topic::NAME_BYTES_MAX;
+use floe_wire::ErrorCode;
 
+use crate::directory::{Key, TopicRef};
 use crate::limits;
-
-/// How a request names a topic: by name up to version 12, by id from version 13 on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TopicRef {
-    /// By name.
-    Name(Arc<str>),
-    /// By id.
-    Id(u128),
-}
-
-/// One partition of a request.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Its topic.
-    pub topic: TopicRef,
-    /// Its index.
-    pub partition: i32,
-}
 
 /// What a client wants of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Want {
+pub(crate) struct Want {
     /// First offset wanted.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// At most so many bytes, except that a request always gets one batch.
-    pub bytes_max: i32,
+    pub(crate) bytes_max: i32,
     /// The epoch that the client believes in, -1 for none.
-    pub leader_epoch: i32,
+    pub(crate) leader_epoch: i32,
 }
 
 /// What the client was last told of one partition: only a difference is worth an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub(crate) struct Told {
     /// High watermark.
-    pub high_watermark: i64,
+    pub(crate) high_watermark: i64,
     /// Log start.
-    pub log_start: i64,
+    pub(crate) log_start: i64,
     /// True when it was told an error.
-    pub failed: bool,
+    pub(crate) failed: bool,
 }
 
 /// Why a session cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The broker does not know it (any more): start a new one.
     #[error("the fetch session is unknown, start a new one")]
     NotFound,
@@ -66,19 +50,30 @@ pub enum Refusal {
     TopicIds,
 }
 
+impl Refusal {
+    /// The protocol's code for it.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Refusal::NotFound => ErrorCode::FetchSessionIdNotFound,
+            Refusal::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+            Refusal::TopicIds => ErrorCode::FetchSessionTopicIdError,
+        }
+    }
+}
+
 /// The session part of a fetch request.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// 0 for none.
-    pub id: i32,
+    pub(crate) id: i32,
     /// -1 full without session, 0 full with a new session, otherwise the number of the request in its session.
-    pub epoch: i32,
+    pub(crate) epoch: i32,
     /// True when topics are named by id (version 13 and later).
-    pub by_id: bool,
+    pub(crate) by_id: bool,
     /// Named partitions in their order.
-    pub wants: Vec<(Key, Want)>,
+    pub(crate) wants: Vec<(Key, Want)>,
     /// Partitions that the client does not want any more.
-    pub forgotten: Vec<Key>,
+    pub(crate) forgotten: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -90,7 +85,7 @@ struct Entry {
 
 /// One session.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     epoch: i32,
     by_id: bool,
     entries: BTreeMap<Key, Entry>,
@@ -140,7 +135,7 @@ impl Session {
     }
 
     /// Whether the answer must name the partition, and remembers that it was told.
-    pub fn tell(&mut self, key: &Key, told: Told, records: bool) -> bool {
+    pub(crate) fn tell(&mut self, key: &Key, told: Told, records: bool) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return true };
         let news = records || told.failed || entry.told != Some(told);
         entry.told = Some(told);
@@ -153,7 +148,7 @@ impl Session {
 
 /// How a fetch is served.
 #[derive(Debug, Clone)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// All partitions are answered; `id` is 0 without a session.
     Full {
         /// The new session, or 0.
@@ -184,7 +179,7 @@ struct Slot {
 
 /// The sessions of a broker, at most [`limits::FETCH_SESSIONS_MAX`].
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     slots: BTreeMap<i32, Slot>,
     /// Of all sessions.
     partitions: usize,
@@ -194,17 +189,17 @@ pub struct Sessions {
 
 impl Sessions {
     /// No sessions; room for `slots_max` of them, with `partitions_max` partitions in all.
-    pub fn new(slots_max: usize, partitions_max: usize) -> Sessions {
+    pub(crate) fn new(slots_max: usize, partitions_max: usize) -> Sessions {
         Sessions { slots: BTreeMap::new(), partitions: 0, slots_max, partitions_max }
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// True without sessions.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
@@ -212,7 +207,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Refusal`]: the client then starts anew.
-    pub fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, Refusal> {
+    pub(crate) fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, Refusal> {
         if ask.epoch <= 0 {
             if ask.id != 0 {
                 self.close(ask.id);

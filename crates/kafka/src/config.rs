@@ -1,0 +1,92 @@
+//! The settings of the front.
+
+use std::time::Duration;
+
+use floe_group::Rules;
+
+use crate::limits;
+
+/// Settings of the Kafka front. The defaults are those of [`crate::limits`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The number under which clients know this broker.
+    pub node_id: i32,
+    /// The host name or address that clients are told to connect to.
+    pub advertised_host: String,
+    /// The port that clients are told to connect to.
+    pub advertised_port: u16,
+    /// The zone of this broker, shown to clients as its rack.
+    pub rack: Option<String>,
+    /// Kafka's `auto.create.topics.enable`: a topic that a client asks for is created.
+    pub auto_create_topics: bool,
+    /// Kafka's `num.partitions`: for topics that are created without a number.
+    pub default_partitions: u32,
+    /// Settings that topics get when they are created by themselves.
+    pub default_topic_configs: Vec<(String, String)>,
+    /// Kafka's `socket.request.max.bytes`.
+    pub frame_bytes_max: usize,
+    /// Requests of one connection that are taken in before the first is answered.
+    pub requests_in_flight_max: usize,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// Connections from one address; Kafka's `max.connections.per.ip`.
+    pub connections_per_ip_max: usize,
+    /// Memory for requests other than produces; those of up to [`limits::FRAME_BYTES_UNRESERVED`] mostly need none.
+    pub request_bytes_max: usize,
+    /// Memory for answers until they are written; those of up to [`limits::ANSWER_BYTES_UNRESERVED`] need none.
+    pub answer_bytes_max: usize,
+    /// Bytes of one address that are set aside for frames and have not arrived.
+    pub arriving_bytes_per_ip: usize,
+    /// Kafka's `connections.max.idle.ms`.
+    pub idle: Duration,
+    /// How long a started frame may take before its rate counts.
+    pub slow_frame_grace: Duration,
+    /// The rate that a started frame must keep after the grace, in bytes per second.
+    pub slow_frame_bytes_per_second: u64,
+    /// Longest answer to one fetch.
+    pub fetch_bytes_max: usize,
+    /// Fetch sessions that are remembered.
+    pub fetch_sessions_max: usize,
+    /// Kafka's `group.initial.rebalance.delay.ms`.
+    pub group_initial_delay: Duration,
+    /// Kafka's `group.max.size`.
+    pub group_members_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            node_id: 1,
+            advertised_host: "localhost".to_owned(),
+            advertised_port: 9092,
+            rack: None,
+            auto_create_topics: true,
+            default_partitions: 1,
+            default_topic_configs: Vec::new(),
+            frame_bytes_max: limits::FRAME_BYTES_MAX,
+            requests_in_flight_max: limits::REQUESTS_IN_FLIGHT_MAX,
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_ip_max: limits::CONNECTIONS_PER_IP_MAX,
+            request_bytes_max: limits::REQUEST_BYTES_MAX,
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
+            arriving_bytes_per_ip: limits::ARRIVING_BYTES_PER_ADDRESS,
+            idle: limits::IDLE,
+            slow_frame_grace: limits::SLOW_FRAME_GRACE,
+            slow_frame_bytes_per_second: limits::SLOW_FRAME_BYTES_PER_SECOND,
+            fetch_bytes_max: limits::FETCH_BYTES_MAX,
+            fetch_sessions_max: limits::FETCH_SESSIONS_MAX,
+            group_initial_delay: Duration::from_millis(floe_group::limits::GROUP_INITIAL_REBALANCE_DELAY_MS),
+            group_members_max: floe_group::limits::GROUP_MEMBERS_MAX,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn group_rules(&self) -> Rules {
+        Rules {
+            initial_delay_ms: u64::try_from(self.group_initial_delay.as_millis()).unwrap_or(u64::MAX),
+            members_max: self.group_members_max,
+            bytes_max: floe_group::limits::GROUP_BYTES_MAX,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What all connections share.
+
+use std::sync::{Arc, Mutex};
+
+use floe_env::Env;
+use floe_group::Coordinator;
+use floe_log::Log;
+use tokio::sync::watch;
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::conn::doorman::{Doorman, Limits};
+use crate::directory::Directory;
+use crate::fetch::session::Sessions;
+use crate::limits;
+
+/// Without authentication everybody is the one whom Kafka calls by this name.
+const PRINCIPAL: &str = "User:ANONYMOUS";
+
+/// What all connections share.
+pub(crate) struct Inner {
+    pub(crate) env: Env,
+    pub(crate) log: Log,
+    pub(crate) config: Config,
+    pub(crate) cluster_id: String,
+    pub(crate) principal: Arc<str>,
+    pub(crate) directory: Directory,
+    pub(crate) groups: Coordinator,
+    pub(crate) sessions: Mutex<Sessions>,
+    /// Memory for requests other than produces.
+    pub(crate) requests: Budget,
+    /// Memory for answers until they are written.
+    pub(crate) answers: Budget,
+    pub(crate) shutdown: watch::Sender<bool>,
+    pub(crate) doorman: Doorman,
+}
+
+impl Inner {
+    pub(crate) fn new(env: Env, log: Log, config: Config) -> Inner {
+        let groups = Coordinator::start(&env, log.meta(), config.group_rules());
+        let directory = Directory::new(log.meta());
+        let doorman = Doorman::new(Limits::of(&config));
+        let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");
+        let answers = Budget::measured(config.answer_bytes_max, "floe_kafka_answer_bytes");
+        let sessions =
+            Mutex::new(Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX));
+        let cluster_id = log.cluster_id();
+        let (shutdown, _) = watch::channel(false);
+        let principal = PRINCIPAL.into();
+        Inner {
+            env,
+            log,
+            config,
+            cluster_id,
+            principal,
+            directory,
+            groups,
+            sessions,
+            requests,
+            answers,
+            shutdown,
+            doorman,
+        }
+    }
+}
