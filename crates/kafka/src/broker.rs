@@ -12,16 +12,16 @@ use crate::config::Config;
 use crate::conn::connection;
 use crate::conn::peer::Peer;
 use crate::limits;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// A Kafka broker over a log. Clones are the same broker.
 #[derive(Clone)]
-pub struct Broker(Arc<Inner>);
+pub struct Broker(Arc<Shared>);
 
 impl Broker {
     /// A broker over `log` that serves nobody yet.
     pub fn new(env: Env, log: Log, config: Config) -> Broker {
-        Broker(Arc::new(Inner::new(env, log, config)))
+        Broker(Arc::new(Shared::new(env, log, config)))
     }
 
     /// Accepts connections until `shutdown` says true. Connections then take in no more requests and end when those
@@ -44,8 +44,8 @@ impl Broker {
                 }
             };
             let peer = Peer { name: address.to_string().into(), ip: Some(address.ip()) };
-            let place = match self.0.doorman.admit(peer.ip) {
-                Ok(place) => place,
+            let seat = match self.0.doorman.admit(peer.ip) {
+                Ok(seat) => seat,
                 Err(reason) => {
                     metrics::counter!("floe_kafka_connections_refused_total").increment(1);
                     tracing::warn!(peer = &*peer.name, %reason, "connection turned away");
@@ -56,7 +56,7 @@ impl Broker {
                 tracing::debug!(peer = &*peer.name, %error, "answers may be delayed");
             }
             let (source, sink) = stream.into_split();
-            self.0.env.spawn("connection", connection::serve(self.0.clone(), source, sink, peer, place));
+            self.0.env.spawn("connection", connection::serve(self.0.clone(), source, sink, peer, seat));
         }
         self.0.shutdown.send_replace(true);
         // Every connection ends by itself within the patience; the second on top is for writing what is left.
@@ -73,9 +73,9 @@ impl Broker {
     {
         let peer = Peer { name: peer.into(), ip: None };
         match self.0.doorman.admit(None) {
-            Ok(place) => {
+            Ok(seat) => {
                 let (source, sink) = tokio::io::split(stream);
-                connection::serve(self.0.clone(), source, sink, peer, place).await;
+                connection::serve(self.0.clone(), source, sink, peer, seat).await;
             }
             Err(reason) => tracing::warn!(peer = &*peer.name, %reason, "connection turned away"),
         }

@@ -2,8 +2,9 @@
 //! topic's record out of the metadata map decodes it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
+use floe_env::lock;
 use floe_log::PartitionId;
 use floe_log::topic::{self, Topic};
 use floe_meta::{DecodeError, Meta, Snapshot};
@@ -22,7 +23,7 @@ pub(crate) enum TopicRef {
 
 /// One partition of a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
+pub(crate) struct PartitionRef {
     /// Its topic.
     pub(crate) topic: TopicRef,
     /// Its index.
@@ -103,8 +104,4 @@ fn find(snapshot: &Snapshot, name: &TopicRef) -> Result<Option<Topic>, DecodeErr
         TopicRef::Name(name) => topic::by_name(snapshot, name),
         TopicRef::Id(id) => topic::by_uuid(snapshot, uuid::Uuid::from_u128(*id)),
     }
-}
-
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    known.lock().expect("nothing panics under this lock")
 }

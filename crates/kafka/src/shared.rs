@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::conn::doorman::{Doorman, Limits};
+use crate::conn::doorman::{ConnectionLimits, Doorman};
 use crate::directory::Directory;
 use crate::fetch::session::Sessions;
 use crate::limits;
@@ -18,7 +18,7 @@ use crate::limits;
 const PRINCIPAL: &str = "User:ANONYMOUS";
 
 /// What all connections share.
-pub(crate) struct Inner {
+pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) log: Log,
     pub(crate) config: Config,
@@ -35,11 +35,11 @@ pub(crate) struct Inner {
     pub(crate) doorman: Doorman,
 }
 
-impl Inner {
-    pub(crate) fn new(env: Env, log: Log, config: Config) -> Inner {
+impl Shared {
+    pub(crate) fn new(env: Env, log: Log, config: Config) -> Shared {
         let groups = Coordinator::start(&env, log.meta(), config.group_rules());
         let directory = Directory::new(log.meta());
-        let doorman = Doorman::new(Limits::of(&config));
+        let doorman = Doorman::new(ConnectionLimits::of(&config));
         let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");
         let answers = Budget::measured(config.answer_bytes_max, "floe_kafka_answer_bytes");
         let sessions =
@@ -47,7 +47,7 @@ impl Inner {
         let cluster_id = log.cluster_id();
         let (shutdown, _) = watch::channel(false);
         let principal = PRINCIPAL.into();
-        Inner {
+        Shared {
             env,
             log,
             config,

@@ -12,11 +12,11 @@ pub(crate) fn distinct() -> impl FnMut(&str) -> bool {
 }
 
 /// What is left of the bytes of an answer about several groups. The first group is always answered.
-pub(crate) struct Budget(usize);
+pub(crate) struct AnswerRoom(usize);
 
-impl Budget {
-    pub(crate) fn new() -> Budget {
-        Budget(limits::GROUPS_ANSWER_BYTES_MAX)
+impl AnswerRoom {
+    pub(crate) fn new() -> AnswerRoom {
+        AnswerRoom(limits::GROUPS_ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn spent(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use floe_env::lock;
 use floe_log::Writer;
 use floe_meta::Envelope;
 use floe_wire::metadata::ApiVersionsRequest;
@@ -10,11 +11,11 @@ use floe_wire::{ApiKey, Message, Reader, Request, frame};
 use tokio::time::Instant;
 
 use crate::budget::Held;
-use crate::conn::admission::Permit;
+use crate::conn::admission::RequestPermit;
 use crate::conn::ending::Ending;
 use crate::conn::peer::Peer;
 use crate::limits;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// A request whose header is read and whose body is not.
 pub(crate) struct Call {
@@ -24,7 +25,7 @@ pub(crate) struct Call {
     pub(crate) body: Reader,
     pub(crate) arrived: Instant,
     /// The memory that is set aside for it.
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<RequestPermit>,
     /// An ApiVersions request of a version that is not known; see `table.rs`.
     pub(crate) unsupported: bool,
 }
@@ -46,7 +47,7 @@ impl Call {
 
 /// Who asks, and whom.
 pub(crate) struct Context<'a> {
-    pub(crate) broker: &'a Arc<Inner>,
+    pub(crate) broker: &'a Arc<Shared>,
     pub(crate) peer: &'a Peer,
     pub(crate) version: i16,
     pub(crate) client_id: &'a str,
@@ -55,7 +56,7 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(
-        broker: &'a Arc<Inner>,
+        broker: &'a Arc<Shared>,
         peer: &'a Peer,
         version: i16,
         client_id: &'a str,
@@ -73,12 +74,12 @@ impl<'a> Context<'a> {
 
     /// Holds memory until the answer is written.
     pub(crate) fn hold(&self, held: Option<Held>) {
-        *self.held.lock().expect("nothing panics under this lock") = held;
+        *lock(&self.held) = held;
     }
 
     /// What the answer holds.
     pub(crate) fn held(&self) -> Option<Held> {
-        self.held.lock().expect("nothing panics under this lock").take()
+        lock(&self.held).take()
     }
 
     /// The identity that is recorded with what this request writes.

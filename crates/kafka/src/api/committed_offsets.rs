@@ -12,7 +12,7 @@ use floe_wire::group_offsets::{
     OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
-use crate::api::answer_room::{Budget, distinct};
+use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::Context;
 use crate::api::errors;
 use crate::directory;
@@ -96,15 +96,15 @@ pub(crate) async fn offset_fetch(context: &Context<'_>, request: OffsetFetchRequ
     let version = context.version;
     if version >= GROUPS_FROM {
         let mut first = distinct();
-        let mut budget = Budget::new();
+        let mut room = AnswerRoom::new();
         let one = |group: OffsetFetchRequestGroup| {
-            if budget.spent() {
+            if room.spent() {
                 let error_code = ErrorCode::CoordinatorLoadInProgress.number();
                 return OffsetFetchResponseGroup { group_id: group.group_id, topics: Vec::new(), error_code };
             }
             let found = of_group(context, &snapshot, &group.group_id, group.topics);
             let (topics, error_code) = split(found);
-            budget.spend(bytes_of(&topics));
+            room.spend(bytes_of(&topics));
             OffsetFetchResponseGroup { group_id: group.group_id, topics, error_code }
         };
         let groups = request.groups.into_iter().filter(|group| first(&group.group_id)).map(one).collect();

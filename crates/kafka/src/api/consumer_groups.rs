@@ -10,7 +10,7 @@ use floe_wire::groups::{
     ListedGroup, MemberIdentity, MemberResponse, SyncGroupRequest, SyncGroupResponse,
 };
 
-use crate::api::answer_room::{Budget, distinct};
+use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
 use floe_group::Described;
@@ -269,14 +269,14 @@ pub(crate) async fn describe_groups(
 ) -> DescribeGroupsResponse {
     let snapshot = context.broker.log.meta().snapshot();
     let mut first = distinct();
-    let mut budget = Budget::new();
+    let mut room = AnswerRoom::new();
     let one = |group_id: String| {
-        if budget.spent() {
+        if room.spent() {
             let error_code = ErrorCode::CoordinatorLoadInProgress.number();
             return DescribedGroup { error_code, group_id, ..DescribedGroup::default() };
         }
         let shown = describe(context, &snapshot, group_id);
-        budget.spend(bytes_of(&shown));
+        room.spend(bytes_of(&shown));
         shown
     };
     let groups = request.groups.into_iter().filter(|group| first(group)).map(one).collect();

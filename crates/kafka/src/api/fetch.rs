@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use floe_env::lock;
 use floe_log::Log;
 use floe_log::walk::{Read, ReadError};
 use floe_log::{Offset, PartitionId};
@@ -16,7 +17,7 @@ use crate::api::errors;
 use crate::budget::Held;
 use crate::limits;
 
-use crate::directory::{Key, TopicRef};
+use crate::directory::{PartitionRef, TopicRef};
 use crate::fetch::session::{Ask, Plan, Told, Want};
 
 /// From this version on topics are named by id.
@@ -28,7 +29,7 @@ const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// One partition on its way through a fetch.
 struct Part {
-    key: Key,
+    key: PartitionRef,
     want: Want,
     target: Result<PartitionId, ErrorCode>,
     data: PartitionData,
@@ -43,7 +44,7 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(context.broker.config.fetch_bytes_max).max(1);
     let plan = {
-        let mut sessions = context.broker.sessions.lock().expect("planning does not panic");
+        let mut sessions = lock(&context.broker.sessions);
         let ask = ask(context.version, &request);
         let plan = sessions.plan(context.broker.env.now(), ask, context.broker.env.random_u64());
         metrics::gauge!("floe_kafka_fetch_sessions").set(sessions.len() as f64);
@@ -80,12 +81,12 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
         if by_id { TopicRef::Id(id.as_u128()) } else { TopicRef::Name(name.into()) }
     };
     // A partition that is named twice is wanted as it is named last, as in Kafka.
-    let mut wants: Vec<(Key, Want)> = Vec::new();
-    let mut places: BTreeMap<Key, usize> = BTreeMap::new();
+    let mut wants: Vec<(PartitionRef, Want)> = Vec::new();
+    let mut places: BTreeMap<PartitionRef, usize> = BTreeMap::new();
     for topic in &request.topics {
         let topic_name = name(&topic.topic, topic.topic_id);
         for partition in &topic.partitions {
-            let key = Key { topic: topic_name.clone(), partition: partition.partition };
+            let key = PartitionRef { topic: topic_name.clone(), partition: partition.partition };
             let want = Want {
                 offset: partition.fetch_offset,
                 bytes_max: partition.partition_max_bytes,
@@ -103,13 +104,13 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
         let topic_name = name(&topic.topic, topic.topic_id);
-        let key = |partition: &i32| Key { topic: topic_name.clone(), partition: *partition };
+        let key = |partition: &i32| PartitionRef { topic: topic_name.clone(), partition: *partition };
         forgotten.extend(topic.partitions.iter().map(key));
     }
     Ask { id: request.session_id, epoch: request.session_epoch, by_id, wants, forgotten }
 }
 
-fn part(context: &Context<'_>, key: Key, want: Want) -> Part {
+fn part(context: &Context<'_>, key: PartitionRef, want: Want) -> Part {
     let target = match context.broker.directory.partition(&key.topic, key.partition) {
         Ok(_) if want.leader_epoch > LEADER_EPOCH => Err(ErrorCode::UnknownLeaderEpoch),
         target => target,
@@ -323,7 +324,7 @@ fn respond(plan: &Plan, parts: Vec<Part>) -> FetchResponse {
         Plan::Full { id, session, .. } => (*id, session.as_ref(), true),
         Plan::Incremental { id, session, .. } => (*id, Some(session), false),
     };
-    let mut held = session.map(|session| session.lock().expect("a session's code does not panic"));
+    let mut held = session.map(|session| lock(session));
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut last: Option<TopicRef> = None;
     for part in parts {
@@ -359,7 +360,7 @@ mod tests {
     /// A partition with a high watermark of 10, wanted from `offset` on.
     fn part(offset: i64, bytes_max: i32) -> Part {
         Part {
-            key: Key { topic: TopicRef::Id(1), partition: 0 },
+            key: PartitionRef { topic: TopicRef::Id(1), partition: 0 },
             want: Want { offset, bytes_max, leader_epoch: -1 },
             target: Ok(PartitionId { topic: TopicId(1), index: 0 }),
             data: PartitionData { high_watermark: 10, ..PartitionData::default() },

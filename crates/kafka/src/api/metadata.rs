@@ -15,7 +15,7 @@ use crate::api::call::Context;
 use crate::api::errors;
 use crate::directory::TopicRef;
 use crate::limits;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// The endpoint type of brokers, as opposed to controllers (KIP-919).
 const ENDPOINT_BROKERS: i8 = 1;
@@ -52,7 +52,7 @@ pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) ->
 /// A topic, or the answer that says why there is none.
 type Found = Result<Arc<Topic>, Box<MetadataResponseTopic>>;
 
-fn all(broker: &Inner) -> Vec<Found> {
+fn all(broker: &Shared) -> Vec<Found> {
     match topic::all(&broker.log.meta().snapshot()) {
         Ok(topics) => topics.into_iter().map(|topic| Ok(Arc::new(topic))).collect(),
         Err(error) => vec![Err(failed(errors::metadata(&error), Some(String::new()), uuid::Uuid::nil()))],
@@ -154,7 +154,7 @@ impl Creator<'_> {
     }
 }
 
-fn shown(broker: &Inner, topic: &Topic) -> MetadataResponseTopic {
+fn shown(broker: &Shared, topic: &Topic) -> MetadataResponseTopic {
     let node_id = broker.config.node_id;
     let partition = |index: u32| MetadataResponsePartition {
         error_code: ErrorCode::None.number(),

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use crate::api::call::{Answer, Context, encode};
 use crate::api::errors;
-use crate::conn::admission::Permit;
+use crate::conn::admission::RequestPermit;
 use crate::conn::ending::Ending;
 use crate::directory::TopicRef;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 const API: &str = ApiKey::Produce.name();
 /// From this version on topics are named by id.
@@ -32,17 +32,17 @@ pub(crate) struct Produced {
     topics: Vec<TopicPart>,
     ticket: AppendTicket,
     /// Given back when the request is answered.
-    _permit: Option<Permit>,
+    _permit: Option<RequestPermit>,
 }
 
 struct TopicPart {
     name: String,
     id: uuid::Uuid,
-    partitions: Vec<(i32, Slot)>,
+    partitions: Vec<(i32, BatchState)>,
 }
 
 /// What became of one partition's batch so far.
-enum Slot {
+enum BatchState {
     Refused(ErrorCode, &'static str),
     /// The next of the ticket's results.
     Sent(PartitionId),
@@ -54,7 +54,7 @@ pub(crate) fn start(
     mut body: Reader,
     correlation_id: i32,
     arrived: Instant,
-    permit: Option<Permit>,
+    permit: Option<RequestPermit>,
 ) -> Result<Produced, WireError> {
     let request = ProduceRequest::decode(&mut body, context.version)?;
     let refusal = refusal(&request);
@@ -101,18 +101,18 @@ fn take_topic(
     };
     let mut partitions = Vec::with_capacity(topic.partition_data.len());
     for partition in topic.partition_data {
-        let slot = match (refusal, partition.records) {
-            (Some((code, message)), _) => Slot::Refused(code, message),
-            (None, None) => Slot::Refused(ErrorCode::InvalidRecord, "a partition without a batch"),
+        let batch = match (refusal, partition.records) {
+            (Some((code, message)), _) => BatchState::Refused(code, message),
+            (None, None) => BatchState::Refused(ErrorCode::InvalidRecord, "a partition without a batch"),
             (None, Some(records)) => match context.broker.directory.partition(&name, partition.index) {
-                Err(code) => Slot::Refused(code, "no such topic or partition"),
+                Err(code) => BatchState::Refused(code, "no such topic or partition"),
                 Ok(id) => {
                     batches.push((id, records));
-                    Slot::Sent(id)
+                    BatchState::Sent(id)
                 }
             },
         };
-        partitions.push((partition.index, slot));
+        partitions.push((partition.index, batch));
     }
     TopicPart { name: topic.name, id: topic.topic_id, partitions }
 }
@@ -120,16 +120,16 @@ fn take_topic(
 impl Produced {
     /// Waits for the log; the frame of the answer, none with `acks=0`, where a failure ends the connection instead:
     /// it is the only way to tell the client that its records are lost (Kafka does the same).
-    pub(crate) async fn finish(self, broker: &Arc<Inner>) -> Result<Answer, Ending> {
+    pub(crate) async fn finish(self, broker: &Arc<Shared>) -> Result<Answer, Ending> {
         let mut results = self.ticket.await.into_iter();
         let mut failed = None;
         let mut responses = Vec::with_capacity(self.topics.len());
         for topic in self.topics {
             let mut partition_responses = Vec::with_capacity(topic.partitions.len());
-            for (index, slot) in topic.partitions {
-                let response = match slot {
-                    Slot::Refused(code, message) => refused(index, code, message.to_owned()),
-                    Slot::Sent(id) => {
+            for (index, batch) in topic.partitions {
+                let response = match batch {
+                    BatchState::Refused(code, message) => refused(index, code, message.to_owned()),
+                    BatchState::Sent(id) => {
                         let result = results.next().expect("the log answers every batch");
                         answered(broker, index, id, result)
                     }
@@ -158,7 +158,7 @@ impl Produced {
 }
 
 fn answered(
-    broker: &Inner,
+    broker: &Shared,
     index: i32,
     id: PartitionId,
     result: Result<Appended, AppendError>,

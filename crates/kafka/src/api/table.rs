@@ -16,7 +16,7 @@ use crate::api::{
 use crate::conn::ending::Ending;
 use crate::conn::peer::Peer;
 use crate::conn::progress::Progress;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// One API.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ pub(crate) fn find(number: i16) -> Option<&'static Api> {
 
 /// Answers one request that is not a produce. One that may wait is not answered when the client has gone.
 pub(crate) async fn answer(
-    broker: &Arc<Inner>,
+    broker: &Arc<Shared>,
     peer: &Peer,
     api: &'static Api,
     mut call: Call,

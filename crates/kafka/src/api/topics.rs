@@ -22,7 +22,7 @@ const DESCRIBED_FROM: i16 = 5;
 /// Every topic has one replica: the store keeps it safe, not a second broker.
 const REPLICAS: i16 = 1;
 
-type Refusal = (ErrorCode, String);
+type TopicFailure = (ErrorCode, String);
 
 /// Answers CreateTopics, topic by topic.
 pub(crate) async fn create_topics(
@@ -72,7 +72,11 @@ fn too_many(context: &Context<'_>, topics: &[CreatableTopic]) -> Option<String> 
     (asked > max).then(|| format!("a request creates up to {max} partitions, this one asks for {asked}"))
 }
 
-async fn create(context: &Context<'_>, topic: CreatableTopic, validate_only: bool) -> Result<Topic, Refusal> {
+async fn create(
+    context: &Context<'_>,
+    topic: CreatableTopic,
+    validate_only: bool,
+) -> Result<Topic, TopicFailure> {
     let partitions = partitions(context, &topic)?;
     let mut configs = BTreeMap::new();
     for config in topic.configs {
@@ -93,7 +97,7 @@ fn message(error: &TopicError) -> String {
 
 /// The number of partitions, from the number or the assignment. Which brokers an assignment names does not matter,
 /// as every broker serves every partition; it must be complete, so that tools which count are told the truth.
-fn partitions(context: &Context<'_>, topic: &CreatableTopic) -> Result<u32, Refusal> {
+fn partitions(context: &Context<'_>, topic: &CreatableTopic) -> Result<u32, TopicFailure> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {
             let message = "a replica assignment goes with -1 as the number of partitions and replicas";
@@ -121,7 +125,7 @@ fn partitions(context: &Context<'_>, topic: &CreatableTopic) -> Result<u32, Refu
     }
 }
 
-fn checked_partitions(count: i32) -> Result<u32, Refusal> {
+fn checked_partitions(count: i32) -> Result<u32, TopicFailure> {
     let max = PARTITIONS_MAX;
     match u32::try_from(count) {
         Ok(partitions) if (1..=max).contains(&partitions) => Ok(partitions),
@@ -175,7 +179,10 @@ pub(crate) async fn delete_topics(
     DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
 }
 
-async fn delete(context: &Context<'_>, topic: &DeleteTopicState) -> Result<(String, uuid::Uuid), Refusal> {
+async fn delete(
+    context: &Context<'_>,
+    topic: &DeleteTopicState,
+) -> Result<(String, uuid::Uuid), TopicFailure> {
     let name = match &topic.name {
         Some(_) if !topic.topic_id.is_nil() => {
             return Err((
@@ -196,7 +203,7 @@ async fn delete(context: &Context<'_>, topic: &DeleteTopicState) -> Result<(Stri
 fn deleted_result(
     version: i16,
     asked: DeleteTopicState,
-    deleted: Result<(String, uuid::Uuid), Refusal>,
+    deleted: Result<(String, uuid::Uuid), TopicFailure>,
 ) -> DeletableTopicResult {
     match deleted {
         Ok((name, topic_id)) => DeletableTopicResult {

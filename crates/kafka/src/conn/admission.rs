@@ -12,7 +12,7 @@ const PRODUCE: i16 = 0;
 
 /// What a request holds until it is answered, or until it begins to wait.
 #[derive(Debug)]
-pub(crate) enum Permit {
+pub(crate) enum RequestPermit {
     /// Of the log's budget, for a produce.
     Log { _permit: floe_log::Permit },
     /// Of a budget of the front.
@@ -34,7 +34,7 @@ pub(crate) struct Admission<'a> {
 
 /// What a frame was given.
 pub(crate) struct Admitted {
-    pub(crate) permit: Permit,
+    pub(crate) permit: RequestPermit,
     /// To be dropped when the frame is whole.
     pub(crate) arriving: Option<Held>,
 }
@@ -58,7 +58,7 @@ impl<'a> Admission<'a> {
             && whole <= limits::FRAME_BYTES_UNRESERVED
             && let Some(held) = self.unreserved.try_take(whole)
         {
-            return Admitted { permit: Permit::Front { _held: held }, arriving: None };
+            return Admitted { permit: RequestPermit::Front { _held: held }, arriving: None };
         }
         // Behind a call that waits nothing can begin, so nothing is taken for it yet.
         self.progress.calls_answered().await;
@@ -66,11 +66,14 @@ impl<'a> Admission<'a> {
             // Large ones wait for each other in the log, and share half of its budget.
             let counted = if whole > limits::FRAME_BYTES_TRUSTED { 0 } else { missing };
             let arriving = self.arriving(counted).await;
-            return Admitted { permit: Permit::Log { _permit: self.log.reserve(whole).await }, arriving };
+            return Admitted {
+                permit: RequestPermit::Log { _permit: self.log.reserve(whole).await },
+                arriving,
+            };
         }
         let arriving = self.arriving(missing.saturating_mul(limits::OTHER_FRAME_WEIGHT)).await;
         let held = self.requests.take(whole.saturating_mul(limits::OTHER_FRAME_WEIGHT)).await;
-        Admitted { permit: Permit::Front { _held: held }, arriving }
+        Admitted { permit: RequestPermit::Front { _held: held }, arriving }
     }
 
     async fn arriving(&self, bytes: usize) -> Option<Held> {

@@ -20,14 +20,14 @@ use crate::api::call::{Call, Context};
 use crate::api::produce::{self, Produced};
 use crate::api::table::{self, Api, Handler};
 use crate::conn::admission::Admission;
-use crate::conn::doorman::Place;
+use crate::conn::doorman::Seat;
 use crate::conn::ending::Ending;
 use crate::conn::frames::{Frame, Frames, Pace};
 use crate::conn::peer::Peer;
 use crate::conn::progress::Progress;
 use crate::conn::send::send;
 use crate::limits;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// A request on its way through the connection.
 enum Work {
@@ -36,14 +36,14 @@ enum Work {
 }
 
 /// Serves a connection until it ends, and logs why if that is worth a line.
-pub(crate) async fn serve<R, W>(broker: Arc<Inner>, source: R, sink: W, peer: Peer, place: Place)
+pub(crate) async fn serve<R, W>(broker: Arc<Shared>, source: R, sink: W, peer: Peer, seat: Seat)
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
 {
     metrics::counter!("floe_kafka_connections_total").increment(1);
-    let ending = converse(&broker, source, sink, &peer, &place).await;
-    drop(place);
+    let ending = converse(&broker, source, sink, &peer, &seat).await;
+    drop(seat);
     if ending.ordinary() {
         tracing::debug!(peer = &*peer.name, reason = %ending, "connection closed");
     } else {
@@ -52,7 +52,7 @@ where
     }
 }
 
-async fn converse<R, W>(broker: &Arc<Inner>, source: R, mut sink: W, peer: &Peer, place: &Place) -> Ending
+async fn converse<R, W>(broker: &Arc<Shared>, source: R, mut sink: W, peer: &Peer, seat: &Seat) -> Ending
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
@@ -61,7 +61,7 @@ where
     let progress = Progress::default();
     let mut shutdown = broker.shutdown.subscribe();
     let frames = Frames::new(source, Pace::of(&broker.config));
-    let admission = Admission::new(&broker.log, &broker.requests, &place.arriving, &progress);
+    let admission = Admission::new(&broker.log, &broker.requests, &seat.arriving, &progress);
     let mut reading = Box::pin(read(broker, frames, peer, queue, admission));
     let mut writing = std::pin::pin!(write(broker, &mut sink, peer, work, &progress));
     let (ending, patience) = tokio::select! {
@@ -84,7 +84,7 @@ where
 }
 
 async fn read<R: AsyncRead + Send + Unpin>(
-    broker: &Arc<Inner>,
+    broker: &Arc<Shared>,
     mut frames: Frames<R>,
     peer: &Peer,
     queue: mpsc::Sender<Work>,
@@ -110,7 +110,7 @@ async fn read<R: AsyncRead + Send + Unpin>(
 
 /// Reads the header of a request, and hands a produce to the log: the calls before it are answered, its frame was not
 /// admitted earlier (`budget.rs`).
-fn take_in(broker: &Arc<Inner>, peer: &Peer, frame: Frame) -> Result<Work, Ending> {
+fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Ending> {
     let key = i16::from_be_bytes([frame.bytes[0], frame.bytes[1]]);
     let version = i16::from_be_bytes([frame.bytes[2], frame.bytes[3]]);
     let correlation_id =
@@ -149,7 +149,7 @@ fn take_in(broker: &Arc<Inner>, peer: &Peer, frame: Frame) -> Result<Work, Endin
 
 /// Answers in order. `None` when the reader has ended and everything it took in is answered.
 async fn write<W: AsyncWrite + Send + Unpin>(
-    broker: &Arc<Inner>,
+    broker: &Arc<Shared>,
     sink: &mut W,
     peer: &Peer,
     mut queue: mpsc::Receiver<Work>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use floe_env::lock;
 use tokio::sync::Notify;
 
 use crate::budget::Budget;
@@ -12,25 +13,25 @@ use crate::config::Config;
 /// Counts open connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Doorman {
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenConnections>>,
     left: Arc<Notify>,
-    limits: Limits,
+    limits: ConnectionLimits,
     /// Shared by the connections that have no address.
     nowhere: Budget,
 }
 
 /// What a doorman keeps to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct ConnectionLimits {
     pub(crate) total: usize,
     pub(crate) per_ip: usize,
     /// Bytes of one address that are set aside and have not arrived.
     pub(crate) arriving_bytes_per_ip: usize,
 }
 
-impl Limits {
-    pub(crate) fn of(config: &Config) -> Limits {
-        Limits {
+impl ConnectionLimits {
+    pub(crate) fn of(config: &Config) -> ConnectionLimits {
+        ConnectionLimits {
             total: config.connections_max,
             per_ip: config.connections_per_ip_max,
             arriving_bytes_per_ip: config.arriving_bytes_per_ip,
@@ -39,7 +40,7 @@ impl Limits {
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     total: usize,
     by_ip: BTreeMap<IpAddr, Address>,
 }
@@ -59,10 +60,10 @@ pub(crate) enum TurnedAway {
     FullForAddress(usize),
 }
 
-/// A place; dropping it gives it back.
+/// The seat of one open connection; dropping it frees it.
 #[derive(Debug)]
-pub(crate) struct Place {
-    open: Arc<Mutex<Open>>,
+pub(crate) struct Seat {
+    open: Arc<Mutex<OpenConnections>>,
     left: Arc<Notify>,
     ip: Option<IpAddr>,
     /// For what the frames of this address have announced and not sent.
@@ -70,14 +71,14 @@ pub(crate) struct Place {
 }
 
 impl Doorman {
-    pub(crate) fn new(limits: Limits) -> Doorman {
+    pub(crate) fn new(limits: ConnectionLimits) -> Doorman {
         let nowhere = Budget::new(limits.arriving_bytes_per_ip);
         Doorman { open: Arc::default(), left: Arc::default(), limits, nowhere }
     }
 
-    /// A place for a connection from `ip`, if there is one.
-    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<Place, TurnedAway> {
-        let mut open = self.open.lock().expect("counting does not panic");
+    /// Takes a seat for a connection from `ip`.
+    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<Seat, TurnedAway> {
+        let mut open = lock(&self.open);
         if open.total >= self.limits.total {
             return Err(TurnedAway::Full(open.total));
         }
@@ -94,21 +95,21 @@ impl Doorman {
         }
         open.total += 1;
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
-        Ok(Place { open: self.open.clone(), left: self.left.clone(), ip, arriving })
+        Ok(Seat { open: self.open.clone(), left: self.left.clone(), ip, arriving })
     }
 
     /// Returns when nobody is inside.
     pub(crate) async fn empty(&self) {
-        while self.open.lock().expect("counting does not panic").total > 0 {
+        while lock(&self.open).total > 0 {
             self.left.notified().await;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
-        let mut open = self.open.lock().expect("counting does not panic");
-        open.total = open.total.checked_sub(1).expect("every place was counted");
+        let mut open = lock(&self.open);
+        open.total = open.total.checked_sub(1).expect("every seat was counted");
         metrics::gauge!("floe_kafka_connections").set(open.total as f64);
         self.left.notify_one();
         let Some(ip) = self.ip else { return };
@@ -125,8 +126,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_limited_and_come_back() {
-        let doorman = Doorman::new(Limits { total: 3, per_ip: 2, arriving_bytes_per_ip: 1 });
+    fn seats_are_limited_and_come_back() {
+        let doorman = Doorman::new(ConnectionLimits { total: 3, per_ip: 2, arriving_bytes_per_ip: 1 });
         let (here, there) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 1])));
         let first = doorman.admit(here).expect("room");
         let _second = doorman.admit(here).expect("room");

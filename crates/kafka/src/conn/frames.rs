@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::config::Config;
-use crate::conn::admission::{Admission, Admitted, Permit};
+use crate::conn::admission::{Admission, Admitted, RequestPermit};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
@@ -87,7 +87,7 @@ impl std::fmt::Display for Asked {
 /// One request without its length, and the memory that is set aside for it.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
-    pub(crate) permit: Permit,
+    pub(crate) permit: RequestPermit,
 }
 
 /// Times and sizes that a connection keeps.

@@ -11,14 +11,14 @@ use crate::api::call::Answer;
 use crate::budget::Held;
 use crate::conn::ending::Ending;
 use crate::limits;
-use crate::shared::Inner;
+use crate::shared::Shared;
 
 /// Writes all segments with as few system calls as possible, as long as the client keeps up.
 pub(crate) async fn send<W: AsyncWrite + Send + Unpin>(
     sink: &mut W,
     answer: Answer,
     api: &'static str,
-    broker: &Inner,
+    broker: &Shared,
 ) -> Result<(), Ending> {
     let Answer { segments, held } = answer;
     let length = segments.iter().map(|segment| segment.len() as u64).sum();
@@ -52,7 +52,7 @@ pub(crate) async fn send<W: AsyncWrite + Send + Unpin>(
 
 /// A client that is expected to read an answer.
 struct ReadingClient<'a> {
-    broker: &'a Inner,
+    broker: &'a Shared,
     /// The memory of the answer, if it had to ask for any.
     held: Option<Held>,
     begun: Instant,
@@ -61,7 +61,7 @@ struct ReadingClient<'a> {
 }
 
 impl ReadingClient<'_> {
-    fn new(broker: &Inner, held: Option<Held>) -> ReadingClient<'_> {
+    fn new(broker: &Shared, held: Option<Held>) -> ReadingClient<'_> {
         let now = broker.env.monotonic();
         ReadingClient { broker, held, begun: now, moved: now, written: 0 }
     }

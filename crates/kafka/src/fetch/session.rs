@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use floe_env::Timestamp;
+use floe_env::{Timestamp, lock};
 use floe_log::topic::NAME_BYTES_MAX;
 use floe_wire::ErrorCode;
 
-use crate::directory::{Key, TopicRef};
+use crate::directory::{PartitionRef, TopicRef};
 use crate::limits;
 
 /// What a client wants of one partition.
@@ -38,7 +38,7 @@ pub(crate) struct Told {
 
 /// Why a session cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum SessionRefusal {
     /// The broker does not know it (any more): start a new one.
     #[error("the fetch session is unknown, start a new one")]
     NotFound,
@@ -50,13 +50,13 @@ pub(crate) enum Refusal {
     TopicIds,
 }
 
-impl Refusal {
+impl SessionRefusal {
     /// The protocol's code for it.
     pub(crate) fn code(self) -> ErrorCode {
         match self {
-            Refusal::NotFound => ErrorCode::FetchSessionIdNotFound,
-            Refusal::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
-            Refusal::TopicIds => ErrorCode::FetchSessionTopicIdError,
+            SessionRefusal::NotFound => ErrorCode::FetchSessionIdNotFound,
+            SessionRefusal::InvalidEpoch => ErrorCode::InvalidFetchSessionEpoch,
+            SessionRefusal::TopicIds => ErrorCode::FetchSessionTopicIdError,
         }
     }
 }
@@ -71,13 +71,13 @@ pub(crate) struct Ask {
     /// True when topics are named by id (version 13 and later).
     pub(crate) by_id: bool,
     /// Named partitions in their order.
-    pub(crate) wants: Vec<(Key, Want)>,
+    pub(crate) wants: Vec<(PartitionRef, Want)>,
     /// Partitions that the client does not want any more.
-    pub(crate) forgotten: Vec<Key>,
+    pub(crate) forgotten: Vec<PartitionRef>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionPartition {
     want: Want,
     told: Option<Told>,
     rank: u64,
@@ -88,14 +88,14 @@ struct Entry {
 pub(crate) struct Session {
     epoch: i32,
     by_id: bool,
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<PartitionRef, SessionPartition>,
     /// The order in which partitions are served: who got records goes to the end.
-    order: BTreeMap<u64, Key>,
+    order: BTreeMap<u64, PartitionRef>,
     ranks: u64,
 }
 
 impl Session {
-    fn new(by_id: bool, wants: &[(Key, Want)]) -> Session {
+    fn new(by_id: bool, wants: &[(PartitionRef, Want)]) -> Session {
         let mut session =
             Session { epoch: 1, by_id, entries: BTreeMap::new(), order: BTreeMap::new(), ranks: 0 };
         for (key, want) in wants {
@@ -104,23 +104,23 @@ impl Session {
         session
     }
 
-    fn want(&mut self, key: Key, want: Want) {
+    fn want(&mut self, key: PartitionRef, want: Want) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.want = want;
             return;
         }
         self.ranks += 1;
         self.order.insert(self.ranks, key.clone());
-        self.entries.insert(key, Entry { want, told: None, rank: self.ranks });
+        self.entries.insert(key, SessionPartition { want, told: None, rank: self.ranks });
     }
 
-    fn forget(&mut self, key: &Key) {
+    fn forget(&mut self, key: &PartitionRef) {
         if let Some(entry) = self.entries.remove(key) {
             self.order.remove(&entry.rank);
         }
     }
 
-    fn move_last(&mut self, key: &Key) {
+    fn move_last(&mut self, key: &PartitionRef) {
         self.ranks += 1;
         let Some(entry) = self.entries.get_mut(key) else { return };
         let key = self.order.remove(&entry.rank).expect("every entry has its place in the order");
@@ -129,13 +129,13 @@ impl Session {
     }
 
     /// All wanted partitions in the order in which they are served.
-    fn wants(&self) -> Vec<(Key, Want)> {
-        let want = |key: &Key| (key.clone(), self.entries[key].want);
+    fn wants(&self) -> Vec<(PartitionRef, Want)> {
+        let want = |key: &PartitionRef| (key.clone(), self.entries[key].want);
         self.order.values().map(want).collect()
     }
 
     /// Whether the answer must name the partition, and remembers that it was told.
-    pub(crate) fn tell(&mut self, key: &Key, told: Told, records: bool) -> bool {
+    pub(crate) fn tell(&mut self, key: &PartitionRef, told: Told, records: bool) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return true };
         let news = records || told.failed || entry.told != Some(told);
         entry.told = Some(told);
@@ -156,7 +156,7 @@ pub(crate) enum Plan {
         /// It, if there is one.
         session: Option<Arc<Mutex<Session>>>,
         /// What to read, in order.
-        wants: Vec<(Key, Want)>,
+        wants: Vec<(PartitionRef, Want)>,
     },
     /// Only partitions with news are answered.
     Incremental {
@@ -165,12 +165,12 @@ pub(crate) enum Plan {
         /// It.
         session: Arc<Mutex<Session>>,
         /// What to read, in order.
-        wants: Vec<(Key, Want)>,
+        wants: Vec<(PartitionRef, Want)>,
     },
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SessionSlot {
     session: Arc<Mutex<Session>>,
     used: Timestamp,
     /// As counted in [`Sessions::partitions`].
@@ -180,7 +180,7 @@ struct Slot {
 /// The sessions of a broker, at most [`limits::FETCH_SESSIONS_MAX`].
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    slots: BTreeMap<i32, Slot>,
+    slots: BTreeMap<i32, SessionSlot>,
     /// Of all sessions.
     partitions: usize,
     slots_max: usize,
@@ -206,8 +206,8 @@ impl Sessions {
     /// What this request asks for. `random` becomes the id of a new session.
     ///
     /// # Errors
-    /// [`Refusal`]: the client then starts anew.
-    pub(crate) fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, Refusal> {
+    /// [`SessionRefusal`]: the client then starts anew.
+    pub(crate) fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, SessionRefusal> {
         if ask.epoch <= 0 {
             if ask.id != 0 {
                 self.close(ask.id);
@@ -216,15 +216,15 @@ impl Sessions {
             let session = self.slots.get(&id).map(|slot| slot.session.clone());
             return Ok(Plan::Full { id, session, wants: ask.wants });
         }
-        let slot = self.slots.get_mut(&ask.id).ok_or(Refusal::NotFound)?;
+        let slot = self.slots.get_mut(&ask.id).ok_or(SessionRefusal::NotFound)?;
         slot.used = now;
         let session = slot.session.clone();
-        let mut held = session.lock().expect("a session's lock is never poisoned: its code does not panic");
+        let mut held = lock(&session);
         if held.epoch != ask.epoch {
-            return Err(Refusal::InvalidEpoch);
+            return Err(SessionRefusal::InvalidEpoch);
         }
         if held.by_id != ask.by_id {
-            return Err(Refusal::TopicIds);
+            return Err(SessionRefusal::TopicIds);
         }
         held.epoch = if ask.epoch == i32::MAX { 1 } else { ask.epoch + 1 };
         for key in &ask.forgotten {
@@ -240,7 +240,7 @@ impl Sessions {
         if !fits(&wants) || !self.room(now, ask.id) {
             // The client is made to start anew, and then gets no session if there is no room for it.
             self.close(ask.id);
-            return Err(Refusal::NotFound);
+            return Err(SessionRefusal::NotFound);
         }
         Ok(Plan::Incremental { id: ask.id, session, wants })
     }
@@ -256,7 +256,7 @@ impl Sessions {
         }
         let session = Arc::new(Mutex::new(Session::new(ask.by_id, wants)));
         self.partitions += wants.len();
-        self.slots.insert(id, Slot { session, used: now, partitions: wants.len() });
+        self.slots.insert(id, SessionSlot { session, used: now, partitions: wants.len() });
         if !self.room(now, id) {
             self.close(id);
             return 0;
@@ -288,8 +288,8 @@ impl Sessions {
 
 /// Whether a session may remember these partitions: not too many, and none whose name could not be that of a topic,
 /// because names come from strangers and stay in memory.
-fn fits(wants: &[(Key, Want)]) -> bool {
-    let sane = |key: &Key| match &key.topic {
+fn fits(wants: &[(PartitionRef, Want)]) -> bool {
+    let sane = |key: &PartitionRef| match &key.topic {
         TopicRef::Name(name) => name.len() <= NAME_BYTES_MAX,
         TopicRef::Id(_) => true,
     };
@@ -300,11 +300,11 @@ fn fits(wants: &[(Key, Want)]) -> bool {
 mod tests {
     use super::*;
 
-    fn key(partition: i32) -> Key {
-        Key { topic: TopicRef::Name("t".into()), partition }
+    fn key(partition: i32) -> PartitionRef {
+        PartitionRef { topic: TopicRef::Name("t".into()), partition }
     }
 
-    fn want(partition: i32, offset: i64) -> (Key, Want) {
+    fn want(partition: i32, offset: i64) -> (PartitionRef, Want) {
         (key(partition), Want { offset, bytes_max: 1, leader_epoch: -1 })
     }
 
@@ -316,8 +316,8 @@ mod tests {
 
     /// A line per request: id/epoch, wanted partitions, forgotten ones; what comes out, in short.
     fn run(sessions: &mut Sessions, at: i64, ask: Ask) -> String {
-        let show = |wants: &[(Key, Want)]| {
-            let one = |(key, want): &(Key, Want)| format!("{}@{}", key.partition, want.offset);
+        let show = |wants: &[(PartitionRef, Want)]| {
+            let one = |(key, want): &(PartitionRef, Want)| format!("{}@{}", key.partition, want.offset);
             wants.iter().map(one).collect::<Vec<_>>().join(" ")
         };
         match sessions.plan(Timestamp(at), ask, 7 << 33) {
@@ -356,7 +356,7 @@ mod tests {
         };
         let told = Told { high_watermark: 3, log_start: 0, failed: false };
         {
-            let mut held = session.lock().expect("not poisoned");
+            let mut held = lock(&session);
             assert!(held.tell(&key(0), told, true), "records are news");
             assert!(held.tell(&key(1), told, false), "the first word is news");
             assert!(!held.tell(&key(1), told, false), "the same again is not");
