@@ -4,93 +4,35 @@
 //! Members live in memory: after a restart every group is empty, its members are told that they are unknown and
 //! join again, and go on from their committed offsets. Static members, too, then cause one rebalance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use floe_env::Env;
-use floe_log::PartitionId;
-use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
+use floe_meta::{DecodeError, Envelope, Meta, Snapshot};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
 
-use crate::limits;
-use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
-use crate::{
-    classic::{Group, Join, Joined, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced, Waiter},
-    sweep,
+use crate::classic::{
+    Group, Join, Joined, Member, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced,
 };
+use crate::commits::{Failure, NewOffset, delete_group, settled, write_offsets};
+use crate::groups::{Groups, Sleeper, Slot};
+use crate::limits;
+use crate::map::GroupRecord;
+use crate::sweep;
 
 /// The groups of one broker. Clones are the same groups.
 #[derive(Clone)]
 pub struct Coordinator(Arc<Shared>);
 
-pub(super) struct Shared {
+struct Shared {
     env: Env,
-    pub(super) meta: Meta,
+    meta: Meta,
     rules: Rules,
     started: Instant,
     groups: Mutex<Groups>,
     wake: Arc<Notify>,
     sweep: Arc<Notify>,
-}
-
-#[derive(Default)]
-struct Groups {
-    slots: BTreeMap<String, Slot>,
-    /// When which group wants to be woken; never later than its true deadline.
-    alarms: BTreeSet<(Moment, String)>,
-    sleepers: BTreeMap<Waiter, Sleeper>,
-    waiters: u64,
-    /// Metadata and assignments of all groups.
-    bytes: usize,
-}
-
-struct Slot {
-    group: Group,
-    alarm: Option<Moment>,
-    /// What of [`Groups::bytes`] is this group's.
-    bytes: usize,
-}
-
-enum Sleeper {
-    Join(oneshot::Sender<Result<Joined, Refusal>>),
-    Sync(oneshot::Sender<Result<Synced, Refusal>>),
-}
-
-/// Why a durable command of a group did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The group refuses.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// Nothing was written; it may be tried again.
-    #[error("the metadata journal is not available: {0}")]
-    Unavailable(String),
-    /// It may have been written.
-    #[error("it is not known whether the commit was written: {0}")]
-    Unknown(String),
-    /// What the map holds cannot be read.
-    #[error("a group's metadata cannot be read: {0}")]
-    Corrupt(DecodeError),
-}
-
-impl From<DecodeError> for Failure {
-    fn from(error: DecodeError) -> Failure {
-        Failure::Corrupt(error)
-    }
-}
-
-/// One offset of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewOffset {
-    /// The partition; it exists.
-    pub partition: PartitionId,
-    /// The next offset to read.
-    pub offset: i64,
-    /// -1 for none.
-    pub leader_epoch: i32,
-    /// The client's own text.
-    pub metadata: String,
 }
 
 /// A group in a list.
@@ -114,7 +56,7 @@ pub struct Described {
     /// The chosen protocol.
     pub protocol: String,
     /// Its members, with the metadata for the chosen protocol.
-    pub members: Vec<super::Member>,
+    pub members: Vec<Member>,
 }
 
 impl Coordinator {
@@ -132,7 +74,9 @@ impl Coordinator {
             sweep: sweeper.clone(),
         });
         sweep::observe(meta, &sweeper);
-        env.spawn("offset sweep", sweep::run(Arc::downgrade(&shared), sweeper));
+        let held = Arc::downgrade(&shared);
+        let meta = move || held.upgrade().map(|shared| shared.meta.clone());
+        env.spawn("offset sweep", sweep::run(meta, sweeper));
         env.spawn_vital("groups", keep_time(Arc::downgrade(&shared), wake));
         Coordinator(shared)
     }
@@ -291,27 +235,6 @@ impl Coordinator {
     }
 }
 
-/// The committed offset of one partition.
-///
-/// # Errors
-/// The map cannot be read.
-pub fn offset(
-    snapshot: &Snapshot,
-    group: &str,
-    partition: PartitionId,
-) -> Result<Option<OffsetRecord>, DecodeError> {
-    snapshot.get::<OffsetRecord>(&OffsetKey { group: group.to_owned(), partition })
-}
-
-/// All committed offsets of a group, by topic and partition.
-///
-/// # Errors
-/// The map cannot be read.
-pub fn offsets(snapshot: &Snapshot, group: &str) -> Result<Vec<(PartitionId, OffsetRecord)>, DecodeError> {
-    let entries = snapshot.range::<OffsetRecord>(OffsetKey::of_group(group));
-    entries.map(|entry| entry.map(|(key, record)| (key.partition, record))).collect()
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(|_| {
@@ -380,120 +303,6 @@ impl Shared {
     }
 }
 
-impl Groups {
-    fn sleep(&mut self, sleeper: Sleeper) -> Waiter {
-        self.waiters += 1;
-        let waiter = Waiter(self.waiters);
-        self.sleepers.insert(waiter, sleeper);
-        waiter
-    }
-
-    fn answer(&mut self, replies: Vec<Reply>) {
-        for reply in replies {
-            // A closed channel means that the member's connection is gone; its session will end it.
-            match reply {
-                Reply::Join(waiter, answer) => match self.sleepers.remove(&waiter) {
-                    Some(Sleeper::Join(send)) => drop(send.send(answer)),
-                    _ => unreachable!("a join is answered once, to the one who waits for it"),
-                },
-                Reply::Sync(waiter, answer) => match self.sleepers.remove(&waiter) {
-                    Some(Sleeper::Sync(send)) => drop(send.send(answer)),
-                    _ => unreachable!("a sync is answered once, to the one who waits for it"),
-                },
-            }
-        }
-    }
-
-    /// Counts the group's bytes anew after it changed.
-    fn weigh(&mut self, name: &str) {
-        let slot = self.slots.get_mut(name).expect("only known groups are weighed");
-        let bytes = slot.group.bytes();
-        self.bytes = self.bytes + bytes - std::mem::replace(&mut slot.bytes, bytes);
-        self.gauge();
-    }
-
-    /// Sets the group's alarm to its next deadline; true when it is now the first of all.
-    fn rearm(&mut self, name: &str) -> bool {
-        let Some(slot) = self.slots.get_mut(name) else { return false };
-        let next = slot.group.next_deadline();
-        if next == slot.alarm {
-            return false;
-        }
-        if let Some(old) = slot.alarm.take() {
-            self.alarms.remove(&(old, name.to_owned()));
-        }
-        slot.alarm = next;
-        let Some(next) = next else { return false };
-        self.alarms.insert((next, name.to_owned()));
-        self.alarms.first().is_some_and(|first| first.0 == next)
-    }
-
-    /// Whether there is room for what a member or a leader brings. The limit is the broker's and not the group's:
-    /// the client may try again, while "the group is full" would end it.
-    fn room_for_bytes(&self) -> Result<(), Refusal> {
-        if self.bytes < limits::GROUPS_BYTES_MAX {
-            return Ok(());
-        }
-        metrics::counter!("floe_kafka_groups_refused_total", "limit" => "bytes").increment(1);
-        Err(Refusal::NotAvailable)
-    }
-
-    /// Room for one more group, if need be by forgetting one without members: what matters of it is in the map.
-    fn room(&mut self) -> Result<(), Refusal> {
-        if self.slots.len() < limits::GROUPS_MAX {
-            return Ok(());
-        }
-        let idle = self.slots.iter().find(|(_, slot)| slot.group.idle()).map(|(name, _)| name.clone());
-        let Some(name) = idle else {
-            metrics::counter!("floe_kafka_groups_refused_total", "limit" => "groups").increment(1);
-            return Err(Refusal::NotAvailable);
-        };
-        self.forget(&name);
-        Ok(())
-    }
-
-    /// Forgets a group that nobody joined: a refused join leaves nothing behind.
-    fn tidy(&mut self, name: &str) {
-        let group = &self.slots.get(name).expect("only known groups are tidied").group;
-        if group.state() == State::Empty && group.fresh() && group.idle() {
-            self.forget(name);
-        }
-    }
-
-    fn forget(&mut self, name: &str) {
-        let slot = self.slots.remove(name).expect("only known groups are forgotten");
-        self.bytes -= slot.bytes;
-        if let Some(alarm) = slot.alarm {
-            self.alarms.remove(&(alarm, name.to_owned()));
-        }
-        self.gauge();
-    }
-
-    fn gauge(&self) {
-        metrics::gauge!("floe_kafka_groups").set(self.slots.len() as f64);
-        metrics::gauge!("floe_kafka_groups_bytes").set(self.bytes as f64);
-    }
-
-    /// Lets happen what was due until `now`; returns the next alarm.
-    fn expire(&mut self, now: Moment) -> Option<Moment> {
-        while let Some((alarm, name)) = self.alarms.first().cloned() {
-            if alarm > now {
-                return Some(alarm);
-            }
-            self.alarms.pop_first();
-            let slot = self.slots.get_mut(&name).expect("an alarm belongs to a group");
-            slot.alarm = None;
-            let mut replies = Vec::new();
-            slot.group.expire(now, &mut replies);
-            self.weigh(&name);
-            self.rearm(&name);
-            self.answer(replies);
-            self.tidy(&name);
-        }
-        None
-    }
-}
-
 /// The one timer of all groups; ends when the coordinator is gone.
 async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
     loop {
@@ -524,85 +333,16 @@ impl Drop for Shared {
     }
 }
 
-fn write_offsets(
-    tx: &mut Tx<'_>,
-    group: &str,
-    record: &GroupRecord,
-    offsets: &[NewOffset],
-) -> Result<(), Failure> {
-    let name = group.to_owned();
-    let known = tx.get::<GroupRecord>(&name)?;
-    let newest = known.as_ref().map_or(0, |known| known.generation);
-    // Generation 0 comes from consumers without membership, whose commits the group itself has allowed.
-    if record.generation > 0 && record.generation < newest {
-        return Err(Refusal::IllegalGeneration.into());
-    }
-    // Without the topics that were deleted since the commit was checked: their offsets would outlive the sweep.
-    let mut topics = sweep::Topics::default();
-    let mut left = Vec::with_capacity(offsets.len());
-    for new in offsets {
-        if topics.exists(tx, new.partition.topic)? {
-            left.push(new);
-        }
-    }
-    if left.is_empty() {
-        return Ok(());
-    }
-    let mut record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
-    if let Some(known) = known.as_ref().filter(|_| record.protocol_type.is_empty()) {
-        record.protocol_type.clone_from(&known.protocol_type);
-    }
-    if known.as_ref() != Some(&record) {
-        tx.put(&name, &record);
-    }
-    for new in left {
-        let key = OffsetKey { group: name.clone(), partition: new.partition };
-        let value = OffsetRecord {
-            offset: new.offset,
-            leader_epoch: new.leader_epoch,
-            metadata: new.metadata.clone(),
-            committed: tx.now().0,
-        };
-        tx.put(&key, &value);
-    }
-    Ok(())
-}
-
-fn delete_group(tx: &mut Tx<'_>, group: &str, held: bool) -> Result<(), Failure> {
-    let name = group.to_owned();
-    let known = tx.get::<GroupRecord>(&name)?.is_some();
-    if !known && !held {
-        return Err(Refusal::NotFound.into());
-    }
-    if known {
-        tx.delete::<GroupRecord>(&name);
-    }
-    let keys: Result<Vec<OffsetKey>, DecodeError> =
-        tx.range::<OffsetRecord>(OffsetKey::of_group(group)).map(|entry| entry.map(|(key, _)| key)).collect();
-    for key in keys? {
-        tx.delete::<OffsetRecord>(&key);
-    }
-    Ok(())
-}
-
-fn settled<T>(outcome: Result<floe_meta::Committed<T>, CommitError<Failure>>) -> Result<T, Failure> {
-    match outcome {
-        Ok(committed) => Ok(committed.reply),
-        Err(CommitError::Refused(failure)) => Err(failure),
-        Err(CommitError::NotApplied(reason)) => Err(Failure::Unavailable(reason)),
-        Err(CommitError::Unknown(reason)) => Err(Failure::Unknown(reason)),
-        Err(CommitError::Closed) => Err(Failure::Unknown("the broker is shutting down".to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
     use std::sync::Arc;
 
+    use floe_log::PartitionId;
     use floe_meta::{MemoryJournal, Options};
 
     use super::*;
+    use crate::classic::{Protocol, Waiter};
 
     const PART: &str = "FLOE_KAFKA_TEST_PART";
 
@@ -623,7 +363,7 @@ mod tests {
             session_timeout_ms: 10_000,
             rebalance_timeout_ms: 30_000,
             protocol_type: "consumer".to_owned(),
-            protocols: vec![crate::Protocol { name: "range".to_owned(), metadata: "m".into() }],
+            protocols: vec![Protocol { name: "range".to_owned(), metadata: "m".into() }],
             require_known_id: false,
             can_skip_assignment: false,
         }
@@ -661,7 +401,7 @@ mod tests {
     fn a_broken_group_ends_the_process_and_does_not_linger() {
         for part in ["timer", "command"] {
             let mut command = Command::new(std::env::current_exe().expect("this test"));
-            let child = "group::coordinator::tests::child_with_a_broken_group";
+            let child = "coordinator::tests::child_with_a_broken_group";
             let output = command.args([child, "--exact"]).env(PART, part).output().expect("runs");
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), None, "{part} ended with {}: {said}", output.status);

@@ -16,7 +16,9 @@
 //! Two records in the metadata map, drawn in `map.rs`.
 
 mod classic;
+mod commits;
 mod coordinator;
+mod groups;
 pub mod limits;
 mod map;
 mod sweep;
@@ -25,5 +27,6 @@ pub use classic::{
     Group, Join, Joined, JoinedMember, Member, Moment, Protocol, Refusal, Reply, Rules, Speaker, State, Sync,
     Synced, Waiter,
 };
-pub use coordinator::{Coordinator, Described, Failure, Listed, NewOffset, offset, offsets};
-pub use map::{GroupRecord, OffsetKey, OffsetRecord};
+pub use commits::{Failure, NewOffset};
+pub use coordinator::{Coordinator, Described, Listed};
+pub use map::{GroupRecord, OffsetKey, OffsetRecord, offset, offsets};

@@ -9,7 +9,7 @@
 
 use floe_log::{PartitionId, TopicId};
 use floe_meta::key::{self, Key, KeyReader};
-use floe_meta::{DecodeError, postcard_record};
+use floe_meta::{DecodeError, Snapshot, postcard_record};
 use serde::{Deserialize, Serialize};
 
 /// A group that committed offsets.
@@ -72,6 +72,27 @@ impl OffsetKey {
         };
         key(0, 0)..=key(u64::MAX, u32::MAX)
     }
+}
+
+/// The committed offset of one partition.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn offset(
+    snapshot: &Snapshot,
+    group: &str,
+    partition: PartitionId,
+) -> Result<Option<OffsetRecord>, DecodeError> {
+    snapshot.get::<OffsetRecord>(&OffsetKey { group: group.to_owned(), partition })
+}
+
+/// All committed offsets of a group, by topic and partition.
+///
+/// # Errors
+/// The map cannot be read.
+pub fn offsets(snapshot: &Snapshot, group: &str) -> Result<Vec<(PartitionId, OffsetRecord)>, DecodeError> {
+    let entries = snapshot.range::<OffsetRecord>(OffsetKey::of_group(group));
+    entries.map(|entry| entry.map(|(key, record)| (key.partition, record))).collect()
 }
 
 #[cfg(test)]

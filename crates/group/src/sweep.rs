@@ -6,19 +6,18 @@
 //! the deletion writes nothing after it (`coordinator.rs`), so that nothing is left.
 
 use std::ops::Bound;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use floe_log::TopicId;
 use floe_log::topic;
 use floe_meta::{CommitError, DecodeError, Envelope, Lookup, Meta, Snapshot, Tx};
 use tokio::sync::Notify;
 
-use crate::coordinator::Shared;
 use crate::limits;
 use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
 
 /// Wakes the sweeper when a topic is deleted.
-pub(super) fn observe(meta: &Meta, wake: &Arc<Notify>) {
+pub(crate) fn observe(meta: &Meta, wake: &Arc<Notify>) {
     let wake = wake.clone();
     meta.observe(move |applied| {
         if applied.changes.iter().any(|change| change.value.is_none() && topic::is_topic(&change.key)) {
@@ -27,12 +26,12 @@ pub(super) fn observe(meta: &Meta, wake: &Arc<Notify>) {
     });
 }
 
-/// The sweeper; ends when the coordinator is gone, which wakes it.
-pub(super) async fn run(shared: Weak<Shared>, wake: Arc<Notify>) {
+/// The sweeper; ends when the coordinator is gone, which wakes it. `meta` is none then.
+pub(crate) async fn run(meta: impl Fn() -> Option<Meta> + Send, wake: Arc<Notify>) {
     loop {
         let mut from = Bound::Unbounded;
         loop {
-            let Some(meta) = shared.upgrade().map(|shared| shared.meta.clone()) else { return };
+            let Some(meta) = meta() else { return };
             match step(&meta, from).await {
                 Ok(None) => break,
                 Ok(Some(last)) => from = Bound::Excluded(last),
@@ -66,10 +65,10 @@ async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, 
 
 /// Which topics exist; remembers the last, because offsets come topic by topic.
 #[derive(Default)]
-pub(super) struct Topics(Option<(TopicId, bool)>);
+pub(crate) struct Topics(Option<(TopicId, bool)>);
 
 impl Topics {
-    pub(super) fn exists(&mut self, map: &impl Lookup, id: TopicId) -> Result<bool, DecodeError> {
+    pub(crate) fn exists(&mut self, map: &impl Lookup, id: TopicId) -> Result<bool, DecodeError> {
         match self.0 {
             Some((known, exists)) if known == id => Ok(exists),
             _ => {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::classic::member::bytes_of;
-use crate::classic::{
-    Group, Join, Joined, JoinedMember, Moment, Refusal, Reply, Speaker, State, Sync, Synced, Waiter,
-    member::Member,
+use crate::classic::group::{Group, State};
+use crate::classic::member::{Member, bytes_of};
+use crate::classic::requests::{
+    Join, Joined, JoinedMember, Moment, Refusal, Reply, Speaker, Sync, Synced, Waiter,
 };
 use crate::limits;
 

@@ -1,11 +1,13 @@
 //! What time alone does to a group.
 
-use crate::classic::{Group, JoinTimer, Moment, Refusal, Reply, State};
+use crate::classic::group::{Group, JoinTimer, State};
+use crate::classic::member::Member;
+use crate::classic::requests::{Moment, Refusal, Reply};
 
 impl Group {
     /// The next moment at which [`Group::expire`] would change something; a command may move it either way.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let sessions = self.members.values().filter_map(super::Member::expiry);
+        let sessions = self.members.values().filter_map(Member::expiry);
         let pending = self.pending.values().copied();
         let join = self.join_timer.map(|timer| timer.deadline);
         let sync = self.sync_deadline;
@@ -30,7 +32,7 @@ impl Group {
     }
 
     fn expire_sessions(&mut self, now: Moment, out: &mut Vec<Reply>) {
-        let due = |member: &&super::Member| member.expiry().is_some_and(|deadline| deadline <= now);
+        let due = |member: &&Member| member.expiry().is_some_and(|deadline| deadline <= now);
         let silent: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
         for id in &silent {
             self.remove(id, &Refusal::UnknownMember, out);
@@ -47,7 +49,7 @@ impl Group {
         }
         self.sync_deadline = None;
         assert!(matches!(self.state, State::CompletingRebalance | State::Stable), "syncs follow joins");
-        let due = |member: &&super::Member| member.pending_sync;
+        let due = |member: &&Member| member.pending_sync;
         let late: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
         assert!(
             self.state == State::Stable || !late.is_empty(),

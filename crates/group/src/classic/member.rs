@@ -2,16 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::classic::{Moment, Waiter};
-
-/// A protocol that a member offers: an assignor's name and the member's subscription for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Protocol {
-    /// `range`, `cooperative-sticky`, …
-    pub name: String,
-    /// Opaque to the broker.
-    pub metadata: Bytes,
-}
+use crate::classic::requests::{Moment, Protocol, Waiter};
 
 /// One member.
 #[derive(Debug, Clone)]

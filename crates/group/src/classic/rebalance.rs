@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::classic::{Group, JoinTimer, Moment, Refusal, Reply, State};
+use crate::classic::group::{Group, JoinTimer, State};
+use crate::classic::member::Member;
+use crate::classic::requests::{Moment, Refusal, Reply};
 
 impl Group {
     /// Somebody joined or changed: start a rebalance, or end the one that runs if everybody is there.
@@ -59,7 +61,7 @@ impl Group {
     /// sessions end.
     pub(super) fn complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
         assert_eq!(self.state, State::PreparingRebalance, "only a rebalance completes");
-        let late = |member: &&super::Member| member.awaiting_join.is_none() && member.instance_id.is_none();
+        let late = |member: &&Member| member.awaiting_join.is_none() && member.instance_id.is_none();
         let late: Vec<String> = self.members.values().filter(late).map(|member| member.id.clone()).collect();
         for id in late {
             self.remove(&id, &Refusal::UnknownMember, out);
