@@ -5,7 +5,7 @@ use floe_meta::{CommitError, Committed, DecodeError, Tx};
 
 use crate::classic::Refusal;
 use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
-use crate::sweep::Topics;
+use crate::sweep::KnownTopics;
 
 /// Why a durable command of a group did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub(crate) fn write_offsets(
         return Err(Refusal::IllegalGeneration.into());
     }
     // Without the topics that were deleted since the commit was checked: their offsets would outlive the sweep.
-    let mut topics = Topics::default();
+    let mut topics = KnownTopics::default();
     let mut left = Vec::with_capacity(offsets.len());
     for new in offsets {
         if topics.exists(tx, new.partition.topic)? {

@@ -13,10 +13,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant};
 
 use crate::classic::{
-    Group, Join, Joined, Member, Moment, Refusal, Reply, Rules, Speaker, State, Sync, Synced,
+    Group, GroupState, Join, Joined, Member, Moment, Refusal, Reply, Rules, Speaker, Sync, Synced,
 };
 use crate::commits::{Failure, NewOffset, delete_group, settled, write_offsets};
-use crate::groups::{Groups, Sleeper, Slot};
+use crate::groups::{GroupSlot, Groups, Sleeper};
 use crate::limits;
 use crate::map::GroupRecord;
 use crate::sweep;
@@ -43,14 +43,14 @@ pub struct Listed {
     /// `consumer`, …
     pub protocol_type: String,
     /// What it is doing.
-    pub state: State,
+    pub state: GroupState,
 }
 
 /// A group in full.
 #[derive(Debug, Clone)]
 pub struct Described {
     /// What it is doing.
-    pub state: State,
+    pub state: GroupState,
     /// `consumer`, …
     pub protocol_type: String,
     /// The chosen protocol.
@@ -201,7 +201,7 @@ impl Coordinator {
         let mut all = BTreeMap::new();
         for entry in snapshot.range::<GroupRecord>(..) {
             let (group, record) = entry?;
-            all.insert(group, (record.protocol_type, State::Empty));
+            all.insert(group, (record.protocol_type, GroupState::Empty));
         }
         for (name, slot) in self.0.lock().slots.iter().filter(|(_, slot)| !slot.group.fresh()) {
             let group = &slot.group;
@@ -227,7 +227,7 @@ impl Coordinator {
         }
         let record = snapshot.get::<GroupRecord>(&name.to_owned())?;
         Ok(record.map(|record| Described {
-            state: State::Empty,
+            state: GroupState::Empty,
             protocol_type: record.protocol_type,
             protocol: String::new(),
             members: Vec::new(),
@@ -260,7 +260,7 @@ impl Shared {
             groups.room()?;
             let GroupRecord { generation, protocol_type } = self.remembered(name);
             let group = Group::new(self.rules, generation, &protocol_type);
-            groups.slots.insert(name.to_owned(), Slot { group, alarm: None, bytes: 0 });
+            groups.slots.insert(name.to_owned(), GroupSlot { group, alarm: None, bytes: 0 });
         }
         let slot = groups.slots.get_mut(name).expect("just made");
         let mut replies = Vec::new();
@@ -434,12 +434,12 @@ mod tests {
         for number in 0..limits::GROUPS_MAX {
             let mut group = Group::new(groups.0.rules, 0, "");
             group.join(Moment(0), Waiter(0), told.clone(), &mut Vec::new());
-            all.slots.insert(format!("g{number}"), Slot { group, alarm: None, bytes: 0 });
+            all.slots.insert(format!("g{number}"), GroupSlot { group, alarm: None, bytes: 0 });
         }
         assert_eq!(all.room(), Err(Refusal::NotAvailable), "somebody is on the way to each");
         all.slots.insert(
             "g7".to_owned(),
-            Slot { group: Group::new(groups.0.rules, 0, ""), alarm: None, bytes: 0 },
+            GroupSlot { group: Group::new(groups.0.rules, 0, ""), alarm: None, bytes: 0 },
         );
         assert_eq!(all.room(), Ok(()));
         assert!(!all.slots.contains_key("g7"), "nobody misses it");

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-use crate::classic::{Group, Joined, Moment, Refusal, Reply, State, Synced, Waiter};
+use crate::classic::{Group, GroupState, Joined, Moment, Refusal, Reply, Synced, Waiter};
 use crate::limits;
 
 #[derive(Default)]
 pub(crate) struct Groups {
-    pub(crate) slots: BTreeMap<String, Slot>,
+    pub(crate) slots: BTreeMap<String, GroupSlot>,
     /// When which group wants to be woken; never later than its true deadline.
     alarms: BTreeSet<(Moment, String)>,
     pub(crate) sleepers: BTreeMap<Waiter, Sleeper>,
@@ -18,7 +18,7 @@ pub(crate) struct Groups {
     pub(crate) bytes: usize,
 }
 
-pub(crate) struct Slot {
+pub(crate) struct GroupSlot {
     pub(crate) group: Group,
     pub(crate) alarm: Option<Moment>,
     /// What of [`Groups::bytes`] is this group's.
@@ -105,7 +105,7 @@ impl Groups {
     /// Forgets a group that nobody joined: a refused join leaves nothing behind.
     pub(crate) fn tidy(&mut self, name: &str) {
         let group = &self.slots.get(name).expect("only known groups are tidied").group;
-        if group.state() == State::Empty && group.fresh() && group.idle() {
+        if group.state() == GroupState::Empty && group.fresh() && group.idle() {
             self.forget(name);
         }
     }

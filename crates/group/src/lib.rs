@@ -24,9 +24,9 @@ mod map;
 mod sweep;
 
 pub use classic::{
-    Group, Join, Joined, JoinedMember, Member, Moment, Protocol, Refusal, Reply, Rules, Speaker, State, Sync,
-    Synced, Waiter,
+    Group, GroupState, Join, Joined, JoinedMember, Member, Moment, Protocol, Refusal, Reply, Rules, Speaker,
+    Sync, Synced, Waiter,
 };
 pub use commits::{Failure, NewOffset};
 pub use coordinator::{Coordinator, Described, Listed};
-pub use map::{GroupRecord, OffsetKey, OffsetRecord, offset, offsets};
+pub use map::{GroupRecord, OffsetKey, OffsetRecord, committed_offset, committed_offsets};

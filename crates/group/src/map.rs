@@ -78,7 +78,7 @@ impl OffsetKey {
 ///
 /// # Errors
 /// The map cannot be read.
-pub fn offset(
+pub fn committed_offset(
     snapshot: &Snapshot,
     group: &str,
     partition: PartitionId,
@@ -90,7 +90,10 @@ pub fn offset(
 ///
 /// # Errors
 /// The map cannot be read.
-pub fn offsets(snapshot: &Snapshot, group: &str) -> Result<Vec<(PartitionId, OffsetRecord)>, DecodeError> {
+pub fn committed_offsets(
+    snapshot: &Snapshot,
+    group: &str,
+) -> Result<Vec<(PartitionId, OffsetRecord)>, DecodeError> {
     let entries = snapshot.range::<OffsetRecord>(OffsetKey::of_group(group));
     entries.map(|entry| entry.map(|(key, record)| (key.partition, record))).collect()
 }

@@ -65,9 +65,9 @@ async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, 
 
 /// Which topics exist; remembers the last, because offsets come topic by topic.
 #[derive(Default)]
-pub(crate) struct Topics(Option<(TopicId, bool)>);
+pub(crate) struct KnownTopics(Option<(TopicId, bool)>);
 
-impl Topics {
+impl KnownTopics {
     pub(crate) fn exists(&mut self, map: &impl Lookup, id: TopicId) -> Result<bool, DecodeError> {
         match self.0 {
             Some((known, exists)) if known == id => Ok(exists),
@@ -84,7 +84,7 @@ type Found = (Vec<OffsetKey>, Option<OffsetKey>);
 
 fn orphans(snapshot: &Snapshot, from: Bound<OffsetKey>) -> Result<Found, DecodeError> {
     let (mut orphans, mut last) = (Vec::new(), None);
-    let mut topics = Topics::default();
+    let mut topics = KnownTopics::default();
     let mut count = 0;
     for entry in snapshot.range::<OffsetRecord>((from, Bound::Unbounded)).take(limits::OFFSETS_PER_SWEEP_STEP)
     {
@@ -101,7 +101,7 @@ fn orphans(snapshot: &Snapshot, from: Bound<OffsetKey>) -> Result<Found, DecodeE
 
 /// Command: frees these offsets, and groups that have no others: members who are still there commit them anew.
 fn free(tx: &mut Tx<'_>, orphans: &[OffsetKey]) -> Result<(), DecodeError> {
-    let mut topics = Topics::default();
+    let mut topics = KnownTopics::default();
     for key in orphans {
         if !topics.exists(tx, key.partition.topic)? {
             tx.delete::<OffsetRecord>(key);

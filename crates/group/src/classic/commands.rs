@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::classic::group::{Group, State};
+use crate::classic::group::{Group, GroupState};
 use crate::classic::member::{Member, bytes_of};
 use crate::classic::requests::{
     Join, Joined, JoinedMember, Moment, Refusal, Reply, Speaker, Sync, Synced, Waiter,
@@ -26,7 +26,7 @@ impl Group {
     }
 
     fn join_checks(&self, join: &Join) -> Result<(), Refusal> {
-        if self.state == State::Dead {
+        if self.state == GroupState::Dead {
             return Err(Refusal::NotAvailable);
         }
         if !limits::GROUP_SESSION_TIMEOUT_MS.contains(&join.session_timeout_ms) {
@@ -117,11 +117,11 @@ impl Group {
         let leads = self.leader.as_deref() == Some(&join.member_id);
         let answered = match self.state {
             // The answer to its last join was lost: it gets it again.
-            State::CompletingRebalance => same,
+            GroupState::CompletingRebalance => same,
             // A leader that joins again wants a new assignment.
-            State::Stable => same && !leads,
-            State::PreparingRebalance => false,
-            State::Empty | State::Dead => unreachable!("a member in a group without members"),
+            GroupState::Stable => same && !leads,
+            GroupState::PreparingRebalance => false,
+            GroupState::Empty | GroupState::Dead => unreachable!("a member in a group without members"),
         };
         let id = join.member_id.clone();
         if answered {
@@ -159,7 +159,7 @@ impl Group {
         if led {
             self.leader = Some(id.clone());
         }
-        if self.state != State::Stable {
+        if self.state != GroupState::Stable {
             self.update(now, waiter, &id, join, out);
             return None;
         }
@@ -264,13 +264,13 @@ impl Group {
         let leads = self.leader.as_deref() == Some(&sync.member_id);
         let member = self.members.get_mut(&sync.member_id).expect("checked");
         member.pending_sync = false;
-        if self.state == State::Stable {
+        if self.state == GroupState::Stable {
             member.heard(now);
             let answer = self.synced(&sync.member_id);
             out.push(Reply::Sync(waiter, Ok(answer)));
             return;
         }
-        assert_eq!(self.state, State::CompletingRebalance, "checked");
+        assert_eq!(self.state, GroupState::CompletingRebalance, "checked");
         if let Some(earlier) = member.awaiting_sync.replace(waiter) {
             out.push(Reply::Sync(earlier, Err(Refusal::RebalanceInProgress)));
         }
@@ -286,7 +286,7 @@ impl Group {
         if other(&sync.protocol_type, self.protocol_type()) || other(&sync.protocol, self.protocol()) {
             return Err(Refusal::InconsistentProtocol);
         }
-        if self.state == State::PreparingRebalance {
+        if self.state == GroupState::PreparingRebalance {
             return Err(Refusal::RebalanceInProgress);
         }
         let given: usize = sync.assignments.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -298,7 +298,7 @@ impl Group {
 
     fn assign(&mut self, now: Moment, assignments: Vec<(String, Bytes)>, out: &mut Vec<Reply>) {
         let mut given: BTreeMap<String, Bytes> = assignments.into_iter().collect();
-        self.state = State::Stable;
+        self.state = GroupState::Stable;
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let member = self.members.get_mut(&id).expect("listed");
@@ -329,7 +329,7 @@ impl Group {
         self.generation_checks(speaker, generation)?;
         self.members.get_mut(speaker.member_id).expect("checked").heard(now);
         match self.state {
-            State::PreparingRebalance => Err(Refusal::RebalanceInProgress),
+            GroupState::PreparingRebalance => Err(Refusal::RebalanceInProgress),
             _ => Ok(()),
         }
     }
@@ -339,7 +339,7 @@ impl Group {
     /// # Errors
     /// [`Refusal::UnknownMember`] and [`Refusal::FencedInstance`].
     pub fn leave(&mut self, now: Moment, speaker: Speaker<'_>, out: &mut Vec<Reply>) -> Result<(), Refusal> {
-        if self.state == State::Dead {
+        if self.state == GroupState::Dead {
             return Err(Refusal::NotAvailable);
         }
         if speaker.instance_id.is_none() && self.pending.remove(speaker.member_id).is_some() {
@@ -366,13 +366,13 @@ impl Group {
     /// # Errors
     /// The refusal that the commit is answered with.
     pub fn commit(&mut self, now: Moment, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
-        if generation < 0 && self.state == State::Empty {
+        if generation < 0 && self.state == GroupState::Empty {
             return Ok(());
         }
         self.generation_checks(speaker, generation)?;
         self.members.get_mut(speaker.member_id).expect("checked").heard(now);
         match self.state {
-            State::CompletingRebalance => Err(Refusal::RebalanceInProgress),
+            GroupState::CompletingRebalance => Err(Refusal::RebalanceInProgress),
             _ => Ok(()),
         }
     }
@@ -386,12 +386,12 @@ impl Group {
             return Err(Refusal::NotEmpty);
         }
         self.pending.clear();
-        self.state = State::Dead;
+        self.state = GroupState::Dead;
         Ok(())
     }
 
     fn generation_checks(&self, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
-        if self.state == State::Dead {
+        if self.state == GroupState::Dead {
             return Err(Refusal::NotAvailable);
         }
         self.member_checks(speaker)?;

@@ -1,6 +1,6 @@
 //! What time alone does to a group.
 
-use crate::classic::group::{Group, JoinTimer, State};
+use crate::classic::group::{Group, GroupState, JoinTimer};
 use crate::classic::member::Member;
 use crate::classic::requests::{Moment, Refusal, Reply};
 
@@ -48,11 +48,14 @@ impl Group {
             return;
         }
         self.sync_deadline = None;
-        assert!(matches!(self.state, State::CompletingRebalance | State::Stable), "syncs follow joins");
+        assert!(
+            matches!(self.state, GroupState::CompletingRebalance | GroupState::Stable),
+            "syncs follow joins"
+        );
         let due = |member: &&Member| member.pending_sync;
         let late: Vec<String> = self.members.values().filter(due).map(|member| member.id.clone()).collect();
         assert!(
-            self.state == State::Stable || !late.is_empty(),
+            self.state == GroupState::Stable || !late.is_empty(),
             "somebody who joined leads, and has not assigned"
         );
         for id in &late {

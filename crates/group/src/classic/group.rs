@@ -7,7 +7,7 @@ use crate::classic::requests::Moment;
 
 /// What a group is doing; the words are those that ListGroups and DescribeGroups show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GroupState {
     /// No members; committed offsets may remain.
     Empty,
     /// Members are asked to join again.
@@ -20,15 +20,15 @@ pub enum State {
     Dead,
 }
 
-impl State {
+impl GroupState {
     /// The protocol's word for the state.
     pub fn name(self) -> &'static str {
         match self {
-            State::Empty => "Empty",
-            State::PreparingRebalance => "PreparingRebalance",
-            State::CompletingRebalance => "CompletingRebalance",
-            State::Stable => "Stable",
-            State::Dead => "Dead",
+            GroupState::Empty => "Empty",
+            GroupState::PreparingRebalance => "PreparingRebalance",
+            GroupState::CompletingRebalance => "CompletingRebalance",
+            GroupState::Stable => "Stable",
+            GroupState::Dead => "Dead",
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) struct JoinTimer {
 #[derive(Debug)]
 pub struct Group {
     pub(super) rules: Rules,
-    pub(super) state: State,
+    pub(super) state: GroupState,
     pub(super) generation: i32,
     pub(super) protocol_type: String,
     pub(super) protocol: Option<String>,
@@ -81,7 +81,7 @@ impl Group {
     pub fn new(rules: Rules, generation: i32, protocol_type: &str) -> Group {
         Group {
             rules,
-            state: State::Empty,
+            state: GroupState::Empty,
             generation,
             protocol_type: protocol_type.to_owned(),
             protocol: None,
@@ -97,7 +97,7 @@ impl Group {
     }
 
     /// What the group is doing.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> GroupState {
         self.state
     }
 
@@ -140,10 +140,12 @@ impl Group {
     /// What must hold after every command. Cheap enough for every call in tests and after every rebalance.
     pub fn check(&self) {
         match self.state {
-            State::Empty | State::Dead => assert!(self.members.is_empty(), "an empty group has no members"),
+            GroupState::Empty | GroupState::Dead => {
+                assert!(self.members.is_empty(), "an empty group has no members");
+            }
             _ => assert!(!self.members.is_empty(), "a group in {:?} has members", self.state),
         }
-        assert_eq!(self.join_timer.is_some(), self.state == State::PreparingRebalance, "join timer");
+        assert_eq!(self.join_timer.is_some(), self.state == GroupState::PreparingRebalance, "join timer");
         if let Some(leader) = &self.leader {
             assert!(self.members.contains_key(leader), "the leader is a member");
         }
@@ -163,9 +165,9 @@ impl Group {
                 "a static member sits on its instance's seat"
             );
             assert!(!self.pending.contains_key(&member.id), "a member is not pending");
-            let joins = member.awaiting_join.is_none() || self.state == State::PreparingRebalance;
+            let joins = member.awaiting_join.is_none() || self.state == GroupState::PreparingRebalance;
             assert!(joins, "joins wait only for a rebalance");
-            let syncs = member.awaiting_sync.is_none() || self.state == State::CompletingRebalance;
+            let syncs = member.awaiting_sync.is_none() || self.state == GroupState::CompletingRebalance;
             assert!(syncs, "syncs wait only for the leader");
         }
     }

@@ -26,7 +26,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Group, Rules, State};
+pub use group::{Group, GroupState, Rules};
 pub use member::Member;
 pub use requests::{
     Join, Joined, JoinedMember, Moment, Protocol, Refusal, Reply, Speaker, Sync, Synced, Waiter,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::classic::group::{Group, JoinTimer, State};
+use crate::classic::group::{Group, GroupState, JoinTimer};
 use crate::classic::member::Member;
 use crate::classic::requests::{Moment, Refusal, Reply};
 
 impl Group {
     /// Somebody joined or changed: start a rebalance, or end the one that runs if everybody is there.
     pub(super) fn prepare_or_complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
-        if self.state == State::PreparingRebalance {
+        if self.state == GroupState::PreparingRebalance {
             self.complete_if_all_joined(now, out);
         } else {
             self.prepare(now, out);
@@ -20,7 +20,7 @@ impl Group {
 
     fn prepare(&mut self, now: Moment, out: &mut Vec<Reply>) {
         assert!(!self.members.is_empty(), "only members rebalance");
-        if self.state == State::CompletingRebalance {
+        if self.state == GroupState::CompletingRebalance {
             for member in self.members.values_mut() {
                 member.assignment = Bytes::new();
                 if let Some(waiter) = member.awaiting_sync.take() {
@@ -29,8 +29,8 @@ impl Group {
                 }
             }
         }
-        let first = self.state == State::Empty;
-        self.state = State::PreparingRebalance;
+        let first = self.state == GroupState::Empty;
+        self.state = GroupState::PreparingRebalance;
         self.sync_deadline = None;
         let timeout_ms = self.rebalance_timeout_ms();
         if first && self.rules.initial_delay_ms > 0 {
@@ -47,7 +47,7 @@ impl Group {
     /// Ends the rebalance when nobody is missing. The first one of an empty group always waits its delay: who is
     /// missing cannot be known.
     pub(super) fn complete_if_all_joined(&mut self, now: Moment, out: &mut Vec<Reply>) {
-        if self.state != State::PreparingRebalance {
+        if self.state != GroupState::PreparingRebalance {
             return;
         }
         let initial = self.join_timer.is_some_and(|timer| timer.extension_ms.is_some());
@@ -60,7 +60,7 @@ impl Group {
     /// The rebalance ends: whoever did not join is out, except static members, whose seats are kept until their
     /// sessions end.
     pub(super) fn complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
-        assert_eq!(self.state, State::PreparingRebalance, "only a rebalance completes");
+        assert_eq!(self.state, GroupState::PreparingRebalance, "only a rebalance completes");
         let late = |member: &&Member| member.awaiting_join.is_none() && member.instance_id.is_none();
         let late: Vec<String> = self.members.values().filter(late).map(|member| member.id.clone()).collect();
         for id in late {
@@ -79,7 +79,7 @@ impl Group {
         self.generation = next_generation(self.generation);
         self.protocol = self.select_protocol();
         assert!(self.protocol.is_some(), "joins are accepted only with a common protocol");
-        self.state = State::CompletingRebalance;
+        self.state = GroupState::CompletingRebalance;
         self.join_timer = None;
         self.newcomer = false;
         self.sync_deadline = Some(now.after(self.rebalance_timeout_ms().max(1)));
@@ -123,17 +123,19 @@ impl Group {
     /// Members went: the rest rebalance, and a group without members is empty.
     pub(super) fn membership_shrank(&mut self, now: Moment, out: &mut Vec<Reply>) {
         match self.state {
-            State::Stable | State::CompletingRebalance if self.members.is_empty() => self.become_empty(),
-            State::Stable | State::CompletingRebalance => self.prepare(now, out),
-            State::PreparingRebalance => self.complete_if_all_joined(now, out),
-            State::Empty | State::Dead => {}
+            GroupState::Stable | GroupState::CompletingRebalance if self.members.is_empty() => {
+                self.become_empty();
+            }
+            GroupState::Stable | GroupState::CompletingRebalance => self.prepare(now, out),
+            GroupState::PreparingRebalance => self.complete_if_all_joined(now, out),
+            GroupState::Empty | GroupState::Dead => {}
         }
     }
 
     fn become_empty(&mut self) {
         assert!(self.members.is_empty(), "members remain");
         self.generation = next_generation(self.generation);
-        self.state = State::Empty;
+        self.state = GroupState::Empty;
         self.protocol = None;
         self.leader = None;
         self.join_timer = None;

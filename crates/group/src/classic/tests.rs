@@ -613,8 +613,8 @@ fn the_check_sees_what_is_broken() {
     let plants: &[Plant] = &[
         ("a leader who is no member", |group| group.leader = Some("nobody".to_owned())),
         ("members without a leader", |group| group.leader = None),
-        ("a rebalance without an end", |group| group.state = State::PreparingRebalance),
-        ("members of an empty group", |group| group.state = State::Empty),
+        ("a rebalance without an end", |group| group.state = GroupState::PreparingRebalance),
+        ("members of an empty group", |group| group.state = GroupState::Empty),
         ("a seat without a member", |group| {
             group.instances.insert("x".to_owned(), "A".to_owned());
         }),
@@ -719,7 +719,7 @@ fn random_walks_keep_the_invariants() {
         }
         settle(&mut open, &out);
         assert_eq!(group.next_deadline(), None, "seed {seed}");
-        assert_eq!(group.state(), State::Empty, "seed {seed}");
+        assert_eq!(group.state(), GroupState::Empty, "seed {seed}");
         assert!(open.is_empty(), "seed {seed}: every request is answered in the end");
     }
 }

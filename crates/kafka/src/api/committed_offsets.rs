@@ -171,7 +171,8 @@ fn of_group(
             if id.is_some_and(|id| !answered.insert(id)) {
                 continue;
             }
-            let record = id.map(|id| floe_group::offset(snapshot, group, id)).transpose()?.flatten();
+            let record =
+                id.map(|id| floe_group::committed_offset(snapshot, group, id)).transpose()?.flatten();
             partitions.push(shown(index, record));
         }
         topics.push(OffsetFetchResponseTopics { name: topic.name, partitions });
@@ -184,7 +185,7 @@ fn all_of_group(snapshot: &Snapshot, group: &str) -> Result<Topics, DecodeError>
     let mut topics: Topics = Vec::new();
     let mut last = None;
     let mut exists = false;
-    for (partition, record) in floe_group::offsets(snapshot, group)? {
+    for (partition, record) in floe_group::committed_offsets(snapshot, group)? {
         if last != Some(partition.topic) {
             last = Some(partition.topic);
             let topic = topic::by_id(snapshot, partition.topic)?;

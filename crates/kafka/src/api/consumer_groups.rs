@@ -14,7 +14,7 @@ use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
 use floe_group::Described;
-use floe_group::{Join, Joined, Protocol, Refusal, Speaker, State, Sync};
+use floe_group::{GroupState, Join, Joined, Protocol, Refusal, Speaker, Sync};
 
 /// Key types of FindCoordinator: groups are served, transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
@@ -289,7 +289,7 @@ fn describe(context: &Context<'_>, snapshot: &Snapshot, group_id: String) -> Des
         Ok(None) => {
             let mut missing = DescribedGroup {
                 group_id,
-                group_state: State::Dead.name().to_owned(),
+                group_state: GroupState::Dead.name().to_owned(),
                 ..DescribedGroup::default()
             };
             if context.version >= NOT_FOUND_FROM {
@@ -317,7 +317,7 @@ fn bytes_of(group: &DescribedGroup) -> usize {
 
 fn described(group_id: String, group: Described) -> DescribedGroup {
     // Between generations metadata and assignments mean nothing to anybody.
-    let stable = group.state == State::Stable;
+    let stable = group.state == GroupState::Stable;
     let member = |member: floe_group::Member| DescribedGroupMember {
         member_metadata: if stable { member.metadata(&group.protocol) } else { bytes::Bytes::new() },
         member_assignment: if stable { member.assignment } else { bytes::Bytes::new() },
