@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::error::ClientError;
-use floe_wire::header::frame_length;
+use floe_wire::frame::frame_length;
 
 /// The length prefix of a frame, in bytes.
 const PREFIX_BYTES: usize = 4;

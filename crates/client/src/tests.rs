@@ -19,7 +19,7 @@ use floe_wire::metadata::{
 };
 use floe_wire::produce::{PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse};
 use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
-use floe_wire::{ApiKey, ErrorCode, Message, Reader, RequestHeader, Rope, Versions, Writer};
+use floe_wire::{ApiKey, Decoder, Encoder, ErrorCode, Message, RequestHeader, Rope, Versions};
 
 /// A broker of one topic `t` with two partitions. It checks sequences as a real one does.
 struct Broker {
@@ -52,10 +52,10 @@ impl Broker {
         while let Ok(length) = self.stream.read_u32().await {
             let mut frame = BytesMut::zeroed(length as usize);
             self.stream.read_exact(&mut frame).await.unwrap();
-            let mut reader = Reader::new(frame.freeze());
-            let header = RequestHeader::decode(&mut reader).unwrap();
+            let mut decoder = Decoder::new(frame.freeze());
+            let header = RequestHeader::decode(&mut decoder).unwrap();
             *self.calls.entry(header.api_key).or_default() += 1;
-            let Some(answer) = self.answer(&header, &mut reader) else {
+            let Some(answer) = self.answer(&header, &mut decoder) else {
                 self.stream.shutdown().await.unwrap();
                 return self;
             };
@@ -66,7 +66,7 @@ impl Broker {
         self
     }
 
-    fn answer(&mut self, header: &RequestHeader, reader: &mut Reader) -> Option<Vec<Bytes>> {
+    fn answer(&mut self, header: &RequestHeader, decoder: &mut Decoder) -> Option<Vec<Bytes>> {
         let api = header.api().unwrap();
         let version = header.api_version;
         let id = header.correlation_id;
@@ -81,7 +81,7 @@ impl Broker {
                 Some(encode_response(&response, api, if supported { version } else { 0 }, id).unwrap())
             }
             ApiKey::Metadata => {
-                MetadataRequest::decode(reader, version).unwrap();
+                MetadataRequest::decode(decoder, version).unwrap();
                 let partitions = vec![MetadataResponsePartition::default(); 2];
                 let name = Some("t".to_owned());
                 let topics = vec![MetadataResponseTopic { name, partitions, ..Default::default() }];
@@ -89,12 +89,12 @@ impl Broker {
                 Some(encode_response(&response, api, version, id).unwrap())
             }
             ApiKey::InitProducerId => {
-                InitProducerIdRequest::decode(reader, version).unwrap();
+                InitProducerIdRequest::decode(decoder, version).unwrap();
                 let response = InitProducerIdResponse { producer_id: 9, ..Default::default() };
                 Some(encode_response(&response, api, version, id).unwrap())
             }
             ApiKey::Produce => {
-                let request = ProduceRequest::decode(reader, version).unwrap();
+                let request = ProduceRequest::decode(decoder, version).unwrap();
                 let left = self.hang_up_after.as_mut();
                 if left.is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) == 0) {
                     return None;
@@ -106,7 +106,7 @@ impl Broker {
                 Some(encode_response(&response, api, version, id).unwrap())
             }
             ApiKey::Fetch => {
-                FetchRequest::decode(reader, version).unwrap();
+                FetchRequest::decode(decoder, version).unwrap();
                 let records = Some(Rope(self.log.get(&0).cloned().unwrap_or_default()));
                 let partitions = vec![PartitionData { records, high_watermark: 5, ..Default::default() }];
                 let topic = "t".to_owned();
@@ -291,9 +291,9 @@ async fn an_answer_to_another_request_is_refused() {
     let (mut theirs, ours) = tokio::io::duplex(4_096);
     let mut client = Client::new(ours, "test");
     client.broker.insert(3, MetadataRequest::VERSIONS);
-    let mut writer = Writer::frame();
-    writer.put(&99i32.to_be_bytes());
-    for segment in writer.finish().unwrap() {
+    let mut encoder = Encoder::frame();
+    encoder.put(&99i32.to_be_bytes());
+    for segment in encoder.finish().unwrap() {
         theirs.write_all(&segment).await.unwrap();
     }
     let error = client.call(&MetadataRequest::default()).await.unwrap_err();

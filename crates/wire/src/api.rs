@@ -1,30 +1,8 @@
 //! The APIs of the protocol: their numbers, and which messages belong to them.
 
-use crate::decoder::Reader;
-use crate::encoder::Writer;
-use crate::fault::WireError;
+use crate::message::Message;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 use crate::versions::Versions;
-
-/// A message with versions: a request or a response.
-pub trait Message: Sized + Default {
-    /// The versions that can be read and written.
-    const VERSIONS: Versions;
-    /// The versions with compact lengths and tagged fields.
-    const FLEXIBLE: Versions;
-    /// The first version that can be read and written.
-    const VERSION_MIN: i16 = Self::VERSIONS.min;
-    /// The last version that can be read and written.
-    const VERSION_MAX: i16 = Self::VERSIONS.max;
-    /// The first version with compact lengths and tagged fields.
-    const FLEXIBLE_FROM: i16 = Self::FLEXIBLE.min;
-
-    /// Reads the message. Bytes may be left in the reader: see [`Reader::finish`].
-    fn decode(reader: &mut Reader, version: i16) -> Result<Self, WireError>;
-
-    /// Writes the message. Fails if the version cannot say a value that may not be dropped.
-    fn encode(&self, writer: &mut Writer, version: i16) -> Result<(), WireError>;
-}
 
 /// A request, which knows its API and its response.
 pub trait Request: Message {

@@ -10,17 +10,17 @@ use crate::limits;
 /// Byte fields are slices of the frame. Strings and arrays are copied out, and what they allocate is charged to a
 /// budget that depends on the length of the frame alone ([`limits::decode_budget`]).
 #[derive(Debug)]
-pub struct Reader {
+pub struct Decoder {
     frame: Bytes,
     at: usize,
     end: usize,
     budget: usize,
 }
 
-impl Reader {
-    /// A reader over a frame, without its length prefix.
-    pub fn new(frame: Bytes) -> Reader {
-        Reader { at: 0, end: frame.len(), budget: limits::decode_budget(frame.len()), frame }
+impl Decoder {
+    /// A decoder over a frame, without its length prefix.
+    pub fn new(frame: Bytes) -> Decoder {
+        Decoder { at: 0, end: frame.len(), budget: limits::decode_budget(frame.len()), frame }
     }
 
     /// How many bytes are not read yet.
@@ -107,7 +107,7 @@ impl Reader {
     /// The tagged fields at the end of a structure. `known` reads the field if it knows the tag; others are skipped.
     pub(crate) fn tagged(
         &mut self,
-        mut known: impl FnMut(&mut Reader, u32) -> Result<bool, WireError>,
+        mut known: impl FnMut(&mut Decoder, u32) -> Result<bool, WireError>,
     ) -> Result<(), WireError> {
         let mut previous = None;
         for _ in 0..self.uvarint()? {
@@ -118,7 +118,7 @@ impl Reader {
                 return Err(Fault::TagOrder { tag, previous }.into());
             }
             let size = self.uvarint()? as usize;
-            self.within(size, |reader| known(reader, tag))?;
+            self.within(size, |decoder| known(decoder, tag))?;
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Reader {
     fn within(
         &mut self,
         size: usize,
-        read: impl FnOnce(&mut Reader) -> Result<bool, WireError>,
+        read: impl FnOnce(&mut Decoder) -> Result<bool, WireError>,
     ) -> Result<(), WireError> {
         if size > self.remaining() {
             return Err(Fault::Truncated { needed: size, remaining: self.remaining() }.into());
@@ -181,7 +181,10 @@ mod tests {
     use crate::messages::metadata::{MetadataRequest, MetadataRequestTopic};
     use crate::messages::produce::ProduceRequest;
 
-    fn fault<M: crate::api::Message + std::fmt::Debug>(version: i16, bytes: &[u8]) -> (&'static str, Fault) {
+    fn fault<M: crate::message::Message + std::fmt::Debug>(
+        version: i16,
+        bytes: &[u8],
+    ) -> (&'static str, Fault) {
         let error = decode_body::<M>(Bytes::copy_from_slice(bytes), version).unwrap_err();
         (error.field, error.fault)
     }

@@ -16,24 +16,24 @@ const PREFIX_BYTES: usize = 4;
 /// segments | own[..41] | records | own[41..87] | records | own[87..] |
 /// ```
 #[derive(Debug, Default)]
-pub struct Writer {
+pub struct Encoder {
     own: BytesMut,
     splices: Vec<(usize, Bytes)>,
     splice_bytes: usize,
     framed: bool,
 }
 
-impl Writer {
-    /// A writer for bytes without a length prefix.
-    pub fn new() -> Writer {
-        Writer::default()
+impl Encoder {
+    /// A encoder for bytes without a length prefix.
+    pub fn new() -> Encoder {
+        Encoder::default()
     }
 
-    /// A writer for one frame; the length prefix is filled in by [`Writer::finish`].
-    pub fn frame() -> Writer {
+    /// A encoder for one frame; the length prefix is filled in by [`Encoder::finish`].
+    pub fn frame() -> Encoder {
         let mut own = BytesMut::with_capacity(256);
         own.put_bytes(0, PREFIX_BYTES);
-        Writer { own, framed: true, ..Writer::default() }
+        Encoder { own, framed: true, ..Encoder::default() }
     }
 
     /// How many bytes were written, the length prefix included.
@@ -95,8 +95,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Everything that another writer collected, behind what this one holds.
-    pub(crate) fn append(&mut self, other: Writer) {
+    /// Everything that another encoder collected, behind what this one holds.
+    pub(crate) fn append(&mut self, other: Encoder) {
         let base = self.own.len();
         self.own.unsplit(other.own);
         self.splice_bytes += other.splice_bytes;
@@ -140,14 +140,13 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ApiKey;
     use crate::frame::{decode_body, encode_response};
+    use crate::message::Message;
     use crate::messages::fetch::{FetchResponse, FetchableTopicResponse, NodeEndpoint, PartitionData};
     use crate::messages::group_offsets::OffsetCommitRequest;
     use crate::messages::groups::JoinGroupRequest;
-    use crate::{
-        api::{ApiKey, Message},
-        rope::Rope,
-    };
+    use crate::rope::Rope;
 
     #[test]
     fn long_bytes_are_spliced_and_short_ones_copied() {
@@ -167,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_a_version_cannot_say_is_refused_unless_ignorable() {
-        let encode = |message: &JoinGroupRequest, version| message.encode(&mut Writer::new(), version);
+        let encode = |message: &JoinGroupRequest, version| message.encode(&mut Encoder::new(), version);
         let dropped = JoinGroupRequest { reason: Some("why".to_owned()), ..Default::default() };
         assert_eq!(encode(&dropped, 0), Ok(()));
         let refused = JoinGroupRequest { group_instance_id: Some("i".to_owned()), ..Default::default() };
@@ -175,14 +174,14 @@ mod tests {
         assert_eq!(error.to_string(), "the value cannot be said in version 4 (at group_instance_id)");
         assert_eq!(encode(&refused, 5), Ok(()));
         let retention = OffsetCommitRequest { retention_time_ms: 5, ..Default::default() };
-        assert_eq!(retention.encode(&mut Writer::new(), 9), Ok(()));
+        assert_eq!(retention.encode(&mut Encoder::new(), 9), Ok(()));
     }
 
     #[test]
     fn a_string_that_is_too_long_for_its_length_is_refused() {
         let request = JoinGroupRequest { group_id: "g".repeat(40_000), ..Default::default() };
-        let error = request.encode(&mut Writer::new(), 0).unwrap_err();
+        let error = request.encode(&mut Encoder::new(), 0).unwrap_err();
         assert_eq!(error, WireError { field: "group_id", fault: Fault::TooLong(40_000) });
-        assert_eq!(request.encode(&mut Writer::new(), 6), Ok(()));
+        assert_eq!(request.encode(&mut Encoder::new(), 6), Ok(()));
     }
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::decoder::Reader;
-use crate::encoder::Writer;
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
 use crate::fault::{Fault, WireError};
 use crate::rope::Rope;
 
@@ -22,9 +22,9 @@ pub(crate) trait Field: Sized + PartialEq {
     /// The least number of bytes that a value takes on the wire.
     fn size_min(form: Form) -> usize;
     /// Reads a value.
-    fn read(reader: &mut Reader, form: Form) -> Result<Self, WireError>;
+    fn read(decoder: &mut Decoder, form: Form) -> Result<Self, WireError>;
     /// Writes a value.
-    fn write(&self, writer: &mut Writer, form: Form) -> Result<(), WireError>;
+    fn write(&self, encoder: &mut Encoder, form: Form) -> Result<(), WireError>;
     /// Whether the value is null.
     fn is_null(&self) -> bool {
         false
@@ -36,9 +36,9 @@ pub(crate) trait Nullable: Sized + PartialEq {
     /// The least number of bytes that a value takes on the wire; null takes no fewer.
     fn size_min(form: Form) -> usize;
     /// Reads a value or null.
-    fn read_nullable(reader: &mut Reader, form: Form) -> Result<Option<Self>, WireError>;
+    fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError>;
     /// Writes a value, or null.
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, form: Form) -> Result<(), WireError>;
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError>;
 }
 
 impl<T: Nullable> Field for Option<T> {
@@ -46,12 +46,12 @@ impl<T: Nullable> Field for Option<T> {
         T::size_min(form)
     }
 
-    fn read(reader: &mut Reader, form: Form) -> Result<Self, WireError> {
-        T::read_nullable(reader, form)
+    fn read(decoder: &mut Decoder, form: Form) -> Result<Self, WireError> {
+        T::read_nullable(decoder, form)
     }
 
-    fn write(&self, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-        T::write_nullable(self.as_ref(), writer, form)
+    fn write(&self, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+        T::write_nullable(self.as_ref(), encoder, form)
     }
 
     fn is_null(&self) -> bool {
@@ -67,12 +67,12 @@ macro_rules! numbers {
                 size_of::<$number>()
             }
 
-            fn read(reader: &mut Reader, _: Form) -> Result<Self, WireError> {
-                Ok(<$number>::from_be_bytes(reader.array()?))
+            fn read(decoder: &mut Decoder, _: Form) -> Result<Self, WireError> {
+                Ok(<$number>::from_be_bytes(decoder.array()?))
             }
 
-            fn write(&self, writer: &mut Writer, _: Form) -> Result<(), WireError> {
-                writer.put(&self.to_be_bytes());
+            fn write(&self, encoder: &mut Encoder, _: Form) -> Result<(), WireError> {
+                encoder.put(&self.to_be_bytes());
                 Ok(())
             }
         }
@@ -86,12 +86,12 @@ impl Field for bool {
         1
     }
 
-    fn read(reader: &mut Reader, _: Form) -> Result<Self, WireError> {
-        Ok(reader.array()? != [0])
+    fn read(decoder: &mut Decoder, _: Form) -> Result<Self, WireError> {
+        Ok(decoder.array()? != [0])
     }
 
-    fn write(&self, writer: &mut Writer, _: Form) -> Result<(), WireError> {
-        writer.put(&[u8::from(*self)]);
+    fn write(&self, encoder: &mut Encoder, _: Form) -> Result<(), WireError> {
+        encoder.put(&[u8::from(*self)]);
         Ok(())
     }
 }
@@ -101,12 +101,12 @@ impl Field for Uuid {
         16
     }
 
-    fn read(reader: &mut Reader, _: Form) -> Result<Self, WireError> {
-        Ok(Uuid::from_bytes(reader.array()?))
+    fn read(decoder: &mut Decoder, _: Form) -> Result<Self, WireError> {
+        Ok(Uuid::from_bytes(decoder.array()?))
     }
 
-    fn write(&self, writer: &mut Writer, _: Form) -> Result<(), WireError> {
-        writer.put(self.as_bytes());
+    fn write(&self, encoder: &mut Encoder, _: Form) -> Result<(), WireError> {
+        encoder.put(self.as_bytes());
         Ok(())
     }
 }
@@ -119,12 +119,12 @@ macro_rules! never_null {
                 <$type as Nullable>::size_min(form)
             }
 
-            fn read(reader: &mut Reader, form: Form) -> Result<Self, WireError> {
-                <$type>::read_nullable(reader, form)?.ok_or(Fault::Null { version: form.version }.into())
+            fn read(decoder: &mut Decoder, form: Form) -> Result<Self, WireError> {
+                <$type>::read_nullable(decoder, form)?.ok_or(Fault::Null { version: form.version }.into())
             }
 
-            fn write(&self, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-                <$type>::write_nullable(Some(self), writer, form)
+            fn write(&self, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+                <$type>::write_nullable(Some(self), encoder, form)
             }
         }
     )*};
@@ -137,16 +137,16 @@ impl Nullable for String {
         if form.flexible { 1 } else { 2 }
     }
 
-    fn read_nullable(reader: &mut Reader, form: Form) -> Result<Option<Self>, WireError> {
-        match reader.length_short(form.flexible)? {
-            Some(length) => reader.string(length).map(Some),
+    fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError> {
+        match decoder.length_short(form.flexible)? {
+            Some(length) => decoder.string(length).map(Some),
             None => Ok(None),
         }
     }
 
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-        writer.put_length_short(value.map(String::len), form.flexible)?;
-        writer.put(value.map_or(&[], |text| text.as_bytes()));
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+        encoder.put_length_short(value.map(String::len), form.flexible)?;
+        encoder.put(value.map_or(&[], |text| text.as_bytes()));
         Ok(())
     }
 }
@@ -156,17 +156,17 @@ impl Nullable for Bytes {
         if form.flexible { 1 } else { 4 }
     }
 
-    fn read_nullable(reader: &mut Reader, form: Form) -> Result<Option<Self>, WireError> {
-        match reader.length_long(form.flexible)? {
-            Some(length) => reader.slice(length).map(Some),
+    fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError> {
+        match decoder.length_long(form.flexible)? {
+            Some(length) => decoder.slice(length).map(Some),
             None => Ok(None),
         }
     }
 
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-        writer.put_length_long(value.map(Bytes::len), form.flexible)?;
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+        encoder.put_length_long(value.map(Bytes::len), form.flexible)?;
         if let Some(bytes) = value {
-            writer.put_shared(bytes);
+            encoder.put_shared(bytes);
         }
         Ok(())
     }
@@ -177,19 +177,19 @@ impl Nullable for Rope {
         <Bytes as Nullable>::size_min(form)
     }
 
-    fn read_nullable(reader: &mut Reader, form: Form) -> Result<Option<Self>, WireError> {
-        let Some(bytes) = Bytes::read_nullable(reader, form)? else { return Ok(None) };
+    fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError> {
+        let Some(bytes) = Bytes::read_nullable(decoder, form)? else { return Ok(None) };
         if bytes.is_empty() {
             return Ok(Some(Rope::default()));
         }
-        reader.charge(size_of::<Bytes>())?;
+        decoder.charge(size_of::<Bytes>())?;
         Ok(Some(Rope::from(bytes)))
     }
 
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-        writer.put_length_long(value.map(Rope::len), form.flexible)?;
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+        encoder.put_length_long(value.map(Rope::len), form.flexible)?;
         for piece in value.into_iter().flat_map(|rope| &rope.0) {
-            writer.put_shared(piece);
+            encoder.put_shared(piece);
         }
         Ok(())
     }
@@ -200,20 +200,20 @@ impl<T: Field> Nullable for Vec<T> {
         if form.flexible { 1 } else { 4 }
     }
 
-    fn read_nullable(reader: &mut Reader, form: Form) -> Result<Option<Self>, WireError> {
-        let Some(count) = reader.length_long(form.flexible)? else { return Ok(None) };
-        reader.claim::<T>(count, T::size_min(form))?;
+    fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError> {
+        let Some(count) = decoder.length_long(form.flexible)? else { return Ok(None) };
+        decoder.claim::<T>(count, T::size_min(form))?;
         let mut items = Vec::with_capacity(count);
         for _ in 0..count {
-            items.push(T::read(reader, form)?);
+            items.push(T::read(decoder, form)?);
         }
         Ok(Some(items))
     }
 
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, form: Form) -> Result<(), WireError> {
-        writer.put_length_long(value.map(Vec::len), form.flexible)?;
+    fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError> {
+        encoder.put_length_long(value.map(Vec::len), form.flexible)?;
         for item in value.into_iter().flatten() {
-            item.write(writer, form)?;
+            item.write(encoder, form)?;
         }
         Ok(())
     }

@@ -2,19 +2,20 @@
 
 use bytes::Bytes;
 
-use crate::api::{ApiKey, Message, Request};
-use crate::decoder::Reader;
+use crate::api::{ApiKey, Request};
+use crate::decoder::Decoder;
 use crate::frame;
 use crate::header::RequestHeader;
+use crate::message::Message;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 use crate::versions::Versions;
 
 /// Decodes a whole request frame (without prefix), as a broker does. Whether a message came out of it.
 pub fn request_frame(frame: Bytes) -> bool {
-    let mut reader = Reader::new(frame);
-    let Ok(header) = RequestHeader::decode(&mut reader) else { return false };
+    let mut decoder = Decoder::new(frame);
+    let Ok(header) = RequestHeader::decode(&mut decoder) else { return false };
     let Some(api) = header.api() else { return false };
-    request(api, header.api_version, reader.rest(), Check::Survives)
+    request(api, header.api_version, decoder.rest(), Check::Survives)
 }
 
 /// What to do with a message that was decoded.
@@ -65,8 +66,8 @@ macro_rules! dispatch {
 crate::api::each_api!(dispatch);
 
 fn decodes<M: Message + PartialEq + std::fmt::Debug>(version: i16, body: Bytes, check: Check) -> bool {
-    let mut reader = Reader::new(body);
-    let Ok(message) = M::decode(&mut reader, version) else { return false };
+    let mut decoder = Decoder::new(body);
+    let Ok(message) = M::decode(&mut decoder, version) else { return false };
     if check == Check::Decodes {
         return true;
     }

@@ -1,9 +1,9 @@
 //! The headers of requests and responses.
 
 use crate::api::ApiKey;
-use crate::decoder::Reader;
-use crate::encoder::Writer;
-use crate::fault::{Fault, WireError};
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
+use crate::fault::WireError;
 
 /// What precedes the body of a request: header version 1, or 2 if the request is flexible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,34 +19,34 @@ pub struct RequestHeader {
 }
 
 impl RequestHeader {
-    /// Reads the header; the reader is then at the body. An API or version that is not known has no tagged fields
+    /// Reads the header; the decoder is then at the body. An API or version that is not known has no tagged fields
     /// that could be skipped, so its body must not be read.
-    pub fn decode(reader: &mut Reader) -> Result<RequestHeader, WireError> {
+    pub fn decode(decoder: &mut Decoder) -> Result<RequestHeader, WireError> {
         let mut header = RequestHeader {
-            api_key: i16::from_be_bytes(reader.array()?),
-            api_version: i16::from_be_bytes(reader.array()?),
-            correlation_id: i32::from_be_bytes(reader.array()?),
+            api_key: i16::from_be_bytes(decoder.array()?),
+            api_version: i16::from_be_bytes(decoder.array()?),
+            correlation_id: i32::from_be_bytes(decoder.array()?),
             client_id: None,
         };
         // The client id keeps its 16 bit length even in the flexible header.
-        if let Some(length) = reader.length_short(false).map_err(|error| error.at("client_id"))? {
-            header.client_id = Some(reader.string(length).map_err(|error| error.at("client_id"))?);
+        if let Some(length) = decoder.length_short(false).map_err(|error| error.at("client_id"))? {
+            header.client_id = Some(decoder.string(length).map_err(|error| error.at("client_id"))?);
         }
         if header.flexible() {
-            reader.tagged(|_, _| Ok(false))?;
+            decoder.tagged(|_, _| Ok(false))?;
         }
         Ok(header)
     }
 
     /// Writes the header.
-    pub fn encode(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.put(&self.api_key.to_be_bytes());
-        writer.put(&self.api_version.to_be_bytes());
-        writer.put(&self.correlation_id.to_be_bytes());
-        writer.put_length_short(self.client_id.as_ref().map(String::len), false)?;
-        writer.put(self.client_id.as_deref().unwrap_or_default().as_bytes());
+    pub fn encode(&self, encoder: &mut Encoder) -> Result<(), WireError> {
+        encoder.put(&self.api_key.to_be_bytes());
+        encoder.put(&self.api_version.to_be_bytes());
+        encoder.put(&self.correlation_id.to_be_bytes());
+        encoder.put_length_short(self.client_id.as_ref().map(String::len), false)?;
+        encoder.put(self.client_id.as_deref().unwrap_or_default().as_bytes());
         if self.flexible() {
-            writer.put_uvarint(0);
+            encoder.put_uvarint(0);
         }
         Ok(())
     }
@@ -70,39 +70,30 @@ pub struct ResponseHeader {
 
 impl ResponseHeader {
     /// Reads the header of an answer to this API and version.
-    pub fn decode(reader: &mut Reader, api: ApiKey, version: i16) -> Result<ResponseHeader, WireError> {
-        let correlation_id = i32::from_be_bytes(reader.array()?);
+    pub fn decode(decoder: &mut Decoder, api: ApiKey, version: i16) -> Result<ResponseHeader, WireError> {
+        let correlation_id = i32::from_be_bytes(decoder.array()?);
         if api.response_header_flexible(version) {
-            reader.tagged(|_, _| Ok(false))?;
+            decoder.tagged(|_, _| Ok(false))?;
         }
         Ok(ResponseHeader { correlation_id })
     }
 
     /// Writes the header of an answer to this API and version.
-    pub fn encode(self, writer: &mut Writer, api: ApiKey, version: i16) {
-        writer.put(&self.correlation_id.to_be_bytes());
+    pub fn encode(self, encoder: &mut Encoder, api: ApiKey, version: i16) {
+        encoder.put(&self.correlation_id.to_be_bytes());
         if api.response_header_flexible(version) {
-            writer.put_uvarint(0);
+            encoder.put_uvarint(0);
         }
     }
-}
-
-/// The length of a frame, from its prefix: negative ones and those above `bytes_max` are refused.
-pub fn frame_length(prefix: [u8; 4], bytes_max: usize) -> Result<usize, WireError> {
-    let announced = i32::from_be_bytes(prefix);
-    let length = usize::try_from(announced).map_err(|_| Fault::NegativeLength(announced))?;
-    if length > bytes_max {
-        return Err(Fault::TooLong(length).into());
-    }
-    Ok(length)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::{decode_response, encode_request, encode_response};
+    use crate::message::Message;
     use crate::messages::metadata::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest};
-    use crate::{api::Message, rope::Rope};
+    use crate::rope::Rope;
 
     fn check(segments: Vec<bytes::Bytes>, expected: &str) {
         let bytes: String = Rope(segments).to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -132,42 +123,35 @@ mod tests {
     #[test]
     fn a_request_header_is_read_back_and_its_tags_are_skipped() {
         let header = RequestHeader { api_key: 3, api_version: 12, correlation_id: -5, client_id: None };
-        let mut writer = Writer::new();
-        header.encode(&mut writer).unwrap();
-        let bytes = Rope(writer.finish().unwrap()).to_bytes();
+        let mut encoder = Encoder::new();
+        header.encode(&mut encoder).unwrap();
+        let bytes = Rope(encoder.finish().unwrap()).to_bytes();
         let with_tags = [&bytes[..bytes.len() - 1], &[2, 0, 1, 9, 5, 2, 8, 8], &[0xaa]].concat();
-        let mut reader = Reader::new(with_tags.into());
-        assert_eq!(RequestHeader::decode(&mut reader).unwrap(), header);
-        assert_eq!(reader.rest(), &[0xaa][..]);
+        let mut decoder = Decoder::new(with_tags.into());
+        assert_eq!(RequestHeader::decode(&mut decoder).unwrap(), header);
+        assert_eq!(decoder.rest(), &[0xaa][..]);
         for end in 0..bytes.len() {
-            assert!(RequestHeader::decode(&mut Reader::new(bytes.slice(..end))).is_err());
+            assert!(RequestHeader::decode(&mut Decoder::new(bytes.slice(..end))).is_err());
         }
     }
 
     #[test]
     fn an_unknown_api_still_has_a_header() {
         let header = RequestHeader { api_key: 999, api_version: 9, correlation_id: 1, client_id: None };
-        let mut writer = Writer::new();
-        header.encode(&mut writer).unwrap();
-        let mut reader = Reader::new(Rope(writer.finish().unwrap()).to_bytes());
-        let read = RequestHeader::decode(&mut reader).unwrap();
+        let mut encoder = Encoder::new();
+        header.encode(&mut encoder).unwrap();
+        let mut decoder = Decoder::new(Rope(encoder.finish().unwrap()).to_bytes());
+        let read = RequestHeader::decode(&mut decoder).unwrap();
         assert_eq!((read.api(), read), (None, header));
     }
 
     #[test]
-    fn the_length_of_a_frame_is_bounded() {
-        assert_eq!(frame_length([0, 0, 1, 0], 256), Ok(256));
-        assert_eq!(frame_length([0, 0, 1, 1], 256), Err(Fault::TooLong(257).into()));
-        assert_eq!(frame_length([0xff; 4], 256), Err(Fault::NegativeLength(-1).into()));
-    }
-
-    #[test]
     fn a_version_out_of_range_is_refused() {
-        let mut writer = Writer::new();
-        let error = MetadataRequest::default().encode(&mut writer, 14).unwrap_err();
+        let mut encoder = Encoder::new();
+        let error = MetadataRequest::default().encode(&mut encoder, 14).unwrap_err();
         assert_eq!(error.to_string(), "version 14 is not supported, only 0-13");
         assert_eq!(MetadataRequest::VERSION_MAX, 13);
         assert_eq!(MetadataRequest::FLEXIBLE_FROM, 9);
-        assert!(MetadataRequest::decode(&mut Reader::new(bytes::Bytes::new()), -1).is_err());
+        assert!(MetadataRequest::decode(&mut Decoder::new(bytes::Bytes::new()), -1).is_err());
     }
 }

@@ -5,10 +5,10 @@
 //! either; they stay slices of the frame they came in, and go out as the slices that the log handed over.
 //!
 //! # The flow of one request
-//! 1. A frame arrives whole, its length checked by the connection; [`Reader`] (`decoder.rs`) walks over it.
+//! 1. A frame arrives whole, its length checked by the connection; [`Decoder`] (`decoder.rs`) walks over it.
 //! 2. [`RequestHeader::decode`] (`header.rs`) says which API ([`ApiKey`], `api.rs`), which version, which client.
 //! 3. The message's table (`messages/*.rs`) drives the decoding, field by field, row by row (`table.rs`, `field.rs`).
-//! 4. The answer is written by the same tables through a [`Writer`] (`encoder.rs`), which yields the segments of one
+//! 4. The answer is written by the same tables through a [`Encoder`] (`encoder.rs`), which yields the segments of one
 //!    frame for a vectored write; large byte fields are spliced in, not copied.
 //!
 //! ```text
@@ -22,30 +22,34 @@
 //! Be refused with a [`WireError`]. A length or count is compared with the bytes that remain before anything is
 //! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
 
-pub mod api;
-pub mod decoder;
-pub mod encoder;
-pub mod error_code;
-pub mod fault;
+mod api;
+mod decoder;
+mod encoder;
+mod error_code;
+mod fault;
 mod field;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzz;
-pub mod header;
+mod header;
 pub mod limits;
-pub mod messages;
+mod message;
+mod messages;
 #[cfg(test)]
 mod proof;
-pub mod rope;
+mod rope;
+#[cfg(test)]
+mod sample;
 mod table;
-pub mod versions;
+mod versions;
 
-pub use api::{ApiKey, Message, Request};
-pub use decoder::Reader;
-pub use encoder::Writer;
+pub use api::{ApiKey, Request};
+pub use decoder::Decoder;
+pub use encoder::Encoder;
 pub use error_code::ErrorCode;
 pub use fault::{Fault, WireError};
 pub use header::{RequestHeader, ResponseHeader};
+pub use message::Message;
 pub use messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 pub use rope::Rope;
 pub use versions::Versions;

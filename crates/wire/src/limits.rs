@@ -12,7 +12,7 @@ pub const SPLICE_BYTES_MIN: usize = 1024;
 /// How many bytes the decoder may allocate for a frame of `frame_bytes` bytes.
 ///
 /// Arrays of tiny elements grow in memory: an empty string is one byte on the wire and 24 in a `Vec<String>`. Real
-/// messages stay far below; one that does not is refused with [`crate::fault::Fault::TooDense`].
+/// messages stay far below; one that does not is refused with [`crate::Fault::TooDense`].
 pub fn decode_budget(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(DECODE_AMPLIFICATION_MAX).saturating_add(DECODE_SLACK_BYTES)
 }

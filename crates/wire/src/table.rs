@@ -14,8 +14,8 @@
 //!   is refused there ([`Fault::NotCarried`]).
 //! - `tag`: the field travels among the tagged fields, and only if it is not the default.
 
-use crate::decoder::Reader;
-use crate::encoder::Writer;
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
 use crate::fault::{Fault, WireError};
 use crate::field::{Field, Form};
 use crate::versions::Versions;
@@ -67,11 +67,11 @@ impl Row {
     pub(crate) fn read<T: Field>(
         self,
         value: &mut T,
-        reader: &mut Reader,
+        decoder: &mut Decoder,
         form: Form,
     ) -> Result<(), WireError> {
         if self.in_body(form) {
-            *value = self.value(reader, form).map_err(|error| error.at(self.name))?;
+            *value = self.value(decoder, form).map_err(|error| error.at(self.name))?;
         }
         Ok(())
     }
@@ -80,13 +80,13 @@ impl Row {
     pub(crate) fn read_tagged<T: Field>(
         self,
         value: &mut T,
-        reader: &mut Reader,
+        decoder: &mut Decoder,
         tag: u32,
         form: Form,
     ) -> Result<bool, WireError> {
         let known = self.tag == Some(tag) && self.in_tags(form);
         if known {
-            *value = self.value(reader, form).map_err(|error| error.at(self.name))?;
+            *value = self.value(decoder, form).map_err(|error| error.at(self.name))?;
         }
         Ok(known)
     }
@@ -96,12 +96,12 @@ impl Row {
         self,
         value: &T,
         default: impl FnOnce() -> T,
-        writer: &mut Writer,
+        encoder: &mut Encoder,
         form: Form,
     ) -> Result<(), WireError> {
         if self.in_body(form) {
             self.check_null(value, form)?;
-            return value.write(writer, form).map_err(|error| error.at(self.name));
+            return value.write(encoder, form).map_err(|error| error.at(self.name));
         }
         if self.ignorable || self.in_tags(form) || *value == default() {
             return Ok(());
@@ -122,14 +122,14 @@ impl Row {
             return Ok(());
         }
         self.check_null(value, form)?;
-        let mut writer = Writer::new();
-        value.write(&mut writer, form).map_err(|error| error.at(self.name))?;
-        tagged.0.push((tag, writer));
+        let mut encoder = Encoder::new();
+        value.write(&mut encoder, form).map_err(|error| error.at(self.name))?;
+        tagged.0.push((tag, encoder));
         Ok(())
     }
 
-    fn value<T: Field>(self, reader: &mut Reader, form: Form) -> Result<T, WireError> {
-        let value = T::read(reader, form)?;
+    fn value<T: Field>(self, decoder: &mut Decoder, form: Form) -> Result<T, WireError> {
+        let value = T::read(decoder, form)?;
         self.check_null(&value, form)?;
         Ok(value)
     }
@@ -144,18 +144,18 @@ impl Row {
 
 /// The tagged fields of one structure on their way out.
 #[derive(Default)]
-pub(crate) struct Tagged(Vec<(u32, Writer)>);
+pub(crate) struct Tagged(Vec<(u32, Encoder)>);
 
 impl Tagged {
     /// Writes them in the order of their tags, as the protocol demands.
-    pub(crate) fn write(mut self, writer: &mut Writer) -> Result<(), WireError> {
+    pub(crate) fn write(mut self, encoder: &mut Encoder) -> Result<(), WireError> {
         self.0.sort_by_key(|(tag, _)| *tag);
-        writer.put_uvarint(self.0.len() as u32);
+        encoder.put_uvarint(self.0.len() as u32);
         for (tag, field) in self.0 {
             let size = u32::try_from(field.len()).map_err(|_| Fault::TooLong(field.len()))?;
-            writer.put_uvarint(tag);
-            writer.put_uvarint(size);
-            writer.append(field);
+            encoder.put_uvarint(tag);
+            encoder.put_uvarint(size);
+            encoder.append(field);
         }
         Ok(())
     }
@@ -214,14 +214,14 @@ macro_rules! messages {
             }
 
             fn read(
-                reader: &mut crate::decoder::Reader,
+                decoder: &mut crate::decoder::Decoder,
                 form: crate::field::Form,
             ) -> Result<Self, crate::fault::WireError> {
                 let mut value = Self::default();
-                $(Self::$field.read(&mut value.$field, reader, form)?;)*
+                $(Self::$field.read(&mut value.$field, decoder, form)?;)*
                 if form.flexible {
-                    reader.tagged(|reader, tag| {
-                        Ok($(Self::$field.read_tagged(&mut value.$field, reader, tag, form)? ||)* false)
+                    decoder.tagged(|decoder, tag| {
+                        Ok($(Self::$field.read_tagged(&mut value.$field, decoder, tag, form)? ||)* false)
                     })?;
                 }
                 Ok(value)
@@ -229,40 +229,44 @@ macro_rules! messages {
 
             fn write(
                 &self,
-                writer: &mut crate::encoder::Writer,
+                encoder: &mut crate::encoder::Encoder,
                 form: crate::field::Form,
             ) -> Result<(), crate::fault::WireError> {
-                $(Self::$field.write(&self.$field, || Self::default().$field, writer, form)?;)*
+                $(Self::$field.write(&self.$field, || Self::default().$field, encoder, form)?;)*
                 if form.flexible {
                     let mut tagged = crate::table::Tagged::default();
                     $(Self::$field.write_tagged(&self.$field, || Self::default().$field, &mut tagged, form)?;)*
-                    tagged.write(writer)?;
+                    tagged.write(encoder)?;
                 }
                 Ok(())
             }
         }
 
         #[cfg(test)]
-        impl crate::proof::Sample for $name {
-            fn sample(entropy: &mut crate::proof::Entropy<'_>, form: crate::field::Form) -> Self {
+        impl crate::sample::Sample for $name {
+            fn sample(entropy: &mut crate::sample::Entropy<'_>, form: crate::field::Form) -> Self {
                 let mut value = Self::default();
                 $(value.$field = Self::$field.sample(value.$field, entropy, form);)*
                 value
             }
         }
 
-        $(impl crate::api::Message for $name {
+        $(impl crate::message::Message for $name {
             const VERSIONS: crate::versions::Versions = crate::versions::Versions::parse($versions);
             const FLEXIBLE: crate::versions::Versions = crate::versions::Versions::parse($flexible);
 
-            fn decode(reader: &mut crate::decoder::Reader, version: i16) -> Result<Self, crate::fault::WireError> {
+            fn decode(decoder: &mut crate::decoder::Decoder, version: i16) -> Result<Self, crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
-                crate::field::Field::read(reader, form)
+                crate::field::Field::read(decoder, form)
             }
 
-            fn encode(&self, writer: &mut crate::encoder::Writer, version: i16) -> Result<(), crate::fault::WireError> {
+            fn encode(
+                &self,
+                encoder: &mut crate::encoder::Encoder,
+                version: i16,
+            ) -> Result<(), crate::fault::WireError> {
                 let form = crate::table::form(version, Self::VERSIONS, Self::FLEXIBLE)?;
-                crate::field::Field::write(self, writer, form)
+                crate::field::Field::write(self, encoder, form)
             }
         })?
     )*};
@@ -273,10 +277,10 @@ pub(crate) use messages;
 #[cfg(test)]
 impl Row {
     /// A value that this form can carry; the default where it carries none.
-    pub(crate) fn sample<T: Field + crate::proof::Sample>(
+    pub(crate) fn sample<T: Field + crate::sample::Sample>(
         self,
         default: T,
-        entropy: &mut crate::proof::Entropy<'_>,
+        entropy: &mut crate::sample::Entropy<'_>,
         form: Form,
     ) -> T {
         if !self.in_body(form) && !self.in_tags(form) {

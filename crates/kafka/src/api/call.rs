@@ -7,7 +7,7 @@ use floe_env::lock;
 use floe_log::Writer;
 use floe_meta::Envelope;
 use floe_wire::metadata::ApiVersionsRequest;
-use floe_wire::{ApiKey, Message, Reader, Request, frame};
+use floe_wire::{ApiKey, Decoder, Message, Request, frame};
 use tokio::time::Instant;
 
 use crate::budget::Held;
@@ -22,7 +22,7 @@ pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: String,
-    pub(crate) body: Reader,
+    pub(crate) body: Decoder,
     pub(crate) arrived: Instant,
     /// The memory that is set aside for it.
     pub(crate) permit: Option<RequestPermit>,
@@ -37,7 +37,7 @@ impl Call {
             version: ApiVersionsRequest::VERSION_MIN,
             correlation_id,
             client_id: String::new(),
-            body: Reader::new(Bytes::new()),
+            body: Decoder::new(Bytes::new()),
             arrived,
             permit: None,
             unsupported: true,
@@ -105,7 +105,7 @@ pub(crate) struct Answer {
 /// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of it.
 pub(crate) fn decode<R: Request>(api: ApiKey, call: &mut Call) -> Result<R, Ending> {
     assert_eq!(R::API, api, "the table names the handler of another api");
-    let mut body = std::mem::replace(&mut call.body, Reader::new(Bytes::new()));
+    let mut body = std::mem::replace(&mut call.body, Decoder::new(Bytes::new()));
     R::decode(&mut body, call.version).map_err(|error| Ending::Malformed { api: api.name(), error })
 }
 

@@ -9,7 +9,7 @@ use floe_log::{Append, AppendTicket, Log};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use floe_wire::{ApiKey, ErrorCode, Message as _, Reader, WireError};
+use floe_wire::{ApiKey, Decoder, ErrorCode, Message as _, WireError};
 use tokio::time::Instant;
 
 use crate::api::call::{Answer, Context, encode};
@@ -51,7 +51,7 @@ enum BatchState {
 /// Reads a request and hands its batches to the log. The order of these calls is the order of the log.
 pub(crate) fn start(
     context: &Context<'_>,
-    mut body: Reader,
+    mut body: Decoder,
     correlation_id: i32,
     arrived: Instant,
     permit: Option<RequestPermit>,

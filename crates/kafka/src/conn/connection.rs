@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use floe_wire::{ApiKey, Reader};
+use floe_wire::{ApiKey, Decoder};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -127,14 +127,14 @@ fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Endi
         return Err(Ending::UnsupportedVersion { api: api.name, version, min: api.min, max: api.max });
     }
     let malformed = |error| Ending::Malformed { api: api.name, error };
-    let mut reader = Reader::new(frame.bytes);
-    let header = floe_wire::RequestHeader::decode(&mut reader).map_err(malformed)?;
+    let mut decoder = Decoder::new(frame.bytes);
+    let header = floe_wire::RequestHeader::decode(&mut decoder).map_err(malformed)?;
     let arrived = broker.env.monotonic();
     let call = Call {
         version,
         correlation_id,
         client_id: header.client_id.unwrap_or_default(),
-        body: reader,
+        body: decoder,
         arrived,
         permit: Some(frame.permit),
         unsupported: false,

@@ -14,7 +14,7 @@ use floe_wire::offsets::*;
 use floe_wire::produce::*;
 use floe_wire::producer::*;
 use floe_wire::sasl::*;
-use floe_wire::{ApiKey, ErrorCode, Reader, frame};
+use floe_wire::{ApiKey, Decoder, ErrorCode, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
 
@@ -508,10 +508,10 @@ async fn questions_about_what_does_not_exist() {
     assert_eq!(call(&mut client, &controllers).await.error_code, ErrorCode::MismatchedEndpointType.number());
 }
 
-/// The planted bug: if the reader trusted lengths, this would ask for 2 GiB. The reader of the codec says no.
+/// A planted bug: a decoder that trusted lengths would ask for 2 GiB here. Ours refuses.
 #[test]
 fn the_codec_is_bounded() {
-    let mut reader = Reader::new(Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff]));
-    let decoded = <MetadataRequest as floe_wire::Message>::decode(&mut reader, 1);
+    let mut decoder = Decoder::new(Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff]));
+    let decoded = <MetadataRequest as floe_wire::Message>::decode(&mut decoder, 1);
     assert!(decoded.is_err());
 }
