@@ -24,7 +24,7 @@ mod error;
 mod handle;
 pub mod limits;
 mod partitioner;
-pub mod producer;
+mod producer;
 #[cfg(test)]
 mod tests;
 
@@ -32,4 +32,4 @@ pub use calls::{EARLIEST, Fetched, LATEST, ListedOffset, MAX_TIMESTAMP, Produced
 pub use error::ClientError;
 pub use handle::{Client, Sent};
 pub use partitioner::partition_for_key;
-pub use producer::Producer;
+pub use producer::{Producer, ProducerConfig, ProducerStats};

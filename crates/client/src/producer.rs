@@ -31,7 +31,7 @@ use floe_wire::producer::InitProducerIdRequest;
 
 /// How a producer batches, and how long it keeps trying.
 #[derive(Debug, Clone, Copy)]
-pub struct Config {
+pub struct ProducerConfig {
     /// How batches are compressed.
     pub compression: Compression,
     /// A request leaves when its records have this many bytes, before compression.
@@ -50,9 +50,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The most requests in flight that leave the order provable: what a broker remembers per producer and partition.
 const IN_FLIGHT_MAX: usize = 5;
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for ProducerConfig {
+    fn default() -> ProducerConfig {
+        ProducerConfig {
             compression: Compression::Zstd,
             request_bytes: 512 * 1024,
             in_flight_max: IN_FLIGHT_MAX,
@@ -64,7 +64,7 @@ impl Default for Config {
 
 /// What a producer has done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct ProducerStats {
     /// Records that the broker acknowledged.
     pub records: u64,
     /// Bytes of the batches that the broker acknowledged, compressed.
@@ -80,7 +80,7 @@ type Target = (String, i32);
 
 /// A batch that is ready, or on its way.
 #[derive(Debug, Clone)]
-struct Batch {
+struct ReadyBatch {
     target: Target,
     records: u64,
     bytes: Bytes,
@@ -90,7 +90,7 @@ struct Batch {
 #[derive(Debug)]
 pub struct Producer<S> {
     client: Client<S>,
-    config: Config,
+    config: ProducerConfig,
     producer_id: i64,
     producer_epoch: i16,
     partitions: BTreeMap<String, u32>,
@@ -98,12 +98,12 @@ pub struct Producer<S> {
     sequences: BTreeMap<Target, i32>,
     open: BTreeMap<Target, Builder>,
     open_bytes: usize,
-    in_flight: VecDeque<(Sent<ProduceRequest>, Vec<Batch>)>,
+    in_flight: VecDeque<(Sent<ProduceRequest>, Vec<ReadyBatch>)>,
     /// Batches without an acknowledgement whose request has ended, in the order in which they were sent.
-    failed: Vec<Batch>,
+    failed: Vec<ReadyBatch>,
     /// Which partition records without a key go to: another one with each request.
     turn: u32,
-    stats: Stats,
+    stats: ProducerStats,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
     ///
     /// # Errors
     /// When the broker gives it none.
-    pub async fn new(mut client: Client<S>, config: Config) -> Result<Producer<S>, ClientError> {
+    pub async fn new(mut client: Client<S>, config: ProducerConfig) -> Result<Producer<S>, ClientError> {
         assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight_max), "one to five requests in flight");
         let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
         let identity = client.call(&request).await?;
@@ -128,12 +128,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
             in_flight: VecDeque::new(),
             failed: Vec::new(),
             turn: 0,
-            stats: Stats::default(),
+            stats: ProducerStats::default(),
         })
     }
 
     /// What was acknowledged so far.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ProducerStats {
         self.stats
     }
 
@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
     ///
     /// # Errors
     /// When a batch could not be delivered.
-    pub async fn close(mut self) -> Result<(Client<S>, Stats), ClientError> {
+    pub async fn close(mut self) -> Result<(Client<S>, ProducerStats), ClientError> {
         self.flush().await?;
         Ok((self.client, self.stats))
     }
@@ -245,13 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
             let records = builder.count();
             let sequence = self.sequences.entry(target.clone()).or_insert(0);
             *sequence = sequence_after(*sequence, records);
-            batches.push(Batch { target, records: records as u64, bytes: builder.build() });
+            batches.push(ReadyBatch { target, records: records as u64, bytes: builder.build() });
         }
         self.transmit(batches).await
     }
 
     /// Sends batches, at most one per partition, as one request.
-    async fn transmit(&mut self, batches: Vec<Batch>) -> Result<(), ClientError> {
+    async fn transmit(&mut self, batches: Vec<ReadyBatch>) -> Result<(), ClientError> {
         self.stats.requests += 1;
         let request = request(&batches);
         match self.client.send_at_most(&request, NAMED_VERSION_MAX).await {
@@ -338,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
 
     /// Whether the broker misses an earlier batch of the same partition, which is to be repeated. If that was the
     /// first, the broker does not know the producer yet.
-    fn follows_a_failure(&self, batch: &Batch, error: &ClientError) -> bool {
+    fn follows_a_failure(&self, batch: &ReadyBatch, error: &ClientError) -> bool {
         use ErrorCode::{OutOfOrderSequenceNumber, UnknownProducerId};
         matches!(error.code(), Some(OutOfOrderSequenceNumber | UnknownProducerId))
             && self.failed.iter().any(|failed| failed.target == batch.target)
@@ -347,8 +347,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
 
 /// Counts a batch whose answer is final. A batch that was written before is a success.
 fn acknowledge(
-    stats: &mut Stats,
-    batch: &Batch,
+    stats: &mut ProducerStats,
+    batch: &ReadyBatch,
     outcome: Result<(), ClientError>,
 ) -> Result<(), ClientError> {
     match outcome {
@@ -361,7 +361,7 @@ fn acknowledge(
 }
 
 /// One request for batches that are sorted by topic.
-fn request(batches: &[Batch]) -> ProduceRequest {
+fn request(batches: &[ReadyBatch]) -> ProduceRequest {
     let mut topic_data: Vec<TopicProduceData> = Vec::new();
     for batch in batches {
         let (topic, index) = &batch.target;
@@ -393,7 +393,7 @@ fn answers(response: ProduceResponse) -> Answers {
 }
 
 /// What the broker said about a batch.
-fn verdict(answers: &Answers, batch: &Batch) -> Result<(), ClientError> {
+fn verdict(answers: &Answers, batch: &ReadyBatch) -> Result<(), ClientError> {
     let answer = answers.get(&batch.target).ok_or(ClientError::Incomplete(ApiKey::Produce))?;
     check(ApiKey::Produce, answer.0, answer.1.as_deref())
 }

@@ -9,7 +9,6 @@ use floe_log::header::validate;
 use floe_log::records::Builder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use crate::producer::Config;
 use crate::*;
 use floe_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use floe_wire::frame::encode_response;
@@ -193,7 +192,7 @@ fn batch(value: &str) -> Bytes {
     Builder::new(Compression::None).push(1, None, Some(value.as_bytes()), &[]).build()
 }
 
-const QUICK: Config = Config {
+const QUICK: ProducerConfig = ProducerConfig {
     compression: Compression::Lz4,
     request_bytes: 20,
     in_flight_max: 3,
@@ -301,7 +300,7 @@ async fn an_answer_to_another_request_is_refused() {
 }
 
 /// What a producer does with what goes wrong, once for every story.
-async fn deliver(prepare: impl FnOnce(&mut Broker)) -> (producer::Stats, Broker) {
+async fn deliver(prepare: impl FnOnce(&mut Broker)) -> (ProducerStats, Broker) {
     check(prepare, async |client| {
         let mut producer = Producer::new(client, QUICK).await.unwrap();
         for i in 0..40 {
@@ -395,7 +394,7 @@ async fn keys_decide_partitions() {
     let (_, broker) = check(
         |_| (),
         async |client| {
-            let mut producer = Producer::new(client, Config::default()).await.unwrap();
+            let mut producer = Producer::new(client, ProducerConfig::default()).await.unwrap();
             for key in ["a", "21", "abc", "foobar"] {
                 producer.send("t", 1, Some(key.as_bytes()), Some(key.as_bytes())).await.unwrap();
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use floe_client::{Client, Producer, producer};
+use floe_client::{Client, Producer, ProducerConfig};
 use floe_env::Env;
 use tokio::net::TcpStream;
 
@@ -24,7 +24,7 @@ impl Streamer {
     /// Connects to the broker.
     pub(crate) async fn connect(env: &Env, address: SocketAddr) -> Result<Self> {
         let client = Client::connect(address, "floe-demo").await.context("cannot connect to the broker")?;
-        let producer = Producer::new(client, producer::Config::default()).await?;
+        let producer = Producer::new(client, ProducerConfig::default()).await?;
         Ok(Self { env: env.clone(), address, producer })
     }
 
