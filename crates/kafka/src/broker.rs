@@ -1,4 +1,4 @@
-//! The broker: the loop that accepts connections.
+//! The broker: accepts connections until it is told to stop.
 
 use std::sync::Arc;
 
@@ -19,25 +19,27 @@ use crate::shared::Shared;
 pub struct Broker(Arc<Shared>);
 
 impl Broker {
-    /// A broker over `log` that serves nobody yet.
+    /// A broker over `log`. It serves nobody before [`Broker::serve`].
     pub fn new(env: Env, log: Log, config: Config) -> Broker {
         Broker(Arc::new(Shared::new(env, log, config)))
     }
 
-    /// Accepts connections until `shutdown` says true. Connections then take in no more requests and end when those
-    /// under way are answered, or after [`limits::SHUTDOWN_PATIENCE`]; this returns when all have ended.
+    /// Accepts connections until `shutdown` is true, and returns when all connections have ended.
+    ///
+    /// After `shutdown` no connection reads another request. A connection ends when its requests are answered, or
+    /// after [`limits::SHUTDOWN_PATIENCE`].
     pub async fn serve(&self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                // A dropped sender means that nobody will ever ask to end.
+                // A dropped sender never asks to stop.
                 Ok(_) = shutdown.wait_for(|shutdown| *shutdown) => break,
                 accepted = listener.accept() => accepted,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file handles, mostly: give connections time to end.
+                    // Mostly it is out of file handles: give connections time to end.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(limits::ACCEPT_BACKOFF).await;
                     continue;
@@ -59,14 +61,14 @@ impl Broker {
             self.0.env.spawn("connection", connection::serve(self.0.clone(), source, sink, peer, seat));
         }
         self.0.shutdown.send_replace(true);
-        // Every connection ends by itself within the patience; the second on top is for writing what is left.
+        // Every connection ends by itself within the patience. The grace on top is for writing the last answers.
         let patience = limits::SHUTDOWN_PATIENCE + limits::SHUTDOWN_GRACE;
         if tokio::time::timeout(patience, self.0.doorman.empty()).await.is_err() {
             tracing::warn!("connections are still open after {patience:?}, they are cut off");
         }
     }
 
-    /// Serves one connection that somebody else accepted, until it ends.
+    /// Serves one connection that the caller accepted, until it ends.
     pub async fn serve_connection<S>(&self, stream: S, peer: String)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -1,4 +1,4 @@
-//! The settings of the front.
+//! The settings of the front. What a setting cannot change is in `limits.rs`.
 
 use std::time::Duration;
 
@@ -9,47 +9,49 @@ use crate::limits;
 /// Settings of the Kafka front. The defaults are those of [`crate::limits`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The number under which clients know this broker.
+    /// The id of this broker in the protocol (Kafka's `node.id`).
     pub node_id: i32,
-    /// The host name or address that clients are told to connect to.
+    /// The host name or address that Metadata tells clients to connect to.
     pub advertised_host: String,
-    /// The port that clients are told to connect to.
+    /// The port that Metadata tells clients to connect to.
     pub advertised_port: u16,
     /// The zone of this broker, shown to clients as its rack.
     pub rack: Option<String>,
-    /// Kafka's `auto.create.topics.enable`: a topic that a client asks for is created.
+    /// Kafka's `auto.create.topics.enable`: Metadata creates the topics that it is asked for.
     pub auto_create_topics: bool,
-    /// Kafka's `num.partitions`: for topics that are created without a number.
+    /// Kafka's `num.partitions`: partitions of a topic that is created without a number.
     pub default_partitions: u32,
-    /// Settings that topics get when they are created by themselves.
+    /// Settings of topics that Metadata creates.
     pub default_topic_configs: Vec<(String, String)>,
-    /// Kafka's `socket.request.max.bytes`.
+    /// Longest request frame in bytes; Kafka's `socket.request.max.bytes`.
     pub frame_bytes_max: usize,
-    /// Requests of one connection that are taken in before the first is answered.
+    /// Requests of one connection that may be under way.
     pub requests_in_flight_max: usize,
-    /// Connections in all.
+    /// Connections of the listener.
     pub connections_max: usize,
     /// Connections from one address; Kafka's `max.connections.per.ip`.
     pub connections_per_ip_max: usize,
-    /// Memory for requests other than produces; those of up to [`limits::FRAME_BYTES_UNRESERVED`] mostly need none.
+    /// Memory for requests other than produces, in bytes. Those of up to [`limits::FRAME_BYTES_UNRESERVED`] mostly
+    /// need none.
     pub request_bytes_max: usize,
-    /// Memory for answers until they are written; those of up to [`limits::ANSWER_BYTES_UNRESERVED`] need none.
+    /// Memory for answers until they are written, in bytes. Those of up to [`limits::ANSWER_BYTES_UNRESERVED`] need
+    /// none.
     pub answer_bytes_max: usize,
-    /// Bytes of one address that are set aside for frames and have not arrived.
+    /// Bytes that may be set aside for frames of one address and have not arrived.
     pub arriving_bytes_per_ip: usize,
-    /// Kafka's `connections.max.idle.ms`.
+    /// A connection without a request for so long is closed; Kafka's `connections.max.idle.ms`.
     pub idle: Duration,
-    /// How long a started frame may take before its rate counts.
+    /// Time that a started frame may take before its rate counts.
     pub slow_frame_grace: Duration,
-    /// The rate that a started frame must keep after the grace, in bytes per second.
+    /// Least rate of a started frame after the grace, in bytes per second.
     pub slow_frame_bytes_per_second: u64,
-    /// Longest answer to one fetch.
+    /// Longest answer to one fetch, in bytes.
     pub fetch_bytes_max: usize,
-    /// Fetch sessions that are remembered.
+    /// Fetch sessions that the broker keeps.
     pub fetch_sessions_max: usize,
-    /// Kafka's `group.initial.rebalance.delay.ms`.
+    /// Wait of an empty group's first rebalance; Kafka's `group.initial.rebalance.delay.ms`.
     pub group_initial_delay: Duration,
-    /// Kafka's `group.max.size`.
+    /// Members of one group; Kafka's `group.max.size`.
     pub group_members_max: usize,
 }
 

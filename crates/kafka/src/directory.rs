@@ -1,5 +1,5 @@
-//! Topics by name and by id, remembered between requests: each produce and fetch names topics, and reading a
-//! topic's record out of the metadata map decodes it.
+//! Topics by name and by id, cached between requests. Each produce and fetch names topics, and each look-up in the
+//! metadata map decodes a record.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,25 +12,21 @@ use floe_wire::ErrorCode;
 
 use crate::api::errors;
 
-/// How a request names a topic: by name up to version 12, by id from version 13 on.
+/// A topic as a request names it. Produce and Fetch name topics up to version 12, and give ids from version 13 on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TopicRef {
-    /// By name.
     Name(Arc<str>),
-    /// By id.
     Id(u128),
 }
 
-/// One partition of a request.
+/// A partition as a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PartitionRef {
-    /// Its topic.
     pub(crate) topic: TopicRef,
-    /// Its index.
     pub(crate) partition: i32,
 }
 
-/// The topics that were asked for since the last change of any topic.
+/// A cache of topics. Any change of any topic empties it.
 #[derive(Clone)]
 pub(crate) struct Directory {
     meta: Meta,
@@ -39,7 +35,7 @@ pub(crate) struct Directory {
 
 #[derive(Default)]
 struct Known {
-    /// Counts changes of topics: what was read before a change is not remembered after it.
+    /// Changes of topics so far. A topic that was read before a change must not be cached after it.
     changes: u64,
     topics: BTreeMap<TopicRef, Arc<Topic>>,
 }

@@ -1,5 +1,5 @@
-//! Every limit of the front in one place. What a setting may change is in [`crate::Config`], whose defaults are
-//! these numbers; the rest are properties of the protocol or of our own structures.
+//! Every limit of the front in one place. Some are the defaults of settings (`config.rs`); the others are properties of
+//! the protocol or of our own structures.
 
 use std::time::Duration;
 
@@ -7,96 +7,96 @@ use std::time::Duration;
 pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// A frame carries at least a request header: key, version, correlation id.
 pub const FRAME_BYTES_MIN: usize = 8;
-/// Up to this length a frame's buffer is allocated at once when its memory is set aside; a longer frame's buffer
-/// grows with the bytes that have really arrived.
+/// The buffer of a frame up to this length is allocated at once. The buffer of a longer frame grows with the bytes that
+/// arrive.
 pub const FRAME_BYTES_TRUSTED: usize = 1024 * 1024;
-/// Frames of other APIs than Produce up to this length do not wait for memory: a heartbeat must pass …
+/// Frames up to this length of other APIs than Produce wait for no memory, because a heartbeat must always pass …
 pub const FRAME_BYTES_UNRESERVED: usize = 64 * 1024;
-/// … as long as its connection has no more than this under way.
+/// … unless the connection has more than this under way.
 pub const CONNECTION_BYTES_UNRESERVED: usize = 128 * 1024;
-/// Memory for the other frames of other APIs than Produce.
+/// Memory for longer frames of other APIs than Produce.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes that are set aside for frames of one address and have not arrived: a stranger who announces frames and does
-/// not send them holds up only his own address.
+/// Bytes that may be set aside for frames of one address and have not arrived. A client that announces frames and does
+/// not send them then holds up its own address only.
 pub const ARRIVING_BYTES_PER_ADDRESS: usize = 32 * 1024 * 1024;
-/// Longest frame of any other API than Produce: decoded, it may take sixteen times as much memory.
+/// Longest frame of any other API than Produce. Decoded it may take sixteen times as much memory.
 pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How much memory such a frame takes, per byte.
+/// Memory that is set aside per byte of such a frame.
 pub const OTHER_FRAME_WEIGHT: usize = 4;
-/// What one read of the socket asks for while no long frame is under way.
+/// Bytes that one read of the socket asks for, unless a long frame is under way.
 pub const READ_BYTES: usize = 8 * 1024;
-/// Requests of one connection that may be taken in before the first of them is answered.
+/// Requests of one connection that may be under way.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Connections of one listener.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Connections from one address.
 pub const CONNECTIONS_PER_IP_MAX: usize = 2_000;
-/// How long the listener rests when it cannot accept.
+/// Back-off of the listener when it cannot accept.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// When the broker ends, requests under way may take so long; waiting fetches and joins are cut off then.
+/// Time that requests under way may take when the broker stops. Fetches and joins that still wait are then dropped.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
-/// What the listener waits beyond that for connections to end.
+/// Time that the listener waits beyond that for connections to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// A connection without a request for so long is closed; Kafka's `connections.max.idle.ms`.
 pub const IDLE: Duration = Duration::from_secs(600);
-/// A started frame may take so long before its rate counts.
+/// Time that a started frame may take before its rate counts.
 pub const SLOW_FRAME_GRACE: Duration = Duration::from_secs(5);
-/// Bytes per second that a started frame must keep after the grace.
+/// Least rate of a started frame after the grace, in bytes per second.
 pub const SLOW_FRAME_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// A frame longer than [`FRAME_BYTES_TRUSTED`] must keep a rate at which it is whole after so many seconds.
+/// A frame longer than [`FRAME_BYTES_TRUSTED`] must keep the rate that completes it in so many seconds.
 pub const LARGE_FRAME_SECONDS: u64 = 30;
 /// Segments handed to one vectored write; IOV_MAX is 1,024 on Linux.
 pub const WRITE_SEGMENTS_MAX: usize = 256;
 /// Memory for answers, from the moment their parts are read until they are written.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Answers up to this size need none of it.
+/// Answers up to this size need none of that memory.
 pub const ANSWER_BYTES_UNRESERVED: usize = 64 * 1024;
-/// An answer may take as long as a connection may be idle, and longer at this rate …
+/// Writing an answer may take the idle time, and more at this rate in bytes per second …
 pub const ANSWER_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// … but when all memory for answers is taken and it holds some, only so long …
+/// … but while the memory for answers is used up and this answer holds some of it, only this time …
 pub const ANSWER_GRACE_SHORT: Duration = Duration::from_secs(30);
-/// … and longer at this rate.
+/// … and more at this rate in bytes per second.
 pub const ANSWER_BYTES_PER_SECOND_SHORT: u64 = 1024 * 1024;
-/// How often a client that does not read is looked at.
+/// Interval at which a client that does not read is checked.
 pub const ANSWER_STEP: Duration = Duration::from_secs(5);
-/// How much of a client id is kept as part of the writer's identity.
+/// Bytes of a client id that are kept in a writer's identity.
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 
 /// Longest answer to one fetch, whatever the client asks for; Kafka's `fetch.max.bytes` of the broker.
 pub const FETCH_BYTES_MAX: usize = 55 * 1024 * 1024;
-/// A fetch of more than this gets as much as the half of the free memory for answers allows, but so much at least.
+/// A fetch of more than this gets half of the free memory for answers, but this much at least.
 pub const FETCH_BYTES_LEAST: usize = 1024 * 1024;
-/// Longest time that a fetch waits, whatever the client asks for.
+/// Longest wait of a fetch, whatever the client asks for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Reads of one fetch that run side by side; together they read no more than the fetch may have.
+/// Reads of one fetch that run in parallel. Together they read no more than the fetch may have.
 pub const FETCH_READS_PARALLEL: usize = 8;
-/// Fetch sessions that are remembered; Kafka's `max.incremental.fetch.session.cache.slots`.
+/// Fetch sessions that the broker keeps; Kafka's `max.incremental.fetch.session.cache.slots`.
 pub const FETCH_SESSIONS_MAX: usize = 1_000;
 /// Partitions of one fetch session; a larger fetch is served without a session.
 pub const FETCH_SESSION_PARTITIONS_MAX: usize = 10_000;
 /// Partitions of all fetch sessions.
 pub const FETCH_SESSIONS_PARTITIONS_MAX: usize = 500_000;
-/// A session may be evicted for a new one when it was not used for so long.
+/// A session that was unused for so long may be evicted for a new one.
 pub const FETCH_SESSION_IDLE: Duration = Duration::from_secs(120);
 
-/// Groups that one DescribeGroups, OffsetFetch or FindCoordinator is answered for. What is named beyond them is left
-/// out; administrators' clients ask again for what they got no answer to.
+/// Groups that one DescribeGroups, OffsetFetch or FindCoordinator answers. Further groups are left out; admin clients
+/// ask again for groups without an answer.
 pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;
-/// Once an answer about several groups has so many bytes, the rest is answered with `COORDINATOR_LOAD_IN_PROGRESS`, on
-/// which clients ask again for those groups alone.
+/// Bytes of an answer about several groups. The groups after that get `COORDINATOR_LOAD_IN_PROGRESS`, and clients ask
+/// again for those alone.
 pub const GROUPS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Longest message of an error in an answer; old versions carry at most 32,767 bytes.
+/// Longest error message in an answer, in bytes; old versions carry at most 32,767.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
-/// Topics that one Metadata request creates by itself; what goes beyond is created when the client asks again.
+/// Topics that one Metadata request creates. The others are created when the client asks again.
 pub const TOPICS_CREATED_BY_METADATA_MAX: usize = 1_000;
 /// Topics and brokers that one DescribeConfigs request describes.
 pub const CONFIG_RESOURCES_PER_REQUEST_MAX: usize = 1_000;
-/// Memory that the settings of one topic or broker take in an answer, rounded up.
+/// Memory of the settings of one topic or broker in an answer, rounded up.
 pub const CONFIG_RESOURCE_ANSWER_BYTES: usize = 24 * 1024;
-/// Memory that one partition takes in an answer to Metadata, rounded up.
+/// Memory of one partition in an answer to Metadata, rounded up.
 pub const PARTITION_ANSWER_BYTES: usize = 192;
 /// Partitions of all topics of one CreateTopics request, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! What all connections share.
+//! What the connections of one broker share.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +14,10 @@ use crate::directory::Directory;
 use crate::fetch::session::Sessions;
 use crate::limits;
 
-/// Without authentication everybody is the one whom Kafka calls by this name.
+/// Kafka's name for a client without authentication: here, every client.
 const PRINCIPAL: &str = "User:ANONYMOUS";
 
-/// What all connections share.
+/// What the connections of one broker share.
 pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) log: Log,

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::limits;
 
-/// Lets each name through once, and no more names than one request is answered for: a name costs a few bytes, an
+/// Lets each name through once, and at most [`limits::GROUPS_PER_REQUEST_MAX`] names: a name takes a few bytes, an
 /// answer megabytes.
 pub(crate) fn distinct() -> impl FnMut(&str) -> bool {
     let mut seen = BTreeSet::new();
     move |name| seen.len() < limits::GROUPS_PER_REQUEST_MAX && seen.insert(name.to_owned())
 }
 
-/// What is left of the bytes of an answer about several groups. The first group is always answered.
+/// The bytes left of an answer about several groups. The first group is always answered.
 pub(crate) struct AnswerRoom(usize);
 
 impl AnswerRoom {

@@ -1,4 +1,4 @@
-//! What a handler is given, and what its answer becomes.
+//! A request, the context of its handler, and its answer.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use crate::conn::peer::Peer;
 use crate::limits;
 use crate::shared::Shared;
 
-/// A request whose header is read and whose body is not.
+/// A request whose header is decoded and whose body is not.
 pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
@@ -26,12 +26,12 @@ pub(crate) struct Call {
     pub(crate) arrived: Instant,
     /// The memory that is set aside for it.
     pub(crate) permit: Option<RequestPermit>,
-    /// An ApiVersions request of a version that is not known; see `table.rs`.
+    /// True for an ApiVersions request of an unknown version; see `table.rs`.
     pub(crate) unsupported: bool,
 }
 
 impl Call {
-    /// An ApiVersions request of a version that is not known: its body cannot be read and need not be.
+    /// An ApiVersions request of an unknown version. Its body cannot be decoded, and need not be.
     pub(crate) fn unsupported_api_versions(correlation_id: i32, arrived: Instant) -> Call {
         Call {
             version: ApiVersionsRequest::VERSION_MIN,
@@ -45,7 +45,7 @@ impl Call {
     }
 }
 
-/// Who asks, and whom.
+/// What a handler is given besides the request: who asks, and what the connections share.
 pub(crate) struct Context<'a> {
     pub(crate) broker: &'a Arc<Shared>,
     pub(crate) peer: &'a Peer,
@@ -64,7 +64,7 @@ impl<'a> Context<'a> {
         Context { broker, peer, version, client_id, held: Mutex::default() }
     }
 
-    /// Waits until there is memory for an answer of about so many bytes, and holds it until that is written.
+    /// Waits for the memory of an answer of about `bytes`, and holds it until the answer is written.
     pub(crate) async fn reserve(&self, bytes: usize) {
         if bytes > limits::ANSWER_BYTES_UNRESERVED {
             let held = self.broker.answers.take(bytes).await;
@@ -77,12 +77,12 @@ impl<'a> Context<'a> {
         *lock(&self.held) = held;
     }
 
-    /// What the answer holds.
+    /// The memory of the answer, which the answer takes along.
     pub(crate) fn held(&self) -> Option<Held> {
         lock(&self.held).take()
     }
 
-    /// The identity that is recorded with what this request writes.
+    /// The identity that is recorded with the writes of this request.
     pub(crate) fn writer(&self) -> Writer {
         Writer { principal: self.broker.principal.clone(), client_id: truncated(self.client_id).into() }
     }
@@ -95,14 +95,14 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The frame of an answer, and the memory that is set aside for it until it is written.
+/// The frame of an answer, and the memory that is set aside until it is written.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) segments: Vec<Bytes>,
     pub(crate) held: Option<Held>,
 }
 
-/// Reads the body. Bytes after it are ignored, as Kafka does. The frame is not kept beyond what the request needs of it.
+/// Decodes the body. Bytes after it are ignored, as by Kafka. Then only slices in the request keep the frame alive.
 pub(crate) fn decode<R: Request>(api: ApiKey, call: &mut Call) -> Result<R, Ending> {
     assert_eq!(R::API, api, "the table names the handler of another api");
     let mut body = std::mem::replace(&mut call.body, Decoder::new(Bytes::new()));

@@ -1,7 +1,8 @@
-//! OffsetCommit and OffsetFetch: where groups go on reading.
+//! OffsetCommit and OffsetFetch: the offsets at which groups go on reading.
 
 use std::collections::BTreeSet;
 
+use floe_group::{NewOffset, OffsetRecord, Speaker};
 use floe_log::topic;
 use floe_meta::{DecodeError, Snapshot};
 use floe_wire::ErrorCode;
@@ -15,20 +16,16 @@ use floe_wire::group_offsets::{
 use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::Context;
 use crate::api::errors;
-use crate::directory;
-use crate::directory::TopicRef;
-use floe_group::NewOffset;
-use floe_group::OffsetRecord;
-use floe_group::Speaker;
+use crate::directory::{self, TopicRef};
 
-/// From this version on OffsetFetch asks for several groups.
+/// From this version on OffsetFetch names several groups.
 const GROUPS_FROM: i16 = 8;
 /// From this version on OffsetFetch answers with leader epochs.
 const EPOCH_FROM: i16 = 5;
 /// No committed offset.
 const NONE: i64 = -1;
 
-/// Answers OffsetCommit. What names an unknown partition is refused alone; the rest is one commit.
+/// Answers OffsetCommit. An offset of an unknown partition is refused alone; the others are one commit.
 pub(crate) async fn offset_commit(
     context: &Context<'_>,
     request: OffsetCommitRequest,
@@ -152,8 +149,8 @@ fn bytes_of(topics: &Topics) -> usize {
     topics.iter().map(topic).sum()
 }
 
-/// What a group committed. A partition that is named again is not answered again: its text may be a thousand times as
-/// long as its name.
+/// The committed offsets of a group. Each partition is answered once: the client's text beside an offset may be a
+/// thousand times as long as the name in the request.
 fn of_group(
     context: &Context<'_>,
     snapshot: &Snapshot,
@@ -180,7 +177,7 @@ fn of_group(
     Ok(topics)
 }
 
-/// Every committed offset of a group; those of deleted topics have no name and are left out.
+/// All committed offsets of a group. Deleted topics have no name, so their offsets are left out.
 fn all_of_group(snapshot: &Snapshot, group: &str) -> Result<Topics, DecodeError> {
     let mut topics: Topics = Vec::new();
     let mut last = None;

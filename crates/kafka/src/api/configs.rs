@@ -62,7 +62,7 @@ pub(crate) fn of_topic(topic: &Topic) -> Vec<Setting> {
     TOPIC_CONFIGS.iter().map(shown).collect()
 }
 
-/// What of this broker's settings has a name in Kafka.
+/// The settings of this broker that have a name in Kafka.
 fn of_broker(config: &Config) -> Vec<Setting> {
     let setting = |name, kind, value: String| Setting {
         name,
@@ -138,7 +138,7 @@ pub(crate) async fn describe_configs(
     DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
 }
 
-/// The resources without repetitions: a name takes a few bytes, and what is said of it many.
+/// The resources without repetitions: a name takes a few bytes, its description many.
 fn each_once(resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
     let mut seen = BTreeSet::new();
     let mut once = resources;
@@ -164,7 +164,7 @@ fn settings(
         }
         BROKER => {
             let config = &context.broker.config;
-            // An empty name asks for what holds for all brokers and was set at run time: nothing.
+            // An empty name asks for settings of the whole cluster that were changed at run time: there are none.
             if resource.resource_name.is_empty() {
                 return Ok(Vec::new());
             }
@@ -200,7 +200,7 @@ fn shown(
     result
 }
 
-/// Where the value comes from, and what it hides.
+/// The source of the value, and the default that it hides.
 fn chain(setting: &Setting) -> Vec<DescribeConfigsSynonym> {
     let synonym = |name: &str, value: &str, source| DescribeConfigsSynonym {
         name: name.to_owned(),

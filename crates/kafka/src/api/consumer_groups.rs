@@ -1,5 +1,6 @@
-//! The group APIs: from messages to [`floe_group`] and back.
+//! The APIs of consumer groups: messages to commands of [`floe_group`] and back.
 
+use floe_group::{Described, GroupState, Join, Joined, Protocol, Refusal, Speaker, Sync};
 use floe_meta::Snapshot;
 use floe_wire::ErrorCode;
 use floe_wire::groups::{
@@ -13,29 +14,27 @@ use floe_wire::groups::{
 use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
-use floe_group::Described;
-use floe_group::{GroupState, Join, Joined, Protocol, Refusal, Speaker, Sync};
 
-/// Key types of FindCoordinator: groups are served, transactional ids and share groups (2) are not.
+/// Key types of FindCoordinator. Groups are served; transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
 const KEY_TRANSACTION: i8 = 1;
-/// From this version on several keys are asked for at once.
+/// From this version on a request has several keys.
 const KEYS_FROM: i16 = 4;
-/// KIP-394: from this version on a member must know its id.
+/// KIP-394: from this version on a member must join with an id.
 const KNOWN_ID_FROM: i16 = 4;
 /// KIP-559: from this version on answers name the protocol type.
 const PROTOCOL_TYPE_FROM: i16 = 7;
 /// KIP-814: from this version on a leader may be told not to assign.
 const SKIP_FROM: i16 = 9;
-/// KIP-345: from this version on several members leave at once.
+/// KIP-345: from this version on a request names several members.
 const LEAVE_MANY_FROM: i16 = 3;
 /// KIP-1043: from this version on an unknown group is an error.
 const NOT_FOUND_FROM: i16 = 6;
-/// What this broker's groups are called in ListGroups (KIP-848 has others).
+/// The group type in ListGroups (KIP-848 has others).
 const CLASSIC: &str = "classic";
 
-/// Answers FindCoordinator. For transactional ids the answer is `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, on which all
-/// clients give up at once (see `producer_id.rs`); on `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
+/// Answers FindCoordinator. A transactional id gets `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`, on which all clients give
+/// up at once (see `producer_id.rs`). On `COORDINATOR_NOT_AVAILABLE` they would ask again for ever.
 pub(crate) async fn find_coordinator(
     context: &Context<'_>,
     request: FindCoordinatorRequest,
@@ -127,10 +126,10 @@ pub(crate) async fn join_group(context: &Context<'_>, request: JoinGroupRequest)
 fn join(context: &Context<'_>, request: JoinGroupRequest) -> Join {
     let random = uuid::Builder::from_random_bytes(context.broker.env.random_u128().to_be_bytes()).into_uuid();
     let named = truncated(request.group_instance_id.as_deref().unwrap_or(context.client_id));
-    // Version 0 has one time-out for both.
+    // Version 0 has one timeout for both.
     let rebalance = request.rebalance_timeout_ms;
     let rebalance_timeout_ms = if rebalance < 0 { request.session_timeout_ms } else { rebalance };
-    // Copies: a slice would keep the whole frame alive as long as the member.
+    // A copy: a slice would keep the whole frame alive as long as the member.
     let copied = |offer: floe_wire::groups::JoinGroupRequestProtocol| Protocol {
         name: offer.name,
         metadata: bytes::Bytes::copy_from_slice(&offer.metadata),
@@ -262,7 +261,7 @@ pub(crate) async fn list_groups(context: &Context<'_>, request: ListGroupsReques
     ListGroupsResponse { groups: shown.collect(), ..ListGroupsResponse::default() }
 }
 
-/// Answers DescribeGroups: each group that is named once, as far as the answer has room.
+/// Answers DescribeGroups: each group once, while the answer has room.
 pub(crate) async fn describe_groups(
     context: &Context<'_>,
     request: DescribeGroupsRequest,
@@ -316,7 +315,7 @@ fn bytes_of(group: &DescribedGroup) -> usize {
 }
 
 fn described(group_id: String, group: Described) -> DescribedGroup {
-    // Between generations metadata and assignments mean nothing to anybody.
+    // Between generations metadata and assignments mean nothing.
     let stable = group.state == GroupState::Stable;
     let member = |member: floe_group::Member| DescribedGroupMember {
         member_metadata: if stable { member.metadata(&group.protocol) } else { bytes::Bytes::new() },

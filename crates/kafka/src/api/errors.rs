@@ -1,18 +1,16 @@
-//! What each failure is called in the protocol. This is the only place that chooses codes for failures of the
-//! layers below; a handler names a code itself only for what is wrong with its request.
+//! The protocol's code for each failure. Only this file chooses codes for failures of the layers below; a handler
+//! chooses a code itself only for faults of its request.
 //!
-//! The rule: what was certainly not applied and may succeed later gets a code on which clients try again without
-//! giving the partition up; what may have been applied gets `REQUEST_TIMED_OUT`, on which they try again too, and
-//! an idempotent producer's batch is then found to be a duplicate.
+//! A write that was certainly not applied and may succeed later gets a code on which clients try again and keep the
+//! partition. A write that may have been applied gets `REQUEST_TIMED_OUT`: clients try again on that, too, and the log
+//! then finds the batch of an idempotent producer to be a duplicate.
 
+use floe_group::{Failure, Refusal};
 use floe_log::sequencer::AppendError;
 use floe_log::topic::TopicError;
 use floe_log::walk::ReadError;
 use floe_meta::DecodeError;
 use floe_wire::ErrorCode;
-
-use floe_group::Failure;
-use floe_group::Refusal;
 
 /// The code of a failed append.
 pub(crate) fn append(error: &AppendError) -> ErrorCode {
@@ -25,7 +23,7 @@ pub(crate) fn append(error: &AppendError) -> ErrorCode {
         AppendError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         AppendError::UnknownProducerId => ErrorCode::UnknownProducerId,
         AppendError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
-        // Retriable in every client, and none takes it as a reason to look for another leader.
+        // Every client tries again on this code, and none looks for another leader.
         AppendError::Unavailable(_) => ErrorCode::NotEnoughReplicas,
         AppendError::Unknown(_) => ErrorCode::RequestTimedOut,
     }
@@ -50,7 +48,7 @@ pub(crate) fn topic(error: &TopicError) -> ErrorCode {
         TopicError::TooMany | TopicError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
         TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
         TopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
-        // Retriable for administrators' clients, which then ask for the controller again: it is this broker.
+        // Admin clients try again on this code. They look the controller up first: it is this broker.
         TopicError::Unavailable(_) => ErrorCode::NotController,
         TopicError::Unknown(_) => ErrorCode::RequestTimedOut,
     }
@@ -85,7 +83,7 @@ pub(crate) fn group_commit(failure: &Failure) -> ErrorCode {
     }
 }
 
-/// The code for metadata that cannot be read. It is logged here, because no answer has room for the reason.
+/// The code for metadata that cannot be read. The reason is logged here, because no answer has room for it.
 pub(crate) fn metadata(error: &DecodeError) -> ErrorCode {
     tracing::error!(%error, "the metadata map cannot be read");
     ErrorCode::UnknownServerError

@@ -1,4 +1,4 @@
-//! Fetch: plan (sessions), read, wait for more if too little came, answer with what is news.
+//! Fetch: plan the partitions, read, wait while there is too little, answer.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ use crate::fetch::session::{Ask, Plan, Told, Want};
 
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 13;
-/// The epoch of every leader: leadership does not move here.
+/// The epoch of every leader. Leadership does not move here.
 const LEADER_EPOCH: i32 = 0;
-/// A fetch that fails because the store does is not answered at once: clients would ask again at once.
+/// Delay of the answer when the store is unavailable. Clients ask again at once.
 const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(200);
 
-/// One partition on its way through a fetch.
+/// One partition of a fetch under way.
 struct Part {
     key: PartitionRef,
     want: Want,
@@ -40,7 +40,7 @@ struct Part {
 pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> FetchResponse {
     let deadline = context.broker.env.monotonic() + wait(request.max_wait_ms);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
-    // A client that asks for nothing still gets its first batch, as from Kafka: it would never get on.
+    // A client that asks for no bytes still gets a first batch, as from Kafka. Otherwise it would never get on.
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(context.broker.config.fetch_bytes_max).max(1);
     let plan = {
@@ -50,7 +50,7 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
         metrics::gauge!("floe_kafka_fetch_sessions").set(sessions.len() as f64);
         plan
     };
-    // It may wait, and it may be large.
+    // The fetch may wait, and the request may be large.
     drop(request);
     let plan = match plan {
         Ok(plan) => plan,
@@ -80,7 +80,7 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
     let name = |name: &str, id: uuid::Uuid| {
         if by_id { TopicRef::Id(id.as_u128()) } else { TopicRef::Name(name.into()) }
     };
-    // A partition that is named twice is wanted as it is named last, as in Kafka.
+    // If a partition is named twice, the last one counts, as in Kafka.
     let mut wants: Vec<(PartitionRef, Want)> = Vec::new();
     let mut places: BTreeMap<PartitionRef, usize> = BTreeMap::new();
     for topic in &request.topics {
@@ -125,12 +125,12 @@ fn part(context: &Context<'_>, key: PartitionRef, want: Want) -> Part {
 }
 
 impl Part {
-    /// How much may be read of it at most, of `left` bytes.
+    /// The most that may be read of it when `left` bytes remain.
     fn most(&self, left: usize) -> usize {
         usize::try_from(self.want.bytes_max).unwrap_or(0).min(left).max(1)
     }
 
-    /// Where to read, if there is anything to read or to say.
+    /// Where to read: `None` at the end of the partition, or if it was not found.
     fn place(&self) -> Option<(PartitionId, Offset)> {
         let at_the_end = self.want.offset >= 0 && self.want.offset == self.data.high_watermark;
         let id = self.target.ok().filter(|_| !at_the_end)?;
@@ -143,8 +143,8 @@ impl Part {
     }
 }
 
-/// Reads until there is enough, something is wrong, or the time is over. What it returns is the memory that was set
-/// aside for what was read; while it waits it holds none.
+/// Reads until there is enough, something is wrong, or the time is over. Returns the memory of the batches that were
+/// read. It holds none while it waits.
 async fn serve(
     context: &Context<'_>,
     parts: &mut [Part],
@@ -170,7 +170,7 @@ async fn serve(
             return None;
         }
         let over = context.broker.env.monotonic() >= deadline;
-        // What is all that there was memory for is enough, too.
+        // A full allotment of memory is enough, too.
         if bytes >= bytes_min.min(bytes_max) || failed || over || parts.is_empty() {
             return held.filter(|_| bytes > 0);
         }
@@ -179,7 +179,7 @@ async fn serve(
             Some((id, Offset(part.data.high_watermark)))
         });
         let ends: Vec<(PartitionId, Offset)> = ends.collect();
-        // It is read again: what waits holds no records.
+        // A waiting fetch holds no records. They are read again.
         parts.iter_mut().for_each(Part::drop_records);
         drop(held);
         tokio::select! {
@@ -190,7 +190,7 @@ async fn serve(
     }
 }
 
-/// Sets memory aside for what is to be read; none if there is nothing.
+/// Sets memory aside for the batches to be read; `None` if there are none.
 async fn set_aside(context: &Context<'_>, parts: &[Part], bytes_max: usize) -> Option<Held> {
     let within = |part: &&Part| part.place().is_some() && part.want.offset < part.data.high_watermark;
     let wanted =
@@ -208,10 +208,10 @@ async fn set_aside(context: &Context<'_>, parts: &[Part], bytes_max: usize) -> O
     Some(answers.share(limits::FETCH_BYTES_LEAST, most).await)
 }
 
-/// Reads all partitions in their order within the budget; true when the store did not answer.
+/// Reads all partitions in their order, `bytes_max` at most; true when the store did not answer.
 ///
-/// The first batch is granted once per request, whatever its size: the partition that is first in the order
-/// always gets on, and who got something is last the next time.
+/// One batch per request is granted whatever its size, so the first partition in the order always gets on. A partition
+/// that got records moves to the end of the order.
 async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part], bytes_max: usize) -> bool {
     let log = &context.broker.log;
     let mut left = bytes_max;
@@ -245,7 +245,7 @@ async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part]
     unavailable
 }
 
-/// How many of the next partitions are read side by side: as many as get all that they want of what is left, so that
+/// How many of the next partitions are read in parallel: as many as can get all that they want of the bytes left. So
 /// together they read no more than one after the other.
 fn side_by_side(parts: &[Part], left: usize) -> usize {
     let mut reads = 0;
@@ -264,7 +264,7 @@ fn side_by_side(parts: &[Part], left: usize) -> usize {
     parts.len()
 }
 
-/// The state of a partition of which nothing is read: its bounds, if it still exists.
+/// Resets a partition to nothing read: only its bounds, if it still exists.
 fn forget_read(part: &mut Part, snapshot: &Snapshot) {
     let Ok(id) = part.target else { return };
     part.bytes = 0;
@@ -275,13 +275,13 @@ fn forget_read(part: &mut Part, snapshot: &Snapshot) {
             part.data.last_stable_offset = bounds.high_watermark.0;
             part.data.log_start_offset = bounds.log_start.0;
         }
-        // Deleted while the fetch waited, or damaged. Nothing is at the end of it, so it is read, and that says what is
-        // wrong: to wait for it again would end at once, again and again.
+        // It was deleted while the fetch waited, or it is damaged. With this high watermark it is read, and the read
+        // says what is wrong. Waiting for it would end at once, again and again.
         None => part.data.high_watermark = -1,
     }
 }
 
-/// Puts what was read into the answer, cut to whole batches within the allowance.
+/// Puts the batches that were read into the answer, as many whole ones as the allowance has room for.
 fn fill(part: &mut Part, read: Read, allowance: Option<usize>) {
     let mut pieces = Vec::with_capacity(2 * read.batches.len());
     part.bytes = 0;
@@ -318,7 +318,7 @@ fn fail(part: &mut Part, error: &ReadError) {
     }
 }
 
-/// The answer: everything, or in a running session what is news.
+/// The answer: all partitions, or in a running session those with news.
 fn respond(plan: &Plan, parts: Vec<Part>) -> FetchResponse {
     let (id, session, full) = match plan {
         Plan::Full { id, session, .. } => (*id, session.as_ref(), true),

@@ -1,4 +1,4 @@
-//! ListOffsets: the first, the last, the newest, or the one of a time.
+//! ListOffsets: the earliest offset, the latest, the one of the greatest timestamp, or the one of a given time.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::directory::TopicRef;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
-/// Nothing is tiered: what is local is everything.
+/// There is no tiered storage: all records count as local.
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
@@ -30,7 +30,7 @@ const LEADER_EPOCH: i32 = 0;
 /// From this version on an answer carries the leader's epoch.
 const EPOCH_FROM: i16 = 4;
 
-/// Answers ListOffsets. The isolation level makes no difference: there are no open transactions.
+/// Answers ListOffsets. The isolation level makes no difference, because there are no transactions.
 pub(crate) async fn list_offsets(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let snapshot = context.broker.log.meta().snapshot();
     let mut seen = BTreeSet::new();

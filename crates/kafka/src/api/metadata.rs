@@ -21,7 +21,7 @@ use crate::shared::Shared;
 const ENDPOINT_BROKERS: i8 = 1;
 const LEADER_EPOCH: i32 = 0;
 
-/// Answers Metadata; creates topics that do not exist where request and settings allow it.
+/// Answers Metadata. Missing topics are created if both the request and the settings allow it.
 pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
     let broker = context.broker;
     let config = &broker.config;
@@ -49,7 +49,7 @@ pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) ->
     }
 }
 
-/// A topic, or the answer that says why there is none.
+/// A topic, or the part of the answer that says why there is none.
 type Found = Result<Arc<Topic>, Box<MetadataResponseTopic>>;
 
 fn all(broker: &Shared) -> Vec<Found> {
@@ -59,7 +59,7 @@ fn all(broker: &Shared) -> Vec<Found> {
     }
 }
 
-/// What was asked for by name or id, each once: a name takes a few bytes, and the topic that it names many.
+/// The topics that are asked for by name or id, each once: a name takes a few bytes, the answer for its topic many.
 async fn named(context: &Context<'_>, topics: Vec<MetadataRequestTopic>, create: bool) -> Vec<Found> {
     let mut creator = Creator {
         context,
@@ -89,7 +89,7 @@ fn failed(code: ErrorCode, name: Option<String>, topic_id: uuid::Uuid) -> Box<Me
 async fn one(context: &Context<'_>, asked: MetadataRequestTopic, creator: &mut Creator<'_>) -> Found {
     let Some(name) = asked.name else {
         let by_id = context.broker.directory.topic(&TopicRef::Id(asked.topic_id.as_u128()));
-        // Before version 12 a name may not be missing.
+        // Before version 12 the name cannot be null.
         let nameless = (context.version < 12).then(String::new);
         return by_id.map_err(|code| failed(code, nameless, asked.topic_id));
     };
@@ -103,11 +103,11 @@ async fn one(context: &Context<'_>, asked: MetadataRequestTopic, creator: &mut C
     found.map_err(|code| failed(code, Some(name), uuid::Uuid::nil()))
 }
 
-/// Creates the topics that one request names and that do not exist.
+/// Creates the missing topics of one request.
 struct Creator<'a> {
     context: &'a Context<'a>,
     allowed: bool,
-    /// How many more may be tried.
+    /// How many more topics it may try to create.
     left: usize,
     failures: usize,
 }
@@ -115,7 +115,7 @@ struct Creator<'a> {
 impl Creator<'_> {
     async fn create(&mut self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
         if self.left == 0 {
-            // The client asks again.
+            // On this code the client asks again.
             return Err(ErrorCode::LeaderNotAvailable);
         }
         self.left -= 1;
@@ -132,13 +132,13 @@ impl Creator<'_> {
                 tracing::info!(topic = name, peer, "topic created because a client asked for it");
                 Ok(Arc::new(topic))
             }
-            // Another client was faster.
+            // Another client created it meanwhile.
             Err(TopicError::Exists(_)) => context.broker.directory.topic(&TopicRef::Name(name.into())),
             Err(error) => Err(self.failed(name, &error)),
         }
     }
 
-    /// One line says what is wrong. What is not wrong with this name alone is wrong with all.
+    /// Logs the first failure only. After a failure that is not this name's fault no further topic is tried.
     fn failed(&mut self, name: &str, error: &TopicError) -> ErrorCode {
         if self.failures == 0 {
             tracing::warn!(topic = name, %error, "a topic that a client asked for cannot be created");

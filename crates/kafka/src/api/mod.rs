@@ -1,4 +1,10 @@
-//! What is answered: the table of APIs, and one file per API group.
+//! The APIs that are answered: their table, what a handler gets and gives, and one file per API group.
+//!
+//! ```text
+//! table.rs   the table, and what reads it          answer_room.rs  bounds of an answer about several groups
+//! call.rs    a request, its context, its answer    errors.rs       error codes of failures below the front
+//! ```
+//! The other files are handlers, named by their API group.
 
 pub(crate) mod answer_room;
 pub(crate) mod call;

@@ -1,4 +1,4 @@
-//! Produce: batches go to the log as soon as their request is read, answers follow in order.
+//! Produce: batches go to the log as soon as their request is read; answers follow in order.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const API: &str = ApiKey::Produce.name();
 /// From this version on topics are named by id.
 const BY_ID_FROM: i16 = 13;
 
-/// A produce request on its way through the log.
+/// A produce request that the log has not answered yet.
 pub(crate) struct Produced {
     version: i16,
     correlation_id: i32,
@@ -31,7 +31,7 @@ pub(crate) struct Produced {
     arrived: Instant,
     topics: Vec<TopicPart>,
     ticket: AppendTicket,
-    /// Given back when the request is answered.
+    /// Dropped when the request is answered.
     _permit: Option<RequestPermit>,
 }
 
@@ -41,14 +41,14 @@ struct TopicPart {
     partitions: Vec<(i32, BatchState)>,
 }
 
-/// What became of one partition's batch so far.
+/// One partition's batch: refused, or sent to the log.
 enum BatchState {
     Refused(ErrorCode, &'static str),
-    /// The next of the ticket's results.
+    /// Its result is the ticket's next.
     Sent(PartitionId),
 }
 
-/// Reads a request and hands its batches to the log. The order of these calls is the order of the log.
+/// Decodes a request and hands its batches to the log. The log keeps the order of these calls.
 pub(crate) fn start(
     context: &Context<'_>,
     mut body: Decoder,
@@ -77,7 +77,7 @@ pub(crate) fn start(
     })
 }
 
-/// What is wrong with the request as a whole.
+/// Why the request as a whole is refused.
 fn refusal(request: &ProduceRequest) -> Option<(ErrorCode, &'static str)> {
     if !(-1..=1).contains(&request.acks) {
         return Some((ErrorCode::InvalidRequiredAcks, "acks must be -1 (all), 0 or 1"));
@@ -118,8 +118,8 @@ fn take_topic(
 }
 
 impl Produced {
-    /// Waits for the log; the frame of the answer, none with `acks=0`, where a failure ends the connection instead:
-    /// it is the only way to tell the client that its records are lost (Kafka does the same).
+    /// Waits for the log, then encodes the answer. With `acks=0` there is none, and a failure ends the connection: only
+    /// so does the client learn that its records are lost. Kafka does the same.
     pub(crate) async fn finish(self, broker: &Arc<Shared>) -> Result<Answer, Ending> {
         let mut results = self.ticket.await.into_iter();
         let mut failed = None;
@@ -176,8 +176,8 @@ fn answered(
             metrics::counter!("floe_kafka_produce_errors_total", "error" => code.name()).increment(1);
             let mut response = refused(index, code, error.to_string());
             if matches!(error, AppendError::UnknownProducerId) {
-                // Java's client begins a new epoch only when it knows where the log begins; without that it sends the
-                // same batch until its time is over.
+                // Java's client starts a new epoch only when it knows the log start. Without it the client repeats
+                // the batch until it times out.
                 let bounds = Log::bounds(&broker.log.meta().snapshot(), id);
                 response.log_start_offset = bounds.map_or(-1, |bounds| bounds.log_start.0);
             }

@@ -5,12 +5,11 @@ use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::api::call::Context;
 
-/// Gives out a new producer id. A producer that brings its old one (KIP-360) gets a new one, too: sequences begin
-/// anew either way.
+/// Gives out a new producer id. A producer that brings its old one (KIP-360) gets a new one, too, because its sequences
+/// start again either way.
 ///
-/// A transactional id is refused with `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`: it is the only code on which the Java
-/// client and librdkafka both give up at once; on others librdkafka asks until its own time-out. The log says what is
-/// really the matter.
+/// A transactional id is refused with `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`. On this code alone both the Java client
+/// and librdkafka give up at once; on others librdkafka asks until it times out. The log names the real reason.
 pub(crate) async fn init_producer_id(
     context: &Context<'_>,
     request: InitProducerIdRequest,
@@ -35,7 +34,7 @@ pub(crate) async fn init_producer_id(
         }
         Err(error) => {
             tracing::warn!(%error, "no producer id can be given out");
-            // Whether a number was used up or not does not matter: the client asks again.
+            // The client asks again. An id that was given out meanwhile stays unused, which does no harm.
             refused(ErrorCode::CoordinatorNotAvailable)
         }
     }

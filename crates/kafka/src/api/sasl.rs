@@ -1,12 +1,12 @@
-//! SaslHandshake: there is no authentication, and who asks for it is told so.
+//! SaslHandshake: refused, because there is no authentication.
 
 use floe_wire::ErrorCode;
 use floe_wire::sasl::{SaslHandshakeRequest, SaslHandshakeResponse};
 
 use crate::api::call::{Context, truncated};
 
-/// Refuses with `ILLEGAL_SASL_STATE`, as Kafka does where it authenticates nobody: clients then give up and say why. A
-/// closed connection would look to them like a network that fails, and they would come back for ever.
+/// Refuses with `ILLEGAL_SASL_STATE`, as Kafka does on a listener without authentication. Clients then give up and say
+/// why. A closed connection would look like a network failure, and they would connect again for ever.
 pub(crate) async fn sasl_handshake(
     context: &Context<'_>,
     request: SaslHandshakeRequest,

@@ -1,5 +1,5 @@
-//! The one table of what this broker answers: number, versions, handler, and what the asker must be allowed to do.
-//! Dispatch, ApiVersions, the documentation and the tests read it; an API that is not here does not exist.
+//! The one table of APIs: number, versions, handler, and the right that a client needs. Dispatch, ApiVersions, the
+//! documentation and the tests read it. An API that is not in it is not served.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,17 +29,17 @@ pub struct Api {
     pub min: i16,
     /// The last version that is answered.
     pub max: i16,
-    /// The function that answers it.
+    /// The function that answers it, for the documentation.
     pub handler_name: &'static str,
-    /// What the asker must be allowed to do. Nothing checks it yet: there is no authentication.
+    /// The right that a client needs. Nothing checks it yet, because there is no authentication.
     pub operation: Operation,
     pub(crate) handler: Handler,
 }
 
-/// What an API does to which kind of resource; the words are those of Kafka's access control lists.
+/// What an API does to which kind of resource, in the words of Kafka's access control lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Anybody may.
+    /// Every client may.
     Open,
     /// Write to topics.
     WriteTopic,
@@ -70,13 +70,13 @@ type Segments<'a> = Pin<Box<dyn Future<Output = Result<Vec<Bytes>, Ending>> + Se
 /// How an API is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Handler {
-    /// Taken in by the reader of the connection, see `produce.rs`.
+    /// Started by the reader of the connection, see `produce.rs`.
     Produce,
-    /// Also answers versions that it does not know.
+    /// Answers unknown versions, too.
     ApiVersions,
     /// Answered by the writer of the connection, one at a time.
     Call(Run),
-    /// The same, and may wait long for records or for other members: such a request holds no memory that others need.
+    /// The same, but it may wait long for records or for other members. So it gives its memory back first.
     Wait(Run),
 }
 
@@ -118,7 +118,7 @@ const fn api(
     Api { key, name: key.name(), min, max, handler_name, operation, handler }
 }
 
-/// Everything that is answered, in the order of the numbers.
+/// All APIs that are answered, in the order of their numbers.
 pub static APIS: &[Api] = &[
     api(ApiKey::Produce, (3, 13), Operation::WriteTopic, PRODUCE),
     api(ApiKey::Fetch, (4, 18), Operation::ReadTopic, wait!(fetch::fetch)),
@@ -148,7 +148,7 @@ pub(crate) fn find(number: i16) -> Option<&'static Api> {
     APIS.iter().find(|api| api.key.number() == number)
 }
 
-/// Answers one request that is not a produce. One that may wait is not answered when the client has gone.
+/// Answers one request that is not a produce. A request that may wait is dropped when the client has gone.
 pub(crate) async fn answer(
     broker: &Arc<Shared>,
     peer: &Peer,
@@ -164,7 +164,7 @@ pub(crate) async fn answer(
         Handler::ApiVersions => api_versions(&mut call),
         Handler::Call(run) => run(&context, api, call).await,
         Handler::Wait(run) => {
-            // Nobody may wait for the memory of a request that waits.
+            // Other requests must not wait for the memory of one that waits itself.
             call.permit = None;
             tokio::select! {
                 biased;
@@ -178,8 +178,8 @@ pub(crate) async fn answer(
     Ok(Answer { segments: segments?, held: context.held() })
 }
 
-/// Answers ApiVersions from the table. A version that is too new is answered in version 0 with
-/// `UNSUPPORTED_VERSION` and the table, so that the client can ask again (KIP-511).
+/// Answers ApiVersions from the table. An unknown version is answered in version 0 with `UNSUPPORTED_VERSION` and the
+/// table, so that the client can ask again (KIP-511).
 fn api_versions(call: &mut Call) -> Result<Vec<Bytes>, Ending> {
     let answer = |call: &Call, response: &ApiVersionsResponse| {
         encode(ApiKey::ApiVersions, call.version, call.correlation_id, response)
@@ -201,9 +201,9 @@ fn api_versions(call: &mut Call) -> Result<Vec<Bytes>, Ending> {
     answer(call, &response)
 }
 
-/// An API as it is offered. Produce is offered from version 0 on, as by Kafka 4 (KAFKA-18659), which answers none below
-/// 3 either: librdkafka up to 2.11 takes a broker without version 0 for one that knows no gzip, snappy or lz4, and
-/// sends without compression.
+/// An API as ApiVersions offers it. Produce is offered from version 0 on, although versions below 3 are not answered.
+/// Kafka 4 does the same (KAFKA-18659): to librdkafka up to 2.11 a broker without version 0 knows no gzip, snappy or
+/// lz4, and it sends without compression.
 fn offered(api: &Api) -> ApiVersion {
     let min_version = if api.key == ApiKey::Produce { 0 } else { api.min };
     ApiVersion { api_key: api.key.number(), min_version, max_version: api.max }

@@ -19,7 +19,7 @@ use crate::limits;
 const DEFAULT: i32 = -1;
 /// From this version on the answer describes the topic.
 const DESCRIBED_FROM: i16 = 5;
-/// Every topic has one replica: the store keeps it safe, not a second broker.
+/// Every topic has one replica: durability is the store's, not a second broker's.
 const REPLICAS: i16 = 1;
 
 type TopicFailure = (ErrorCode, String);
@@ -61,12 +61,12 @@ pub(crate) async fn create_topics(
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
 }
 
-/// Why the request as a whole asks for too much. Kafka refuses it as a whole, too.
+/// Why the request as a whole asks for too much; Kafka, too, then refuses it as a whole.
 fn too_many(context: &Context<'_>, topics: &[CreatableTopic]) -> Option<String> {
     if topics.len() > limits::TOPICS_PER_REQUEST_MAX {
         return Some(format!("a request creates up to {} topics", limits::TOPICS_PER_REQUEST_MAX));
     }
-    // What is wrong with one topic is said of that topic alone.
+    // A topic with a fault of its own counts as none here; its own answer names the fault.
     let partitions = topics.iter().map(|topic| u64::from(partitions(context, topic).unwrap_or(0)));
     let (asked, max) = (partitions.sum::<u64>(), limits::PARTITIONS_PER_REQUEST_MAX);
     (asked > max).then(|| format!("a request creates up to {max} partitions, this one asks for {asked}"))
@@ -88,15 +88,15 @@ async fn create(
     created.map_err(|error| (errors::topic(&error), message(&error)))
 }
 
-/// The words of an error, which quote the request, cut so that old versions can carry them.
+/// The text of an error. It quotes the request, so it is cut to a length that old versions can carry.
 fn message(error: &TopicError) -> String {
     let mut words = error.to_string();
     words.truncate(words.floor_char_boundary(limits::ERROR_MESSAGE_BYTES_MAX));
     words
 }
 
-/// The number of partitions, from the number or the assignment. Which brokers an assignment names does not matter,
-/// as every broker serves every partition; it must be complete, so that tools which count are told the truth.
+/// The number of partitions, given as a number or by an assignment. The brokers of an assignment do not matter, because
+/// every broker serves every partition. But it must be complete, so that tools count the partitions right.
 fn partitions(context: &Context<'_>, topic: &CreatableTopic) -> Result<u32, TopicFailure> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {

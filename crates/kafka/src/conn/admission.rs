@@ -1,6 +1,6 @@
-//! How frames get their memory before it is used. Produces take theirs from the log ([`floe_log::Log::reserve`]);
-//! other requests have a budget of their own, because they may wait for records or for other members for long, and
-//! nothing that waits may hold producers up.
+//! The memory of frames, set aside before it is used. Produces take theirs from the log ([`floe_log::Log::reserve`]).
+//! Other requests have a budget of their own: some wait long for records or for other members, and must not hold up
+//! producers.
 
 use floe_log::Log;
 
@@ -10,12 +10,12 @@ use crate::limits;
 
 const PRODUCE: i16 = 0;
 
-/// What a request holds until it is answered, or until it begins to wait.
+/// The memory of a request. It holds it until it is answered, or until it begins to wait.
 #[derive(Debug)]
 pub(crate) enum RequestPermit {
-    /// Of the log's budget, for a produce.
+    /// A produce's, of the log's budget.
     Log { _permit: floe_log::Permit },
-    /// Of a budget of the front.
+    /// Any other request's, of a budget of the front.
     Front { _held: Held },
 }
 
@@ -23,19 +23,19 @@ pub(crate) enum RequestPermit {
 pub(crate) struct Admission<'a> {
     /// For produces.
     pub(crate) log: &'a Log,
-    /// For all other requests.
+    /// For other requests.
     pub(crate) requests: &'a Budget,
-    /// What is set aside for frames of this address that have not arrived yet.
+    /// For bytes of frames of this address that have not arrived.
     pub(crate) arriving: &'a Budget,
-    /// What this connection may have in memory without asking anybody.
+    /// For small requests, which no other budget counts.
     pub(crate) unreserved: Budget,
     pub(crate) progress: &'a Progress,
 }
 
-/// What a frame was given.
+/// The memory that a frame was given.
 pub(crate) struct Admitted {
     pub(crate) permit: RequestPermit,
-    /// To be dropped when the frame is whole.
+    /// The caller drops it when the frame is whole.
     pub(crate) arriving: Option<Held>,
 }
 
@@ -52,7 +52,8 @@ impl<'a> Admission<'a> {
 
     /// Waits until there is room for a frame of `whole` bytes of which `missing` have not arrived.
     ///
-    /// The share of the address is taken first: whoever announces and does not send holds up nobody from elsewhere.
+    /// The share of the address is taken first, so that a client that announces and does not send holds up its own
+    /// address only.
     pub(crate) async fn admit(&self, api_key: i16, whole: usize, missing: usize) -> Admitted {
         if api_key != PRODUCE
             && whole <= limits::FRAME_BYTES_UNRESERVED
@@ -60,10 +61,10 @@ impl<'a> Admission<'a> {
         {
             return Admitted { permit: RequestPermit::Front { _held: held }, arriving: None };
         }
-        // Behind a call that waits nothing can begin, so nothing is taken for it yet.
+        // The requests behind a waiting call cannot begin. So they take no memory yet.
         self.progress.calls_answered().await;
         if api_key == PRODUCE {
-            // Large ones wait for each other in the log, and share half of its budget.
+            // Large produces wait for each other in the log, where they share half of its budget.
             let counted = if whole > limits::FRAME_BYTES_TRUSTED { 0 } else { missing };
             let arriving = self.arriving(counted).await;
             return Admitted {
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_announces_and_does_not_send_holds_up_only_his_address() {
+    async fn a_client_that_announces_and_does_not_send_holds_up_its_address_only() {
         let log = log(1_000).await;
         let (requests, progress) = (Budget::new(1_000), Progress::default());
         let (here, there) = (Budget::new(500), Budget::new(500));
@@ -117,15 +118,15 @@ mod tests {
         let announced = stranger.admit(PRODUCE, 400, 390).await;
         assert!(announced.arriving.is_some());
         let mut more = Box::pin(stranger.admit(PRODUCE, 400, 390));
-        assert!(more.as_mut().now_or_never().is_none(), "he waits for himself");
+        assert!(more.as_mut().now_or_never().is_none(), "it waits for itself");
         assert!(client.admit(PRODUCE, 400, 390).now_or_never().is_some(), "another does not");
-        assert!(stranger.admit(PRODUCE, 8, 0).now_or_never().is_some(), "nor what is already there");
+        assert!(stranger.admit(PRODUCE, 8, 0).now_or_never().is_some(), "nor a frame that is already there");
         drop(announced);
         assert!(more.now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_has_little_memory_that_nobody_counts() {
+    async fn a_connection_has_little_memory_that_no_budget_counts() {
         let log = log(1_000).await;
         let (requests, progress, here) = (Budget::new(100), Progress::default(), Budget::new(1_000_000));
         let admission = Admission::new(&log, &requests, &here, &progress);

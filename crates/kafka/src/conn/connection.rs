@@ -1,13 +1,13 @@
-//! One connection: requests in, answers out in the same order.
+//! The reader and the writer of one connection: requests in, answers out in the same order.
 //!
 //! ```text
 //! reader   frames.rs ─► header ─► Produce: handed to the log at once ──┐
-//!                                 others: taken in as they are ────────┤ bounded queue, in order
+//!                                 others: enqueued undecoded ──────────┤ bounded FIFO queue
 //! writer   ◄── answers leave in order ◄── produces awaited, others run here one by one
 //! ```
 //! Kafka serves one request of a connection at a time. Here several produces may be under way, because they must
-//! share an upload; a produce still waits for every other request before it, and every other request waits for
-//! all before it, so what a client sees is the same.
+//! share an upload. A produce still waits for all earlier requests of other APIs, and those wait for all earlier
+//! requests, so a client sees no difference.
 
 use std::sync::Arc;
 
@@ -29,13 +29,13 @@ use crate::conn::send::send;
 use crate::limits;
 use crate::shared::Shared;
 
-/// A request on its way through the connection.
+/// A request between the reader and the writer.
 enum Work {
     Produce(Box<Produced>),
     Call(&'static Api, Box<Call>),
 }
 
-/// Serves a connection until it ends, and logs why if that is worth a line.
+/// Serves a connection until it ends, and logs the reason.
 pub(crate) async fn serve<R, W>(broker: Arc<Shared>, source: R, sink: W, peer: Peer, seat: Seat)
 where
     R: AsyncRead + Send + Unpin,
@@ -70,8 +70,9 @@ where
         ending = &mut reading => (ending, broker.config.idle),
         _ = shutdown.wait_for(|shutdown| *shutdown) => (Ending::Shutdown, limits::SHUTDOWN_PATIENCE),
     };
-    // What the client asked before is done, as in Kafka: it may have left its group or committed its offsets on its way
-    // out. If it has gone, nothing waits for it any more. Without the reader the writer ends by itself.
+    // Requests that were read are still carried out, as in Kafka: a client may commit offsets or leave its group just
+    // before it closes. For a client that has gone no fetch or join waits any longer. Without the reader the writer
+    // ends by itself.
     drop(reading);
     let patience = if ending.gone() { limits::SHUTDOWN_PATIENCE } else { patience };
     if ending.gone() {
@@ -102,14 +103,14 @@ async fn read<R: AsyncRead + Send + Unpin>(
         };
         admission.progress.take(matches!(work, Work::Call(..)));
         if queue.send(work).await.is_err() {
-            // The writer has ended and says why.
+            // The writer has ended, and returns the reason.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Reads the header of a request, and hands a produce to the log: the calls before it are answered, its frame was not
-/// admitted earlier (`budget.rs`).
+/// Decodes the header of a request, and hands a produce to the log. All earlier calls are answered by then, because
+/// the frame of a produce is not admitted before (`admission.rs`).
 fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Ending> {
     let key = i16::from_be_bytes([frame.bytes[0], frame.bytes[1]]);
     let version = i16::from_be_bytes([frame.bytes[2], frame.bytes[3]]);
@@ -147,7 +148,7 @@ fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Endi
     Ok(Work::Call(api, Box::new(call)))
 }
 
-/// Answers in order. `None` when the reader has ended and everything it took in is answered.
+/// Answers in order. `None` when the reader has ended and all its requests are answered.
 async fn write<W: AsyncWrite + Send + Unpin>(
     broker: &Arc<Shared>,
     sink: &mut W,
@@ -165,7 +166,7 @@ async fn write<W: AsyncWrite + Send + Unpin>(
             Err(ending) => Err(ending),
         };
         match sent {
-            // Nobody misses the answer, but there may be more to do.
+            // The client has gone, but its other requests are still carried out.
             Err(Ending::Write(_)) if progress.gone() => {}
             Err(ending) => return Some(ending),
             Ok(()) => {}

@@ -1,4 +1,4 @@
-//! Who may come in: limits on connections, in all and per address.
+//! Limits on connections, in all and per address.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,16 +16,16 @@ pub(crate) struct Doorman {
     open: Arc<Mutex<OpenConnections>>,
     left: Arc<Notify>,
     limits: ConnectionLimits,
-    /// Shared by the connections that have no address.
+    /// For the frames of connections without an address.
     nowhere: Budget,
 }
 
-/// What a doorman keeps to.
+/// The limits that a doorman keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimits {
     pub(crate) total: usize,
     pub(crate) per_ip: usize,
-    /// Bytes of one address that are set aside and have not arrived.
+    /// Bytes that may be set aside for frames of one address and have not arrived.
     pub(crate) arriving_bytes_per_ip: usize,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Seat {
     open: Arc<Mutex<OpenConnections>>,
     left: Arc<Notify>,
     ip: Option<IpAddr>,
-    /// For what the frames of this address have announced and not sent.
+    /// For bytes that frames of this address have announced and not sent.
     pub(crate) arriving: Budget,
 }
 
@@ -98,7 +98,7 @@ impl Doorman {
         Ok(Seat { open: self.open.clone(), left: self.left.clone(), ip, arriving })
     }
 
-    /// Returns when nobody is inside.
+    /// Returns when no connection is open.
     pub(crate) async fn empty(&self) {
         while lock(&self.open).total > 0 {
             self.left.notified().await;

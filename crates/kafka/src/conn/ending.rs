@@ -30,11 +30,12 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// True when nobody is there any more who could read an answer.
+    /// True when the client can read no more answers.
     pub(crate) fn gone(&self) -> bool {
         matches!(self, Ending::Frame(FrameError::Closed | FrameError::Cut | FrameError::Io(_)))
     }
 
+    /// True for endings that every client causes sooner or later.
     pub(crate) fn ordinary(&self) -> bool {
         match self {
             Ending::Frame(error) => error.ordinary(),

@@ -1,10 +1,10 @@
-//! Frames from a socket: `length i32 | length bytes`, with every limit that a stranger could lean on.
+//! Frames from a socket: `length i32 | length bytes`, bounded in size, memory and time.
 //!
-//! The first [`limits::READ_BYTES`] of a frame are read as they come. Then its memory is set aside (`budget.rs`), so
-//! that a slow store holds back senders instead of filling memory; what has not arrived of it also counts against the
+//! The first [`limits::READ_BYTES`] of a frame are read as they come. Then its memory is set aside (`admission.rs`), so
+//! that a slow store causes backpressure and does not fill memory; bytes that have not arrived also count against the
 //! sender's address. Only then the buffer grows: at once up to [`limits::FRAME_BYTES_TRUSTED`], beyond that with the
-//! bytes that arrive. A frame that was started must go on at [`limits::SLOW_FRAME_BYTES_PER_SECOND`] after a grace,
-//! and a large one fast enough to be whole after [`limits::LARGE_FRAME_SECONDS`].
+//! bytes that arrive. After a grace a started frame must keep [`limits::SLOW_FRAME_BYTES_PER_SECOND`], and a large one
+//! the rate that completes it in [`limits::LARGE_FRAME_SECONDS`].
 
 use std::io;
 
@@ -18,11 +18,11 @@ use crate::conn::admission::{Admission, Admitted, RequestPermit};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
-/// Length and API key: what must be there before the rest is read.
+/// Length and API key: the limits of a frame depend on both.
 const PEEK_BYTES: usize = LENGTH_BYTES + 2;
 const PRODUCE: i16 = 0;
 
-/// Why no further frame comes.
+/// Why there is no next frame.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
     /// The client closed the connection between two frames.
@@ -34,37 +34,25 @@ pub(crate) enum FrameError {
     /// The socket failed.
     #[error("the socket failed: {0}")]
     Io(#[from] io::Error),
-    /// Nothing came for too long.
+    /// No byte came for too long.
     #[error("idle for {0:?}")]
     Idle(Duration),
     /// A length below the shortest header or above the limit.
     #[error("a frame of {length} bytes ({api}), between {min} and {max} are accepted")]
-    Length {
-        /// What it asks for.
-        api: Asked,
-        /// What was announced.
-        length: i32,
-        /// The least.
-        min: usize,
-        /// The most.
-        max: usize,
-    },
+    Length { api: Asked, length: i32, min: usize, max: usize },
     /// Too few bytes per second.
     #[error("slow frame ({api}): {received} of {length} bytes after {after:?}")]
     Slow {
-        /// What it asks for.
         api: Asked,
-        /// What came.
         received: usize,
-        /// What was announced.
         length: usize,
-        /// Since the frame began.
+        /// Since the first byte of the frame.
         after: Duration,
     },
 }
 
 impl FrameError {
-    /// True for what every client does sooner or later and nobody needs to hear about.
+    /// True for what every client does sooner or later.
     pub(crate) fn ordinary(&self) -> bool {
         matches!(self, FrameError::Closed | FrameError::Idle(_) | FrameError::Io(_) | FrameError::Cut)
     }
@@ -84,13 +72,13 @@ impl std::fmt::Display for Asked {
     }
 }
 
-/// One request without its length, and the memory that is set aside for it.
+/// One request without its length prefix, and the memory that is set aside for it.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
     pub(crate) permit: RequestPermit,
 }
 
-/// Times and sizes that a connection keeps.
+/// Limits of size and time for the frames of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) frame_bytes_max: usize,
@@ -110,12 +98,12 @@ impl Pace {
     }
 }
 
-/// A frame that is under way.
+/// A frame of which some bytes have arrived.
 #[derive(Debug, Clone, Copy)]
 struct Began {
     at: Instant,
     api: Asked,
-    /// Its bytes with the length, as far as known.
+    /// Its length with the prefix, as far as it is known.
     whole: usize,
 }
 
@@ -131,7 +119,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Frames { source, buffer: BytesMut::new(), pace }
     }
 
-    /// The next frame. While requests are under way silence is not idleness; `now` is the seam to the clock.
+    /// The next frame. A connection with requests under way is not idle. `now` reads the clock.
     pub(crate) async fn next(
         &mut self,
         admission: &Admission<'_>,
@@ -147,11 +135,11 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             i16::from_be_bytes(self.buffer[LENGTH_BYTES..PEEK_BYTES].try_into().expect("two bytes"));
         began.api = Asked(Some(api_key));
         let whole = LENGTH_BYTES + self.allowed(length, began.api)?;
-        // Something must have come before memory is set aside for the rest.
+        // A client must send something before memory is set aside for the rest.
         self.fill(whole.min(limits::READ_BYTES), began, &now).await?;
         let missing = whole.saturating_sub(self.buffer.len());
         let Admitted { permit, arriving } = admission.admit(api_key, whole, missing).await;
-        // The wait for memory was ours.
+        // The time that we waited for memory does not count.
         began.at = began.at.max(now());
         self.fill(whole, began, &now).await?;
         drop(arriving);
@@ -160,7 +148,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(Frame { bytes: bytes.freeze(), permit })
     }
 
-    /// The length of a frame, if it is within the limits of its API; of some API, as long as that is not known.
+    /// Checks the length of a frame against the limit of its API, or of any API while that has not arrived.
     fn allowed(&self, length: i32, api: Asked) -> Result<usize, FrameError> {
         let most = self.pace.frame_bytes_max;
         let max = match api {
@@ -208,7 +196,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             let earned = Duration::from_secs(received as u64 / self.bytes_per_second(whole));
             let deadline = started + self.pace.slow_grace + earned;
             let read = match self.room(need) {
-                // A long frame is read to its end and not beyond: what follows would have to be copied.
+                // A long frame is read to its end and not beyond: bytes of the next frame would have to be copied.
                 Some(exactly) => {
                     let mut limited = (&mut self.buffer).limit(exactly);
                     timeout_at(deadline, self.source.read_buf(&mut limited)).await
@@ -230,7 +218,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(())
     }
 
-    /// How fast a frame of `whole` bytes has to come.
+    /// The least rate of a frame of `whole` bytes.
     fn bytes_per_second(&self, whole: usize) -> u64 {
         let least = match whole > limits::FRAME_BYTES_TRUSTED {
             true => whole as u64 / limits::LARGE_FRAME_SECONDS,
@@ -239,7 +227,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         self.pace.slow_bytes_per_second.max(least)
     }
 
-    /// Makes room for the next read; the number of bytes it may take, if that matters.
+    /// Makes room for the next read. Returns the number of bytes that it may read, if that is limited.
     fn room(&mut self, need: usize) -> Option<usize> {
         let missing = need - self.buffer.len();
         if need <= limits::READ_BYTES {

@@ -1,13 +1,13 @@
-//! Who is at the other end of a connection.
+//! The other end of a connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Where a connection comes from.
+/// The other end of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    /// For logs.
+    /// Address and port, for logs.
     pub(crate) name: Arc<str>,
-    /// For the per-address limit and for DescribeGroups.
+    /// For the limits per address and for DescribeGroups; `None` without a socket.
     pub(crate) ip: Option<IpAddr>,
 }

@@ -1,15 +1,15 @@
-//! How far a connection is: what its reader and its writer know of each other.
+//! The progress of a connection: what its reader and its writer know of each other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-/// How many requests were taken in and answered; the reader waits for the writer through it.
+/// Counts the requests that were taken in and answered. Through it the reader waits for the writer.
 #[derive(Default)]
 pub(crate) struct Progress {
     taken: AtomicU64,
     answered: AtomicU64,
-    /// The number of the last request that was not a produce.
+    /// The number of the last call, that is, of the last request that was not a produce.
     last_call: AtomicU64,
     moved: Notify,
     /// Set when the client has gone.
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Waits until every request that is not a produce has been answered.
+    /// Waits until every call is answered.
     pub(crate) async fn calls_answered(&self) {
         while self.answered.load(Ordering::Relaxed) < self.last_call.load(Ordering::Relaxed) {
             self.moved.notified().await;

@@ -1,4 +1,4 @@
-//! Answers on their way out: written as fast as the client reads, which has to keep a pace.
+//! Writes answers. A client that reads too slowly is closed.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -13,7 +13,7 @@ use crate::conn::ending::Ending;
 use crate::limits;
 use crate::shared::Shared;
 
-/// Writes all segments with as few system calls as possible, as long as the client keeps up.
+/// Writes all segments of an answer with as few system calls as possible, unless the client stalls.
 pub(crate) async fn send<W: AsyncWrite + Send + Unpin>(
     sink: &mut W,
     answer: Answer,
@@ -50,10 +50,10 @@ pub(crate) async fn send<W: AsyncWrite + Send + Unpin>(
     }
 }
 
-/// A client that is expected to read an answer.
+/// How fast a client reads one answer.
 struct ReadingClient<'a> {
     broker: &'a Shared,
-    /// The memory of the answer, if it had to ask for any.
+    /// The memory of the answer, if it needed any.
     held: Option<Held>,
     begun: Instant,
     moved: Instant,
@@ -72,8 +72,8 @@ impl ReadingClient<'_> {
         self.moved = self.broker.env.monotonic();
     }
 
-    /// True when nothing has moved for the idle time or the answer is too slow. While others wait for memory that it
-    /// holds, it has less time: such a client is closed, comes back and asks again.
+    /// True when no byte moved for the idle time, or when the answer takes too long. It may take less time while it
+    /// holds memory that others wait for: such a client is closed, connects again and asks again.
     fn stalls(&self) -> bool {
         let now = self.broker.env.monotonic();
         let idle = self.broker.config.idle;

@@ -1,3 +1,3 @@
-//! Fetch sessions.
+//! What a broker remembers of fetching clients.
 
 pub(crate) mod session;

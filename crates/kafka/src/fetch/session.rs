@@ -1,7 +1,7 @@
-//! Fetch sessions (KIP-227): a client names its partitions once and later sends only what changed; the broker
-//! answers only with what changed. Pure: the moment is given, ids are given, nothing is read or sent here.
+//! Fetch sessions (KIP-227). A client names its partitions once and later sends changes only; the broker answers with
+//! changes only. This file is pure: time and ids come from the caller.
 //!
-//! A session is a convenience, never a promise: a broker that cannot keep one answers with session id 0 and the
+//! A session is an optimisation and never a promise. A broker that cannot keep one answers with session id 0, and the
 //! client goes on with full requests.
 
 use std::collections::BTreeMap;
@@ -14,23 +14,21 @@ use floe_wire::ErrorCode;
 use crate::directory::{PartitionRef, TopicRef};
 use crate::limits;
 
-/// What a client wants of one partition.
+/// A client's wish for one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Want {
-    /// First offset wanted.
+    /// The first offset to read.
     pub(crate) offset: i64,
-    /// At most so many bytes, except that a request always gets one batch.
+    /// The most bytes to read. But one batch per request comes whatever its size.
     pub(crate) bytes_max: i32,
-    /// The epoch that the client believes in, -1 for none.
+    /// The leader's epoch that the client knows, -1 for none.
     pub(crate) leader_epoch: i32,
 }
 
-/// What the client was last told of one partition: only a difference is worth an answer.
+/// What the client was last told of one partition. Only a difference is news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// High watermark.
     pub(crate) high_watermark: i64,
-    /// Log start.
     pub(crate) log_start: i64,
     /// True when it was told an error.
     pub(crate) failed: bool,
@@ -39,13 +37,11 @@ pub(crate) struct Told {
 /// Why a session cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionRefusal {
-    /// The broker does not know it (any more): start a new one.
     #[error("the fetch session is unknown, start a new one")]
     NotFound,
-    /// The request is not the one that follows the last.
     #[error("the fetch session epoch is not the expected one, start a new session")]
     InvalidEpoch,
-    /// The session names topics the other way (by name, by id).
+    /// The session was opened with names and the request has ids, or the other way round.
     #[error("the fetch session names topics by another kind of id, start a new one")]
     TopicIds,
 }
@@ -66,11 +62,12 @@ impl SessionRefusal {
 pub(crate) struct Ask {
     /// 0 for none.
     pub(crate) id: i32,
-    /// -1 full without session, 0 full with a new session, otherwise the number of the request in its session.
+    /// -1: full request without a session. 0: full request that opens a session. Else the number of the request in
+    /// its session.
     pub(crate) epoch: i32,
     /// True when topics are named by id (version 13 and later).
     pub(crate) by_id: bool,
-    /// Named partitions in their order.
+    /// The partitions of the request in their order.
     pub(crate) wants: Vec<(PartitionRef, Want)>,
     /// Partitions that the client does not want any more.
     pub(crate) forgotten: Vec<PartitionRef>,
@@ -89,7 +86,7 @@ pub(crate) struct Session {
     epoch: i32,
     by_id: bool,
     entries: BTreeMap<PartitionRef, SessionPartition>,
-    /// The order in which partitions are served: who got records goes to the end.
+    /// The order in which partitions are served. A partition that got records moves to the end.
     order: BTreeMap<u64, PartitionRef>,
     ranks: u64,
 }
@@ -134,7 +131,7 @@ impl Session {
         self.order.values().map(want).collect()
     }
 
-    /// Whether the answer must name the partition, and remembers that it was told.
+    /// Whether the partition has news for the client. Remembers what it was told.
     pub(crate) fn tell(&mut self, key: &PartitionRef, told: Told, records: bool) -> bool {
         let Some(entry) = self.entries.get_mut(key) else { return true };
         let news = records || told.failed || entry.told != Some(told);
@@ -149,35 +146,26 @@ impl Session {
 /// How a fetch is served.
 #[derive(Debug, Clone)]
 pub(crate) enum Plan {
-    /// All partitions are answered; `id` is 0 without a session.
+    /// All partitions are answered.
     Full {
-        /// The new session, or 0.
+        /// Of the new session; 0 without one.
         id: i32,
-        /// It, if there is one.
         session: Option<Arc<Mutex<Session>>>,
-        /// What to read, in order.
         wants: Vec<(PartitionRef, Want)>,
     },
     /// Only partitions with news are answered.
-    Incremental {
-        /// The session's id.
-        id: i32,
-        /// It.
-        session: Arc<Mutex<Session>>,
-        /// What to read, in order.
-        wants: Vec<(PartitionRef, Want)>,
-    },
+    Incremental { id: i32, session: Arc<Mutex<Session>>, wants: Vec<(PartitionRef, Want)> },
 }
 
 #[derive(Debug)]
 struct SessionSlot {
     session: Arc<Mutex<Session>>,
     used: Timestamp,
-    /// As counted in [`Sessions::partitions`].
+    /// Its share of [`Sessions::partitions`].
     partitions: usize,
 }
 
-/// The sessions of a broker, at most [`limits::FETCH_SESSIONS_MAX`].
+/// The sessions of a broker.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     slots: BTreeMap<i32, SessionSlot>,
@@ -188,25 +176,19 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// No sessions; room for `slots_max` of them, with `partitions_max` partitions in all.
+    /// Room for `slots_max` sessions with `partitions_max` partitions in all.
     pub(crate) fn new(slots_max: usize, partitions_max: usize) -> Sessions {
         Sessions { slots: BTreeMap::new(), partitions: 0, slots_max, partitions_max }
     }
 
-    /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// True without sessions.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// What this request asks for. `random` becomes the id of a new session.
+    /// Plans the answer to a request. The id of a new session is made of `random`.
     ///
     /// # Errors
-    /// [`SessionRefusal`]: the client then starts anew.
+    /// [`SessionRefusal`]: the client then opens a new session.
     pub(crate) fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, SessionRefusal> {
         if ask.epoch <= 0 {
             if ask.id != 0 {
@@ -238,7 +220,7 @@ impl Sessions {
         self.partitions = self.partitions + wants.len() - slot.partitions;
         slot.partitions = wants.len();
         if !fits(&wants) || !self.room(now, ask.id) {
-            // The client is made to start anew, and then gets no session if there is no room for it.
+            // The client then opens a new session, and gets none if there is no room for it.
             self.close(ask.id);
             return Err(SessionRefusal::NotFound);
         }
@@ -270,8 +252,7 @@ impl Sessions {
         }
     }
 
-    /// Whether there is room for what is held. Makes it by dropping the sessions that were not used for longest, as far
-    /// as that was long enough ago; `kept` stays.
+    /// Whether the sessions are within their limits. If not, idle ones are dropped in LRU order first; `kept` stays.
     fn room(&mut self, now: Timestamp, kept: i32) -> bool {
         let idle_ms = i64::try_from(limits::FETCH_SESSION_IDLE.as_millis()).expect("a short time");
         while self.slots.len() > self.slots_max || self.partitions > self.partitions_max {
@@ -286,8 +267,8 @@ impl Sessions {
     }
 }
 
-/// Whether a session may remember these partitions: not too many, and none whose name could not be that of a topic,
-/// because names come from strangers and stay in memory.
+/// Whether a session may keep these partitions. There must not be too many, and no name may be longer than a topic's:
+/// clients choose the names, and they stay in memory.
 fn fits(wants: &[(PartitionRef, Want)]) -> bool {
     let sane = |key: &PartitionRef| match &key.topic {
         TopicRef::Name(name) => name.len() <= NAME_BYTES_MAX,
@@ -331,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_from_birth_move_last() {
+    fn a_session_from_its_first_request_to_its_last() {
         let mut s = Sessions::new(2, 100);
         assert_eq!(run(&mut s, 0, ask(0, -1, &[(0, 0)], &[])), "full 0: 0@0");
         assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 5)], &[])), "full 7: 0@0 1@5");
@@ -342,11 +323,11 @@ mod tests {
         let by_id = Ask { by_id: true, ..ask(7, 3, &[], &[]) };
         assert_eq!(run(&mut s, 0, by_id), "TopicIds");
         assert_eq!(run(&mut s, 0, ask(7, -1, &[(3, 3)], &[])), "full 0: 3@3");
-        assert!(s.is_empty(), "a final request closes the session");
+        assert_eq!(s.len(), 0, "a final request closes the session");
     }
 
     #[test]
-    fn who_got_records_goes_to_the_end_and_only_news_are_told() {
+    fn a_partition_with_records_moves_to_the_end_and_only_news_are_told() {
         let mut s = Sessions::new(2, 100);
         let all = [(0, 0), (1, 0), (2, 0)];
         let Ok(Plan::Full { session: Some(session), .. }) =
@@ -392,7 +373,7 @@ mod tests {
         assert_eq!(run(&mut s, 3, ask(8, 2, &[(2, 0), (3, 0)], &[0])), "NotFound", "it grew beyond all room");
         assert_eq!((s.len(), s.partitions), (1, 2), "and is closed");
         assert_eq!(run(&mut s, 119_000, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 8: 0@0 1@0");
-        // The first was not used for two minutes: it makes room when another grows, or is opened.
+        // The first was idle for two minutes. It makes room when another grows or is opened.
         assert_eq!(run(&mut s, 120_000, ask(8, 1, &[(2, 0), (3, 0)], &[])), "more 8: 0@0 1@0 2@0 3@0");
         assert_eq!((s.len(), s.partitions), (1, 4));
         assert_eq!(run(&mut s, 240_000, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
