@@ -1,4 +1,4 @@
-//! The APIs of the protocol: their numbers, and which messages belong to them.
+//! The APIs of the protocol: their numbers and their messages.
 
 use crate::message::Message;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
@@ -8,14 +8,14 @@ use crate::versions::Versions;
 pub trait Request: Message {
     /// The API that the request calls.
     const API: ApiKey;
-    /// What the broker answers, in the same version.
+    /// The broker's answer, in the same version.
     type Response: Message;
 }
 
-/// One table for all APIs; those without messages here have their number only.
+/// One table of all APIs. Some have a number only, and no messages here.
 macro_rules! apis {
     ($($api:ident = $number:literal $(: $module:ident :: $request:ident -> $response:ident)?;)*) => {
-        /// The number of an API. Kafka 4 has dropped some; their numbers stay taken.
+        /// The number of an API. Kafka 4 has dropped some APIs; their numbers stay taken.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
         pub enum ApiKey {
@@ -44,7 +44,7 @@ macro_rules! apis {
                 }
             }
 
-            /// The versions that this crate reads and writes; `None` if it has no messages for the API.
+            /// The versions that this crate decodes and encodes; `None` without messages for the API.
             pub const fn versions(self) -> Option<Versions> {
                 match self {
                     $($(ApiKey::$api => Some(<$module::$request as Message>::VERSIONS),)?)*
@@ -52,7 +52,7 @@ macro_rules! apis {
                 }
             }
 
-            /// The flexible versions of the API, among those that this crate knows.
+            /// The flexible versions among those that this crate knows.
             pub const fn flexible(self) -> Option<Versions> {
                 match self {
                     $($(ApiKey::$api => Some(<$module::$request as Message>::FLEXIBLE),)?)*
@@ -186,8 +186,8 @@ impl ApiKey {
         self.flexible().is_some_and(|flexible| flexible.contains(version))
     }
 
-    /// Whether responses of this version have tagged fields in their header. Those of ApiVersions never have: a
-    /// client must be able to read one before it knows what the broker speaks (KIP-511).
+    /// Whether responses of this version have tagged fields in their header. ApiVersions never has them: a client must
+    /// decode its response before it knows the versions of the broker (KIP-511).
     pub fn response_header_flexible(self, version: i16) -> bool {
         self != ApiKey::ApiVersions && self.request_header_flexible(version)
     }

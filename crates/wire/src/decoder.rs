@@ -1,4 +1,4 @@
-//! Reading a frame: every length is checked against what remains before anything is allocated for it.
+//! Decodes a frame. Each length is compared with the bytes that remain before anything is allocated for it.
 
 use bytes::Bytes;
 
@@ -7,8 +7,8 @@ use crate::limits;
 
 /// A cursor over one frame.
 ///
-/// Byte fields are slices of the frame. Strings and arrays are copied out, and what they allocate is charged to a
-/// budget that depends on the length of the frame alone ([`limits::decode_budget`]).
+/// Byte fields are slices of the frame. Strings and arrays are allocated, within a budget that depends on the length of
+/// the frame alone ([`limits::decode_budget`]).
 #[derive(Debug)]
 pub struct Decoder {
     frame: Bytes,
@@ -18,17 +18,17 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder over a frame, without its length prefix.
+    /// A decoder over a frame without its length prefix.
     pub fn new(frame: Bytes) -> Decoder {
         Decoder { at: 0, end: frame.len(), budget: limits::decode_budget(frame.len()), frame }
     }
 
-    /// How many bytes are not read yet.
+    /// The number of bytes that are not read yet.
     pub fn remaining(&self) -> usize {
         self.end - self.at
     }
 
-    /// Checks that everything was read: [`Fault::Trailing`] if not.
+    /// [`Fault::Trailing`] unless everything was read.
     pub fn finish(&self) -> Result<(), WireError> {
         match self.remaining() {
             0 => Ok(()),
@@ -64,7 +64,7 @@ impl Decoder {
         Ok(text.to_owned())
     }
 
-    /// An unsigned number of at most 32 bits in groups of seven, the lowest first.
+    /// An unsigned varint of at most 32 bits: groups of seven bits, the lowest first.
     pub fn uvarint(&mut self) -> Result<u32, WireError> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {
@@ -96,7 +96,7 @@ impl Decoder {
         length(i32::from_be_bytes(self.array()?))
     }
 
-    /// The number of elements of an array, which take at least `size_min` bytes each and `T` in memory.
+    /// Charges an array of `count` elements of type `T`, which take at least `size_min` bytes each on the wire.
     pub(crate) fn claim<T>(&mut self, count: usize, size_min: usize) -> Result<(), WireError> {
         if count > self.remaining() / size_min.max(1) {
             return Err(Fault::CountTooLarge { count, remaining: self.remaining() }.into());
@@ -104,7 +104,7 @@ impl Decoder {
         self.charge(count * size_of::<T>())
     }
 
-    /// The tagged fields at the end of a structure. `known` reads the field if it knows the tag; others are skipped.
+    /// The tagged fields at the end of a structure. `known` reads the field if it knows the tag. Others are skipped.
     pub(crate) fn tagged(
         &mut self,
         mut known: impl FnMut(&mut Decoder, u32) -> Result<bool, WireError>,
@@ -123,7 +123,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Runs `read` on the next `size` bytes only; if it is not interested (`false`), they are skipped.
+    /// Runs `read` on the next `size` bytes only. They are skipped if it returns `false`.
     fn within(
         &mut self,
         size: usize,
@@ -154,7 +154,7 @@ impl Decoder {
         Ok((self.uvarint()? as usize).checked_sub(1))
     }
 
-    /// Takes what is about to be allocated out of the budget.
+    /// Takes an allocation of `bytes` out of the budget.
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), WireError> {
         match self.budget.checked_sub(bytes) {
             Some(left) => self.budget = left,
@@ -164,7 +164,7 @@ impl Decoder {
     }
 }
 
-/// What a length field means: -1 is null, anything else below zero is an error.
+/// The meaning of a length field: -1 is null, any other negative number an error.
 fn length(value: i32) -> Result<Option<usize>, WireError> {
     match usize::try_from(value) {
         Ok(length) => Ok(Some(length)),

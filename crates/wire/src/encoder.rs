@@ -1,4 +1,4 @@
-//! Writing a frame: small fields into one buffer, large ones spliced in where they lie.
+//! Encodes a frame: small fields are copied into one buffer, large ones are spliced in.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -8,7 +8,7 @@ use crate::limits;
 /// The length prefix of a frame, in bytes.
 const PREFIX_BYTES: usize = 4;
 
-/// Collects one message as a list of segments for a vectored write.
+/// Collects one message as segments for a vectored write.
 ///
 /// ```text
 /// own      | length | header | fields ...        | fields ...        |
@@ -24,24 +24,24 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// A encoder for bytes without a length prefix.
+    /// An encoder for bytes without a length prefix.
     pub fn new() -> Encoder {
         Encoder::default()
     }
 
-    /// A encoder for one frame; the length prefix is filled in by [`Encoder::finish`].
+    /// An encoder for one frame; the length prefix is filled in by [`Encoder::finish`].
     pub fn frame() -> Encoder {
         let mut own = BytesMut::with_capacity(256);
         own.put_bytes(0, PREFIX_BYTES);
         Encoder { own, framed: true, ..Encoder::default() }
     }
 
-    /// How many bytes were written, the length prefix included.
+    /// The number of bytes written, with the length prefix.
     pub fn len(&self) -> usize {
         self.own.len() + self.splice_bytes
     }
 
-    /// Whether nothing was written.
+    /// True when nothing was written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -60,7 +60,7 @@ impl Encoder {
         self.splices.push((self.own.len(), bytes.clone()));
     }
 
-    /// An unsigned number in groups of seven bits, the lowest first.
+    /// An unsigned varint: groups of seven bits, the lowest first.
     pub fn put_uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.own.put_u8((value & 0x7f) as u8 | 0x80);
@@ -95,7 +95,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Everything that another encoder collected, behind what this one holds.
+    /// Appends everything that another encoder collected.
     pub(crate) fn append(&mut self, other: Encoder) {
         let base = self.own.len();
         self.own.unsplit(other.own);
@@ -103,7 +103,7 @@ impl Encoder {
         self.splices.extend(other.splices.into_iter().map(|(at, bytes)| (base + at, bytes)));
     }
 
-    /// The segments, in order; a frame's length prefix is filled in. Fails if a frame is too long for it.
+    /// The segments in order. Fills in the length prefix of a frame, and fails if the frame is too long for it.
     pub fn finish(mut self) -> Result<Vec<Bytes>, WireError> {
         if self.framed {
             let length = self.len() - PREFIX_BYTES;

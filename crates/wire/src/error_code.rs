@@ -3,7 +3,7 @@
 /// One table for all codes: name, number, and whether Kafka's own clients try again.
 macro_rules! codes {
     ($($name:ident = $number:literal $($retriable:ident)?;)*) => {
-        /// An error code, as answers carry it. 0 is no error.
+        /// An error code of an answer. 0 is no error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(i16)]
         pub enum ErrorCode {
@@ -17,7 +17,7 @@ macro_rules! codes {
             /// Every code, in the order of the numbers.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name),*];
 
-            /// The code with this number; a number that is not known is an unknown server error.
+            /// The code with this number. An unknown number is `UnknownServerError`.
             pub const fn from_number(number: i16) -> ErrorCode {
                 match number {
                     $($number => ErrorCode::$name,)*
@@ -32,7 +32,7 @@ macro_rules! codes {
                 }
             }
 
-            /// Whether a client may hope that the same request succeeds later.
+            /// Whether the same request may succeed later.
             pub const fn retriable(self) -> bool {
                 const fn given(words: &[&str]) -> bool {
                     !words.is_empty()
@@ -189,7 +189,7 @@ impl ErrorCode {
         self as i16
     }
 
-    /// Whether it is an error at all.
+    /// True for all codes but 0.
     pub const fn is_error(self) -> bool {
         self.number() != 0
     }

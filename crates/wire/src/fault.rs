@@ -1,18 +1,18 @@
-//! What can be wrong with bytes, or with a value that shall become bytes.
+//! Errors of decoding and encoding.
 
 use crate::versions::Versions;
 
-/// A message that could not be read or written: what was wrong, and at which field.
+/// A message that could not be decoded or encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireError {
-    /// The innermost field of a table at which it went wrong; empty outside of tables (headers, trailing bytes).
+    /// The innermost field with the fault; empty outside of tables (headers, trailing bytes).
     pub field: &'static str,
-    /// What was wrong.
+    /// The fault itself.
     pub fault: Fault,
 }
 
 impl WireError {
-    /// The same error, placed at a field if it has no place yet.
+    /// Names the field, unless an inner one is named already.
     pub(crate) fn at(mut self, field: &'static str) -> WireError {
         if self.field.is_empty() {
             self.field = field;
@@ -38,15 +38,15 @@ impl std::fmt::Display for WireError {
 
 impl std::error::Error for WireError {}
 
-/// What was wrong.
+/// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A field needs more bytes than there are.
+    /// A field needs more bytes than remain.
     #[error("the message ends early: {needed} bytes needed, {remaining} left")]
     Truncated {
-        /// What the field needs.
+        /// Bytes that the field needs.
         needed: usize,
-        /// What is left.
+        /// Bytes that remain.
         remaining: usize,
     },
     /// A length or count that is negative and does not mean null.
@@ -55,19 +55,19 @@ pub enum Fault {
     /// An array whose elements cannot fit into the bytes that remain.
     #[error("an array of {count} elements cannot fit into the {remaining} bytes left")]
     CountTooLarge {
-        /// The number of elements announced.
+        /// The elements announced.
         count: usize,
-        /// What is left.
+        /// Bytes that remain.
         remaining: usize,
     },
-    /// The message would take far more memory than it has bytes.
+    /// The message would take far more memory than its size justifies.
     #[error(
         "the message would take too much memory for its size: {needed} bytes needed, {budget} left to it"
     )]
     TooDense {
-        /// What the next array or string needs.
+        /// Bytes of memory that the next array or string needs.
         needed: usize,
-        /// What the message may still take.
+        /// Bytes of memory that the message may still take.
         budget: usize,
     },
     /// A variable length number with more than 32 bits.
@@ -76,24 +76,24 @@ pub enum Fault {
     /// A string that is not UTF-8.
     #[error("a string is not UTF-8")]
     NotUtf8,
-    /// Null where this version knows no null.
+    /// Null where the version allows none.
     #[error("null is not allowed in version {version}")]
     Null {
         /// The version of the message.
         version: i16,
     },
-    /// Tagged fields must ascend.
+    /// The tags of tagged fields do not ascend.
     #[error("tagged field {tag} comes after {previous}")]
     TagOrder {
         /// The tag that came too late.
         tag: u32,
-        /// The one before it.
+        /// The tag before it.
         previous: u32,
     },
     /// A known tagged field was shorter than its announced size.
     #[error("{0} bytes are left over in a tagged field")]
     TagSize(usize),
-    /// The message is over and bytes are left.
+    /// Bytes are left after the message.
     #[error("{0} bytes are left over after the message")]
     Trailing(usize),
     /// A version that the message does not have.
@@ -104,7 +104,7 @@ pub enum Fault {
         /// The versions that the message has.
         supported: Versions,
     },
-    /// A value that the chosen version cannot carry and that may not be dropped.
+    /// A value that the version cannot carry and that may not be dropped.
     #[error("the value cannot be said in version {version}")]
     NotCarried {
         /// The version of the message.

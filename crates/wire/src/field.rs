@@ -1,4 +1,4 @@
-//! The field types of the protocol: how each is read and written.
+//! The field types of the protocol, each with its decoding and encoding.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use crate::encoder::Encoder;
 use crate::fault::{Fault, WireError};
 use crate::rope::Rope;
 
-/// In which shape a message is read or written.
+/// The form of a message on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Form {
     /// The version of the message.
@@ -17,27 +17,22 @@ pub(crate) struct Form {
     pub(crate) flexible: bool,
 }
 
-/// A type that a field of a message may have.
+/// The type of a field.
 pub(crate) trait Field: Sized + PartialEq {
     /// The least number of bytes that a value takes on the wire.
     fn size_min(form: Form) -> usize;
-    /// Reads a value.
     fn read(decoder: &mut Decoder, form: Form) -> Result<Self, WireError>;
-    /// Writes a value.
     fn write(&self, encoder: &mut Encoder, form: Form) -> Result<(), WireError>;
-    /// Whether the value is null.
     fn is_null(&self) -> bool {
         false
     }
 }
 
-/// A field type whose length field can say that there is no value.
+/// A field type whose length can say null.
 pub(crate) trait Nullable: Sized + PartialEq {
     /// The least number of bytes that a value takes on the wire; null takes no fewer.
     fn size_min(form: Form) -> usize;
-    /// Reads a value or null.
     fn read_nullable(decoder: &mut Decoder, form: Form) -> Result<Option<Self>, WireError>;
-    /// Writes a value, or null.
     fn write_nullable(value: Option<&Self>, encoder: &mut Encoder, form: Form) -> Result<(), WireError>;
 }
 
@@ -59,7 +54,7 @@ impl<T: Nullable> Field for Option<T> {
     }
 }
 
-/// Numbers: as many bytes as the type has, the highest first.
+/// Numbers: big-endian, as wide as their type.
 macro_rules! numbers {
     ($($number:ty),*) => {$(
         impl Field for $number {
@@ -111,7 +106,7 @@ impl Field for Uuid {
     }
 }
 
-/// A type that can be null, where the table says that it is not.
+/// A nullable type in a field that is not nullable.
 macro_rules! never_null {
     ($([$($generics:tt)*] $type:ty),*) => {$(
         impl $($generics)* Field for $type {

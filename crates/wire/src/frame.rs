@@ -37,7 +37,7 @@ pub fn encode_response<M: Message>(
     encoder.finish()
 }
 
-/// Reads a response of a known API and version from a frame without its prefix: correlation id and body.
+/// Decodes a response of a known API and version from a frame without its prefix. Returns correlation id and body.
 pub fn decode_response<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R::Response), WireError> {
     let mut decoder = Decoder::new(frame);
     let header = ResponseHeader::decode(&mut decoder, R::API, version)?;
@@ -46,7 +46,7 @@ pub fn decode_response<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R
     Ok((header.correlation_id, response))
 }
 
-/// Reads a message that is all of `bytes`.
+/// Decodes a message that takes all of `bytes`.
 pub fn decode_body<M: Message>(bytes: Bytes, version: i16) -> Result<M, WireError> {
     let mut decoder = Decoder::new(bytes);
     let message = M::decode(&mut decoder, version)?;
@@ -54,14 +54,14 @@ pub fn decode_body<M: Message>(bytes: Bytes, version: i16) -> Result<M, WireErro
     Ok(message)
 }
 
-/// The bytes of a message alone, in one piece.
+/// The bytes of a message without header and prefix, in one piece.
 pub fn encode_body<M: Message>(message: &M, version: i16) -> Result<Bytes, WireError> {
     let mut encoder = Encoder::new();
     message.encode(&mut encoder, version)?;
     Ok(crate::rope::Rope(encoder.finish()?).to_bytes())
 }
 
-/// The length of a frame, from its prefix: negative ones and those above `bytes_max` are refused.
+/// The length of a frame from its prefix. Negative lengths and those above `bytes_max` are refused.
 pub fn frame_length(prefix: [u8; 4], bytes_max: usize) -> Result<usize, WireError> {
     let announced = i32::from_be_bytes(prefix);
     let length = usize::try_from(announced).map_err(|_| Fault::NegativeLength(announced))?;

@@ -1,4 +1,4 @@
-//! What fuzz targets and allocation tests call: arbitrary bytes in, a broken promise is a panic.
+//! Entry points of the fuzz targets and the allocation tests: arbitrary bytes go in, a broken promise panics.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::messages::{admin, fetch, group_offsets, groups, metadata, offsets, produce, producer, sasl};
 use crate::versions::Versions;
 
-/// Decodes a whole request frame (without prefix), as a broker does. Whether a message came out of it.
+/// Decodes a request frame without prefix, as a broker does. Returns whether it is a message.
 pub fn request_frame(frame: Bytes) -> bool {
     let mut decoder = Decoder::new(frame);
     let Ok(header) = RequestHeader::decode(&mut decoder) else { return false };
@@ -18,16 +18,16 @@ pub fn request_frame(frame: Bytes) -> bool {
     request(api, header.api_version, decoder.rest(), Check::Survives)
 }
 
-/// What to do with a message that was decoded.
+/// What is checked of a decoded message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// Nothing.
     Decodes,
-    /// It must survive being encoded and decoded again.
+    /// It stays the same when it is encoded and decoded again.
     Survives,
 }
 
-/// Decodes a request or a response of any API and version: the first two bytes choose. Whether a message came out.
+/// Decodes a request or a response; the first two bytes choose API and version. Returns whether it is a message.
 pub fn any_message(input: &[u8]) -> bool {
     let [choice, version, body @ ..] = input else { return false };
     let api = ApiKey::ALL[usize::from(choice & 0x7f) % ApiKey::ALL.len()];
@@ -43,7 +43,7 @@ pub fn any_message(input: &[u8]) -> bool {
 
 macro_rules! dispatch {
     ($($api:ident: $module:ident::$request:ident -> $response:ident;)*) => {
-        /// Decodes the body of a request. Whether a message came out of it.
+        /// Decodes the body of a request. Returns whether it is a message.
         pub fn request(api: ApiKey, version: i16, body: Bytes, check: Check) -> bool {
             match api {
                 $(ApiKey::$api => decodes::<$module::$request>(version, body, check),)*
@@ -51,7 +51,7 @@ macro_rules! dispatch {
             }
         }
 
-        /// Decodes the body of a response. Whether a message came out of it.
+        /// Decodes the body of a response. Returns whether it is a message.
         pub fn response(api: ApiKey, version: i16, body: Bytes, check: Check) -> bool {
             match api {
                 $(ApiKey::$api => decodes::<<$module::$request as Request>::Response>(version, body, check),)*

@@ -5,22 +5,22 @@ use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::fault::WireError;
 
-/// What precedes the body of a request: header version 1, or 2 if the request is flexible.
+/// The header of a request: version 1, or 2 if the request is flexible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestHeader {
     /// The number of the API; see [`ApiKey::from_number`].
     pub api_key: i16,
     /// The version of the body, and of the response.
     pub api_version: i16,
-    /// What the response repeats, so that the client finds its request.
+    /// The response repeats it, so that the client finds its request.
     pub correlation_id: i32,
     /// The name that the client gave itself.
     pub client_id: Option<String>,
 }
 
 impl RequestHeader {
-    /// Reads the header; the decoder is then at the body. An API or version that is not known has no tagged fields
-    /// that could be skipped, so its body must not be read.
+    /// Decodes the header; the decoder is then at the body. For an unknown API or version nothing says whether tagged
+    /// fields follow, so the body must not be decoded.
     pub fn decode(decoder: &mut Decoder) -> Result<RequestHeader, WireError> {
         let mut header = RequestHeader {
             api_key: i16::from_be_bytes(decoder.array()?),
@@ -38,7 +38,7 @@ impl RequestHeader {
         Ok(header)
     }
 
-    /// Writes the header.
+    /// Encodes the header.
     pub fn encode(&self, encoder: &mut Encoder) -> Result<(), WireError> {
         encoder.put(&self.api_key.to_be_bytes());
         encoder.put(&self.api_version.to_be_bytes());
@@ -61,7 +61,7 @@ impl RequestHeader {
     }
 }
 
-/// What precedes the body of a response: header version 0, or 1 if the response is flexible (never for ApiVersions).
+/// The header of a response: version 0, or 1 if the response is flexible (never for ApiVersions).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResponseHeader {
     /// The correlation id of the request.
@@ -69,7 +69,7 @@ pub struct ResponseHeader {
 }
 
 impl ResponseHeader {
-    /// Reads the header of an answer to this API and version.
+    /// Decodes the header of an answer of this API and version.
     pub fn decode(decoder: &mut Decoder, api: ApiKey, version: i16) -> Result<ResponseHeader, WireError> {
         let correlation_id = i32::from_be_bytes(decoder.array()?);
         if api.response_header_flexible(version) {
@@ -78,7 +78,7 @@ impl ResponseHeader {
         Ok(ResponseHeader { correlation_id })
     }
 
-    /// Writes the header of an answer to this API and version.
+    /// Encodes the header of an answer of this API and version.
     pub fn encode(self, encoder: &mut Encoder, api: ApiKey, version: i16) {
         encoder.put(&self.correlation_id.to_be_bytes());
         if api.response_header_flexible(version) {
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(bytes, expected.replace(' ', ""));
     }
 
-    /// Whole frames as they travel; they never change.
+    /// The bytes of whole frames. They never change.
     #[test]
     fn frames_are_as_the_protocol_says() {
         let request = ApiVersionsRequest {

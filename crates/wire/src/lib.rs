@@ -1,15 +1,15 @@
 //! Kafka messages as tables: a bounded, zero-copy codec.
 //!
-//! This crate knows what Kafka's messages look like on the wire, in every version that Kafka 4 speaks. It is not a
-//! broker and keeps no state: what a request means is decided in `floe-kafka`. It never looks into record batches
-//! either; they stay slices of the frame they came in, and go out as the slices that the log handed over.
+//! This crate knows the layout of Kafka's messages in every version that Kafka 4 speaks. It is not a broker and keeps
+//! no state: `floe-kafka` decides what a request means. It does not look into record batches: they stay slices of the
+//! frame they came in, and leave as the slices that the log gave.
 //!
 //! # The flow of one request
-//! 1. A frame arrives whole, its length checked by the connection; [`Decoder`] (`decoder.rs`) walks over it.
-//! 2. [`RequestHeader::decode`] (`header.rs`) says which API ([`ApiKey`], `api.rs`), which version, which client.
-//! 3. The message's table (`messages/*.rs`) drives the decoding, field by field, row by row (`table.rs`, `field.rs`).
-//! 4. The answer is written by the same tables through a [`Encoder`] (`encoder.rs`), which yields the segments of one
-//!    frame for a vectored write; large byte fields are spliced in, not copied.
+//! 1. The connection has read a whole frame and checked its length. A [`Decoder`] (`decoder.rs`) walks over it.
+//! 2. [`RequestHeader::decode`] (`header.rs`) gives the API ([`ApiKey`], `api.rs`), the version and the client.
+//! 3. The message's table (`messages/*.rs`) decodes the body, one row per field (`table.rs`, `field.rs`).
+//! 4. The same tables write the answer into an [`Encoder`] (`encoder.rs`). It yields the segments of one frame for a
+//!    vectored write (`frame.rs`); large byte fields are spliced in, not copied.
 //!
 //! ```text
 //! frame     = length i32 | header | body
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! # What a hostile frame can do
-//! Be refused with a [`WireError`]. A length or count is compared with the bytes that remain before anything is
-//! allocated for it, and all that one frame makes the decoder allocate stays below [`limits::decode_budget`].
+//! Nothing but get a [`WireError`]. The decoder compares each length or count with the bytes that remain before it
+//! allocates for it. All its allocations for one frame stay below [`limits::decode_budget`].
 
 mod api;
 mod decoder;

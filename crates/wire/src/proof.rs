@@ -1,5 +1,5 @@
-//! The proof of the codec: generated values of every message in every version, against an implementation that others
-//! wrote, and against hostile bytes.
+//! The proof of the codec: generated values of every message in every version are compared with an independent
+//! implementation, and hostile bytes are decoded.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn sample<M: Message + Sample>(entropy: &[u8], version: i16) -> M {
     M::sample(&mut Entropy(entropy), form)
 }
 
-/// Ours to theirs and back: the bytes are the same and the value is the same, for every version.
+/// Ours to theirs and back: bytes and value stay the same in every version.
 fn agrees<M, T>(entropy: &[u8])
 where
     M: Message + Sample + PartialEq + std::fmt::Debug,
@@ -40,7 +40,7 @@ where
     }
 }
 
-/// Their defaults are our defaults in every version; only that what may be null is null by default here.
+/// Their defaults are our defaults in every version, except that our nullable fields are null by default.
 fn defaults_agree<M, T>()
 where
     M: Message + std::fmt::Debug,
@@ -59,7 +59,7 @@ where
     }
 }
 
-/// Every prefix of a message is refused, and so is a message with one byte more.
+/// Every prefix of a message is refused, and so is the message with one more byte.
 fn ends_are_checked<M: Message + Sample>(entropy: &[u8]) {
     for version in M::VERSIONS.min..=M::VERSIONS.max {
         let bytes = encode_body(&sample::<M>(entropy, version), version).unwrap();
@@ -74,7 +74,7 @@ fn ends_are_checked<M: Message + Sample>(entropy: &[u8]) {
     }
 }
 
-/// A failure is shown by its smallest entropy; no file is left behind.
+/// A failure prints its smallest entropy and leaves no file behind.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
@@ -127,7 +127,7 @@ proptest! {
     }
 }
 
-/// Tables with one wrong word each: what the proof is worth.
+/// Tables with one wrong word each. The proof must find it.
 #[allow(unreachable_pub, reason = "tables make public structures")]
 mod planted {
     use super::*;
@@ -139,7 +139,7 @@ mod planted {
                 use super::*;
 
                 messages! {
-                    /// A HeartbeatRequest, but for one word.
+                    /// A HeartbeatRequest with one wrong word.
                     struct Wrong, versions "0-4", flexible $flexible {
                         group_id: $group_id, "0+";
                         generation_id: i32, "0+";

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-/// Bytes that lie in several pieces, written out one after the other without being joined.
+/// Bytes in several pieces, which are written one after the other and never joined.
 ///
-/// Two ropes are equal if their bytes are, wherever they are cut.
+/// Two ropes are equal if their bytes are; the cuts do not matter.
 #[derive(Debug, Clone, Default)]
 pub struct Rope(pub Vec<Bytes>);
 
@@ -14,7 +14,7 @@ impl Rope {
         self.0.iter().map(Bytes::len).sum()
     }
 
-    /// Whether there is no byte in it.
+    /// True without a byte.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Bytes::is_empty)
     }

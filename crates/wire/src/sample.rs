@@ -1,4 +1,4 @@
-//! Generated values of every field type, for the proof of the codec.
+//! Values of every field type, generated for the proof of the codec.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::field::Form;
 use crate::rope::Rope;
 
-/// Random choices, drawn from bytes that proptest generates and shrinks. When they are used up, every choice is 0.
+/// Random choices out of bytes that proptest generates and shrinks. When the bytes are used up, every choice is 0.
 pub(crate) struct Entropy<'a>(pub(crate) &'a [u8]);
 
 impl Entropy<'_> {
@@ -16,14 +16,14 @@ impl Entropy<'_> {
         first
     }
 
-    /// A count that is mostly small, so that nested arrays stay small.
+    /// A small count, so that nested arrays stay small.
     fn count(&mut self) -> usize {
         usize::from(self.byte()) % 4
     }
 
     fn bytes(&mut self) -> Vec<u8> {
         let count = match self.byte() {
-            // Beyond a one byte varint, and beyond what is spliced instead of copied.
+            // Long enough to be spliced, and too long for a varint of one byte.
             255 => 1_500,
             254 => 200,
             count => usize::from(count) % 9,
@@ -32,12 +32,12 @@ impl Entropy<'_> {
     }
 }
 
-/// A type of which values can be generated.
+/// A type whose values can be generated.
 pub(crate) trait Sample: Sized {
     /// A value that this form can carry.
     fn sample(entropy: &mut Entropy<'_>, form: Form) -> Self;
 
-    /// The same, but not null.
+    /// The same, but never null.
     fn sample_some(entropy: &mut Entropy<'_>, form: Form) -> Self {
         Self::sample(entropy, form)
     }

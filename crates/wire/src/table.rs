@@ -1,18 +1,18 @@
-//! The tables: one row per field, in the words of the protocol.
+//! The tables of messages: one row per field, in the protocol's words.
 //!
 //! ```text
 //! struct FetchRequest, versions "4-18", flexible "12+" {        a message: has versions
 //!     replica_id: i32 = -1, "4-14";                            name: type = default, versions
 //!     cluster_id: Option<String>, "12+", tag 0, ignorable;     options: tag, nullable, ignorable
 //! }
-//! struct FetchTopic { ... }                                    a part of messages: takes over their version
+//! struct FetchTopic { ... }                                    a part of messages: has the version of its message
 //! ```
 //!
-//! - `Option` is a nullable field; `nullable "1+"` says in which versions null may be said, if not in all of them.
-//!   It is null by default, whatever the protocol says: an error message that nobody set is absent, not empty.
-//! - `ignorable`: a version that does not carry the field drops its value. Without it, a value other than the default
-//!   is refused there ([`Fault::NotCarried`]).
-//! - `tag`: the field travels among the tagged fields, and only if it is not the default.
+//! - `Option` is a nullable field. `nullable "1+"` restricts the versions in which null is allowed. The default is
+//!   null, whatever the protocol says: an error message that was not set is absent, not empty.
+//! - `ignorable`: a version without the field drops its value. Otherwise such a version refuses every value but the
+//!   default ([`Fault::NotCarried`]).
+//! - `tag`: the field is one of the tagged fields, and is left out if it has its default.
 
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
@@ -20,7 +20,7 @@ use crate::fault::{Fault, WireError};
 use crate::field::{Field, Form};
 use crate::versions::Versions;
 
-/// One row of a table: what there is to know about a field besides its type and default.
+/// One row of a table: a field without its type and default.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     name: &'static str,
@@ -48,12 +48,12 @@ impl Row {
         Row { ignorable: true, ..self }
     }
 
-    /// Whether the field travels in the body of this form: not at all, or among the tagged fields, are the others.
+    /// Whether the field is in the body of this form.
     const fn in_body(self, form: Form) -> bool {
         self.tag.is_none() && self.versions.contains(form.version)
     }
 
-    /// Whether the field may travel among the tagged fields of this form.
+    /// Whether the field may be among the tagged fields of this form.
     const fn in_tags(self, form: Form) -> bool {
         self.tag.is_some() && form.flexible && self.versions.contains(form.version)
     }
@@ -63,7 +63,7 @@ impl Row {
         if self.in_body(form) { T::size_min(form) } else { 0 }
     }
 
-    /// Reads the field if it travels in the body.
+    /// Decodes the field if it is in the body.
     pub(crate) fn read<T: Field>(
         self,
         value: &mut T,
@@ -76,7 +76,7 @@ impl Row {
         Ok(())
     }
 
-    /// Reads the field if `tag` is its tag, and says whether it was.
+    /// Decodes the field if `tag` is its tag. Returns whether it is.
     pub(crate) fn read_tagged<T: Field>(
         self,
         value: &mut T,
@@ -91,7 +91,7 @@ impl Row {
         Ok(known)
     }
 
-    /// Writes the field if it travels in the body; refuses a value that the version cannot say.
+    /// Encodes the field if it is in the body. Refuses a value that the version cannot carry.
     pub(crate) fn write<T: Field>(
         self,
         value: &T,
@@ -109,7 +109,7 @@ impl Row {
         Err(WireError { field: self.name, fault: Fault::NotCarried { version: form.version } })
     }
 
-    /// Collects the field if it travels among the tagged fields and is not the default.
+    /// Collects the field if it is a tagged field and not the default.
     pub(crate) fn write_tagged<T: Field>(
         self,
         value: &T,
@@ -142,12 +142,12 @@ impl Row {
     }
 }
 
-/// The tagged fields of one structure on their way out.
+/// The tagged fields of one structure, encoded.
 #[derive(Default)]
 pub(crate) struct Tagged(Vec<(u32, Encoder)>);
 
 impl Tagged {
-    /// Writes them in the order of their tags, as the protocol demands.
+    /// Appends them in the order of their tags, as the protocol demands.
     pub(crate) fn write(mut self, encoder: &mut Encoder) -> Result<(), WireError> {
         self.0.sort_by_key(|(tag, _)| *tag);
         encoder.put_uvarint(self.0.len() as u32);
@@ -161,7 +161,7 @@ impl Tagged {
     }
 }
 
-/// Checks the version of a message and says in which form it travels.
+/// Checks the version of a message, and returns its form.
 pub(crate) fn form(version: i16, versions: Versions, flexible: Versions) -> Result<Form, WireError> {
     if !versions.contains(version) {
         return Err(Fault::Version { version, supported: versions }.into());
@@ -169,7 +169,7 @@ pub(crate) fn form(version: i16, versions: Versions, flexible: Versions) -> Resu
     Ok(Form { version, flexible: flexible.contains(version) })
 }
 
-/// Makes structures of tables; the module doc says how to read them.
+/// Makes structures of tables; the docs of this file explain the rows.
 macro_rules! messages {
     ($(
         $(#[$doc:meta])*

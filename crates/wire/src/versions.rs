@@ -13,7 +13,7 @@ impl Versions {
     /// Every version.
     pub const ALL: Versions = Versions { min: 0, max: i16::MAX };
 
-    /// Reads `"0+"`, `"3-8"`, `"13"` or `"none"`; used at compile time, where a wrong text stops the build.
+    /// Parses `"0+"`, `"3-8"`, `"13"` or `"none"`. It runs at compile time, so a wrong text stops the build.
     pub const fn parse(text: &str) -> Versions {
         let text = text.as_bytes();
         if let b"none" = text {
@@ -34,7 +34,7 @@ impl Versions {
         Versions { min, max }
     }
 
-    /// Whether the range holds this version.
+    /// Whether the version is in the range.
     pub const fn contains(self, version: i16) -> bool {
         self.min <= version && version <= self.max
     }
@@ -46,7 +46,7 @@ impl std::fmt::Display for Versions {
     }
 }
 
-/// The decimal number that starts at `at`, and where it ends.
+/// The decimal number that starts at `at`, and the index after it.
 const fn number(text: &[u8], mut at: usize) -> (i16, usize) {
     let start = at;
     let mut value = 0;

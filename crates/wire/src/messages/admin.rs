@@ -1,4 +1,4 @@
-//! Creating, changing and deleting topics, and their settings.
+//! Topics and settings: create, change, describe, delete.
 
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ messages! {
         value: Option<String>, "2+";
     }
 
-    /// What became of each topic of a [`CreateTopicsRequest`].
+    /// The result of each topic of a [`CreateTopicsRequest`].
     struct CreateTopicsResponse, versions "2-7", flexible "5+" {
         throttle_time_ms: i32, "2+", ignorable;
         topics: Vec<CreatableTopicResult>, "2+";
@@ -73,7 +73,7 @@ messages! {
         topic_id: Uuid, "6+";
     }
 
-    /// What became of each topic of a [`DeleteTopicsRequest`].
+    /// The result of each topic of a [`DeleteTopicsRequest`].
     struct DeleteTopicsResponse, versions "1-6", flexible "4+" {
         throttle_time_ms: i32, "1+", ignorable;
         responses: Vec<DeletableTopicResult>, "1+";
@@ -106,7 +106,7 @@ messages! {
         broker_ids: Vec<i32>, "0+";
     }
 
-    /// What became of each topic of a [`CreatePartitionsRequest`].
+    /// The result of each topic of a [`CreatePartitionsRequest`].
     struct CreatePartitionsResponse, versions "0-3", flexible "2+" {
         throttle_time_ms: i32, "0+";
         results: Vec<CreatePartitionsTopicResult>, "0+";
@@ -187,7 +187,7 @@ messages! {
         value: Option<String>, "0+";
     }
 
-    /// What became of each resource of an [`IncrementalAlterConfigsRequest`].
+    /// The result of each resource of an [`IncrementalAlterConfigsRequest`].
     struct IncrementalAlterConfigsResponse, versions "0-1", flexible "1+" {
         throttle_time_ms: i32, "0+";
         responses: Vec<AlterConfigsResourceResponse>, "0+";

@@ -1,4 +1,4 @@
-//! Fetch: record batches on their way out.
+//! Fetch.
 
 use uuid::Uuid;
 

@@ -1,9 +1,9 @@
-//! The offsets that groups commit.
+//! Committed offsets of groups: OffsetCommit and OffsetFetch.
 
 use crate::table::messages;
 
 messages! {
-    /// Stores the progress of a group.
+    /// Commits offsets of a group.
     struct OffsetCommitRequest, versions "2-9", flexible "8+" {
         group_id: String, "2+";
         generation_id_or_member_epoch: i32 = -1, "2+", ignorable;
@@ -27,7 +27,7 @@ messages! {
         committed_metadata: Option<String>, "2+";
     }
 
-    /// What became of each offset of an [`OffsetCommitRequest`].
+    /// The result of each offset of an [`OffsetCommitRequest`].
     struct OffsetCommitResponse, versions "2-9", flexible "8+" {
         throttle_time_ms: i32, "3+", ignorable;
         topics: Vec<OffsetCommitResponseTopic>, "2+";
@@ -45,7 +45,7 @@ messages! {
         error_code: i16, "2+";
     }
 
-    /// Asks for the progress of groups; null topics means all of them.
+    /// Asks for the committed offsets of groups; null topics means all topics.
     struct OffsetFetchRequest, versions "1-9", flexible "6+" {
         group_id: String, "1-7";
         topics: Option<Vec<OffsetFetchRequestTopic>>, "1-7", nullable "2-7";
@@ -73,7 +73,7 @@ messages! {
         partition_indexes: Vec<i32>, "8+";
     }
 
-    /// The progress of groups; offset -1 means none is stored.
+    /// The committed offsets of groups; offset -1 means that there is none.
     struct OffsetFetchResponse, versions "1-9", flexible "6+" {
         throttle_time_ms: i32, "3+", ignorable;
         topics: Vec<OffsetFetchResponseTopic>, "1-7";

@@ -33,7 +33,7 @@ messages! {
         error_message: Option<String>, "4+", ignorable;
     }
 
-    /// Joins a group, or joins it again for the next generation.
+    /// Joins a group, or rejoins it for the next generation.
     struct JoinGroupRequest, versions "0-9", flexible "6+" {
         group_id: String, "0+";
         session_timeout_ms: i32, "0+";
@@ -71,7 +71,7 @@ messages! {
         metadata: Bytes, "0+";
     }
 
-    /// Hands in the leader's assignment and asks for the member's own.
+    /// Asks for the member's assignment. The leader also brings the assignments of all members.
     struct SyncGroupRequest, versions "0-5", flexible "4+" {
         group_id: String, "0+";
         generation_id: i32, "0+";
@@ -97,7 +97,7 @@ messages! {
         assignment: Bytes, "0+";
     }
 
-    /// Says that a member is alive.
+    /// Keeps a member's session alive.
     struct HeartbeatRequest, versions "0-4", flexible "4+" {
         group_id: String, "0+";
         generation_id: i32, "0+";
@@ -105,13 +105,13 @@ messages! {
         group_instance_id: Option<String>, "3+";
     }
 
-    /// Tells a member whether its generation still stands.
+    /// Whether the member's generation is still current.
     struct HeartbeatResponse, versions "0-4", flexible "4+" {
         throttle_time_ms: i32, "1+", ignorable;
         error_code: i16, "0+";
     }
 
-    /// Takes members out of a group.
+    /// Removes members from a group.
     struct LeaveGroupRequest, versions "0-5", flexible "4+" {
         group_id: String, "0+";
         member_id: String, "0-2";
@@ -125,7 +125,7 @@ messages! {
         reason: Option<String>, "5+", ignorable;
     }
 
-    /// What became of each member that a [`LeaveGroupRequest`] named.
+    /// The result of each member that a [`LeaveGroupRequest`] named.
     struct LeaveGroupResponse, versions "0-5", flexible "4+" {
         throttle_time_ms: i32, "1+", ignorable;
         error_code: i16, "0+";
@@ -199,7 +199,7 @@ messages! {
         groups_names: Vec<String>, "0+";
     }
 
-    /// What became of each group that a [`DeleteGroupsRequest`] named.
+    /// The result of each group that a [`DeleteGroupsRequest`] named.
     struct DeleteGroupsResponse, versions "0-2", flexible "2+" {
         throttle_time_ms: i32, "0+";
         results: Vec<DeletableGroupResult>, "0+";

@@ -1,4 +1,4 @@
-//! What a client learns first: versions, brokers, topics.
+//! ApiVersions, Metadata and DescribeCluster: the first requests of a client.
 
 use uuid::Uuid;
 

@@ -1,7 +1,7 @@
-//! The messages, as tables. [`crate`] says how they travel; `table.rs` says how to read the rows.
+//! The messages as tables. The crate's docs draw a frame; `table.rs` explains the rows.
 //!
-//! Names are those of the protocol, so that a table can be laid beside it. A `node_id` of -1, a `leader_epoch` of -1,
-//! an offset of -1 mean that there is none.
+//! Names are the protocol's, so that a table can be compared with it. In `node_id`, `leader_epoch` and offsets -1 means
+//! none.
 
 pub mod admin;
 pub mod fetch;

@@ -1,9 +1,9 @@
-//! Questions about the offsets of a partition, not of a group.
+//! Offsets of partitions: ListOffsets, OffsetForLeaderEpoch, DeleteRecords.
 
 use crate::table::messages;
 
 messages! {
-    /// Finds offsets by time; timestamp -1 is the latest, -2 the earliest, -3 that of the greatest one.
+    /// Finds offsets by time. Timestamp -1 means the latest offset, -2 the earliest, -3 that of the greatest timestamp.
     struct ListOffsetsRequest, versions "1-10", flexible "6+" {
         replica_id: i32, "1+";
         isolation_level: i8, "2+";

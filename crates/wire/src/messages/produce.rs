@@ -1,4 +1,4 @@
-//! Produce: record batches on their way in.
+//! Produce.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::table::messages;
 
 messages! {
-    /// Appends record batches to partitions. `acks` 0 asks for no answer at all.
+    /// Appends record batches to partitions. With `acks` 0 there is no answer at all.
     struct ProduceRequest, versions "3-13", flexible "9+" {
         transactional_id: Option<String>, "3+";
         acks: i16, "3+";
@@ -27,7 +27,7 @@ messages! {
         records: Option<Bytes>, "3+";
     }
 
-    /// Where each batch of a [`ProduceRequest`] went.
+    /// The offset or the error of each batch of a [`ProduceRequest`].
     struct ProduceResponse, versions "3-13", flexible "9+" {
         responses: Vec<TopicProduceResponse>, "3+";
         throttle_time_ms: i32, "3+", ignorable;

@@ -1,9 +1,9 @@
-//! Producer identities.
+//! InitProducerId.
 
 use crate::table::messages;
 
 messages! {
-    /// Asks for a producer id and epoch, the base of idempotence.
+    /// Asks for a producer id and epoch, which an idempotent producer needs.
     struct InitProducerIdRequest, versions "0-5", flexible "2+" {
         transactional_id: Option<String>, "0+";
         transaction_timeout_ms: i32, "0+";
@@ -11,7 +11,7 @@ messages! {
         producer_epoch: i16 = -1, "3+";
     }
 
-    /// The producer id and epoch.
+    /// A producer id and its epoch.
     struct InitProducerIdResponse, versions "0-5", flexible "2+" {
         throttle_time_ms: i32, "0+", ignorable;
         error_code: i16, "0+";

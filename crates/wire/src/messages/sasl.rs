@@ -1,9 +1,9 @@
-//! Authentication: what a client asks first.
+//! SaslHandshake, the first request of authentication.
 
 use crate::table::messages;
 
 messages! {
-    /// Asks to authenticate by a mechanism.
+    /// Asks to authenticate with a mechanism.
     struct SaslHandshakeRequest, versions "0-1", flexible "none" {
         mechanism: String, "0+";
     }
