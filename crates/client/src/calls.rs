@@ -1,17 +1,10 @@
-//! The calls that tools and tests make all the time, with the error codes of the answers looked at.
+//! The calls that tools and tests make often. They turn error codes of the answers into errors.
 
 use bytes::Bytes;
 use floe_log::Offset;
+use floe_log::batch::Batch;
+use floe_log::header::{BatchError, HEADER_BYTES, Header};
 use floe_log::records::{Record, RecordsError};
-use floe_log::{
-    batch::Batch,
-    header::{BatchError, HEADER_BYTES, Header},
-};
-use tokio::io::{AsyncRead, AsyncWrite};
-use uuid::Uuid;
-
-use crate::error::check;
-use crate::{error::ClientError, handle::Client};
 use floe_wire::ApiKey;
 use floe_wire::admin::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
@@ -21,6 +14,11 @@ use floe_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use floe_wire::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use floe_wire::offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use floe_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use tokio::io::{AsyncRead, AsyncWrite};
+use uuid::Uuid;
+
+use crate::error::{ClientError, check};
+use crate::handle::Client;
 
 /// Asks [`Client::list_offsets`] for the offset of the next record.
 pub const LATEST: i64 = -1;
@@ -29,11 +27,11 @@ pub const EARLIEST: i64 = -2;
 /// Asks [`Client::list_offsets`] for the record with the greatest timestamp.
 pub const MAX_TIMESTAMP: i64 = -3;
 
-/// The last versions of Produce and Fetch that name topics; later ones know their ids only.
+/// The last version of Produce and of Fetch with topic names; later ones have topic ids only.
 pub(super) const NAMED_VERSION_MAX: i16 = 12;
-/// How long the broker may take for what it does not do at once, in milliseconds.
+/// The timeout that requests give the broker, in milliseconds.
 pub(super) const TIMEOUT_MS: i32 = 30_000;
-/// The replication factor and partition count that mean "as the broker likes".
+/// The replication factor that means the broker's default.
 const BROKER_DEFAULT: i16 = -1;
 /// The replica id of clients.
 const NO_REPLICA: i32 = -1;
@@ -52,32 +50,32 @@ pub struct Produced {
 pub struct Wait {
     /// The longest wait in milliseconds.
     pub max_ms: i32,
-    /// How many bytes end the wait.
+    /// The bytes that end the wait.
     pub min_bytes: i32,
-    /// How many bytes to answer at most; one batch comes whatever its size.
+    /// The most bytes in the answer. But one batch comes whatever its size.
     pub max_bytes: i32,
 }
 
 impl Wait {
-    /// What is there now, up to 50 MiB.
+    /// No wait: the records that are there, up to 50 MiB.
     pub const NOT: Wait = Wait { max_ms: 0, min_bytes: 0, max_bytes: 50 * 1024 * 1024 };
 
-    /// Anything, for at most this many milliseconds.
+    /// At most `max_ms` milliseconds, until there is any record.
     pub const fn up_to_ms(max_ms: i32) -> Wait {
         Wait { max_ms, min_bytes: 1, ..Wait::NOT }
     }
 }
 
-/// What a fetch brought.
+/// The answer to a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// The offset after the last record that may be read.
     pub high_watermark: i64,
     /// The first offset of the partition.
     pub log_start_offset: i64,
-    /// The batches, one after the other; the last one may be cut off.
+    /// The batches, one after the other. The last one may be cut off.
     pub records: Bytes,
-    /// The offset that was asked for; records before it came along with their batch.
+    /// The offset that was asked for. A batch may bring records before it.
     from: i64,
 }
 
@@ -123,10 +121,10 @@ pub struct ListedOffset {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Brokers and topics; creates none. No names means all topics.
+    /// Brokers and topics. Without names all topics. Creates no topic.
     ///
     /// # Errors
-    /// When the call fails; the error codes of topics are the caller's to look at.
+    /// When the call fails. The caller checks the error codes of the topics.
     pub async fn metadata(&mut self, topics: &[&str]) -> Result<MetadataResponse, ClientError> {
         let named =
             |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
@@ -166,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Creates topics.
     ///
     /// # Errors
-    /// When the call fails; the error codes of topics are the caller's to look at.
+    /// When the call fails. The caller checks the error codes of the topics.
     pub async fn create_topics(
         &mut self,
         topics: Vec<CreatableTopic>,
@@ -241,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.fetch_topic(topic, partition, offset, wait, NAMED_VERSION_MAX).await
     }
 
-    /// Reads from one partition of the topic with this id, whatever its name is.
+    /// Reads from one partition of the topic with this id.
     ///
     /// # Errors
     /// As [`Client::fetch`]; and when the broker does not know topics by id.

@@ -1,4 +1,4 @@
-//! The two directions of one connection, as buffers that survive a cancelled caller.
+//! One connection with a buffer for each direction. The buffers survive a cancelled caller.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -7,26 +7,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
+use floe_wire::frame::frame_length;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::error::ClientError;
-use floe_wire::frame::frame_length;
 
 /// The length prefix of a frame, in bytes.
 const PREFIX_BYTES: usize = 4;
-/// How many bytes are asked for at a time.
+/// Bytes that one read asks for.
 const READ_BYTES: usize = 16 * 1024;
-/// How many segments are written at a time.
+/// Segments handed to one vectored write.
 const WRITE_SEGMENTS_MAX: usize = 64;
 
-/// A stream with what is still to be written to it and what was read from it.
+/// A stream, with segments still to be written and bytes already read.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
-    /// Segments to be written.
     pub(super) outgoing: VecDeque<Bytes>,
     incoming: BytesMut,
-    /// The longest frame that is accepted.
+    /// The longest frame that is accepted, without its prefix.
     pub(super) frame_bytes_max: usize,
 }
 
@@ -35,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Connection { stream, outgoing: VecDeque::new(), incoming: BytesMut::new(), frame_bytes_max }
     }
 
-    /// Writes all segments. Reads meanwhile: a broker that waits until we take its answers takes no requests.
+    /// Writes all segments, and reads meanwhile: a broker may read no requests before we take its answers.
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
         while !self.outgoing.is_empty() {
             poll_fn(|context| self.poll_progress(context)).await?;
@@ -91,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Drops the first `bytes` bytes of what is to be written.
+    /// Drops the first `bytes` bytes of the outgoing segments.
     fn written(&mut self, mut bytes: usize) {
         while let Some(segment) = self.outgoing.front_mut() {
             if bytes < segment.len() {

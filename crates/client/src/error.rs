@@ -1,9 +1,6 @@
 //! What can go wrong between a client and its broker.
 
-use floe_wire::ApiKey;
-use floe_wire::ErrorCode;
-use floe_wire::Versions;
-use floe_wire::WireError;
+use floe_wire::{ApiKey, ErrorCode, Versions, WireError};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +24,15 @@ pub enum ClientError {
         /// The versions of the broker, if it knows the API.
         broker: Option<Versions>,
     },
-    /// The broker answered another request than the one whose turn it was.
+    /// The broker answered out of order.
     #[error("the broker answered request {got} when it was the turn of {expected}")]
     Correlation {
-        /// The request whose turn it was.
+        /// Correlation id of the request whose turn it was.
         expected: i32,
-        /// The request that was answered.
+        /// Correlation id of the answer.
         got: i32,
     },
-    /// An answer was asked for that is not to come: it was received, or dropped because nobody asked in time.
+    /// The answer will not come: it was received already, or dropped because too many others came after it.
     #[error("no such answer is to come")]
     NotWaiting,
     /// Too many requests without an answer; receive some first.
@@ -48,7 +45,7 @@ pub enum ClientError {
         api: ApiKey,
         /// What the broker answered.
         code: ErrorCode,
-        /// What it said about it; may be empty.
+        /// Its message; may be empty.
         message: String,
     },
     /// The answer lacks what was asked for.
@@ -60,7 +57,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The error code of the broker, if that is what went wrong.
+    /// The error code of the broker, if it answered with one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             ClientError::Code { code, .. } => Some(*code),

@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 
 use bytes::Bytes;
+use floe_wire::metadata::{ApiVersionsRequest, ApiVersionsResponse};
+use floe_wire::{ApiKey, ErrorCode, Request, Versions, frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::connection::Connection;
 use crate::error::{self, ClientError};
 use crate::limits;
-use floe_wire::ErrorCode;
-use floe_wire::Versions;
-use floe_wire::frame;
-use floe_wire::metadata::{ApiVersionsRequest, ApiVersionsResponse};
-use floe_wire::{ApiKey, Request};
 
-/// The version of the first request: every broker of the last years knows it, and others say so.
+/// The version of the first request. Every broker of the last years knows it, and others say that they do not.
 const API_VERSIONS_FIRST: i16 = 3;
 
 /// A connection to one broker.
@@ -24,16 +21,16 @@ const API_VERSIONS_FIRST: i16 = 3;
 pub struct Client<S> {
     connection: Connection<S>,
     client_id: String,
-    /// What the broker speaks; empty until it was asked.
+    /// The versions of the broker by API number; empty before the first call.
     pub(crate) broker: BTreeMap<i16, Versions>,
     correlation_id: i32,
-    /// The answers that are still to come, in this order.
+    /// Correlation ids of the answers still to come, in order.
     waiting: VecDeque<i32>,
-    /// Answers that came while another was waited for.
+    /// Frames of answers that their callers have not asked for yet.
     arrived: BTreeMap<i32, Bytes>,
 }
 
-/// A request on its way; hand it to [`Client::receive`].
+/// A request that was sent. [`Client::receive`] takes it and returns the answer.
 #[derive(Debug)]
 #[must_use = "the answer is received with it"]
 pub struct Sent<R> {
@@ -91,12 +88,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         &self.broker
     }
 
-    /// How many answers are still to come.
+    /// The number of answers still to come.
     pub fn in_flight(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Asks the broker what it speaks, unless that is known.
+    /// Asks the broker for its versions, unless they are known.
     ///
     /// # Errors
     /// When the connection fails or the answer is an error.
@@ -118,8 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a request and waits for its answer, in the newest version that both sides speak.
     ///
     /// # Errors
-    /// When the connection fails, no version is common, or the answer cannot be read. Error codes inside the answer
-    /// are the caller's to look at.
+    /// When the connection fails, no version is common, or the answer cannot be decoded. The caller checks the error
+    /// codes inside the answer.
     pub async fn call<R: Request>(&mut self, request: &R) -> Result<R::Response, ClientError> {
         let sent = self.send(request).await?;
         self.receive(sent).await
@@ -165,7 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.flush().await
     }
 
-    /// Waits for the answer of a request. Answers come in the order of the requests; those of others are kept.
+    /// Waits for the answer to a request. Answers come in the order of the requests; earlier ones are kept for their
+    /// callers.
     ///
     /// # Errors
     /// When the connection fails, the broker answers out of order, or the answer cannot be read.
@@ -182,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             self.waiting.pop_front();
             self.arrived.insert(expected, frame);
-            // Answers whose caller has gone must not pile up.
+            // Answers whose callers have gone must not pile up.
             while self.arrived.len() > limits::IN_FLIGHT_MAX {
                 self.arrived.pop_first();
             }
@@ -222,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Sent { correlation_id, version, request: PhantomData })
     }
 
-    /// Asks for the versions in one version. A broker that does not know it answers in version 0.
+    /// Sends ApiVersions in this version. A broker that does not know the version answers in version 0.
     async fn api_versions(&mut self, version: i16) -> Result<ApiVersionsResponse, ClientError> {
         let request = ApiVersionsRequest {
             client_software_name: "floe".to_owned(),

@@ -1,22 +1,22 @@
 //! A small Kafka client: for the command line, the demo and the tests.
 //!
 //! # What it is not
-//! It speaks to one broker over one connection. It is no replacement for the clients of Kafka: it follows no leaders
-//! and joins no groups.
+//! It speaks to one broker over one connection. It does not replace the clients of Kafka: it follows no leaders and
+//! joins no groups.
 //!
 //! # A request, file by file
 //! ```text
 //! handle.rs      Client::send       encodes it into the outgoing buffer, in the newest version that both sides speak
 //! connection.rs  Connection::flush  writes, and reads meanwhile: two full sockets must not wait for each other
-//! handle.rs      Client::receive    cuts frames off the incoming buffer until the answer is there
-//! calls.rs                          topics, batches, offsets: the calls that are made often
+//! handle.rs      Client::receive    takes frames from the incoming buffer until the answer is there
+//! calls.rs                          the calls that are made often: topics, batches, offsets
 //! producer.rs    Producer           an idempotent producer on top, with partitioner.rs
 //! ```
-//! Every method may be cancelled: what was not written or read yet is kept, and an answer that nobody waits for is
-//! dropped.
+//! Every method is cancel safe: bytes that are not yet written or read stay in the buffers, and an answer whose caller
+//! has gone is dropped.
 //!
 //! # What a hostile broker can do
-//! Be refused: the length of a frame, the answers in flight and the memory of the decoder are bounded ([`limits`]).
+//! Nothing but get an error: frame lengths, answers in flight and the decoder's memory are bounded ([`limits`]).
 
 mod calls;
 mod connection;

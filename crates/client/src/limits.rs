@@ -2,5 +2,5 @@
 
 /// The longest frame that is accepted, in bytes, by default.
 pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
-/// How many requests may wait for their answers.
+/// Requests that may be without an answer.
 pub const IN_FLIGHT_MAX: usize = 128;

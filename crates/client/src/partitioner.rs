@@ -1,4 +1,4 @@
-//! Which partition a key belongs to: as the Java client does it, so that records of one key stay together.
+//! The partition of a key, computed as by the Java client, so that records of one key stay together.
 
 /// The partition of a key among `partitions`: murmur2, the sign dropped, modulo.
 ///
@@ -38,7 +38,7 @@ fn murmur2(key: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// From Kafka's own client; they never change, or keys move to other partitions.
+    /// Values of Kafka's own client. If they changed, keys would move to other partitions.
     #[test]
     fn hashes_are_those_of_the_java_client() {
         let known = [("", 275_646_681, 2), ("a", 2_731_586_172, 5), ("21", 3_321_034_988, 3)];

@@ -1,13 +1,14 @@
-//! A producer: batches records, keeps a few requests on their way, and is idempotent.
+//! An idempotent producer: it batches records and keeps a few requests in flight.
 //!
 //! ```text
 //! send ─▶ open (one batch per partition) ─ enough bytes ─▶ in flight (a few requests) ─ answers ─▶ acknowledged
-//!                                                               │ an error that may pass
+//!                                                               │ a retriable error
 //!                                                               ▼
-//!                                     take in all answers, then repeat what failed, in order
+//!                                     await all answers, then repeat the failed batches in order
 //! ```
-//! A batch keeps its sequence number when it is repeated, so the broker knows it again: nothing is written twice, and
-//! nothing overtakes. An error that cannot pass ends the producer: the broker waits for the batch that is missing.
+//! A repeated batch keeps its sequence number, so the broker recognises it. No batch is written twice, and none
+//! overtakes another. After an error that is not retriable the producer is useless: the broker waits for the missing
+//! batch.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,39 +16,35 @@ use std::time::Duration;
 use bytes::Bytes;
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
+use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
+use floe_wire::producer::InitProducerIdRequest;
+use floe_wire::{ApiKey, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::calls::{NAMED_VERSION_MAX, TIMEOUT_MS};
-use crate::error::check;
-use crate::{
-    error::ClientError,
-    handle::{Client, Sent},
-    partitioner::partition_for_key,
-};
-use floe_wire::ApiKey;
-use floe_wire::ErrorCode;
-use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
-use floe_wire::producer::InitProducerIdRequest;
+use crate::error::{ClientError, check};
+use crate::handle::{Client, Sent};
+use crate::partitioner::partition_for_key;
 
-/// How a producer batches, and how long it keeps trying.
+/// How a producer batches and retries.
 #[derive(Debug, Clone, Copy)]
 pub struct ProducerConfig {
-    /// How batches are compressed.
+    /// The codec of the batches.
     pub compression: Compression,
-    /// A request leaves when its records have this many bytes, before compression.
+    /// A request is sent when its records have this many bytes before compression.
     pub request_bytes: usize,
-    /// How many requests may wait for their answers. Brokers remember five batches per producer and partition.
+    /// Requests without an answer, 1 to 5. Brokers remember five batches per producer and partition.
     pub in_flight_max: usize,
-    /// How often a batch is repeated before its error is reported.
+    /// Repetitions of a batch before its error is reported.
     pub retries_max: u32,
-    /// The pause before the second repetition; it doubles up to two seconds.
+    /// Back-off before the second repetition. It doubles up to two seconds.
     pub retry_pause: Duration,
 }
 
-/// The longest pause between two repetitions.
+/// The longest back-off.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The most requests in flight that leave the order provable: what a broker remembers per producer and partition.
+/// Batches that a broker remembers per producer and partition. With more in flight it could not check their order.
 const IN_FLIGHT_MAX: usize = 5;
 
 impl Default for ProducerConfig {
@@ -62,7 +59,7 @@ impl Default for ProducerConfig {
     }
 }
 
-/// What a producer has done.
+/// Totals of a producer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProducerStats {
     /// Records that the broker acknowledged.
@@ -78,7 +75,7 @@ pub struct ProducerStats {
 /// A topic and one of its partitions.
 type Target = (String, i32);
 
-/// A batch that is ready, or on its way.
+/// A batch that is encoded, perhaps sent, and not acknowledged.
 #[derive(Debug, Clone)]
 struct ReadyBatch {
     target: Target,
@@ -86,7 +83,7 @@ struct ReadyBatch {
     bytes: Bytes,
 }
 
-/// Sends records over a client of its own.
+/// An idempotent producer over a client of its own.
 #[derive(Debug)]
 pub struct Producer<S> {
     client: Client<S>,
@@ -94,23 +91,23 @@ pub struct Producer<S> {
     producer_id: i64,
     producer_epoch: i16,
     partitions: BTreeMap<String, u32>,
-    /// The sequence number of the next batch.
+    /// The sequence numbers of the next batches.
     sequences: BTreeMap<Target, i32>,
     open: BTreeMap<Target, Builder>,
     open_bytes: usize,
     in_flight: VecDeque<(Sent<ProduceRequest>, Vec<ReadyBatch>)>,
-    /// Batches without an acknowledgement whose request has ended, in the order in which they were sent.
+    /// Batches of ended requests without an acknowledgement, in the order of sending.
     failed: Vec<ReadyBatch>,
-    /// Which partition records without a key go to: another one with each request.
+    /// Chooses the partition of records without a key: another one for each request.
     turn: u32,
     stats: ProducerStats,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
-    /// A producer with an identity of its own.
+    /// A producer with a new producer id.
     ///
     /// # Errors
-    /// When the broker gives it none.
+    /// When the broker gives none.
     pub async fn new(mut client: Client<S>, config: ProducerConfig) -> Result<Producer<S>, ClientError> {
         assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight_max), "one to five requests in flight");
         let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
@@ -137,8 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         self.stats
     }
 
-    /// Takes in a record; `timestamp` in milliseconds since the epoch. A key decides the partition as in the Java
-    /// client. Returns at once unless a request is full and too many are on their way already.
+    /// Adds a record; `timestamp` in milliseconds since the epoch. The key chooses the partition as in the Java client.
+    /// Returns at once unless a request is full and too many are in flight.
     ///
     /// # Errors
     /// When the topic is not known, or an earlier batch could not be delivered.
@@ -154,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         self.send_to(topic, partition.cast_signed(), timestamp, key, value).await
     }
 
-    /// Takes in a record for a given partition; see [`Producer::send`].
+    /// Adds a record for a given partition; see [`Producer::send`].
     ///
     /// # Errors
     /// When an earlier batch could not be delivered.
@@ -181,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         Ok(())
     }
 
-    /// Sends what is open and waits until everything is acknowledged.
+    /// Sends all records and waits until they are acknowledged.
     ///
     /// # Errors
     /// When a batch could not be delivered.
@@ -193,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         self.repeat().await
     }
 
-    /// Goes on over another connection, after one has failed: everything without an acknowledgement is sent again.
+    /// Continues over another connection after one has failed. Batches without an acknowledgement are sent again.
     ///
     /// # Errors
     /// When a batch could not be delivered.
@@ -212,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         Ok((self.client, self.stats))
     }
 
-    /// How many partitions a topic has, asked once.
+    /// The number of partitions of a topic; the broker is asked once.
     async fn partitions_of(&mut self, topic: &str) -> Result<u32, ClientError> {
         if let Some(partitions) = self.partitions.get(topic) {
             return Ok(*partitions);
@@ -229,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         Ok(partitions)
     }
 
-    /// Sends what is open as one request; waits for a place if too many are on their way.
+    /// Sends the open batches as one request. Waits first if too many requests are in flight.
     async fn dispatch(&mut self) -> Result<(), ClientError> {
         self.repeat().await?;
         while self.in_flight.len() >= self.config.in_flight_max {
@@ -267,27 +264,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         }
     }
 
-    /// Gives up on the answers that are still to come: what they were to acknowledge has to be repeated.
+    /// Gives up the answers still to come. Their batches have to be repeated.
     fn abandon(&mut self) {
         for (_, batches) in std::mem::take(&mut self.in_flight) {
             self.failed.extend(batches);
         }
     }
 
-    /// Takes in the answer of the oldest request; repeats what failed.
+    /// Awaits the answer to the oldest request, and repeats failed batches.
     async fn settle(&mut self) -> Result<(), ClientError> {
         self.take_answer().await?;
         if self.failed.is_empty() {
             return Ok(());
         }
-        // Later batches of the same partitions were refused as well, because their sequence has a gap now.
+        // Later batches of the same partitions are refused as well, because their sequence has a gap now.
         while !self.in_flight.is_empty() {
             self.take_answer().await?;
         }
         self.repeat().await
     }
 
-    /// Sends what failed again, one batch after the other.
+    /// Sends failed batches again, one after the other.
     async fn repeat(&mut self) -> Result<(), ClientError> {
         let mut pause = self.config.retry_pause;
         let mut attempts = 0;
@@ -313,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         Ok(())
     }
 
-    /// Takes in the answer of the oldest request: what failed and may pass goes to `failed`.
+    /// Awaits the answer to the oldest request. Batches with a retriable error go to `failed`.
     async fn take_answer(&mut self) -> Result<(), ClientError> {
         let Some((sent, batches)) = self.in_flight.pop_front() else { return Ok(()) };
         let answers = match self.client.receive(sent).await {
@@ -336,8 +333,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
         outcome
     }
 
-    /// Whether the broker misses an earlier batch of the same partition, which is to be repeated. If that was the
-    /// first, the broker does not know the producer yet.
+    /// Whether the error only says that the broker misses an earlier batch, which will be repeated. Without the very
+    /// first batch of a partition the broker does not know the producer.
     fn follows_a_failure(&self, batch: &ReadyBatch, error: &ClientError) -> bool {
         use ErrorCode::{OutOfOrderSequenceNumber, UnknownProducerId};
         matches!(error.code(), Some(OutOfOrderSequenceNumber | UnknownProducerId))
@@ -345,7 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
     }
 }
 
-/// Counts a batch whose answer is final. A batch that was written before is a success.
+/// Counts a batch whose answer is final. A duplicate counts as acknowledged: it was written before.
 fn acknowledge(
     stats: &mut ProducerStats,
     batch: &ReadyBatch,
@@ -360,7 +357,7 @@ fn acknowledge(
     Ok(())
 }
 
-/// One request for batches that are sorted by topic.
+/// One request for batches sorted by topic.
 fn request(batches: &[ReadyBatch]) -> ProduceRequest {
     let mut topic_data: Vec<TopicProduceData> = Vec::new();
     for batch in batches {
@@ -392,7 +389,7 @@ fn answers(response: ProduceResponse) -> Answers {
     answers
 }
 
-/// What the broker said about a batch.
+/// The broker's answer to one batch.
 fn verdict(answers: &Answers, batch: &ReadyBatch) -> Result<(), ClientError> {
     let answer = answers.get(&batch.target).ok_or(ClientError::Incomplete(ApiKey::Produce))?;
     check(ApiKey::Produce, answer.0, answer.1.as_deref())

@@ -7,9 +7,6 @@ use bytes::{Bytes, BytesMut};
 use floe_log::codec::Compression;
 use floe_log::header::validate;
 use floe_log::records::Builder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-use crate::*;
 use floe_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use floe_wire::frame::encode_response;
 use floe_wire::metadata::{
@@ -19,16 +16,19 @@ use floe_wire::metadata::{
 use floe_wire::produce::{PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse};
 use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
 use floe_wire::{ApiKey, Decoder, Encoder, ErrorCode, Message, RequestHeader, Rope, Versions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-/// A broker of one topic `t` with two partitions. It checks sequences as a real one does.
+use crate::*;
+
+/// A broker with one topic `t` of two partitions. It checks sequences as a real one does.
 struct Broker {
     stream: DuplexStream,
     versions: Vec<ApiVersion>,
-    /// What to answer to produce requests, in order; 0 when it is used up.
+    /// Codes for produce requests, in order; 0 when they are used up.
     script: Vec<ErrorCode>,
-    /// What was written.
+    /// Batches written, by partition.
     log: BTreeMap<i32, Vec<Bytes>>,
-    /// How many requests of each API came.
+    /// Requests of each API.
     calls: BTreeMap<i16, usize>,
     /// Ends the connection instead of answering this many produce requests from now.
     hang_up_after: Option<usize>,
@@ -126,7 +126,7 @@ impl Broker {
                 let scripted = if self.script.is_empty() { ErrorCode::None } else { self.script.remove(0) };
                 let code = match scripted {
                     ErrorCode::None => self.append(partition.index, batch),
-                    // The broker wrote it, and its answer says otherwise.
+                    // It was written, but the answer says otherwise.
                     ErrorCode::RequestTimedOut => {
                         self.append(partition.index, batch);
                         ErrorCode::RequestTimedOut
@@ -299,7 +299,7 @@ async fn an_answer_to_another_request_is_refused() {
     assert!(matches!(error, ClientError::Correlation { expected: 1, got: 99 }));
 }
 
-/// What a producer does with what goes wrong, once for every story.
+/// Delivers records through whatever goes wrong; returns the totals and the broker.
 async fn deliver(prepare: impl FnOnce(&mut Broker)) -> (ProducerStats, Broker) {
     check(prepare, async |client| {
         let mut producer = Producer::new(client, QUICK).await.unwrap();
