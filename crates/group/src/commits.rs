@@ -1,4 +1,4 @@
-//! What groups commit to the metadata map, and delete from it.
+//! Commits of offsets and deletions of groups, as commands of the metadata map.
 
 use floe_log::PartitionId;
 use floe_meta::{CommitError, Committed, DecodeError, Tx};
@@ -7,19 +7,19 @@ use crate::classic::Refusal;
 use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
 use crate::sweep::KnownTopics;
 
-/// Why a durable command of a group did not succeed.
+/// Why a commit or a deletion did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The group refuses.
+    /// The group refused it.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nothing was written; it may be tried again.
+    /// It was not written, and may be tried again.
     #[error("the metadata journal is not available: {0}")]
     Unavailable(String),
     /// It may have been written.
     #[error("it is not known whether the commit was written: {0}")]
     Unknown(String),
-    /// What the map holds cannot be read.
+    /// A record in the map cannot be decoded.
     #[error("a group's metadata cannot be read: {0}")]
     Corrupt(DecodeError),
 }
@@ -33,7 +33,7 @@ impl From<DecodeError> for Failure {
 /// One offset of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOffset {
-    /// The partition; it exists.
+    /// The partition. It existed when the request was checked.
     pub partition: PartitionId,
     /// The next offset to read.
     pub offset: i64,
@@ -52,11 +52,11 @@ pub(crate) fn write_offsets(
     let name = group.to_owned();
     let known = tx.get::<GroupRecord>(&name)?;
     let newest = known.as_ref().map_or(0, |known| known.generation);
-    // Generation 0 comes from consumers without membership, whose commits the group itself has allowed.
+    // Generation 0 comes from consumers without membership. The group has allowed their commits.
     if record.generation > 0 && record.generation < newest {
         return Err(Refusal::IllegalGeneration.into());
     }
-    // Without the topics that were deleted since the commit was checked: their offsets would outlive the sweep.
+    // Topics may have been deleted since the commit was checked. Their offsets would outlive the sweep.
     let mut topics = KnownTopics::default();
     let mut left = Vec::with_capacity(offsets.len());
     for new in offsets {

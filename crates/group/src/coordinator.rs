@@ -1,8 +1,7 @@
-//! The edge of the groups: all of a broker's [`Group`]s, those who wait for their answers, the one timer, and the
-//! commits that make offsets durable.
+//! The coordinator: the entrance to all groups of a broker, and the timer of their deadlines.
 //!
-//! Members live in memory: after a restart every group is empty, its members are told that they are unknown and
-//! join again, and go on from their committed offsets. Static members, too, then cause one rebalance.
+//! Members are in memory only. After a restart every group is empty: its members learn that they are unknown, join
+//! again, and continue from their committed offsets. So a restart causes one rebalance, of static members, too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -21,7 +20,7 @@ use crate::limits;
 use crate::map::GroupRecord;
 use crate::sweep;
 
-/// The groups of one broker. Clones are the same groups.
+/// The groups of one broker. Clones share them.
 #[derive(Clone)]
 pub struct Coordinator(Arc<Shared>);
 
@@ -42,25 +41,25 @@ pub struct Listed {
     pub group: String,
     /// `consumer`, …
     pub protocol_type: String,
-    /// What it is doing.
+    /// Its state.
     pub state: GroupState,
 }
 
-/// A group in full.
+/// A description of a group.
 #[derive(Debug, Clone)]
 pub struct Described {
-    /// What it is doing.
+    /// Its state.
     pub state: GroupState,
     /// `consumer`, …
     pub protocol_type: String,
-    /// The chosen protocol.
+    /// The chosen protocol; empty between generations.
     pub protocol: String,
     /// Its members, with the metadata for the chosen protocol.
     pub members: Vec<Member>,
 }
 
 impl Coordinator {
-    /// No groups in memory; those of the map are found when they are asked for.
+    /// A coordinator without groups in memory. Groups in the map are loaded when they are used.
     pub fn start(env: &Env, meta: &Meta, rules: Rules) -> Coordinator {
         let wake = Arc::new(Notify::new());
         let sweeper = Arc::new(Notify::new());
@@ -81,7 +80,7 @@ impl Coordinator {
         Coordinator(shared)
     }
 
-    /// Joins; returns when the rebalance is over.
+    /// Joins a group. Returns when the rebalance is over.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -105,7 +104,7 @@ impl Coordinator {
         answered.await.unwrap_or(Err(Refusal::NotAvailable))
     }
 
-    /// Synchronises; returns when the leader has.
+    /// Asks for an assignment. Returns when the leader has assigned.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -126,18 +125,18 @@ impl Coordinator {
         answered.await.unwrap_or(Err(Refusal::NotAvailable))
     }
 
-    /// A sign of life.
+    /// Keeps the session of a member alive.
     ///
     /// # Errors
     /// See [`Refusal`].
     pub fn heartbeat(&self, group: &str, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
         let mut groups = self.0.lock();
         let slot = groups.slots.get_mut(group).ok_or(Refusal::UnknownMember)?;
-        // A sign of life only moves the deadline away: the alarm may stay.
+        // A heartbeat only moves the deadline further away: the alarm may stay.
         slot.group.heartbeat(self.0.now(), speaker, generation)
     }
 
-    /// Takes a member out.
+    /// Removes a member.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -149,7 +148,7 @@ impl Coordinator {
         self.0.with(&mut groups, group, |group, now, out| group.leave(now, speaker, out))?
     }
 
-    /// Makes offsets durable, all or none. No offsets are no more than a sign of life.
+    /// Commits offsets, all or none. Without offsets it only keeps the session alive.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -169,7 +168,7 @@ impl Coordinator {
             }
             let record = GroupRecord { protocol_type, generation: generation.max(0) };
             let group = group.to_owned();
-            // Enqueued under the lock: commits of a group keep the order in which they were checked.
+            // It is enqueued under the lock, so commits of a group keep the order in which they were checked.
             self.0.meta.commit(envelope, move |tx| write_offsets(tx, &group, &record, &offsets))
         };
         settled(committed.await)
@@ -193,7 +192,7 @@ impl Coordinator {
         settled(committed.await)
     }
 
-    /// All groups: those with members, and those of which the map knows offsets.
+    /// All groups with members or with records in the map.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -211,7 +210,7 @@ impl Coordinator {
         Ok(all.into_iter().map(listed).collect())
     }
 
-    /// One group, if there is such a one.
+    /// Describes a group; `None` if there is none of this name.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -238,7 +237,8 @@ impl Coordinator {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(|_| {
-            // The timer is a vital task: it finds the same and ends the process, which a connection's task cannot.
+            // The timer is a vital task. Woken up it panics on the same lock, and that ends the process; a panic in the
+            // task of a connection does not.
             self.wake.notify_one();
             panic!("a group broke an invariant, the groups of this broker are lost");
         })
@@ -249,7 +249,7 @@ impl Shared {
         Moment(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Runs one command on a group, which is made if need be; hands out the answers that it releases.
+    /// Runs one command on a group, which is made if need be, and hands out its replies.
     fn with<T>(
         &self,
         groups: &mut Groups,
@@ -274,13 +274,13 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// What the map knows of a group. A record that cannot be read counts as none here: commits will report it.
+    /// The record of a group in the map. A record that cannot be decoded counts as none here; commits report it.
     fn remembered(&self, name: &str) -> GroupRecord {
         let found = self.meta.snapshot().get::<GroupRecord>(&name.to_owned()).ok().flatten();
         found.unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 })
     }
 
-    /// Checks a commit, and returns the group's protocol type.
+    /// Checks a commit. Returns the group's protocol type.
     fn may_commit(
         &self,
         groups: &mut Groups,
@@ -303,7 +303,7 @@ impl Shared {
     }
 }
 
-/// The one timer of all groups; ends when the coordinator is gone.
+/// The timer of all groups. It ends when the coordinator is gone.
 async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
     loop {
         let next = match shared.upgrade() {
@@ -311,7 +311,7 @@ async fn keep_time(shared: Weak<Shared>, wake: Arc<Notify>) {
             Some(shared) => {
                 let now = shared.now();
                 let next = shared.lock().expire(now);
-                // One millisecond more, because moments are rounded down.
+                // Moments are rounded down, so it waits one millisecond more.
                 next.map(|next| shared.started + Duration::from_millis(next.0 + 1))
             }
         };
@@ -369,7 +369,7 @@ mod tests {
         }
     }
 
-    /// What the child of the test below does: a group breaks, in the timer or in somebody's command.
+    /// The child process of the test below: a group breaks in the timer or in a command.
     #[tokio::test(start_paused = true)]
     async fn child_with_a_broken_group() {
         let Ok(part) = std::env::var(PART) else { return };
@@ -379,7 +379,7 @@ mod tests {
             "timer" => {
                 let mut held = groups.0.lock();
                 let group = &mut held.slots.get_mut("g").expect("joined").group;
-                group.instances.insert("seat".to_owned(), "nobody".to_owned());
+                group.instances.insert("instance".to_owned(), "nobody".to_owned());
             }
             "command" => {
                 let theirs = groups.clone();
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    /// The limits of the broker are not the group's: its members may try again.
+    /// A full broker is not a full group: members may try again.
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_is_full_asks_to_come_again() {
         let groups = coordinator().await;
@@ -445,7 +445,7 @@ mod tests {
         assert!(!all.slots.contains_key("g7"), "nobody misses it");
     }
 
-    /// The commit was allowed, then the topic was deleted: nothing is written that the sweep would not find.
+    /// The topic was deleted after the commit was checked: it writes nothing, because no sweep would follow.
     #[tokio::test(start_paused = true)]
     async fn a_commit_behind_the_deletion_of_its_topic_writes_nothing() {
         let groups = coordinator().await;

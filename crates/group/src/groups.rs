@@ -1,4 +1,4 @@
-//! All groups of a broker in memory: their alarms, their bytes, and those who wait for their answers.
+//! All groups of a broker in memory: their deadlines, their bytes, and the members that wait for replies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,18 @@ use crate::limits;
 #[derive(Default)]
 pub(crate) struct Groups {
     pub(crate) slots: BTreeMap<String, GroupSlot>,
-    /// When which group wants to be woken; never later than its true deadline.
+    /// The alarm of each group with a deadline. An alarm is never later than the deadline.
     alarms: BTreeSet<(Moment, String)>,
     pub(crate) sleepers: BTreeMap<Waiter, Sleeper>,
     waiters: u64,
-    /// Metadata and assignments of all groups.
+    /// Metadata and assignment bytes of all groups.
     pub(crate) bytes: usize,
 }
 
 pub(crate) struct GroupSlot {
     pub(crate) group: Group,
     pub(crate) alarm: Option<Moment>,
-    /// What of [`Groups::bytes`] is this group's.
+    /// Its share of [`Groups::bytes`].
     pub(crate) bytes: usize,
 }
 
@@ -40,7 +40,7 @@ impl Groups {
 
     pub(crate) fn answer(&mut self, replies: Vec<Reply>) {
         for reply in replies {
-            // A closed channel means that the member's connection is gone; its session will end it.
+            // A closed channel means that the member's connection is gone. Its session timeout will remove it.
             match reply {
                 Reply::Join(waiter, answer) => match self.sleepers.remove(&waiter) {
                     Some(Sleeper::Join(send)) => drop(send.send(answer)),
@@ -54,7 +54,7 @@ impl Groups {
         }
     }
 
-    /// Counts the group's bytes anew after it changed.
+    /// Counts the bytes of a group again after a change.
     pub(crate) fn weigh(&mut self, name: &str) {
         let slot = self.slots.get_mut(name).expect("only known groups are weighed");
         let bytes = slot.group.bytes();
@@ -62,7 +62,7 @@ impl Groups {
         self.gauge();
     }
 
-    /// Sets the group's alarm to its next deadline; true when it is now the first of all.
+    /// Sets the alarm of a group to its next deadline; true when it is now the first of all alarms.
     pub(crate) fn rearm(&mut self, name: &str) -> bool {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         let next = slot.group.next_deadline();
@@ -78,8 +78,8 @@ impl Groups {
         self.alarms.first().is_some_and(|first| first.0 == next)
     }
 
-    /// Whether there is room for what a member or a leader brings. The limit is the broker's and not the group's:
-    /// the client may try again, while "the group is full" would end it.
+    /// Refuses more metadata and assignments while the broker has its maximum. The limit is the broker's: on this
+    /// refusal clients try again, while they would give up on a full group.
     pub(crate) fn room_for_bytes(&self) -> Result<(), Refusal> {
         if self.bytes < limits::GROUPS_BYTES_MAX {
             return Ok(());
@@ -88,7 +88,7 @@ impl Groups {
         Err(Refusal::NotAvailable)
     }
 
-    /// Room for one more group, if need be by forgetting one without members: what matters of it is in the map.
+    /// Makes room for one more group, if need be by forgetting one without members. Its offsets are in the map.
     pub(crate) fn room(&mut self) -> Result<(), Refusal> {
         if self.slots.len() < limits::GROUPS_MAX {
             return Ok(());
@@ -102,7 +102,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Forgets a group that nobody joined: a refused join leaves nothing behind.
+    /// Forgets a group that no member joined, so that a refused join leaves no group behind.
     pub(crate) fn tidy(&mut self, name: &str) {
         let group = &self.slots.get(name).expect("only known groups are tidied").group;
         if group.state() == GroupState::Empty && group.fresh() && group.idle() {
@@ -124,7 +124,7 @@ impl Groups {
         metrics::gauge!("floe_kafka_groups_bytes").set(self.bytes as f64);
     }
 
-    /// Lets happen what was due until `now`; returns the next alarm.
+    /// Expires everything that was due until `now`; returns the next alarm.
     pub(crate) fn expire(&mut self, now: Moment) -> Option<Moment> {
         while let Some((alarm, name)) = self.alarms.first().cloned() {
             if alarm > now {

@@ -1,16 +1,28 @@
-//! Groups: who reads a topic together, who was given what, and what they committed.
+//! Consumer groups: their members, the members' assignments, and the committed offsets.
 //!
 //! # What is here
 //! ```text
-//! classic/        Group        the pure state machine of a classic group: a command and a moment in, replies out
-//! coordinator.rs  Coordinator  all groups of a broker, those who wait for replies, the one timer, the commits
-//! sweep.rs                     frees the committed offsets of deleted topics
+//! classic/        Group        the pure state machine of a classic group: command and time in, replies out
+//! groups.rs       Groups       all groups of a broker in memory, their deadlines, their waiting members
+//! coordinator.rs  Coordinator  the entrance: runs commands under one lock, one timer for all deadlines
+//! commits.rs                   commits of offsets and deletions of groups, as changes of the metadata map
 //! map.rs                       the records in the metadata map
+//! sweep.rs                     deletes the committed offsets of deleted topics
 //! ```
 //!
 //! # What it is not
-//! It knows no messages of the Kafka protocol: the front turns them into commands, and refusals into error codes. It
-//! reads no topic. Members are kept in memory only; what a restart must find again is in the metadata map.
+//! It knows no message of the Kafka protocol: the front turns messages into commands, and refusals into error codes. It
+//! reads no topic. Members are in memory only; offsets and generations are in the metadata map and survive a restart.
+//!
+//! # A join and a commit, file by file
+//! ```text
+//! coordinator.rs        Coordinator::join    finds or makes the group, and waits for the reply
+//! classic/commands.rs   Group::join          checks the member, may start a rebalance
+//! classic/rebalance.rs  Group::complete      starts the next generation, replies to all who joined
+//! groups.rs             Groups::answer       hands the replies out
+//! coordinator.rs        Coordinator::commit  checks member and generation under the lock, enqueues the commit
+//! commits.rs            write_offsets        runs in the journal's commit; writes the records of map.rs
+//! ```
 //!
 //! # Formats
 //! Two records in the metadata map, drawn in `map.rs`.

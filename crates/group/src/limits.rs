@@ -1,4 +1,4 @@
-//! Every limit of this crate, in one place.
+//! Every limit of this crate in one place.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ pub const GROUP_METADATA_BYTES_MAX: usize = 1024 * 1024;
 pub const GROUP_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Session timeouts that a member may ask for; Kafka's `group.min.session.timeout.ms` and its maximum.
 pub const GROUP_SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 6_000..=1_800_000;
-/// A member that joined for the first time and whose group never completes is forgotten after this time.
+/// Time after which a new member is removed when its first rebalance does not end, in milliseconds.
 pub const GROUP_NEW_MEMBER_JOIN_MS: u64 = 300_000;
-/// How long the first rebalance of an empty group waits for more members, by default. Kafka waits 3 s; half a
-/// second still merges the joins of processes that start together.
+/// Default wait of an empty group's first rebalance for more members, in milliseconds. Kafka waits 3 s; half a second
+/// is enough for processes that start together.
 pub const GROUP_INITIAL_REBALANCE_DELAY_MS: u64 = 500;
 /// Bytes of a group's name and of a member's instance id.
 pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
@@ -25,11 +25,11 @@ pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
 /// Offsets in one commit request.
 pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
-/// Offsets that the sweep for deleted topics looks at in one step, and frees in one commit: at most 2 MiB of changes.
+/// Offsets that one step of the sweep checks, and deletes in one commit: at most 2 MiB of changes.
 pub const OFFSETS_PER_SWEEP_STEP: usize = 1_000;
-/// How long that sweep rests between two steps.
+/// Pause of the sweep between two steps.
 pub const OFFSET_SWEEP_STEP_PAUSE: Duration = Duration::from_millis(10);
-/// How long it waits after a topic was deleted, for others to follow, and after a failure.
+/// Delay of the sweep after a deletion, because others may follow, and its back-off after a failure.
 pub const OFFSET_SWEEP_DELAY: Duration = Duration::from_secs(5);
 /// Metadata and assignment bytes of all groups.
 pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -1,11 +1,11 @@
-//! What a restart must find again: committed offsets, and the generation under which they were committed.
+//! The records in the metadata map: committed offsets, and the generation of their last commit.
 //!
 //! ```text
 //! key 30 Group        group id                               -> protocol type, generation
 //! key 31 GroupOffset  group id | topic id | partition index  -> offset, leader epoch, metadata, time
 //! ```
-//! Offsets hang on the topic's id, not on its name: a topic that is deleted and created again starts anew. They do
-//! not expire; those of deleted topics are freed (`sweep.rs`).
+//! Offsets belong to the topic's id, not to its name: a topic that is deleted and created again has none. They do not
+//! expire. The sweep deletes those of deleted topics (`sweep.rs`).
 
 use floe_log::{PartitionId, TopicId};
 use floe_meta::key::{self, Key, KeyReader};
@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 /// A group that committed offsets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {
-    /// `consumer`, …; empty for offsets that were committed without membership.
+    /// `consumer`, …; empty if only clients without membership committed.
     pub protocol_type: String,
-    /// The newest generation that committed: a coordinator that starts anew goes on from here, and a commit of
-    /// an older generation is refused.
+    /// The newest generation that committed. A coordinator continues from it after a restart; commits of older
+    /// generations are fenced.
     pub generation: i32,
 }
 postcard_record!(GroupRecord, 30, 1, String);
 
-/// Where a group goes on reading one partition.
+/// The committed offset of a group for one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffsetRecord {
     /// The next offset to read.

@@ -1,9 +1,9 @@
-//! Frees the committed offsets of topics that are gone.
+//! Deletes the committed offsets of deleted topics.
 //!
-//! Offsets are found by group, not by topic, so all of them are looked at: at the start, because the process may have
-//! ended between a deletion and its sweep, and after topics were deleted. A step looks at
-//! [`limits::OFFSETS_PER_SWEEP_STEP`] offsets and frees what it finds in one commit. A commit that was allowed before
-//! the deletion writes nothing after it (`coordinator.rs`), so that nothing is left.
+//! Offsets are ordered by group, not by topic, so a sweep checks all of them. It runs after a topic was deleted, and at
+//! start, because the process may have ended between a deletion and its sweep. A step checks
+//! [`limits::OFFSETS_PER_SWEEP_STEP`] offsets and deletes the orphans in one commit. A commit that was checked before
+//! a topic's deletion writes nothing after it (`commits.rs`), so no orphan comes behind the sweep.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) fn observe(meta: &Meta, wake: &Arc<Notify>) {
     });
 }
 
-/// The sweeper; ends when the coordinator is gone, which wakes it. `meta` is none then.
+/// The sweeper. `meta` returns `None` when the coordinator is gone, which also wakes the sweeper: then it ends.
 pub(crate) async fn run(meta: impl Fn() -> Option<Meta> + Send, wake: Arc<Notify>) {
     loop {
         let mut from = Bound::Unbounded;
@@ -51,7 +51,7 @@ pub(crate) async fn run(meta: impl Fn() -> Option<Meta> + Send, wake: Arc<Notify
     }
 }
 
-/// Looks at the next offsets and frees those of topics that are gone; returns where to go on.
+/// Checks the next offsets and deletes the orphans. Returns the offset to continue after.
 async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, CommitError<DecodeError>> {
     let (orphans, last) = orphans(&meta.snapshot(), from).map_err(CommitError::Refused)?;
     if !orphans.is_empty() {
@@ -63,7 +63,7 @@ async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, 
     Ok(last)
 }
 
-/// Which topics exist; remembers the last, because offsets come topic by topic.
+/// Whether topics exist. It caches the last topic, because offsets of one topic follow each other.
 #[derive(Default)]
 pub(crate) struct KnownTopics(Option<(TopicId, bool)>);
 
@@ -99,7 +99,8 @@ fn orphans(snapshot: &Snapshot, from: Bound<OffsetKey>) -> Result<Found, DecodeE
     Ok((orphans, last.filter(|_| more)))
 }
 
-/// Command: frees these offsets, and groups that have no others: members who are still there commit them anew.
+/// Command: deletes these offsets, and the records of groups without other offsets. Their members write them again with
+/// their next commit.
 fn free(tx: &mut Tx<'_>, orphans: &[OffsetKey]) -> Result<(), DecodeError> {
     let mut topics = KnownTopics::default();
     for key in orphans {

@@ -1,4 +1,4 @@
-//! What members ask of a group: join, sync, heartbeat, leave, commit.
+//! The commands of members: join, sync, heartbeat, leave, commit; and the deletion of a group.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::classic::requests::{
 use crate::limits;
 
 impl Group {
-    /// A member wants into the next generation. The answer comes as a [`Reply::Join`] with this waiter, now or
-    /// when the rebalance ends.
+    /// A member joins the next generation. The answer is a [`Reply::Join`] for this waiter, now or when the rebalance
+    /// ends.
     pub fn join(&mut self, now: Moment, waiter: Waiter, join: Join, out: &mut Vec<Reply>) {
         let answer = match self.join_checks(&join) {
             Err(refusal) => Some(Err(refusal)),
@@ -100,7 +100,7 @@ impl Group {
         out: &mut Vec<Reply>,
     ) -> Option<Result<Joined, Refusal>> {
         if join.instance_id.is_some() && self.pending.contains_key(&join.member_id) {
-            // Ids are given out to dynamic members alone. The seat of a static member is taken over without an id.
+            // Only dynamic members get ids. A static member is taken over without one.
             return Some(Err(Refusal::UnknownMember));
         }
         if self.pending.remove(&join.member_id).is_some() {
@@ -116,7 +116,7 @@ impl Group {
         let same = member.protocols == join.protocols;
         let leads = self.leader.as_deref() == Some(&join.member_id);
         let answered = match self.state {
-            // The answer to its last join was lost: it gets it again.
+            // The reply to its last join was lost. It gets the same again.
             GroupState::CompletingRebalance => same,
             // A leader that joins again wants a new assignment.
             GroupState::Stable => same && !leads,
@@ -133,8 +133,8 @@ impl Group {
         None
     }
 
-    /// A static member came back, perhaps in another process: it takes over its seat, and whoever sits there is
-    /// told so.
+    /// A static member joins without an id, perhaps from another process: it takes over the membership of its instance.
+    /// Callers that wait for the old id are fenced.
     fn join_replacing(
         &mut self,
         now: Moment,
@@ -170,12 +170,12 @@ impl Group {
             self.prepare_or_complete(now, out);
             return None;
         }
-        // The assignment stays valid, so nobody else need notice.
+        // The assignment stays valid, so the other members need not rejoin.
         let mut joined = self.joined(&id);
         if can_skip {
             joined.skip_assignment = led;
         } else if led {
-            // An old client that saw itself as leader would assign: it is told the id that is gone.
+            // An old client would assign if it were told that it leads. It is told the old id instead.
             joined.leader = old.to_owned();
             joined.members.clear();
         }
@@ -217,7 +217,7 @@ impl Group {
         self.refresh(now, id, join);
         let member = self.members.get_mut(id).expect("only members are updated");
         if let Some(earlier) = member.awaiting_join.replace(waiter) {
-            // The same member asked again before it was answered: only the newer request counts.
+            // The member joined again before it had a reply. Only the newer join counts.
             out.push(Reply::Join(earlier, Err(Refusal::RebalanceInProgress)));
         }
         self.prepare_or_complete(now, out);
@@ -255,7 +255,7 @@ impl Group {
         }
     }
 
-    /// A member asks for its assignment; the leader brings everybody's. The answer comes as a [`Reply::Sync`].
+    /// A member asks for its assignment; the leader brings all assignments. The answer is a [`Reply::Sync`].
     pub fn sync(&mut self, now: Moment, waiter: Waiter, sync: Sync, out: &mut Vec<Reply>) {
         if let Err(refusal) = self.sync_checks(&sync) {
             out.push(Reply::Sync(waiter, Err(refusal)));
@@ -302,7 +302,7 @@ impl Group {
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
             let member = self.members.get_mut(&id).expect("listed");
-            // A copy: the slice would keep the whole frame of the leader's request alive.
+            // A copy: a slice would keep the whole frame of the leader's request alive.
             member.assignment = Bytes::copy_from_slice(&given.remove(&id).unwrap_or_default());
             if let Some(waiter) = member.awaiting_sync.take() {
                 member.heard(now);
@@ -321,10 +321,10 @@ impl Group {
         }
     }
 
-    /// A sign of life.
+    /// Keeps the session of a member alive.
     ///
     /// # Errors
-    /// [`Refusal::RebalanceInProgress`] asks a member in good standing to join again.
+    /// [`Refusal::RebalanceInProgress`] asks the member to join again. It stays a member.
     pub fn heartbeat(&mut self, now: Moment, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
         self.generation_checks(speaker, generation)?;
         self.members.get_mut(speaker.member_id).expect("checked").heard(now);
@@ -334,7 +334,7 @@ impl Group {
         }
     }
 
-    /// A member goes for good, by its id or, for a static one, by its instance id alone.
+    /// Removes a member, by its id, or a static member by its instance id alone.
     ///
     /// # Errors
     /// [`Refusal::UnknownMember`] and [`Refusal::FencedInstance`].
@@ -360,11 +360,11 @@ impl Group {
         Ok(())
     }
 
-    /// May this speaker commit offsets? A commit is also a sign of life. Generation -1 comes from consumers that
-    /// assign themselves, whatever they call themselves, and from tools: only while the group has no members.
+    /// Checks whether this speaker may commit offsets, and keeps its session alive. Generation -1 comes from tools and
+    /// from consumers that assign partitions to themselves. They may commit while the group has no members.
     ///
     /// # Errors
-    /// The refusal that the commit is answered with.
+    /// The reason for which the commit is refused.
     pub fn commit(&mut self, now: Moment, speaker: Speaker<'_>, generation: i32) -> Result<(), Refusal> {
         if generation < 0 && self.state == GroupState::Empty {
             return Ok(());
@@ -377,7 +377,7 @@ impl Group {
         }
     }
 
-    /// Ends the group for whoever still holds it.
+    /// Ends the group. Commands that still hold it are refused.
     ///
     /// # Errors
     /// [`Refusal::NotEmpty`] while it has members.

@@ -1,11 +1,11 @@
-//! What time alone does to a group.
+//! Deadlines: what changes in a group by time alone.
 
 use crate::classic::group::{Group, GroupState, JoinTimer};
 use crate::classic::member::Member;
 use crate::classic::requests::{Moment, Refusal, Reply};
 
 impl Group {
-    /// The next moment at which [`Group::expire`] would change something; a command may move it either way.
+    /// The next time at which [`Group::expire`] changes something. Any command may move it, to either side.
     pub fn next_deadline(&self) -> Option<Moment> {
         let sessions = self.members.values().filter_map(Member::expiry);
         let pending = self.pending.values().copied();
@@ -14,7 +14,7 @@ impl Group {
         sessions.chain(pending).chain(join).chain(sync).min()
     }
 
-    /// Lets everything happen that was due until `now`.
+    /// Expires everything that was due until `now`.
     pub fn expire(&mut self, now: Moment, out: &mut Vec<Reply>) {
         self.expire_pending(now, out);
         self.expire_sessions(now, out);
@@ -42,7 +42,7 @@ impl Group {
         }
     }
 
-    /// Members that joined and never asked for their assignment would hold the others up for ever.
+    /// Removes members that joined and never asked for their assignment. They would hold up the others for ever.
     fn expire_sync(&mut self, now: Moment, out: &mut Vec<Reply>) {
         if self.sync_deadline.is_none_or(|deadline| deadline > now) {
             return;

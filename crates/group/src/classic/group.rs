@@ -1,20 +1,20 @@
-//! One classic group: its state, and what always holds of it.
+//! One classic group: its state and its invariants.
 
 use std::collections::BTreeMap;
 
 use crate::classic::member::Member;
 use crate::classic::requests::Moment;
 
-/// What a group is doing; the words are those that ListGroups and DescribeGroups show.
+/// The state of a group, in the words of ListGroups and DescribeGroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupState {
     /// No members; committed offsets may remain.
     Empty,
-    /// Members are asked to join again.
+    /// The group waits until its members have joined again.
     PreparingRebalance,
-    /// Members have joined; the leader's assignment is awaited.
+    /// The members have joined, and the group waits for the leader's assignment.
     CompletingRebalance,
-    /// Everybody has an assignment.
+    /// All members have an assignment.
     Stable,
     /// Deleted.
     Dead,
@@ -33,22 +33,22 @@ impl GroupState {
     }
 }
 
-/// What a group needs to know of the broker's settings.
+/// The settings that a group keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// How long the first rebalance of an empty group waits for more members, in milliseconds.
+    /// Wait of an empty group's first rebalance for more members, in milliseconds.
     pub initial_delay_ms: u64,
-    /// Members, joined or pending.
+    /// Most members, joined or pending.
     pub members_max: usize,
-    /// Metadata and assignment bytes.
+    /// Most bytes of metadata and assignments.
     pub bytes_max: usize,
 }
 
-/// When a rebalance ends by itself.
+/// The deadline of a rebalance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct JoinTimer {
     pub(super) deadline: Moment,
-    /// For the first rebalance of an empty group: how much longer newcomers may still extend the wait.
+    /// In an empty group's first rebalance: by how much new members may still extend the wait.
     pub(super) extension_ms: Option<u64>,
 }
 
@@ -64,20 +64,20 @@ pub struct Group {
     pub(super) members: BTreeMap<String, Member>,
     /// Static members: instance id to member id.
     pub(crate) instances: BTreeMap<String, String>,
-    /// Ids that were given out by KIP-394 and have not come back, with the moment they are forgotten.
+    /// KIP-394: ids that were given out and not yet used in a join, with the time at which they expire.
     pub(super) pending: BTreeMap<String, Moment>,
     pub(super) join_timer: Option<JoinTimer>,
-    /// Somebody joined since the join timer was set.
+    /// A new member has joined since the join timer was set.
     pub(super) newcomer: bool,
-    /// Members that joined this generation and have not synchronised, and until when they may.
+    /// Until then the members of this generation must ask for their assignments.
     pub(super) sync_deadline: Option<Moment>,
-    /// Members are ordered by their arrival: the first is the first choice for leader.
+    /// Members so far. The member that arrived first is the first choice for leader.
     pub(super) arrivals: u64,
 }
 
 impl Group {
-    /// An empty group whose next generation follows `generation`: what a restart remembers of it, else 0 and no
-    /// protocol type.
+    /// An empty group whose next generation follows `generation`. Both arguments come from its record, or are 0 and
+    /// empty.
     pub fn new(rules: Rules, generation: i32, protocol_type: &str) -> Group {
         Group {
             rules,
@@ -96,7 +96,7 @@ impl Group {
         }
     }
 
-    /// What the group is doing.
+    /// The state of the group.
     pub fn state(&self) -> GroupState {
         self.state
     }
@@ -111,7 +111,7 @@ impl Group {
         &self.protocol_type
     }
 
-    /// The chosen protocol, empty between generations.
+    /// The chosen protocol; empty between generations.
     pub fn protocol(&self) -> &str {
         self.protocol.as_deref().unwrap_or_default()
     }
@@ -126,18 +126,18 @@ impl Group {
         self.members.values()
     }
 
-    /// True when nothing would be lost by forgetting the group: no members and nobody on the way.
+    /// True without members, joined or pending: then nothing is lost when the group is forgotten.
     pub fn idle(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// True as long as nobody was ever a member since the group was made: whoever asked was refused, or was told an id
-    /// and has not come back. To others the group is what the map knows of it.
+    /// True until the first member joins. Until then joins were refused, or only got an id, and lists and descriptions
+    /// show the record in the map.
     pub fn fresh(&self) -> bool {
         self.arrivals == 0
     }
 
-    /// What must hold after every command. Cheap enough for every call in tests and after every rebalance.
+    /// Asserts the invariants that hold after every command. Tests call it always, the code after each rebalance.
     pub fn check(&self) {
         match self.state {
             GroupState::Empty | GroupState::Dead => {
@@ -159,10 +159,10 @@ impl Group {
             "members have a common protocol"
         );
         for member in self.members.values() {
-            let seat = member.instance_id.as_ref().map(|instance| self.instances.get(instance));
+            let holder = member.instance_id.as_ref().map(|instance| self.instances.get(instance));
             assert!(
-                seat.is_none_or(|id| id == Some(&member.id)),
-                "a static member sits on its instance's seat"
+                holder.is_none_or(|id| id == Some(&member.id)),
+                "the instance of a static member is its own"
             );
             assert!(!self.pending.contains_key(&member.id), "a member is not pending");
             let joins = member.awaiting_join.is_none() || self.state == GroupState::PreparingRebalance;

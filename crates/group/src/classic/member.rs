@@ -15,24 +15,24 @@ pub struct Member {
     pub client_id: String,
     /// Where its last join came from.
     pub client_host: String,
-    /// What the leader gave it in this generation.
+    /// Its assignment in this generation.
     pub assignment: Bytes,
     pub(super) session_timeout_ms: u64,
     pub(super) rebalance_timeout_ms: u64,
     pub(super) protocols: Vec<Protocol>,
     pub(super) arrival: u64,
-    /// Has not completed a join yet.
+    /// True until its first join is answered.
     pub(super) new: bool,
-    /// Forgotten at this moment unless it is heard of; not while it waits for an answer.
+    /// The member is removed at this time unless it is heard of, but not while it waits for a reply.
     pub(super) deadline: Moment,
     pub(super) awaiting_join: Option<Waiter>,
     pub(super) awaiting_sync: Option<Waiter>,
-    /// Joined this generation, not yet synchronised.
+    /// It joined this generation and has not asked for its assignment.
     pub(super) pending_sync: bool,
 }
 
 impl Member {
-    /// The metadata for `protocol`, empty when it is not offered.
+    /// The metadata for `protocol`; empty if the member does not offer it.
     pub fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.protocols.iter().find(|offer| offer.name == protocol);
         found.map(|offer| offer.metadata.clone()).unwrap_or_default()
@@ -46,8 +46,8 @@ impl Member {
         bytes_of(&self.protocols) + self.assignment.len()
     }
 
-    /// When silence ends the membership, unless the member waits for us. A newcomer can expire while it waits:
-    /// nothing else would show that its connection is gone.
+    /// When the session ends; `None` while the member waits for a reply. A new member may expire while it waits:
+    /// nothing else shows that its connection is gone.
     pub(super) fn expiry(&self) -> Option<Moment> {
         let waits = self.awaiting_join.is_some() || self.awaiting_sync.is_some();
         (self.new || !waits).then_some(self.deadline)

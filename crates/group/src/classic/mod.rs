@@ -1,9 +1,14 @@
-//! Classic consumer groups: who is a member, who leads, who was given what.
+//! Classic consumer groups: members, their leader, their assignments.
 //!
-//! [`Group`] is a pure state machine: each command carries `now`, answers that must wait are handed back later as
-//! [`Reply`]s, and the next moment at which time alone changes something is [`Group::next_deadline`]. It knows
-//! no clock, no socket and no storage. The coordinator keeps all groups, the sleepers that wait for
-//! replies and the one timer.
+//! [`Group`] is a pure state machine without clock, socket or storage. Each command carries the time. Answers that must
+//! wait come later as [`Reply`]s. [`Group::next_deadline`] is the next time at which the group changes by itself. The
+//! coordinator keeps all groups, the callers that wait for replies, and the timer.
+//!
+//! ```text
+//! requests.rs   commands, replies, refusals         commands.rs   join, sync, heartbeat, leave, commit
+//! member.rs     one member                          rebalance.rs  from one generation to the next
+//! group.rs      the state and its invariants        expiry.rs     deadlines
+//! ```
 //!
 //! ```text
 //!             first join                  delay over / all joined
@@ -13,7 +18,7 @@
 //!     └──────────────────────┘   ┌── join, leave, member expired ────┐     ▼
 //!                                └───────────────────────────────── Stable
 //! ```
-//! `Dead` is the state of a group that was deleted while somebody still held it. Sources: the Kafka protocol guide
+//! `Dead` is the state of a group that was deleted while a command still held it. Sources: the Kafka protocol guide
 //! (group membership API), KIP-62 (rebalance timeout), KIP-134 (initial delay), KIP-345 (static members), KIP-394
 //! (member id required), KIP-814 (a returning static leader skips assignment).
 

@@ -9,7 +9,7 @@ use crate::classic::member::Member;
 use crate::classic::requests::{Moment, Refusal, Reply};
 
 impl Group {
-    /// Somebody joined or changed: start a rebalance, or end the one that runs if everybody is there.
+    /// After a join: starts a rebalance, or ends the running one if all members have joined.
     pub(super) fn prepare_or_complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
         if self.state == GroupState::PreparingRebalance {
             self.complete_if_all_joined(now, out);
@@ -44,8 +44,8 @@ impl Group {
         self.complete_if_all_joined(now, out);
     }
 
-    /// Ends the rebalance when nobody is missing. The first one of an empty group always waits its delay: who is
-    /// missing cannot be known.
+    /// Ends the rebalance when all members have joined. The first rebalance of an empty group always waits its delay,
+    /// because nothing says who is still missing.
     pub(super) fn complete_if_all_joined(&mut self, now: Moment, out: &mut Vec<Reply>) {
         if self.state != GroupState::PreparingRebalance {
             return;
@@ -57,8 +57,7 @@ impl Group {
         }
     }
 
-    /// The rebalance ends: whoever did not join is out, except static members, whose seats are kept until their
-    /// sessions end.
+    /// Ends the rebalance. Members that did not join are removed. Static members stay until their sessions end.
     pub(super) fn complete(&mut self, now: Moment, out: &mut Vec<Reply>) {
         assert_eq!(self.state, GroupState::PreparingRebalance, "only a rebalance completes");
         let late = |member: &&Member| member.awaiting_join.is_none() && member.instance_id.is_none();
@@ -71,7 +70,7 @@ impl Group {
             return;
         }
         if !self.elect_joined_leader() {
-            // Only static members are left and none of them joined: wait on, their sessions will end it.
+            // Only static members are left, and none has joined. It waits on; their sessions will end it.
             let deadline = now.after(self.rebalance_timeout_ms().max(1));
             self.join_timer = Some(JoinTimer { deadline, extension_ms: None });
             return;
@@ -92,7 +91,7 @@ impl Group {
         for id in ids {
             let member = self.members.get_mut(&id).expect("listed");
             member.assignment = Bytes::new();
-            // A static member that did not join keeps its seat until its session ends.
+            // A static member that did not join stays until its session ends, and owes no sync.
             member.pending_sync = member.awaiting_join.is_some();
             let Some(waiter) = member.awaiting_join.take() else { continue };
             member.new = false;
@@ -102,7 +101,7 @@ impl Group {
         }
     }
 
-    /// Takes a member out; what it waits for is answered with `why`.
+    /// Removes a member. Its waiting callers get `why`.
     pub(super) fn remove(&mut self, id: &str, why: &Refusal, out: &mut Vec<Reply>) {
         let member = self.members.remove(id).expect("only members are removed");
         if let Some(waiter) = member.awaiting_join {
@@ -120,7 +119,7 @@ impl Group {
         }
     }
 
-    /// Members went: the rest rebalance, and a group without members is empty.
+    /// After removals: the other members rebalance, or the group becomes empty.
     pub(super) fn membership_shrank(&mut self, now: Moment, out: &mut Vec<Reply>) {
         match self.state {
             GroupState::Stable | GroupState::CompletingRebalance if self.members.is_empty() => {
@@ -159,7 +158,7 @@ impl Group {
         }
     }
 
-    /// The protocol that all support and most prefer; among equals the first by name.
+    /// The protocol that all members support and most prefer; of several the first by name.
     pub(super) fn select_protocol(&self) -> Option<String> {
         let common = self.common_protocols();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -171,7 +170,7 @@ impl Group {
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
     }
 
-    /// The protocols that every member supports; none without members.
+    /// The protocols that all members support; none without members.
     pub(super) fn common_protocols(&self) -> BTreeSet<&str> {
         let Some(first) = self.members.values().next() else { return BTreeSet::new() };
         let all = |name: &&str| self.members.values().all(|member| member.supports(name));

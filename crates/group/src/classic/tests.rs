@@ -1,6 +1,6 @@
-//! Stories of groups, as scripts: one command per line, each followed by what it answers and by the answers that
-//! it releases. Times are in milliseconds; the initial delay is 1,000, session time-outs are 10,000 and rebalance
-//! time-outs 30,000 unless said otherwise.
+//! Scripts of groups: one command per line, each followed by its answer and by the replies that it releases. Times are
+//! in milliseconds. The initial delay is 1,000; session timeouts are 10,000 and rebalance timeouts 30,000 unless a line
+//! says otherwise.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::*;
 
 const RULES: Rules = Rules { initial_delay_ms: 1_000, members_max: 3, bytes_max: 1 << 20 };
 
-/// Runs a script and compares. Commands, with `key=value` options:
+/// Runs a script and compares the answers. Commands, with `key=value` options:
 ///
 /// ```text
 /// join A|?name [static=x] [known] [skip] [protocols=p,q] [type=t] [session=ms]     ?name: a newcomer, gets that id
@@ -92,7 +92,7 @@ fn run(
             Some(format!("{state} gen={generation} leader={leader} members={}", members.join(",")))
         }
         "at" => {
-            // As the coordinator does: at each deadline on the way, and at the end.
+            // Like the coordinator: at each deadline on the way, and at the end.
             let end = Moment(words[1].parse().expect("a number"));
             while let Some(deadline) = group.next_deadline().filter(|deadline| *deadline <= end) {
                 assert!(deadline > *now || *now == Moment(0), "a deadline that stays is an endless loop");
@@ -152,7 +152,7 @@ fn show(reply: &Reply) -> String {
     }
 }
 
-/// Two members that joined together: the beginning of most stories.
+/// Two members that joined together: the start of most scripts.
 const PAIR: &str = "
     join ?A protocols=range/a
     join ?B protocols=range/b
@@ -224,7 +224,7 @@ fn a_life_of_heartbeats_commits_and_leaving() {
     );
 }
 
-/// With `assign()` and a configured `group.instance.id` the Java client commits so.
+/// The Java client commits so with `assign()` and a configured `group.instance.id`.
 #[test]
 fn who_assigns_itself_commits_under_any_name_while_the_group_is_empty() {
     check(
@@ -314,7 +314,7 @@ fn members_that_join_and_never_synchronise_are_expelled() {
     );
 }
 
-/// Static or not: whoever joined must ask for its assignment, or the others wait for ever.
+/// Static or not, a member that joined must ask for its assignment, or the others wait for ever.
 #[test]
 fn a_static_leader_that_lives_and_never_assigns_is_expelled() {
     check(
@@ -468,9 +468,9 @@ fn a_static_member_that_waits_is_fenced_and_a_changed_protocol_rebalances() {
     );
 }
 
-/// It would overwrite the seat of the member that has it, without the two having a protocol in common.
+/// It would take over the instance of another member without a common protocol.
 #[test]
-fn an_id_that_a_dynamic_member_was_told_takes_no_static_seat() {
+fn an_id_of_a_dynamic_member_takes_over_no_static_member() {
     check(
         "join ?A static=x
          at 1000
@@ -493,7 +493,7 @@ fn an_id_that_a_dynamic_member_was_told_takes_no_static_seat() {
 }
 
 #[test]
-fn a_static_member_keeps_its_seat_until_its_session_ends() {
+fn a_static_member_stays_until_its_session_ends() {
     check(
         "join ?A
          join ?B static=y session=60000
@@ -606,7 +606,7 @@ fn a_deleted_group_answers_nobody() {
     );
 }
 
-/// Planted bugs, one per invariant: the check must see each.
+/// Planted bugs, one per invariant. The check must see each.
 #[test]
 fn the_check_sees_what_is_broken() {
     type Plant = (&'static str, fn(&mut Group));
@@ -615,13 +615,13 @@ fn the_check_sees_what_is_broken() {
         ("members without a leader", |group| group.leader = None),
         ("a rebalance without an end", |group| group.state = GroupState::PreparingRebalance),
         ("members of an empty group", |group| group.state = GroupState::Empty),
-        ("a seat without a member", |group| {
+        ("an instance without a member", |group| {
             group.instances.insert("x".to_owned(), "A".to_owned());
         }),
         ("a member that is pending", |group| {
             group.pending.insert("A".to_owned(), Moment(0));
         }),
-        ("a static member without a seat", |group| {
+        ("a static member without its instance", |group| {
             group.members.get_mut("A").expect("a member").instance_id = Some("x".to_owned());
         }),
         ("members who cannot agree on a protocol", |group| {
@@ -643,8 +643,8 @@ fn the_check_sees_what_is_broken() {
     }
 }
 
-/// Random commands, so many that every branch is met: the invariants of [`Group::check`] hold after each, every
-/// join and sync is answered at most once, and when time goes on with nobody speaking the group ends empty.
+/// Random commands, so many that every branch is met. The invariants of [`Group::check`] hold after each, every
+/// join and sync is answered once, and the group ends empty when time passes without commands.
 #[test]
 fn random_walks_keep_the_invariants() {
     for seed in 0..400 {
