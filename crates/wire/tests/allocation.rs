@@ -1,6 +1,6 @@
 //! No input makes the decoder allocate more than 16 times its length plus 64 KiB.
 //!
-//! The allocator counts for the whole process, so this binary holds one test only.
+//! The allocator counts for the whole process, so this binary has one test only.
 
 use bytes::Bytes;
 use floe_wire::fuzz::{self, Check};
@@ -11,7 +11,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const INPUT_BYTES: usize = 16 * 1024;
 
-/// What decoding allocated at its peak, per byte of the input.
+/// The peak of allocated bytes, per byte of the input.
 fn measure(input: &Bytes, decode: impl FnOnce(Bytes)) -> f64 {
     let input = input.clone();
     let (before, length) = (ALLOCATOR.current_usage(), input.len());
@@ -22,7 +22,7 @@ fn measure(input: &Bytes, decode: impl FnOnce(Bytes)) -> f64 {
     peak as f64 / length as f64
 }
 
-/// Inputs that promise much and say little: a header of `zeros`, a count, then one byte again and again.
+/// Inputs with a large count and little content: a header of `zeros`, the count, then one byte repeated.
 fn dense(zeros: usize, count: &[u8], filler: u8, length: usize) -> Bytes {
     let mut bytes = vec![0; zeros];
     bytes.extend_from_slice(count);
@@ -49,7 +49,7 @@ fn memory_is_bounded_by_the_input() {
                 for count in counts {
                     for filler in [0, 1, 2, 0xff] {
                         for length in [zeros + count.len(), INPUT_BYTES] {
-                            // The large ones are slow without optimisation: a third of the headers is enough.
+                            // Large inputs are slow without optimisation. A third of the headers is enough.
                             if length == INPUT_BYTES && (zeros % 3 != 0 || filler == 0xff) {
                                 continue;
                             }

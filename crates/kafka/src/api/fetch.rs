@@ -82,7 +82,7 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
     };
     // If a partition is named twice, the last one counts, as in Kafka.
     let mut wants: Vec<(PartitionRef, Want)> = Vec::new();
-    let mut places: BTreeMap<PartitionRef, usize> = BTreeMap::new();
+    let mut positions: BTreeMap<PartitionRef, usize> = BTreeMap::new();
     for topic in &request.topics {
         let topic_name = name(&topic.topic, topic.topic_id);
         for partition in &topic.partitions {
@@ -92,10 +92,10 @@ fn ask(version: i16, request: &FetchRequest) -> Ask {
                 bytes_max: partition.partition_max_bytes,
                 leader_epoch: partition.current_leader_epoch,
             };
-            match places.get(&key) {
-                Some(&place) => wants[place].1 = want,
+            match positions.get(&key) {
+                Some(&position) => wants[position].1 = want,
                 None => {
-                    places.insert(key.clone(), wants.len());
+                    positions.insert(key.clone(), wants.len());
                     wants.push((key, want));
                 }
             }
@@ -131,7 +131,7 @@ impl Part {
     }
 
     /// Where to read: `None` at the end of the partition, or if it was not found.
-    fn place(&self) -> Option<(PartitionId, Offset)> {
+    fn next_read(&self) -> Option<(PartitionId, Offset)> {
         let at_the_end = self.want.offset >= 0 && self.want.offset == self.data.high_watermark;
         let id = self.target.ok().filter(|_| !at_the_end)?;
         Some((id, Offset(self.want.offset)))
@@ -192,7 +192,7 @@ async fn serve(
 
 /// Sets memory aside for the batches to be read; `None` if there are none.
 async fn set_aside(context: &Context<'_>, parts: &[Part], bytes_max: usize) -> Option<Held> {
-    let within = |part: &&Part| part.place().is_some() && part.want.offset < part.data.high_watermark;
+    let within = |part: &&Part| part.next_read().is_some() && part.want.offset < part.data.high_watermark;
     let wanted =
         parts.iter().filter(within).fold(0usize, |sum, part| sum.saturating_add(part.most(bytes_max)));
     let most = wanted.min(bytes_max);
@@ -222,11 +222,11 @@ async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part]
         let (now, later) = rest.split_at_mut(side_by_side(rest, left));
         rest = later;
         let reads = now.iter().filter_map(|part| {
-            let (id, from) = part.place()?;
+            let (id, from) = part.next_read()?;
             Some(log.read(snapshot, id, from, part.most(left)))
         });
         let results = join_all(reads).await;
-        let read = now.iter_mut().filter(|part| part.place().is_some());
+        let read = now.iter_mut().filter(|part| part.next_read().is_some());
         for (part, result) in read.zip(results) {
             match result {
                 Ok(read) => {
@@ -251,7 +251,7 @@ fn side_by_side(parts: &[Part], left: usize) -> usize {
     let mut reads = 0;
     let mut planned = 0;
     for (at, part) in parts.iter().enumerate() {
-        if part.place().is_none() {
+        if part.next_read().is_none() {
             continue;
         }
         let most = part.most(left);

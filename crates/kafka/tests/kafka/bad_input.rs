@@ -1,4 +1,4 @@
-//! What a stranger, a broken client or a wrong request gets.
+//! Hostile bytes, broken clients and wrong requests.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::harness::*;
 
-/// What comes back until the broker closes the connection.
+/// All bytes that come until the broker closes the connection.
 async fn last_words(mut pipe: DuplexStream) -> Vec<u8> {
     let mut words = Vec::new();
     pipe.read_to_end(&mut words).await.expect("the pipe does not fail");
@@ -38,7 +38,7 @@ fn request(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Sent as it is, each of these ends the connection without an answer, and at once: an idle connection would end, too.
+/// Each of these ends the connection without an answer, and at once, not only after the idle time.
 #[tokio::test(start_paused = true)]
 async fn frames_that_end_the_connection() {
     let world = world().await;
@@ -75,8 +75,8 @@ async fn frames_that_end_the_connection() {
     }
 }
 
-/// A client that leaves commits its offsets and closes: what it asked for is done, though it waits for no answer, and
-/// what would wait for records is cut short.
+/// A client commits its offsets and closes without waiting for the answer. The commit is carried out, and a fetch that
+/// waits for records is dropped.
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_before_the_end_is_done() {
     let world = world().await;
@@ -123,7 +123,7 @@ async fn what_was_asked_before_the_end_is_done() {
     }
 }
 
-/// As Kafka 4 says it: librdkafka up to 2.11 compresses only for a broker that has version 0 of Produce.
+/// As by Kafka 4: librdkafka up to 2.11 compresses only for a broker that offers version 0 of Produce.
 #[tokio::test(start_paused = true)]
 async fn produce_is_offered_from_version_0_on() {
     let world = world().await;
@@ -162,7 +162,7 @@ async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     assert_eq!((correlation_id, response.error_code), (7, ErrorCode::UnsupportedVersion.number()));
     let own = response.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.number());
     assert_eq!(own.map(|api| (api.min_version, api.max_version)), Some((0, 4)));
-    // The connection is kept: the client asks again.
+    // The connection stays open, so that the client can ask again.
     pipe.write_all(&request(ApiKey::ApiVersions.number(), 0, &[])).await.expect("written");
     pipe.read_exact(&mut length).await.expect("answered");
 }
@@ -171,7 +171,7 @@ async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 async fn slow_and_silent_connections_are_closed() {
     let world = world().await;
     let begun = Instant::now();
-    // A frame of a megabyte, of which a byte comes every second.
+    // A frame of a megabyte that comes with a byte per second.
     let mut pipe = world.pipe();
     pipe.write_all(&(1i32 << 20).to_be_bytes()).await.expect("written");
     let mut written = 0;
@@ -182,7 +182,7 @@ async fn slow_and_silent_connections_are_closed() {
     assert!((4..10).contains(&written), "closed after {written} bytes");
     assert!(begun.elapsed() < Duration::from_secs(10));
 
-    // One that comes at twice the rate is read to its end: it is malformed, and closed for that.
+    // A frame at twice the least rate is read to its end. It is malformed, and the connection closes for that.
     let mut pipe = world.pipe();
     let body = vec![0x7f; 512 * 1024];
     let slow = request(ApiKey::Metadata.number(), 1, &body);
@@ -192,7 +192,7 @@ async fn slow_and_silent_connections_are_closed() {
     }
     assert_eq!(last_words(pipe).await, b"");
 
-    // A large one at that rate would hold its share of the memory for minutes.
+    // A large frame at that rate would hold its memory for minutes.
     let begun = Instant::now();
     let mut pipe = world.pipe();
     let large = request(ApiKey::Produce.number(), 9, &vec![0; 30 << 20]);
@@ -209,7 +209,7 @@ async fn slow_and_silent_connections_are_closed() {
     assert_eq!(begun.elapsed().as_secs(), 600, "idle");
 }
 
-/// A client that asks and never reads is closed when nothing has moved for the idle time.
+/// A client that never reads its answers is closed when no byte moved for the idle time.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_closed() {
     let world = world().await;
@@ -236,7 +236,7 @@ async fn a_client_that_does_not_read_is_closed() {
     assert_eq!(values(&mut world.client(), "t").await.len(), 1, "others are served");
 }
 
-/// Three requests fit the byte budget at a time; twenty are sent at once, and all are answered.
+/// The byte budget has room for three requests. Twenty are sent at once, and all are answered.
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_the_byte_budget() {
     let log = floe_log::Config { bytes_in_flight_max: 6_000, ..Default::default() };
@@ -257,7 +257,7 @@ async fn requests_wait_for_the_byte_budget() {
     for _ in 0..20 {
         sent.push(client.send_at_most(&produce(&value), 12).await.expect("sent"));
     }
-    // Beyond the whole budget: it gets all of it.
+    // A request beyond the whole budget gets all of it.
     sent.push(client.send_at_most(&produce(&"x".repeat(7_000)), 12).await.expect("sent"));
     for (at, sent) in sent.into_iter().enumerate() {
         let answer = client.receive(sent).await.expect("answered");
@@ -280,7 +280,12 @@ async fn a_frame_above_the_configured_limit_is_refused_and_one_below_is_not() {
 }
 
 /// The code with which a batch is refused.
-async fn produce_code(client: &mut Peer, topic: &str, partition: i32, bytes: Bytes) -> Option<ErrorCode> {
+async fn produce_code(
+    client: &mut TestClient,
+    topic: &str,
+    partition: i32,
+    bytes: Bytes,
+) -> Option<ErrorCode> {
     client.produce(topic, partition, bytes, -1).await.err().and_then(|error| error.code())
 }
 
@@ -370,7 +375,7 @@ async fn transactions_are_refused_so_that_clients_give_up() {
     assert_eq!(code, ErrorCode::TransactionalIdAuthorizationFailed.number());
 }
 
-/// Who wants to authenticate is told that there is nobody to authenticate to, and the connection is kept.
+/// Authentication is refused with an answer, and the connection stays open.
 #[tokio::test(start_paused = true)]
 async fn authentication_is_refused_so_that_clients_give_up() {
     let world = world().await;
@@ -383,7 +388,7 @@ async fn authentication_is_refused_so_that_clients_give_up() {
     client.create_topic("t", 1, &[]).await.expect("the connection was kept");
 }
 
-async fn create_code(client: &mut Peer, topic: CreatableTopic) -> (i16, String) {
+async fn create_code(client: &mut TestClient, topic: CreatableTopic) -> (i16, String) {
     let result = client.create_topics(vec![topic]).await.expect("answered").topics.remove(0);
     (result.error_code, result.error_message.unwrap_or_default())
 }

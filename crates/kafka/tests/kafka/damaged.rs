@@ -1,5 +1,4 @@
-//! Requests that were damaged on their way: whatever they say, the connection is answered or closed, and nothing
-//! panics.
+//! Damaged requests. Each is answered or ends its connection, and nothing panics.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::*;
 
-/// Key, version, correlation id: what must stay whole for a request to reach its handler.
+/// Key, version, correlation id: without damage here a request reaches its handler.
 const HEAD_BYTES: usize = 4 + 8;
 const DAMAGES: usize = 24;
 
@@ -30,7 +29,7 @@ fn encoded<R: Request>(requests: &mut Vec<(i16, Vec<u8>)>, request: impl Fn(i16)
     }
 }
 
-/// A request of every API in every version, filled so that there is something to damage.
+/// A request of every API in every version, with enough content to damage.
 fn requests() -> Vec<(i16, Vec<u8>)> {
     let mut all = Vec::new();
     let topic = || "t".to_owned();

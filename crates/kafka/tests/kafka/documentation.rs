@@ -1,4 +1,4 @@
-//! docs/kafka-apis.md is written from the table of APIs: run this test with `UPDATE=1` after changing it.
+//! docs/kafka-apis.md is written from the table of APIs. Run this test with `UPDATE=1` after a change of the table.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Every API in every version that the table names.
+//! Every API in every version of the table.
 
 use floe_kafka::APIS;
 use floe_wire::admin::*;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::*;
 
-/// One client's day in one version of the protocol: all APIs, in an order in which each finds what it needs.
+/// All APIs in each version of the protocol, in an order in which each finds what it needs.
 #[tokio::test(start_paused = true)]
 async fn every_api_answers_in_every_version() {
     let world = world().await;
@@ -31,7 +31,7 @@ async fn every_api_answers_in_every_version() {
     }
 }
 
-async fn cluster(client: &mut Peer, version: i16) {
+async fn cluster(client: &mut TestClient, version: i16) {
     let request = ApiVersionsRequest {
         client_software_name: "test".to_owned(),
         client_software_version: "1".to_owned(),
@@ -49,7 +49,7 @@ async fn cluster(client: &mut Peer, version: i16) {
     assert!(given.producer_id >= 0);
 }
 
-async fn create(client: &mut Peer, version: i16, topic: &str) -> Uuid {
+async fn create(client: &mut TestClient, version: i16, topic: &str) -> Uuid {
     let topics = vec![CreatableTopic {
         name: topic.to_owned(),
         num_partitions: 2,
@@ -93,7 +93,7 @@ async fn create(client: &mut Peer, version: i16, topic: &str) -> Uuid {
     id
 }
 
-async fn produce_and_fetch(client: &mut Peer, version: i16, topic: &str, id: Uuid) {
+async fn produce_and_fetch(client: &mut TestClient, version: i16, topic: &str, id: Uuid) {
     let records = Some(batch(&["a", "b"]));
     let data = TopicProduceData {
         name: if version < 13 { topic.to_owned() } else { String::new() },
@@ -125,7 +125,7 @@ async fn produce_and_fetch(client: &mut Peer, version: i16, topic: &str, id: Uui
     assert_eq!(answer.records.as_ref().map(floe_wire::Rope::len), Some(batch(&["a", "b"]).len()));
 }
 
-async fn list_offsets(client: &mut Peer, version: i16, topic: &str) {
+async fn list_offsets(client: &mut TestClient, version: i16, topic: &str) {
     for (timestamp, want) in
         [(-1, (2, -1)), (-2, (0, -1)), (-3, (1, 1_001)), (1_001, (1, 1_001)), (9_999, (-1, -1))]
     {
@@ -143,7 +143,7 @@ async fn list_offsets(client: &mut Peer, version: i16, topic: &str) {
     }
 }
 
-async fn group(client: &mut Peer, version: i16, topic: &str) {
+async fn group(client: &mut TestClient, version: i16, topic: &str) {
     let group = format!("group-{version}");
     let found = if version >= 4 {
         let request = FindCoordinatorRequest { coordinator_keys: vec![group.clone()], ..Default::default() };
@@ -189,7 +189,7 @@ async fn group(client: &mut Peer, version: i16, topic: &str) {
     assert_eq!(deleted.results[0].error_code, 0);
 }
 
-async fn join_and_sync(client: &mut Peer, version: i16, group: &str) -> String {
+async fn join_and_sync(client: &mut TestClient, version: i16, group: &str) -> String {
     let mut join = JoinGroupRequest {
         group_id: group.to_owned(),
         session_timeout_ms: 10_000,
@@ -224,7 +224,7 @@ async fn join_and_sync(client: &mut Peer, version: i16, group: &str) -> String {
     joined.member_id
 }
 
-async fn offsets(client: &mut Peer, version: i16, topic: &str, group: &str, member_id: &str) {
+async fn offsets(client: &mut TestClient, version: i16, topic: &str, group: &str, member_id: &str) {
     let commit = OffsetCommitRequest {
         group_id: group.to_owned(),
         generation_id_or_member_epoch: 1,
@@ -279,7 +279,7 @@ async fn offsets(client: &mut Peer, version: i16, topic: &str, group: &str, memb
     }
 }
 
-async fn configs(client: &mut Peer, version: i16, topic: &str) {
+async fn configs(client: &mut TestClient, version: i16, topic: &str) {
     let resource = |resource_type, name: &str, keys: Option<Vec<String>>| DescribeConfigsResource {
         resource_type,
         resource_name: name.to_owned(),
@@ -308,7 +308,7 @@ async fn configs(client: &mut Peer, version: i16, topic: &str) {
     assert!(results[1].configs.iter().any(|config| config.name == "num.partitions" && config.read_only));
 }
 
-async fn delete(client: &mut Peer, version: i16, topic: &str, id: Uuid) {
+async fn delete(client: &mut TestClient, version: i16, topic: &str, id: Uuid) {
     let request = if version >= 6 {
         let topics = vec![DeleteTopicState { name: None, topic_id: id }];
         DeleteTopicsRequest { topics, ..Default::default() }

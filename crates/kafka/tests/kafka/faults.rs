@@ -1,4 +1,4 @@
-//! A store that fails, and comes back.
+//! A store that fails and recovers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::harness::*;
 
-/// Refuses to write or to read while it is told to.
+/// A store whose writes or reads fail while a test wants it.
 #[derive(Clone, Default)]
 struct Failing {
     writes: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! Fetches that wait, sessions, budgets and fairness.
+//! Fetch: waiting, sessions, limits of bytes, fairness.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn fetch(partitions: Vec<FetchPartition>) -> FetchRequest {
     }
 }
 
-async fn ask(client: &mut Peer, request: &FetchRequest) -> FetchResponse {
+async fn ask(client: &mut TestClient, request: &FetchRequest) -> FetchResponse {
     let sent = client.send_at_most(request, 12).await.expect("sent");
     client.receive(sent).await.expect("answered")
 }
@@ -96,7 +96,7 @@ async fn errors_are_answered_at_once() {
     assert_eq!(begun.elapsed().as_secs(), 0);
 }
 
-/// The first batch comes whatever its size, once per request; the others keep to the budgets.
+/// One batch per request comes whatever its size. The others keep within the limits.
 #[tokio::test(start_paused = true)]
 async fn the_first_batch_is_granted_once_per_request() {
     let world = world().await;
@@ -150,7 +150,7 @@ async fn a_session_names_only_what_is_news_and_serves_everybody_in_turn() {
     for partition in [0, 1] {
         producer.produce("t", partition, batch(&["a"]), -1).await.expect("produced");
     }
-    // A byte is all that is asked for, so one partition gets its batch and goes to the end of the order.
+    // The request asks for one byte, so one partition gets its batch and moves to the end of the order.
     assert_eq!(show(&ask(&mut client, &next(2, vec![])).await), [(0, 0, 1, size), (1, 0, 1, 0)]);
     assert_eq!(show(&ask(&mut client, &next(3, vec![])).await), [(1, 0, 1, size)]);
     let moved = next(4, vec![want(0, 1, 1_000), want(1, 1, 1_000)]);

@@ -1,4 +1,4 @@
-//! Groups as their members see them; the machine itself is tested in `group/tests.rs`.
+//! Groups as members see them. The state machine is tested in floe-group, `classic/tests.rs`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::harness::*;
 
-async fn join(client: &mut Peer, member_id: &str) -> JoinGroupResponse {
+async fn join(client: &mut TestClient, member_id: &str) -> JoinGroupResponse {
     let mut join = JoinGroupRequest {
         group_id: "g".to_owned(),
         session_timeout_ms: 10_000,
@@ -29,7 +29,7 @@ async fn join(client: &mut Peer, member_id: &str) -> JoinGroupResponse {
     joined
 }
 
-async fn sync(client: &mut Peer, joined: &JoinGroupResponse) -> SyncGroupResponse {
+async fn sync(client: &mut TestClient, joined: &JoinGroupResponse) -> SyncGroupResponse {
     let assignment = |member: &JoinGroupResponseMember| SyncGroupRequestAssignment {
         member_id: member.member_id.clone(),
         assignment: member.member_id.clone().into(),
@@ -44,7 +44,7 @@ async fn sync(client: &mut Peer, joined: &JoinGroupResponse) -> SyncGroupRespons
     call(client, &request).await
 }
 
-async fn heartbeat(client: &mut Peer, joined: &JoinGroupResponse) -> i16 {
+async fn heartbeat(client: &mut TestClient, joined: &JoinGroupResponse) -> i16 {
     let request = HeartbeatRequest {
         group_id: "g".to_owned(),
         generation_id: joined.generation_id,
@@ -54,7 +54,7 @@ async fn heartbeat(client: &mut Peer, joined: &JoinGroupResponse) -> i16 {
     call(client, &request).await.error_code
 }
 
-async fn commit(client: &mut Peer, generation: i32, member_id: &str, offset: i64) -> i16 {
+async fn commit(client: &mut TestClient, generation: i32, member_id: &str, offset: i64) -> i16 {
     let partitions = vec![OffsetCommitRequestPartition {
         committed_offset: offset,
         ..OffsetCommitRequestPartition::default()
@@ -69,7 +69,7 @@ async fn commit(client: &mut Peer, generation: i32, member_id: &str, offset: i64
     call(client, &request).await.topics[0].partitions[0].error_code
 }
 
-async fn committed(client: &mut Peer) -> i64 {
+async fn committed(client: &mut TestClient) -> i64 {
     let topics = vec![OffsetFetchRequestTopics { name: "t".to_owned(), partition_indexes: vec![0] }];
     let groups = vec![OffsetFetchRequestGroup {
         group_id: "g".to_owned(),
@@ -96,8 +96,8 @@ async fn members_share_a_generation_and_the_dead_are_replaced() {
     );
     assert_eq!(heartbeat(&mut two, &second).await, 0);
 
-    // The second dies without a word. The first keeps its heartbeat, is asked to join again when the session of the
-    // dead has ended, and is alone.
+    // The second member dies. The first sends heartbeats, is asked to rejoin when the session of the second has ended,
+    // and is alone then.
     drop(two);
     let mut waited = 0;
     loop {
@@ -148,7 +148,7 @@ async fn offsets_survive_a_restart_and_are_fenced_by_generation() {
     assert_eq!(committed(&mut client).await, -1);
 }
 
-/// A topic that is deleted and created again is another one: its readers start anew.
+/// A topic that is deleted and created again is another topic: its readers start from the beginning.
 #[tokio::test(start_paused = true)]
 async fn offsets_belong_to_the_topic_and_not_to_its_name() {
     let world = world().await;
@@ -161,7 +161,7 @@ async fn offsets_belong_to_the_topic_and_not_to_its_name() {
     assert_eq!(committed(&mut client).await, -1);
 }
 
-/// A name costs a few bytes and its answer megabytes: each is answered once, and one request does not fill the memory.
+/// A name takes a few bytes, its answer megabytes. So each is answered once, and one request cannot fill the memory.
 #[tokio::test(start_paused = true)]
 async fn an_answer_about_many_groups_is_bounded() {
     const GROUPS: i32 = 20;
@@ -229,7 +229,7 @@ async fn an_answer_about_many_groups_is_bounded() {
     assert_eq!(call(&mut client, &request).await.coordinators.len(), 10_000);
 }
 
-/// The members of a group may have brought as much as an answer holds.
+/// The metadata of one group may be as large as an answer may be.
 #[tokio::test(start_paused = true)]
 async fn a_description_of_large_groups_is_cut_between_groups() {
     let world = world().await;
@@ -266,13 +266,13 @@ async fn a_description_of_large_groups_is_cut_between_groups() {
     assert_eq!(&*rest[0].group_state, "Stable");
 }
 
-async fn listed(client: &mut Peer) -> Vec<(String, String, String)> {
+async fn listed(client: &mut TestClient) -> Vec<(String, String, String)> {
     let listed = call(client, &ListGroupsRequest::default()).await;
     let group = |group: ListedGroup| (group.group_id, group.protocol_type, group.group_state);
     listed.groups.into_iter().map(group).collect()
 }
 
-/// What was refused leaves no group behind, neither in memory nor in the map.
+/// A refused request leaves no group behind, neither in memory nor in the map.
 #[tokio::test(start_paused = true)]
 async fn refused_requests_make_no_groups() {
     let disk = disk();
@@ -302,7 +302,7 @@ async fn refused_requests_make_no_groups() {
     assert_eq!(listed(&mut world.client()).await, []);
 }
 
-/// What kind of group it was outlives a restart, whoever asks first.
+/// The protocol type survives a restart, whichever request comes first.
 #[tokio::test(start_paused = true)]
 async fn a_group_keeps_its_protocol_type() {
     let disk = disk();
@@ -338,8 +338,8 @@ fn offsets_kept(world: &World) -> usize {
     world.log.meta().snapshot().range::<OffsetRecord>(..).count()
 }
 
-/// Deleting topics frees what groups committed to them, also when the broker ended before it came to that, and the
-/// groups that committed nothing else; the rest stays.
+/// Deleting topics deletes the offsets committed to them, and groups without other offsets, even if the broker stopped
+/// before the sweep. Other offsets stay.
 #[tokio::test(start_paused = true)]
 async fn offsets_of_deleted_topics_are_freed() {
     const MANY: i32 = 1_500;

@@ -1,4 +1,4 @@
-//! One broker in memory, and clients of it.
+//! One broker in memory, and its clients.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use tokio::io::DuplexStream;
 
 const PIPE_BYTES: usize = 1 << 20;
 
-pub(crate) type Peer = Client<DuplexStream>;
+pub(crate) type TestClient = Client<DuplexStream>;
 
-/// What outlives a broker: its journal and its store.
+/// The parts that survive a broker: its journal and its store.
 #[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) journal: MemoryJournal,
@@ -55,7 +55,7 @@ impl World {
         World { env, log, broker }
     }
 
-    /// The other end of a new connection.
+    /// The client's end of a new connection.
     pub(crate) fn pipe(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let broker = self.broker.clone();
@@ -71,7 +71,7 @@ impl World {
         (ours, self.env.spawn("connection", serve))
     }
 
-    pub(crate) fn client(&self) -> Peer {
+    pub(crate) fn client(&self) -> TestClient {
         Client::new(self.pipe(), "test-client")
     }
 
@@ -82,13 +82,13 @@ impl World {
 }
 
 /// Calls in this version, or in the nearest one that the API has.
-pub(crate) async fn call_at<R: Request>(client: &mut Peer, version: i16, request: &R) -> R::Response {
+pub(crate) async fn call_at<R: Request>(client: &mut TestClient, version: i16, request: &R) -> R::Response {
     let api = APIS.iter().find(|api| api.key == R::API).expect("the api is served");
     let sent = client.send_at_most(request, version.clamp(api.min, api.max)).await.expect("sent");
     client.receive(sent).await.expect("answered")
 }
 
-pub(crate) async fn call<R: Request>(client: &mut Peer, request: &R) -> R::Response {
+pub(crate) async fn call<R: Request>(client: &mut TestClient, request: &R) -> R::Response {
     client.call(request).await.expect("answered")
 }
 
@@ -101,12 +101,16 @@ pub(crate) fn batch(values: &[&str]) -> Bytes {
     builder.build()
 }
 
-pub(crate) async fn produce(client: &mut Peer, topic: &str, values: &[&str]) -> Result<i64, ClientError> {
+pub(crate) async fn produce(
+    client: &mut TestClient,
+    topic: &str,
+    values: &[&str],
+) -> Result<i64, ClientError> {
     client.produce(topic, 0, batch(values), -1).await.map(|produced| produced.base_offset)
 }
 
 /// All values of partition 0.
-pub(crate) async fn values(client: &mut Peer, topic: &str) -> Vec<String> {
+pub(crate) async fn values(client: &mut TestClient, topic: &str) -> Vec<String> {
     let wait = floe_client::Wait { max_ms: 0, min_bytes: 0, max_bytes: 1 << 20 };
     let fetched = client.fetch(topic, 0, 0, wait).await.expect("fetched");
     let records = fetched.records(1 << 20).expect("whole");

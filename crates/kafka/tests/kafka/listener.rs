@@ -1,4 +1,4 @@
-//! Over real sockets: limits on connections, and the end.
+//! Over real sockets: limits on connections, and shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn connections_are_limited_per_address_and_end_with_the_broker() {
     let mut byte = [0];
     assert!(matches!(third.read(&mut byte).await, Ok(0) | Err(_)), "turned away");
     drop(second);
-    // The place comes back when the broker has noticed; until then newcomers are turned away.
+    // The seat is free when the broker has noticed the close. Until then new connections are turned away.
     let mut patience = 500;
     while Client::connect(address, "third").await.is_err() {
         patience -= 1;
@@ -40,7 +40,7 @@ async fn connections_are_limited_per_address_and_end_with_the_broker() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     first.create_topic("t", 1, &[]).await.expect("created");
-    // A fetch that waits is cut off, and nobody waits for its minute.
+    // A waiting fetch is dropped, so shutdown does not wait for its minute.
     let mut waiting =
         floe_wire::fetch::FetchRequest { max_wait_ms: 60_000, min_bytes: 1, ..Default::default() };
     waiting.topics.push(floe_wire::fetch::FetchTopic {

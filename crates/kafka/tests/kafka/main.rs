@@ -1,4 +1,4 @@
-//! The front over a log in memory, under a simulated clock, asked by floe-wire's client over an in-memory pipe.
+//! The front over a log in memory under a simulated clock. Clients of floe-client speak to it over pipes in memory.
 
 mod bad_input;
 mod damaged;

@@ -1,4 +1,4 @@
-//! Who holds which memory, and whom that holds up.
+//! The memory that requests and answers hold, and who waits for it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::harness::*;
 
-/// A broker whose log has room for requests of `bytes` at a time.
+/// A broker whose log has room for produces of `bytes_in_flight_max` at a time.
 async fn narrow(bytes_in_flight_max: usize, config: Config) -> World {
     let log = floe_log::Config { bytes_in_flight_max, ..Default::default() };
     World::open_with(&disk(), config, log).await
@@ -44,7 +44,7 @@ fn join(group: &str, subscription_bytes: usize) -> JoinGroupRequest {
     }
 }
 
-/// Each join takes nearly all of the memory for requests, and none is answered before all have come.
+/// Each join takes nearly all the memory for requests, and none is answered before all have come.
 #[tokio::test(start_paused = true)]
 async fn large_joins_wait_for_each_other_without_holding_memory() {
     let config = Config {
@@ -55,7 +55,7 @@ async fn large_joins_wait_for_each_other_without_holding_memory() {
     let world = narrow(100_000, config).await;
     let mut producer = world.client();
     producer.create_topic("t", 1, &[]).await.expect("created");
-    let mut members: Vec<Peer> = (0..3).map(|_| world.client()).collect();
+    let mut members: Vec<TestClient> = (0..3).map(|_| world.client()).collect();
     let mut sent = Vec::new();
     for member in &mut members {
         sent.push(member.send_at_most(&join("g", 200_000), 0).await.expect("sent"));
@@ -106,14 +106,14 @@ async fn six_bytes_of_a_stranger_take_no_memory() {
     assert_eq!(begun.elapsed().as_secs(), 0);
 }
 
-/// Clients that ask for much and read nothing take the memory for answers, and lose it when others want it.
+/// Clients that fetch much and read nothing hold the memory for answers. They lose it when others wait for it.
 #[tokio::test(start_paused = true)]
 async fn answers_that_nobody_reads_make_room() {
     let config = Config { answer_bytes_max: 4 << 20, ..Config::default() };
     let world = World::open(&disk(), config).await;
     let mut client = world.client();
     client.create_topic("t", 1, &[("max.message.bytes", "2000000")]).await.expect("created");
-    // More than the pipe takes.
+    // More than the pipe has room for.
     produce(&mut client, "t", &[&"x".repeat(1_100_000)]).await.expect("produced");
     let mut fetch = waiting_fetch();
     fetch.min_bytes = 1;
@@ -142,7 +142,7 @@ fn topic_resource(name: &str, keys: Option<Vec<String>>) -> DescribeConfigsResou
     DescribeConfigsResource { resource_type: 2, resource_name: name.to_owned(), configuration_keys: keys }
 }
 
-/// A few bytes that name something large are answered once, however often they come.
+/// A name with a large answer is answered once, however often a request repeats it.
 #[tokio::test(start_paused = true)]
 async fn what_is_named_again_and_again_is_answered_once() {
     let world = world().await;

@@ -1,4 +1,4 @@
-//! Produces that are under way at the same time, and what a producer may rely on.
+//! Several produces under way, and the guarantees for producers.
 
 use floe_kafka::Config;
 use floe_log::codec::Compression;
@@ -16,7 +16,7 @@ fn produce_request(topic: &str, value: &str) -> ProduceRequest {
     ProduceRequest { acks: -1, timeout_ms: 1_000, topic_data, ..Default::default() }
 }
 
-/// Five requests in flight share an upload; answers come in order; a call between two produces keeps its place.
+/// Five requests in flight share an upload. Answers come in order, also of a call between two produces.
 #[tokio::test(start_paused = true)]
 async fn requests_of_one_connection_are_taken_in_together_and_answered_in_order() {
     let disk = disk();
@@ -37,7 +37,7 @@ async fn requests_of_one_connection_are_taken_in_together_and_answered_in_order(
     assert!(commits < 5, "five requests in flight made {commits} commits");
     assert_eq!(values(&mut client, "t").await, ["0", "1", "2", "3", "4"]);
 
-    // Auto-creation by metadata, then a produce right behind it: it waits for the call before it.
+    // Metadata creates the topic. The produce right behind it waits for that call.
     let ask = MetadataRequest {
         topics: Some(vec![floe_wire::metadata::MetadataRequestTopic {
             name: Some("late".to_owned()),
@@ -87,7 +87,7 @@ async fn an_idempotent_batch_is_appended_once_and_gaps_are_refused() {
     assert_eq!(values(&mut client, "t").await, ["v", "v"]);
 }
 
-/// With LogAppendTime the producer is told the time that its records got, else none.
+/// With LogAppendTime the answer has the time of the records, else none.
 #[tokio::test(start_paused = true)]
 async fn the_time_that_the_broker_gives_is_answered() {
     let world = world().await;
@@ -106,8 +106,8 @@ async fn the_time_that_the_broker_gives_is_answered() {
     }
 }
 
-/// A topic is deleted and made anew under a live producer: the answer says where the log begins, because Java's client
-/// sends the same batch again until its time is over if it does not.
+/// A topic is deleted and created again under a live producer. The answer has the log start, because without it Java's
+/// client repeats the batch until it times out.
 #[tokio::test(start_paused = true)]
 async fn a_producer_that_is_not_known_learns_where_the_log_begins() {
     let world = world().await;

@@ -1,5 +1,5 @@
-//! Requests and responses: the first two bytes choose the API, the direction and the version, the rest is the body.
-//! What decodes must encode, and decode to the same value again.
+//! Requests and responses: the first two bytes choose the API, the direction and the version; the rest is the body. A
+//! message that decodes must encode, and then decode to the same value.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Record batches: the input is one batch whose length, magic and checksum are mended, so that the fuzzer gets past
-//! them to the records. What decodes must encode, and decode to the same records again.
+//! Record batches. The input is one batch; its length, magic and checksum are corrected, so that the fuzzer gets past
+//! them to the records. A batch that decodes must encode, and then decode to the same records.
 #![no_main]
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use floe_log::Offset;
 use floe_log::records::{Builder, Record};
 use libfuzzer_sys::fuzz_target;
 
-/// What the records may take when decompressed.
+/// The most bytes of decompressed records.
 const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
 fuzz_target!(|input: &[u8]| {
@@ -42,7 +42,7 @@ fn mended(input: &[u8]) -> Bytes {
     batch.into()
 }
 
-/// Everything but the offset, which the batch around the record decides.
+/// Everything but the offset, which depends on the batch.
 #[allow(clippy::type_complexity)]
 fn contents(record: &Record) -> (i64, &Option<Bytes>, &Option<Bytes>, &[(Bytes, Option<Bytes>)]) {
     (record.timestamp, &record.key, &record.value, &record.headers)
