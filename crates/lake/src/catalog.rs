@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     commit::document_of,
-    lake::{Lake, LakeError, TableRef},
+    handle::{Lake, LakeError, TableRef},
 };
 
 /// The only namespace.

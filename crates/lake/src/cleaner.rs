@@ -14,10 +14,10 @@ use tracing::{debug, warn};
 
 use crate::{
     error::ViewError,
-    lake::Inner,
+    handle::Inner,
     layout::{FILE_KINDS, Folder},
     limits,
-    record::{Garbage, GarbageKey},
+    map::{Garbage, GarbageKey},
 };
 
 const LEASE: &str = "lake/cleaner";

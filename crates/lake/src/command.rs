@@ -13,7 +13,7 @@ use floe_schema::{Kind, TableSchema};
 use crate::{
     error::ViewError,
     limits,
-    record::{self, Garbage, GarbageKey, Progress, Table, ViewState},
+    map::{self, Garbage, GarbageKey, Progress, Table, ViewState},
 };
 
 /// The name of the lease on a topic's table.
@@ -52,7 +52,7 @@ pub(crate) fn take_over(
     let view =
         ViewState { name, schema, numbers_from: start, numbers_end: start + limits::NUMBERS_LEASED, epoch };
     tx.put(&topic, &view);
-    Ok(Taken { epoch, table, view, progress: record::progress(tx, topic)? })
+    Ok(Taken { epoch, table, view, progress: map::progress(tx, topic)? })
 }
 
 /// What an owner may have written that nobody knows.
@@ -147,7 +147,7 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
     if view.is_some() {
         tx.delete::<ViewState>(&topic);
     }
-    for index in record::progress(tx, topic)?.into_keys() {
+    for index in map::progress(tx, topic)?.into_keys() {
         tx.delete::<Progress>(&PartitionId::new(topic, index));
     }
     // Nobody takes it any more: whoever would is told that the topic is gone, and no other topic gets this id.

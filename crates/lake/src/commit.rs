@@ -25,8 +25,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    convert, error::ViewError, files::Files, layout::FileKind, limits, manifest, manifest::Change,
-    record::Table,
+    convert, error::ViewError, files::Files, layout::FileKind, limits, manifest, manifest::Change, map::Table,
 };
 
 /// A table as its last commit left it.

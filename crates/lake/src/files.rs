@@ -11,7 +11,7 @@ use crate::{
     error::ViewError,
     layout::{FileKind, Folder},
     manifest,
-    record::Table,
+    map::Table,
 };
 
 /// Reads and writes the files of a table's folder.

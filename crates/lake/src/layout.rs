@@ -7,7 +7,7 @@
 //!                        /metadata/0000000015.metadata.json
 //! ```
 //! The number of a file is unique in its table. A view takes numbers from a range that it leased in the journal
-//! ([`crate::record::ViewState`]) before it writes the first of them. Numbers below [`crate::record::Table::next_file`]
+//! ([`crate::map::ViewState`]) before it writes the first of them. Numbers below [`crate::map::Table::next_file`]
 //! belong to commits, or to attempts whose files the same process gave to the garbage; so after a crash the
 //! files that nobody knows have numbers from there to the end of the lease, and the next owner deletes them
 //! by number without listing the store.

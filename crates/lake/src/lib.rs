@@ -44,18 +44,18 @@ mod encode;
 mod error;
 mod files;
 mod gather;
-mod lake;
+mod handle;
 mod layout;
 pub mod limits;
 mod manifest;
+pub mod map;
 mod publish;
-pub mod record;
 mod tail;
 mod view;
 
 pub use crate::{
     data_file::FileError,
     error::ViewError,
-    lake::{Config, DataFile, Lake, LakeError, TableRef, ViewStatus},
+    handle::{Config, DataFile, Lake, LakeError, TableRef, ViewStatus},
     tail::{Hold, Tail, TailError},
 };

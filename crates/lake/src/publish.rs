@@ -29,10 +29,10 @@ use crate::{
     encode::{DeadLetter, Output},
     error::ViewError,
     files::Files,
-    lake::Inner,
+    handle::Inner,
     layout::FileKind,
     limits, manifest,
-    record::{Garbage, Table},
+    map::{Garbage, Table},
 };
 
 /// The ranges of offsets that a commit has read, by partition.

@@ -6,7 +6,7 @@ use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 
 use crate::{
-    lake::{Lake, TableRef},
+    handle::{Lake, TableRef},
     limits,
     view::gapless,
 };

@@ -31,10 +31,10 @@ use crate::{
     encode::{Encoder, Output},
     error::ViewError,
     gather::Gathered,
-    lake::Inner,
+    handle::Inner,
     limits,
+    map::Table,
     publish::{self, Read, State},
-    record::Table,
 };
 
 /// What a step did.

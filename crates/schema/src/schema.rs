@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// The schema of one table. Grows with what it sees ([`crate::Decoder`]). The lake keeps it in the journal, in
 /// postcard's encoding: by the order of fields and variants here, which therefore never changes
-/// (`floe_lake::record` has the bytes).
+/// (`floe_lake::map` has the bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSchema {
     pub(crate) kind: Kind,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use floe_env::Env;
-use floe_lake::{Config, record::Garbage};
+use floe_lake::{Config, map::Garbage};
 use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::world::{Broker, Ground, JSON, config, writer};

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use floe_env::Env;
-use floe_lake::{Config, Lake, TableRef, record::Table};
+use floe_lake::{Config, Lake, TableRef, map::Table};
 use floe_log::{
     self, Append, Log, Offset, PartitionId, Writer,
     codec::Compression,

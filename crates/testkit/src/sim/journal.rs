@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use floe_env::Env;
 use floe_group::OffsetRecord;
-use floe_lake::record::Progress;
+use floe_lake::map::Progress;
 use floe_log::extent::Extent;
 use floe_meta::MemoryJournal;
 use floe_meta::Record as _;

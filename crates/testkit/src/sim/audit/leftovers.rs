@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use floe_group::OffsetRecord;
-use floe_lake::record::{Progress, Table, ViewState};
+use floe_lake::map::{Progress, Table, ViewState};
 use floe_log::TopicId;
 use floe_log::extent::Extent;
 use floe_log::partition::Head;

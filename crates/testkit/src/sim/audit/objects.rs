@@ -1,6 +1,6 @@
 //! The store against what the metadata map knows of it.
 
-use floe_lake::record::{Garbage, ViewState};
+use floe_lake::map::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
 use floe_log::ObjectId;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
@@ -72,7 +72,7 @@ async fn lake_known(
 
 /// Files with numbers that the view may be using.
 fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> Vec<String> {
-    let record = snapshot.get::<floe_lake::record::Table>(&table.topic.id).expect("the table can be read");
+    let record = snapshot.get::<floe_lake::map::Table>(&table.topic.id).expect("the table can be read");
     let view = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read");
     let used = view.map(|view| record.map_or(0, |table| table.next_file)..view.numbers_end);
     let unsettled = |key: &&String| used.as_ref().zip(number(key)).is_some_and(|(used, n)| used.contains(&n));

@@ -26,7 +26,7 @@ use crate::{
     files::Files,
     layout::Folder,
     limits, manifest,
-    record::{self, Garbage, Table, ViewState},
+    map::{self, Garbage, Table, ViewState},
     view::View,
 };
 
@@ -256,7 +256,7 @@ impl Lake {
             schema,
             metadata_location: table.as_ref().map(|table| self.inner.log.store().url(&table.metadata)),
             snapshot_id: table.as_ref().and_then(|table| table.snapshot_id),
-            progress: record::progress(snapshot, topic.id)?,
+            progress: map::progress(snapshot, topic.id)?,
             snapshots: of(|table| table.snapshots),
             rows: of(|table| table.rows),
             files: of(|table| table.files),
