@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use floe_log::TopicId;
 use metrics::gauge;
 
-use crate::handle::DataFile;
+use crate::table::DataFile;
 
 /// The live files that each manifest names, by its URL.
 pub(crate) type Manifests = BTreeMap<String, Arc<[Arc<DataFile>]>>;

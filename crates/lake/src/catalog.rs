@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     commit::document_of,
-    handle::{Lake, LakeError, TableRef},
+    handle::{Lake, LakeError},
+    table::TableRef,
 };
 
 /// The only namespace.

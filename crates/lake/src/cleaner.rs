@@ -14,18 +14,18 @@ use tracing::{debug, warn};
 
 use crate::{
     error::ViewError,
-    handle::Inner,
     layout::{FILE_KINDS, Folder},
     limits,
     map::{Garbage, GarbageKey},
+    shared::Shared,
 };
 
 const LEASE: &str = "lake/cleaner";
 
-pub(crate) async fn run(inner: Arc<Inner>) {
+pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
-        sleep(inner.config.clean_interval).await;
-        match clean(&inner).await {
+        sleep(shared.config.clean_interval).await;
+        match clean(&shared).await {
             Ok(_) => {}
             Err(ViewError::Lease(error)) => debug!(%error, "another broker cleans"),
             Err(ViewError::Closed) => return,
@@ -35,16 +35,16 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 /// Deletes what is due; the number of files.
-pub(crate) async fn clean(inner: &Inner) -> Result<u64, ViewError> {
-    let due = due(inner)?;
+pub(crate) async fn clean(shared: &Shared) -> Result<u64, ViewError> {
+    let due = due(shared)?;
     gauge!("floe_lake_garbage_records").set(due.len() as f64);
     if due.is_empty() {
         return Ok(0);
     }
-    let owner = inner.owner.clone();
-    let ttl = inner.config.garbage_grace;
+    let owner = shared.owner.clone();
+    let ttl = shared.config.garbage_grace;
     let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, ttl)?);
-    let epoch = commit(inner, take).await?;
+    let epoch = commit(shared, take).await?;
     let mut deleted = 0;
     let mut failed: BTreeMap<TopicId, ViewError> = BTreeMap::new();
     for (key, garbage) in due {
@@ -52,7 +52,7 @@ pub(crate) async fn clean(inner: &Inner) -> Result<u64, ViewError> {
         if failed.contains_key(&key.topic) {
             continue;
         }
-        match clean_one(inner, epoch, key, &garbage).await {
+        match clean_one(shared, epoch, key, &garbage).await {
             Ok(files) => deleted += files,
             Err(error @ (ViewError::Lease(_) | ViewError::Closed)) => return Err(error),
             Err(error) => {
@@ -63,42 +63,47 @@ pub(crate) async fn clean(inner: &Inner) -> Result<u64, ViewError> {
     }
     counter!("floe_lake_deleted_files_total").increment(deleted);
     let free = move |tx: &mut Tx<'_>| Ok(lease::release(tx, LEASE, epoch)?);
-    commit(inner, free).await?;
+    commit(shared, free).await?;
     failed.into_values().next().map_or(Ok(deleted), Err)
 }
 
 /// Deletes the files of one record, then the record; the number of files.
-async fn clean_one(inner: &Inner, epoch: u64, key: GarbageKey, garbage: &Garbage) -> Result<u64, ViewError> {
+async fn clean_one(
+    shared: &Shared,
+    epoch: u64,
+    key: GarbageKey,
+    garbage: &Garbage,
+) -> Result<u64, ViewError> {
     let mut deleted = 0;
-    for rank in ranks(inner, key.topic, garbage).await? {
+    for rank in ranks(shared, key.topic, garbage).await? {
         deleted += rank.len() as u64;
-        delete(inner, rank).await?;
+        delete(shared, rank).await?;
     }
     let forget = move |tx: &mut Tx<'_>| {
         tx.check_lease(LEASE, epoch)?;
         tx.delete::<Garbage>(&key);
         Ok(())
     };
-    commit(inner, forget).await?;
+    commit(shared, forget).await?;
     Ok(deleted)
 }
 
 async fn commit<T: Send + 'static>(
-    inner: &Inner,
+    shared: &Shared,
     command: impl FnMut(&mut Tx<'_>) -> Result<T, ViewError> + Send + 'static,
 ) -> Result<T, ViewError> {
     let committed: Result<_, CommitError<ViewError>> =
-        inner.log.meta().commit(Envelope::broker("lake cleaner"), command).await;
+        shared.log.meta().commit(Envelope::broker("lake cleaner"), command).await;
     Ok(committed.map_err(ViewError::from_commit)?.reply)
 }
 
 /// Records whose grace is over, oldest first.
-fn due(inner: &Inner) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
-    let now = inner.env.now();
+fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
+    let now = shared.env.now();
     let mut due = Vec::new();
-    for found in inner.log.meta().snapshot().range::<Garbage>(..) {
+    for found in shared.log.meta().snapshot().range::<Garbage>(..) {
         let (key, garbage) = found?;
-        if now.since(key.since) < inner.config.garbage_grace || due.len() == limits::GARBAGE_RECORDS_MAX {
+        if now.since(key.since) < shared.config.garbage_grace || due.len() == limits::GARBAGE_RECORDS_MAX {
             break;
         }
         due.push((key, garbage));
@@ -108,7 +113,7 @@ fn due(inner: &Inner) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
 
 /// The files of a record. Those of one rank are deleted in any order, ranks one after the other.
 pub(crate) async fn ranks(
-    inner: &Inner,
+    shared: &Shared,
     topic: TopicId,
     garbage: &Garbage,
 ) -> Result<Vec<Vec<String>>, ViewError> {
@@ -118,14 +123,14 @@ pub(crate) async fn ranks(
             let folder = Folder::of(name, topic);
             vec![(*from..*to).flat_map(|number| FILE_KINDS.map(|kind| folder.key(kind, number))).collect()]
         }
-        Garbage::Table(table) => inner.files(&table.name, topic).everything(table, false).await?,
-        Garbage::Removed { name, manifest } => vec![inner.files(name, topic).removed_in(manifest).await?],
+        Garbage::Table(table) => shared.files(&table.name, topic).everything(table, false).await?,
+        Garbage::Removed { name, manifest } => vec![shared.files(name, topic).removed_in(manifest).await?],
     })
 }
 
 /// Deletes some at a time, all of them if it can.
-async fn delete(inner: &Inner, keys: Vec<String>) -> Result<(), ViewError> {
-    let store = Arc::clone(inner.log.store());
+async fn delete(shared: &Shared, keys: Vec<String>) -> Result<(), ViewError> {
+    let store = Arc::clone(shared.log.store());
     let deletions = keys.into_iter().map(move |key| {
         let store = Arc::clone(&store);
         async move { store.delete(&key).await }.boxed()

@@ -18,23 +18,20 @@ use floe_env::Timestamp;
 use floe_log::Offset;
 use floe_schema::TableSchema;
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestFile, ManifestList, Operation, Snapshot, SnapshotRef, Summary,
-    TableMetadata,
+    DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotRef, Summary, TableMetadata,
 };
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    convert, error::ViewError, files::Files, layout::FileKind, limits, manifest, manifest::Change, map::Table,
+    convert,
+    error::ViewError,
+    files::{Base, Files},
+    layout::FileKind,
+    limits, manifest,
+    manifest::Change,
+    map::Table,
 };
-
-/// A table as its last commit left it.
-#[derive(Clone, Debug)]
-pub(crate) struct Base {
-    pub(crate) table: Table,
-    pub(crate) metadata: TableMetadata,
-    pub(crate) manifests: Vec<ManifestFile>,
-}
 
 /// What a commit changes.
 pub(crate) struct Delta<'a> {
@@ -159,7 +156,7 @@ pub(crate) async fn prepare(
     let list_url = files.url(&list_key);
     let parent_id = parent.as_ref().map(|snapshot| snapshot.snapshot_id());
     let list = manifest::write_list(&list_url, delta.snapshot_id, parent_id, sequence, manifests).await?;
-    let manifests = parse_list(&list)?;
+    let manifests = manifest::parse_list(&list)?;
     work.written.push((list_key.clone(), list));
 
     let snapshot = Snapshot::builder()
@@ -209,11 +206,6 @@ pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value,
         }
     }
     Ok(document)
-}
-
-pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Error> {
-    let list = ManifestList::parse_with_version(bytes, iceberg::spec::FormatVersion::V2)?;
-    Ok(list.consume_entries().into_iter().collect())
 }
 
 /// The snapshots that a commit of one more expires, oldest first.
@@ -438,7 +430,7 @@ impl Work<'_> {
     /// The snapshot's manifests that say which data files it took out.
     async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
         let list = self.files.get_url(snapshot.manifest_list()).await?;
-        let manifests = parse_list(&list)?.into_iter();
+        let manifests = manifest::parse_list(&list)?.into_iter();
         let own =
             manifests.filter(|m| m.added_snapshot_id == snapshot.snapshot_id() && m.has_deleted_files());
         Ok(own.filter_map(|manifest| self.files.key_of_url(&manifest.manifest_path)).collect())

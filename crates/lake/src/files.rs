@@ -7,12 +7,19 @@ use floe_store::{Store, StoreError};
 use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
 
 use crate::{
-    commit::{Base, parse_list},
     error::ViewError,
     layout::{FileKind, Folder},
     manifest,
     map::Table,
 };
+
+/// A table as its last commit left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) table: Table,
+    pub(crate) metadata: TableMetadata,
+    pub(crate) manifests: Vec<ManifestFile>,
+}
 
 /// Reads and writes the files of a table's folder.
 #[derive(Clone)]
@@ -70,7 +77,7 @@ impl Files {
     pub(crate) async fn load(&self, table: Table) -> Result<Base, ViewError> {
         let metadata = self.metadata(&table.metadata).await?;
         let manifests = match &table.manifest_list {
-            Some(list) => parse_list(&self.get(list).await?)?,
+            Some(list) => manifest::parse_list(&self.get(list).await?)?,
             None => Vec::new(),
         };
         Ok(Base { table, metadata, manifests })
@@ -129,7 +136,7 @@ impl Files {
 
     async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, ViewError> {
         match self.get_url(url).await {
-            Ok(bytes) => Ok(parse_list(&bytes)?),
+            Ok(bytes) => Ok(manifest::parse_list(&bytes)?),
             Err(ViewError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
             Err(error) => Err(error),
         }

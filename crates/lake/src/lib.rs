@@ -50,12 +50,17 @@ pub mod limits;
 mod manifest;
 pub mod map;
 mod publish;
+mod shared;
+mod supervise;
+mod table;
 mod tail;
 mod view;
 
 pub use crate::{
     data_file::FileError,
     error::ViewError,
-    handle::{Config, DataFile, Lake, LakeError, TableRef, ViewStatus},
+    handle::{Lake, LakeError},
+    shared::{Config, ViewStatus},
+    table::{DataFile, TableRef},
     tail::{Hold, Tail, TailError},
 };

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use iceberg::{
     io::FileIO,
     spec::{
-        DataFile, Manifest, ManifestEntry, ManifestFile, ManifestListWriter, ManifestStatus,
-        ManifestWriterBuilder, PartitionSpec, SchemaRef,
+        DataFile, FormatVersion, Manifest, ManifestEntry, ManifestFile, ManifestList, ManifestListWriter,
+        ManifestStatus, ManifestWriterBuilder, PartitionSpec, SchemaRef,
     },
 };
 
@@ -35,6 +35,12 @@ pub(crate) fn plan(entries: &[u64]) -> Vec<Vec<usize>> {
         current += 1;
     }
     groups.into_iter().map(|(_, group)| group).filter(|group| group.len() > 1).collect()
+}
+
+/// The manifests that a manifest list names.
+pub(crate) fn parse_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, iceberg::Error> {
+    let list = ManifestList::parse_with_version(bytes, FormatVersion::V2)?;
+    Ok(list.consume_entries().into_iter().collect())
 }
 
 /// Files that are live in a manifest.

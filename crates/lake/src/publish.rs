@@ -22,17 +22,17 @@ use tracing::warn;
 
 use crate::{
     command::{self, Publication},
-    commit::{self, Base, Delta, Numbers},
+    commit::{self, Delta, Numbers},
     convert,
     data_file::{self, Encoded},
     dead_letter,
     encode::{DeadLetter, Output},
     error::ViewError,
-    files::Files,
-    handle::Inner,
+    files::{Base, Files},
     layout::FileKind,
     limits, manifest,
     map::{Garbage, Table},
+    shared::Shared,
 };
 
 /// The ranges of offsets that a commit has read, by partition.
@@ -58,7 +58,7 @@ impl State {
 
 /// Commits `output`, the records of the offsets `read`.
 pub(crate) async fn publish(
-    inner: &Inner,
+    shared: &Shared,
     state: &mut State,
     topic: &Topic,
     config: &TopicConfig,
@@ -70,17 +70,17 @@ pub(crate) async fn publish(
     // What is loose now is of failed attempts and becomes garbage; what this attempt adds must not.
     let failed =
         command::numbers(&state.base.table.name.clone(), state.loose, state.numbers.next).collect::<Vec<_>>();
-    let mut attempt = prepare(inner, state, topic.id, output, bad, &read).await?;
+    let mut attempt = prepare(shared, state, topic.id, output, bad, &read).await?;
     attempt.publication.garbage.extend(failed);
     // Last, as their object is kept for some minutes only and the table's files may take longer to be rewritten.
-    attempt.publication.letters = bury(inner, topic, config, &dead).await?;
+    attempt.publication.letters = bury(shared, topic, config, &dead).await?;
     let publication = attempt.publication.clone();
     let command = move |tx: &mut floe_meta::Tx<'_>| command::publish(tx, &publication);
-    let committed = inner.log.meta().commit(envelope(topic, &read), command).await;
+    let committed = shared.log.meta().commit(envelope(topic, &read), command).await;
     match committed {
         Ok(_) => {}
         Err(CommitError::Unknown(reason)) => {
-            resolve(inner, topic.id, state.epoch, &attempt.base.table, reason).await?;
+            resolve(shared, topic.id, state.epoch, &attempt.base.table, reason).await?;
         }
         Err(error) => return Err(ViewError::from_commit(error)),
     }
@@ -110,7 +110,7 @@ fn envelope(topic: &Topic, read: &Read) -> Envelope {
 
 /// Finds out whether a commit whose answer was lost was applied: a command behind it sees it, or it never will.
 async fn resolve(
-    inner: &Inner,
+    shared: &Shared,
     topic: TopicId,
     epoch: u64,
     ours: &Table,
@@ -126,7 +126,7 @@ async fn resolve(
             let _ = floe_meta::lease::renew(tx, &command::lease_name(topic), epoch, limits::LEASE_TTL);
             Ok(found)
         };
-        match inner.log.meta().commit(Envelope::broker("lake view asks for its commit"), probe).await {
+        match shared.log.meta().commit(Envelope::broker("lake view asks for its commit"), probe).await {
             Ok(committed) if committed.reply.as_ref() == Some(ours) => return Ok(()),
             Ok(_) => return Err(ViewError::NotApplied(reason)),
             Err(CommitError::Closed) => return Err(ViewError::Closed),
@@ -139,7 +139,7 @@ async fn resolve(
 
 /// Uploads dead letters; they become visible with the commit.
 async fn bury(
-    inner: &Inner,
+    shared: &Shared,
     topic: &Topic,
     config: &TopicConfig,
     dead: &[DeadLetter],
@@ -149,13 +149,13 @@ async fn bury(
     }
     let Some(name) = dead_letter::topic_of(&topic.name) else { return Ok(None) };
     let writer = Writer::new(Envelope::BROKER, "lake");
-    let to = dead_letter_topic(inner, &writer, name).await?;
+    let to = dead_letter_topic(shared, &writer, name).await?;
     let batches = dead_letter::batches(dead, &topic.name, &to);
-    Ok(Some(inner.log.upload(Append { writer, batches }).await?))
+    Ok(Some(shared.log.upload(Append { writer, batches }).await?))
 }
 
-async fn dead_letter_topic(inner: &Inner, writer: &Writer, name: String) -> Result<Topic, ViewError> {
-    let meta = inner.log.meta();
+async fn dead_letter_topic(shared: &Shared, writer: &Writer, name: String) -> Result<Topic, ViewError> {
+    let meta = shared.log.meta();
     if let Some(found) = topic::by_name(&meta.snapshot(), &name)? {
         return Ok(found);
     }
@@ -164,7 +164,7 @@ async fn dead_letter_topic(inner: &Inner, writer: &Writer, name: String) -> Resu
     let configs = [("floe.table", "off"), ("max.message.bytes", "2147483647")];
     let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let new = NewTopic { name: name.clone(), partitions: 1, configs };
-    match inner.log.create_topic(writer, new, false).await {
+    match shared.log.create_topic(writer, new, false).await {
         Err(TopicError::Exists(_)) => {
             Ok(topic::by_name(&meta.snapshot(), &name)?.ok_or(TopicError::NotFound)?)
         }
@@ -174,22 +174,22 @@ async fn dead_letter_topic(inner: &Inner, writer: &Writer, name: String) -> Resu
 
 /// Puts the data files, and all documents of the next state of the table.
 async fn prepare(
-    inner: &Inner,
+    shared: &Shared,
     state: &mut State,
     topic: TopicId,
     output: Output,
     bad_records: u64,
     read: &Read,
 ) -> Result<Attempt, ViewError> {
-    let files = inner.files(&state.base.table.name, topic);
+    let files = shared.files(&state.base.table.name, topic);
     let old = holders_of_replaced(&files, state, &output.schema).await?;
     let wanted = output.files.len() + old.len() + state.base.manifests.len() + 16;
-    reserve_numbers(inner, state, topic, wanted as u64).await?;
+    reserve_numbers(shared, state, topic, wanted as u64).await?;
 
     let mut added = put_data(&files, state, &output.files).await?;
     for url in &old {
         let (bytes, schema) = (files.get_url(url).await?, output.schema.clone());
-        let encoded = inner.env.blocking(move || data_file::rewrite(bytes, &schema)).await?;
+        let encoded = shared.env.blocking(move || data_file::rewrite(bytes, &schema)).await?;
         added.extend(put_data(&files, state, &[encoded]).await?);
     }
     let mut progress = state.progress.clone();
@@ -201,9 +201,9 @@ async fn prepare(
         read: read.clone(),
         progress,
         bad_records,
-        snapshot_id: snapshot_id(&inner.env),
-        time: inner.env.now(),
-        snapshots_kept: inner.config.snapshots_kept,
+        snapshot_id: snapshot_id(&shared.env),
+        time: shared.env.now(),
+        snapshots_kept: shared.config.snapshots_kept,
     };
     let next = commit::prepare(&files, &mut state.numbers, &state.base, delta).await?;
     put_all(&files, next.files).await?;
@@ -253,7 +253,7 @@ async fn holders_of_replaced(
 }
 
 async fn reserve_numbers(
-    inner: &Inner,
+    shared: &Shared,
     state: &mut State,
     topic: TopicId,
     wanted: u64,
@@ -263,7 +263,7 @@ async fn reserve_numbers(
     }
     let (epoch, count) = (state.epoch, wanted.max(limits::NUMBERS_LEASED));
     let command = move |tx: &mut floe_meta::Tx<'_>| command::more_numbers(tx, topic, epoch, count);
-    let committed = inner.log.meta().commit(Envelope::broker("lake file numbers"), command).await;
+    let committed = shared.log.meta().commit(Envelope::broker("lake file numbers"), command).await;
     // If the answer was lost the range may be longer than we know: numbers are left out, which harms nobody.
     state.numbers.end = committed.map_err(ViewError::from_commit)?.reply;
     Ok(())

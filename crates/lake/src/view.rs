@@ -26,15 +26,16 @@ use tracing::{error, info, warn};
 
 use crate::{
     command::{self, Taken, lease_name},
-    commit::{self, Base, Numbers},
+    commit::{self, Numbers},
     data_file::FileError,
     encode::{Encoder, Output},
     error::ViewError,
+    files::Base,
     gather::Gathered,
-    handle::Inner,
     limits,
     map::Table,
     publish::{self, Read, State},
+    shared::Shared,
 };
 
 /// What a step did.
@@ -49,7 +50,7 @@ enum Step {
 
 /// The view of one topic, run by one task.
 pub(crate) struct View {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     topic: TopicId,
     name: String,
     lease: String,
@@ -69,9 +70,9 @@ struct Round {
 }
 
 impl View {
-    pub(crate) fn new(inner: Arc<Inner>, topic: &Topic) -> View {
+    pub(crate) fn new(shared: Arc<Shared>, topic: &Topic) -> View {
         let lease = lease_name(topic.id);
-        View { inner, topic: topic.id, name: topic.name.clone(), lease, state: None, first: 0, since: None }
+        View { shared, topic: topic.id, name: topic.name.clone(), lease, state: None, first: 0, since: None }
     }
 
     /// Runs until the topic is gone or is no table any more.
@@ -84,11 +85,11 @@ impl View {
                 Ok(step) => {
                     behind = matches!(step, Step::Behind);
                     pause = limits::BACKOFF_MIN;
-                    self.inner.report(self.topic, None);
+                    self.shared.report(self.topic, None);
                 }
                 Err(ViewError::Lease(LeaseError::Held { expires, .. })) => {
                     self.state = None;
-                    let left = expires.since(self.inner.env.now());
+                    let left = expires.since(self.shared.env.now());
                     sleep(left.clamp(limits::BACKOFF_MIN, limits::LEASE_TTL)).await;
                 }
                 Err(error) => {
@@ -97,7 +98,7 @@ impl View {
                     if matches!(error, ViewError::Lease(_) | ViewError::Stale(_)) {
                         self.state = None;
                     }
-                    self.inner.report(self.topic, Some(error.to_string()));
+                    self.shared.report(self.topic, Some(error.to_string()));
                     sleep(pause).await;
                     pause = (pause * 2).min(limits::BACKOFF_MAX);
                 }
@@ -108,7 +109,7 @@ impl View {
 
     /// One commit, or the wait for something to commit.
     async fn step(&mut self, behind: bool) -> Result<Step, ViewError> {
-        let snapshot = self.inner.log.meta().snapshot();
+        let snapshot = self.shared.log.meta().snapshot();
         let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(Step::Gone) };
         self.own(&snapshot, &topic, &config).await?;
         if self.lag(&snapshot, &topic) == 0 {
@@ -118,17 +119,17 @@ impl View {
             }
         }
         // Kept until a commit has them: what failed is not late once more.
-        let since = *self.since.get_or_insert_with(|| self.inner.env.monotonic());
+        let since = *self.since.get_or_insert_with(|| self.shared.env.monotonic());
         if !behind {
             self.gather(since).await?;
         }
-        let inner = Arc::clone(&self.inner);
-        let _working = inner.working.acquire().await.map_err(|_| ViewError::Closed)?;
-        let snapshot = self.inner.log.meta().snapshot();
+        let shared = Arc::clone(&self.shared);
+        let _working = shared.working.acquire().await.map_err(|_| ViewError::Closed)?;
+        let snapshot = self.shared.log.meta().snapshot();
         let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(Step::Gone) };
         // The wait may have been long: another broker may own the table by now.
         self.own(&snapshot, &topic, &config).await?;
-        let begun = self.inner.env.monotonic();
+        let begun = self.shared.env.monotonic();
         let round = self.encode(&snapshot, &topic, &config).await?;
         if round.read.is_empty() {
             self.since = None;
@@ -136,7 +137,7 @@ impl View {
         }
         let full = round.full;
         let state = self.state.as_mut().expect("the view owns its table");
-        publish::publish(&self.inner, state, &topic, &config, round.output, round.read).await?;
+        publish::publish(&self.shared, state, &topic, &config, round.output, round.read).await?;
         self.since = None;
         self.lag(&snapshot, &topic);
         histogram!("floe_lake_step_seconds", "topic" => self.name.clone())
@@ -171,10 +172,10 @@ impl View {
     async fn wait(&self, topic: &Topic) -> bool {
         let state = self.state.as_ref().expect("the view owns its table");
         let positions: Vec<_> = topic.partition_ids().map(|p| (p, state.at(p.index))).collect();
-        let mut changed = self.inner.topics_changed.subscribe();
+        let mut changed = self.shared.topics_changed.subscribe();
         tokio::select! {
             biased;
-            () = self.inner.log.wait(&positions) => true,
+            () = self.shared.log.wait(&positions) => true,
             _ = changed.changed() => false,
         }
     }
@@ -185,13 +186,13 @@ impl View {
         let state = self.state.as_ref().expect("the view owns its table");
         let mut gathered = Gathered::since(state.progress.clone());
         loop {
-            let snapshot = self.inner.log.meta().snapshot();
+            let snapshot = self.shared.log.meta().snapshot();
             // Settings may have changed in the meantime.
             let Some((topic, config)) = self.topic(&snapshot)? else { return Ok(()) };
             self.lag(&snapshot, &topic);
             let pause = Duration::from_millis(config.table_freshness_ms / 2);
-            let left = pause.saturating_sub(self.inner.env.monotonic() - since);
-            let enough = config.table_file_bytes.min(self.inner.config.gather_bytes);
+            let left = pause.saturating_sub(self.shared.env.monotonic() - since);
+            let enough = config.table_file_bytes.min(self.shared.config.gather_bytes);
             if left.is_zero() || gathered.reaches(enough, &snapshot, &topic)? {
                 return Ok(());
             }
@@ -211,7 +212,7 @@ impl View {
             TableMode::Json | TableMode::Off => Kind::Json,
         };
         let held = snapshot.get::<Lease>(&self.lease)?;
-        let held = held.filter(|lease| lease.owner.as_deref() == Some(&*self.inner.owner));
+        let held = held.filter(|lease| lease.owner.as_deref() == Some(&*self.shared.owner));
         let known = self.state.as_ref().zip(held).is_some_and(|(state, lease)| state.epoch == lease.epoch);
         if !known {
             self.state = None;
@@ -228,19 +229,19 @@ impl View {
     async fn take_over(&mut self, snapshot: &Snapshot, topic: &Topic, kind: Kind) -> Result<(), ViewError> {
         // Read first: while the store fails nothing is taken, as every taking uses up numbers.
         let found = match snapshot.get::<Table>(&topic.id)? {
-            Some(table) => Some(self.inner.files(&table.name, topic.id).load(table).await?),
+            Some(table) => Some(self.shared.files(&table.name, topic.id).load(table).await?),
             None => None,
         };
-        let (id, owner) = (topic.id, self.inner.owner.clone());
+        let (id, owner) = (topic.id, self.shared.owner.clone());
         let envelope = Envelope::broker(&format!("lake view of {}", topic.name));
         let command = move |tx: &mut Tx<'_>| command::take_over(tx, id, kind, &owner);
-        let taken = self.inner.log.meta().commit(envelope, command).await;
+        let taken = self.shared.log.meta().commit(envelope, command).await;
         let Taken { epoch, table, view, progress } = taken.map_err(ViewError::from_commit)?.reply;
         let mut numbers = Numbers { next: view.numbers_end - limits::NUMBERS_LEASED, end: view.numbers_end };
         info!(topic = %self.name, epoch, "took over the view");
         let base = match (table, found) {
             (Some(table), Some(found)) if found.table == table => found,
-            (Some(table), _) => self.inner.files(&table.name, id).load(table).await?,
+            (Some(table), _) => self.shared.files(&table.name, id).load(table).await?,
             (None, _) => self.create(topic, &view.schema, &mut numbers, epoch).await?,
         };
         let loose = numbers.next;
@@ -256,15 +257,15 @@ impl View {
         numbers: &mut Numbers,
         epoch: u64,
     ) -> Result<Base, ViewError> {
-        let env = &self.inner.env;
-        let files = self.inner.files(&topic.name, topic.id);
+        let env = &self.shared.env;
+        let files = self.shared.files(&topic.name, topic.id);
         let next = commit::create(&files, numbers, env.random_u128(), &topic.name, schema, env.now())?;
         publish::put_all(&files, next.files).await?;
         let (id, table) = (topic.id, next.base.table.clone());
         let envelope = Envelope::broker(&format!("lake table of {}", topic.name));
         let command = move |tx: &mut Tx<'_>| command::create(tx, id, epoch, &table);
         // If the answer is lost the state is, too: taking over again finds the table or makes another.
-        self.inner.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
+        self.shared.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
         Ok(next.base)
     }
 
@@ -278,7 +279,7 @@ impl View {
         let state = self.state.as_ref().expect("the view owns its table");
         let file_bytes = usize::try_from(config.table_file_bytes).unwrap_or(usize::MAX);
         let mut encoder = Encoder::new(state.schema.clone(), file_bytes);
-        let bytes_max = self.inner.config.commit_bytes;
+        let bytes_max = self.shared.config.commit_bytes;
         let mut read = BTreeMap::new();
         let mut full = false;
         for step in 0..topic.partitions {
@@ -288,7 +289,7 @@ impl View {
             let begin = self.not_below(partition, from, bounds.log_start);
             let mut at = begin;
             while at < bounds.high_watermark && encoder.bytes() < bytes_max {
-                let read = self.inner.log.read(snapshot, partition, at, limits::READ_BYTES).await?;
+                let read = self.shared.log.read(snapshot, partition, at, limits::READ_BYTES).await?;
                 let batches = gapless(partition, at, read.batches)?;
                 let work = move || {
                     let mut encoder = encoder;
@@ -296,7 +297,7 @@ impl View {
                     Ok::<_, FileError>((encoder, next))
                 };
                 let next;
-                (encoder, next) = self.inner.env.blocking(work).await?;
+                (encoder, next) = self.shared.env.blocking(work).await?;
                 assert!(next > at, "a read moves on");
                 at = next;
             }
@@ -310,7 +311,7 @@ impl View {
                 break;
             }
         }
-        let output = self.inner.env.blocking(move || encoder.finish()).await?;
+        let output = self.shared.env.blocking(move || encoder.finish()).await?;
         Ok(Round { output, read, full })
     }
 
