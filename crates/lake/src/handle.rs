@@ -22,8 +22,8 @@ use crate::{
     files::Files,
     limits, manifest,
     map::{self, Garbage, Table, ViewState},
+    running::supervisor::supervise,
     shared::{Config, Shared, ViewStatus},
-    supervise::supervise,
     table::{DataFile, TableRef},
 };
 

@@ -5,7 +5,7 @@ use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::Re
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 
-use crate::{handle::Lake, limits, table::TableRef, view::gapless};
+use crate::{handle::Lake, limits, running::runner::gapless, table::TableRef};
 
 /// Bytes of a value in a column, whatever it holds.
 const CELL_BYTES: usize = 8;

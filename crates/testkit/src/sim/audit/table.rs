@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Fields};
-use floe_lake::dead_letter::topic_of;
+use floe_lake::running::dead_letter::topic_of;
 use floe_lake::{TableRef, data_file};
 use floe_log::Log;
 use floe_log::topic;

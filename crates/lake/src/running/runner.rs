@@ -31,10 +31,10 @@ use crate::{
     encode::{Encoder, Output},
     error::ViewError,
     files::Base,
-    gather::Gathered,
     limits,
     map::Table,
-    publish::{self, Read, State},
+    prepare::{self, Read, State},
+    running::gather::Gathered,
     shared::Shared,
 };
 
@@ -137,7 +137,7 @@ impl View {
         }
         let full = round.full;
         let state = self.state.as_mut().expect("the view owns its table");
-        publish::publish(&self.shared, state, &topic, &config, round.output, round.read).await?;
+        prepare::publish(&self.shared, state, &topic, &config, round.output, round.read).await?;
         self.since = None;
         self.lag(&snapshot, &topic);
         histogram!("floe_lake_step_seconds", "topic" => self.name.clone())
@@ -260,7 +260,7 @@ impl View {
         let env = &self.shared.env;
         let files = self.shared.files(&topic.name, topic.id);
         let next = commit::create(&files, numbers, env.random_u128(), &topic.name, schema, env.now())?;
-        publish::put_all(&files, next.files).await?;
+        prepare::put_all(&files, next.files).await?;
         let (id, table) = (topic.id, next.base.table.clone());
         let envelope = Envelope::broker(&format!("lake table of {}", topic.name));
         let command = move |tx: &mut Tx<'_>| command::create(tx, id, epoch, &table);

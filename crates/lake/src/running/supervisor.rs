@@ -19,8 +19,8 @@ use crate::{
     error::ViewError,
     limits,
     map::ViewState,
+    running::runner::View,
     shared::{Shared, ViewStatus},
-    view::View,
 };
 
 /// Ends its task with it.

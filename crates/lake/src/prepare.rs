@@ -25,13 +25,13 @@ use crate::{
     commit::{self, Delta, Numbers},
     convert,
     data_file::{self, Encoded},
-    dead_letter,
     encode::{DeadLetter, Output},
     error::ViewError,
     files::{Base, Files},
     layout::FileKind,
     limits, manifest,
     map::{Garbage, Table},
+    running::dead_letter,
     shared::Shared,
 };
 
