@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::running::ViewError;
 use floe_log::TopicId;
 use floe_meta::{CommitError, Envelope, Tx, lease};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -13,7 +14,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::{
-    error::ViewError,
+    error::TableError,
     layout::{FILE_KINDS, Folder},
     limits,
     map::{Garbage, GarbageKey},
@@ -22,10 +23,10 @@ use crate::{
 
 const LEASE: &str = "lake/cleaner";
 
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<Shared>, owner: String) {
     loop {
         sleep(shared.config.clean_interval).await;
-        match clean(&shared).await {
+        match clean(&shared, &owner).await {
             Ok(_) => {}
             Err(ViewError::Lease(error)) => debug!(%error, "another broker cleans"),
             Err(ViewError::Closed) => return,
@@ -35,13 +36,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 }
 
 /// Deletes what is due; the number of files.
-pub(crate) async fn clean(shared: &Shared) -> Result<u64, ViewError> {
+pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError> {
     let due = due(shared)?;
     gauge!("floe_lake_garbage_records").set(due.len() as f64);
     if due.is_empty() {
         return Ok(0);
     }
-    let owner = shared.owner.clone();
+    let owner = owner.to_owned();
     let ttl = shared.config.garbage_grace;
     let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, ttl)?);
     let epoch = commit(shared, take).await?;
@@ -116,7 +117,7 @@ pub(crate) async fn ranks(
     shared: &Shared,
     topic: TopicId,
     garbage: &Garbage,
-) -> Result<Vec<Vec<String>>, ViewError> {
+) -> Result<Vec<Vec<String>>, TableError> {
     Ok(match garbage {
         Garbage::Files(keys) => vec![keys.clone()],
         Garbage::Numbers { name, from, to } => {
@@ -129,7 +130,7 @@ pub(crate) async fn ranks(
 }
 
 /// Deletes some at a time, all of them if it can.
-async fn delete(shared: &Shared, keys: Vec<String>) -> Result<(), ViewError> {
+async fn delete(shared: &Shared, keys: Vec<String>) -> Result<(), TableError> {
     let store = Arc::clone(shared.log.store());
     let deletions = keys.into_iter().map(move |key| {
         let store = Arc::clone(&store);

@@ -1,44 +1,31 @@
 //! The commands of the lake: pure functions over the metadata map, each one journal entry.
 
-use std::collections::BTreeMap;
-
+use crate::running::{ViewError, lease_name};
 use floe_log::{
-    Offset, PartitionId, TopicId,
-    sequencer::{self, Uploaded},
-    topic,
+    TopicId,
+    topic::{self, Topic},
 };
-use floe_meta::{Lease, Tx, lease};
+use floe_meta::Tx;
 use floe_schema::{Kind, TableSchema};
 
 use crate::{
-    error::ViewError,
     limits,
-    map::{self, Garbage, GarbageKey, Progress, Table, ViewState},
+    map::{Garbage, GarbageKey, Table, ViewState},
 };
 
-/// The name of the lease on a topic's table.
-pub(crate) fn lease_name(topic: TopicId) -> String {
-    format!("view/lake/{topic}")
-}
+/// The name of the lake's view. It is in leases and envelopes, and never changes.
+pub(crate) const VIEW: &str = "lake";
 
-/// What a new owner of a table needs to know.
+/// What the last owner of a table left to the next.
 pub(crate) struct Taken {
-    pub(crate) epoch: u64,
     pub(crate) table: Option<Table>,
     pub(crate) view: ViewState,
-    pub(crate) progress: BTreeMap<u32, Offset>,
 }
 
-/// Takes the lease on a topic's table and a range of file numbers. What the former owner may have written under its
-/// numbers, and nobody knows, becomes garbage.
-pub(crate) fn take_over(
-    tx: &mut Tx<'_>,
-    topic: TopicId,
-    kind: Kind,
-    owner: &str,
-) -> Result<Taken, ViewError> {
-    let name = topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?.name;
-    let epoch = lease::acquire(tx, &lease_name(topic), owner, limits::LEASE_TTL)?;
+/// Takes a range of file numbers for a new owner. Files that the former owner may have written under its numbers, and
+/// that no commit names, become garbage.
+pub(crate) fn take_over(tx: &mut Tx<'_>, topic: &Topic, kind: Kind, epoch: u64) -> Result<Taken, ViewError> {
+    let (topic, name) = (topic.id, topic.name.clone());
     let table = tx.get::<Table>(&topic)?;
     let former = tx.get::<ViewState>(&topic)?;
     let start = former.as_ref().map_or(0, |view| view.numbers_end);
@@ -52,7 +39,7 @@ pub(crate) fn take_over(
     let view =
         ViewState { name, schema, numbers_from: start, numbers_end: start + limits::NUMBERS_LEASED, epoch };
     tx.put(&topic, &view);
-    Ok(Taken { epoch, table, view, progress: map::progress(tx, topic)? })
+    Ok(Taken { table, view })
 }
 
 /// What an owner may have written that nobody knows.
@@ -68,7 +55,7 @@ pub(crate) fn more_numbers(
     epoch: u64,
     count: u64,
 ) -> Result<u64, ViewError> {
-    tx.check_lease(&lease_name(topic), epoch)?;
+    tx.check_lease(&lease_name(VIEW, topic), epoch)?;
     let view =
         tx.get::<ViewState>(&topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
     let numbers_end = view.numbers_end + count;
@@ -78,7 +65,7 @@ pub(crate) fn more_numbers(
 
 /// Publishes the first state of a table.
 pub(crate) fn create(tx: &mut Tx<'_>, topic: TopicId, epoch: u64, table: &Table) -> Result<(), ViewError> {
-    tx.check_lease(&lease_name(topic), epoch)?;
+    tx.check_lease(&lease_name(VIEW, topic), epoch)?;
     topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
     if tx.get::<Table>(&topic)?.is_some() {
         return Err(ViewError::Stale("it was made before".to_owned()));
@@ -87,57 +74,33 @@ pub(crate) fn create(tx: &mut Tx<'_>, topic: TopicId, epoch: u64, table: &Table)
     Ok(())
 }
 
-/// What one commit of a view publishes, all or nothing.
-#[derive(Clone)]
+/// What one commit of the view publishes, besides progress and dead letters.
 pub(crate) struct Publication {
     pub(crate) topic: TopicId,
-    pub(crate) epoch: u64,
     /// The metadata document that the commit was made from.
     pub(crate) from: String,
     pub(crate) table: Table,
     pub(crate) schema: TableSchema,
-    pub(crate) read: BTreeMap<u32, (Offset, Offset)>,
-    pub(crate) letters: Option<Uploaded>,
     pub(crate) garbage: Vec<Garbage>,
 }
 
-/// Publishes a table's next state together with progress and dead letters, if nothing has come in between.
+/// Publishes a table's next state, if nothing has come in between.
 pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), ViewError> {
-    let Publication { topic, epoch, from, table, schema, read, letters, garbage } = publication;
-    lease::renew(tx, &lease_name(*topic), *epoch, limits::LEASE_TTL)?;
-    topic::by_id(tx, *topic)?.ok_or(ViewError::TopicGone)?;
+    let Publication { topic, from, table, schema, garbage } = publication;
     let current = tx.get::<Table>(topic)?.ok_or_else(|| ViewError::Stale("it is gone".to_owned()))?;
     if current.metadata != *from {
         return Err(ViewError::Stale(format!("it is at {}, not at {from}", current.metadata)));
-    }
-    for (index, (start, end)) in read {
-        let partition = PartitionId::new(*topic, *index);
-        let next = tx.get::<Progress>(&partition)?.map_or(0, |progress| progress.next);
-        if next != start.0 {
-            return Err(ViewError::Stale(format!("partition {index} was read to {next}, not to {start}")));
-        }
-        assert!(end > start, "progress moves on");
-        tx.put(&partition, &Progress { next: end.0 });
     }
     tx.put(topic, table);
     let view = tx.get::<ViewState>(topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
     if view.schema != *schema {
         tx.put(topic, &ViewState { schema: schema.clone(), ..view });
     }
-    put_garbage(tx, *topic, garbage.clone())?;
-    if let Some(uploaded) = letters {
-        for result in sequencer::sequence(tx, uploaded) {
-            result?;
-        }
-    }
-    Ok(())
+    put_garbage(tx, *topic, garbage.clone())
 }
 
 /// Takes the table of a deleted topic out of the map; its files become garbage.
 pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
-    if topic::by_id(tx, topic)?.is_some() {
-        return Ok(());
-    }
     let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
     let mut garbage = view.as_ref().map_or_else(Vec::new, |view| orphans(table.as_ref(), view));
     if let Some(table) = table {
@@ -147,11 +110,6 @@ pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErro
     if view.is_some() {
         tx.delete::<ViewState>(&topic);
     }
-    for index in map::progress(tx, topic)?.into_keys() {
-        tx.delete::<Progress>(&PartitionId::new(topic, index));
-    }
-    // Nobody takes it any more: whoever would is told that the topic is gone, and no other topic gets this id.
-    tx.delete::<Lease>(&lease_name(topic));
     put_garbage(tx, topic, garbage)
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::running::ReadRanges;
 use bytes::Bytes;
 use floe_env::Timestamp;
 use floe_log::Offset;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     convert,
-    error::ViewError,
+    error::TableError,
     files::{Base, Files},
     layout::FileKind,
     limits, manifest,
@@ -40,9 +41,9 @@ pub(crate) struct Delta<'a> {
     /// URLs of data files whose rows are in added ones.
     pub(crate) removed: BTreeSet<String>,
     /// Where each partition was read from and to.
-    pub(crate) read: BTreeMap<u32, (Offset, Offset)>,
+    pub(crate) read: &'a ReadRanges,
     /// Progress of every partition after the commit.
-    pub(crate) progress: BTreeMap<u32, Offset>,
+    pub(crate) progress: &'a BTreeMap<u32, Offset>,
     pub(crate) bad_records: u64,
     pub(crate) snapshot_id: i64,
     pub(crate) time: Timestamp,
@@ -68,9 +69,9 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    pub(crate) fn take(&mut self) -> Result<u64, ViewError> {
+    pub(crate) fn take(&mut self) -> Result<u64, TableError> {
         if self.next >= self.end {
-            return Err(ViewError::OutOfNumbers);
+            return Err(TableError::OutOfNumbers);
         }
         self.next += 1;
         Ok(self.next - 1)
@@ -85,7 +86,7 @@ pub(crate) fn create(
     name: &str,
     schema: &TableSchema,
     time: Timestamp,
-) -> Result<Next, ViewError> {
+) -> Result<Next, TableError> {
     let document = json!({
         "format-version": 2,
         "table-uuid": Uuid::from_u128(uuid),
@@ -135,7 +136,7 @@ pub(crate) async fn prepare(
     numbers: &mut Numbers,
     base: &Base,
     delta: Delta<'_>,
-) -> Result<Next, ViewError> {
+) -> Result<Next, TableError> {
     let mut work = Work { files, numbers, written: Vec::new(), dropped: Vec::new() };
     let parent = base.metadata.current_snapshot().cloned();
     let sequence = base.metadata.next_sequence_number();
@@ -174,7 +175,7 @@ pub(crate) async fn prepare(
     let built = builder
         .set_branch_snapshot(snapshot, MAIN_BRANCH)?
         .remove_snapshots(&ids)
-        .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(&delta.progress))]))?
+        .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(delta.progress))]))?
         .build()?;
     garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
     let metadata = without_old_schemas(built.metadata)?;
@@ -326,7 +327,7 @@ impl Work<'_> {
         snapshot_id: i64,
         schema: iceberg::spec::SchemaRef,
         changes: Vec<Change>,
-    ) -> Result<ManifestFile, ViewError> {
+    ) -> Result<ManifestFile, TableError> {
         let key = self.files.key(FileKind::Manifest, self.numbers.take()?);
         let (manifest, bytes) = manifest::write(&self.files.url(&key), snapshot_id, schema, changes).await?;
         self.written.push((key, bytes));
@@ -340,7 +341,7 @@ impl Work<'_> {
         delta: &Delta<'_>,
         schema: &iceberg::spec::SchemaRef,
         totals: &mut Totals,
-    ) -> Result<Vec<ManifestFile>, ViewError> {
+    ) -> Result<Vec<ManifestFile>, TableError> {
         let (live, empty): (Vec<_>, Vec<_>) = base.manifests.iter().partition(|m| manifest::live(m) > 0);
         empty.iter().for_each(|manifest| self.drop_manifest(manifest));
         if !delta.removed.is_empty() {
@@ -369,7 +370,7 @@ impl Work<'_> {
         delta: &Delta<'_>,
         schema: &iceberg::spec::SchemaRef,
         totals: &mut Totals,
-    ) -> Result<Vec<ManifestFile>, ViewError> {
+    ) -> Result<Vec<ManifestFile>, TableError> {
         let mut carried = Vec::new();
         let mut left = delta.removed.len();
         for manifest in live {
@@ -408,7 +409,7 @@ impl Work<'_> {
         &self,
         metadata: &TableMetadata,
         expired: &[SnapshotRef],
-    ) -> Result<(Vec<String>, Vec<String>), ViewError> {
+    ) -> Result<(Vec<String>, Vec<String>), TableError> {
         let (mut garbage, mut removed) = (Vec::new(), Vec::new());
         for snapshot in expired {
             garbage.extend(self.files.key_of_url(snapshot.manifest_list()));
@@ -428,7 +429,7 @@ impl Work<'_> {
     }
 
     /// The snapshot's manifests that say which data files it took out.
-    async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, ViewError> {
+    async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, TableError> {
         let list = self.files.get_url(snapshot.manifest_list()).await?;
         let manifests = manifest::parse_list(&list)?.into_iter();
         let own =

@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use floe_store::{Store, StoreError};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::{
-    error::ViewError,
+    error::TableError,
     layout::{FileKind, Folder},
-    manifest,
+    limits, manifest,
     map::Table,
 };
 
@@ -54,27 +57,53 @@ impl Files {
         self.store.get(key, None).await
     }
 
-    pub(crate) async fn get_url(&self, url: &str) -> Result<Bytes, ViewError> {
-        let key = self.key_of_url(url).ok_or_else(|| ViewError::Foreign(url.to_owned()))?;
+    pub(crate) async fn get_url(&self, url: &str) -> Result<Bytes, TableError> {
+        let key = self.key_of_url(url).ok_or_else(|| TableError::Foreign(url.to_owned()))?;
         Ok(self.get(&key).await?)
     }
 
-    /// Puts a file. An answer that was lost is asked for again: the same bytes under the same key.
-    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+    async fn put_once(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         self.store.put(key, vec![bytes]).await
     }
 
-    pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, ViewError> {
+    /// Puts files side by side.
+    pub(crate) async fn put_all(&self, puts: Vec<(String, Bytes)>) -> Result<(), TableError> {
+        let files = self.clone();
+        let puts = puts.into_iter().map(move |(key, bytes)| {
+            let files = files.clone();
+            async move { files.put(&key, bytes).await }.boxed()
+        });
+        Ok(stream::iter(puts).buffered(limits::PUTS_AT_ONCE).try_collect::<()>().await?)
+    }
+
+    /// Puts one file. The same bytes under the same key can be put again: an answer that was lost is no reason to give the
+    /// attempt up.
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let mut pause = crate::running::limits::BACKOFF_MIN;
+        for _ in 1..limits::PUT_ATTEMPTS {
+            match self.put_once(key, bytes.clone()).await {
+                Err(StoreError::NotApplied(reason) | StoreError::Unknown(reason)) => {
+                    warn!(key, reason, "a file of a table was not put, it is tried again");
+                }
+                outcome => return outcome,
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+        self.put_once(key, bytes).await
+    }
+
+    pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         let bytes = self.get_url(&file.manifest_path).await?;
         Ok(manifest::parse(&bytes, file)?)
     }
 
-    pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, ViewError> {
+    pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, TableError> {
         Ok(serde_json::from_slice(&self.get(key).await?)?)
     }
 
     /// The table as its record points to it.
-    pub(crate) async fn load(&self, table: Table) -> Result<Base, ViewError> {
+    pub(crate) async fn load(&self, table: Table) -> Result<Base, TableError> {
         let metadata = self.metadata(&table.metadata).await?;
         let manifests = match &table.manifest_list {
             Some(list) => manifest::parse_list(&self.get(list).await?)?,
@@ -86,11 +115,11 @@ impl Files {
     /// Every key that the table's documents name, by rank: what names others is in a later rank than they are, the
     /// current metadata document alone in the last. Who deletes one rank after the other can be cut off at any time and
     /// find the rest again.
-    pub(crate) async fn everything(&self, table: &Table, live: bool) -> Result<Vec<Vec<String>>, ViewError> {
+    pub(crate) async fn everything(&self, table: &Table, live: bool) -> Result<Vec<Vec<String>>, TableError> {
         let metadata = match self.metadata(&table.metadata).await {
             Ok(metadata) => metadata,
             // The last that is deleted: the others are gone.
-            Err(ViewError::Store(StoreError::NotFound(_))) => return Ok(Vec::new()),
+            Err(TableError::Store(StoreError::NotFound(_))) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut keys: BTreeMap<String, ()> = BTreeMap::new();
@@ -124,7 +153,7 @@ impl Files {
     }
 
     /// The keys of the data files that a manifest says were taken out; none when it is gone.
-    pub(crate) async fn removed_in(&self, manifest: &str) -> Result<Vec<String>, ViewError> {
+    pub(crate) async fn removed_in(&self, manifest: &str) -> Result<Vec<String>, TableError> {
         let bytes = match self.get(manifest).await {
             Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
             found => found?,
@@ -134,17 +163,17 @@ impl Files {
         Ok(removed.filter_map(|entry| self.key_of_url(entry.file_path())).collect())
     }
 
-    async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, ViewError> {
+    async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
         match self.get_url(url).await {
             Ok(bytes) => Ok(manifest::parse_list(&bytes)?),
-            Err(ViewError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
+            Err(TableError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    async fn manifest_or_nothing(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, ViewError> {
+    async fn manifest_or_nothing(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         match self.manifest(file).await {
-            Err(ViewError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
+            Err(TableError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
             other => other,
         }
     }

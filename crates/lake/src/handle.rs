@@ -2,29 +2,29 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::running::{ViewError, ViewStatus, Views, progress_of};
 use floe_env::{Env, Task, lock};
 use floe_log::{
-    Log, TopicId,
+    Log,
     topic::{self, Topic},
     topic_config::{TableMode, TopicConfig},
 };
-use floe_meta::{DecodeError, Envelope, Snapshot, Tx, lease};
+use floe_meta::{DecodeError, Snapshot};
 use floe_schema::{Kind, TableSchema};
 use floe_store::StoreError;
 use iceberg::spec::TableMetadata;
-use tokio::sync::{Semaphore, watch};
-use tracing::debug;
 
 use crate::{
     cache::{Cache, Cached, Manifests},
-    cleaner, command,
-    error::ViewError,
+    cleaner,
+    error::TableError,
     files::Files,
     limits, manifest,
-    map::{self, Garbage, Table, ViewState},
-    running::supervisor::supervise,
-    shared::{Config, Shared, ViewStatus},
+    map::{Garbage, Progress, Table, ViewState},
+    shared::{Config, Shared},
+    supervise::supervise,
     table::{DataFile, TableRef},
+    view::TableView,
 };
 
 /// Why the lake cannot answer.
@@ -38,13 +38,17 @@ pub enum LakeError {
     Store(#[from] StoreError),
     /// A document of a table.
     #[error(transparent)]
-    Document(#[from] ViewError),
+    Document(#[from] TableError),
+    /// A round of the cleaner; the rest is deleted in the next one.
+    #[error(transparent)]
+    Clean(#[from] ViewError),
 }
 
 /// The lake of one broker. A clone is the same lake.
 #[derive(Clone)]
 pub struct Lake {
     shared: Arc<Shared>,
+    views: Views<TableView>,
     cache: Arc<Mutex<Cache>>,
     supervisor: Arc<Mutex<Option<Task<()>>>>,
 }
@@ -52,26 +56,14 @@ pub struct Lake {
 impl Lake {
     /// Starts the lake of a broker: a view for each topic that is a table, now or later.
     pub fn start(env: Env, log: Log, config: Config) -> Lake {
-        let owner = format!("lake-{:032x}", env.random_u128());
-        let shared = Arc::new(Shared {
-            env,
-            log,
-            owner,
-            config,
-            working: Semaphore::new(config.views_at_work.max(1)),
-            topics_changed: watch::Sender::new(0),
-            status: Mutex::default(),
-        });
-        let observed = Arc::downgrade(&shared);
-        shared.log.meta().observe(move |applied| {
-            let touched = applied.changes.iter().any(|change| topic::is_topic(&change.key));
-            if let Some(shared) = observed.upgrade().filter(|_| touched) {
-                shared.topics_changed.send_modify(|changes| *changes += 1);
-            }
-        });
-        let supervisor = config.views.then(|| shared.env.spawn("lake", supervise(Arc::clone(&shared))));
+        let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config });
+        let Config { views_at_work, commit_bytes, .. } = config;
+        let view = TableView { shared: Arc::clone(&shared) };
+        let views = Views::new(env, log, view, crate::running::Config { views_at_work, commit_bytes });
+        let start = || shared.env.spawn("lake", supervise(Arc::clone(&shared), views.clone()));
+        let supervisor = Arc::new(Mutex::new(config.views.then(start)));
         let cache = Arc::new(Mutex::new(Cache::new(limits::FILE_CACHE_BYTES)));
-        Lake { shared, cache, supervisor: Arc::new(Mutex::new(supervisor)) }
+        Lake { shared, views, cache, supervisor }
     }
 
     /// Ends the views and gives their leases back, so that another process need not wait for them to expire. A commit
@@ -81,21 +73,7 @@ impl Lake {
         let Some(supervisor) = supervisor else { return };
         supervisor.abort();
         let _ = supervisor.await;
-        let topics: Vec<TopicId> = lock(&self.shared.status).keys().copied().collect();
-        let owner = self.shared.owner.clone();
-        let release = move |tx: &mut Tx<'_>| -> Result<(), ViewError> {
-            for topic in &topics {
-                let name = command::lease_name(*topic);
-                let held = tx.get::<floe_meta::Lease>(&name)?;
-                if let Some(held) = held.filter(|held| held.owner.as_deref() == Some(&*owner)) {
-                    lease::release(tx, &name, held.epoch)?;
-                }
-            }
-            Ok(())
-        };
-        if let Err(error) = self.shared.log.meta().commit(Envelope::broker("lake closes"), release).await {
-            debug!(error = %ViewError::from_commit(error), "leases of views were not given back and will expire");
-        }
+        self.views.release().await;
     }
 
     /// The topics that are tables, by name.
@@ -140,7 +118,7 @@ impl Lake {
             schema,
             metadata_location: table.as_ref().map(|table| self.shared.log.store().url(&table.metadata)),
             snapshot_id: table.as_ref().and_then(|table| table.snapshot_id),
-            progress: map::progress(snapshot, topic.id)?,
+            progress: progress_of::<Progress>(snapshot, topic.id)?,
             snapshots: of(|table| table.snapshots),
             rows: of(|table| table.rows),
             files: of(|table| table.files),
@@ -167,7 +145,7 @@ impl Lake {
         }
         let known = self.cache().manifests(topic);
         let files = self.shared.files(&record.name, table.topic.id);
-        let manifests = manifest::parse_list(&files.get(&list).await?).map_err(ViewError::from)?;
+        let manifests = manifest::parse_list(&files.get(&list).await?).map_err(TableError::from)?;
         let mut read = Manifests::new();
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
             let live = match known.get(&manifest.manifest_path) {
@@ -225,7 +203,7 @@ impl Lake {
 
     /// How the views of this broker are doing.
     pub fn status(&self) -> Vec<ViewStatus> {
-        lock(&self.shared.status).values().cloned().collect()
+        self.views.status()
     }
 
     /// Deletes from the store what has been garbage for the grace period, now; the number of files. The
@@ -234,7 +212,7 @@ impl Lake {
     /// # Errors
     /// The store or the journal fails; the rest is deleted the next time.
     pub async fn clean(&self) -> Result<u64, LakeError> {
-        Ok(cleaner::clean(&self.shared).await?)
+        Ok(cleaner::clean(&self.shared, self.views.owner()).await?)
     }
 
     /// The log this lake is a view of.
@@ -243,9 +221,9 @@ impl Lake {
     }
 }
 
-fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, ViewError> {
+fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, TableError> {
     let url = entry.file_path();
-    let key = files.key_of_url(url).ok_or_else(|| ViewError::Foreign(url.to_owned()))?;
+    let key = files.key_of_url(url).ok_or_else(|| TableError::Foreign(url.to_owned()))?;
     let (bytes, records) = (entry.file_size_in_bytes(), entry.record_count());
     Ok(Arc::new(DataFile { key, bytes, records }))
 }

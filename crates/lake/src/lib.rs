@@ -9,8 +9,8 @@
 //! **What it is not.** No writer for others: there is one writer, the view. No compaction, no partitions, no
 //! sort order, no row deletes yet. No HTTP: [`catalog`] gives documents, the front serves them.
 //!
-//! **One record's way**: `running` `View::step` → `Log::read` → [`encode`] `Encoder::push` → `floe_schema::Decoder` →
-//! [`data_file`] (Parquet) → [`prepare`] (files into the store) → [`commit`] (manifest, manifest list,
+//! **One record's way**: [`view`] `View::step` → `Log::read` → [`encode`] `Encoder::push` → `floe_schema::Decoder` →
+//! [`data_file`] (Parquet) → [`publish`] (files into the store) → [`commit`] (manifest, manifest list,
 //! metadata document) → [`command`] `publish` (the journal entry).
 //!
 //! ```text
@@ -50,14 +50,16 @@ pub mod map;
 mod prepare;
 pub mod running;
 mod shared;
+mod supervise;
 mod table;
 mod tail;
+mod view;
 
 pub use crate::{
     data_file::FileError,
-    error::ViewError,
+    error::TableError,
     handle::{Lake, LakeError},
-    shared::{Config, ViewStatus},
+    shared::Config,
     table::{DataFile, TableRef},
     tail::{Hold, Tail, TailError},
 };

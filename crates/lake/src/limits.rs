@@ -2,21 +2,11 @@
 
 use std::time::Duration;
 
-/// Bytes of records (as decoded) that one commit takes in while a view catches up, unless the broker is told otherwise
-/// ([`crate::Config::commit_bytes`]). What is read is in memory, encoded, until it is in the store.
-pub const COMMIT_BYTES_MAX: usize = 128 << 20;
-
-/// Bytes of batches that one read asks of the log.
-pub const READ_BYTES: usize = 4 << 20;
-
 /// Bytes of records in one Arrow batch on its way into Parquet.
 pub const BATCH_BYTES: usize = 8 << 20;
 
 /// Rows of one Arrow batch.
 pub const BATCH_ROWS: usize = 32 << 10;
-
-/// Bytes that the records of one batch may have when decompressed.
-pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of encoded pages that a Parquet row group holds before it is closed.
 pub const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -40,9 +30,6 @@ pub const METADATA_KEPT: usize = 20;
 /// ([`crate::Config::garbage_grace`]).
 pub const GARBAGE_GRACE: Duration = Duration::from_secs(600);
 
-/// How often it is checked that every table has its view.
-pub const SUPERVISE_INTERVAL: Duration = Duration::from_secs(15);
-
 /// How often the cleaner looks for files whose grace is over, unless the broker is told otherwise
 /// ([`crate::Config::clean_interval`]).
 pub const CLEAN_INTERVAL: Duration = Duration::from_secs(30);
@@ -56,33 +43,16 @@ pub const GARBAGE_RECORDS_MAX: usize = 1_024;
 /// File numbers that a view takes at once; see [`crate::layout`].
 pub const NUMBERS_LEASED: u64 = 256;
 
-/// How long a view owns its table without showing that it lives.
-pub const LEASE_TTL: Duration = Duration::from_secs(10);
-
-/// The first and the longest pause after a failed attempt.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// See [`BACKOFF_MIN`].
-pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
 /// Files of one commit that are put side by side.
 pub const PUTS_AT_ONCE: usize = 8;
 
 /// How often a file is put before the whole attempt is given up.
 pub const PUT_ATTEMPTS: u32 = 3;
 
-/// Views of one broker that encode at the same time.
-pub const VIEWS_AT_WORK: usize = 2;
-
-/// Bytes of one dead-letter batch, before compression.
-pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
-
 /// Bytes of the log, as stored, that gather for one commit whatever the freshness, unless the broker is told otherwise
 /// ([`crate::Config::gather_bytes`]): every query reads them, so it is a quarter of what SQL reads of a tail by
 /// default.
 pub const GATHER_BYTES_MAX: u64 = 64 << 20;
-
-/// How often a view that gathers looks how much there is, and whether the topic's settings have changed.
-pub const GATHER_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of the log's tail that a query takes into memory.
 pub const TAIL_BYTES_MAX: usize = 1 << 30;
@@ -93,7 +63,5 @@ pub const FILE_CACHE_BYTES: usize = 256 << 20;
 /// Partitions whose offsets a snapshot's summary spells out; the table's properties always have all.
 pub const SUMMARY_PARTITIONS_MAX: usize = 64;
 
-const _: () = assert!(BATCH_BYTES < COMMIT_BYTES_MAX);
-const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
-const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(BATCH_BYTES < crate::running::limits::COMMIT_BYTES_MAX);
 const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

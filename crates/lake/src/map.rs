@@ -1,10 +1,8 @@
 //! What the metadata map knows of tables. The layouts are persisted: new fields come with a new version.
 
-use std::collections::BTreeMap;
-
 use floe_env::Timestamp;
-use floe_log::{Offset, PartitionId, TopicId};
-use floe_meta::{DecodeError, Key, KeyReader, Lookup, key, postcard_record};
+use floe_log::TopicId;
+use floe_meta::{DecodeError, Key, KeyReader, key, postcard_record};
 use floe_schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,12 +33,8 @@ pub struct Table {
     pub bad_records: u64,
 }
 
-/// The next offset of a partition that the table's view will read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// All records below it are rows, or were bad.
-    pub next: i64,
-}
+/// The next offset of a partition that the table's view reads; records below it are rows, or were bad.
+pub type Progress = crate::running::Progress<41>;
 
 /// What a view needs to go on, apart from progress; written when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +88,6 @@ pub struct GarbageKey {
 }
 
 postcard_record!(Table, 40, 1, TopicId);
-postcard_record!(Progress, 41, 1, PartitionId);
 postcard_record!(ViewState, 42, 1, TopicId);
 postcard_record!(Garbage, 43, 1, GarbageKey);
 
@@ -110,17 +103,6 @@ impl Key for GarbageKey {
         let (since, topic, number) = (Timestamp(reader.i64()?), TopicId(reader.u64()?), reader.u32()?);
         reader.finish().map(|()| GarbageKey { since, topic, number })
     }
-}
-
-/// The progress of all partitions of a topic that have any.
-///
-/// # Errors
-/// A record cannot be read.
-pub fn progress(map: &impl Lookup, topic: TopicId) -> Result<BTreeMap<u32, Offset>, DecodeError> {
-    let range = PartitionId::new(topic, 0)..=PartitionId::new(topic, u32::MAX);
-    map.range::<Progress>(range)
-        .map(|found| found.map(|(partition, progress)| (partition.index, Offset(progress.next))))
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,14 +1,9 @@
 //! What the handle, the views and the cleaner of one broker share.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use floe_env::{Env, Timestamp, lock};
+use floe_env::Env;
 use floe_log::{Log, TopicId};
-use tokio::sync::{Semaphore, watch};
 
 use crate::{files::Files, layout::Folder, limits};
 
@@ -37,9 +32,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             views: true,
-            views_at_work: limits::VIEWS_AT_WORK,
+            views_at_work: crate::running::limits::VIEWS_AT_WORK,
             snapshots_kept: limits::SNAPSHOTS_KEPT,
-            commit_bytes: limits::COMMIT_BYTES_MAX,
+            commit_bytes: crate::running::limits::COMMIT_BYTES_MAX,
             gather_bytes: limits::GATHER_BYTES_MAX,
             garbage_grace: limits::GARBAGE_GRACE,
             clean_interval: limits::CLEAN_INTERVAL,
@@ -47,40 +42,16 @@ impl Default for Config {
     }
 }
 
-/// How a view is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ViewStatus {
-    /// The topic.
-    pub topic: TopicId,
-    /// Its name.
-    pub name: String,
-    /// Why its last step failed, and when it first did so; none while it works.
-    pub error: Option<(String, Timestamp)>,
-}
-
-/// What the views of a broker share.
+/// What the handle, the views and the cleaner share.
 pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) log: Log,
-    pub(crate) owner: String,
     pub(crate) config: Config,
-    pub(crate) working: Semaphore,
-    /// Counts changes of topics.
-    pub(crate) topics_changed: watch::Sender<u64>,
-    pub(crate) status: Mutex<BTreeMap<TopicId, ViewStatus>>,
 }
 
 impl Shared {
+    /// The files of the table of a topic, whose name was `name` when the table was made.
     pub(crate) fn files(&self, name: &str, topic: TopicId) -> Files {
         Files::new(Arc::clone(self.log.store()), Folder::of(name, topic))
-    }
-
-    /// Notes how the last step of a view went.
-    pub(crate) fn report(&self, topic: TopicId, error: Option<String>) {
-        let now = self.env.now();
-        let mut status = lock(&self.status);
-        let Some(status) = status.get_mut(&topic) else { return };
-        let since = status.error.as_ref().map_or(now, |(_, since)| *since);
-        status.error = error.map(|error| (error, since));
     }
 }

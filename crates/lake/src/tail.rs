@@ -1,11 +1,15 @@
 //! The tail of a topic as rows: what the log holds at a cut and the table does not yet.
 
+use crate::running::{
+    gapless,
+    limits::{BATCH_DECODED_BYTES_MAX, READ_BYTES},
+};
 use arrow::array::RecordBatch;
 use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 
-use crate::{handle::Lake, limits, running::runner::gapless, table::TableRef};
+use crate::{handle::Lake, limits, table::TableRef};
 
 /// Bytes of a value in a column, whatever it holds.
 const CELL_BYTES: usize = 8;
@@ -83,7 +87,7 @@ impl Lake {
         let from = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
         let mut at = from.max(bounds.log_start);
         while at < bounds.high_watermark {
-            let read = self.log().read(snapshot, partition, at, limits::READ_BYTES).await?;
+            let read = self.log().read(snapshot, partition, at, READ_BYTES).await?;
             let batches = gapless(partition, at, read.batches)?;
             let next = batches.last().map_or(at, Batch::next_offset);
             for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
@@ -168,7 +172,7 @@ impl<'a> Rows<'a> {
     /// The records of a batch, none when it cannot be taken apart; `decoding` is what they take.
     fn decode(&mut self, batch: &Batch, decoding: &mut usize) -> Result<Option<Vec<Record>>, TailError> {
         let mut refused = None;
-        let records = batch.records_in(limits::BATCH_DECODED_BYTES_MAX, &mut |more| {
+        let records = batch.records_in(BATCH_DECODED_BYTES_MAX, &mut |more| {
             *decoding += more;
             refused = self.hold(*decoding).err();
             refused.is_none()

@@ -1,11 +1,11 @@
-//! How much of a topic's log has gathered behind its table: told by the extents of the map, without reading.
+//! How much of a topic's log has gathered behind a view. The extents in the metadata map tell, nothing is read.
 
 use std::collections::BTreeMap;
 
 use floe_log::{Log, Offset, topic::Topic, walk};
 use floe_meta::{DecodeError, Snapshot};
 
-/// Bytes of the log that a table does not have yet, counted as they come: each extent is looked at once.
+/// Bytes of the log that a view has not read, counted as they come: each extent is counted once.
 pub(crate) struct Gathered {
     /// By partition, up to where it is counted.
     counted: BTreeMap<u32, Offset>,
@@ -13,13 +13,13 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Nothing yet of what comes after `progress`.
+    /// Nothing is counted of what comes after `progress`.
     pub(crate) fn since(progress: BTreeMap<u32, Offset>) -> Gathered {
         Gathered { counted: progress, bytes: 0 }
     }
 
-    /// Whether there are `enough` bytes, as stored, in the extents that `snapshot` has; the first of a partition may
-    /// begin before the progress. SQL counts its tail so, too. Nothing is counted beyond that.
+    /// Whether the extents of `snapshot` hold `enough` bytes, as stored. The first extent of a partition counts whole,
+    /// even if it begins before the progress; SQL counts its tail the same way. Counting stops at `enough`.
     ///
     /// # Errors
     /// A record of the map cannot be read.

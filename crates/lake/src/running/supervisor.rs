@@ -1,99 +1,156 @@
-//! Keeps one view running for each topic that is a table, and the cleaner.
+//! Keeps one runner going for each topic that has the view.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use floe_env::{Task, lock};
+use floe_env::{Env, Task};
 use floe_log::{
-    TopicId,
+    Log, TopicId,
     topic::{self, Topic},
-    topic_config::{TableMode, TopicConfig},
 };
 use floe_meta::{Envelope, Snapshot, Tx};
-use tracing::{error, warn};
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, error, warn};
 
-use crate::{
-    cleaner, command,
+use crate::running::{
+    contract::View,
     error::ViewError,
-    limits,
-    map::ViewState,
-    running::runner::View,
-    shared::{Shared, ViewStatus},
+    limits, ownership,
+    runner::TopicRunner,
+    shared::{Config, Shared},
+    status::{StatusBoard, ViewStatus},
 };
 
-/// Ends its task with it.
-struct Guard(Task<()>);
+/// The views of one kind in one process. A clone is the same.
+pub struct Views<V> {
+    shared: Arc<Shared<V>>,
+}
 
-impl Drop for Guard {
+impl<V> Clone for Views<V> {
+    fn clone(&self) -> Views<V> {
+        Views { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<V: View> Views<V> {
+    /// Prepares the views of `view` over the topics of `log`. Nothing runs before [`Views::run`].
+    pub fn new(env: Env, log: Log, view: V, config: Config) -> Views<V> {
+        let owner = format!("{}-{:032x}", V::NAME, env.random_u128());
+        let shared = Arc::new(Shared {
+            env,
+            log,
+            view,
+            owner,
+            config,
+            working: Semaphore::new(config.views_at_work.max(1)),
+            topics_changed: watch::Sender::new(0),
+            status: StatusBoard::default(),
+        });
+        let observed = Arc::downgrade(&shared);
+        shared.log.meta().observe(move |applied| {
+            let touched = applied.changes.iter().any(|change| topic::is_topic(&change.key));
+            if let Some(shared) = observed.upgrade().filter(|_| touched) {
+                shared.topics_changed.send_modify(|changes| *changes += 1);
+            }
+        });
+        Views { shared }
+    }
+
+    /// Runs a view for each topic that has one, now or later. Drop the future to end them: a commit under way is
+    /// abandoned, and nothing of it is visible.
+    pub async fn run(self) {
+        let shared = self.shared;
+        let mut changes = shared.topics_changed.subscribe();
+        let mut runners: BTreeMap<TopicId, Runner> = BTreeMap::new();
+        loop {
+            if let Err(error) = supervise(&shared, &mut runners).await {
+                warn!(%error, "the views cannot be matched with the topics, it will be tried again");
+                tokio::time::sleep(limits::BACKOFF_MAX).await;
+                continue;
+            }
+            // A runner that ended unexpectedly is started again at the next look.
+            if let Ok(Err(_)) = tokio::time::timeout(limits::SUPERVISE_INTERVAL, changes.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// Gives the leases back, so that another process need not wait for them to expire. Call it when
+    /// [`Views::run`] has ended.
+    pub async fn release(&self) {
+        let topics: Vec<TopicId> = self.shared.status.topics().into_iter().collect();
+        let owner = self.shared.owner.clone();
+        let release = move |tx: &mut Tx<'_>| ownership::release::<V>(tx, &topics, &owner);
+        let envelope = Envelope::broker(&format!("{} closes", V::NAME));
+        if let Err(error) = self.shared.log.meta().commit(envelope, release).await {
+            debug!(error = %ViewError::from_commit(error), "leases of views were not given back and will expire");
+        }
+    }
+
+    /// The view.
+    pub fn view(&self) -> &V {
+        &self.shared.view
+    }
+
+    /// The name of this process in leases; no other process has it.
+    pub fn owner(&self) -> &str {
+        &self.shared.owner
+    }
+
+    /// How the views of this process are doing.
+    pub fn status(&self) -> Vec<ViewStatus> {
+        self.shared.status.all()
+    }
+}
+
+/// The task of one topic. It ends when this is dropped.
+struct Runner(Task<()>);
+
+impl Drop for Runner {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// Runs a view for each table, and the cleaner.
-pub(crate) async fn supervise(shared: Arc<Shared>) {
-    let _cleaner = Guard(shared.env.spawn("lake cleaner", cleaner::run(Arc::clone(&shared))));
-    let mut changes = shared.topics_changed.subscribe();
-    let mut views: BTreeMap<TopicId, Guard> = BTreeMap::new();
-    loop {
-        if let Err(error) = supervise_once(&shared, &mut views).await {
-            warn!(%error, "the views cannot be matched with the topics, it will be tried again");
-            tokio::time::sleep(limits::BACKOFF_MAX).await;
-            continue;
-        }
-        // A view that ended by itself, and should not have, is started again with the next look.
-        if let Ok(Err(_)) = tokio::time::timeout(limits::SUPERVISE_INTERVAL, changes.changed()).await {
-            return;
-        }
-    }
-}
-
-async fn supervise_once(shared: &Arc<Shared>, views: &mut BTreeMap<TopicId, Guard>) -> Result<(), ViewError> {
-    let snapshot = shared.log.meta().snapshot();
-    let topics: BTreeMap<TopicId, Topic> =
-        topic::all(&snapshot)?.into_iter().map(|topic| (topic.id, topic)).collect();
-    let is_table = |topic: &Topic| TopicConfig::of(topic).table != TableMode::Off;
-    views.retain(|id, view| {
-        let wanted = topics.get(id).is_some_and(is_table);
-        if wanted && view.0.is_finished() {
-            error!(topic = %id, "a view ended that should run, it is started again");
-            shared.report(
-                *id,
-                Some("the view ended unexpectedly, see the log; it was started again".to_owned()),
-            );
-        }
-        wanted && !view.0.is_finished()
-    });
-    {
-        let mut status = lock(&shared.status);
-        status.retain(|id, _| topics.get(id).is_some_and(is_table));
-        for topic in topics.values().filter(|topic| is_table(topic)) {
-            let new = ViewStatus { topic: topic.id, name: topic.name.clone(), error: None };
-            status.entry(topic.id).or_insert(new);
-        }
-    }
-    for topic in topics.values().filter(|topic| is_table(topic)) {
-        let start = || Guard(shared.env.spawn("lake view", View::new(Arc::clone(shared), topic).run()));
-        views.entry(topic.id).or_insert_with(start);
-    }
-    drop_tables(shared, &snapshot, &topics).await
-}
-
-/// A deleted topic takes its table along.
-async fn drop_tables(
-    shared: &Arc<Shared>,
-    snapshot: &Snapshot,
-    topics: &BTreeMap<TopicId, Topic>,
+/// Starts and ends runners so that they match the topics, and forgets the views of deleted topics.
+async fn supervise<V: View>(
+    shared: &Arc<Shared<V>>,
+    runners: &mut BTreeMap<TopicId, Runner>,
 ) -> Result<(), ViewError> {
-    let mut known = BTreeSet::new();
-    for found in snapshot.range::<ViewState>(..) {
-        known.insert(found?.0);
+    let snapshot = shared.log.meta().snapshot();
+    let all = topic::all(&snapshot)?;
+    let wanted = all.iter().filter(|topic| shared.view.settings(topic).is_some());
+    let wanted: BTreeMap<TopicId, Topic> = wanted.map(|topic| (topic.id, topic.clone())).collect();
+    runners.retain(|id, runner| {
+        let is_wanted = wanted.contains_key(id);
+        if is_wanted && runner.0.is_finished() {
+            error!(topic = %id, "a view ended that should run, it is started again");
+            let why = "the view ended unexpectedly, see the log; it was started again".to_owned();
+            shared.status.report(*id, shared.env.now(), Some(why));
+        }
+        is_wanted && !runner.0.is_finished()
+    });
+    shared.status.match_with(&wanted);
+    for topic in wanted.values() {
+        let start = || Runner(shared.env.spawn("view", TopicRunner::new(Arc::clone(shared), topic).run()));
+        runners.entry(topic.id).or_insert_with(start);
     }
-    for topic in known.into_iter().filter(|topic| !topics.contains_key(topic)) {
-        let command = move |tx: &mut Tx<'_>| command::drop_table(tx, topic);
-        let envelope = Envelope::broker("lake table of a deleted topic");
+    forget_deleted(shared, &snapshot, &all).await
+}
+
+/// A deleted topic takes its view along.
+async fn forget_deleted<V: View>(
+    shared: &Arc<Shared<V>>,
+    snapshot: &Snapshot,
+    topics: &[Topic],
+) -> Result<(), ViewError> {
+    let existing: BTreeSet<TopicId> = topics.iter().map(|topic| topic.id).collect();
+    let owned = ownership::owned_topics::<V>(snapshot)?;
+    for topic in owned.into_iter().filter(|topic| !existing.contains(topic)) {
+        let command = move |tx: &mut Tx<'_>| ownership::forget::<V>(tx, topic);
+        let envelope = Envelope::broker(&format!("{} {} of a deleted topic", V::NAME, V::OUTPUT));
         shared.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
     }
     Ok(())

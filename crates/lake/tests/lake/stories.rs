@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use floe_env::Env;
-use floe_lake::{Config, TailError, map::Garbage, running::dead_letter};
+use floe_lake::running::dead_letter;
+use floe_lake::{Config, TailError, map::Garbage};
 use floe_log::{
     Append, PartitionId,
     codec::Compression,

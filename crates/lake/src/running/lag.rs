@@ -1,0 +1,16 @@
+//! How far a view is behind its topic.
+
+use std::collections::BTreeMap;
+
+use floe_log::{Log, Offset, topic::Topic};
+use floe_meta::Snapshot;
+
+/// Records of the topic, as of `snapshot`, that come after the progress.
+pub(crate) fn records(snapshot: &Snapshot, topic: &Topic, progress: &BTreeMap<u32, Offset>) -> u64 {
+    let behind = |partition| {
+        let end = Log::bounds(snapshot, partition).map_or(Offset::ZERO, |bounds| bounds.high_watermark);
+        let next = progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
+        (end.0 - next.0).max(0).cast_unsigned()
+    };
+    topic.partition_ids().map(behind).sum()
+}

@@ -1,0 +1,37 @@
+//! Every limit of this crate, with the reason for its size.
+
+use std::time::Duration;
+
+/// Bytes of records (as decoded) that one commit takes in while a view catches up, unless the broker sets another
+/// value ([`crate::running::Config::commit_bytes`]). They stay in memory, as the view keeps them, until the commit.
+pub const COMMIT_BYTES_MAX: usize = 128 << 20;
+
+/// Views of one broker that work on a commit at the same time, unless the broker sets another value
+/// ([`crate::running::Config::views_at_work`]).
+pub const VIEWS_AT_WORK: usize = 2;
+
+/// Bytes of batches that one read asks of the log.
+pub const READ_BYTES: usize = 4 << 20;
+
+/// Bytes that the records of one batch may take when they are decompressed.
+pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of one dead-letter batch, before compression.
+pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
+
+/// How often the supervisor checks that every topic has its view.
+pub const SUPERVISE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long a lease lasts after the last commit of its owner.
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// How often a view that gathers looks how much there is, and whether the topic's settings have changed.
+pub const GATHER_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The first pause after a failed attempt. It doubles with each failure …
+pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// … up to this.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
+const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());

@@ -1,0 +1,63 @@
+//! How views are doing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use floe_env::{Timestamp, lock};
+use floe_log::{TopicId, topic::Topic};
+
+/// How the view of one topic is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewStatus {
+    /// The topic.
+    pub topic: TopicId,
+    /// The topic's name.
+    pub name: String,
+    /// Records of the topic that the view has not committed, as of its last look; 0 before the first.
+    pub lag: u64,
+    /// Why its last step failed, and when it first did so; none while it works.
+    pub error: Option<(String, Timestamp)>,
+}
+
+/// The status of every view of one broker.
+#[derive(Default)]
+pub(crate) struct StatusBoard(Mutex<BTreeMap<TopicId, ViewStatus>>);
+
+impl StatusBoard {
+    /// Has an entry for each of these topics and for no other.
+    pub(crate) fn match_with(&self, topics: &BTreeMap<TopicId, Topic>) {
+        let mut board = lock(&self.0);
+        board.retain(|id, _| topics.contains_key(id));
+        for topic in topics.values() {
+            let new = ViewStatus { topic: topic.id, name: topic.name.clone(), lag: 0, error: None };
+            board.entry(topic.id).or_insert(new);
+        }
+    }
+
+    /// Notes how the last step of a view went. A failure keeps the time of the first of its row.
+    pub(crate) fn report(&self, topic: TopicId, now: Timestamp, error: Option<String>) {
+        let mut board = lock(&self.0);
+        let Some(status) = board.get_mut(&topic) else { return };
+        let since = status.error.as_ref().map_or(now, |(_, since)| *since);
+        status.error = error.map(|error| (error, since));
+    }
+
+    /// Notes how many records a view is behind.
+    pub(crate) fn behind(&self, topic: TopicId, lag: u64) {
+        if let Some(status) = lock(&self.0).get_mut(&topic) {
+            status.lag = lag;
+        }
+    }
+
+    /// Every entry.
+    pub(crate) fn all(&self) -> Vec<ViewStatus> {
+        lock(&self.0).values().cloned().collect()
+    }
+
+    /// The topics that have an entry.
+    pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
+        lock(&self.0).keys().copied().collect()
+    }
+}
