@@ -259,7 +259,7 @@ async fn caught_up(server: &Server, ends: &BTreeMap<u32, i64>) -> BTreeMap<u32, 
 }
 
 async fn dead_letters(address: &str) -> Result<Vec<(u32, i64)>, ClientError> {
-    let topic = floe_lake::running::dead_letter::topic_of(TOPIC).expect("the topic has dead letters");
+    let topic = floe_view::dead_letter::topic_of(TOPIC).expect("the topic has dead letters");
     let mut client = Client::connect(address, "kill9").await?;
     let mut found = Vec::new();
     loop {

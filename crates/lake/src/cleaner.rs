@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::running::ViewError;
 use floe_log::TopicId;
 use floe_meta::{CommitError, Envelope, Tx, lease};
+use floe_view::ViewError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use metrics::{counter, gauge};
 use tokio::time::sleep;

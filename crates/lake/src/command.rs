@@ -1,12 +1,12 @@
 //! The commands of the lake: pure functions over the metadata map, each one journal entry.
 
-use crate::running::{ViewError, lease_name};
 use floe_log::{
     TopicId,
     topic::{self, Topic},
 };
 use floe_meta::Tx;
 use floe_schema::{Kind, TableSchema};
+use floe_view::{ViewError, lease_name};
 
 use crate::{
     limits,

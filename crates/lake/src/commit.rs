@@ -13,11 +13,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::running::ReadRanges;
 use bytes::Bytes;
 use floe_env::Timestamp;
 use floe_log::Offset;
 use floe_schema::TableSchema;
+use floe_view::ReadRanges;
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotRef, Summary, TableMetadata,
 };

@@ -1,9 +1,9 @@
 //! The fold of one commit: records in, Parquet files out.
 
-use crate::running::{Fold, Verdict, ViewError};
 use arrow::array::RecordBatch;
 use floe_log::{PartitionId, records::Record};
 use floe_schema::{Decoder, Refused, Row, TableSchema};
+use floe_view::{Fold, Verdict, ViewError};
 
 use crate::{
     data_file::{Encoded, FileError, FileWriter},

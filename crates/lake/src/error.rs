@@ -1,7 +1,7 @@
 //! Why the files of a table could not be read or written.
 
-use crate::running::ViewError;
 use floe_store::StoreError;
+use floe_view::ViewError;
 
 use crate::data_file::FileError;
 

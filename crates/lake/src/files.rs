@@ -79,7 +79,7 @@ impl Files {
     /// Puts one file. The same bytes under the same key can be put again: an answer that was lost is no reason to give the
     /// attempt up.
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let mut pause = crate::running::limits::BACKOFF_MIN;
+        let mut pause = floe_view::limits::BACKOFF_MIN;
         for _ in 1..limits::PUT_ATTEMPTS {
             match self.put_once(key, bytes.clone()).await {
                 Err(StoreError::NotApplied(reason) | StoreError::Unknown(reason)) => {

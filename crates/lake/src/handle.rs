@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::running::{ViewError, ViewStatus, Views, progress_of};
 use floe_env::{Env, Task, lock};
 use floe_log::{
     Log,
@@ -12,6 +11,7 @@ use floe_log::{
 use floe_meta::{DecodeError, Snapshot};
 use floe_schema::{Kind, TableSchema};
 use floe_store::StoreError;
+use floe_view::{ViewError, ViewStatus, Views, progress_of};
 use iceberg::spec::TableMetadata;
 
 use crate::{
@@ -59,7 +59,7 @@ impl Lake {
         let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config });
         let Config { views_at_work, commit_bytes, .. } = config;
         let view = TableView { shared: Arc::clone(&shared) };
-        let views = Views::new(env, log, view, crate::running::Config { views_at_work, commit_bytes });
+        let views = Views::new(env, log, view, floe_view::Config { views_at_work, commit_bytes });
         let start = || shared.env.spawn("lake", supervise(Arc::clone(&shared), views.clone()));
         let supervisor = Arc::new(Mutex::new(config.views.then(start)));
         let cache = Arc::new(Mutex::new(Cache::new(limits::FILE_CACHE_BYTES)));

@@ -48,7 +48,6 @@ pub mod limits;
 mod manifest;
 pub mod map;
 mod prepare;
-pub mod running;
 mod shared;
 mod supervise;
 mod table;

@@ -63,5 +63,5 @@ pub const FILE_CACHE_BYTES: usize = 256 << 20;
 /// Partitions whose offsets a snapshot's summary spells out; the table's properties always have all.
 pub const SUMMARY_PARTITIONS_MAX: usize = 64;
 
-const _: () = assert!(BATCH_BYTES < crate::running::limits::COMMIT_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES < floe_view::limits::COMMIT_BYTES_MAX);
 const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

@@ -34,7 +34,7 @@ pub struct Table {
 }
 
 /// The next offset of a partition that the table's view reads; records below it are rows, or were bad.
-pub type Progress = crate::running::Progress<41>;
+pub type Progress = floe_view::Progress<41>;
 
 /// What a view needs to go on, apart from progress; written when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

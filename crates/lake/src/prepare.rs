@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::running::{Command, Portion, ViewError};
 use floe_env::Env;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
+use floe_view::{Command, Portion, ViewError};
 use iceberg::spec::DataFile;
 
 use crate::{

@@ -32,9 +32,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             views: true,
-            views_at_work: crate::running::limits::VIEWS_AT_WORK,
+            views_at_work: floe_view::limits::VIEWS_AT_WORK,
             snapshots_kept: limits::SNAPSHOTS_KEPT,
-            commit_bytes: crate::running::limits::COMMIT_BYTES_MAX,
+            commit_bytes: floe_view::limits::COMMIT_BYTES_MAX,
             gather_bytes: limits::GATHER_BYTES_MAX,
             garbage_grace: limits::GARBAGE_GRACE,
             clean_interval: limits::CLEAN_INTERVAL,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::running::Views;
 use floe_env::Task;
+use floe_view::Views;
 
 use crate::{cleaner, shared::Shared, view::TableView};
 

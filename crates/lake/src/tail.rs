@@ -1,13 +1,13 @@
 //! The tail of a topic as rows: what the log holds at a cut and the table does not yet.
 
-use crate::running::{
-    gapless,
-    limits::{BATCH_DECODED_BYTES_MAX, READ_BYTES},
-};
 use arrow::array::RecordBatch;
 use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
+use floe_view::{
+    gapless,
+    limits::{BATCH_DECODED_BYTES_MAX, READ_BYTES},
+};
 
 use crate::{handle::Lake, limits, table::TableRef};
 

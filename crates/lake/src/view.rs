@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::running::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError};
 use floe_log::{
     TopicId,
     topic::Topic,
@@ -10,6 +9,7 @@ use floe_log::{
 };
 use floe_meta::{Envelope, Snapshot, Tx};
 use floe_schema::{Kind, TableSchema};
+use floe_view::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError};
 use metrics::counter;
 
 use crate::{

@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["floe-log"],
     &["floe-group"],
     &["floe-client"],
+    &["floe-view"],
     &["floe-lake"],
     &["floe-sql"],
     &["floe-kafka", "floe-http"],
@@ -46,6 +47,11 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
         "floe-kafka",
         &["arrow", "parquet", "iceberg", "rusqlite", "floe-schema", "floe-lake"],
         "batches pass through undecoded, and what is a table is a setting among others",
+    ),
+    (
+        "floe-view",
+        &["arrow", "parquet", "iceberg", "datafusion", "floe-schema"],
+        "the runner does not know what a view makes of records",
     ),
     ("floe-lake", &["datafusion"], "a table is written without a query engine"),
 ];

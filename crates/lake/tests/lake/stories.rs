@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use floe_env::Env;
-use floe_lake::running::dead_letter;
 use floe_lake::{Config, TailError, map::Garbage};
 use floe_log::{
     Append, PartitionId,
@@ -13,6 +12,7 @@ use floe_log::{
     topic::{self, Topic},
 };
 use floe_meta::Lease;
+use floe_view::dead_letter;
 use serde_json::json;
 
 use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};

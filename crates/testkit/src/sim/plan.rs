@@ -156,8 +156,8 @@ impl Plan {
         let (log, lake) = (&self.log.times, &self.lake);
         let of_log = log.lease_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
         // The cleaner of the lake has its job for as long as the grace.
-        let of_lake = floe_lake::running::limits::LEASE_TTL
-            + floe_lake::running::limits::SUPERVISE_INTERVAL
+        let of_lake = floe_view::limits::LEASE_TTL
+            + floe_view::limits::SUPERVISE_INTERVAL
             + 2 * lake.garbage_grace
             + 4 * lake.clean_interval;
         of_log.max(of_lake)

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Fields};
-use floe_lake::running::dead_letter::topic_of;
 use floe_lake::{TableRef, data_file};
 use floe_log::Log;
 use floe_log::topic;
 use floe_log::{Offset, PartitionId};
 use floe_schema::schema::FIELD_ID;
+use floe_view::dead_letter::topic_of;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::time::{sleep, timeout};
 

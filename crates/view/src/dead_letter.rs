@@ -15,7 +15,7 @@ use floe_log::{
 };
 use floe_meta::Envelope;
 
-use crate::running::{error::ViewError, limits};
+use crate::{error::ViewError, limits};
 
 /// What is appended to the name of a topic.
 pub const SUFFIX: &str = ".dead-letter";

@@ -14,7 +14,7 @@ use floe_meta::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::running::error::ViewError;
+use crate::error::ViewError;
 
 /// The range of offsets, from and to, that one commit takes in, by partition.
 pub type ReadRanges = BTreeMap<u32, (Offset, Offset)>;

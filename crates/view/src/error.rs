@@ -17,7 +17,7 @@ pub enum ViewError {
     /// The dead-letter topic could not be created.
     #[error("the dead-letter topic could not be made: {0}")]
     DeadLetterTopic(#[from] TopicError),
-    /// A bad record, under [`crate::running::BadRecordRule::Stop`].
+    /// A bad record, under [`crate::BadRecordRule::Stop`].
     #[error(
         "the view stops at offset {offset} of {partition}: {reason}; change the rule for bad records to go on"
     )]

@@ -12,7 +12,7 @@ use floe_meta::{CommitError, Envelope, Tx, lease};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::running::{
+use crate::{
     contract::{Command, View},
     error::ViewError,
     limits,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use floe_log::{Offset, PartitionId, TopicId, records::Record, topic::Topic};
 use floe_meta::{Snapshot, Tx};
 
-use crate::running::{
+use crate::{
     error::ViewError,
     progress::{ProgressRecord, ReadRanges},
 };

@@ -9,7 +9,7 @@ use floe_log::{
 use floe_meta::{DecodeError, Envelope, Lease, Lookup, Snapshot, Tx, lease};
 use tracing::info;
 
-use crate::running::{contract::View, error::ViewError, limits, progress, shared::Shared};
+use crate::{contract::View, error::ViewError, limits, progress, shared::Shared};
 
 /// What the owner of a topic knows.
 pub(crate) struct Owned<V: View> {

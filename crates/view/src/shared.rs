@@ -8,7 +8,7 @@ use floe_log::{
 use floe_meta::{DecodeError, Snapshot};
 use tokio::sync::{Semaphore, watch};
 
-use crate::running::{
+use crate::{
     contract::{Settings, View},
     limits,
     status::StatusBoard,

@@ -14,7 +14,7 @@ use floe_meta::{Envelope, Snapshot, Tx};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, error, warn};
 
-use crate::running::{
+use crate::{
     contract::View,
     error::ViewError,
     limits, ownership,

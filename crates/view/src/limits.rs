@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// Bytes of records (as decoded) that one commit takes in while a view catches up, unless the broker sets another
-/// value ([`crate::running::Config::commit_bytes`]). They stay in memory, as the view keeps them, until the commit.
+/// value ([`crate::Config::commit_bytes`]). They stay in memory, as the view keeps them, until the commit.
 pub const COMMIT_BYTES_MAX: usize = 128 << 20;
 
 /// Views of one broker that work on a commit at the same time, unless the broker sets another value
-/// ([`crate::running::Config::views_at_work`]).
+/// ([`crate::Config::views_at_work`]).
 pub const VIEWS_AT_WORK: usize = 2;
 
 /// Bytes of batches that one read asks of the log.

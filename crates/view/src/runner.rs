@@ -14,7 +14,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use crate::running::{
+use crate::{
     contract::{BadRecordRule, Fold, Portion, Settings, View},
     dead_letter::{self, DeadLetter},
     error::ViewError,

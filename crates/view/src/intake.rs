@@ -2,7 +2,7 @@
 
 use floe_log::{Offset, PartitionId, batch::Batch};
 
-use crate::running::{
+use crate::{
     contract::{BadRecordRule, Fold, Verdict},
     dead_letter::DeadLetter,
     error::ViewError,
