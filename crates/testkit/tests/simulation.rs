@@ -1,7 +1,8 @@
 //! Two hundred worlds, each another one; the same seed twice; and every planted bug found by its checker. More seeds:
 //! `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
 
-use floe_testkit::sim::{Bug, Options, Report, run};
+use floe_testkit::Bug;
+use floe_testkit::sim::{Options, Report, run};
 
 /// Worlds of one test. The tests run beside each other.
 const SEEDS: u64 = 50;
