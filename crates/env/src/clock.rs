@@ -4,17 +4,15 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use crate::random::Generator;
+use crate::random::Seeded;
 
 pub(crate) enum Clock {
-    Real {
-        entropy: Mutex<Generator>,
-    },
+    Real,
     Simulated {
         seed: u64,
         origin: Instant,
-        entropy: Mutex<Generator>,
-        order: Mutex<Generator>,
+        entropy: Mutex<Seeded>,
+        order: Mutex<Seeded>,
         /// The panics of all tasks, each with the task's name.
         panics: Mutex<Vec<String>>,
     },
@@ -24,7 +22,7 @@ impl Clock {
     /// The seed of a simulation.
     pub(crate) fn seed(&self) -> Option<u64> {
         match self {
-            Clock::Real { .. } => None,
+            Clock::Real => None,
             Clock::Simulated { seed, .. } => Some(*seed),
         }
     }

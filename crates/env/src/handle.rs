@@ -15,7 +15,7 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::random::Generator;
+use crate::random::{Seeded, of_the_system};
 use crate::task::{Member, Scope, Scoped, Task};
 use crate::time::{SIMULATION_EPOCH, Timestamp};
 use crate::{fatal, lock};
@@ -30,7 +30,7 @@ pub struct Env {
 impl Env {
     /// The machine's clock, its randomness, and the runtime that calls.
     pub fn real() -> Env {
-        Env::with(Clock::Real { entropy: Mutex::new(Generator::of_the_system()) })
+        Env::with(Clock::Real)
     }
 
     /// A clock that begins at [`SIMULATION_EPOCH`] and moves with tokio's paused clock, and randomness that follows
@@ -39,8 +39,8 @@ impl Env {
         Env::with(Clock::Simulated {
             seed,
             origin: Instant::now(),
-            entropy: Mutex::new(Generator::new(seed)),
-            order: Mutex::new(Generator::new(!seed)),
+            entropy: Mutex::new(Seeded::new(seed)),
+            order: Mutex::new(Seeded::new(!seed)),
             panics: Mutex::default(),
         })
     }
@@ -64,7 +64,7 @@ impl Env {
     pub fn now(&self) -> Timestamp {
         match &*self.clock {
             Clock::Simulated { origin, .. } => SIMULATION_EPOCH + origin.elapsed(),
-            Clock::Real { .. } => {
+            Clock::Real => {
                 let since =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 Timestamp(0) + since
@@ -77,10 +77,11 @@ impl Env {
         Instant::now()
     }
 
-    /// Sixty-four random bits.
+    /// Sixty-four random bits, which nobody can compute from those drawn before; in a simulation the seed's.
     pub fn random_u64(&self) -> u64 {
         match &*self.clock {
-            Clock::Real { entropy } | Clock::Simulated { entropy, .. } => lock(entropy).next(),
+            Clock::Real => of_the_system(),
+            Clock::Simulated { entropy, .. } => lock(entropy).next(),
         }
     }
 
@@ -184,7 +185,7 @@ impl Env {
     /// everybody but the one who awaits the task, and of most tasks nobody does.
     pub fn panics(&self) -> Vec<String> {
         match &*self.clock {
-            Clock::Real { .. } => Vec::new(),
+            Clock::Real => Vec::new(),
             Clock::Simulated { panics, .. } => lock(panics).clone(),
         }
     }
