@@ -25,7 +25,7 @@ use crate::limits::{
 };
 use crate::published::Published;
 use crate::snapshot::Snapshot;
-use floe_env::Env;
+use floe_env::{Backoff, Env};
 
 /// Limits that tests and special deployments change; see [`crate::limits`] for the usual ones.
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ impl Committer {
         tokio::select! {
             biased;
             command = self.queue.recv() => Next::Command(command),
-            entries = follow(&*self.shared.journal, self.map.lsn()) => Next::Followed(entries),
+            entries = follow(&self.env, &*self.shared.journal, self.map.lsn()) => Next::Followed(entries),
         }
     }
 
@@ -209,15 +209,14 @@ impl Committer {
     async fn submit(&mut self, plan: &Plan, attempt: u128) -> Tried {
         let mut tried = self.attempt(plan, attempt).await;
         let began = self.env.monotonic();
-        let mut pause = RETRY_PAUSE_MIN;
+        let mut backoff = Backoff::new(&self.env, RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         while let Tried::Unknown(reason) = &tried {
             metrics::counter!("floe_meta_unknown_total").increment(1);
             if began.elapsed() >= self.options.resolve_timeout {
                 break;
             }
             tracing::warn!(reason, "outcome of a metadata commit is not known, asking again");
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            backoff.pause().await;
             tried = self.attempt(plan, attempt).await.resolved();
         }
         tried
@@ -329,16 +328,15 @@ impl Tried {
 }
 
 /// Waits for commits of other brokers.
-async fn follow(journal: &dyn Journal, from: Lsn) -> Vec<Entry> {
-    let mut pause = RETRY_PAUSE_MIN;
+async fn follow(env: &Env, journal: &dyn Journal, from: Lsn) -> Vec<Entry> {
+    let mut backoff = Backoff::new(env, RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
     loop {
         match journal.follow(from).await {
             Ok(entries) if !entries.is_empty() => return entries,
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot follow the journal, trying again"),
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        backoff.pause().await;
     }
 }
 

@@ -39,8 +39,10 @@ pub const REGIONS_VERIFIED_AT_OPEN: usize = 8;
 
 /// Tries of one request to S3, the first included.
 pub const S3_TRIES_MAX: u32 = 4;
-/// Pause before the first retry; it doubles each time, and as much again is added at random.
-pub const S3_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause before the first retry. It doubles each time, and chance takes up to half of it ...
+pub const S3_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// ... until it is so many times as long.
+pub const S3_RETRY_GROWTH_MAX: u32 = 64;
 /// Longest wait for a connection.
 pub const S3_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for one answer, body included.

@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_env::Env;
+use floe_env::{Backoff, Env};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
 use thiserror::Error;
 
-use crate::limits::{S3_CONNECT_TIMEOUT, S3_REQUEST_TIMEOUT, S3_RETRY_PAUSE, S3_TRIES_MAX};
+use crate::limits::{
+    S3_CONNECT_TIMEOUT, S3_REQUEST_TIMEOUT, S3_RETRY_GROWTH_MAX, S3_RETRY_PAUSE, S3_TRIES_MAX,
+};
 use crate::payload::too_short;
 use crate::{PutIfAbsent, Store, StoreError, check_key, concat};
 
@@ -43,7 +45,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// Tries of one request, the first included.
     pub tries_max: u32,
-    /// Pause before the second try; doubles each time.
+    /// Longest pause before the second try; doubles each time. Not zero.
     pub retry_pause: Duration,
 }
 
@@ -139,6 +141,7 @@ impl S3Store {
     {
         // Once a try was lost, no later refusal can take back that it may have had its effect.
         let mut lost = None;
+        let mut backoff = self.backoff();
         for attempt in 1.. {
             let failure = match request().await {
                 Ok(answer) => return Ok(answer),
@@ -161,15 +164,14 @@ impl S3Store {
                 });
             }
             metrics::counter!("floe_store_retries_total").increment(1);
-            self.pause(attempt).await;
+            backoff.pause().await;
         }
         unreachable!("the loop ends at the limit of tries")
     }
 
-    async fn pause(&self, attempt: u32) {
-        let base = self.config.retry_pause.saturating_mul(1 << (attempt - 1).min(6));
-        let spread = self.env.random_u64() % (base.as_millis() as u64 + 1);
-        tokio::time::sleep(base + Duration::from_millis(spread)).await;
+    fn backoff(&self) -> Backoff {
+        let pause = self.config.retry_pause;
+        Backoff::new(&self.env, pause, pause.saturating_mul(S3_RETRY_GROWTH_MAX))
     }
 
     async fn get_tries(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
@@ -199,6 +201,7 @@ impl Store for S3Store {
         let path = self.path(key)?;
         let expected = concat(&payload);
         let payload = PutPayload::from_iter(payload);
+        let mut backoff = self.backoff();
         for attempt in 1.. {
             let create = || self.client.put_opts(&path, payload.clone(), PutMode::Create.into());
             match self.with_tries(key, create).await {
@@ -211,7 +214,7 @@ impl Store for S3Store {
             match self.get_tries(key, None).await {
                 Ok(found) if found == expected => return Ok(PutIfAbsent::Created),
                 Ok(_) => return Ok(PutIfAbsent::Exists),
-                Err(StoreError::NotFound(_)) if attempt < self.config.tries_max => self.pause(attempt).await,
+                Err(StoreError::NotFound(_)) if attempt < self.config.tries_max => backoff.pause().await,
                 Err(error) => return Err(StoreError::Unknown(error.to_string())),
             }
         }
