@@ -3,7 +3,6 @@
 //! The simulation has no query engine of its own: it would compile one, for minutes, into every test of the
 //! engine below it. Who has one hands in how to open it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
