@@ -1,10 +1,10 @@
-//! How fast the log takes appends on a local disk, each answered only when data and metadata are synced.
+//! Measures appends to a local disk. Each append is answered only after its data and metadata are synced.
 //!
 //! `cargo run --release -p floe-log --example append -- [seconds] [clients] [in flight] [batch bytes] [partitions]`
 //!
-//! Every client keeps so many appends of one batch in flight. Printed are throughput, latency from the call to the
-//! answer, what reached the store, and how fast everything is read back, first by this broker, whose cache holds
-//! the newest part, then by one that has just been started.
+//! Every client keeps the given number of appends in flight, each of one batch. The output is the throughput, the
+//! latency from call to answer, what reached the store, and how fast everything is read back. The first read-back
+//! uses this broker, whose cache holds the newest part. The second uses a broker that has just started.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::VecDeque;
@@ -72,7 +72,7 @@ async fn main() {
     log.close().await;
 }
 
-/// Reads all partitions side by side, a megabyte at a time, as a consumer does.
+/// Reads all partitions side by side, one megabyte at a time, as a consumer does.
 async fn read_back(name: &str, log: &Log, topic: &Topic) {
     let (env, snapshot) = (log.env(), log.meta().snapshot());
     let begin = env.monotonic();

@@ -1,6 +1,6 @@
-//! A store belongs to one cluster. Object ids are numbers that the metadata gives out: a second cluster that wrote to
-//! the same place would overwrite the objects of the first. So a cluster claims its store before it writes to it, and
-//! a broker that comes with other metadata, or with another store, is refused at start.
+//! A store belongs to one cluster. Object ids are numbers that the metadata gives out, so a second cluster that
+//! wrote to the same place would overwrite the objects of the first. A cluster therefore claims its store before it
+//! writes to it. A broker that starts with other metadata, or with another store, is refused.
 //!
 //! ```text
 //! floe/cluster   "floe cluster 1 " + the cluster's id (22 characters) + "\n"
@@ -15,9 +15,9 @@ use crate::map::cluster::Cluster;
 use crate::map::ids::ObjectId;
 use crate::map::object::Object;
 
-/// Where the claim is: below [`floe_store::CLUSTER_FOLDER`].
+/// The key of the claim, below [`floe_store::CLUSTER_FOLDER`].
 const CLAIM_KEY: &str = "floe/cluster";
-/// How a claim begins; the number is the version of its format.
+/// The beginning of a claim; the number is the version of its format.
 const PREFIX: &str = "floe cluster 1 ";
 /// Bytes of a claim.
 const BYTES: u64 = PREFIX.len() as u64 + 22 + 1;
@@ -25,7 +25,7 @@ const BYTES: u64 = PREFIX.len() as u64 + 22 + 1;
 /// Makes sure that the store holds the objects of this cluster and of no other.
 ///
 /// # Errors
-/// The store belongs to another cluster, or misses the objects of this one, or does not answer.
+/// The store belongs to another cluster, lacks the objects of this one, or does not answer.
 pub(crate) async fn claim(
     store: &dyn Store,
     cluster: &Cluster,
@@ -40,7 +40,7 @@ pub(crate) async fn claim(
     }
     match store.put_if_absent(CLAIM_KEY, vec![text(cluster)]).await {
         Ok(PutIfAbsent::Created) => Ok(()),
-        // Another broker was faster, or our own request before its lost answer.
+        // Another broker was faster, or an earlier try of this request succeeded and its answer was lost.
         Ok(PutIfAbsent::Exists) | Err(StoreError::Unknown(_)) => match check(store, cluster).await? {
             true => Ok(()),
             false => Err(OpenError::Store("nobody knows whether it was claimed, start again".into())),
@@ -49,7 +49,7 @@ pub(crate) async fn claim(
     }
 }
 
-/// Whether the store is ours; `false` if it is nobody's.
+/// Whether the store is ours; `false` if no cluster has claimed it.
 async fn check(store: &dyn Store, cluster: &Cluster) -> Result<bool, OpenError> {
     let found = match store.get(CLAIM_KEY, Some(0..BYTES)).await {
         Ok(found) => found,
@@ -92,7 +92,7 @@ mod tests {
         meta
     }
 
-    /// This text never changes: stores carry it.
+    /// Stores carry this text, so it never changes.
     #[test]
     fn golden() {
         assert_eq!(text(&cluster(7)), "floe cluster 1 AAAAAAAAAAcAAAAAAAAABw\n");

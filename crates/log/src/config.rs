@@ -1,4 +1,4 @@
-//! How a log works: what its opener may choose.
+//! The settings of a log.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::limits::{
 };
 use crate::read::cache::Capacity;
 
-/// How a broker's log works. `Config::default()` serves; tests make it small and fast.
+/// The settings of one broker's log. The default suits a broker; tests use small and fast values.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// A WAL object closes at this size.
     pub object_bytes: usize,
-    /// How long the first request of an object waits for others. Without: not at all on a local store, 100 ms on a
-    /// remote one. Zero means: only as long as another upload is under way.
+    /// How long the first request of an object waits for others. Zero: only while another upload is in flight.
+    /// `None`: zero on a local store, 100 ms on a remote one.
     pub linger: Option<Duration>,
-    /// Uploads at one time. Without: what fits the store.
+    /// Uploads in flight at most. `None`: 2 to a local store, 16 to a remote one.
     pub uploads_max: Option<usize>,
-    /// Bytes of requests that may be in memory, see [`Log::reserve`].
+    /// Bytes of requests that may be in memory, see [`Log::reserve`](crate::Log::reserve).
     pub bytes_in_flight_max: usize,
-    /// The memory between readers and the store.
+    /// The capacity of the cache between readers and the store.
     pub cache: Capacity,
-    /// Leases on object ids, and when objects are deleted.
+    /// The times of leases on object ids and of the cleaner.
     pub times: Times,
-    /// Whether this broker cleans; in a cluster one does, whichever takes the lease.
+    /// Whether this broker competes for the cleaner's lease. In a cluster, only the holder of the lease cleans.
     pub cleaner: bool,
 }
 
@@ -48,18 +48,18 @@ impl Default for Config {
     }
 }
 
-/// How ids are leased and objects cleaned away. Times.
+/// The times of leases on object ids and of the cleaner.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Ids of one lease.
+    /// Object ids per lease.
     pub lease_ids: u64,
-    /// How long a lease lasts without renewal; renewed after a third of it.
+    /// How long a lease lasts without renewal. It is renewed after a third of this.
     pub lease_ttl: Duration,
-    /// How long trash is kept for readers that still hold an old snapshot, and for uploads that are still on their
-    /// way. Longer than any request to the store can take.
+    /// How long trash is kept, for readers with an old snapshot and for uploads still in flight. Must exceed the
+    /// longest request to the store.
     pub trash_grace: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
-    /// How long a broker has the cleaner's job without showing that it lives; longer than a round should take.
+    /// How long the cleaner's lease lasts without renewal; longer than a round should take.
     pub cleaner_lease: Duration,
 }

@@ -1,41 +1,41 @@
-//! Why a log cannot be opened.
+//! Errors of opening a log.
 
 use thiserror::Error;
 
 /// Why the log could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The metadata did not take the first commit.
+    /// The first commit to the metadata failed.
     #[error("cannot open the log: {0}")]
     Metadata(String),
     /// A limit is zero or contradicts another.
     #[error("the configuration of the log is not usable: {0}")]
     Config(&'static str),
-    /// The store did not say whose it is.
+    /// The store's claim could not be read or written.
     #[error("cannot use the store: {0}")]
     Store(String),
-    /// The store holds the objects of other metadata, which would be overwritten.
+    /// The store holds objects of another cluster, which this one would overwrite.
     #[error(
         "the store belongs to the cluster {found} ({url}), this metadata to {cluster}: \
          start with the data directory of {found}, or with a bucket or prefix that nobody uses"
     )]
     OtherCluster {
-        /// Where the store says so.
+        /// Where the store's claim is.
         url: String,
-        /// Whose it is.
+        /// The cluster in the store's claim.
         found: String,
-        /// Who we are.
+        /// This cluster.
         cluster: String,
     },
-    /// The metadata refers to objects, and the store is nobody's: they are elsewhere.
+    /// The metadata refers to objects, but no cluster has claimed the store. The objects must be in another store.
     #[error(
         "this metadata (cluster {cluster}) has its records in another store, there is no {url}: \
          start with the store that it was used with"
     )]
     OtherStore {
-        /// What the store would have if it were the right one.
+        /// Where the right store has its claim.
         url: String,
-        /// Who we are.
+        /// This cluster.
         cluster: String,
     },
 }

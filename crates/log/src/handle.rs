@@ -1,4 +1,4 @@
-//! The log of one broker: the handle that everything above works with.
+//! The log of one broker: the handle that everything above uses.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ use crate::clean::cleaner::{Cleaned, Cleaner};
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::format::header::{self, BatchError, Header};
-use crate::format::wal::Entry;
+use crate::format::wal::WalEntry;
 use crate::limits::{
     LARGE_REQUEST_BYTES, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE,
     WAITING_SHARE,
@@ -44,7 +44,7 @@ use crate::write::wal_writer::WalWriter;
 
 const PRODUCER_IDS: CounterKey = CounterKey::named("producer");
 
-/// Why no producer id was given; ask again.
+/// Why no producer id was assigned. The caller may ask again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("no producer id was given, ask again: {0}")]
 pub struct ProducerIdError(String);
@@ -52,13 +52,13 @@ pub struct ProducerIdError(String);
 /// Batches of one writer for any partitions.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// Who writes: the principal that the broker authenticated.
+    /// The principal that the broker authenticated, and the client's name for itself.
     pub writer: Writer,
     /// Whole batches with their partitions, each exactly one Kafka RecordBatch v2.
     pub batches: Vec<(PartitionId, Bytes)>,
 }
 
-/// The log. Cloning is cheap and shares everything; with the last clone the background tasks end.
+/// The log. Clones share everything. Dropping the last clone ends the background tasks.
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -75,25 +75,25 @@ struct Shared {
     waiters: Waiters,
     cleaner: Cleaner,
     budget: Arc<Semaphore>,
-    /// The half of the budget that large requests may have.
+    /// Half of the budget, shared by large requests.
     budget_large: Arc<Semaphore>,
     budget_bytes: usize,
     topics: Mutex<BTreeMap<TopicId, Known>>,
-    /// The writer; awaited by `close`.
+    /// The task of the WAL writer. `close` awaits it.
     writer: Mutex<Option<Task<()>>>,
     background: Vec<Task<()>>,
 }
 
-/// How large a batch may be.
+/// The limit on the size of a batch.
 #[derive(Clone, Copy, PartialEq)]
 enum Size {
-    /// As the topic's `max.message.bytes` says.
+    /// The topic's `max.message.bytes`.
     OfTopic,
-    /// Whatever a batch can be.
+    /// Any size that the format allows.
     Any,
 }
 
-/// What appends need to know of a topic, for a while.
+/// What appends need to know about a topic, cached until `until`.
 #[derive(Clone, Copy)]
 struct Known {
     partitions: u32,
@@ -171,7 +171,7 @@ impl Log {
         &self.shared.meta
     }
 
-    /// The store; requests made through it are counted in the metrics.
+    /// The store. Requests through this handle count in the metrics.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
     }
@@ -186,7 +186,7 @@ impl Log {
         self.shared.cluster.id()
     }
 
-    /// Creates a topic; with `validate_only`, only says whether that would work.
+    /// Creates a topic. With `validate_only`, only says whether that would work.
     pub async fn create_topic(
         &self,
         who: &Writer,
@@ -203,7 +203,7 @@ impl Log {
         created.map(|committed| committed.reply).map_err(topic_error)
     }
 
-    /// Deletes a topic with its records. Its objects are deleted from the store after the grace period.
+    /// Deletes a topic with its records. The store loses its objects after the grace period.
     pub async fn delete_topic(&self, who: &Writer, id: TopicId) -> Result<(), TopicError> {
         let deleted = self.shared.meta.commit(envelope(who), move |tx| topic::delete(tx, id).map(drop)).await;
         self.topics().remove(&id);
@@ -213,7 +213,7 @@ impl Log {
     /// Waits until the memory for a request of this size is free. Hold the permit until the append is answered.
     ///
     /// A request larger than the whole budget gets all of it. Requests above [`LARGE_REQUEST_BYTES`] share half of
-    /// the budget and wait for each other first, so that a few that come slowly do not stop the small ones.
+    /// the budget and wait for that half first, so that a few slow ones cannot stop the small ones.
     pub async fn reserve(&self, bytes: usize) -> Permit {
         let large = match bytes > LARGE_REQUEST_BYTES {
             true => Some(share(&self.shared.budget_large, bytes, self.shared.budget_bytes / 2).await),
@@ -229,7 +229,7 @@ impl Log {
     /// Appends batches. The call fixes the order: of two calls for one partition, the earlier one gets the lower
     /// offsets. The ticket is answered when everything is durable, in the order of the request's batches.
     ///
-    /// Dropping the ticket does not take the append back.
+    /// Dropping the ticket does not cancel the append.
     pub fn append(&self, request: Append) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
@@ -254,9 +254,10 @@ impl Log {
         AppendTicket { results, answers }
     }
 
-    /// Uploads batches without giving them offsets: the caller commits [`Uploaded`] with
-    /// [`crate::write::sequencer::sequence`] inside a commit of its own, soon (within minutes). The topic's
-    /// `max.message.bytes` is for producers and not asked here: who derives records from others cannot send less.
+    /// Uploads batches without assigning offsets. The caller commits [`Uploaded`] with
+    /// [`crate::write::sequencer::sequence`] inside a commit of its own, within minutes. Batches may exceed the
+    /// topic's `max.message.bytes`: that limit is for producers, and a caller that derives records from others
+    /// cannot send less.
     pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
         let snapshot = self.shared.meta.snapshot();
         let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes, Size::Any);
@@ -264,8 +265,8 @@ impl Log {
         self.shared.uploader.upload_detached(entries).await
     }
 
-    /// Reads batches from `from` on, as they were at `snapshot`: at least one if there is one, then as many as fit
-    /// `max_bytes`. The first may begin before `from`. At the high watermark there are none.
+    /// Reads batches from `from` on, as they were at `snapshot`. Returns at least one batch if there is one, then
+    /// as many as fit `max_bytes`; none at the high watermark. The first batch may begin before `from`.
     pub async fn read(
         &self,
         snapshot: &Snapshot,
@@ -276,24 +277,25 @@ impl Log {
         self.shared.reader.read(snapshot, partition, from, max_bytes).await
     }
 
-    /// Returns when one of the partitions has a high watermark above the offset given for it, or is gone.
+    /// Returns when one of the partitions has a high watermark above its given offset, or no longer exists.
     pub fn wait(&self, partitions: &[(PartitionId, Offset)]) -> impl Future<Output = ()> + Send + use<> {
         self.shared.waiters.wait(&self.shared.meta, partitions)
     }
 
-    /// What may be read of a partition; none if it does not exist.
+    /// The readable bounds of a partition; `None` if it does not exist.
     pub fn bounds(snapshot: &Snapshot, partition: PartitionId) -> Option<Bounds> {
         match partition::head(snapshot, partition) {
             Ok(head) => head.map(|head| head.bounds()),
             Err(error) => {
-                // Reads of this partition report the damage; here it is as if it were not there.
+                // Reads of this partition report the damage. Here the partition looks as if it did not exist.
                 tracing::error!(%partition, %error, "the head of a partition cannot be read");
                 None
             }
         }
     }
 
-    /// Looks up an offset; none if no record is meant. Timestamps are -1 where no record was looked at.
+    /// Looks up an offset; `None` if no record matches. The timestamp is -1 for the earliest and the latest
+    /// offset.
     pub async fn offset_at(
         &self,
         snapshot: &Snapshot,
@@ -303,15 +305,15 @@ impl Log {
         self.shared.reader.offset_at(snapshot, partition, at).await
     }
 
-    /// Whether appends succeed, as far as the last one tells: for who decides whether to send more.
+    /// Whether appends are likely to succeed, judged by the last one. Callers use it to decide whether to send more.
     ///
     /// # Errors
-    /// Why the last one failed, for [`limits::TROUBLE_TIME`](crate::limits::TROUBLE_TIME) after it did.
+    /// Why the last append failed, for [`limits::TROUBLE_TIME`](crate::limits::TROUBLE_TIME) after the failure.
     pub fn writable(&self) -> Result<(), String> {
         self.shared.intake.trouble().map_or(Ok(()), Err)
     }
 
-    /// A producer id that was never given before, and its first epoch.
+    /// A new producer id, never assigned before, and its first epoch, 0.
     pub async fn producer_id(&self, who: &Writer) -> Result<(i64, i16), ProducerIdError> {
         let take = |tx: &mut floe_meta::Tx<'_>| tx.next_counter(&PRODUCER_IDS);
         let given = self.shared.meta.commit(envelope(who), take).await;
@@ -319,12 +321,12 @@ impl Log {
         Ok((i64::try_from(number).expect("a counter of 63 bits does not run out"), 0))
     }
 
-    /// Ends expired leases and deletes old trash now, instead of at the cleaner's next round.
+    /// Runs one round of the cleaner now: ends expired leases and deletes old trash.
     pub async fn clean(&self) -> Result<Cleaned, String> {
         self.shared.cleaner.round().await.map_err(|error| error.to_string())
     }
 
-    /// Finishes what was appended and gives the leases back. Appends from now on are refused.
+    /// Completes the appends in flight and gives the leases back. Refuses appends from now on.
     pub async fn close(self) {
         self.shared.intake.close();
         let writer = floe_env::lock(&self.shared.writer).take();
@@ -345,7 +347,7 @@ impl Log {
         partition: PartitionId,
         bytes: Bytes,
         size: Size,
-    ) -> Result<Entry, AppendError> {
+    ) -> Result<WalEntry, AppendError> {
         let known = self.known(snapshot, partition.topic)?;
         if partition.index >= known.partitions {
             return Err(AppendError::UnknownPartition);
@@ -359,10 +361,11 @@ impl Log {
             bytes = header::with_append_time(&bytes, self.shared.env.now().0);
             header = Header::parse(&bytes).map_err(|error| refused(&error))?;
         }
-        Ok(Entry { partition, writer: writer.clone(), header, bytes })
+        Ok(WalEntry { partition, writer: writer.clone(), header, bytes })
     }
 
-    /// The topic's limits, looked up at most once in a while: a changed setting takes that long to count.
+    /// The topic's limits, looked up at most once per [`TOPIC_CONFIG_TTL`]: a changed setting takes that long to
+    /// apply.
     fn known(&self, snapshot: &Snapshot, id: TopicId) -> Result<Known, AppendError> {
         let now = self.shared.env.monotonic();
         if let Some(known) = self.topics().get(&id).filter(|known| known.until > now) {
@@ -391,19 +394,19 @@ impl Log {
     }
 }
 
-/// Memory that was set aside for a request; given back when dropped.
+/// Memory reserved for a request. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
     _large: Option<OwnedSemaphorePermit>,
 }
 
-/// The answer to an append, to come.
+/// A future of the answers to an append.
 #[derive(Debug)]
 pub struct AppendTicket {
-    /// What is known already: batches that were refused before they were queued.
+    /// Results known in advance: batches refused before they were queued.
     results: Vec<Option<Result<Appended, AppendError>>>,
-    /// The answers for the others, or why they were not queued.
+    /// The answers for the other batches, or why they were not queued.
     answers: Option<Result<oneshot::Receiver<Answers>, AppendError>>,
 }
 
@@ -433,7 +436,7 @@ impl Future for AppendTicket {
     }
 }
 
-/// A part of a budget of `most` bytes, when it is free.
+/// Takes `bytes` of a budget, at most `most`, once they are free.
 async fn share(budget: &Arc<Semaphore>, bytes: usize, most: usize) -> OwnedSemaphorePermit {
     let share = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
     Arc::clone(budget).acquire_many_owned(share).await.expect("the budget is never closed")

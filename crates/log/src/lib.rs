@@ -1,10 +1,10 @@
-//! The diskless log: records enter as Kafka batches, are stored once on an object store, and are found again
+//! The diskless log. Records enter as Kafka batches, are stored once on an object store, and are found again
 //! through the metadata map.
 //!
 //! # What it is not
-//! It knows no Kafka API numbers and no Arrow; it never decodes a batch on the produce or fetch path
-//! ([`records`] serves views, clients and tests); it holds no state that a crash could lose: what it keeps in
-//! memory is a cache of the store or of the metadata map.
+//! It knows no Kafka API numbers and no Arrow. It never decodes a batch on the produce or fetch path ([`records`]
+//! serves views, clients and tests). A crash loses none of its state: its memory only caches the store and the
+//! metadata map.
 //!
 //! # Rooms
 //! ```text
@@ -14,39 +14,45 @@
 //! read/    the way out: walk, cache, reader, waiters
 //! clean/   deletes what nobody needs any more
 //! ```
+//! Beside them: `claim.rs` binds a store to its cluster, `config.rs` holds the settings, `limits.rs` every limit,
+//! `error.rs` the errors of opening, and `handle.rs` the handle.
+//!
 //! # A write, file by file
 //! ```text
 //! handle.rs            Log::append       takes batches of many partitions from one writer
 //! format/header.rs     validate          length, magic, checksum, count; nothing is decoded
 //! write/intake.rs      Intake::push      a FIFO queue with a limit
 //! write/wal_writer.rs  WalWriter::run    closes objects by size, age, or an idle uploader; commits keep order
-//! write/uploader.rs    Uploader::upload  an id, the object's bytes (format/wal.rs), the PUT
+//! write/uploader.rs    Uploader::upload  an id (write/leases.rs), the object's bytes (format/wal.rs), the PUT
 //! write/sequencer.rs   sequence          one commit: offsets, extents, producers, object
 //! handle.rs            AppendTicket      is answered after the commit; readers wake (read/waiters.rs)
 //! ```
 //! # A read, file by file
 //! ```text
 //! handle.rs         Log::read        a snapshot, a partition, an offset, a byte budget
+//! read/reader.rs    Reader::read     plans windows of extents, fetches them, cuts batches within the budget
 //! read/walk.rs      extents          the extents that cover the offsets, in order
-//! read/cache.rs     blocks           memory first, one flight per block, coalesced ranged GETs for what is missing
+//! read/cache.rs     Cache::read      memory first, one flight per block, coalesced ranged GETs for missing blocks
 //! read/walk.rs      batches          splits an extent's bytes, assigns base offsets
 //! format/batch.rs   stamped_prefix   16 bytes replace the client's base offset; the rest is not copied
 //! ```
 //! # Formats
-//! A batch is Kafka's RecordBatch v2, byte for byte as the client sent it; offsets live in the metadata map
-//! and are stamped on the way out (the checksum of a batch does not cover them). The layout of a WAL object is
-//! drawn in [`wal`]; the values in the metadata map are versioned, see the modules named after them.
+//! A batch is Kafka's RecordBatch v2, byte for byte as the client sent it. Its offset lives in the metadata map and
+//! is stamped on the way out; the checksum of a batch does not cover it. [`wal`] draws the layout of a WAL object.
+//! The values in the metadata map are versioned; their modules define them.
 //!
 //! ```text
 //! key 10 Topic     topic id                          -> name, partitions, settings, creation time
 //! key 12 Partition topic id | index                  -> next offset, log start, max timestamp, bytes
-//! key 13 Extent    topic id | index | base offset    -> object, bytes, offsets, max timestamp, writer, flags
-//! key 14 Producer  topic id | index | producer id    -> epoch, last five batches
+//! key 13 Extent    topic id | index | base offset    -> object, position, bytes, offsets, max timestamp, writer
+//! key 14 Producer  topic id | index | producer id    -> epoch, hour of the last append, last five batches
 //! key 15 Object    object id                         -> size, live extents
-//! key 16 Lease     first object id                   -> range of object ids, owner's writer session, expiry
-//! key 17 Trash     object id                         -> since when it may be deleted
+//! key 16 Lease     first object id                   -> end of the range, owning process, expiry
+//! key 17 Trash     object id                         -> time when it became useless, size
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! ```
+//! Indexes and identities have kinds of their own: 1 the cluster, 4 and 5 writers by number and by name, 11 topics
+//! by name.
 
 mod claim;
 mod clean;

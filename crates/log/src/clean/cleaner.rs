@@ -1,6 +1,7 @@
-//! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids, frees
-//! what deleted topics left, deletes what has been trash for the grace period and only then forgets it, and forgets
-//! idle producers. Whatever crashes, the next round goes on: deleting twice is harmless.
+//! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and
+//! frees what deleted topics left. It deletes objects that have been trash for the grace period, and only then
+//! forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
+//! crash.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::write::leases::end_ids;
 
 const CLEANER: &str = "cleaner";
 
-/// Deletes what nobody needs. One round at a time, in the broker that holds the lease.
+/// Deletes what nobody needs, one round at a time. Only the broker that holds the lease cleans.
 #[derive(Clone)]
 pub(crate) struct Cleaner {
     pub(crate) env: Env,
@@ -32,31 +33,31 @@ pub(crate) struct Cleaner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Cache,
     pub(crate) times: Times,
-    /// This process, among those that want to clean.
+    /// This process's name as a holder of the lease: random bits.
     pub(crate) owner: u128,
-    /// Rounds of this process go one after the other: they share the owner, so the lease does not keep them apart.
+    /// Serialises the rounds of this process. They share the owner, so the lease does not keep them apart.
     pub(crate) turn: Arc<tokio::sync::Mutex<Turn>>,
 }
 
-/// What a round remembers for the next.
+/// What a round remembers for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    /// The hour up to which idle producers were forgotten: looking again within it finds none.
+    /// The hour up to which idle producers were forgotten; another search within that hour would find none.
     producers_hour: Option<u32>,
 }
 
 /// What a round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Expired leases on object ids that were ended.
+    /// Expired leases on object ids that the round ended.
     pub leases: usize,
-    /// Objects deleted from the store.
+    /// Objects that the round deleted from the store.
     pub objects: usize,
-    /// Whether there is more to do at once.
+    /// Whether more work is due at once.
     pub more: bool,
 }
 
-/// Why a round ended early; the next one goes on.
+/// Why a round ended early. The next round continues.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CleanError {
     #[error(transparent)]
@@ -66,17 +67,17 @@ pub(crate) enum CleanError {
 }
 
 impl Cleaner {
-    /// Cleans for ever.
+    /// Cleans until the task is dropped.
     pub(crate) async fn run(self) {
         loop {
             match self.round().await {
-                // Not at once: what brokers and clients commit goes first.
+                // Pause, so that commits of brokers and clients go first.
                 Ok(cleaned) if cleaned.more => {
                     tokio::time::sleep(CLEANER_STEP_PAUSE).await;
                     continue;
                 }
                 Ok(_) => {}
-                // Another broker does it.
+                // Another broker cleans.
                 Err(CleanError::Lease(CommitError::Refused(LeaseError::Held { .. }))) => {}
                 Err(error) => tracing::warn!(%error, "cleaning was cut short, trying again later"),
             }
@@ -84,7 +85,8 @@ impl Cleaner {
         }
     }
 
-    /// Ends expired leases, frees what deleted topics left, deletes trash that is old enough, forgets old producers.
+    /// Ends expired leases, frees what deleted topics left, deletes trash that is old enough, and forgets idle
+    /// producers.
     pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
         let mut turn = self.turn.lock().await;
         let owner = format!("{:032x}", self.owner);
@@ -101,7 +103,7 @@ impl Cleaner {
         Ok(Cleaned { leases, objects, more })
     }
 
-    /// A command that is refused when another cleaner has taken over.
+    /// Runs a command that is refused once another cleaner has taken over.
     async fn fenced<F>(&self, epoch: u64, mut command: F) -> Result<(), CommitError<LeaseError>>
     where
         F: FnMut(&mut Tx<'_>) -> Result<(), DecodeError> + Send + 'static,
@@ -129,7 +131,7 @@ impl Cleaner {
         Ok(expired.len())
     }
 
-    /// One step for the first deleted topic whose extents are not all freed; whether there is more.
+    /// Frees one step of the first deleted topic that still has extents or producers. Returns whether more remain.
     async fn sweep_topics(&self, epoch: u64) -> Result<bool, CleanError> {
         if remains::any(&self.meta.snapshot()) {
             self.fenced(epoch, |tx| remains::sweep(tx, SWEEP_RECORDS_MAX).map(drop)).await?;
@@ -178,15 +180,16 @@ impl Cleaner {
                 Some(id)
             }
             Err(error) => {
-                // It stays trash; the next round tries again.
+                // The object stays trash, and the next round tries again.
                 tracing::warn!(object = %id, %error, "cannot delete an object");
                 None
             }
         }
     }
 
-    /// Forgets producers once in an hour, which is how exactly their last use is known; whether there are more. They
-    /// are searched on a snapshot, beside the commits: there may be a million of them, and nearly all are in use.
+    /// Forgets idle producers once an hour, because their last use is known to the hour. Returns whether there are
+    /// more. The search runs on a snapshot, beside the commits: there may be a million producers, nearly all of
+    /// them in use.
     async fn expire_producers(&self, turn: &mut Turn, epoch: u64) -> Result<bool, CleanError> {
         let before = self.env.now() - PRODUCER_TTL;
         let hour = Producer::hour(before);
@@ -208,8 +211,8 @@ impl Cleaner {
     }
 }
 
-/// Command of the cleaner: ends a lease that has expired, whoever has it. From here on its owner's commits are
-/// refused, so what it uploads is of no use.
+/// Command: ends an expired lease, whoever owns it. The sequencer refuses the owner's commits from then on, so its
+/// uploads are useless.
 fn end_expired(tx: &mut Tx<'_>, first: ObjectId) -> Result<(), DecodeError> {
     match tx.get::<ObjectLease>(&first)? {
         Some(lease) if lease.expires < tx.now() => end_ids(tx, lease.owner, first, lease.end),

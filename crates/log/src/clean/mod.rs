@@ -1,3 +1,3 @@
-//! What deletes what nobody needs any more.
+//! The cleaner, which deletes what nobody needs any more.
 
 pub(crate) mod cleaner;

@@ -1,4 +1,4 @@
-//! A batch that is read.
+//! A batch with its assigned offset.
 
 use bytes::Bytes;
 
@@ -9,18 +9,18 @@ use crate::map::ids::Offset;
 /// Bytes that [`Batch::stamped_prefix`] replaces.
 pub const PREFIX_BYTES: usize = 16;
 
-/// A batch with the offset that the sequencer gave it. Its bytes are those of the client.
+/// A batch with the offset that the sequencer assigned. Its bytes are those of the client.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The offset of the first record.
     pub base_offset: Offset,
-    /// The batch as stored; its own base offset means nothing.
+    /// The batch as stored; ignore the base offset inside.
     pub bytes: Bytes,
     header: Header,
 }
 
 impl Batch {
-    /// One whole batch and the offset of its first record. The checksum is not compared: readers do that.
+    /// One whole batch and the offset of its first record. Does not compare the checksum: readers do that.
     ///
     /// # Errors
     /// What [`Header::parse`] finds, and bytes that are less or more than one batch.
@@ -35,7 +35,7 @@ impl Batch {
         Ok(Batch { base_offset, bytes, header })
     }
 
-    /// The parsed header.
+    /// The parsed header, which includes the client's base offset.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -50,8 +50,8 @@ impl Batch {
         self.base_offset.plus(self.header.offsets())
     }
 
-    /// The bytes that replace the first 16 of the batch on the way to a client: assigned base offset, length,
-    /// leader epoch 0. Send them and then `bytes[16..]`; neither is under the checksum.
+    /// The first 16 bytes as a client gets them: assigned base offset, length, leader epoch 0. Send them in place
+    /// of the batch's own, followed by `bytes[16..]`. The batch's checksum covers none of them.
     pub fn stamped_prefix(&self) -> [u8; PREFIX_BYTES] {
         let mut prefix = [0; PREFIX_BYTES];
         prefix[..8].copy_from_slice(&self.base_offset.0.to_be_bytes());
@@ -66,20 +66,21 @@ impl Batch {
         Bytes::from(out)
     }
 
-    /// Decodes the records, which may take `bytes_max` bytes when decompressed. Keys and values are slices of
-    /// one buffer.
+    /// Decodes the records, which may take `bytes_max` bytes when decompressed. Keys and values are slices of one
+    /// buffer.
     ///
     /// # Errors
-    /// A wrong checksum, a decompression that fails or exceeds `bytes_max`, records that contradict the header.
+    /// The checksum is wrong, the decompression fails or exceeds `bytes_max`, or the records contradict the header.
     pub fn records(&self, bytes_max: usize) -> Result<Vec<Record>, RecordsError> {
         self.records_in(bytes_max, &mut |_| true)
     }
 
-    /// As [`Batch::records`]; `memory` is asked for the bytes of each piece before it is made: of the decompressed
-    /// data, of the list of records, of their headers.
+    /// Like [`Batch::records`], but asks `memory` for the bytes of each piece before it allocates the piece: the
+    /// decompressed data, the list of records, and their headers.
     ///
     /// # Errors
-    /// As [`Batch::records`], and [`CodecError::NoMemory`](crate::format::codec::CodecError::NoMemory) when `memory` says no.
+    /// As [`Batch::records`], and [`CodecError::NoMemory`](crate::format::codec::CodecError::NoMemory) when
+    /// `memory` says no.
     pub fn records_in(
         &self,
         bytes_max: usize,

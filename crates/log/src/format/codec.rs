@@ -1,8 +1,8 @@
 //! The five compressions of a batch, with bounded decompression.
 //!
-//! What comes in was compressed by strangers: no decoder here allocates by a number that it reads without
-//! comparing it with the limit first. The zstd decoder may reserve the window that a frame asks for, at most
-//! 128 MiB (window log 27, the library's own ceiling); it is released with the decoder.
+//! The input comes from strangers. Every decoder here compares a size that it reads with the limit before it
+//! allocates. The zstd decoder may reserve the window that a frame asks for, at most 128 MiB (window log 27, the
+//! library's own ceiling), and releases it at its end.
 
 use std::io::Read;
 use std::io::Write;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None = 0,
     /// gzip (RFC 1952), one or more members.
@@ -45,29 +45,29 @@ pub enum CodecError {
         /// The limit of the caller.
         bytes_max: usize,
     },
-    /// The caller has no memory for it.
+    /// The caller refused the memory.
     #[error("there is no memory for what the data holds when decompressed")]
     NoMemory,
 }
 
-/// Kafka's framing of snappy: eight bytes of magic, then a version and the oldest compatible one, both 1.
+/// Magic of Kafka's snappy framing: eight bytes, followed by the version and the oldest compatible version, both 1.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
-/// How much a block of the xerial framing holds before compression, as snappy-java does.
+/// Uncompressed bytes per block of the xerial framing, as in snappy-java.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
-/// A snappy element of three bytes makes at most 64: no block grows by more than this.
+/// Bytes that one byte of snappy can expand to at most: an element of three bytes makes at most 64.
 const SNAPPY_GROWTH_MAX: usize = 64;
-/// What a decoder is given room for at first; then as much again as it made.
+/// Bytes that a decoder gets room for at first. The buffer then grows by as much as was decoded.
 const DECODED_PIECE_BYTES: usize = 64 << 10;
-/// log2 of the largest zstd window that is accepted, the library's own default.
+/// log2 of the largest zstd window that is accepted; the library's own default.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 impl Compression {
-    /// All of them, for tests and tables.
+    /// All compressions, for tests and tables.
     pub const ALL: [Compression; 5] =
         [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 
-    /// The compression of the lowest three bits of a batch's attributes; none for 5 to 7.
+    /// The compression named by the lowest three bits of a batch's attributes; `None` for 5 to 7.
     pub fn from_bits(bits: i16) -> Option<Compression> {
         Compression::ALL.into_iter().find(|codec| *codec as i16 == bits)
     }
@@ -85,7 +85,7 @@ impl Compression {
 
     /// Compresses `data` as Kafka's own clients do.
     pub fn compress(self, data: &[u8]) -> Vec<u8> {
-        // All of these write to memory, which does not fail.
+        // Writes to memory do not fail.
         match self {
             Compression::None => data.to_vec(),
             Compression::Gzip => {
@@ -104,7 +104,8 @@ impl Compression {
         }
     }
 
-    /// Decompresses `data` into at most `bytes_max` bytes. Data that is not compressed is a slice of the input.
+    /// Decompresses `data` into at most `bytes_max` bytes. The result for uncompressed data is a slice of the
+    /// input.
     ///
     /// # Errors
     /// [`CodecError::Damaged`], [`CodecError::TooLarge`].
@@ -112,7 +113,8 @@ impl Compression {
         self.decompress_in(data, bytes_max, &mut |_| true)
     }
 
-    /// As [`Compression::decompress`]; `memory` is asked for the bytes of each piece before it is made.
+    /// Like [`Compression::decompress`], but asks `memory` for the bytes of each piece before it allocates the
+    /// piece.
     ///
     /// # Errors
     /// Also [`CodecError::NoMemory`], when `memory` says no.
@@ -143,7 +145,7 @@ impl Compression {
     }
 }
 
-/// Reads everything, one byte past the limit at most: the buffer grows with what was decoded, never with what
+/// Reads to the end, but at most one byte past the limit. The buffer grows with what was decoded, never with what
 /// the data promises.
 fn read_bounded(
     codec: &'static str,
@@ -205,7 +207,8 @@ fn decompress_snappy(
     Ok(Bytes::from(out))
 }
 
-/// Appends one block; its promised size is compared with the limit and with what snappy can do at best.
+/// Appends one block, after comparing its promised size with the limit and with the best ratio that snappy can
+/// reach.
 fn decompress_snappy_block(
     block: &[u8],
     out: &mut Vec<u8>,

@@ -1,4 +1,5 @@
-//! The Kafka record batch, version 2: header, validation, stamping; never decoded on the way in or out.
+//! The header of a Kafka record batch, version 2: parsing, validation, append time. The produce and fetch paths
+//! never decode the records.
 //!
 //! Source: the Kafka protocol guide, "Record Batch". All numbers are big endian.
 //! ```text
@@ -26,9 +27,9 @@ use crate::format::codec::Compression;
 pub const HEADER_BYTES: usize = 61;
 /// Bytes of a batch that its `length` field does not count: the base offset and the length itself.
 pub const LENGTH_OVERHEAD: usize = 12;
-/// The fewest bytes a record can take: seven fields of one byte.
+/// The fewest bytes of a record: seven fields of one byte each.
 pub(crate) const RECORD_BYTES_MIN: usize = 7;
-/// Where the bytes under the checksum begin.
+/// The first byte that the checksum covers.
 pub(crate) const CRC_FROM: usize = 21;
 
 pub(crate) const LENGTH_AT: usize = 8;
@@ -43,14 +44,14 @@ const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 
-/// The fixed part of a batch, as parsed; nothing in it is trusted until [`validate`] said so.
+/// The parsed fixed part of a batch. Trust nothing in it before [`validate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The base offset as written by the client; offsets are assigned by the sequencer.
+    /// The base offset as the client wrote it. The sequencer assigns the real offsets.
     pub base_offset: i64,
     /// Bytes of the whole batch, this header included.
     pub size: usize,
-    /// The partition leader epoch as written by the client.
+    /// The partition leader epoch as the client wrote it.
     pub leader_epoch: i32,
     /// CRC-32C of the bytes from the attributes on.
     pub crc: u32,
@@ -72,10 +73,10 @@ pub struct Header {
     pub count: i32,
 }
 
-/// Why bytes are not a batch that may be stored.
+/// Why bytes may not be stored as a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// Fewer bytes than a header, or than the header promises.
+    /// Fewer bytes than a header takes, or than the header promises.
     #[error("batch is cut off: {have} bytes of {need}")]
     Truncated {
         /// Bytes at hand.
@@ -92,9 +93,9 @@ pub enum BatchError {
     /// The stored and the computed checksum differ.
     #[error("batch checksum is {stored:08x} but its bytes give {computed:08x}")]
     Checksum {
-        /// What the batch says.
+        /// The checksum in the batch.
         stored: u32,
-        /// What its bytes say.
+        /// The checksum of its bytes.
         computed: u32,
     },
     /// The record count and the last offset delta contradict each other.
@@ -108,13 +109,13 @@ pub enum BatchError {
     /// The compression bits name no codec.
     #[error("compression type {0} is unknown")]
     Compression(i16),
-    /// More bytes follow the batch; a produce request carries one batch per partition.
+    /// More bytes follow the batch. A produce request carries one batch per partition.
     #[error("{0} bytes follow the batch, send one batch per partition and request")]
     Trailing(usize),
-    /// Only brokers write control batches.
+    /// A control batch, which only brokers may write.
     #[error("clients may not write control batches")]
     Control,
-    /// Transactions are not offered.
+    /// A transactional batch. Floe does not offer transactions.
     #[error("transactional batches are not supported")]
     Transactional,
     /// The producer id, epoch and sequence do not belong together.
@@ -151,8 +152,8 @@ impl BatchError {
 }
 
 impl Header {
-    /// Parses the first 61 bytes. Checks what is needed to find the end of the batch (length, magic), not its
-    /// contents, and not that all its bytes are there.
+    /// Parses the first 61 bytes. Checks what is needed to find the end of the batch (length, magic). Does not
+    /// check its contents, nor that all its bytes are present.
     ///
     /// # Errors
     /// [`BatchError::Truncated`], [`BatchError::Length`], [`BatchError::Magic`].
@@ -188,7 +189,7 @@ impl Header {
     /// The codec of the records.
     ///
     /// # Errors
-    /// [`BatchError::Compression`] when the bits name none.
+    /// [`BatchError::Compression`] when the bits name no codec.
     pub fn compression(&self) -> Result<Compression, BatchError> {
         let bits = self.attributes & COMPRESSION_MASK;
         Compression::from_bits(bits).ok_or(BatchError::Compression(bits))
@@ -219,7 +220,7 @@ impl Header {
         u32::try_from(self.last_offset_delta).map_or(1, |delta| delta + 1)
     }
 
-    /// Everything that a batch must be before it may be stored, but for its checksum.
+    /// Checks all rules for a stored batch except its checksum.
     fn check(&self) -> Result<(), BatchError> {
         if self.count < 1 || self.last_offset_delta != self.count - 1 {
             let Header { count, last_offset_delta, .. } = *self;
@@ -246,9 +247,9 @@ impl Header {
     }
 }
 
-/// Validates the bytes that a client wants to store: exactly one batch, whole, of format 2, with the right
-/// checksum and count, not a control batch, not transactional. Reads every byte once (the checksum) and
-/// decodes none of the records.
+/// Validates the bytes that a client wants to store. They must be exactly one whole batch of format 2, with the
+/// right checksum and count, neither control nor transactional. Reads every byte once, for the checksum, and
+/// decodes no record.
 ///
 /// # Errors
 /// The first [`BatchError`] found.
@@ -275,9 +276,9 @@ pub(crate) fn verify_checksum(header: &Header, batch: &[u8]) -> Result<(), Batch
     Ok(())
 }
 
-/// A copy of a validated batch whose records all carry `time` (milliseconds since the epoch), as a topic with
-/// `message.timestamp.type=LogAppendTime` asks. The records themselves are left as they are: readers take the
-/// max timestamp for all of them.
+/// A copy of a validated batch in which all records carry `time` (milliseconds since the epoch), as a topic with
+/// `message.timestamp.type=LogAppendTime` requires. The records stay as they are: readers use the max timestamp for
+/// all of them.
 ///
 /// # Panics
 /// When `bytes` is not one whole batch: validate it first.
@@ -293,7 +294,7 @@ pub fn with_append_time(bytes: &[u8], time: i64) -> Bytes {
     Bytes::from(out)
 }
 
-/// `N` bytes of the header from `position`; both are constants, so the bounds hold by construction.
+/// `N` bytes of the header from `position`. Both are constants, so the bounds hold by construction.
 fn at<const N: usize>(fixed: &[u8; HEADER_BYTES], position: usize) -> [u8; N] {
     *fixed[position..].first_chunk().expect("a field lies within the header")
 }

@@ -5,7 +5,7 @@
 //! record:  length | attributes i8 | timestamp delta | offset delta | key | value | header count | headers
 //! key, value, header value:  length (-1 for null) | bytes        header key:  length | bytes
 //! ```
-//! Header keys may repeat and need not be UTF-8: both are kept as they came.
+//! Header keys may repeat and need not be UTF-8. The decoder keeps both as they came.
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::format::header::{BatchError, HEADER_BYTES, Header, RECORD_BYTES_MIN};
 use crate::limits::RECORDS_DECODED_MAX;
 use crate::map::ids::Offset;
 
-/// The fewest bytes a record header can take: two lengths.
+/// The fewest bytes of a record header: two lengths.
 const RECORD_HEADER_BYTES_MIN: usize = 2;
 
 /// One record.
@@ -41,7 +41,7 @@ pub enum RecordsError {
     /// The compressed data is damaged or too large.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// There are too many of them.
+    /// More records and headers than [`RECORDS_DECODED_MAX`](crate::limits::RECORDS_DECODED_MAX).
     #[error("the batch has more than {RECORDS_DECODED_MAX} records and headers")]
     TooMany,
     /// The records contradict the format or the header.
@@ -54,7 +54,7 @@ pub enum RecordsError {
     },
 }
 
-/// Decodes the records of a batch whose checksum was compared. `body` is what follows the header.
+/// Decodes the records of a batch whose checksum was compared. `body` is everything after the header.
 pub(crate) fn decode(
     base: Offset,
     header: &Header,
@@ -93,13 +93,13 @@ pub(crate) fn decode(
     Ok(records)
 }
 
-/// Walks the decompressed records; every length is compared with what is left before it is used.
+/// Walks the decompressed records. Compares every length with the bytes left before using it.
 struct Reader<'a> {
     data: &'a Bytes,
     position: usize,
-    /// Headers that may still come.
+    /// Headers that may still be decoded.
     room: usize,
-    /// Asked before headers are written down: a header of two bytes takes sixty-four then.
+    /// Asked before the list of headers is allocated: a header takes two bytes encoded and sixty-four decoded.
     memory: &'a mut dyn FnMut(usize) -> bool,
 }
 
@@ -133,7 +133,7 @@ impl Reader<'_> {
         let timestamp = if header.is_log_append_time() {
             header.max_timestamp
         } else {
-            // Kafka's own arithmetic wraps; a nonsensical timestamp is the client's, not damage.
+            // Wraps like Kafka's own arithmetic. A nonsensical timestamp is the client's choice, not damage.
             header.base_timestamp.wrapping_add(timestamp_delta)
         };
         let offset = Offset(base.0.checked_add(i64::from(delta)).ok_or("the offset overflows")?);
@@ -164,7 +164,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A length that the remaining bytes can satisfy; none for -1.
+    /// A length that the remaining bytes can satisfy; `None` for -1.
     fn length(&mut self) -> Result<Option<usize>, &'static str> {
         let length = self.varint()?;
         if length == -1 {
@@ -246,7 +246,7 @@ impl Builder {
         }
     }
 
-    /// Makes the batch one of an idempotent producer.
+    /// Marks the batch as one of an idempotent producer.
     #[must_use]
     pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Builder {
         self.producer_id = id;
@@ -285,7 +285,7 @@ impl Builder {
         self
     }
 
-    /// Adds a record with all its parts; its offset is ignored, the sequencer assigns one.
+    /// Adds a whole record. Ignores its offset: the sequencer assigns one.
     pub fn push_record(&mut self, record: &Record) -> &mut Builder {
         let headers: Vec<(&[u8], Option<&[u8]>)> =
             record.headers.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();

@@ -9,16 +9,16 @@
 //! ```
 //! Numbers outside the footer are big endian; the footer is postcard.
 //!
-//! The footer makes an object self-describing, so that the metadata map can be checked against the store and,
-//! if all else is lost, be rebuilt from it. Readers do not need it: an extent says where its batches are.
+//! The footer makes an object self-describing. The metadata map can be checked against the store and, if all else
+//! is lost, be rebuilt from it. Readers do not need the footer: an extent says where its batches are.
 //!
-//! A batch protects its own bytes from byte 21 on with the checksum that the client computed. The 21 bytes
-//! before (length and that checksum among them) of all batches are under one more checksum in the footer. So a
-//! flipped bit anywhere in the object is found, and no payload byte is summed twice on the way in.
+//! The client's checksum protects each batch from byte 21 on. One more checksum in the footer covers the first 21
+//! bytes of every batch, which include the length and the client's checksum. A flipped bit anywhere in the object
+//! is therefore found, and no payload byte is summed twice on the way in.
 //!
-//! Grouping by writer as well as by partition makes one extent per partition and writer, however their requests
-//! interleave. Requests of one writer keep their order; those of two writers were concurrent if they share an
-//! object, because an object holds nothing that was answered before it was closed.
+//! Batches are grouped by writer as well as by partition, so each pair gets one extent, however the requests
+//! interleave. Requests of one writer keep their order. Requests of two writers in one object were concurrent,
+//! because an object holds nothing that was answered before the object closed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,7 +30,7 @@ use crate::format::header::{self, BatchError, CRC_FROM, HEADER_BYTES, Header};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, PartitionId};
 
-/// The version that is written. A reader refuses any other.
+/// The version that is written. Readers refuse any other.
 pub const VERSION: u16 = 1;
 /// Bytes before the first batch.
 pub const HEAD_BYTES: usize = 16;
@@ -40,37 +40,37 @@ pub const TAIL_BYTES: usize = 16;
 const HEAD_MAGIC: &[u8; 8] = b"FLOE-WAL";
 const TAIL_MAGIC: &[u8; 8] = b"EWALFLOE";
 
-/// A batch on its way into a WAL object; validated before.
+/// A validated batch on its way into a WAL object.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// Where it goes.
+pub struct WalEntry {
+    /// The partition that it is for.
     pub partition: PartitionId,
-    /// Who sent it.
+    /// The client that sent it.
     pub writer: Writer,
-    /// What [`batch::validate`] returned for `bytes`.
+    /// The result of [`header::validate`] for `bytes`.
     pub header: Header,
-    /// The batch as it came.
+    /// The whole batch, as it will be stored.
     pub bytes: Bytes,
 }
 
 /// An encoded WAL object.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// The object in pieces: the batches are not copied.
+    /// The object in pieces. The batches are not copied.
     pub payload: Vec<Bytes>,
     /// Bytes of the object.
     pub size: u64,
-    /// For each entry, in the order given, the position of its first byte in the object.
+    /// The position of each entry's first byte in the object, in the order of the entries.
     pub positions: Vec<u64>,
 }
 
 /// A decoded and fully verified WAL object.
 #[derive(Clone, Debug)]
-pub struct Object {
-    /// The object that these bytes were written for.
+pub struct WalObject {
+    /// The id that the footer names.
     pub object: ObjectId,
     /// The batches in the order of their positions.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<WalEntry>,
 }
 
 /// Why bytes are not a whole WAL object.
@@ -79,10 +79,10 @@ pub enum WalError {
     /// Fewer bytes than the fixed parts take.
     #[error("WAL object is cut off at {0} bytes")]
     Truncated(usize),
-    /// The object does not begin and end as a WAL object does.
+    /// The magic at the beginning or at the end is missing.
     #[error("these bytes are not a WAL object")]
     Magic,
-    /// Written by a newer version of Floe.
+    /// A newer version of Floe wrote the object.
     #[error("WAL object has version {0}, this broker reads version {VERSION}: upgrade it")]
     Version(u16),
     /// The footer's checksum does not match.
@@ -94,14 +94,14 @@ pub enum WalError {
     /// A batch is damaged.
     #[error("batch at byte {position} of the WAL object is damaged")]
     Batch {
-        /// Where it begins in the object.
+        /// The batch's first byte in the object.
         position: usize,
         /// What is wrong with it.
         source: BatchError,
     },
 }
 
-/// The footer as serialised; a change of any field is a new [`VERSION`].
+/// The serialised footer. Every change of a field needs a new [`VERSION`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Footer {
     object: ObjectId,
@@ -117,8 +117,8 @@ struct Group {
     lengths: Vec<u32>,
 }
 
-/// Lays out a WAL object. Batches of one partition and writer become one group and keep their order.
-pub fn encode(object: ObjectId, entries: &[Entry]) -> Encoded {
+/// Lays out a WAL object. The batches of one partition and writer become one group and keep their order.
+pub fn encode(object: ObjectId, entries: &[WalEntry]) -> Encoded {
     let mut groups: BTreeMap<(PartitionId, &Writer), Vec<usize>> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
         assert_eq!(entry.bytes.len(), entry.header.size, "an entry is exactly one batch");
@@ -159,8 +159,8 @@ pub fn encode(object: ObjectId, entries: &[Entry]) -> Encoded {
 /// Decodes a whole WAL object and compares every checksum in it.
 ///
 /// # Errors
-/// [`WalError`]; nothing of a damaged object is returned.
-pub fn decode(bytes: &Bytes) -> Result<Object, WalError> {
+/// [`WalError`]. A damaged object yields no batches.
+pub fn decode(bytes: &Bytes) -> Result<WalObject, WalError> {
     let (footer, batches) = decode_footer(bytes)?;
     let mut entries = Vec::new();
     let mut position = batches.start;
@@ -179,7 +179,12 @@ pub fn decode(bytes: &Bytes) -> Result<Object, WalError> {
             let batch = bytes.slice(position..end);
             let header = verify_batch(&batch).map_err(|source| WalError::Batch { position, source })?;
             prefixes_crc = crc32c::crc32c_append(prefixes_crc, &batch[..CRC_FROM]);
-            entries.push(Entry { partition: group.partition, writer: writer.clone(), header, bytes: batch });
+            entries.push(WalEntry {
+                partition: group.partition,
+                writer: writer.clone(),
+                header,
+                bytes: batch,
+            });
             position = end;
         }
     }
@@ -189,7 +194,7 @@ pub fn decode(bytes: &Bytes) -> Result<Object, WalError> {
     if prefixes_crc != footer.prefixes_crc {
         return Err(WalError::Contradiction("the first bytes of a batch changed"));
     }
-    Ok(Object { object: footer.object, entries })
+    Ok(WalObject { object: footer.object, entries })
 }
 
 fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
@@ -201,7 +206,7 @@ fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
     Ok(header)
 }
 
-/// The footer, and where the batches are.
+/// The footer, and the range of the batches.
 fn decode_footer(bytes: &[u8]) -> Result<(Footer, Range<usize>), WalError> {
     let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
     let (rest, tail) = rest.split_last_chunk::<TAIL_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
@@ -218,7 +223,7 @@ fn decode_footer(bytes: &[u8]) -> Result<(Footer, Range<usize>), WalError> {
     if checksum(head, footer, footer_bytes) != crc {
         return Err(WalError::Footer);
     }
-    // The version is read last: before the checksum it could be any flipped bit.
+    // The version is checked last: before the checksum, any bit of it could be flipped.
     let version = u16::from_be_bytes([head[8], head[9]]);
     if version != VERSION {
         return Err(WalError::Version(version));

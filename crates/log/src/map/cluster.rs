@@ -1,19 +1,20 @@
-//! The identity of the cluster: one record, written when a cluster is first opened and never changed.
+//! The identity of the cluster: one record, written when the cluster is first opened and never changed.
 
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The alphabet of RFC 4648, section 5, in which Kafka writes its uuids.
+/// The alphabet of RFC 4648, section 5, which Kafka uses for its uuids.
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The cluster.
+/// The identity of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
-    /// Never zero in its high 64 bits: topic ids borrow them (`topic.rs`), and Kafka reserves the ids with zeros.
+    /// The high 64 bits are never zero: topic ids start with them (`topic.rs`), and Kafka reserves the ids that
+    /// start with zeros.
     uuid: u128,
-    /// When the cluster was made.
+    /// When the cluster was first opened.
     pub created: Timestamp,
 }
 
@@ -24,14 +25,14 @@ impl Cluster {
     pub fn new(random: u128, created: Timestamp) -> Cluster {
         let high = match (random >> 64) as u64 {
             0 => 1,
-            // In base64 the first character would be '-', which command lines take for a flag.
+            // In base64 the first character would be '-', which would make the id look like a command-line flag.
             high if high >> 58 == 62 => high & (u64::MAX >> 6),
             high => high,
         };
         Cluster { uuid: (u128::from(high.max(1)) << 64) | u128::from(random as u64), created }
     }
 
-    /// The uuid.
+    /// The identity as 128 bits.
     pub fn uuid(&self) -> Uuid {
         Uuid::from_u128(self.uuid)
     }
@@ -41,13 +42,13 @@ impl Cluster {
         kafka_uuid(self.uuid())
     }
 
-    /// The bits that the uuids of this cluster's topics begin with.
+    /// The high 64 bits, which begin the uuids of this cluster's topics.
     pub(crate) fn uuid_high(&self) -> u64 {
         (self.uuid >> 64) as u64
     }
 }
 
-/// The cluster of a map; none before it was opened for the first time.
+/// The cluster of a map; `None` before its first opening.
 ///
 /// # Errors
 /// The record cannot be read.
@@ -55,7 +56,7 @@ pub fn get(map: &impl Lookup) -> Result<Option<Cluster>, DecodeError> {
     map.get::<Cluster>(&())
 }
 
-/// Command: makes the cluster unless there is one; returns the one there is.
+/// Command: creates the cluster's identity unless it exists, and returns it.
 ///
 /// # Errors
 /// The record cannot be read.
@@ -68,11 +69,11 @@ pub fn open(tx: &mut Tx<'_>, random: u128) -> Result<Cluster, DecodeError> {
     Ok(cluster)
 }
 
-/// A uuid as Kafka writes it: its 16 bytes in base64 for URLs, without padding, 22 characters.
+/// A uuid as Kafka writes it: its 16 bytes in base64 for URLs, without padding; 22 characters.
 pub fn kafka_uuid(uuid: Uuid) -> String {
     let mut bits = uuid.as_u128();
     let mut out = [0u8; 22];
-    // 22 characters hold 132 bits: the last one carries 2 bits and 4 zeros.
+    // 22 characters hold 132 bits, so the last one carries 2 bits and 4 zeros.
     out[21] = BASE64URL[(bits as usize & 0b11) << 4];
     bits >>= 2;
     for place in out[..21].iter_mut().rev() {

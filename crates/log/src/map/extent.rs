@@ -1,8 +1,8 @@
 //! Extents: a contiguous run of offsets of one partition inside one object.
 //!
-//! The extents of a partition do not overlap and, from the log start to the next offset, leave no gap. Inside an
-//! extent batches lie back to back, so the offset of each follows from those before it: one extent costs the map
-//! about 40 bytes, however many batches it holds.
+//! The extents of a partition do not overlap, and leave no gap from the log start to the next offset. Batches lie
+//! back to back inside an extent, so the offset of each follows from those before it. One extent therefore costs
+//! the map about 40 bytes, however many batches it holds.
 
 use floe_meta::key::put_i64;
 use floe_meta::{DecodeError, Key, KeyReader, postcard_record};
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 
-/// Where an extent is found: in its partition, by its first offset.
+/// The key of an extent: its partition and its first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtentKey {
-    /// The partition.
+    /// The partition of the extent's records.
     pub partition: PartitionId,
     /// The offset of the first record.
     pub base: Offset,
@@ -22,17 +22,17 @@ pub struct ExtentKey {
 /// A contiguous run of offsets of one partition inside one object, written by one writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
-    /// The object.
+    /// The object that holds the batches.
     pub object: ObjectId,
     /// The first byte of the first batch in the object.
     pub position: u64,
-    /// Bytes of all batches.
+    /// Bytes of all batches together.
     pub bytes: u64,
     /// How many offsets the extent covers; at least 1.
     pub offsets: u32,
     /// The largest timestamp in milliseconds since the epoch; -1 for none.
     pub max_timestamp: i64,
-    /// Who wrote it.
+    /// The writer of all batches.
     pub writer: WriterId,
 }
 

@@ -1,7 +1,7 @@
-//! Who writes: a principal and a client id, interned as a small number.
+//! Writers: a principal and a client id, interned as a small number.
 //!
-//! Every extent says who wrote it. Two strings per extent would be most of its bytes, so the map holds each pair
-//! once, under a number, and finds the number by the pair.
+//! Every extent names its writer. Two strings would be most of an extent's bytes, so the map holds each pair once,
+//! under a number, and finds the number by the pair.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::map::ids::WriterId;
 
-/// How many pairs are kept apart. Clients with ever new client ids then share [`OTHER_CLIENTS`], so that they
-/// cannot fill the metadata map; principals are always kept apart, clients do not choose them.
+/// Pairs that are kept apart. Beyond them, new client ids share [`OTHER_CLIENTS`], so that clients cannot fill the
+/// metadata map. Principals stay apart, because clients do not choose them.
 pub const WRITERS_MAX: u64 = 65_536;
-/// The client id of the writers that came too late for one of their own.
+/// The client id that late writers of a full cluster share.
 pub const OTHER_CLIENTS: &str = "(other clients)";
-/// Bytes of a principal or client id; longer ones are cut.
+/// Bytes of a principal or client id; longer texts are cut.
 pub const WRITER_TEXT_BYTES_MAX: usize = 255;
 
 const COUNTER: CounterKey = CounterKey::named("writer");
 
-/// Who writes: the principal that the broker authenticated and the client id that the client gave.
+/// A writer: the principal that the broker authenticated, and the client id that the client chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Writer {
     /// Set by the broker, never by the client.
     pub principal: Arc<str>,
-    /// As the client calls itself.
+    /// The name that the client gave itself.
     pub client_id: Arc<str>,
 }
 
@@ -41,7 +41,7 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(WRITER_TEXT_BYTES_MAX)]
 }
 
-/// A writer under its number (kind 4).
+/// A writer by its number (kind 4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     principal: String,
@@ -74,7 +74,7 @@ impl Key for WriterKey {
 }
 
 impl Writer {
-    /// Command: the number of this writer, given to it now if it has none.
+    /// Command: returns the number of this writer, and assigns one first if it has none.
     ///
     /// # Errors
     /// A record cannot be read.
@@ -82,7 +82,7 @@ impl Writer {
         intern_bounded(tx, cut(&self.principal), cut(&self.client_id), WRITERS_MAX)
     }
 
-    /// The writer behind a number.
+    /// The writer with a number; `None` if the number was never assigned.
     ///
     /// # Errors
     /// The record cannot be read.

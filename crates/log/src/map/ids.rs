@@ -1,7 +1,7 @@
 //! The small identifiers of the log: topic, partition, offset, object, writer.
 //!
-//! Each is a type of its own, so that an offset is never passed where an object id is meant. All are `Copy`,
-//! order as their number does, and print as plain numbers.
+//! Each is a type of its own, so that an offset cannot be passed for an object id. All are `Copy`, sort like their
+//! numbers, and print as plain numbers.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use floe_meta::key::{put_u32, put_u64};
 use floe_meta::{DecodeError, Key, KeyReader};
 
-/// A topic, numbered from 1 in the order of creation and never reused.
+/// A topic, numbered from 1 in the order of creation. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TopicId(pub u64);
 
 /// A partition of a topic. Kafka's partition numbers are `i32` and never negative; here they are `u32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId {
-    /// The topic.
+    /// The topic of the partition.
     pub topic: TopicId,
     /// The number of the partition within the topic, from 0.
     pub index: u32,
 }
 
-/// The position of a record in its partition. The first is 0; offsets of a partition are dense when assigned.
+/// The position of a record in its partition. The first is 0, and assigned offsets are dense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offset(pub i64);
 
-/// An immutable object in the store, numbered from 1 and never reused.
+/// An immutable object in the store, numbered from 1. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId(pub u64);
 
@@ -49,7 +49,7 @@ impl Offset {
     /// The offset `count` records further on.
     ///
     /// # Panics
-    /// When the result would not fit 63 bits: a partition cannot hold that many records.
+    /// When the result does not fit 63 bits: a partition cannot hold that many records.
     #[must_use]
     pub fn plus(self, count: u32) -> Offset {
         Offset(self.0.checked_add(i64::from(count)).expect("a partition never holds 2^63 records"))
@@ -96,7 +96,7 @@ impl Key for TopicId {
 }
 
 impl PartitionId {
-    /// Appends the key's fields, also as the beginning of longer keys.
+    /// Appends the key's fields; they also begin longer keys.
     pub(crate) fn put(self, out: &mut Vec<u8>) {
         put_u64(out, self.topic.0);
         put_u32(out, self.index);

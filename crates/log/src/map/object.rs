@@ -6,8 +6,8 @@
 //!                         │ lease ends without a commit                       ▲
 //!                         └────────────────────────────────────────────────────┘
 //! ```
-//! So every object that may exist in the store is named by exactly one record of the map at any time, and nothing
-//! ever has to be found by listing the store.
+//! At any time, exactly one record of the map names each object that may exist in the store. Nothing ever has to be
+//! found by listing the store.
 
 use std::collections::BTreeMap;
 
@@ -26,22 +26,22 @@ pub struct Object {
     pub extents: u32,
 }
 
-/// A range of object ids that one process may use. While it is there, objects of the range may exist in the store
-/// although no record names them.
+/// A range of object ids that one process may use. While the lease exists, the store may hold objects of the range
+/// that no other record names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectLease {
-    /// The id after the last of the range; the first is the key.
+    /// The id after the last of the range. The first id is the key.
     pub end: ObjectId,
-    /// The process that took the lease: random bits that it drew when it started.
+    /// The process that took the lease: random bits that it drew at its start.
     pub owner: u128,
-    /// When others may end the lease, unless it is renewed.
+    /// When others may end the lease, unless it is renewed before.
     pub expires: Timestamp,
 }
 
 /// An object that no extent needs any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trash {
-    /// When it became useless; it is deleted a grace period later, when no reader can hold an extent of it.
+    /// When the object became useless. It is deleted a grace period later, when no reader can hold an extent of it.
     pub since: Timestamp,
     /// Bytes in the store; 0 if unknown.
     pub size: u64,
@@ -56,7 +56,7 @@ pub fn wal_key(object: ObjectId) -> String {
     format!("wal/1/{:016x}", object.0)
 }
 
-/// The lease that covers an object id and its first id.
+/// The lease that covers an object id, with the first id of its range.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -68,10 +68,10 @@ pub fn lease_of(map: &impl Lookup, object: ObjectId) -> Result<Option<(ObjectId,
     Ok(Some((first, lease)).filter(|(_, lease)| object < lease.end))
 }
 
-/// Command: `extents` live extents of an object are gone; with the last one the object becomes trash.
+/// Command: removes `extents` live extents of an object. An object without extents becomes trash.
 ///
 /// # Errors
-/// The record cannot be read, or the count does not fit what the map says.
+/// The record cannot be read, or the count exceeds what the map says.
 pub fn release(tx: &mut Tx<'_>, id: ObjectId, extents: u32) -> Result<(), DecodeError> {
     let object = tx.get::<Object>(&id)?;
     let object =
@@ -88,7 +88,7 @@ pub fn release(tx: &mut Tx<'_>, id: ObjectId, extents: u32) -> Result<(), Decode
     Ok(())
 }
 
-/// Counts what the map says about objects, for metrics and checkers.
+/// Counts live objects, trash, and leased ids, for metrics and checkers.
 ///
 /// # Errors
 /// A record cannot be read.

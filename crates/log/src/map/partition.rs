@@ -9,8 +9,8 @@ use crate::map::ids::{Offset, PartitionId};
 /// does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The offset that the next record gets; also the high watermark, because nothing is sequenced before it is
-    /// durable. Never goes back.
+    /// The offset that the next record gets, and the high watermark, because only durable batches are sequenced.
+    /// Never goes back.
     pub next: Offset,
     /// The first offset that may be read. Never goes back.
     pub log_start: Offset,
@@ -38,14 +38,14 @@ impl Default for Head {
 }
 
 impl Head {
-    /// What may be read.
+    /// The readable range of offsets.
     pub fn bounds(&self) -> Bounds {
         assert!(self.log_start <= self.next, "the log start never passes the next offset");
         Bounds { log_start: self.log_start, high_watermark: self.next }
     }
 }
 
-/// The head of a partition; none if the partition does not exist.
+/// The head of a partition; `None` if the partition does not exist.
 ///
 /// # Errors
 /// The record cannot be read.

@@ -1,6 +1,6 @@
 //! The state of an idempotent producer in one partition: its epoch and its last five batches.
 //!
-//! Source: KIP-98, and the protocol guide on `max.in.flight.requests.per.connection`: a producer has at most five
+//! Source: KIP-98, and the protocol guide on `max.in.flight.requests.per.connection`. A producer has at most five
 //! requests in flight, so a retry is always among the last five batches.
 
 use floe_env::Timestamp;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::map::ids::{Offset, PartitionId};
 
-/// How many batches a producer's state remembers.
+/// Batches that a producer's state remembers.
 pub const BATCHES_REMEMBERED: usize = 5;
-/// Milliseconds of the unit in which the last use of a producer is kept: hours take three bytes.
+/// Milliseconds per unit of a producer's last use. An hour count fits in three bytes.
 const HOUR_MS: i64 = 3_600_000;
 
-/// Where a producer's state is found.
+/// The key of a producer's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProducerKey {
-    /// The partition.
+    /// The partition that the producer wrote to.
     pub partition: PartitionId,
-    /// The producer id.
+    /// The id that the broker gave to the producer.
     pub producer_id: i64,
 }
 
@@ -30,37 +30,37 @@ pub struct ProducerKey {
 pub struct Producer {
     /// The newest epoch that appended; older ones are fenced.
     pub epoch: i16,
-    /// The hour since the epoch of the last append, so that idle producers can be forgotten.
+    /// The hour (since the epoch) of the last append. Idle producers are found by it.
     pub active_hour: u32,
-    /// The last batches of this epoch, oldest first; one at least. Their sequences follow one another.
+    /// The last batches of this epoch, oldest first; at least one. Their sequences are contiguous.
     pub seen: Vec<Seen>,
 }
 
 /// A batch that was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// The sequence number of its first record.
+    /// The sequence number of the first record.
     pub base_sequence: i32,
-    /// The sequence number of its last record; less than the first if the numbers wrapped.
+    /// The sequence number of the last record; less than the first if the numbers wrapped.
     pub last_sequence: i32,
-    /// The offset that its first record got.
+    /// The offset of the first record.
     pub base_offset: Offset,
 }
 
-/// How it is stored: sequences follow one another and offsets grow, so only the newest batch is written whole.
+/// The stored form. Sequences are contiguous and offsets grow, so only the newest batch is written in full.
 #[derive(Serialize, Deserialize)]
 struct Packed {
     epoch: i16,
     active_hour: u32,
     last_sequence: i32,
     last_base_offset: i64,
-    /// For each batch, newest first: its records, and how far before the next newer batch it begins (0 for the
-    /// newest).
+    /// For each batch, newest first: its number of records, and how far before the next newer batch it begins (0
+    /// for the newest).
     batches: Vec<(u32, u64)>,
 }
 
 impl Producer {
-    /// The hour of a time, as [`Producer::active_hour`] counts.
+    /// The hour of a time, in the unit of [`Producer::active_hour`].
     pub fn hour(time: Timestamp) -> u32 {
         u32::try_from(time.0 / HOUR_MS).unwrap_or(0)
     }
@@ -142,24 +142,24 @@ impl Key for ProducerKey {
     }
 }
 
-/// The sequence number `count` further on; after 2^31-1 comes 0.
+/// The sequence number `count` after; 0 follows 2^31-1.
 pub(crate) fn sequence_plus(sequence: i32, count: i32) -> i32 {
     assert!(sequence >= 0 && count >= 0, "sequence numbers are not negative");
     (sequence.cast_unsigned().wrapping_add(count.cast_unsigned()) & i32::MAX.cast_unsigned()).cast_signed()
 }
 
-/// The sequence number `count` before; before 0 comes 2^31-1.
+/// The sequence number `count` before; 2^31-1 precedes 0.
 pub(crate) fn sequence_minus(sequence: i32, count: i32) -> i32 {
     assert!(sequence >= 0 && count >= 0, "sequence numbers are not negative");
     (sequence.cast_unsigned().wrapping_sub(count.cast_unsigned()) & i32::MAX.cast_unsigned()).cast_signed()
 }
 
-/// How many sequence numbers lie from `first` to `last`, both included.
+/// The number of sequence numbers from `first` to `last`, both included.
 fn records_between(first: i32, last: i32) -> u32 {
     sequence_minus(last, first).cast_unsigned() + 1
 }
 
-/// Producers whose last append was before `before`, at most `producers_max`. Looks at every producer.
+/// Producers whose last append was before `before`, at most `producers_max`. Scans the producers in key order.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -181,8 +181,8 @@ pub fn idle(
     Ok(idle)
 }
 
-/// Command: forgets those of the producers whose last append is still before `before`. A forgotten producer that
-/// comes back has to begin a new epoch, which clients do by themselves.
+/// Command: forgets the given producers whose last append is still before `before`. A forgotten producer that comes
+/// back must begin a new epoch, which clients do by themselves.
 ///
 /// # Errors
 /// A record cannot be read.

@@ -1,4 +1,4 @@
-//! What is left of deleted topics: extents and producers that no commit freed yet.
+//! The remains of deleted topics: extents and producers that no commit has freed yet.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ struct Remains {
 
 postcard_record!(Remains, 18, 1, TopicId);
 
-/// Part of the command that deletes a topic: frees what one commit may, and notes whether anything is left.
+/// Part of the command that deletes a topic: frees as much as one commit may, and records whether anything is left.
 pub(crate) fn leave(tx: &mut Tx<'_>, id: TopicId) -> Result<(), DecodeError> {
     if !free(tx, id, SWEEP_RECORDS_MAX)? {
         tx.put(&id, &Remains { deleted: tx.now() });
@@ -47,7 +47,7 @@ pub fn sweep(tx: &mut Tx<'_>, records_max: usize) -> Result<bool, DecodeError> {
     Ok(tx.range::<Remains>(..).next().is_some())
 }
 
-/// Whether there is anything for [`sweep`] to do.
+/// Whether [`sweep`] has work.
 pub fn any(map: &impl Lookup) -> bool {
     map.range::<Remains>(..).next().is_some()
 }
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    // The bytes below are in users' journals and never change.
+    // Users' journals hold these bytes, so they never change.
     #[test]
     fn remains_are_as_they_were() {
         let (remains, mut body) = (Remains { deleted: Timestamp(300) }, Vec::new());

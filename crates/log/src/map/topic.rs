@@ -13,50 +13,50 @@ use crate::map::partition::Head;
 use crate::map::remains;
 use crate::map::topic_config::{self, ConfigError, TopicConfig};
 
-/// Characters of a topic's name, as in Kafka.
+/// Bytes of a topic's name, as in Kafka.
 pub const NAME_BYTES_MAX: usize = 249;
 /// Partitions of one topic.
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Topics of one cluster.
 pub const TOPICS_MAX: usize = 100_000;
-/// Partitions of one cluster: each is a record that every broker holds in memory and reads when it starts.
+/// Partitions of one cluster. Each is a record that every broker loads at its start and holds in memory.
 pub const PARTITIONS_TOTAL_MAX: u64 = 500_000;
 
 const COUNTER: CounterKey = CounterKey::named("topic");
-/// How many partitions there are.
+/// The counter of existing partitions.
 const PARTITIONS: CounterKey = CounterKey::named("partition");
 
-/// A topic.
+/// A topic with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
-    /// Its number; never used again.
+    /// The number; never reused.
     pub id: TopicId,
-    /// Its name; may be used again when the topic is deleted.
+    /// The name; free again after the topic is deleted.
     pub name: String,
-    /// How many partitions it has.
+    /// The number of partitions; at least 1.
     pub partitions: u32,
-    /// The settings that differ from the defaults, under their canonical names (`config.rs`).
+    /// The settings that differ from the defaults, by canonical name (`topic_config.rs`).
     pub configs: BTreeMap<String, String>,
     /// When it was created.
     pub created: Timestamp,
     uuid_high: u64,
 }
 
-/// What to create.
+/// A topic to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewTopic {
-    /// The name.
+    /// The name, which must pass [`check_name`].
     pub name: String,
     /// How many partitions; at least 1.
     pub partitions: u32,
-    /// Settings; names may be aliases.
+    /// Settings by canonical name or alias.
     pub configs: BTreeMap<String, String>,
 }
 
 /// Why a topic was not created or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// There is a topic of that name.
+    /// Another topic has the name.
     #[error("topic '{0}' already exists")]
     Exists(String),
     /// There is no such topic.
@@ -65,32 +65,32 @@ pub enum TopicError {
     /// The name breaks a rule.
     #[error("topic name '{name}' is not allowed: {reason}")]
     InvalidName {
-        /// The name.
+        /// The refused name.
         name: String,
-        /// The rule.
+        /// The rule that it breaks.
         reason: String,
     },
     /// The partition count is 0 or too large.
     #[error("a topic has 1 to {PARTITIONS_MAX} partitions, not {0}")]
     InvalidPartitions(u32),
-    /// A setting is unknown or has a value that it may not have.
+    /// A setting is unknown or has a value out of its range.
     #[error(transparent)]
     InvalidConfig(#[from] ConfigError),
-    /// The cluster is full.
+    /// The cluster has [`TOPICS_MAX`] topics.
     #[error("the cluster has {TOPICS_MAX} topics, delete some first")]
     TooMany,
-    /// The cluster has no room for so many partitions.
+    /// The cluster has no room for this many partitions.
     #[error("the cluster has room for {PARTITIONS_TOTAL_MAX} partitions, {0} are taken: delete topics first")]
     TooManyPartitions(u64),
-    /// Nothing was changed; try again.
+    /// Nothing changed. The caller may try again.
     #[error("nothing was changed, try again: {0}")]
     Unavailable(String),
-    /// Nobody knows whether it was changed; look before trying again.
+    /// The outcome is not known. The caller should look before trying again.
     #[error("it is not known whether the change was made, look before trying again: {0}")]
     Unknown(String),
 }
 
-/// A record that cannot be read changes nothing.
+/// A command that meets an unreadable record changes nothing.
 impl From<DecodeError> for TopicError {
     fn from(error: DecodeError) -> TopicError {
         TopicError::Unavailable(error.to_string())
@@ -114,19 +114,19 @@ struct TopicNumber(TopicId);
 postcard_record!(TopicRecord, 10, 1, TopicId);
 postcard_record!(TopicNumber, 11, 1, String);
 
-/// Whether `key`, of a change in the metadata map, is that of a topic.
+/// Whether a key of the metadata map is that of a topic.
 pub fn is_topic(key: &[u8]) -> bool {
     key.first() == Some(&TopicRecord::KIND)
 }
 
 impl Topic {
-    /// The id of the topic in Kafka's protocol: the high 64 bits of the cluster's uuid, then the topic's number.
-    /// Never zero, and never the same in two clusters.
+    /// The topic's id in Kafka's protocol: the high 64 bits of the cluster's uuid, then the topic's number. Never
+    /// zero, and never the same in two clusters.
     pub fn uuid(&self) -> Uuid {
         Uuid::from_u64_pair(self.uuid_high, self.id.0)
     }
 
-    /// Its partitions in order.
+    /// The partitions in order.
     pub fn partition_ids(&self) -> impl DoubleEndedIterator<Item = PartitionId> + ExactSizeIterator + use<> {
         let topic = self.id;
         (0..self.partitions).map(move |index| PartitionId { topic, index })
@@ -139,13 +139,13 @@ impl Topic {
 }
 
 impl TopicConfig {
-    /// The settings of a topic.
+    /// The typed settings of a topic.
     pub fn of(topic: &Topic) -> TopicConfig {
         TopicConfig::of_configs(&topic.configs)
     }
 }
 
-/// The topic of a number.
+/// The topic with a number.
 ///
 /// # Errors
 /// The record cannot be read.
@@ -153,7 +153,7 @@ pub fn by_id(map: &impl Lookup, id: TopicId) -> Result<Option<Topic>, DecodeErro
     Ok(map.get::<TopicRecord>(&id)?.map(|record| Topic::of(id, record)))
 }
 
-/// The topic of a name.
+/// The topic with a name.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -167,7 +167,7 @@ pub fn by_name(map: &impl Lookup, name: &str) -> Result<Option<Topic>, DecodeErr
     }
 }
 
-/// The topic of a Kafka topic id.
+/// The topic with a Kafka topic id.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -190,7 +190,7 @@ pub fn all(map: &impl Lookup) -> Result<Vec<Topic>, DecodeError> {
     Ok(topics)
 }
 
-/// Kafka's rules for a topic's name: 1 to 249 characters out of `a-z A-Z 0-9 . _ -`, and not `.` or `..`.
+/// Checks Kafka's rules for a topic's name: 1 to 249 characters out of `a-z A-Z 0-9 . _ -`, and not `.` or `..`.
 ///
 /// # Errors
 /// [`TopicError::InvalidName`] with the rule.
@@ -214,7 +214,7 @@ pub fn check_name(name: &str) -> Result<(), TopicError> {
 /// Command: creates a topic with its partitions.
 ///
 /// # Errors
-/// See [`TopicError`]; nothing is changed then.
+/// See [`TopicError`]; on an error nothing changes.
 pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     check_name(&new.name)?;
     if new.partitions == 0 || new.partitions > PARTITIONS_MAX {
@@ -253,14 +253,14 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     Ok(topic)
 }
 
-/// The cluster has room for one more topic. As long as fewer were ever created, none have to be counted.
+/// Checks that the cluster has room for one more topic. Counts the topics only after as many were ever created.
 fn check_room(tx: &Tx<'_>) -> Result<(), TopicError> {
     let Counter(created) = tx.get(&COUNTER)?.unwrap_or_default();
     let room = created < TOPICS_MAX as u64 || tx.range::<TopicNumber>(..).count() < TOPICS_MAX;
     if room { Ok(()) } else { Err(TopicError::TooMany) }
 }
 
-/// How many partitions there are. A map that was written before they were counted is counted once.
+/// The number of partitions. Maps written before this counter existed are counted once.
 fn count_partitions(tx: &Tx<'_>) -> Result<u64, DecodeError> {
     match tx.get::<Counter>(&PARTITIONS)? {
         Some(Counter(partitions)) => Ok(partitions),
@@ -268,16 +268,16 @@ fn count_partitions(tx: &Tx<'_>) -> Result<u64, DecodeError> {
     }
 }
 
-/// No name differs from the new one only in `.` and `_`: names of metrics and of tables cannot tell those apart.
-/// Kafka refuses them for the same reason. Such names are the same up to the first of these characters, so only
-/// those that are need to be looked at.
+/// Refuses a name that differs from an existing one only in `.` and `_`, because names of metrics and tables cannot
+/// tell them apart. Kafka refuses such names for the same reason. Colliding names are equal up to the first of
+/// these characters, so only names with the same beginning are compared.
 fn check_neighbours(tx: &Tx<'_>, name: &str) -> Result<(), TopicError> {
     let folded = |name: &str| name.replace('.', "_");
     let Some(first) = name.find(['.', '_']) else {
         return Ok(());
     };
     let begin = &name[..first];
-    // The ends are the characters that follow `.` and `_`.
+    // Each range ends at the character after `.` or `_`.
     for (from, to) in [('.', '/'), ('_', '`')] {
         for pair in tx.range::<TopicNumber>(format!("{begin}{from}")..format!("{begin}{to}")) {
             let (other, _) = pair?;
@@ -305,8 +305,8 @@ pub fn configure(
     Ok(Topic::of(id, record))
 }
 
-/// Command: deletes a topic. Its name, its settings and its partitions are gone at once. Its extents and producers
-/// are freed at once as well if they are few; the rest is left to [`remains::sweep`], so that no commit grows with a topic.
+/// Command: deletes a topic. Its name, settings and partitions disappear at once. The same commit frees its extents
+/// and producers if they are few. [`remains::sweep`] frees the rest later, so that no commit grows with the topic.
 /// Objects that lose their last extent become trash.
 ///
 /// # Errors

@@ -1,12 +1,12 @@
 //! Topic settings: one table with names, types, defaults, checks and documentation.
 //!
 //! The table feeds CreateTopics, AlterConfigs, DescribeConfigs and the typed view [`TopicConfig`]. Kafka's names,
-//! types and defaults are those of Apache Kafka 4 (`TopicConfig`, `LogConfig`), so that its own tools describe a
-//! topic as they are used to; where Floe has no use for a setting, its documentation here says so.
+//! types and defaults are those of Apache Kafka 4 (`TopicConfig`, `LogConfig`), so Kafka's tools describe a topic
+//! as usual. Where Floe has no use for a setting, its documentation here says so.
 
 use std::collections::BTreeMap;
 
-/// The type of a setting, with the numbers of Kafka's DescribeConfigs.
+/// The type of a setting. The numbers are those of Kafka's DescribeConfigs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum Kind {
@@ -18,13 +18,13 @@ pub enum Kind {
     Int = 3,
     /// 64 bits, signed.
     Long = 5,
-    /// A decimal number.
+    /// A decimal number; Kafka calls it double.
     Double = 6,
     /// Texts, separated by commas.
     List = 7,
 }
 
-/// What values a setting takes.
+/// The values that a setting accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Check {
     Bool,
@@ -32,7 +32,7 @@ enum Check {
     Ratio,
     OneOf(&'static [&'static str]),
     ListOf(&'static [&'static str]),
-    /// Kafka's lists of `partition:broker` or `*`; kept, not used.
+    /// Kafka's lists of `partition:broker` or `*`; stored, not used.
     Replicas,
 }
 
@@ -41,13 +41,13 @@ enum Check {
 pub struct Setting {
     /// The canonical name.
     pub name: &'static str,
-    /// Other names that mean the same.
+    /// Other accepted names.
     pub aliases: &'static [&'static str],
-    /// The broker setting that Kafka names as the origin of the default; empty for Floe's own.
+    /// The broker setting that Kafka names as the origin of the default; empty for Floe's own settings.
     pub broker_name: &'static str,
-    /// The type.
+    /// The type that DescribeConfigs reports.
     pub kind: Kind,
-    /// The value when none is set.
+    /// The value while none is set.
     pub default: &'static str,
     /// What it does, for people.
     pub doc: &'static str,
@@ -63,11 +63,11 @@ pub enum ConfigError {
     /// The setting does not take this value.
     #[error("topic setting {name} cannot be '{value}': {reason}")]
     InvalidValue {
-        /// The setting.
+        /// The canonical name of the setting.
         name: &'static str,
-        /// The value.
+        /// The refused value.
         value: String,
-        /// What it takes.
+        /// The values that the setting accepts.
         reason: String,
     },
     /// A setting was given twice, under two names.
@@ -90,7 +90,7 @@ const fn row(
     Setting { name, aliases: &[], broker_name, kind, default, doc, check }
 }
 
-/// Every setting of a topic, by name.
+/// Every setting of a topic, sorted by name.
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Setting] = &[
     row("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
@@ -154,12 +154,12 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
         UNUSED),
 ];
 
-/// The setting of a name or alias.
+/// The setting with a name or alias.
 pub fn setting(name: &str) -> Option<&'static Setting> {
     TOPIC_CONFIGS.iter().find(|setting| setting.name == name || setting.aliases.contains(&name))
 }
 
-/// Checks settings and gives them back under their canonical names.
+/// Checks settings and returns them under their canonical names.
 ///
 /// # Errors
 /// The first [`ConfigError`] in the order of names.
@@ -179,19 +179,19 @@ impl Setting {
     /// Checks one value.
     ///
     /// # Errors
-    /// [`ConfigError::InvalidValue`] with what the setting takes.
+    /// [`ConfigError::InvalidValue`] with the values that the setting accepts.
     pub fn check(&self, value: &str) -> Result<(), ConfigError> {
         self.reason(value).map_or(Ok(()), |reason| {
             Err(ConfigError::InvalidValue { name: self.name, value: value.to_owned(), reason })
         })
     }
 
-    /// The value that applies: what is set, or the default.
+    /// The value in force: the one that is set, or the default.
     pub fn value<'c>(&self, configs: &'c BTreeMap<String, String>) -> &'c str {
         configs.get(self.name).map_or(self.default, String::as_str)
     }
 
-    /// Why a value is not taken; none if it is.
+    /// Why a value is refused; `None` if it is accepted.
     fn reason(&self, value: &str) -> Option<String> {
         match self.check {
             Check::Bool if matches!(value, "true" | "false") => None,
@@ -217,10 +217,10 @@ impl Setting {
     }
 }
 
-/// What a topic that is also a table makes of its records.
+/// How a topic is also a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableMode {
-    /// The topic is no table.
+    /// The topic is not a table.
     Off,
     /// Columns from the fields of JSON records.
     Json,
@@ -231,31 +231,31 @@ pub enum TableMode {
 /// What happens to a record that does not fit the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRecord {
-    /// It goes to the dead-letter topic.
+    /// The record goes to the dead-letter topic.
     DeadLetter,
-    /// It is counted and left out.
+    /// The record is counted and left out.
     Skip,
 }
 
-/// The settings of a topic that Floe acts on, as types.
+/// The typed settings of a topic that Floe acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
     /// The largest batch in bytes.
     pub max_message_bytes: usize,
-    /// Whether records carry the broker's time.
+    /// Whether the broker's time replaces the records' timestamps.
     pub log_append_time: bool,
-    /// Whether the topic is a table.
+    /// Whether and how the topic is a table.
     pub table: TableMode,
-    /// How old a record may be before it is in the table, in milliseconds.
+    /// The oldest age in milliseconds at which a record may still be missing from the table.
     pub table_freshness_ms: u64,
-    /// Bytes at which a data file is closed.
+    /// Bytes at which a data file of the table closes.
     pub table_file_bytes: u64,
-    /// What happens to records that do not fit.
+    /// What happens to records that do not fit the table.
     pub table_bad_record: BadRecord,
 }
 
 impl TopicConfig {
-    /// What the settings of a topic say. A stored value that this version cannot read counts as not set.
+    /// The typed view of a topic's settings. A stored value that this version cannot read counts as not set.
     pub fn of_configs(configs: &BTreeMap<String, String>) -> TopicConfig {
         TopicConfig {
             max_message_bytes: number(configs, "max.message.bytes") as usize,

@@ -1,14 +1,14 @@
 //! The memory between readers and the store.
 //!
-//! Two lanes, each bounded in bytes, each least recently used first out:
-//! - **tail**: whole objects that this broker wrote, put here by the writer before they become visible. Readers of
-//!   the tail find them here. Large pieces are those that came from the sockets, not copies; small ones are copied
-//!   together, because each would keep a whole buffer of its socket alive that nobody counts.
-//! - **cold**: aligned blocks that were fetched from the store. A reader that is far behind fills only this small
+//! It has two LRU lanes, each bounded in bytes:
+//! - **tail**: whole objects that this broker wrote. The WAL writer puts them here before they become visible, so
+//!   readers of the tail find them. Large pieces are the buffers from the sockets, not copies. Small pieces are
+//!   copied together, because each would otherwise keep a whole socket buffer alive that nobody counts.
+//! - **cold**: aligned blocks that were fetched from the store. A reader that lags far behind fills only this small
 //!   lane and cannot push out the tail.
 //!
-//! A block is fetched once however many readers want it (single flight), neighbouring missing blocks of an object
-//! are fetched with one ranged GET, and the number of GETs under way is bounded.
+//! A block is fetched once, however many readers want it (single flight). One ranged GET fetches neighbouring
+//! missing blocks of an object. The number of GETs in flight is bounded.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,41 +26,41 @@ use crate::map::ids::ObjectId;
 use crate::map::object::wal_key;
 use floe_store::{Store, StoreError};
 
-/// Capacities of the two lanes in bytes.
+/// Capacities of the two lanes, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// For objects that this broker wrote.
+    /// Bytes for objects that this broker wrote.
     pub tail: usize,
-    /// For blocks fetched from the store.
+    /// Bytes for blocks fetched from the store.
     pub cold: usize,
 }
 
-/// See the module. Cloning shares the cache.
+/// The cache of a broker. Clones share it.
 #[derive(Clone)]
 pub struct Cache {
-    shared: Arc<Shared>,
+    shared: Arc<CacheState>,
 }
 
-struct Shared {
+struct CacheState {
     env: Env,
     store: Arc<dyn Store>,
     gets: Arc<Semaphore>,
-    state: Mutex<State>,
+    lanes: Mutex<Lanes>,
 }
 
-struct State {
+struct Lanes {
     tail: Lane<ObjectId, Arc<Written>>,
     cold: Lane<BlockId, Bytes>,
     flights: BTreeMap<BlockId, Flight>,
 }
 
-/// A block: the object and the number of the block in it.
+/// A block: its object, and its number within the object.
 type BlockId = (ObjectId, u64);
-/// The answer to come; `None` until then.
+/// A block in flight; `None` until the GET has an answer.
 type Flight = watch::Receiver<Option<Landing>>;
 type Landing = Result<Fetched, StoreError>;
 
-/// What one GET brought: each block with memory of its own, so that what a lane or a reader counts is what it holds.
+/// The blocks of one GET. Each block has memory of its own, so a lane or a reader counts exactly what it holds.
 #[derive(Clone)]
 struct Fetched {
     /// The number of the first block.
@@ -68,9 +68,9 @@ struct Fetched {
     blocks: Arc<[Bytes]>,
 }
 
-/// An object in the pieces in which it was uploaded, neighbouring small ones joined.
+/// An object in its uploaded pieces, with small neighbours joined.
 pub(crate) struct Written {
-    /// Where each piece begins, and the pieces; without holes.
+    /// The position of each piece in the object; there are no holes.
     starts: Vec<u64>,
     pieces: Vec<Bytes>,
     end: u64,
@@ -79,38 +79,39 @@ pub(crate) struct Written {
 impl Cache {
     /// An empty cache in front of `store`.
     pub fn new(env: Env, store: Arc<dyn Store>, capacity: Capacity) -> Cache {
-        let state = State {
+        let lanes = Lanes {
             tail: Lane::new("tail", capacity.tail),
             cold: Lane::new("cold", capacity.cold),
             flights: BTreeMap::new(),
         };
         let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT_MAX));
-        Cache { shared: Arc::new(Shared { env, store, gets, state: Mutex::new(state) }) }
+        Cache { shared: Arc::new(CacheState { env, store, gets, lanes: Mutex::new(lanes) }) }
     }
 
-    /// Keeps an object that was just uploaded. Returns what had to go for it, to be dropped when there is time.
+    /// Caches an object that was just uploaded. Returns the evicted objects; the caller drops them off the hot
+    /// path.
     pub(crate) fn publish(&self, object: ObjectId, written: Written) -> Vec<Arc<Written>> {
         let bytes = written.held_bytes();
         self.shared.lock().tail.insert(object, Arc::new(written), bytes)
     }
 
-    /// Forgets an object that did not become visible, or was deleted.
+    /// Drops an object that did not become visible, or was deleted.
     pub fn forget(&self, object: ObjectId) {
-        let mut state = self.shared.lock();
-        let written = state.tail.kept.remove(&object);
-        let ids = state.cold.kept.keys((object, 0)..=(object, u64::MAX));
-        let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| state.cold.kept.remove(id)).collect();
-        drop(state);
+        let mut lanes = self.shared.lock();
+        let written = lanes.tail.kept.remove(&object);
+        let ids = lanes.cold.kept.keys((object, 0)..=(object, u64::MAX));
+        let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| lanes.cold.kept.remove(id)).collect();
+        drop(lanes);
         drop((written, blocks));
     }
 
-    /// Whether an object is there as it was written, so that reading it costs no memory.
+    /// Whether the tail holds the object, so that reading it costs no memory.
     pub(crate) fn in_tail(&self, object: ObjectId) -> bool {
         self.shared.lock().tail.kept.peek(&object).is_some()
     }
 
-    /// The bytes of each range of an object of `size` bytes. Pieces are not copied, but for small parts of large
-    /// blocks, which would keep the whole block in memory. Ranges are in order.
+    /// The bytes of each range of an object of `size` bytes. The ranges must be in order. Pieces are slices, except
+    /// that small parts of large blocks are copied: a slice would keep the whole block in memory.
     pub async fn read(
         &self,
         object: ObjectId,
@@ -148,13 +149,13 @@ impl Cache {
         let mut blocks = BTreeMap::new();
         let mut flights = Vec::new();
         {
-            let mut state = self.shared.lock();
+            let mut lanes = self.shared.lock();
             let mut missing = Vec::new();
             for number in touched(ranges) {
                 let id = (object, number);
-                if let Some(bytes) = state.cold.kept.get(&id) {
+                if let Some(bytes) = lanes.cold.kept.get(&id) {
                     blocks.insert(number, bytes.clone());
-                } else if let Some(flight) = state.flights.get(&id) {
+                } else if let Some(flight) = lanes.flights.get(&id) {
                     flights.push((number, flight.clone()));
                 } else {
                     missing.push(number);
@@ -165,7 +166,7 @@ impl Cache {
             for run in runs(&missing) {
                 let (sender, flight) = watch::channel(None);
                 for number in run.clone() {
-                    state.flights.insert((object, number), flight.clone());
+                    lanes.flights.insert((object, number), flight.clone());
                     flights.push((number, flight.clone()));
                 }
                 self.start(object, size, run, sender);
@@ -177,7 +178,7 @@ impl Cache {
         Ok(blocks)
     }
 
-    /// Fetches a run of blocks in a task of its own: a reader that goes away does not take the answer from others.
+    /// Fetches a run of blocks in a task of its own, so that a reader that goes away does not cancel it for others.
     fn start(&self, object: ObjectId, size: u64, run: Range<u64>, landing: watch::Sender<Option<Landing>>) {
         let shared = Arc::clone(&self.shared);
         self.shared.env.spawn_vital("cache fetch", async move {
@@ -187,30 +188,30 @@ impl Cache {
             drop(permit);
             let fetched = answer.map(|bytes| Fetched::new(run.start, bytes));
             let mut evicted = Vec::new();
-            let mut state = shared.lock();
+            let mut lanes = shared.lock();
             for number in run {
-                state.flights.remove(&(object, number));
+                lanes.flights.remove(&(object, number));
                 if let Ok(fetched) = &fetched {
                     let block = fetched.block(number);
                     let bytes = block.len();
-                    evicted.extend(state.cold.insert((object, number), block, bytes));
+                    evicted.extend(lanes.cold.insert((object, number), block, bytes));
                 }
             }
-            drop(state);
+            drop(lanes);
             drop(evicted);
             landing.send_replace(Some(fetched));
         });
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        floe_env::lock(&self.state)
+impl CacheState {
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        floe_env::lock(&self.lanes)
     }
 }
 
 impl Fetched {
-    /// Splits an answer that begins with block `first`; the blocks of a longer one are copied out of it.
+    /// Splits an answer that begins with block `first`. If it holds several blocks, each is copied out.
     fn new(first: u64, answer: Bytes) -> Fetched {
         let blocks = match answer.len() as u64 <= BLOCK_BYTES {
             true => Arc::from([answer]),
@@ -235,8 +236,8 @@ async fn landed(mut flight: Flight, number: u64) -> Result<Bytes, StoreError> {
 }
 
 impl Written {
-    /// The pieces of an uploaded payload. Small ones are copied into one buffer: a slice of a few bytes keeps the
-    /// whole buffer of the socket that it came from.
+    /// The pieces of an uploaded payload. Small pieces are copied into one buffer: a slice of a few bytes would
+    /// keep its whole socket buffer alive.
     pub(crate) fn new(payload: Vec<Bytes>) -> Written {
         let small = |piece: &Bytes| piece.len() < CACHE_COPIED_BYTES;
         let copied = payload.iter().filter(|piece| small(piece)).map(Bytes::len).sum();
@@ -261,7 +262,7 @@ impl Written {
         Written { starts, pieces, end }
     }
 
-    /// What the object takes up in memory, about.
+    /// An estimate of the memory that the object takes.
     fn held_bytes(&self) -> usize {
         self.end as usize + CACHE_OBJECT_OVERHEAD + self.pieces.len() * CACHE_PIECE_OVERHEAD
     }
@@ -276,19 +277,19 @@ impl Written {
     }
 }
 
-/// What was copied since the last large piece.
+/// The small pieces copied since the last large one.
 fn taken(buffer: &mut BytesMut) -> Option<Bytes> {
     (!buffer.is_empty()).then(|| buffer.split().freeze())
 }
 
-/// The part of a piece that begins at `start` which lies in `range`.
+/// The part of a piece beginning at `start` that lies in `range`.
 fn overlap(start: u64, piece: &Bytes, range: &Range<u64>) -> Option<Bytes> {
     let from = range.start.max(start);
     let to = range.end.min(start + piece.len() as u64);
     (from < to).then(|| piece.slice((from - start) as usize..(to - start) as usize))
 }
 
-/// The pieces of `range` out of blocks that cover it. Less than half of a block is copied out of it.
+/// The pieces of `range` from the blocks that cover it. A part of less than half a block is copied.
 fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Bytes> {
     touched(std::slice::from_ref(range))
         .filter_map(|number| {
@@ -310,7 +311,7 @@ fn touched(ranges: &[Range<u64>]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Neighbouring numbers as runs, each of at most [`GET_BLOCKS_MAX`].
+/// Groups neighbouring numbers into runs of at most [`GET_BLOCKS_MAX`].
 fn runs(numbers: &[u64]) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for &number in numbers {
@@ -333,7 +334,7 @@ impl<K: Ord + Clone, V> Lane<K, V> {
         Lane { name, kept: Lru::new(capacity) }
     }
 
-    /// Puts an entry in; returns what had to go for it, to be dropped when the lock is released.
+    /// Adds an entry. Returns the evicted entries; the caller drops them after releasing the lock.
     #[must_use]
     fn insert(&mut self, key: K, value: V, bytes: usize) -> Vec<V> {
         let before = self.kept.evictions();
@@ -354,7 +355,7 @@ mod tests {
     use floe_store::MemoryStore;
     use floe_store::faulty::{Fault, FaultyStore, Operation};
 
-    /// What the cache reads from, a second away.
+    /// A store that answers after a second and counts GETs.
     struct Remote {
         objects: MemoryStore,
         gets: Arc<AtomicUsize>,
@@ -465,7 +466,7 @@ mod tests {
         }
         assert_eq!(cache.shared.lock().cold.kept.keys(..).len(), 2);
         let before = remote.gets();
-        // Object 1 is used, so object 2 is the one that goes when a third comes.
+        // Object 1 was used last, so the third object evicts object 2.
         cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
         cache.publish(ObjectId(3), Written::new(vec![pattern(4000)]));
         cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
@@ -480,7 +481,7 @@ mod tests {
         assert_eq!(cache.shared.lock().tail.kept.weight(), held, "larger than the lane: not kept");
     }
 
-    /// Small frames share large buffers: what the tail keeps must not keep those.
+    /// Small frames share large buffers, which the tail must not keep alive.
     #[test]
     fn small_pieces_are_copied_together_and_large_ones_are_not() {
         let large = pattern(CACHE_COPIED_BYTES as u64);

@@ -1,7 +1,7 @@
 //! Reading: offsets to extents (`walk.rs`), extents to bytes (`cache.rs`), bytes to batches with offsets.
 //!
-//! Everything is read from one snapshot, so a read sees one moment of the log however long it takes. Objects that
-//! the snapshot knows stay in the store for the grace period of the cleaner.
+//! A read uses one snapshot throughout, so it sees one moment of the log, however long it takes. The objects that a
+//! snapshot knows stay in the store for the cleaner's grace period.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -27,7 +27,7 @@ use crate::read::cache::Cache;
 use crate::read::walk::{self, At, Read, ReadError};
 use floe_store::StoreError;
 
-/// Reads the log of this broker. Cloning shares it.
+/// Reads the log of this broker. Clones share its places.
 #[derive(Clone)]
 pub(crate) struct Reader {
     env: Env,
@@ -35,18 +35,18 @@ pub(crate) struct Reader {
     places: Arc<Mutex<Places>>,
 }
 
-/// Where readers stopped inside extents, so that the next read of the same reader need not walk there again: by
-/// partition and offset, the object and the position in it.
+/// Where reads stopped inside extents, so that the next read need not walk there again. Maps a partition and an
+/// offset to the object and the position in it.
 type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
 
-/// A part of an extent that is wanted.
+/// A wanted part of an extent.
 #[derive(Clone, Copy)]
 struct Window {
     key: ExtentKey,
     extent: Extent,
     /// The offset of the batch at `position`.
     base: Offset,
-    /// In the object.
+    /// The next byte to read, counted from the start of the object.
     position: u64,
     object_size: u64,
 }
@@ -65,7 +65,7 @@ impl Reader {
     ) -> Result<Read, ReadError> {
         let bounds = walk::check(snapshot, partition, from)?;
         if from == bounds.high_watermark {
-            // The usual answer to those who wait at the end.
+            // The usual answer to readers at the end of the log.
             return Ok(Read {
                 batches: Vec::new(),
                 high_watermark: bounds.high_watermark,
@@ -75,7 +75,7 @@ impl Reader {
         let mut taken = Taken::new(from, max_bytes);
         let windows = self.plan(snapshot, partition, from, max_bytes)?;
         let fetches = windows.iter().map(|window| self.fetch(window, max_bytes));
-        // All at once: the extents of one partition lie in different objects.
+        // All at once, because the extents of one partition lie in different objects.
         for (window, fetched) in windows.iter().zip(join_all(fetches).await) {
             if taken.full {
                 break;
@@ -93,7 +93,7 @@ impl Reader {
         })
     }
 
-    /// The extents that a read needs, and where to begin in the first.
+    /// The extents that a read needs, and where to begin in the first one.
     fn plan(
         &self,
         snapshot: &Snapshot,
@@ -117,7 +117,7 @@ impl Reader {
             planned += extent.end() - window.position;
             if !self.cache.in_tail(extent.object) {
                 cold.add(&window, &range_of(&window, max_bytes));
-                // Small extents of many objects: the next read goes on from here.
+                // Small extents of many objects cost too much at once. The next read continues here.
                 if !windows.is_empty() && cold.surplus() > READ_SURPLUS_BYTES_MAX {
                     break;
                 }
@@ -130,7 +130,7 @@ impl Reader {
         Ok(windows)
     }
 
-    /// The bytes of the window that the budget allows for, a little more, so that the last batch is whole.
+    /// Fetches the bytes of the window that the budget allows, and one block more, so that the last batch is whole.
     async fn fetch(&self, window: &Window, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
         let range = range_of(window, max_bytes);
         let read =
@@ -139,7 +139,7 @@ impl Reader {
         Ok(pieces.pop().expect("one range was asked for"))
     }
 
-    /// Takes batches out of a window, fetching more of its extent until the budget is used up or it ends.
+    /// Takes batches out of a window. Fetches more of its extent until the budget is used up or the extent ends.
     async fn take(
         &self,
         mut window: Window,
@@ -162,7 +162,7 @@ impl Reader {
                 self.remember(&window);
                 return Ok(());
             }
-            // A batch larger than the window, or the offset lies further on.
+            // The batch is larger than the window, or the offset lies further on.
             wanted = wanted.max(need as usize);
             if window.position + need > window.extent.end() {
                 return Err(corrupt(&window, "its last batch does not end with it"));
@@ -211,7 +211,8 @@ impl Reader {
         time: Timestamp,
     ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
         let mut from = head.log_start;
-        // The extent's largest timestamp may belong to a record before the log start: then the search goes on.
+        // The extent's largest timestamp may belong to a record before the log start. In that case the search
+        // continues.
         while let Some((key, extent)) = walk::extent_at(snapshot, partition, from, time)? {
             let batches = self.whole(snapshot, key, extent).await?;
             let find = move || walk::record_at(&batches, head.log_start, time, DECODED_BYTES_MAX);
@@ -247,7 +248,7 @@ fn window(snapshot: &Snapshot, key: ExtentKey, extent: Extent) -> Result<Window,
     Ok(Window { key, extent, base: key.base, position: extent.position, object_size: object.size })
 }
 
-/// What is fetched of a window for a budget, in the object.
+/// The range of the object to fetch for a window and a budget.
 fn range_of(window: &Window, max_bytes: usize) -> Range<u64> {
     let wanted = (max_bytes as u64).saturating_add(BLOCK_BYTES).min(window.extent.end() - window.position);
     window.position..window.position + wanted
@@ -272,19 +273,19 @@ impl ColdBlocks {
         }
     }
 
-    /// What is fetched and not wanted.
+    /// Bytes fetched beyond the wanted ones.
     fn surplus(&self) -> u64 {
         self.fetched.saturating_sub(self.wanted)
     }
 }
 
-/// The batches of a read so far.
+/// The batches that a read has taken so far.
 struct Taken {
     from: Offset,
     bytes_max: usize,
     batches: Vec<Batch>,
     bytes: usize,
-    /// The next batch does not fit the budget.
+    /// Whether the next batch exceeds the budget.
     full: bool,
 }
 
@@ -293,8 +294,8 @@ impl Taken {
         Taken { from, bytes_max, batches: Vec::new(), bytes: 0, full: false }
     }
 
-    /// Takes whole batches from the pieces. Returns the offset of the batch that comes next, how many bytes of the
-    /// pieces lie before it, and how many bytes from there on it needs at least if it is cut off.
+    /// Takes whole batches from the pieces. Returns the offset of the next batch, the number of bytes before it in
+    /// the pieces, and the least number of bytes that it needs from there if it is cut off.
     fn walk(&mut self, window: &Window, pieces: Vec<Bytes>) -> Result<(Offset, u64, u64), ReadError> {
         let mut pieces: VecDeque<Bytes> = pieces.into();
         let mut next = window.base;
@@ -313,7 +314,7 @@ impl Taken {
             used += walked.position as u64;
             let rest = piece.slice(walked.position..);
             if walked.need > 0 {
-                // A batch goes on in the next piece: that one is copied.
+                // The batch continues in the next piece, so the two are joined by a copy.
                 let need = walked.need - walked.position;
                 match join(&rest, &mut pieces, need) {
                     Some(joined) => pieces.push_front(joined),
@@ -327,21 +328,21 @@ impl Taken {
         Ok((next, used, 1))
     }
 
-    /// Whether the batch at the start of `piece` exceeds the budget. The first one never does: a reader with a
-    /// small budget must get on.
+    /// Whether the batch at the start of `piece` exceeds the budget. The first batch never does: a reader with a
+    /// small budget must make progress.
     fn is_full(&self, next: Offset, piece: &Bytes) -> bool {
         if self.batches.is_empty() || next < self.from {
             return false;
         }
         match Header::parse(&piece[..piece.len().min(HEADER_BYTES)]) {
             Ok(header) => self.bytes.saturating_add(header.size) > self.bytes_max,
-            // Too short to tell, or damaged: the walk finds out.
+            // Too short to tell, or damaged. The walk finds out.
             Err(_) => self.bytes >= self.bytes_max,
         }
     }
 }
 
-/// `first` and as much of the following pieces as makes `need` bytes; nothing is taken if there is not enough.
+/// Joins `first` and the following pieces to `need` bytes. Takes nothing if there are fewer.
 fn join(first: &Bytes, pieces: &mut VecDeque<Bytes>, need: usize) -> Option<Bytes> {
     let available = first.len() + pieces.iter().map(Bytes::len).sum::<usize>();
     if available < need {
@@ -370,7 +371,7 @@ fn corrupt(window: &Window, what: &str) -> ReadError {
 
 fn unreadable(window: &Window, error: &StoreError) -> ReadError {
     match error {
-        // The object is referenced, so that it is missing or too short is damage.
+        // An extent refers to the object, so a missing or short object is damage.
         StoreError::NotFound(_) | StoreError::Corrupt(_) => corrupt(window, &error.to_string()),
         StoreError::NotApplied(_) | StoreError::Unknown(_) | StoreError::Full(_) => {
             ReadError::Unavailable(error.to_string())

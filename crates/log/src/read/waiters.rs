@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::partition::Head;
 
-/// Readers that wait for a partition to grow, woken by the commits that touch it.
+/// Readers that wait for a partition to grow. The commits that touch the partition wake them.
 #[derive(Clone, Default)]
 pub(crate) struct Waiters {
     shared: Arc<Mutex<Registered>>,
@@ -22,15 +22,15 @@ struct Registered {
     next: u64,
 }
 
-/// Someone who waits for an offset of one partition, and maybe of others as well.
+/// A reader that waits for one partition to grow past an offset. It may also wait for other partitions.
 struct Waiter {
     past: Offset,
     wake: Arc<Notify>,
 }
 
 impl Waiters {
-    /// Wakes those whose partition has grown past their offset or is gone. Quick: looks only at partitions that
-    /// changed and that someone waits for.
+    /// Wakes the waiters whose partition has grown past their offset or is gone. It looks only at changed
+    /// partitions that have waiters, so it is quick.
     pub(crate) fn applied(&self, applied: &Applied<'_>) {
         let mut registered = self.lock();
         if registered.partitions.is_empty() {
@@ -53,26 +53,27 @@ impl Waiters {
         }
     }
 
-    /// Returns when one of the partitions has an offset after the one given, or is gone.
+    /// Returns when the high watermark of one of the partitions is above its given offset, or the partition is
+    /// gone.
     pub(crate) fn wait(
         &self,
         meta: &Meta,
         partitions: &[(PartitionId, Offset)],
     ) -> impl Future<Output = ()> + use<> {
         let wake = Arc::new(Notify::new());
-        let waiting = self.register(partitions, &wake);
-        // Looked at after registering: a commit in between is seen here or wakes.
+        let registration = self.register(partitions, &wake);
+        // The snapshot is taken after registering, so a commit in between is either in it or wakes the waiter.
         let snapshot = meta.snapshot();
         let ready = partitions.iter().any(|(partition, past)| !waits(&snapshot, *partition, *past));
         async move {
             if !ready {
                 wake.notified().await;
             }
-            drop(waiting);
+            drop(registration);
         }
     }
 
-    fn register(&self, partitions: &[(PartitionId, Offset)], wake: &Arc<Notify>) -> Waiting {
+    fn register(&self, partitions: &[(PartitionId, Offset)], wake: &Arc<Notify>) -> Registration {
         let mut registered = self.lock();
         registered.next += 1;
         let id = registered.next;
@@ -81,7 +82,7 @@ impl Waiters {
             registered.partitions.entry(*partition).or_default().insert(id, waiter);
         }
         let partitions = partitions.iter().map(|(partition, _)| *partition).collect();
-        Waiting { waiters: self.clone(), id, partitions }
+        Registration { waiters: self.clone(), id, partitions }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registered> {
@@ -89,19 +90,20 @@ impl Waiters {
     }
 }
 
-/// Whether there is nothing after `past` yet. A record that cannot be read ends the wait: the read will say why.
+/// Whether the partition's high watermark is still at or below `past`. An unreadable record ends the wait, because
+/// the read will report it.
 fn waits(snapshot: &Snapshot, partition: PartitionId, past: Offset) -> bool {
     matches!(snapshot.get::<Head>(&partition), Ok(Some(head)) if head.next <= past)
 }
 
-/// A registration; ends when dropped.
-struct Waiting {
+/// The entries of one waiter. Dropping it removes them.
+struct Registration {
     waiters: Waiters,
     id: u64,
     partitions: Vec<PartitionId>,
 }
 
-impl Drop for Waiting {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut registered = self.waiters.lock();
         for partition in &self.partitions {

@@ -13,40 +13,40 @@ use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::partition::{self, Bounds};
 
-/// What a read gives.
+/// The result of a read.
 #[derive(Clone, Debug)]
 pub struct Read {
-    /// The batches in order; the first may begin before the offset that was asked for.
+    /// The batches in order. The first one may begin before the requested offset.
     pub batches: Vec<Batch>,
-    /// The offset after the last that may be read.
+    /// The offset after the last readable record.
     pub high_watermark: Offset,
-    /// The first offset that may be read.
+    /// The first readable offset.
     pub log_start: Offset,
 }
 
-/// Why nothing could be read.
+/// Why a read failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// There is no such partition.
     #[error("the partition does not exist")]
     UnknownPartition,
-    /// The offset is before the first or after the next one.
+    /// The offset is before the log start or after the high watermark.
     #[error("the offset is not within {log_start} and {high_watermark}")]
     OutOfRange {
-        /// The first offset that may be read.
+        /// The first readable offset.
         log_start: Offset,
-        /// The offset after the last that may be read.
+        /// The offset after the last readable record.
         high_watermark: Offset,
     },
-    /// The store or the metadata did not answer; try again.
+    /// The store or the metadata did not answer. The caller may try again.
     #[error("the log cannot be read now, try again: {0}")]
     Unavailable(String),
-    /// What is stored contradicts itself.
+    /// The stored data contradicts itself.
     #[error("the log is damaged: {0}")]
     Corrupt(String),
 }
 
-/// A record that cannot be read is damage: trying again does not help.
+/// An unreadable record is damage: trying again does not help.
 impl From<DecodeError> for ReadError {
     fn from(error: DecodeError) -> ReadError {
         ReadError::Corrupt(error.to_string())
@@ -56,17 +56,18 @@ impl From<DecodeError> for ReadError {
 /// Which offset to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// The first that may be read.
+    /// The first readable offset.
     Earliest,
-    /// The one that the next record will get.
+    /// The offset that the next record will get.
     Latest,
-    /// That of the first record with the largest timestamp.
+    /// The offset of the first record with the largest timestamp.
     MaxTimestamp,
-    /// That of the first record that is not older.
+    /// The offset of the first record with this timestamp or a later one.
     Timestamp(Timestamp),
 }
 
-/// The bounds of a partition, if `from` may be read (the high watermark itself may: it gives nothing yet).
+/// The bounds of a partition, if `from` is readable. The high watermark counts as readable; it yields no batches
+/// yet.
 ///
 /// # Errors
 /// [`ReadError::UnknownPartition`], [`ReadError::OutOfRange`], [`ReadError::Corrupt`].
@@ -100,8 +101,8 @@ pub fn extents<M: Lookup>(
     Ok(map.range::<Extent>(start..=last))
 }
 
-/// The first extent with a record that is not older than `time`; none if all are older. Looks at every extent
-/// before it.
+/// The first extent with a record that is not older than `time`; `None` if all are older. Scans every extent before
+/// it.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -120,7 +121,7 @@ pub fn extent_at(
     Ok(None)
 }
 
-/// The first extent with the largest timestamp; none if no record has one. Looks at every extent.
+/// The first extent with the largest timestamp; `None` if no record has one. Scans every extent.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -139,26 +140,26 @@ pub fn extent_of_max(
     Ok(best)
 }
 
-/// What [`batches`] found.
+/// The result of [`batches`].
 #[derive(Clone, Debug)]
 pub struct Walked {
-    /// Whole batches in order, at least one if `bytes` holds one that ends after `from`.
+    /// Whole batches in order; at least one if `bytes` holds one that ends after `from`.
     pub batches: Vec<Batch>,
-    /// The offset of the batch that comes next.
+    /// The offset of the next batch.
     pub next: Offset,
-    /// Where that batch begins in `bytes`.
+    /// The position of the next batch in `bytes`.
     pub position: usize,
-    /// How many bytes from the start are needed to hold that batch whole, as far as its header is there; 0 when
-    /// the walk ended at the end of `bytes` or because enough was found.
+    /// Bytes from the start that are needed to hold the next batch whole, as far as its header is present. 0 when
+    /// the walk ended at the end of `bytes`, or because it found enough.
     pub need: usize,
 }
 
-/// Splits the bytes of an extent, or the first part of them, into batches and gives them their offsets. `base` is
-/// the offset of the first byte's batch. Batches that end at or before `from` are skipped; the walk ends before
-/// the batch that would exceed `bytes_max`, or that is cut off.
+/// Splits the bytes of an extent, or its first part, into batches and assigns their offsets. `base` is the offset
+/// of the batch at the first byte. Skips batches that end at or before `from`. Stops before a batch that would
+/// exceed `bytes_max`, or that is cut off.
 ///
 /// # Errors
-/// What stands where a batch should begin is none.
+/// The bytes where a batch should begin are not a batch.
 pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> Result<Walked, BatchError> {
     let mut walked = Walked { batches: Vec::new(), next: base, position: 0, need: 0 };
     let mut taken = 0usize;
@@ -189,9 +190,9 @@ pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> R
     Ok(walked)
 }
 
-/// The first record from `from` on that is not older than `time`, among batches in order. Decodes only batches
-/// whose header promises one. Clients may store what cannot be decoded, or not into `bytes_max` bytes: such a batch
-/// is taken at its header's word, which leads no reader past a record.
+/// Finds the first record from `from` on that is not older than `time`, among batches in order. Decodes only
+/// batches whose header promises one. Clients may store batches that cannot be decoded, or not into `bytes_max`
+/// bytes. For those the header counts, and no reader is led past a record.
 ///
 /// # Errors
 /// The bytes of a batch are not those that were stored.
@@ -215,8 +216,8 @@ pub fn record_at(
     Ok(None)
 }
 
-/// The first record from `from` on with the largest timestamp, among batches in order; none if none has one. A batch
-/// that cannot be decoded into `bytes_max` bytes is taken at its header's word.
+/// Finds the first record from `from` on with the largest timestamp, among batches in order; `None` if no record
+/// has a timestamp. For a batch that cannot be decoded into `bytes_max` bytes, the header counts.
 ///
 /// # Errors
 /// The bytes of a batch are not those that were stored.
@@ -244,7 +245,7 @@ pub fn record_of_max(
     Ok(best)
 }
 
-/// The records of a batch; none if its checksum is right and its contents are not, or are too large.
+/// The records of a batch; `None` if its checksum is right but its contents are damaged or too large.
 fn decoded(batch: &Batch, bytes_max: usize) -> Result<Option<Vec<Record>>, RecordsError> {
     match batch.records(bytes_max) {
         Ok(records) => Ok(Some(records)),
@@ -256,7 +257,8 @@ fn decoded(batch: &Batch, bytes_max: usize) -> Result<Option<Vec<Record>>, Recor
     }
 }
 
-/// The first offset of a batch that may be read, and the largest timestamp that its header names.
+/// The answer for a batch that cannot be decoded: its first readable offset and the largest timestamp in its
+/// header.
 fn by_header(batch: &Batch, from: Offset) -> (Offset, Timestamp) {
     (batch.base_offset.max(from), Timestamp(batch.header().max_timestamp))
 }

@@ -1,4 +1,4 @@
-//! Batches and records: against the kafka-protocol crate, against damage, and against bombs.
+//! Batches and records: tested against the kafka-protocol crate, against damage, and against decompression bombs.
 
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records as theirs;
@@ -18,7 +18,7 @@ const BYTES_MAX: usize = 1 << 20;
 fn bytes_strategy() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
-        // Long runs, so that compression and several blocks are exercised.
+        // Long runs exercise compression and several blocks.
         (any::<u8>(), 0usize..70_000).prop_map(|(byte, length)| vec![byte; length]),
     ]
     .prop_map(Bytes::from)
@@ -70,12 +70,12 @@ proptest! {
         prop_assert_eq!((seen.base_offset, seen.leader_epoch), (base, 0));
     }
 
-    /// Both ways with an implementation that is not ours. It keeps header keys in a map of UTF-8 strings, so the
-    /// keys are made unique and readable here.
+    /// Encodes and decodes with the kafka-protocol crate. It keeps header keys in a map of UTF-8 strings, so this
+    /// test makes the keys unique and readable.
     #[test]
     fn kafka_protocol_agrees((mut records, codec) in batch_strategy()) {
         for record in &mut records {
-            // It computes with unchecked arithmetic.
+            // The crate computes timestamps with unchecked arithmetic.
             record.timestamp = record.timestamp.rem_euclid(1 << 50);
             for (index, (key, _)) in record.headers.iter_mut().enumerate() {
                 *key = Bytes::from(format!("h{index}"));
@@ -113,8 +113,8 @@ proptest! {
         }
     }
 
-    /// Everything from the attributes on is under the checksum; before it only the base offset and the leader
-    /// epoch may differ, which are replaced on the way out.
+    /// The checksum covers everything from the attributes on. Before them only the base offset and the leader epoch
+    /// may differ, because both are replaced on the way out.
     #[test]
     fn a_flipped_bit_is_never_stored(
         (records, codec) in batch_strategy(), place in any::<prop::sample::Index>(), bit in 0u8..8
@@ -137,7 +137,7 @@ proptest! {
         prop_assert!(validate(&bytes).is_err());
     }
 
-    /// A client can put a right checksum on anything: decoding it must end in an answer, with bounded memory.
+    /// A client can put a right checksum on anything, so decoding must end in an answer, with bounded memory.
     #[test]
     fn decoding_signed_rubbish_never_panics(
         (records, codec) in batch_strategy(),
@@ -196,7 +196,7 @@ fn append_time_replaces_every_timestamp() {
     assert!(records.iter().all(|record| record.timestamp == 77));
 }
 
-/// Rewrites one field of a good batch and signs it anew.
+/// Rewrites one field of a good batch and recomputes the checksum.
 fn with(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = plain(2, 0).to_vec();
     change(&mut bytes);
@@ -254,7 +254,7 @@ fn bombs_are_bounded() {
         assert_eq!(result, Err(CodecError::TooLarge { codec: codec.name(), bytes_max: limit }));
         assert_eq!(codec.decompress(&data, zeros.len()).unwrap().len(), zeros.len(), "{}", codec.name());
     }
-    // Blocks of snappy that promise 4 GiB in five bytes, with and without framing.
+    // Snappy blocks that promise 4 GiB in five bytes, with and without framing.
     let promise = [0xff, 0xff, 0xff, 0xff, 0x0f];
     let mut framed = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01\0\0\0\x05".to_vec();
     framed.extend_from_slice(&promise);
@@ -296,7 +296,7 @@ fn snappy_is_read_with_and_without_framing() {
 
 #[test]
 fn records_that_contradict_the_header_are_damaged() {
-    // One more and one fewer record than the header says, under a right checksum.
+    // One record more and one fewer than the header says, under a right checksum.
     for count in [1i32, 3] {
         let bytes = with(|b| {
             b[23..27].copy_from_slice(&(count - 1).to_be_bytes());
@@ -312,7 +312,7 @@ fn records_that_contradict_the_header_are_damaged() {
     assert!(matches!(error, RecordsError::Batch(BatchError::Checksum { .. })), "{error}");
 }
 
-/// The header of the proof that keys need not be unique is lost in theirs, so their record is built by hand here.
+/// The crate's encoder and ours write the same bytes for a batch of an idempotent producer.
 #[test]
 fn their_records_carry_producers() {
     let record = theirs::Record {

@@ -1,6 +1,6 @@
-//! Golden bytes of everything that the log keeps in the metadata map, and what an extent costs.
+//! Golden bytes of everything that the log keeps in the metadata map, and the cost of an extent.
 //!
-//! These bytes are in journals out there. They never change: a new layout is a new version beside the old one.
+//! Journals in the field hold these bytes, so they never change: a new layout is a new version beside the old one.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What a command writes, one `key = value` per line, in key order.
+/// The changes of a command.
 fn changes(command: impl FnOnce(&mut Tx<'_>)) -> Vec<Change> {
     let snapshot = Snapshot::default();
     let mut envelope = Envelope::broker("test");
@@ -89,7 +89,7 @@ fn golden() {
         tx.put(&ObjectId(60_000), &Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20 });
     });
     let written = dump(&written);
-    // What came later has lines of its own: the count of partitions, which a map may be without.
+    // Later records have lines of their own: the count of partitions, which an old map may lack.
     let (later, first): (Vec<&str>, Vec<&str>) =
         written.split_inclusive('\n').partition(|line| line.starts_with("02706172746974696f6e"));
     assert_eq!(first.concat(), include_str!("../../tests/golden/records-1.txt"));
@@ -97,8 +97,8 @@ fn golden() {
     assert_eq!(object::wal_key(ObjectId(70_000)), "wal/1/0000000000011170");
 }
 
-/// What one more extent costs the journal, key and value, in a log that is already large, and what the commit of
-/// an object with one batch of an idempotent producer costs in all.
+/// The cost of one more extent in the journal, key and value, in a log that is already large. Also the whole cost
+/// of committing an object with one batch of an idempotent producer.
 #[test]
 fn an_extent_is_small() {
     let extent_bytes = |written: &[Change]| -> usize {
@@ -169,7 +169,7 @@ proptest! {
     }
 }
 
-/// Damaged values are an answer, never a panic.
+/// Damaged values give an error, never a panic.
 #[test]
 fn impossible_producers_are_refused() {
     use floe_meta::Record;

@@ -22,10 +22,10 @@ mod sequencing;
 mod topics;
 mod wal;
 
-/// The owner of the lease on all objects of these tests.
+/// The owner of the leases on all objects of these tests.
 const OWNER: u128 = 7;
 
-/// A batch of `count` records with timestamps from `timestamp` on, of no producer.
+/// A batch of `count` records without a producer; timestamps start at `timestamp`.
 fn plain(count: u32, timestamp: i64) -> Bytes {
     build(Builder::new(Compression::None), count, timestamp)
 }
@@ -66,7 +66,7 @@ fn lease(tx: &mut Tx<'_>, first: u64, end: u64) {
     tx.put(&ObjectId(first), &lease);
 }
 
-/// An object whose batches lie back to back in the order given.
+/// An object whose batches lie back to back in the given order.
 fn uploaded(object: u64, batches: &[(PartitionId, &Writer, &Bytes)]) -> Uploaded {
     let mut position = crate::format::wal::HEAD_BYTES as u64;
     let mut placed = Vec::new();

@@ -7,7 +7,7 @@ use crate::map::ids::Offset;
 use crate::read::walk::{self, At, ReadError};
 use crate::write::sequencer::sequence;
 
-/// A partition whose extents hold the batches given as (records, timestamp), one extent per object.
+/// A partition with one extent per object. Each batch is given as (records, timestamp).
 fn fill(tx: &mut Tx<'_>, objects: &[Vec<(u32, i64)>]) -> (PartitionId, Vec<Bytes>) {
     let partition = PartitionId::new(create(tx, "t", 1).id, 0);
     lease(tx, 1, 1000);
@@ -65,7 +65,7 @@ fn extents_begin_with_the_one_that_holds_the_offset() {
 #[test]
 fn times_are_found_by_extent_batch_and_record() {
     in_tx(|tx| {
-        // Records carry 100, 101; 50, 51, 52; 300; 200, 201; without a time.
+        // The records carry 100, 101; 50, 51, 52; 300; 200, 201; and no time.
         let objects = [vec![(2, 100), (3, 50)], vec![(1, 300), (2, 200)], vec![(1, -1)]];
         let (partition, bytes) = fill(tx, &objects);
         let at = |start: i64, time: i64| {
@@ -97,7 +97,7 @@ fn times_are_found_by_extent_batch_and_record() {
     });
 }
 
-/// Clients may store anything under a right checksum; lookups by time must go on working.
+/// Clients may store anything under a right checksum, and lookups by time must still work.
 #[test]
 fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
     let mut junk = plain(3, 100).to_vec();
@@ -113,7 +113,7 @@ fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
     assert_eq!(at(10, 103), None);
     let found = walk::record_of_max(&batches, Offset(10), 1 << 20).unwrap();
     assert_eq!(found, Some((Offset(10), Timestamp(102))));
-    // Damage in the store is something else.
+    // Damage in the store is a different case.
     junk[70] ^= 1;
     let bytes = Bytes::from(junk);
     let batches = walk::batches(Offset(10), &bytes, Offset(10), usize::MAX).unwrap().batches;
@@ -129,8 +129,8 @@ fn rubbish_inside_an_extent_is_an_error() {
 }
 
 proptest! {
-    /// Whatever part of an extent is at hand and whatever is asked for, the walk gives whole batches, in order,
-    /// from the one that holds the offset, and says where to go on.
+    /// For any part of an extent and any request, the walk returns whole batches in order. It begins with the batch
+    /// that holds the offset, and says where to continue.
     #[test]
     fn walks_give_what_there_is(
         counts in prop::collection::vec(1u32..5, 1..8),
@@ -165,10 +165,10 @@ proptest! {
         if walked.need > 0 {
             prop_assert!(walked.need > bytes.len() && walked.need <= whole.len());
             let more = walk::batches(base, &whole.slice(..walked.need), Offset(from), bytes_max).unwrap();
-            // Its header may show that it exceeds the budget.
+            // The header may show that the batch exceeds the budget.
             prop_assert!(more.position > walked.position || more.need != walked.need);
         }
-        // Going on from there misses nothing and repeats nothing.
+        // Continuing from there misses nothing and repeats nothing.
         let rest = walk::batches(walked.next, &whole.slice(walked.position..), Offset(0), usize::MAX).unwrap();
         prop_assert_eq!(rest.next, base.plus(counts.iter().sum()));
     }

@@ -1,4 +1,4 @@
-//! The sequencer against a naive model that keeps the whole history, and its rules one by one.
+//! The sequencer against a naive model that keeps the whole history, and a test for each of its rules.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::write::sequencer::{AppendError, Appended, sequence};
 
 const SEQUENCES: u64 = 1 << 31;
 
-/// What was appended to one partition; nothing is ever forgotten or packed.
+/// Everything that was appended to one partition. The model forgets and packs nothing.
 #[derive(Clone, Debug, Default)]
 struct Model {
     batches: Vec<Kept>,
@@ -23,7 +23,7 @@ struct Model {
 #[derive(Clone, Debug)]
 struct Kept {
     producer: Option<(i64, i16)>,
-    /// Counts on where the client's numbers wrap.
+    /// The sequence number without wrapping.
     sequence: u64,
     count: u64,
     offset: u64,
@@ -42,7 +42,7 @@ impl Model {
         self.batches.iter().filter_map(|kept| kept.producer).filter(|p| p.0 == id).map(|p| p.1).max()
     }
 
-    /// What to answer, and the unwrapped sequence if the batch is to be appended.
+    /// `Ok` with the unwrapped sequence if the batch is to be appended, otherwise the answer.
     fn judge(&self, header: &Header) -> Result<u64, Result<u64, AppendError>> {
         if header.producer_id < 0 {
             return Ok(0);
@@ -91,7 +91,7 @@ impl Model {
     }
 }
 
-/// What a client does next; resolved against the model, so that most steps are meaningful.
+/// The next action of a client. It is resolved against the model, so that most steps are meaningful.
 #[derive(Clone, Debug)]
 struct Step {
     partition: u32,
@@ -105,9 +105,9 @@ struct Step {
 enum StepKind {
     Plain,
     Next,
-    /// The batch that was appended so many batches ago, once more.
+    /// Sends the batch again that was appended this many batches ago.
     Again(usize),
-    /// So many numbers too far, or too near.
+    /// Misses the next sequence number by this much.
     Off(i32),
     NewEpoch,
     OldEpoch,
@@ -124,7 +124,7 @@ fn step_strategy() -> impl Strategy<Value = Step> {
         1 => Just(StepKind::NewEpoch),
         1 => Just(StepKind::OldEpoch),
     ];
-    // Two of them pass the end of the sequence numbers.
+    // Two batches of a large count pass the end of the sequence numbers.
     let count = prop_oneof![4 => 1i32..4, 1 => Just(1 << 30), 1 => Just(i32::MAX)];
     let partition = prop_oneof![6 => 0..PARTITIONS, 1 => Just(PARTITIONS)];
     (partition, 0usize..2, 0i64..2, kind, count).prop_map(|(partition, writer, producer, kind, count)| Step {
@@ -164,7 +164,7 @@ fn header(step: &Step, model: &Model) -> Header {
     header
 }
 
-/// Everything that the map says about the log must follow from the model.
+/// Checks that everything in the map follows from the model.
 fn compare(tx: &Tx<'_>, topic: TopicId, models: &[Model], writers: &[Writer]) {
     for (index, model) in (0..).zip(models) {
         let partition = PartitionId::new(topic, index);
@@ -224,7 +224,7 @@ proptest! {
                     });
                     placed.push(batch);
                 }
-                // The order in which batches are named is not the order in which they lie.
+                // Batches may be listed in another order than they lie in the object.
                 placed.reverse();
                 expected.reverse();
                 let object = Uploaded { object: ObjectId(id), owner: OWNER, size: position, batches: placed };
@@ -245,7 +245,7 @@ proptest! {
     }
 }
 
-/// The comparison itself must see each kind of damage, or the test above proves nothing.
+/// The comparison must see each kind of damage, or the test above proves nothing.
 #[test]
 fn the_comparison_sees_planted_damage() {
     type Damage = fn(&mut Tx<'_>, ExtentKey, Extent);
@@ -357,7 +357,7 @@ fn an_object_is_refused_whole_without_its_lease() {
         assert!(!refused(tx, 5, OWNER));
         assert!(refused(tx, 5, OWNER), "an object is sequenced once");
         assert_eq!(partition::head(tx, partition).unwrap().unwrap().next, Offset(2));
-        // What was deleted is not brought back either.
+        // A deleted object does not come back either.
         crate::map::object::release(tx, ObjectId(5), 1).unwrap();
         assert!(refused(tx, 5, OWNER));
     });
@@ -410,7 +410,7 @@ fn idle_producers_are_forgotten_in_steps() {
         let later = Timestamp(now.0 + 2 * 3_600_000);
         let idle = producer::idle(tx, later, 3).unwrap();
         assert_eq!(idle.iter().map(|key| key.producer_id).collect::<Vec<_>>(), [0, 1, 2]);
-        // One of them came back after it was found.
+        // One of them came back after the search.
         let active = tx.get::<Producer>(&idle[1]).unwrap().unwrap();
         tx.put(&idle[1], &Producer { active_hour: Producer::hour(later), ..active });
         producer::forget(tx, later, &idle).unwrap();

@@ -1,4 +1,4 @@
-//! Topics: rules of names, creation, look-ups, deletion.
+//! Topics: rules for names, creation, look-ups, deletion.
 
 use floe_meta::{Counter, CounterKey};
 
@@ -84,7 +84,7 @@ fn creation_is_refused_with_a_reason() {
     });
 }
 
-/// The bound is on what there is, not on what there ever was, and holds for a map that did not count yet.
+/// The bound counts existing partitions, not all that ever existed. It also holds for a map from before the count.
 #[test]
 fn partitions_of_all_topics_are_bounded() {
     in_tx(|tx| {
@@ -163,7 +163,7 @@ fn a_large_topic_is_freed_in_steps() {
         let kept = create(tx, "kept", 1);
         let [gone_0, kept_0] = [&gone, &kept].map(|topic| PartitionId::new(topic.id, 0));
         let writer = Writer::new("User:a", "c");
-        // Batches of other partitions between them keep the extents apart.
+        // Batches of other partitions in between keep the extents apart.
         let bytes = plain(1, 0);
         let objects = 11;
         let pairs = SWEEP_RECORDS_MAX / 10;

@@ -3,20 +3,20 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::format::wal::{self, Entry, WalError};
+use crate::format::wal::{self, WalEntry, WalError};
 use crate::map::ids::TopicId;
 
-fn entry(topic: u64, index: u32, writer: &str, bytes: Bytes) -> Entry {
+fn entry(topic: u64, index: u32, writer: &str, bytes: Bytes) -> WalEntry {
     let header = header_of(&bytes);
     let partition = PartitionId::new(TopicId(topic), index);
-    Entry { partition, writer: Writer::new("User:a", writer), header, bytes }
+    WalEntry { partition, writer: Writer::new("User:a", writer), header, bytes }
 }
 
 fn join(payload: &[Bytes]) -> Bytes {
     payload.concat().into()
 }
 
-fn entry_strategy() -> impl Strategy<Value = Entry> {
+fn entry_strategy() -> impl Strategy<Value = WalEntry> {
     (1u64..4, 0u32..3, 0u8..3, 1u32..5, 0i64..1000).prop_map(|(topic, index, writer, count, timestamp)| {
         entry(topic, index, &format!("client-{writer}"), plain(count, timestamp))
     })
@@ -35,7 +35,7 @@ proptest! {
         let decoded = wal::decode(&bytes).unwrap();
         prop_assert_eq!(decoded.object, ObjectId(id));
         // Grouped, and in order of arrival within a group.
-        let mut expected: Vec<&Entry> = entries.iter().collect();
+        let mut expected: Vec<&WalEntry> = entries.iter().collect();
         expected.sort_by_key(|entry| (entry.partition, entry.writer.clone()));
         prop_assert_eq!(decoded.entries.len(), expected.len());
         for (got, want) in decoded.entries.iter().zip(expected) {
@@ -82,7 +82,7 @@ fn a_newer_version_is_refused_by_name() {
     assert_eq!(wal::decode(&Bytes::from(bytes)).unwrap_err(), WalError::Version(2));
 }
 
-/// These bytes are in stores out there and never change; a new layout is a new version.
+/// Stores in the field hold these bytes, so they never change: a new layout is a new version.
 #[test]
 fn golden() {
     assert_eq!(super::formats::hex(&sample()), include_str!("../../tests/golden/wal-1.hex").trim_end());

@@ -8,54 +8,54 @@ use floe_env::Env;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::format::wal::Entry;
+use crate::format::wal::WalEntry;
 use crate::limits::TROUBLE_TIME;
 use crate::write::sequencer::{AppendError, Appended};
 
 /// One answer per batch, in the order of the batches.
 pub(crate) type Answers = Vec<Result<Appended, AppendError>>;
 
-/// When objects close and how many uploads overlap.
+/// When objects close, and how many uploads overlap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// An object closes at this size.
+    /// Bytes at which an object closes.
     pub(crate) object_bytes: usize,
-    /// How long the first request of an object waits for others. Zero: only as long as an upload is under way.
+    /// How long the first request of an object waits for others. Zero: only while an upload is in flight.
     pub(crate) linger: Duration,
-    /// Uploads at one time.
+    /// Uploads in flight at most.
     pub(crate) uploads_max: usize,
-    /// Requests that have arrived and are not answered may have this many bytes; more are refused.
+    /// Bytes of unanswered requests at most; a request beyond them is refused.
     pub(crate) waiting_bytes_max: usize,
 }
 
-/// Where requests wait for an object. Cloning shares it.
+/// The FIFO queue of requests that wait for an object. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Intake {
-    shared: Arc<IntakeShared>,
+    shared: Arc<Queueing>,
 }
 
-struct IntakeShared {
+struct Queueing {
     env: Env,
     waiting_bytes_max: usize,
     queue: Mutex<Queue>,
-    /// Something happened that the writer should look at.
+    /// Notified when the WAL writer should look again.
     wake: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Request>,
-    /// Of the requests in the queue.
+    /// Bytes of the requests in the queue.
     bytes: usize,
-    /// Of all requests that are not answered.
+    /// Bytes of all unanswered requests, in the queue or in flight.
     unanswered_bytes: usize,
     closed: bool,
-    /// Why the last object is not in the log, and when that came out; none when it is.
+    /// Why the last object is not in the log, and since when; `None` after a success.
     trouble: Option<(String, Instant)>,
 }
 
 pub(crate) struct Request {
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<WalEntry>,
     pub(crate) bytes: usize,
     pub(crate) arrived: Instant,
     pub(crate) answer: oneshot::Sender<Answers>,
@@ -64,7 +64,7 @@ pub(crate) struct Request {
 impl Intake {
     pub(crate) fn new(env: Env, pace: &Pace) -> Intake {
         Intake {
-            shared: Arc::new(IntakeShared {
+            shared: Arc::new(Queueing {
                 env,
                 waiting_bytes_max: pace.waiting_bytes_max,
                 queue: Mutex::default(),
@@ -74,7 +74,7 @@ impl Intake {
     }
 
     /// Queues validated batches. The order of calls is the order in the log.
-    pub(crate) fn push(&self, entries: Vec<Entry>) -> Result<oneshot::Receiver<Answers>, AppendError> {
+    pub(crate) fn push(&self, entries: Vec<WalEntry>) -> Result<oneshot::Receiver<Answers>, AppendError> {
         assert!(!entries.is_empty(), "an append without batches needs no writer");
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         let mut queue = self.lock();
@@ -96,18 +96,18 @@ impl Intake {
         Ok(answered)
     }
 
-    /// Takes no more requests; the writer ends when all are answered.
+    /// Refuses further requests. The WAL writer ends once all others are answered.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.shared.wake.notify_one();
     }
 
-    /// Makes the writer look again.
+    /// Makes the WAL writer look again.
     pub(crate) fn stir(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// Returns when the writer should look again.
+    /// Returns when the WAL writer should look again.
     pub(crate) fn stirred(&self) -> impl Future<Output = ()> + '_ {
         self.shared.wake.notified()
     }
@@ -116,7 +116,8 @@ impl Intake {
         floe_env::lock(&self.shared.queue)
     }
 
-    /// Requests for one object, if it is time to close one; else when to look again.
+    /// The requests for one object, if it is time to close one. The error says when to look again, if the time is
+    /// known.
     pub(crate) fn take(&self, pace: &Pace, uploads: usize) -> Result<Vec<Request>, Option<Instant>> {
         let mut queue = self.lock();
         let Some(first) = queue.requests.front() else {
@@ -147,7 +148,8 @@ impl Intake {
         Ok(taken)
     }
 
-    /// Why nothing can be written, as far as the last object tells and its answer is not too old for that.
+    /// Why appends cannot succeed now: the intake is closed, or the last object failed less than [`TROUBLE_TIME`]
+    /// ago.
     pub(crate) fn trouble(&self) -> Option<String> {
         let queue = self.lock();
         if queue.closed {

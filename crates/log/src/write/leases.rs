@@ -1,8 +1,8 @@
-//! The ids of objects before they are used.
+//! Ids of objects before their use.
 //!
-//! Ids come in leased ranges (`map/object.rs` has the life of an object). A process takes a range before it uploads
-//! anything, renews the lease while it lives, and ends it when every id of the range is settled: committed, or
-//! known to be of no use, which makes the object trash. When a process dies, its leases expire.
+//! Ids come in leased ranges (`map/object.rs` draws the life of an object). A process takes a range before it
+//! uploads anything, and renews the lease while it lives. It ends the lease once every id of the range is settled:
+//! committed, or known to be useless, which makes the object trash. When a process dies, its leases expire.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,7 +20,7 @@ use crate::map::object::{Object, ObjectLease, Trash};
 
 const COUNTER: CounterKey = CounterKey::named("object");
 
-/// Command: takes `count` new ids for `owner`; returns the first.
+/// Command: leases `count` new ids to `owner`; returns the first.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -31,7 +31,7 @@ pub fn lease_ids(tx: &mut Tx<'_>, owner: u128, count: u64, ttl: Duration) -> Res
     Ok(first)
 }
 
-/// Command: prolongs the leases of `owner` that begin at `firsts`, as far as it still has them.
+/// Command: renews the leases of `owner` that begin at `firsts`. Skips those that it no longer holds.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -50,8 +50,8 @@ pub fn renew_ids(
     Ok(())
 }
 
-/// Command: ends the lease that begins at `first`. The ids below `used` may have been uploaded: those that no record
-/// names become trash. Nothing happens if the lease is gone or has another owner.
+/// Command: ends the lease that begins at `first`. Ids below `used` may have been uploaded; those that no record
+/// names become trash. Does nothing if the lease is gone or has another owner.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -68,40 +68,40 @@ pub fn end_ids(tx: &mut Tx<'_>, owner: u128, first: ObjectId, used: ObjectId) ->
     Ok(())
 }
 
-/// The ids that this process may use. Cloning shares them.
+/// The object ids that this process may use. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Ids {
     env: Env,
     meta: Meta,
     owner: u128,
     times: Times,
-    shared: Arc<IdsShared>,
+    shared: Arc<LeasedRanges>,
 }
 
 #[derive(Default)]
-struct IdsShared {
+struct LeasedRanges {
     ranges: Mutex<VecDeque<Leased>>,
     refill: tokio::sync::Mutex<()>,
-    /// Something for the loop to do: few ids are left, or a range is settled.
+    /// Notified when the loop has work: few ids are left, or a range is settled.
     wake: Notify,
 }
 
-/// A leased range.
+/// A leased range of ids.
 #[derive(Debug)]
 struct Leased {
     first: ObjectId,
     next: ObjectId,
     end: ObjectId,
-    /// Ids that were taken and are not settled.
+    /// Ids that were taken and are not settled yet.
     open: u64,
-    /// An upload whose commit is not ours to see may use an id of this range until then.
+    /// Until then, a detached upload may still commit an id of this range.
     detached_until: Option<Instant>,
 }
 
-/// An id in use; settled when dropped.
+/// An object id in use. Dropping it settles the id.
 pub(crate) struct TakenId {
     pub(crate) id: ObjectId,
-    shared: Arc<IdsShared>,
+    shared: Arc<LeasedRanges>,
     first: ObjectId,
 }
 
@@ -128,7 +128,7 @@ impl Leased {
     }
 }
 
-impl IdsShared {
+impl LeasedRanges {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Leased>> {
         floe_env::lock(&self.ranges)
     }
@@ -145,7 +145,7 @@ impl Ids {
         self.owner
     }
 
-    /// An id that nobody else uses. Waits for the journal only when no leased one is left.
+    /// Takes an id that nobody else uses. Waits for the journal only when no leased id is left.
     pub(crate) async fn take(&self) -> Result<TakenId, String> {
         if let Some(taken) = self.take_leased() {
             return Ok(taken);
@@ -159,7 +159,7 @@ impl Ids {
             .ok_or_else(|| "the lease on object ids ended at once; is the clock right?".to_owned())
     }
 
-    /// Keeps the lease on a taken id long enough for a commit that somebody else makes.
+    /// Keeps the lease on a taken id long enough for its caller to commit the upload.
     pub(crate) fn detach(&self, taken: &TakenId) {
         let until = self.env.monotonic() + DETACHED_UPLOAD_TTL;
         if let Some(range) = self.shared.lock().iter_mut().find(|range| range.first == taken.first) {
@@ -167,7 +167,7 @@ impl Ids {
         }
     }
 
-    /// Renews, prepares the next range, ends what is settled; until the task is dropped.
+    /// Renews leases, leases the next range ahead of use, and ends settled leases, until the task is dropped.
     pub(crate) async fn run(self) {
         let mut renew_at = self.env.monotonic() + self.times.lease_ttl / 3;
         loop {
@@ -183,23 +183,24 @@ impl Ids {
             if self.left() < self.times.lease_ids / 2 {
                 let _one_at_a_time = self.shared.refill.lock().await;
                 if let Err(error) = self.lease().await {
-                    // Whoever needs an id asks again and gets the error.
+                    // A caller that needs an id asks again and gets the error.
                     tracing::warn!(error, "cannot lease object ids ahead of use");
                 }
             }
         }
     }
 
-    /// Ends every lease, so that nobody has to wait for it to expire.
+    /// Ends every lease, so that nobody has to wait for its expiry.
     pub(crate) async fn close(&self) {
         self.end_settled(true).await;
     }
 
     fn take_leased(&self) -> Option<TakenId> {
         let mut ranges = self.shared.lock();
-        // Taken under the lock: a range is put in after its commit, so this snapshot knows every range that is there.
+        // The snapshot is taken under the lock. A range is added after its commit, so this snapshot knows every
+        // range in the list.
         let snapshot = self.meta.snapshot();
-        // A lease that somebody ended, because this process slept past its expiry, is of no use any more.
+        // Drops ranges whose lease somebody ended because this process slept past its expiry.
         ranges.retain(|range| range.left() == 0 || self.holds(&snapshot, range.first));
         let left_before: u64 = ranges.iter().map(Leased::left).sum();
         let range = ranges.iter_mut().find(|range| range.left() > 0)?;
@@ -245,7 +246,7 @@ impl Ids {
         }
     }
 
-    /// Ends the leases of ranges that are used up and settled; with `closing` also those with ids left.
+    /// Ends the leases of ranges that are used up and settled; with `closing`, also of ranges with ids left.
     async fn end_settled(&self, closing: bool) {
         let now = self.env.monotonic();
         let done: Vec<(ObjectId, ObjectId)> = {

@@ -1,12 +1,16 @@
 //! The pure function that turns an uploaded WAL object and the metadata map into offsets and extents.
 //!
-//! It runs inside a command, so all that it decides becomes visible at once or not at all; a view calls it inside
-//! the command that also moves the view's progress.
+//! It runs inside a command, so all its decisions become visible together or not at all. A view calls it inside the
+//! command that also moves the view's progress.
 //!
-//! Per batch, in the order of positions: the partition must exist; a batch of an idempotent producer must carry
-//! the next sequence number of the producer's newest epoch, or be one of the last five, which is answered with
-//! the offset that it has; then it takes the next offsets. What is refused or a duplicate stays in the object as a
-//! hole that no extent covers. Batches that follow one another, of one partition and one writer, share an extent.
+//! It handles the batches in the order of their positions:
+//! - The partition must exist.
+//! - A batch of an idempotent producer must carry the next sequence number of the producer's newest epoch. A repeat
+//!   of one of the last five batches is a duplicate, and is answered with the offset that it already has.
+//! - An accepted batch takes the next offsets.
+//!
+//! Rejected and duplicate batches stay in the object as holes. Adjacent batches of one partition and one writer
+//! share an extent.
 
 use std::collections::BTreeMap;
 
@@ -24,43 +28,43 @@ use crate::map::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen
 /// An object that is durable in the store and has no offsets yet.
 #[derive(Clone, Debug)]
 pub struct Uploaded {
-    /// The object.
+    /// The object's id in the store.
     pub object: ObjectId,
-    /// Who uploaded it: the owner of the lease on its id.
+    /// The owner of the lease on the object's id.
     pub owner: u128,
     /// Bytes in the store.
     pub size: u64,
-    /// The batches in it.
+    /// The batches in the object, in any order.
     pub batches: Vec<Placed>,
 }
 
 /// A validated batch in an uploaded object.
 #[derive(Clone, Debug)]
 pub struct Placed {
-    /// The partition that it is for.
+    /// The partition that the batch is for.
     pub partition: PartitionId,
-    /// Who sent it.
+    /// The client that sent it.
     pub writer: Writer,
-    /// Its first byte in the object.
+    /// The position of the batch's first byte in the object.
     pub position: u64,
-    /// What [`crate::format::header::validate`] returned for it.
+    /// The result of [`crate::format::header::validate`] for the batch.
     pub header: Header,
 }
 
 /// A batch that is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// The offset of its first record.
+    /// The offset of the batch's first record.
     pub base_offset: Offset,
-    /// The first offset of the partition that may be read.
+    /// The first readable offset of the partition.
     pub log_start: Offset,
-    /// Whether it had been appended before, by an earlier attempt of its producer.
+    /// Whether an earlier attempt of the producer had already appended it.
     pub duplicate: bool,
-    /// The time that all its records got, if the topic stamps them; not known for a duplicate.
+    /// The broker's time that replaced all timestamps, if the topic stamps them; `None` for a duplicate.
     pub append_time: Option<Timestamp>,
 }
 
-/// Why a batch is not in the log (or, in one case, perhaps).
+/// Why a batch is not in the log, or in one case may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// There is no such partition.
@@ -75,37 +79,37 @@ pub enum AppendError {
     /// The batch exceeds the topic's `max.message.bytes`.
     #[error("the batch has {size} bytes, the topic takes {max}: raise max.message.bytes or send less")]
     TooLarge {
-        /// Bytes of the batch.
+        /// The batch's size in bytes.
         size: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
-    /// Batches of this producer are missing before this one.
+    /// An earlier batch of this producer is missing.
     #[error("the sequence number does not follow the producer's last one")]
     OutOfOrderSequence,
-    /// A newer epoch of this producer has written.
+    /// A newer epoch of this producer has written to the partition.
     #[error("a newer epoch of this producer has written to the partition")]
     InvalidProducerEpoch,
-    /// The partition knows nothing of this producer, and the batch is not its first.
+    /// The partition does not know this producer, and the batch is not its first.
     #[error("the partition does not know this producer: begin a new epoch at sequence 0")]
     UnknownProducerId,
-    /// The batch is in the log, so far back that its offset is not known any more.
+    /// The batch is in the log, but so far back that its offset is no longer known.
     #[error("the batch was appended before, its offset is no longer known")]
     DuplicateSequence,
-    /// Nothing was appended; the same batch may be sent again.
+    /// Nothing was appended. The same batch may be sent again.
     #[error("nothing was appended, send it again: {0}")]
     Unavailable(String),
-    /// Nobody knows whether it was appended; only an idempotent producer may send it again.
+    /// The outcome is not known. Only an idempotent producer may send the batch again.
     #[error("it is not known whether the batch was appended: {0}")]
     Unknown(String),
 }
 
-/// Command: gives offsets to the batches of an uploaded object. Results are in the order of
-/// [`Uploaded::batches`]; offsets are given in the order of positions.
+/// Command: assigns offsets to the batches of an uploaded object. Results are in the order of
+/// [`Uploaded::batches`]; offsets follow the order of positions.
 ///
-/// If the lease on the object has ended, its batches are all refused with [`AppendError::Unavailable`]: the object
-/// may already be deleted. The same goes for an object that was sequenced before and for metadata that cannot be
-/// read. Nothing is changed then.
+/// Refuses all batches with [`AppendError::Unavailable`] if the lease on the object has ended, because the object
+/// may already be deleted. Does the same if the object was sequenced before, or if metadata cannot be read. In
+/// these cases nothing changes.
 pub fn sequence(tx: &mut Tx<'_>, uploaded: &Uploaded) -> Vec<Result<Appended, AppendError>> {
     let refuse = |error: AppendError| vec![Err(error); uploaded.batches.len()];
     match admit(tx, uploaded) {
@@ -127,7 +131,7 @@ pub fn sequence(tx: &mut Tx<'_>, uploaded: &Uploaded) -> Vec<Result<Appended, Ap
     results
 }
 
-/// Why the whole object may not be sequenced; none if it may.
+/// Why the whole object may not be sequenced; `None` if it may.
 fn admit(tx: &Tx<'_>, uploaded: &Uploaded) -> Result<Option<String>, DecodeError> {
     let id = uploaded.object;
     let held = object::lease_of(tx, id)?.is_some_and(|(_, lease)| lease.owner == uploaded.owner);
@@ -140,22 +144,22 @@ fn admit(tx: &Tx<'_>, uploaded: &Uploaded) -> Result<Option<String>, DecodeError
     Ok(None)
 }
 
-/// What the state of its producer says about a batch.
+/// The verdict of a producer's state on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Append,
     Duplicate(Offset),
     OutOfOrder,
     Fenced,
-    /// The producer is not known here.
+    /// The partition does not know the producer.
     Stranger,
-    /// Appended too long ago to know where.
+    /// Appended so long ago that its offset is forgotten.
     Forgotten,
 }
 
-/// Source: KIP-98, KIP-360 and KIP-890. Stricter than Kafka in one case, as Kafka itself is for transactions of
-/// version 2: a producer that the partition does not know has to begin at 0. Otherwise the second of two batches in
-/// flight could take the place of a first that got lost. Clients answer with a new epoch and lose nothing.
+/// Source: KIP-98, KIP-360 and KIP-890. One rule is stricter than Kafka's, and is Kafka's own rule for transactions
+/// of version 2: a producer that the partition does not know must begin at 0. Otherwise the second of two batches
+/// in flight could take the place of a lost first one. Clients react with a new epoch and lose nothing.
 fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
     let (first, last) = (header.base_sequence, last_sequence(header));
     let Some(producer) = producer else {
@@ -173,7 +177,8 @@ fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
     if first == producer::sequence_plus(producer.newest().last_sequence, 1) {
         return Verdict::Append;
     }
-    // An epoch begins at 0 and has no gaps: all numbers below those remembered were appended since the last wrap.
+    // An epoch begins at 0 and has no gaps, so all numbers below the remembered ones were appended since the last
+    // wrap.
     let before = first <= last && last < producer.seen[0].base_sequence;
     if before { Verdict::Forgotten } else { Verdict::OutOfOrder }
 }
@@ -182,8 +187,8 @@ fn last_sequence(header: &Header) -> i32 {
     producer::sequence_plus(header.base_sequence, header.last_offset_delta)
 }
 
-/// One object on its way through. Everything is read and decided first and written at the end, so that metadata
-/// that cannot be read leaves no half of an object behind.
+/// The sequencing of one object. It reads and decides everything first and writes at the end, so that unreadable
+/// metadata leaves no half of an object behind.
 struct Run<'r, 't> {
     tx: &'r mut Tx<'t>,
     uploaded: &'r Uploaded,
@@ -262,7 +267,7 @@ impl<'r, 't> Run<'r, 't> {
         Ok(id)
     }
 
-    /// Takes the next offsets and extends the last extent or begins a new one.
+    /// Assigns the next offsets. Extends the last extent or begins a new one.
     fn append(&mut self, placed: &Placed, mut head: Head, writer: WriterId) -> Offset {
         let Placed { partition, position, header, .. } = placed;
         let base = head.next;
@@ -316,7 +321,7 @@ impl<'r, 't> Run<'r, 't> {
         }
     }
 
-    /// Writes what was decided. What did not change costs nothing: the transaction drops equal values.
+    /// Writes the decisions. Unchanged records cost nothing, because the transaction drops equal values.
     fn finish(self) {
         let Run { tx, uploaded, heads, producers, extents, .. } = self;
         for (partition, head) in heads {

@@ -7,14 +7,14 @@ use floe_env::Env;
 use floe_store::{Store, StoreError};
 use tokio::time::timeout;
 
-use crate::format::wal::{self, Entry};
+use crate::format::wal::{self, WalEntry};
 use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
 use crate::map::object::wal_key;
 use crate::read::cache::{Cache, Written};
 use crate::write::leases::{Ids, TakenId};
 use crate::write::sequencer::{AppendError, Placed, Uploaded};
 
-/// What an upload needs; also used for uploads that someone else commits.
+/// The parts that an upload needs. Also used for detached uploads, which their callers commit.
 #[derive(Clone)]
 pub(crate) struct Uploader {
     pub(crate) env: Env,
@@ -31,8 +31,8 @@ pub(crate) struct Stored {
 }
 
 impl Uploader {
-    /// Makes an object of the batches and puts it into the store. An error says why nothing was appended.
-    pub(crate) async fn upload(&self, entries: Vec<Entry>) -> Result<Stored, AppendError> {
+    /// Makes an object of the batches and puts it into the store. On an error nothing was appended.
+    pub(crate) async fn upload(&self, entries: Vec<WalEntry>) -> Result<Stored, AppendError> {
         let unavailable = |error: String| AppendError::Unavailable(error);
         let taken = self.ids.take().await.map_err(unavailable)?;
         let begin = self.env.monotonic();
@@ -43,7 +43,7 @@ impl Uploader {
         let put = self.store.put(&key, encoded.payload);
         let put = async {
             match self.store.remote() {
-                // Nobody else uses the id: if the object arrives after all, it is trash.
+                // Nobody else uses the id, so an object that arrives after all is trash.
                 true => timeout(patience(encoded.size), put).await.unwrap_or_else(|late| {
                     Err(StoreError::Unknown(format!(
                         "the upload of {} bytes took too long: {late}",
@@ -53,7 +53,7 @@ impl Uploader {
                 false => put.await,
             }
         };
-        // What the cache keeps is made while the store is at work.
+        // Prepares the cached form while the store works.
         let (put, written) = tokio::join!(biased; put, async { Written::new(payload) });
         put.map_err(|error| unavailable(error.to_string()))?;
         let took = self.env.monotonic() - begin;
@@ -65,8 +65,8 @@ impl Uploader {
         Ok(Stored { uploaded, taken, written })
     }
 
-    /// The same for a caller that commits the object itself; the id's lease is kept for it.
-    pub(crate) async fn upload_detached(&self, entries: Vec<Entry>) -> Result<Uploaded, AppendError> {
+    /// Uploads for a caller that commits the object itself, and keeps the lease on its id.
+    pub(crate) async fn upload_detached(&self, entries: Vec<WalEntry>) -> Result<Uploaded, AppendError> {
         let stored = self.upload(entries).await?;
         self.ids.detach(&stored.taken);
         drop(self.cache.publish(stored.uploaded.object, stored.written));
@@ -74,11 +74,11 @@ impl Uploader {
     }
 }
 
-/// How long an upload to a remote store may take.
+/// The timeout of an upload to a remote store.
 fn patience(bytes: u64) -> Duration {
     (UPLOAD_TIMEOUT + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND)).min(UPLOAD_TIMEOUT_MAX)
 }
 
-fn place((entry, position): (Entry, u64)) -> Placed {
+fn place((entry, position): (WalEntry, u64)) -> Placed {
     Placed { partition: entry.partition, writer: entry.writer, position, header: entry.header }
 }

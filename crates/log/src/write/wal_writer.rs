@@ -1,18 +1,19 @@
-//! The writer: requests of all connections and partitions become WAL objects, uploads overlap, commits keep order.
+//! The WAL writer. It turns requests of all connections and partitions into WAL objects. Uploads overlap; commits
+//! keep order.
 //!
 //! ```text
 //! append ──▶ waiting requests ──▶ upload task (id, encode, PUT) ──▶ commits in order ──▶ answers
 //!             taken when an object    several at a time               the order of taking
 //!             is full, old enough,
-//!             or no upload is under way
+//!             or no upload is in flight
 //! ```
-//! Order: requests are queued in the order of [`Log::append`](crate::handle::Log::append), objects take them in that
-//! order, and the commits of objects are handed to the metadata in the order in which the objects were closed. So
-//! of two appends of one connection the earlier gets the lower offsets, although their uploads overlap.
+//! Order: requests are queued in the order of [`Log::append`](crate::handle::Log::append), and objects take them in
+//! that order. Commits go to the metadata in the order in which their objects were closed. So the earlier of two
+//! appends of one connection gets the lower offsets, although their uploads overlap.
 //!
-//! An object becomes visible only by its commit, and its commit is made only when its PUT has succeeded. If a PUT
-//! failed, or nobody knows, its batches are certainly not in the log: they are answered as not appended, later
-//! objects go on, and the cleaner deletes what may be there.
+//! An object becomes visible only by its commit, and is committed only after its PUT succeeded. If a PUT failed or
+//! its outcome is unknown, its batches are certainly not in the log. They are answered as not appended, later
+//! objects continue, and the cleaner deletes what the PUT may have left.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,31 +34,31 @@ use crate::write::intake::{Answers, Intake, Pace, Request};
 use crate::write::sequencer::{self, AppendError};
 use crate::write::uploader::{Stored, Uploader};
 
-/// The requests of one object.
-struct Waiting {
+/// The unanswered requests of one object.
+struct ObjectRequests {
     answers: Vec<(usize, oneshot::Sender<Answers>)>,
     bytes: usize,
     arrived: Instant,
-    /// If all batches are of one writer, the commit is in its name.
+    /// The common writer of all batches, if there is one: the commit is in its name.
     writer: Option<Writer>,
 }
 
-/// Answers the requests of one object when their commit is durable.
+/// Answers the requests of one object once their commit is durable.
 type Commit = BoxFuture<'static, ()>;
-type Upload = Task<(Waiting, Result<Stored, AppendError>)>;
+type Upload = Task<(ObjectRequests, Result<Stored, AppendError>)>;
 
-/// The task that makes objects of requests.
+/// The task that turns requests into objects.
 pub(crate) struct WalWriter {
     pub(crate) uploader: Uploader,
     pub(crate) meta: Meta,
     pub(crate) pace: Pace,
     pub(crate) intake: Intake,
-    /// PUTs under way.
+    /// PUTs in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
 }
 
 impl WalWriter {
-    /// Runs until the intake is closed and everything is answered.
+    /// Runs until the intake is closed and every request is answered.
     pub(crate) async fn run(self) {
         let mut uploads: VecDeque<Upload> = VecDeque::new();
         let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
@@ -78,7 +79,7 @@ impl WalWriter {
             tokio::select! {
                 biased;
                 Some(()) = commits.next() => {}
-                // Only the oldest: commits are made in order.
+                // Only the oldest upload, because commits keep order.
                 stored = next(&mut uploads) => {
                     commits.extend(stored.and_then(|(waiting, stored)| self.commit(waiting, stored)));
                 }
@@ -91,7 +92,7 @@ impl WalWriter {
 
     fn start(&self, requests: Vec<Request>) -> Upload {
         let arrived = requests.first().expect("an object has requests").arrived;
-        let mut waiting = Waiting { answers: Vec::new(), bytes: 0, arrived, writer: None };
+        let mut waiting = ObjectRequests { answers: Vec::new(), bytes: 0, arrived, writer: None };
         let mut entries = Vec::new();
         for request in requests {
             waiting.bytes += request.bytes;
@@ -109,8 +110,9 @@ impl WalWriter {
         })
     }
 
-    /// Hands the commit to the metadata, here and now; what is returned answers when it is durable.
-    fn commit(&self, waiting: Waiting, stored: Result<Stored, AppendError>) -> Option<Commit> {
+    /// Hands the commit to the metadata at once. The returned future answers the requests when the commit is
+    /// durable.
+    fn commit(&self, waiting: ObjectRequests, stored: Result<Stored, AppendError>) -> Option<Commit> {
         let intake = self.intake.clone();
         let Stored { uploaded, taken, written } = match stored {
             Ok(stored) => stored,
@@ -129,7 +131,7 @@ impl WalWriter {
         };
         let sequenced =
             self.meta.enqueue(envelope, move |tx| Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded)));
-        // Not on the way of the commit: what was evicted may be many buffers.
+        // After the enqueue, because dropping many evicted buffers takes time.
         drop(evicted);
         let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
         Some(Box::pin(async move {
@@ -145,7 +147,7 @@ fn finish(
     cache: &Cache,
     intake: &Intake,
     object: ObjectId,
-    waiting: Waiting,
+    waiting: ObjectRequests,
     committed: Result<Committed<Answers>, CommitError<Infallible>>,
 ) {
     let error = match committed {
@@ -167,7 +169,7 @@ fn finish(
     waiting.refuse(&error, intake);
 }
 
-impl Waiting {
+impl ObjectRequests {
     fn batches(&self) -> usize {
         self.answers.iter().map(|(batches, _)| batches).sum()
     }
@@ -194,7 +196,7 @@ impl Waiting {
     }
 }
 
-/// Counts a PUT while it is under way, however it ends.
+/// Counts a PUT while it is in flight, however it ends.
 struct Flight {
     in_flight: Arc<AtomicUsize>,
     intake: Intake,
@@ -217,8 +219,8 @@ impl Drop for Flight {
     }
 }
 
-/// The outcome of the oldest upload. None if its task was dropped; whoever waited for it is told by that.
-async fn next(uploads: &mut VecDeque<Upload>) -> Option<(Waiting, Result<Stored, AppendError>)> {
+/// The outcome of the oldest upload; `None` if its task was dropped, which also drops the answers.
+async fn next(uploads: &mut VecDeque<Upload>) -> Option<(ObjectRequests, Result<Stored, AppendError>)> {
     let Some(oldest) = uploads.front_mut() else {
         return std::future::pending().await;
     };

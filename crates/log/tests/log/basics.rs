@@ -1,4 +1,4 @@
-//! What an append, a read and a wait do when nothing fails.
+//! Appends, reads and waits when nothing fails.
 
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ async fn producers_get_ids_and_their_retries_are_told_apart() {
         builder.push(1, None, Some(b"v"), &[]);
         Append { writer: writer(), batches: vec![(partition, builder.build())] }
     };
-    // All three on their way at once, one of them twice.
+    // All three in flight at once, one of them twice.
     let tickets = [0, 1, 1, 2].map(|sequence| world.log.append(numbered(sequence)));
     let mut answers = Vec::new();
     for ticket in tickets {
@@ -236,7 +236,7 @@ async fn old_data_is_joined_across_the_blocks_of_the_cache() {
     let world = World::with(10, config).await;
     let topic = world.topic("t", 1).await;
     let partition = PartitionId::new(topic.id, 0);
-    // One extent over several blocks of 1 MiB, with batches of all sizes across their edges.
+    // One extent over several blocks of 1 MiB, with batches of all sizes across the block edges.
     let value = |number: usize| format!("{number}:{}", "x".repeat(number * 7919 % 300_000));
     let first = world.log.append(request(partition, &["first"]));
     let tickets: Vec<_> =
@@ -260,7 +260,7 @@ async fn old_data_is_joined_across_the_blocks_of_the_cache() {
                     from = batch.next_offset();
                 }
             }
-            // In the middle, without having read what is before.
+            // Starts in the middle, without having read the beginning.
             let middle = log.read(&snapshot, partition, offset(20), 1).await.expect("read");
             assert_eq!(middle.batches[0].base_offset, offset(20));
         }

@@ -1,5 +1,5 @@
-//! The cleaner when its broker dies at any moment and its deletions fail: nothing that is needed is deleted, and
-//! nothing that is not is left behind.
+//! The cleaner when its broker dies at any moment and its deletions fail. It deletes nothing that is needed, and
+//! leaves nothing useless behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,12 +17,12 @@ use floe_store::faulty::{Fault, FaultyStore, Operation};
 use crate::faults::{long_after, nothing_is_orphaned};
 use crate::world::{append, batch, config, open, request, topic, values, writer};
 
-/// Cleans when it is told to, and not before.
+/// A log that cleans only when told to.
 fn told() -> Config {
     Config { times: Times { cleaner_pause: Duration::from_secs(1_000_000), ..config().times }, ..config() }
 }
 
-/// What a broker leaves that is killed: an object of two topics of which one is deleted, one of the deleted topic
+/// Leaves the objects of a killed broker: one shared by a deleted and a living topic, one of the deleted topic
 /// alone, one that nobody committed, and leased ids. Returns the partition that stays.
 async fn leave(env: &Env, journal: &Arc<dyn Journal>, memory: &MemoryStore) -> PartitionId {
     let log = open(env, journal, Arc::new(memory.clone()), told()).await;
@@ -39,7 +39,8 @@ async fn leave(env: &Env, journal: &Arc<dyn Journal>, memory: &MemoryStore) -> P
     kept
 }
 
-/// Two rounds of a cleaner that dies at its `crash`th poll and whose deletions end as `plan` says. Returns its polls.
+/// Runs three rounds of a cleaner that dies at its `crash`th poll. `plan` decides how its deletions end. Returns
+/// the number of polls.
 async fn clean(
     seed: u64,
     crash: Option<u64>,
@@ -49,7 +50,7 @@ async fn clean(
     let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
     let kept = leave(&env.scope(), &journal, &memory).await;
     let times = told().times;
-    // Long enough for the leases of the dead.
+    // Long enough for the leases of the dead broker to expire.
     tokio::time::sleep(times.lease_ttl * 2).await;
 
     let broker = env.scope();
@@ -60,7 +61,7 @@ async fn clean(
     broker.crash_at_poll(before + crash.unwrap_or(u64::MAX - before));
     let cleaner = log.clone();
     let rounds = broker.spawn("rounds", async move {
-        // The first ends the leases, which makes trash; the others find it old enough.
+        // The first round ends the leases, which makes trash. The others find it old enough.
         for _ in 0..3 {
             let _ = cleaner.clean().await;
             tokio::time::sleep(times.trash_grace * 2).await;
@@ -98,7 +99,7 @@ async fn deletions_that_fail_are_made_again() {
         [Fault::Refused, Fault::LostRequest, Fault::LostAnswer, Fault::Slow(Duration::from_secs(300))]
     {
         for good in 0..4 {
-            // One deletion succeeds, all others fail as long as this broker lives.
+            // One deletion succeeds; all others fail while this broker lives.
             let deletions = AtomicUsize::new(0);
             let plan = move |operation, _: &str| match operation {
                 Operation::Delete if deletions.fetch_add(1, Ordering::SeqCst) != good => fault,

@@ -1,4 +1,4 @@
-//! Uploads that are slow, fail, or get lost; and brokers that crash at any moment.
+//! Uploads that are slow, fail, or get lost, and brokers that crash at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::world::{append, batch, config, offset, open, request, topic, values, writer};
 
-/// A store whose PUTs take a little time and go wrong by number, counted from 0.
+/// A store whose PUTs take a little time. `faults` maps the number of a PUT, counted from 0, to its fault.
 fn faulty(inner: &MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>) -> Arc<FaultyStore> {
     let (faults, puts) = (faults.into_iter().collect::<BTreeMap<_, _>>(), AtomicUsize::new(0));
     let plan = move |operation, _: &str| match operation {
@@ -28,7 +28,7 @@ fn faulty(inner: &MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>)
     Arc::new(FaultyStore::new(inner.clone(), plan).with_latency(Duration::from_millis(1)))
 }
 
-/// Objects close as soon as they have something, and uploads overlap.
+/// A log whose objects close as soon as they have a request, and whose uploads overlap.
 fn eager() -> Config {
     Config { linger: Some(Duration::from_millis(1)), uploads_max: Some(4), ..config() }
 }
@@ -51,15 +51,15 @@ async fn world(faults: impl IntoIterator<Item = (usize, Fault)>, config: Config)
     World { env, journal, memory, log, partition: PartitionId::new(topic.id, 0) }
 }
 
-/// Long enough for every lease to expire, also the one on the cleaner's job, for the grace period, and for the
-/// cleaner to come by.
+/// Sleeps until every lease has expired, including the cleaner's, the grace period is over, and the cleaner has
+/// run.
 pub(crate) async fn long_after() {
     let times = config().times;
     let leases = times.lease_ttl + times.cleaner_lease;
     tokio::time::sleep(leases + times.trash_grace + 10 * times.cleaner_pause).await;
 }
 
-/// Every object in the store is one that the map refers to, and nothing waits to be cleaned away.
+/// Checks that the map refers to every object in the store, and that nothing waits for the cleaner.
 pub(crate) fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
     let snapshot = log.meta().snapshot();
     let live: BTreeSet<String> =
@@ -102,7 +102,7 @@ async fn a_failed_upload_takes_only_its_own_batches_along() {
             let mut tickets = Vec::new();
             for number in 0..4 {
                 tickets.push(log.append(request(partition, &[&number.to_string()])));
-                // Far enough apart for an object of its own, near enough for uploads to overlap.
+                // Far enough apart for an object each, near enough for uploads to overlap.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let mut expected = Vec::new();
@@ -113,7 +113,7 @@ async fn a_failed_upload_takes_only_its_own_batches_along() {
                         assert_eq!(appended.base_offset, offset(expected.len() as i64));
                         expected.push((appended.base_offset.0, number.to_string()));
                     }
-                    // Never committed, so certainly not in the log, even when the PUT itself is unknown.
+                    // Never committed, so certainly not in the log, even when the outcome of the PUT is unknown.
                     Err(AppendError::Unavailable(_)) => assert_eq!(number, failing),
                     Err(other) => panic!("{fault:?}: {other}"),
                 }
@@ -138,7 +138,7 @@ async fn a_log_says_whether_it_can_be_written() {
     assert_eq!(log.writable(), Ok(()));
     append(log, partition, &["c"]).await.expect_err("refused");
     assert!(log.writable().is_err());
-    // Whoever sends nothing because of that learns that it may be tried again.
+    // A caller that stopped sending because of the failure learns that it may try again.
     tokio::time::sleep(floe_log::limits::TROUBLE_TIME).await;
     assert_eq!(log.writable(), Ok(()));
 }
@@ -159,7 +159,7 @@ async fn an_upload_that_nobody_commits_is_cleaned_away_and_one_that_is_committed
     let answers = sequence(kept).await.expect("committed").reply;
     assert_eq!(answers[0].as_ref().expect("appended").base_offset, offset(0));
     assert_eq!(values(log, partition).await, [(0, "kept".into())]);
-    // The ids of its lease are used up, so nothing but the detached uploads keeps it.
+    // The ids of the lease are used up, so only the detached uploads keep it.
     for _ in 0..8 {
         append(log, partition, &["x"]).await.expect("appended");
     }
@@ -219,7 +219,7 @@ async fn memory_for_requests_is_bounded() {
     assert!(tokio::time::timeout(minute, log.reserve(600)).await.is_err(), "there is no room for two");
     drop(permit);
     drop(tokio::time::timeout(minute, log.reserve(5000)).await.expect("larger than all: gets all"));
-    // Who does not reserve is refused at a multiple of the budget.
+    // Appends without a reservation are refused at a multiple of the budget.
     let size = batch(&["x"]).len();
     let tickets: Vec<_> = (0..2000 / size + 1).map(|_| log.append(request(partition, &["x"]))).collect();
     let mut refused = 0;
@@ -243,7 +243,7 @@ async fn large_requests_leave_half_of_the_memory_to_small_ones() {
     drop(small);
 }
 
-/// A journal that commits nothing while it is told so.
+/// A journal that commits nothing while its switch is on.
 struct Stuck {
     inner: MemoryJournal,
     stuck: AtomicBool,
@@ -284,7 +284,7 @@ async fn while_the_journal_does_not_commit_appends_are_refused_and_reads_go_on()
     let partition = PartitionId::new(topic.id, 0);
     append(&log, partition, &["before"]).await.expect("appended");
     stuck.stuck.store(true, Ordering::SeqCst);
-    // More than the ids that are leased: in the end no object can even be named.
+    // More objects than leased ids, so in the end no object can even get an id.
     for _ in 0..8 {
         let refused = append(&log, partition, &["refused"]).await;
         assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
@@ -302,14 +302,14 @@ async fn while_the_journal_does_not_commit_appends_are_refused_and_reads_go_on()
     nothing_is_orphaned(&log, &memory).expect("clean");
 }
 
-/// What a run up to a crash has promised.
+/// The promises of a run up to its crash.
 #[derive(Default)]
 struct Promised {
     acknowledged: BTreeMap<i64, String>,
     sent: BTreeSet<String>,
 }
 
-/// Two producers write until they are done or the broker crashes at its `crash`th poll. Returns the polls of the run.
+/// Two producers write until they finish or the broker crashes at its `crash`th poll. Returns the number of polls.
 async fn run_and_crash(seed: u64, crash: Option<u64>) -> u64 {
     let env = Env::simulated(seed);
     let broker = env.scope();
@@ -369,8 +369,8 @@ async fn live(
     log.close().await;
 }
 
-/// What was acknowledged is there, at its offset; what was sent is there at most once; nothing else is; and offsets
-/// have no gaps.
+/// Checks that acknowledged values are at their offsets, sent values are present at most once, nothing else is
+/// present, and offsets have no gaps.
 fn promises_are_kept(promised: &Promised, present: &[(i64, String)]) -> Result<(), String> {
     let by_offset: BTreeMap<i64, &String> = present.iter().map(|(offset, value)| (*offset, value)).collect();
     for (offset, value) in &promised.acknowledged {
@@ -432,7 +432,7 @@ fn after_a_crash_at_any_moment_what_was_acknowledged_is_there_once_and_nothing_i
     }
 }
 
-/// The checkers above see what they are for.
+/// The check above sees each kind of damage.
 #[test]
 fn a_broken_promise_is_seen() {
     let at = |pairs: &[(i64, &str)]| pairs.iter().map(|(o, v)| (*o, (*v).to_owned())).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! One broker's log under a simulated clock, and short words for tests.
+//! One broker's log under a simulated clock, and helpers for tests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use floe_meta::{Journal, MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 use floe_store::Store;
 
-/// Small and fast.
+/// A small and fast log.
 pub(crate) fn config() -> Config {
     Config {
         object_bytes: 64 << 10,
@@ -60,7 +60,7 @@ impl World {
         topic(&self.log, name, partitions).await
     }
 
-    /// Reads what the store and the journal hold with a fresh cache.
+    /// The log of another broker with a fresh cache over the same store and journal.
     pub(crate) async fn reopened(&self) -> Log {
         open(&self.env.scope(), &self.journal, Arc::new(self.memory.clone()), config()).await
     }
@@ -108,7 +108,7 @@ pub(crate) async fn append(
     log.append(request(partition, values)).await.remove(0)
 }
 
-/// The values of all records of a partition with their offsets, read in small steps.
+/// All records of a partition as (offset, value), read in small steps.
 pub(crate) async fn values(log: &Log, partition: PartitionId) -> Vec<(i64, String)> {
     let snapshot = log.meta().snapshot();
     let mut from = Log::bounds(&snapshot, partition).expect("the partition exists").log_start;
