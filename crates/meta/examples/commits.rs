@@ -1,7 +1,7 @@
 //! Measures the SQLite journal: `commits <directory> [seconds] [callers] [keys per commit] [keys preloaded]`.
 //!
-//! Each caller commits, waits for the answer, and commits again. Prints commits and groups per second and the
-//! latency of a commit at several percentiles.
+//! Each caller commits, waits for the answer, and commits again. The output is commits and groups per second, and
+//! the latency of a commit at several percentiles.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Commits keys in large commits until the map has as many.
+/// Commits keys in large commits until the map has this many.
 async fn preload(meta: &Meta, keys: u64) -> Result<(), Box<dyn Error>> {
     let have = meta.snapshot().len() as u64;
     for start in (have..keys).step_by(10_000) {

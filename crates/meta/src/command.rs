@@ -1,4 +1,4 @@
-//! A command in the committer's queue, with its types hidden.
+//! A command in the committer's queue, with its types erased.
 
 use tokio::sync::oneshot;
 
@@ -7,51 +7,51 @@ use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::Timestamp;
 
-/// A durable command.
+/// The answer to a durable command.
 #[derive(Debug, Clone)]
 pub struct Committed<T> {
-    /// Its commit; for a command that changed nothing, the commit before it.
+    /// The LSN of its commit. For a command that changed nothing: the LSN of the commit before it.
     pub lsn: Lsn,
     /// What the command returned.
     pub reply: T,
-    /// A map that includes this commit (and maybe later ones).
+    /// A map that includes this commit, and maybe later ones.
     pub snapshot: Snapshot,
 }
 
-/// A command that is not known to be durable.
+/// Why a command is not known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError<E> {
-    /// The command itself refused; nothing changed.
+    /// The command itself refused. Nothing changed.
     #[error(transparent)]
     Refused(E),
-    /// Nothing changed and nothing will; it can be sent again.
+    /// Nothing changed and nothing will. The caller may send the command again.
     #[error("not committed: {0}")]
     NotApplied(String),
-    /// It may have been committed or may still be.
+    /// The outcome is not known: the command may have been committed, or may still be.
     #[error("it is not known whether this was committed: {0}")]
     Unknown(String),
-    /// The broker is shutting down; if the command was taken in, its outcome is not known.
+    /// The broker is shutting down. The outcome of a queued command is not known.
     #[error("the metadata service of this broker has ended")]
     Closed,
 }
 
 pub(crate) type Answer<T, E> = Result<Committed<T>, CommitError<E>>;
 
-/// A waiting command. It may be run several times and is answered once.
+/// A waiting command. It may run several times, and is answered once.
 pub(crate) trait Queued: Send {
-    /// Runs the command over `base` and returns what it changes; nothing if it refuses.
+    /// Runs the command over `base` and returns its changes; none if it refuses.
     fn run(&mut self, base: &Snapshot, now: Timestamp) -> Vec<Change>;
 
     /// The envelope as the last run stamped it.
     fn envelope(&self) -> &Envelope;
 
-    /// Answers what the last run gave: it is durable.
+    /// Answers with the reply of the last run, which is durable.
     fn durable(self: Box<Self>, lsn: Lsn, snapshot: &Snapshot);
 
     /// Answers that nothing changed and nothing will.
     fn not_applied(self: Box<Self>, reason: &str);
 
-    /// Answers that nobody knows.
+    /// Answers that the outcome is not known.
     fn unknown(self: Box<Self>, reason: &str);
 }
 
@@ -67,7 +67,7 @@ impl<T, E, F> Pending<T, E, F> {
         Pending { envelope, command, result: None, answer }
     }
 
-    /// A caller that went away is not an error: the command was carried out all the same.
+    /// Sends the answer. A caller that is gone is not an error: the command took effect all the same.
     fn answer(self, answer: Answer<T, E>) {
         let _ = self.answer.send(answer);
     }

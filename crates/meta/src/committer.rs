@@ -1,5 +1,5 @@
-//! The one task that changes a broker's map: it takes queued commands, runs them over the map, commits what they
-//! changed as one group, and answers them. While one group is being made durable, the next one queues up.
+//! The one task that changes a broker's map. It takes queued commands and runs them over the map. It commits their
+//! changes as one group, and answers them. While one group is made durable, the next one queues up.
 //!
 //! ```text
 //! queue -> run each over the map -> Journal::commit -> publish -> observers -> answers
@@ -8,8 +8,8 @@
 //!                                        +-- not applied: the whole group is told so, callers retry
 //!                                        +-- unknown: the same attempt again, until the journal tells
 //! ```
-//! An unknown outcome is resolved before anything else runs. If that takes too long the callers are answered
-//! `Unknown`, commands that come meanwhile `NotApplied`, and service returns by itself once the journal answers.
+//! An unknown outcome is resolved before anything else runs. If that takes too long, the callers are answered
+//! `Unknown`, and new commands `NotApplied`. Service resumes by itself once the journal answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,16 +27,16 @@ use crate::published::Published;
 use crate::snapshot::Snapshot;
 use floe_env::{Backoff, Env};
 
-/// Limits that tests and special deployments change; see [`crate::limits`] for the usual ones.
+/// Limits that tests and special deployments change. [`crate::limits`] holds the defaults.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Commands that may wait.
+    /// Commands that may wait in the queue.
     pub queue_commands_max: usize,
-    /// Commands that share one commit of the journal.
+    /// Commands that share one commit of the journal at most.
     pub group_commands_max: usize,
     /// How long one call of the journal's commit may take before its outcome counts as unknown.
     pub commit_timeout: Duration,
-    /// How long callers wait for the resolution of an unknown outcome.
+    /// How long callers wait until an unknown outcome is resolved.
     pub resolve_timeout: Duration,
 }
 
@@ -56,26 +56,27 @@ pub(crate) struct Committer {
     shared: Arc<Published>,
     queue: mpsc::Receiver<Box<dyn Queued>>,
     options: Options,
-    /// Taken from the queue, but their group was full.
+    /// Commands taken from the queue that did not fit into a group.
     waiting: VecDeque<Box<dyn Queued>>,
-    /// The map as the journal has it, as far as we know.
+    /// The map as of the last journal entry that this broker knows.
     map: Snapshot,
 }
 
 type Group = Vec<Box<dyn Queued>>;
 
-/// What a group comes to if the journal takes it.
+/// The result of a group if the journal applies it.
 struct Plan {
     commits: Vec<Commit>,
     /// The map after the group.
     map: Snapshot,
-    /// For each command its commit, or the one before it if it changes nothing, or why it is left out.
+    /// For each command the LSN of its commit, or why it is left out. A command that changes nothing has the LSN
+    /// before it.
     places: Vec<Result<Lsn, String>>,
 }
 
-/// What one call of the journal came to.
+/// The outcome of one call of the journal.
 enum Tried {
-    /// The group is durable; after it came these entries of others.
+    /// The group is durable. These entries of other brokers came after it.
     Applied(Vec<Entry>),
     Conflict(Vec<Entry>),
     NotApplied(String),
@@ -174,8 +175,8 @@ impl Committer {
         group.into_iter().for_each(|command| command.not_applied(&reason));
     }
 
-    /// Runs the commands one after another, each over what the earlier ones left. What does not fit into the group
-    /// goes back to wait.
+    /// Runs the commands one after another, each over the result of the earlier ones. Commands that do not fit into
+    /// the group go back to the front of the queue.
     fn run_group(&mut self, group: &mut Group) -> Plan {
         let mut plan = Plan { commits: Vec::new(), map: self.map.clone(), places: Vec::new() };
         let mut group_bytes = 0;
@@ -205,7 +206,7 @@ impl Committer {
         plan
     }
 
-    /// Commits and, if the journal does not tell the outcome, asks again for a while.
+    /// Commits. If the journal does not tell the outcome, asks again until the resolve timeout.
     async fn submit(&mut self, plan: &Plan, attempt: u128) -> Tried {
         let mut tried = self.attempt(plan, attempt).await;
         let began = self.env.monotonic();
@@ -222,7 +223,7 @@ impl Committer {
         tried
     }
 
-    /// Goes on asking after the callers were told that nobody knows, and refuses new commands meanwhile.
+    /// Keeps asking after the callers were told that the outcome is not known. Refuses new commands meanwhile.
     async fn outlast(&mut self, plan: &Plan, attempt: u128) {
         let began = self.env.monotonic();
         let tried = loop {
@@ -263,7 +264,7 @@ impl Committer {
         Tried::of(timeout(self.options.commit_timeout, call).await, plan, attempt)
     }
 
-    /// Makes our own group visible.
+    /// Makes this broker's own group visible.
     fn publish(&mut self, plan: &Plan) {
         let first = self.map.lsn();
         self.map = plan.map.clone();
@@ -306,8 +307,8 @@ impl Tried {
         }
     }
 
-    /// An attempt applies only right after the LSN that it expected: either the first missed entries are ours, or
-    /// it was not applied and never will be.
+    /// An attempt applies only right after the LSN that it expected. So either the first missed entries are ours,
+    /// or the attempt was not applied and never will be.
     fn of_conflict(mut entries: Vec<Entry>, plan: &Plan, attempt: u128) -> Tried {
         assert!(!entries.is_empty(), "a conflict shows what was missed");
         if entries[0].attempt != attempt {
@@ -318,7 +319,7 @@ impl Tried {
         Tried::Applied(others)
     }
 
-    /// Once an outcome was unknown, `not applied` speaks of the later call alone and resolves nothing.
+    /// After an unknown outcome, `NotApplied` describes only the later call and resolves nothing.
     fn resolved(self) -> Tried {
         match self {
             Tried::NotApplied(reason) => Tried::Unknown(reason),

@@ -1,14 +1,14 @@
-//! Counters: numbers that are given once.
+//! Counters: each number is assigned once.
 
 use crate::error::DecodeError;
 use crate::key::{Key, KeyReader, put_str};
 
-/// The name of a counter, for example `topic`.
+/// The key of a counter: its name, for example `topic`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterKey(pub std::borrow::Cow<'static, str>);
 
 impl CounterKey {
-    /// A counter that the code names.
+    /// A counter with a constant name.
     pub const fn named(name: &'static str) -> CounterKey {
         CounterKey(std::borrow::Cow::Borrowed(name))
     }
@@ -25,7 +25,7 @@ impl Key for CounterKey {
     }
 }
 
-/// The last number that was given; 0 before the first.
+/// The last assigned number; 0 before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Counter(pub u64);
 

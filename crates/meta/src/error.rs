@@ -1,15 +1,15 @@
-//! What of the metadata cannot be read.
+//! Errors of reading metadata.
 
-/// A key or value of the metadata map that cannot be read.
+/// Why a key or value of the metadata map cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// It ends too early.
+    /// The bytes end too early.
     #[error("metadata ends too early")]
     Truncated,
-    /// It is not what its type writes.
+    /// The bytes are not what the type writes.
     #[error("metadata is corrupt: {0}")]
     Corrupt(String),
-    /// A newer Floe wrote it.
+    /// A newer version of Floe wrote the value.
     #[error(
         "metadata of kind {kind} has version {found}, this build knows up to {known}: upgrade this broker"
     )]
@@ -24,7 +24,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// A value that is not what its type writes.
+    /// An error for bytes that their type does not write.
     pub fn corrupt(what: impl Into<String>) -> DecodeError {
         DecodeError::Corrupt(what.into())
     }

@@ -15,15 +15,14 @@ use crate::tx::Tx;
 use floe_env::watch;
 use floe_env::{Env, lock};
 
-/// A broker's handle on the metadata map and its journal. A clone is the same handle; when the last one is gone, the
-/// committer ends.
+/// A broker's handle on the metadata map and its journal. Clones share it. The committer ends with the last clone.
 #[derive(Clone)]
 pub struct Meta {
     shared: Arc<Published>,
     queue: mpsc::Sender<Box<dyn Queued>>,
 }
 
-/// The metadata cannot be opened.
+/// Why the metadata cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The journal cannot be read.
@@ -32,9 +31,9 @@ pub enum OpenError {
     /// The journal has a gap or is out of order.
     #[error("the journal is corrupt: entry {found} where {expected} was due")]
     Gap {
-        /// The LSN that was due.
+        /// The LSN that should come next.
         expected: Lsn,
-        /// The LSN that was found.
+        /// The LSN in its place.
         found: Lsn,
     },
 }
@@ -66,12 +65,12 @@ impl Meta {
         self.shared.snapshot()
     }
 
-    /// Runs `command` over the map and commits what it changed, durably, as one commit.
+    /// Runs `command` over the map and commits its changes, durably, as one commit.
     ///
-    /// The command is pure: it may be run again when another broker committed first. It is in the queue once this
-    /// function returns its future; commands of one broker run in the order of these calls. Dropping the future does
-    /// not take the command back. A command that changes nothing or refuses makes no commit, but is answered only
-    /// after the earlier commands of its group are durable.
+    /// The command must be pure: it may run again when another broker committed first. It is in the queue once this
+    /// function returns its future, and the commands of one broker run in the order of these calls. Dropping the
+    /// future does not cancel the command. A command that changes nothing or refuses makes no commit, but is
+    /// answered only after the earlier commands of its group are durable.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -106,7 +105,7 @@ impl Meta {
         }
     }
 
-    /// The same as [`Meta::commit`], for callers that want to say that the call fixes the order.
+    /// The same as [`Meta::commit`]. The name tells the reader that the call fixes the order.
     pub fn enqueue<T, E, F>(
         &self,
         envelope: Envelope,
@@ -120,21 +119,21 @@ impl Meta {
         self.commit(envelope, command)
     }
 
-    /// Tells the LSN of the map whenever it moves on. Observers have run by then.
+    /// A watch of the LSN of the published map. Observers run before it changes.
     pub fn watch(&self) -> watch::Receiver<Lsn> {
         self.shared.lsn.subscribe()
     }
 
-    /// Calls `observer` for every commit of any broker after the returned snapshot, in LSN order, when it is in the
-    /// map of [`Meta::snapshot`] and before it is acknowledged. It runs in the committer: it must be quick, must not
-    /// block, and must not hold a [`Meta`] (it would keep the committer alive).
+    /// Calls `observer` for every commit of any broker after the returned snapshot, in LSN order. At each call the
+    /// commit is in the map of [`Meta::snapshot`] and is not acknowledged yet. The observer runs in the committer:
+    /// it must be quick, must not block, and must not hold a [`Meta`], which would keep the committer alive.
     pub fn observe(&self, observer: impl Fn(&Applied<'_>) + Send + Sync + 'static) -> Snapshot {
         let mut observers = lock(&self.shared.observers);
         observers.push(Arc::new(observer));
         self.shared.snapshot()
     }
 
-    /// The kept commits after `from`, at most `count`: who wrote what.
+    /// The commits after `from`, at most `count`: who wrote what.
     ///
     /// # Errors
     /// The journal cannot be read.

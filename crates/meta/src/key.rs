@@ -9,19 +9,19 @@
 
 use crate::error::DecodeError;
 
-/// A key of one kind of record. The order of the encoded bytes must be the order of the values.
+/// The key of one kind of record. The encoded bytes must sort like the values.
 pub trait Key: Sized + Ord {
     /// Appends the key's body (without the kind byte).
     fn encode(&self, out: &mut Vec<u8>);
 
-    /// Reads back what [`Key::encode`] wrote; all bytes must be used.
+    /// Reads what [`Key::encode`] wrote. All bytes must be used.
     ///
     /// # Errors
     /// The bytes are not a key of this type.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// The key of a record of which there is one.
+/// The key of a record that exists only once.
 impl Key for () {
     fn encode(&self, _: &mut Vec<u8>) {}
     fn decode(bytes: &[u8]) -> Result<(), DecodeError> {
@@ -82,8 +82,8 @@ pub fn put_i64(out: &mut Vec<u8>, value: i64) {
     put_u64(out, value.cast_unsigned() ^ (1 << 63));
 }
 
-/// Appends a string that ends in `00 01`, with each zero byte inside written as `00 ff`: a prefix comes before what
-/// it is a prefix of, and further fields may follow.
+/// Appends a string that ends in `00 01`, with each zero byte inside written as `00 ff`. A prefix therefore sorts
+/// before its extensions, and further fields may follow.
 pub fn put_str(out: &mut Vec<u8>, value: &str) {
     for &byte in value.as_bytes() {
         out.push(byte);
@@ -94,12 +94,12 @@ pub fn put_str(out: &mut Vec<u8>, value: &str) {
     out.extend_from_slice(&[0, 1]);
 }
 
-/// Reads the fields of a key in the order in which they were put.
+/// Reads the fields of a key in the order in which they were appended.
 #[derive(Debug)]
 pub struct KeyReader<'a>(&'a [u8]);
 
 impl<'a> KeyReader<'a> {
-    /// Reads the body of a key, without the kind byte.
+    /// A reader of a key's body, without the kind byte.
     pub fn new(bytes: &'a [u8]) -> KeyReader<'a> {
         KeyReader(bytes)
     }
@@ -110,7 +110,7 @@ impl<'a> KeyReader<'a> {
         Ok(*head)
     }
 
-    /// What [`put_u8`] wrote.
+    /// Reads what [`put_u8`] wrote.
     ///
     /// # Errors
     /// The key ends here.
@@ -118,7 +118,7 @@ impl<'a> KeyReader<'a> {
         self.array::<1>().map(|bytes| bytes[0])
     }
 
-    /// What [`put_u32`] wrote.
+    /// Reads what [`put_u32`] wrote.
     ///
     /// # Errors
     /// The key ends here.
@@ -126,7 +126,7 @@ impl<'a> KeyReader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// What [`put_u64`] wrote.
+    /// Reads what [`put_u64`] wrote.
     ///
     /// # Errors
     /// The key ends here.
@@ -134,7 +134,7 @@ impl<'a> KeyReader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// What [`put_i64`] wrote.
+    /// Reads what [`put_i64`] wrote.
     ///
     /// # Errors
     /// The key ends here.
@@ -142,7 +142,7 @@ impl<'a> KeyReader<'a> {
         self.u64().map(|bits| (bits ^ (1 << 63)).cast_signed())
     }
 
-    /// What [`put_str`] wrote.
+    /// Reads what [`put_str`] wrote.
     ///
     /// # Errors
     /// The key ends here, an escape is unknown, or the bytes are not UTF-8.

@@ -1,9 +1,9 @@
 //! Leases: named, fenced, expiring rights to run a job.
 //!
-//! A lease is a record that stays, so its epoch only grows; it is removed only when nobody can ever take it again, as
-//! what it was for is gone and its name is not used twice. Safety comes from the epoch alone: work done
-//! under a lease commits with [`crate::Tx::check_lease`] in the same command, and a stale epoch is refused whatever
-//! the clocks say. Expiry only decides when another owner may try.
+//! The record of a lease stays after a release, so its epoch only grows. It is removed only when its purpose is
+//! gone and nobody can ever take the name again. Safety comes from the epoch alone. Work under a lease commits with
+//! [`crate::Tx::check_lease`] in the same command, and a stale epoch is refused, whatever the clocks say. Expiry
+//! only decides when another owner may try.
 
 use std::time::Duration;
 
@@ -16,37 +16,37 @@ use floe_env::Timestamp;
 /// The state of a lease. Its key is its name, for example `view/7`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Who holds it; `None` after a release.
+    /// The holder; `None` after a release.
     pub owner: Option<String>,
     /// Raised with every acquisition; the first is 1.
     pub epoch: u64,
-    /// When another owner may take it.
+    /// When another owner may take the lease.
     pub expires: Timestamp,
 }
 
 crate::postcard_record!(Lease, 3, 1, String);
 
-/// Why a lease does not serve.
+/// Why a lease was not taken, or no longer counts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
     /// Somebody else holds it.
     #[error("lease {name} is held by {owner} until {expires} ms")]
     Held {
-        /// The lease.
+        /// The lease's name.
         name: String,
         /// Its holder.
         owner: String,
-        /// When it may be taken.
+        /// When another owner may take the lease.
         expires: Timestamp,
     },
-    /// It was released, or another owner took it: whoever holds this epoch must stop.
+    /// The lease was released, or another owner took it. The holder of this epoch must stop.
     #[error("epoch {epoch} of lease {name} is over, the current one is {current}")]
     Lost {
-        /// The lease.
+        /// The lease's name.
         name: String,
-        /// The epoch that was shown.
+        /// The stale epoch of the caller.
         epoch: u64,
-        /// The epoch that counts.
+        /// The epoch in force.
         current: u64,
     },
     /// The lease's record cannot be read.
@@ -55,7 +55,7 @@ pub enum LeaseError {
 }
 
 /// Takes the lease if it is free, expired, or the same owner's, and returns the new epoch. An owner that takes its
-/// own lease again fences its former self, so names of owners are unique per start of a process.
+/// own lease again fences its former self, so every start of a process needs a new owner name.
 ///
 /// # Errors
 /// Somebody else holds it.
@@ -73,7 +73,7 @@ pub fn acquire(tx: &mut Tx<'_>, name: &str, owner: &str, ttl: Duration) -> Resul
     Ok(epoch)
 }
 
-/// Prolongs the lease and returns its new expiry. An expired lease that nobody took is still good.
+/// Renews the lease and returns its new expiry. An expired lease that nobody took is still good.
 ///
 /// # Errors
 /// The epoch is over.
@@ -84,7 +84,7 @@ pub fn renew(tx: &mut Tx<'_>, name: &str, epoch: u64, ttl: Duration) -> Result<T
     Ok(lease.expires)
 }
 
-/// Gives the lease back, so that another owner need not wait for its expiry.
+/// Releases the lease, so that another owner need not wait for its expiry.
 ///
 /// # Errors
 /// The epoch is over.
@@ -104,7 +104,7 @@ fn check(tx: &Tx<'_>, name: &str, epoch: u64) -> Result<Lease, LeaseError> {
 }
 
 impl Tx<'_> {
-    /// Refuses a command whose lease is over; call it in every command that does the lease's work.
+    /// Refuses a command whose lease is over. Call it in every command that does the lease's work.
     ///
     /// # Errors
     /// The epoch is over.
@@ -120,7 +120,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    /// Runs one command at a time, in seconds, over the map and applies what it changed.
+    /// Runs one command over the map at a time in seconds, and applies its changes.
     fn at<T>(map: &mut Snapshot, seconds: i64, command: impl FnOnce(&mut Tx<'_>) -> T) -> T {
         let mut envelope = Envelope::broker("test");
         envelope.time = Timestamp(seconds * 1000);
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(at(map, 20, |tx| tx.check_lease("job", 1)), Err(lost(1, 2)));
         assert_eq!(at(map, 20, |tx| renew(tx, "job", 1, TTL)), Err(lost(1, 2)));
         assert_eq!(at(map, 20, |tx| release(tx, "job", 1)), Err(lost(1, 2)));
-        // The same owner fences its former self; a release frees at once and the epoch goes on.
+        // The same owner fences its former self. A release frees the lease at once, and the epoch grows on.
         assert_eq!(at(map, 21, |tx| acquire(tx, "job", "b", TTL)), Ok(3));
         assert_eq!(at(map, 21, |tx| release(tx, "job", 3)), Ok(()));
         assert_eq!(at(map, 21, |tx| tx.check_lease("job", 3)), Err(lost(3, 3)));

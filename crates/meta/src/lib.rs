@@ -1,41 +1,43 @@
-//! The metadata map behind a small journal, and the seam to clock, randomness and tasks.
+//! The metadata map behind a small journal.
 //!
 //! Everything that Floe knows (topics, extents, producers, groups, leases, progress of views) is one ordered map of
-//! typed keys to versioned values. The map is what results from applying the journal, a serial log of commits
-//! numbered by [`Lsn`]. Each broker holds the map in memory as a persistent tree, so a [`Snapshot`] is a pointer copy
-//! and readers never block.
+//! typed keys to versioned values. Applying the journal, a serial log of commits numbered by [`Lsn`], yields the
+//! map. Each broker holds the map in memory as a persistent tree, so a [`Snapshot`] is a pointer copy and readers
+//! never block.
 //!
 //! # One commit
 //!
-//! 1. A caller hands a pure command to [`Meta::commit`] (meta.rs); it waits in the committer's queue.
-//! 2. The committer (committer.rs) takes what waits as one group and runs each command over what the earlier ones
-//!    left, in a [`Tx`] (tx.rs): an overlay of typed reads and writes.
-//! 3. What each command changed becomes one [`Commit`] with its [`Envelope`]; the group goes to [`Journal::commit`]
-//!    (journal.rs) with the LSN that it was run over, and is durable as a whole or not at all.
-//! 4. The new map is published, observers are called in LSN order, watchers woken, and only then the callers are
-//!    answered.
+//! 1. A caller hands a pure command to [`Meta::commit`] (handle.rs). It waits in the committer's queue
+//!    (command.rs).
+//! 2. The committer (committer.rs) takes the waiting commands as one group. It runs each in a [`Tx`] (tx.rs), an
+//!    overlay of typed reads and writes over the result of the earlier ones.
+//! 3. The changes of each command become one [`Commit`] with its [`Envelope`]. The group goes to
+//!    [`Journal::commit`] (journal/) with the LSN that it ran over, and is durable as a whole or not at all.
+//! 4. The new map is published, observers are called in LSN order, and watchers wake (published.rs). Only then the
+//!    callers are answered.
 //!
-//! If another broker committed first, the journal answers what was missed; the committer applies it and runs the
-//! commands again. If the journal cannot tell whether it applied a group, the committer sends the same attempt again
-//! until it can; nothing else runs before that.
+//! If another broker committed first, the journal answers with the missed entries. The committer applies them and
+//! runs the commands again. If the journal cannot tell whether it applied a group, the committer sends the same
+//! attempt again until it can. Nothing else runs before that.
 //!
 //! # Formats
 //!
 //! ```text
-//! key    kind u8 | fields in an order-preserving encoding           key.rs
+//! key    kind u8 | fields in an order-preserving encoding           key.rs, span.rs
 //! value  version u8 | body, postcard for most                       record.rs
-//! entry  envelope and changes, each with a version                  entry.rs
-//! files  journal.sqlite, image.sqlite                               sqlite.rs
+//! entry  envelope and changes, each with a version                  journal/entry.rs
+//! files  journal.sqlite, image.sqlite                               journal/sqlite/
 //! ```
-//! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name, 10 topic, 11 topic by name, 12 partition,
-//! 13 extent, 14 producer, 15 object, 16 object lease, 17 trash, 30 group, 31 group offset, 40 table, 41 progress,
-//! 42 view state. A number is never used again; from 200 on they belong to tests.
+//! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name, 10 topic, 11 topic by name, 12 partition, 13
+//! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 30 group, 31 group offset, 40
+//! table, 41 progress, 42 view state, 43 garbage of a table. A number is never reused. Numbers from 200 on belong
+//! to tests.
 //!
 //! # What it is not
 //!
-//! It knows no batches and no topics: those records live in the crates above. It is no consensus algorithm: brokers
-//! that share a journal are serialised by the journal's own store. It holds no payload: values are small, and the
-//! whole map fits into memory. Commands do no I/O and read no clock but [`Tx::now`].
+//! It knows no batches and no topics: those records live in the crates above. It is not a consensus algorithm:
+//! brokers that share a journal are serialised by the journal's own store. It holds no payload: values are small,
+//! and the whole map fits into memory. Commands do no I/O and read no clock but [`Tx::now`].
 
 mod command;
 mod committer;

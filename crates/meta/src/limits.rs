@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Commands that may wait for the committer; one more is answered `NotApplied`.
+/// Commands that may wait for the committer. One more is answered `NotApplied`.
 pub const QUEUE_COMMANDS_MAX: usize = 65_536;
 
-/// Commands that share one commit of the journal.
+/// Commands that share one commit of the journal at most.
 pub const GROUP_COMMANDS_MAX: usize = 4_096;
 
 /// Bytes of changes after which a group takes no further command.
@@ -14,66 +14,67 @@ pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of keys and values that one command may change.
 pub const COMMAND_BYTES_MAX: usize = 32 << 20;
 
-/// How often a group is run again because another broker committed first.
+/// How often a group runs again because another broker committed first.
 pub const CONFLICTS_MAX: u32 = 1_000;
 
 /// How long one call of the journal's commit may take before its outcome counts as unknown.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the callers of a commit with unknown outcome wait for its resolution.
+/// How long the callers of a commit with an unknown outcome wait until it is resolved.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// First and longest pause between two attempts to resolve or to follow.
+/// The first pause between two attempts to resolve or to follow.
 pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
-/// See [`RETRY_PAUSE_MIN`].
+/// The longest pause between two attempts to resolve or to follow; each is twice the one before.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Entries that one call of `history` or one answer of `follow` returns.
+/// Entries in one answer of `history` or `follow`.
 pub const ENTRIES_MAX: usize = 10_000;
 
 /// Bytes of one key.
 pub const KEY_BYTES_MAX: usize = 4_096;
 
-/// Bytes of one text field of an envelope; longer ones are cut.
+/// Bytes of one text field of an envelope; longer texts are cut.
 pub const ENVELOPE_TEXT_BYTES_MAX: usize = 4_096;
 
 const _: () = assert!(GROUP_BYTES_MAX <= COMMAND_BYTES_MAX);
 const _: () = assert!(GROUP_COMMANDS_MAX <= QUEUE_COMMANDS_MAX);
 const _: () = assert!(COMMIT_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis());
 
-/// Bytes of entries after which an answer of `history` or `follow` ends.
+/// Bytes of entries at which an answer of `history` or `follow` ends.
 pub const ENTRIES_BYTES_MAX: usize = 64 << 20;
 
 /// Orders that may wait for a thread of the SQLite journal.
 pub const SQLITE_ORDERS_MAX: usize = 64;
 
-/// Bytes that SQLite's write-ahead log is given when the journal is opened.
+/// Working size of SQLite's write-ahead log, given when the journal is opened.
 pub const SQLITE_LOG_BYTES: u64 = 16 << 20;
 
-/// Bytes to which the write-ahead log is cut after one great commit made it longer.
+/// Bytes to which the write-ahead log is cut after a large commit made it longer.
 pub const SQLITE_LOG_BYTES_MAX: i64 = 64 << 20;
 
-/// Pages (of 4 KiB) in the write-ahead log from which on it is copied into the file although commits come.
+/// Pages of 4 KiB in the write-ahead log at which the keeper copies it into the file although commits come.
 pub const SQLITE_LOG_PAGES_MAX: i64 = 2_000;
 
-/// Entries that may wait to be folded into the image before folding goes on beside commits.
+/// Entries that may wait to be folded into the image. Beyond them, folding continues beside commits.
 pub const SQLITE_BACKLOG_ENTRIES_MAX: u64 = 10_000;
 
-/// Bytes of changes that may wait to be folded before folding goes on beside commits; bounds the time of a start.
+/// Bytes of changes that may wait to be folded. Beyond them, folding continues beside commits. Bounds the time of a
+/// start.
 pub const SQLITE_BACKLOG_BYTES_MAX: u64 = 8 << 20;
 
-/// Bytes of changes after which a slice of folding takes no further entry.
+/// Bytes of changes at which a slice of folding ends.
 pub const SQLITE_SLICE_BYTES: usize = 1 << 20;
 
-/// Entries that one slice of folding takes: some milliseconds, in which commits have one core less.
+/// Entries in one slice of folding. A slice takes some milliseconds, in which commits have one core less.
 pub const SQLITE_SLICE_ENTRIES: usize = 250;
 
-/// Without a commit for this long the SQLite journal counts as idle.
+/// The SQLite journal counts as idle after this long without a commit.
 pub const SQLITE_IDLE: Duration = Duration::from_millis(100);
 
 /// How long the SQLite journal's keeper rests after a failure, for example a full disk.
 pub const SQLITE_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-// The log is copied well before it outgrows what it was given (a frame is a page and 24 bytes).
+// The log is copied well before it outgrows its working size. A frame is a page and 24 bytes.
 const _: () = assert!(SQLITE_LOG_PAGES_MAX as u64 * (4096 + 24) * 2 < SQLITE_LOG_BYTES + (1 << 20));
 const _: () = assert!(SQLITE_LOG_BYTES as i64 <= SQLITE_LOG_BYTES_MAX);

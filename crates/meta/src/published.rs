@@ -1,4 +1,4 @@
-//! What the handles and the committer share: the published map, and those who observe or watch it.
+//! The state that handles and committer share: the published map, its observers and its watchers.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -12,13 +12,13 @@ use crate::snapshot::Snapshot;
 /// One commit that was applied to this broker's map, as [`Meta::observe`] shows it.
 #[derive(Debug)]
 pub struct Applied<'a> {
-    /// The commit.
+    /// The LSN of the commit.
     pub lsn: Lsn,
-    /// Who, when and why.
+    /// Who made the commit, when and why.
     pub envelope: &'a Envelope,
-    /// What changed, in key order.
+    /// The changes in key order.
     pub changes: &'a [Change],
-    /// The map now, which includes this commit (and maybe later ones).
+    /// The map now. It includes this commit, and maybe later ones.
     pub snapshot: &'a Snapshot,
 }
 
@@ -39,7 +39,7 @@ impl Applied<'_> {
 
 pub(crate) type Observer = Arc<dyn Fn(&Applied<'_>) + Send + Sync>;
 
-/// The published map. The journal is here because each handle keeps it open.
+/// The published map. It also holds the journal, so that each handle keeps the journal open.
 pub(crate) struct Published {
     pub(crate) journal: Arc<dyn Journal>,
     snapshot: RwLock<Snapshot>,
@@ -64,7 +64,8 @@ impl Published {
         commits: impl Iterator<Item = (Lsn, &'a Envelope, &'a [Change])>,
     ) {
         let observers = {
-            // Both under this lock, so that an observer misses no commit after the snapshot that it was given.
+            // The snapshot and the observers change under one lock, so that an observer misses no commit after the
+            // snapshot that it was given.
             let observers = lock(&self.observers);
             let mut published = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
             assert!(published.lsn() <= snapshot.lsn(), "the map never goes back");

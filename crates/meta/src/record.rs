@@ -18,12 +18,12 @@ pub use postcard;
 
 /// A kind of value in the metadata map.
 pub trait Record: Sized {
-    /// The first byte of its keys; never changes and is never used again. 255 is not used.
+    /// The first byte of the record's keys. It never changes and is never reused. 255 is not used.
     const KIND: u8;
-    /// The version that `encode` writes; at least 1. Raise it with every change of the body and keep decoding the
-    /// old ones.
+    /// The version that `encode` writes; at least 1. Raise it with every change of the body, and keep decoding the
+    /// old versions.
     const VERSION: u8;
-    /// What it is found by.
+    /// The key of the record.
     type Key: Key;
 
     /// Appends the body in the layout of [`Record::VERSION`].
@@ -45,7 +45,7 @@ pub(crate) fn encode_value<R: Record>(record: &R) -> Vec<u8> {
     out
 }
 
-/// Reads what [`encode_value`] wrote, now or in an older build.
+/// Reads what this build or an older one wrote with [`encode_value`].
 pub(crate) fn decode_value<R: Record>(value: &Bytes) -> Result<R, DecodeError> {
     let (&version, body) = value.split_first().ok_or(DecodeError::Truncated)?;
     if version > R::VERSION {
@@ -57,7 +57,7 @@ pub(crate) fn decode_value<R: Record>(value: &Bytes) -> Result<R, DecodeError> {
     R::decode(version, body)
 }
 
-/// Reads the typed key out of a full key of this kind.
+/// Reads the typed key from a full key of this kind.
 pub(crate) fn decode_key<R: Record>(key: &Bytes) -> Result<R::Key, DecodeError> {
     let (&kind, body) = key.split_first().ok_or(DecodeError::Truncated)?;
     assert_eq!(kind, R::KIND, "a range of one kind holds keys of that kind");
@@ -82,7 +82,7 @@ pub fn take_postcard<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, D
 
 /// Makes a serde type a [`Record`] with one version: `postcard_record!(Type, kind, version, KeyType);`.
 ///
-/// Fields can then only be changed together with the version, by writing the `impl` out and decoding both.
+/// To change its fields, write out the `impl`, raise the version, and decode both versions.
 #[macro_export]
 macro_rules! postcard_record {
     ($record:ty, $kind:expr, $version:expr, $key:ty) => {

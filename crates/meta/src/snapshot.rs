@@ -1,4 +1,4 @@
-//! The metadata map at one LSN: a pointer copy that nobody changes.
+//! The metadata map at one LSN: an immutable pointer copy.
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -15,14 +15,14 @@ use crate::record::{Record, decode_key, decode_value};
 /// Pairs of full keys and values in key order.
 pub(crate) type Pairs<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Bytes)> + Send + 'a>;
 
-/// What reads of a [`Snapshot`] and of a [`crate::Tx`] have in common, for functions that serve both.
+/// The reads that a [`Snapshot`] and a [`crate::Tx`] have in common, for functions that serve both.
 pub trait Lookup {
     #[doc(hidden)]
     fn raw_value(&self, key: &[u8]) -> Option<&Bytes>;
     #[doc(hidden)]
     fn raw_pairs(&self, start: Bytes, end: Bytes) -> Pairs<'_>;
 
-    /// The record of a key.
+    /// The record of a key; `None` if there is none.
     ///
     /// # Errors
     /// Its value cannot be read, see [`DecodeError`].
@@ -39,7 +39,7 @@ pub trait Lookup {
         self.raw_pairs(span.start, span.end).map(|(key, value)| typed::<R>(key, value))
     }
 
-    /// The records whose key begins with what `put` writes (the leading fields of the key), in key order.
+    /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
     fn prefix<R: Record>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
@@ -53,7 +53,7 @@ fn typed<R: Record>(key: &Bytes, value: &Bytes) -> Result<(R::Key, R), DecodeErr
     Ok((decode_key::<R>(key)?, decode_value::<R>(value)?))
 }
 
-/// The metadata map at one LSN. A clone is a pointer copy; it never changes.
+/// The metadata map at one LSN. It never changes. A clone is a pointer copy.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     map: RedBlackTreeMapSync<Bytes, Bytes>,
@@ -61,7 +61,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The map of an image: what the journal folded up to an LSN.
+    /// The map of an image, which the journal folded up to an LSN.
     pub(crate) fn of_image(image: Vec<(Bytes, Bytes)>, lsn: Lsn) -> Snapshot {
         let mut map = RedBlackTreeMapSync::new_sync();
         for (key, value) in image {
@@ -70,7 +70,7 @@ impl Snapshot {
         Snapshot { map, lsn }
     }
 
-    /// The last commit that this map includes.
+    /// The LSN of the last commit in this map.
     pub fn lsn(&self) -> Lsn {
         self.lsn
     }
@@ -102,7 +102,7 @@ impl Snapshot {
         pairs.map(|(key, value)| typed::<R>(key, value))
     }
 
-    /// The records whose key begins with what `put` writes (the leading fields of the key), in key order.
+    /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
     pub fn prefix<R: Record>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
@@ -111,12 +111,12 @@ impl Snapshot {
         pairs.map(|(key, value)| typed::<R>(key, value))
     }
 
-    /// All full keys and values, in key order: what an image holds.
+    /// All full keys and values in key order, as an image holds them.
     pub fn pairs(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.map.iter()
     }
 
-    /// Moves on by one commit.
+    /// Applies one commit.
     pub(crate) fn apply(&mut self, lsn: Lsn, changes: &[Change]) {
         assert_eq!(lsn, self.lsn.next(), "commits apply in order, none left out");
         for change in changes {

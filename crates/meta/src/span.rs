@@ -15,7 +15,7 @@ pub(crate) fn full_key<R: Record>(key: &R::Key) -> Vec<u8> {
     out
 }
 
-/// A half-open range of full keys; never inverted.
+/// A half-open range of full keys; its ends are never inverted.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) start: Bytes,
@@ -38,7 +38,7 @@ impl Span {
         Span::between(start, end)
     }
 
-    /// The keys of one kind whose body begins with what `put` writes.
+    /// The keys of one kind whose body begins with the bytes that `put` writes.
     pub(crate) fn prefix<R: Record>(put: impl FnOnce(&mut Vec<u8>)) -> Span {
         let mut start = vec![R::KIND];
         put(&mut start);
@@ -61,7 +61,7 @@ impl Span {
     }
 }
 
-/// The first byte string after `key`.
+/// The smallest byte string greater than `key`.
 fn just_after(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key

@@ -1,4 +1,4 @@
-//! What a command sees and writes: an overlay over a snapshot, pure and without I/O.
+//! A command's view of the map: an overlay over a snapshot, pure and without I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +16,8 @@ use crate::record::{Record, encode_value};
 use crate::snapshot::{Lookup, Pairs, Snapshot};
 use floe_env::Timestamp;
 
-/// One command's view of the map: what is committed, what earlier commands of its group wrote, and what itself
-/// wrote. It becomes one commit, whole or not at all.
+/// One command's view of the map: the committed records, the writes of earlier commands of its group, and its own
+/// writes. It becomes one commit, as a whole or not at all.
 pub struct Tx<'a> {
     base: &'a Snapshot,
     writes: BTreeMap<Bytes, Option<Bytes>>,
@@ -25,7 +25,7 @@ pub struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    /// A command over `base`; also for tests of pure commands without a journal.
+    /// A command over `base`. Tests of pure commands use it without a journal.
     pub fn new(base: &'a Snapshot, envelope: &'a Envelope) -> Tx<'a> {
         Tx { base, writes: BTreeMap::new(), envelope }
     }
@@ -35,7 +35,7 @@ impl<'a> Tx<'a> {
         self.base.lsn().next()
     }
 
-    /// The time that is written into the commit's envelope.
+    /// The time in the commit's envelope.
     pub fn now(&self) -> Timestamp {
         self.envelope.time
     }
@@ -45,7 +45,7 @@ impl<'a> Tx<'a> {
         self.envelope
     }
 
-    /// The record of a key, as this command left it; see [`Lookup::get`].
+    /// The record of a key, including this command's writes; see [`Lookup::get`].
     ///
     /// # Errors
     /// Its value cannot be read.
@@ -61,7 +61,7 @@ impl<'a> Tx<'a> {
         Lookup::range(self, range)
     }
 
-    /// The records whose key begins with what `put` writes (the leading fields of the key), in key order.
+    /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
     pub fn prefix<R: Record>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
@@ -72,19 +72,19 @@ impl<'a> Tx<'a> {
     /// Writes the record of a key.
     ///
     /// # Panics
-    /// The key is longer than [`KEY_BYTES_MAX`]: whoever takes names from outside bounds them first.
+    /// The key is longer than [`KEY_BYTES_MAX`]. Callers must bound names from outside first.
     pub fn put<R: Record>(&mut self, key: &R::Key, record: &R) {
         let key = full_key::<R>(key);
         assert!(key.len() <= KEY_BYTES_MAX, "names are bounded before they become keys");
         self.writes.insert(exact(key), Some(exact(encode_value(record))));
     }
 
-    /// Removes the record of a key; none is fine.
+    /// Removes the record of a key. A missing record is not an error.
     pub fn delete<R: Record>(&mut self, key: &R::Key) {
         self.writes.insert(exact(full_key::<R>(key)), None);
     }
 
-    /// The next number of a counter; the first is 1. No number is given twice.
+    /// The next number of a counter; the first is 1. No number is assigned twice.
     ///
     /// # Errors
     /// The counter's value cannot be read.
@@ -92,7 +92,7 @@ impl<'a> Tx<'a> {
         self.take_counter(key, 1)
     }
 
-    /// Takes `count` numbers of a counter in a row and returns the first.
+    /// Takes `count` consecutive numbers of a counter and returns the first.
     ///
     /// # Errors
     /// The counter's value cannot be read.
@@ -103,7 +103,7 @@ impl<'a> Tx<'a> {
         Ok(last + 1)
     }
 
-    /// What this command changes: writes that differ from what is there, in key order.
+    /// The changes of this command: its writes that differ from the base, in key order.
     pub fn into_changes(self) -> Vec<Change> {
         let base = self.base;
         let differs = |(key, value): &(Bytes, Option<Bytes>)| base.raw_value(key) != value.as_ref();
@@ -112,7 +112,7 @@ impl<'a> Tx<'a> {
     }
 }
 
-/// Keys and values live as long as the map: none keeps spare capacity.
+/// Bytes without spare capacity, because keys and values live as long as the map.
 fn exact(mut bytes: Vec<u8>) -> Bytes {
     bytes.shrink_to_fit();
     Bytes::from(bytes)
@@ -145,8 +145,8 @@ impl fmt::Debug for Tx<'_> {
 type Pair<'a> = (&'a Bytes, &'a Bytes);
 type Write<'a> = (&'a Bytes, &'a Option<Bytes>);
 
-/// Committed pairs overlaid by written ones, in key order, from both ends. The pairs that were looked at and not yet
-/// given are kept as the front and the back end of each side.
+/// Committed pairs overlaid by written ones, in key order, from both ends. Each side keeps the pairs that were
+/// looked at but not yet returned, one per end.
 struct Merged<'a, W> {
     base: Pairs<'a>,
     written: W,

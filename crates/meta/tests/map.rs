@@ -35,7 +35,7 @@ impl Key for Name {
 struct Value(u16);
 postcard_record!(Value, 200, 1, Name);
 
-/// A neighbour whose keys must never show up in ranges of the other kind.
+/// A neighbouring kind, whose keys must never appear in ranges of the other kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Neighbour;
 postcard_record!(Neighbour, 201, 1, Name);
@@ -72,7 +72,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Model = BTreeMap<Name, Value>;
 
-/// Reads a range from both ends as the bits of `ends` say, and compares with the model.
+/// Reads a range from the ends that the bits of `ends` choose, and compares with the model.
 fn check_range(reader: &impl Lookup, model: &Model, range: (Bound<Name>, Bound<Name>), ends: u64) {
     let mut got = reader.range::<Value>(range.clone());
     let expected: Vec<(Name, Value)> =
@@ -162,14 +162,14 @@ proptest! {
                 model = done.reply;
                 check_range(&done.snapshot, &model, range.clone(), ends);
                 check_range(&meta.snapshot(), &model, (Bound::Unbounded, Bound::Unbounded), ends);
-                // Whoever holds an old snapshot sees the old map.
+                // A holder of an old snapshot sees the old map.
                 check_range(&old, &old_model, (Bound::Unbounded, Bound::Unbounded), ends);
             }
         });
     }
 }
 
-/// These keys and values are in journals in the field: they never change.
+/// Journals in the field hold these keys and values, so they never change.
 #[test]
 fn golden() {
     let name = Name { number: -2, text: "a\0b".into(), part: 7 };

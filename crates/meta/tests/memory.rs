@@ -1,4 +1,4 @@
-//! The journal in memory passes the suite, and the suite sees journals that break the contract.
+//! The journal in memory passes the suite, and the suite detects journals that break the contract.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -23,26 +23,26 @@ async fn conformance() {
     conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::new()))).await;
 }
 
-/// A way to break the contract.
+/// One way to break the contract.
 #[derive(Debug, Clone, Copy)]
 enum Bug {
-    /// Applies whatever was expected.
+    /// Applies a group whatever LSN it expected.
     NoExpectation,
-    /// Applies an attempt that comes again after a conflict with itself.
+    /// Applies an attempt again that comes back after a conflict with itself.
     Twice,
-    /// Applies the first half of every hundredth group only.
+    /// Applies only the first half of every hundredth group.
     HalfGroup,
     /// Keeps the last commit in memory until the next one comes.
     LateDurability,
-    /// Says `NotApplied` of what it applied.
+    /// Answers `NotApplied` for a group that it applied.
     FalseNotApplied,
     /// Writes its own envelope.
     NoEnvelope,
-    /// A conflict leaves out the first missed entry.
+    /// Leaves the first missed entry out of a conflict.
     ShortConflict,
-    /// Followers are told of what comes after the next commit.
+    /// Tells followers only the entries after the next commit.
     SkippingFollow,
-    /// Forgets entries that are in the image.
+    /// Forgets the entries that are in the image.
     ShortHistory,
 }
 
@@ -52,7 +52,7 @@ type Group = (Lsn, u128, Vec<Commit>);
 struct Buggy {
     bug: Bug,
     durable: MemoryJournal,
-    /// What only this opening knows.
+    /// Known only to this opening of the journal.
     late: Arc<Mutex<Option<Group>>>,
     calls: Arc<AtomicU64>,
 }
@@ -129,7 +129,7 @@ impl Journal for Buggy {
     }
 }
 
-/// Each planted bug is found by some case of the suite.
+/// Some case of the suite finds each planted bug.
 #[tokio::test(start_paused = true)]
 async fn the_suite_sees_planted_bugs() {
     use Bug::*;

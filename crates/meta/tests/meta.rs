@@ -73,7 +73,7 @@ async fn brokers_share_a_journal() {
     assert_eq!((same.lsn, journal.lsn()), (Lsn(100), Lsn(100)));
 }
 
-/// A journal whose answers the test decides.
+/// A journal whose answers the test scripts.
 #[derive(Clone, Default)]
 struct Scripted {
     journal: MemoryJournal,
@@ -85,11 +85,11 @@ struct Scripted {
 enum Mode {
     #[default]
     Fine,
-    /// Refuses, surely without effect.
+    /// Refuses, certainly without effect.
     Full,
     /// Never answers and does nothing.
     Gone,
-    /// Applies and says that nobody knows.
+    /// Applies the group and answers that the outcome is not known.
     Mute,
 }
 
@@ -148,14 +148,14 @@ async fn a_full_journal_refuses_the_whole_group_and_service_returns() {
     let (write, read) = (meta.commit(who(), add), meta.commit(who(), |tx| tx.get::<Note>(&1)));
     assert_eq!(write.await.unwrap_err(), CommitError::NotApplied(refused.clone()));
     assert_eq!(read.await.unwrap_err(), CommitError::NotApplied(refused));
-    // A command that changes nothing needs no journal, and reads go on.
+    // A command that changes nothing needs no journal, and reads still work.
     assert_eq!(meta.commit(who(), |tx| tx.get::<Note>(&1)).await.unwrap().reply, None);
     assert_eq!(meta.snapshot().lsn(), Lsn(0));
     journal.set(Mode::Fine);
     assert_eq!(meta.commit(who(), add).await.unwrap().reply, 1);
 }
 
-/// `applied`: whether the attempt whose callers gave up had been applied.
+/// `applied`: 1 if the attempt that its callers gave up applies in the end, otherwise 0.
 async fn outlast(mode: Mode, applied: u64) {
     let options = Options { resolve_timeout: Duration::from_secs(30), ..Options::default() };
     let (journal, meta) = open_scripted(options).await;
@@ -167,10 +167,10 @@ async fn outlast(mode: Mode, applied: u64) {
     assert!(matches!(doubtful.await.unwrap_err(), CommitError::Unknown(_)));
     assert!(matches!(queued.await.unwrap_err(), CommitError::NotApplied(_)));
     assert!(matches!(meta.commit(who(), add).await.unwrap_err(), CommitError::NotApplied(_)));
-    // Nothing is shown that is not known to be durable.
+    // The snapshot shows nothing that may not be durable.
     assert_eq!(meta.snapshot().lsn(), Lsn(1));
     journal.set(Mode::Fine);
-    // The doubtful attempt itself is carried on until the journal tells what became of it: here it is applied.
+    // The committer pursues the unknown attempt until the journal tells its outcome. Here it is applied.
     meta.watch().wait_for(|lsn| *lsn == Lsn(2)).await.unwrap();
     assert_eq!(meta.commit(who(), add).await.unwrap().reply, 3);
     assert_eq!(journal.journal.lsn(), Lsn(2 + applied));
@@ -196,7 +196,7 @@ async fn the_queue_and_the_groups_are_bounded() {
     );
     assert_eq!(*journal.groups.lock().unwrap(), [4, 4, 2]);
 
-    // A group takes no further command once it is large; a command that is too large is refused alone.
+    // A large group takes no further command. A command that is too large is refused alone.
     let write = |key: u32, megabytes: usize| {
         meta.commit(who(), move |tx| {
             tx.put(&key, &Note("x".repeat(megabytes << 20)));

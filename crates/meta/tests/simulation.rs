@@ -1,4 +1,4 @@
-//! Brokers in a simulation: the same seed gives the same run, and a crash at any await loses nothing.
+//! Brokers in a simulation. The same seed gives the same run, and a crash at any await loses nothing.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -16,7 +16,7 @@ fn simulate<T>(run: impl Future<Output = T>) -> T {
     runtime.expect("a runtime of one thread").block_on(run)
 }
 
-/// Slow, and now and then it loses a call or an answer.
+/// A slow journal that sometimes loses a call or an answer.
 struct Shaky {
     env: Env,
     journal: MemoryJournal,
@@ -66,10 +66,10 @@ impl Shaky {
 struct Mark(u64);
 postcard_record!(Mark, 200, 1, u64);
 
-/// What clients were told: by the mark that they wrote, its commit, or that nobody knows.
+/// What clients were told: for each mark that they wrote, its commit, or `None` for unknown.
 type Told = Arc<Mutex<BTreeMap<u64, Option<Lsn>>>>;
 
-/// A client of one broker that writes marks nobody else writes, one after another.
+/// A client of one broker. It writes marks one after another that nobody else writes.
 async fn write_marks(env: Env, meta: Meta, first: u64, count: u64, told: Told) {
     for mark in first..first + count {
         told.lock().unwrap().insert(mark, None);
@@ -107,7 +107,7 @@ async fn start_broker(env: &Env, journal: &MemoryJournal, first: u64, count: u64
     scope
 }
 
-/// Checks the journal against what clients were told, and returns all that happened.
+/// Checks the journal against what clients were told, and returns its history.
 async fn check(journal: &MemoryJournal, told: &Told) -> Vec<Entry> {
     let history = journal.history(Lsn(0), usize::MAX).await.expect("the journal is in memory");
     let snapshot = Meta::open(Env::simulated(0), Arc::new(journal.clone()), Options::default())
@@ -138,7 +138,7 @@ async fn run(seed: u64, crash: Option<u64>) -> (Vec<Entry>, u64) {
         first.abort_all();
         start_broker(&env, &journal, 200, 4, &told).await;
     }
-    // Simulated, and far more than the clients need.
+    // Simulated time, far more than the clients need.
     tokio::time::sleep(Duration::from_secs(600)).await;
     let polls = first.polls();
     for scope in [first, second] {
@@ -193,7 +193,7 @@ fn randomness_and_time_follow_the_seed() {
     assert_ne!(draw(1), draw(2));
 }
 
-/// Marks that it is dropped.
+/// Records that it was dropped.
 struct Guard(Arc<Mutex<Vec<&'static str>>>, &'static str);
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -227,7 +227,7 @@ fn a_scope_ends_as_a_whole() {
         assert_eq!(failing.await, Err(TaskEnded::Panicked("failing")));
         assert_eq!(two.blocking(|| 5).await, 5);
 
-        // After the crash nothing of the scope goes on, though time does.
+        // After the crash nothing of the scope continues, although time does.
         let crashing = env.scope();
         let ticks = Arc::new(Mutex::new(0));
         let counted = ticks.clone();

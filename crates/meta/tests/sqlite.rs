@@ -1,4 +1,4 @@
-//! The SQLite journal: the suite, formats, and a process that is killed.
+//! The SQLite journal: the suite, formats, and a killed process.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -69,7 +69,7 @@ async fn files_that_are_not_ours_or_newer_are_refused() {
         assert_eq!(open(&path).unwrap().lsn(), Lsn(1));
     }
 
-    // An image of another journal is refused; without an image it is made again from the journal.
+    // An image of another journal is refused. A missing image is rebuilt from the journal.
     let other = Directory::new();
     drop(open(&other.path()).unwrap());
     for file in ["image.sqlite", "image.sqlite-wal", "image.sqlite-shm"] {
@@ -95,7 +95,7 @@ async fn files_that_are_not_ours_or_newer_are_refused() {
     assert!(matches!(open(&path).unwrap_err(), SqliteOpenError::Foreign { .. }));
 }
 
-/// The image follows the journal, and the next start needs only what is not folded yet.
+/// The image follows the journal, and the next start loads only the entries that are not folded yet.
 #[tokio::test]
 async fn the_image_is_folded_beside_commits() {
     let directory = Directory::new();
@@ -114,7 +114,7 @@ async fn the_image_is_folded_beside_commits() {
     assert_eq!(journal.history(Lsn(0), 10_000).await.unwrap().len(), 2_500);
 }
 
-/// What the child of a test does: commits one after another, and says what was acknowledged.
+/// The child process of a test. It commits one group after another, and prints what was acknowledged.
 #[tokio::test]
 async fn child_commits() {
     let Ok(path) = std::env::var("FLOE_META_TEST_CHILD") else { return };
@@ -123,7 +123,7 @@ async fn child_commits() {
     let mut last = journal.lsn();
     let large = std::env::var("FLOE_META_TEST_LARGE").is_ok();
     if large {
-        // More than the child may write to a file: it is refused, and what is small goes on.
+        // More than the child may write to a file. It is refused, and small commits still work.
         let refused = journal.commit(last, 1, &[put("x".repeat(40 << 20))]).await.unwrap_err();
         assert!(matches!(refused, JournalError::NotApplied(_)), "{refused}");
     }
@@ -149,7 +149,7 @@ fn child(path: &Path, shell: &str) -> Command {
     command
 }
 
-/// The commits that the child acknowledged on its way to its end; calls `at` after each.
+/// The LSN of the last commit that the child acknowledged before its end. Calls `at` after each acknowledgement.
 fn acknowledged(child: &mut Child, mut at: impl FnMut(&mut Child, usize)) -> u64 {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut last = 0;
@@ -162,7 +162,7 @@ fn acknowledged(child: &mut Child, mut at: impl FnMut(&mut Child, usize)) -> u64
     last
 }
 
-/// A process is killed while it commits: everything that it acknowledged is there, in whole groups.
+/// A process is killed while it commits. Everything that it acknowledged is there, in whole groups.
 #[tokio::test]
 async fn a_killed_process_loses_nothing_acknowledged() {
     let directory = Directory::new();
@@ -189,12 +189,13 @@ async fn a_killed_process_loses_nothing_acknowledged() {
     }
 }
 
-/// The log cannot be written any further: that commit is surely not applied, smaller ones go on, and the next start
-/// finds exactly what was acknowledged.
+/// The log cannot grow any further. The commit is certainly not applied, smaller ones still work, and the next
+/// start finds exactly what was acknowledged.
 #[tokio::test]
 async fn a_log_that_cannot_grow_refuses_and_goes_on() {
     let directory = Directory::new();
-    // 34,000 blocks of 512 bytes are a little more than the log's working size; the signal would end the child.
+    // 34,000 blocks of 512 bytes are a little more than the log's working size. Without the trap, the signal would
+    // end the child.
     let mut command = child(&directory.path(), "trap '' XFSZ; ulimit -f 34000;");
     let mut child = command.env("FLOE_META_TEST_LARGE", "1").spawn().unwrap();
     let last = acknowledged(&mut child, |_, _| {});

@@ -1,6 +1,6 @@
 //! The contract of [`Journal`] as one suite that every journal passes. For tests only.
 //!
-//! The cases use nothing but the trait, so a journal's own test says how to open it and calls [`run`].
+//! The cases use only the trait. A journal's own test says how to open the journal, and calls [`run`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::*;
 use floe_env::{Env, Timestamp, lock};
 
-/// A place where one journal lives: it can be opened again after every handle is dropped.
+/// A place where one journal lives. It can be opened again after every handle is dropped.
 pub trait Place: Send + Sync {
-    /// Opens the journal as a process that starts would.
+    /// Opens the journal as a starting process would.
     fn open(&self) -> Arc<dyn Journal>;
 }
 
-/// Runs every case, each in a place of its own that `fresh` makes.
+/// Runs every case, each in a fresh place.
 ///
 /// # Panics
 /// The journal breaks the contract.
@@ -42,7 +42,7 @@ pub async fn run(env: &Env, fresh: impl Fn() -> Box<dyn Place>) {
 struct Note(String);
 crate::postcard_record!(Note, 200, 1, u64);
 
-/// The same kind as a newer build would write it.
+/// The record kind of `Note`, as a newer build would write it.
 struct NewerNote;
 impl Record for NewerNote {
     const KIND: u8 = 200;
@@ -90,7 +90,7 @@ fn entries(first: u64, attempt: u128, commits: &[Commit]) -> Vec<Entry> {
         .collect()
 }
 
-/// The map that a journal loads, in words.
+/// The map that a journal loads, with its last LSN.
 async fn load(journal: &dyn Journal) -> (Lsn, BTreeMap<Bytes, Bytes>) {
     let loaded = journal.load().await.expect("a healthy journal loads");
     let mut lsn = loaded.image_lsn;
@@ -140,13 +140,13 @@ async fn conflict(place: &dyn Place) {
     assert_eq!(journal.commit(Lsn(0), 2, &two).await, Ok(Outcome::Conflict(missed)));
     assert_eq!(load(&*journal).await, (Lsn(1), words(&[("a", "1")])));
     assert_eq!(journal.commit(Lsn(1), 2, &two).await, Ok(Outcome::Committed(Lsn(3))));
-    // Nobody can have seen what does not exist yet.
+    // Nobody can have seen a commit that does not exist yet.
     assert!(matches!(journal.commit(Lsn(4), 3, &one).await, Err(JournalError::NotApplied(_))));
     assert_eq!(load(&*journal).await, (Lsn(3), words(&[("a", "2"), ("b", "2")])));
 }
 
-/// The answer was lost, so the same attempt is sent again: the conflict shows that it was applied, also when others
-/// committed since.
+/// The answer is lost, so the broker sends the same attempt again. The conflict shows that it was applied, even if
+/// others have committed since.
 async fn lost_answer(place: &dyn Place) {
     let journal = place.open();
     let (ours, theirs) = ([put("a", "1"), put("b", "1")], [put("a", "2")]);
@@ -158,7 +158,7 @@ async fn lost_answer(place: &dyn Place) {
     assert_eq!(load(&*journal).await, (Lsn(3), words(&[("a", "2"), ("b", "1")])));
 }
 
-/// The same attempt arrives twice at once, as a network may deliver it: it applies once.
+/// The same attempt arrives twice at once, as a network may deliver it. It applies once.
 async fn duplicated_attempt(place: &dyn Place) {
     let journal = place.open();
     let commits = [put("a", "1")];
@@ -183,7 +183,7 @@ async fn whole_groups(place: &dyn Place) {
 }
 
 async fn reopen(place: &dyn Place, journal: Arc<dyn Journal>) -> Arc<dyn Journal> {
-    // A committer that ends drops its handle a moment after the last `Meta` is gone.
+    // An ending committer drops its handle a moment after the last `Meta` is gone.
     while Arc::strong_count(&journal) > 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -203,14 +203,14 @@ async fn restart(place: &dyn Place) {
         assert_eq!(history(&*journal, 0, 100).await, all);
         let (lsn, map) = load(&*journal).await;
         assert_eq!((lsn, map.len()), (Lsn(round * 2 + 2), round as usize + 2));
-        // An attempt from before the restart is still known.
+        // The journal still knows an attempt from before the restart.
         let again = journal.commit(Lsn(round * 2), round.into(), &commits).await;
         assert_eq!(again, Ok(Outcome::Conflict(entries(round * 2 + 1, round.into(), &commits))));
     }
 }
 
-/// Whoever waits for a commit goes away after one poll, and the journal is opened again: the group is there as a
-/// whole or not at all, and the attempt tells which.
+/// A committer gives up after one poll, and the journal is opened again. The group is present as a whole or not at
+/// all, and the attempt tells which.
 async fn dropped_in_the_middle(place: &dyn Place) {
     let mut expected = Lsn(0);
     for round in 0..20_u128 {
@@ -247,7 +247,8 @@ async fn following(env: &Env, place: &dyn Place) {
     assert_eq!(journal.follow(Lsn(0)).await, Ok(all));
 }
 
-/// Long enough that a journal folds its past: the map is the same after every restart, and nothing is forgotten.
+/// A history long enough that the journal folds its past. The map is the same after every restart, and nothing is
+/// forgotten.
 async fn long_history(env: &Env, place: &dyn Place) {
     const COMMITS: u64 = 3_000;
     let mut model = BTreeMap::new();
@@ -259,7 +260,7 @@ async fn long_history(env: &Env, place: &dyn Place) {
             let outcome = journal.commit(Lsn(start), start.into(), &group).await;
             assert_eq!(outcome, Ok(Outcome::Committed(Lsn(start + 100))));
         }
-        // Let a journal that works beside commits do so.
+        // Gives time to a journal that works beside commits.
         tokio::time::sleep(Duration::from_millis(300 * round)).await;
         journal = reopen(place, journal).await;
         assert!(load(&*journal).await == (Lsn((round + 1) * COMMITS), model.clone()));
@@ -291,7 +292,7 @@ fn add(tx: &mut Tx<'_>) -> Result<u64, DecodeError> {
     Ok(number)
 }
 
-/// Several brokers commit over one journal: every command sees all before it.
+/// Several brokers commit over one journal. Every command sees all earlier ones.
 async fn brokers_race(env: &Env, place: &dyn Place) {
     let journal = place.open();
     let mut brokers = Vec::new();
@@ -315,16 +316,16 @@ async fn brokers_race(env: &Env, place: &dyn Place) {
     }
 }
 
-/// What happens to one call of a commit between a broker and its journal.
+/// The fate of one commit call between a broker and its journal.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    /// Applied; the answer is lost.
+    /// The call is applied; the answer is lost.
     LostAnswer,
-    /// Never arrives.
+    /// The call never arrives.
     LostCall,
-    /// Arrives twice; the second answer is seen.
+    /// The call arrives twice; the broker sees the second answer.
     Twice,
-    /// Applied, and never answered.
+    /// The call is applied and never answered.
     Silence,
     Fine,
 }
@@ -365,7 +366,7 @@ impl Journal for Faulty {
     }
 }
 
-/// Calls and answers get lost and doubled: every command is applied once and answered with its own result.
+/// Calls and answers are lost and doubled. Every command is applied once and answered with its own result.
 async fn faults_on_the_way(env: &Env, place: &dyn Place) {
     use Fault::*;
     let journal = place.open();
@@ -375,7 +376,7 @@ async fn faults_on_the_way(env: &Env, place: &dyn Place) {
     let (meta, other) = (open_meta(env, faulty).await, open_meta(env, journal.clone()).await);
     let mut expected = 0;
     for round in 0..10 {
-        // Now and then another broker comes between.
+        // Now and then another broker commits in between.
         if round % 3 == 1 {
             other.commit(envelope(0), add).await.expect("the other broker has no faults");
             expected += 1;

@@ -16,7 +16,7 @@ use floe_env::Timestamp;
 const ENVELOPE_VERSION: u8 = 1;
 const CHANGES_VERSION: u8 = 1;
 
-/// The fields of an envelope in the order of version 1, which never changes.
+/// The fields of an envelope in the order of version 1. They never change.
 #[derive(Serialize, Deserialize)]
 struct EnvelopeV1<'a> {
     time: i64,
@@ -28,7 +28,7 @@ struct EnvelopeV1<'a> {
     comment: Option<String>,
 }
 
-/// An envelope as bytes.
+/// Encodes an envelope.
 pub(crate) fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     let mut out = vec![ENVELOPE_VERSION];
     let Envelope { time, principal, client_id, run_id, cause, undo_of, comment } = envelope.clone();
@@ -61,7 +61,7 @@ pub(crate) fn decode_envelope(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     })
 }
 
-/// Changes as bytes.
+/// Encodes the changes of a commit.
 pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
     let mut out = vec![CHANGES_VERSION];
     let pairs: Vec<(&Bytes, &Option<Bytes>)> = changes.iter().map(|c| (&c.key, &c.value)).collect();
@@ -96,7 +96,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// These bytes are in journals in the field: they never change.
+    /// Journals in the field hold these bytes, so they never change.
     #[test]
     fn golden() {
         let mut envelope = Envelope::client("User:ann".into(), "etl-7".into());
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(decode_changes(&[]), Err(DecodeError::Truncated));
         assert!(decode_changes(&[2, 0]).unwrap_err().to_string().contains("newer floe"));
         assert!(decode_envelope(&[9]).unwrap_err().to_string().contains("newer floe"));
-        // A count that the bytes cannot hold allocates nothing.
+        // A count that the bytes cannot hold must not allocate.
         assert!(decode_changes(&[1, 0xff, 0xff, 0xff, 0xff, 0x0f]).is_err());
         assert!(decode_changes(&[1, 0, 0]).is_err());
     }

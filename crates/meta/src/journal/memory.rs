@@ -1,5 +1,5 @@
-//! The journal in memory, for tests and simulations. A clone is the same journal: several brokers may share it, and
-//! it outlives them as a disk would.
+//! The journal in memory, for tests and simulations. Clones share it, so several brokers may use one. Like a disk,
+//! it outlives them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use crate::limits::ENTRIES_MAX;
 use floe_env::lock;
 use floe_env::watch;
 
-/// Entries after the image beyond which the image moves on.
+/// The image moves on once this many entries follow it.
 const BACKLOG_ENTRIES_MAX: usize = 1_000;
 
-/// A journal that is as durable as the process.
+/// A journal that is as durable as its process.
 #[derive(Clone, Default)]
 pub struct MemoryJournal(Arc<Shared>);
 
@@ -32,7 +32,7 @@ impl Default for Shared {
 
 #[derive(Default)]
 struct State {
-    /// All entries; the one with LSN n is at n - 1.
+    /// All entries; the entry with LSN n is at n - 1.
     entries: Vec<Entry>,
     image: BTreeMap<Bytes, Bytes>,
     image_lsn: Lsn,
@@ -44,7 +44,7 @@ impl MemoryJournal {
         MemoryJournal::default()
     }
 
-    /// The last commit.
+    /// The LSN of the last commit.
     pub fn lsn(&self) -> Lsn {
         *self.0.last.borrow()
     }
@@ -113,7 +113,7 @@ impl Journal for MemoryJournal {
 
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
         let mut last = self.0.last.subscribe();
-        // The sender lives in the journal that we hold.
+        // The sender lives in the journal, which this call holds.
         let _ = last.wait_for(|last| *last > from).await;
         self.history(from, ENTRIES_MAX).await
     }

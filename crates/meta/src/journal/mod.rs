@@ -1,14 +1,15 @@
-//! The journal: the small durable serial log of metadata changes, and the only part that is pluggable.
+//! The journal: the small durable serial log of metadata changes, and the only pluggable part.
 //!
 //! The contract, which `conformance` tests for every journal:
 //!
-//! - Commits are numbered by [`Lsn`] without gaps, from 1. A group of commits is durable as a whole or not at all,
-//!   and durable before its outcome is answered.
-//! - `commit(expected, ..)` applies only if the last LSN is `expected`. If not, it answers [`Outcome::Conflict`] with
-//!   every entry after `expected`, in order. So an attempt applies at most once, however often it is sent.
-//! - [`JournalError::NotApplied`] is a promise: this call has and will have no effect. Whatever cannot promise that is
-//!   [`JournalError::Unknown`]; dropping the future of a commit is unknown too. Whoever needs to know commits the same
-//!   attempt again: `Committed`, or a conflict whose first entries carry the attempt, or one whose entries do not.
+//! - [`Lsn`]s number the commits from 1, without gaps. A group of commits is durable as a whole or not at all, and
+//!   is durable before its outcome is answered.
+//! - `commit(expected, ..)` applies only if the last LSN is `expected`. Otherwise it answers [`Outcome::Conflict`]
+//!   with every entry after `expected`, in order. So an attempt applies at most once, however often it is sent.
+//! - [`JournalError::NotApplied`] is a promise: this call has and will have no effect. Without that promise the
+//!   error is [`JournalError::Unknown`]. Dropping the future of a commit leaves its outcome unknown too.
+//! - An unknown outcome is resolved by committing the same attempt again. The answer is `Committed`, or a conflict.
+//!   The first entries of the conflict carry the attempt if it was applied.
 //! - Entries are kept for ever with their envelopes: the history of who wrote what.
 
 #[doc(hidden)]
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::ENVELOPE_TEXT_BYTES_MAX;
 use floe_env::Timestamp;
 
-/// The number of a commit: one total order over the whole cluster. 0 is the empty map.
+/// The number of a commit, in one total order over the whole cluster. 0 is the empty map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Lsn(pub u64);
 
@@ -54,24 +55,24 @@ impl fmt::Display for Lsn {
 /// Who made a commit, when and why. Kept for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// When the broker ran the command; stamped by [`crate::Meta`], whatever the caller wrote.
+    /// When the broker ran the command. [`crate::Meta`] sets it and ignores the caller's value.
     pub time: Timestamp,
     /// The authenticated writer, never taken from the client.
     pub principal: Arc<str>,
-    /// What the client calls itself.
+    /// The name that the client gave itself.
     pub client_id: Arc<str>,
-    /// The run of a job, script or agent that this belongs to.
+    /// The run of a job, script or agent that the commit belongs to.
     pub run_id: Option<String>,
-    /// What made this happen: topic/partition/offset, invocation/step, or the name of a broker's job.
+    /// The cause: topic/partition/offset, invocation/step, or the name of a broker's job.
     pub cause: Option<String>,
-    /// The commit that this one takes back.
+    /// The commit that this one undoes.
     pub undo_of: Option<Lsn>,
-    /// Words for people.
+    /// A comment for people.
     pub comment: Option<String>,
 }
 
 impl Envelope {
-    /// The principal of what a broker does by itself.
+    /// The principal of commits that a broker makes by itself.
     pub const BROKER: &'static str = "floe";
 
     /// A commit that the broker itself makes; `cause` names the job, for example `retention`.
@@ -81,7 +82,7 @@ impl Envelope {
         envelope
     }
 
-    /// A commit that a client asked for.
+    /// A commit that a client requested.
     pub fn client(principal: Arc<str>, client_id: Arc<str>) -> Envelope {
         Envelope {
             time: Timestamp::default(),
@@ -94,7 +95,7 @@ impl Envelope {
         }
     }
 
-    /// The envelope as it is committed: stamped, and with texts from outside cut to
+    /// Prepares the envelope for its commit: sets the time, and cuts texts from outside to
     /// [`ENVELOPE_TEXT_BYTES_MAX`].
     pub(crate) fn stamp(&mut self, now: Timestamp) {
         self.time = now;
@@ -130,29 +131,29 @@ pub struct Change {
 /// One commit before it has a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// Who, when and why.
+    /// Who makes the commit, when and why.
     pub envelope: Envelope,
-    /// What changes, in key order.
+    /// The changes in key order.
     pub changes: Vec<Change>,
 }
 
 /// One commit of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its number.
+    /// The commit's number.
     pub lsn: Lsn,
-    /// The attempt that committed it; all commits of a group share one.
+    /// The attempt that committed it. All commits of a group share one.
     pub attempt: u128,
-    /// Who, when and why.
+    /// Who made the commit, when and why.
     pub envelope: Envelope,
-    /// What changed, in key order.
+    /// The changes in key order.
     pub changes: Vec<Change>,
 }
 
-/// What a journal holds when it is opened.
+/// The contents of a journal at opening.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
-    /// The map up to `image_lsn`.
+    /// The folded map as of `image_lsn`.
     pub image: Vec<(Bytes, Bytes)>,
     /// The last commit that is in the image.
     pub image_lsn: Lsn,
@@ -160,41 +161,41 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
 }
 
-/// What a commit came to.
+/// The outcome of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Applied and durable; the last LSN of the group.
+    /// The group is applied and durable; this is its last LSN.
     Committed(Lsn),
-    /// Not applied by this call, because the journal is further than expected: all entries after `expected`. If the
-    /// first ones carry the attempt, an earlier call with it was applied.
+    /// This call applied nothing, because the journal is ahead of `expected`. These are all entries after
+    /// `expected`. If the first ones carry the attempt, an earlier call with it was applied.
     Conflict(Vec<Entry>),
 }
 
-/// A call of the journal that gave no outcome.
+/// Why a call of the journal has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     /// The call has and will have no effect.
     #[error("the journal did not apply it: {0}")]
     NotApplied(String),
-    /// The call may have had its effect or may still have it.
+    /// The call may have had its effect, or may still have it.
     #[error("the journal did not tell whether it applied it: {0}")]
     Unknown(String),
 }
 
-/// The durable serial log of metadata changes. See the module's words for the contract.
+/// The durable serial log of metadata changes. The module documents the contract.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// All that was committed.
+    /// Everything that was committed, as an image and the entries after it.
     async fn load(&self) -> Result<Loaded, JournalError>;
 
     /// Appends a group of commits after `expected`, durably and as a whole.
     async fn commit(&self, expected: Lsn, attempt: u128, commits: &[Commit])
     -> Result<Outcome, JournalError>;
 
-    /// Waits until there are entries after `from` and returns them in order, at most
-    /// [`crate::limits::ENTRIES_MAX`]. May be dropped at any time.
+    /// Waits until there are entries after `from`. Returns them in order, at most [`crate::limits::ENTRIES_MAX`].
+    /// The future may be dropped at any time.
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError>;
 
-    /// The kept entries after `from`, at most `count` (and [`crate::limits::ENTRIES_MAX`]), without waiting.
+    /// The entries after `from`, at most `count` (and [`crate::limits::ENTRIES_MAX`]), without waiting.
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError>;
 }

@@ -1,4 +1,4 @@
-//! Opening the files: modes, formats, identity, and what an error of SQLite means.
+//! Opens the files: modes, formats, identity, and the meaning of SQLite's errors.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,36 +12,36 @@ use crate::journal::entry::{decode_changes, decode_envelope};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
 
-/// The files cannot be opened.
+/// Why the files cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteOpenError {
-    /// Another process has them open.
+    /// Another process has the files open.
     #[error("the metadata in {path} is in use by another process ({holder}): stop it first")]
     InUse {
-        /// The directory.
+        /// The journal's directory.
         path: PathBuf,
         /// What the other process wrote about itself.
         holder: String,
     },
-    /// A newer Floe wrote them.
+    /// A newer version of Floe wrote the files.
     #[error("{path} has format {found}, this build knows up to {known}: use a newer floe")]
     NewerFormat {
-        /// The file.
+        /// The file with the newer format.
         path: PathBuf,
         /// The format that was found.
         found: i64,
         /// The newest format that this build reads.
         known: i64,
     },
-    /// It is something else, or not whole.
+    /// The file is something else, or incomplete.
     #[error("{path} is not metadata of floe: {reason}")]
     Foreign {
-        /// The file.
+        /// The foreign file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         reason: String,
     },
-    /// The file system refuses.
+    /// The file system refused.
     #[error("cannot open {path}: {source}")]
     Io {
         /// The file or directory.
@@ -49,17 +49,17 @@ pub enum SqliteOpenError {
         /// What the file system said.
         source: std::io::Error,
     },
-    /// SQLite refuses.
+    /// SQLite refused.
     #[error("cannot open {path}: {source}")]
     Database {
-        /// The file.
+        /// The database file.
         path: PathBuf,
         /// What SQLite said.
         source: rusqlite::Error,
     },
 }
 
-/// The format of the files that this build writes, and the newest that it reads.
+/// The format that this build writes, and the newest that it reads.
 pub(crate) const SQLITE_FORMAT: i64 = 1;
 
 pub(super) const JOURNAL: &str = "journal.sqlite";
@@ -69,12 +69,12 @@ const IMAGE: &str = "image.sqlite";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Opened {
-    /// The writer's connection to the journal.
+    /// The journal thread's connection to the journal.
     pub(super) writer: Connection,
     /// The keeper's connection to the journal.
     pub(super) reader: Connection,
     pub(super) image: Connection,
-    /// The file of the journal, for syncs beside SQLite.
+    /// The journal's file, for syncs beside SQLite.
     pub(super) database: File,
     pub(super) last: Lsn,
     pub(super) folded: Lsn,
@@ -82,7 +82,7 @@ pub(super) struct Opened {
     pub(super) backlog_bytes: u64,
 }
 
-/// Opens or creates both files; new ones carry `id`, by which they know each other.
+/// Opens or creates both files. New ones carry `id`, which binds them to each other.
 pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError> {
     let journal_path = directory.join(JOURNAL);
     let image_path = directory.join(IMAGE);
@@ -100,7 +100,7 @@ pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError
          INSERT INTO meta VALUES('folded_lsn', 0);",
         u128::from_be_bytes(id.clone().try_into().map_err(|_| foreign(&journal_path, "its id is damaged"))?),
     )?;
-    // The image can be made again, so only order matters to it, not the moment.
+    // The image can be rebuilt, so only the order of its writes matters, not when they are synced.
     image.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     image.pragma_update(None, "wal_autocheckpoint", 1000).map_err(failed)?;
     let reader = connect(&journal_path, "", 0)?;
@@ -119,7 +119,7 @@ pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError
     Ok(Opened { writer, reader, image, database, last, folded, backlog_bytes })
 }
 
-/// A connection in write-ahead mode that checkpoints only when told. An empty file gets the tables.
+/// A connection in write-ahead mode that checkpoints only on request. An empty file gets the tables.
 fn connect(path: &Path, tables: &str, id: u128) -> Result<Connection, SqliteOpenError> {
     let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => foreign(path, "it is not a database"),
@@ -162,7 +162,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-/// Refuses files that are not ours or newer, before anything in them is touched.
+/// Refuses foreign files and newer formats before anything in them changes.
 fn check_format(connection: &Connection, path: &Path) -> Result<(), SqliteOpenError> {
     let failed = |source| SqliteOpenError::Database { path: path.to_owned(), source };
     let has_meta: Option<i64> = connection
@@ -183,8 +183,8 @@ fn foreign(path: &Path, reason: &str) -> SqliteOpenError {
     SqliteOpenError::Foreign { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Gives the write-ahead log its working size, written and synced, so that a commit overwrites blocks that the file
-/// has already. Zeros are no valid frames: SQLite's recovery stops before them.
+/// Grows the write-ahead log to its working size, written and synced, so that a commit overwrites blocks that the
+/// file already has. Zeros are no valid frames, so SQLite's recovery stops before them.
 fn grow_log(path: &PathBuf) -> Result<(), SqliteOpenError> {
     let grow = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
@@ -217,13 +217,13 @@ fn backlog_bytes(connection: &Connection, folded: Lsn) -> rusqlite::Result<u64> 
     Ok(bytes.cast_unsigned())
 }
 
-/// Entries in a row and how many bytes their changes take in the file.
+/// A run of entries, and the size of their changes in the file.
 pub(super) struct Slice {
     pub(super) entries: Vec<Entry>,
     pub(super) bytes: usize,
 }
 
-/// The entries after `from`, in order, at most `count`; none after `bytes_max` bytes of changes are reached.
+/// The entries after `from`, in order, at most `count`. Ends once the changes reach `bytes_max`.
 pub(super) fn entries(
     connection: &Connection,
     from: Lsn,
@@ -264,14 +264,14 @@ fn entry(lsn: i64, attempt: &[u8], envelope: &[u8], changes: &[u8]) -> Result<En
     })
 }
 
-/// Whether a failed COMMIT surely left nothing: the log could not be written. Anything else leaves doubt.
+/// Whether a failed COMMIT surely left nothing, because the log could not be written. Any other error leaves doubt.
 pub(super) fn is_write_failure(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
         || matches!(extended(error), Some(ffi::SQLITE_IOERR_WRITE))
 }
 
-/// Ends the process if a sync failed: the system may have dropped the pages, so nothing that we know about the files
-/// is sure any more, and a second sync would tell nothing. The next start reads what is there.
+/// Ends the process if a sync failed. The system may have dropped the pages, so nothing known about the files is
+/// certain any more, and a second sync would prove nothing. The next start reads what is there.
 pub(super) fn abort_if_sync_failed(error: &rusqlite::Error) {
     if matches!(extended(error), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)) {
         floe_env::end_process("a sync of the metadata journal failed", error);

@@ -1,5 +1,6 @@
-//! The thread that keeps the files in shape beside the writer: folds entries into the image, copies the write-ahead
-//! log into its file, reads what was committed. All in bounded slices; none on the way of a commit.
+//! The keeper thread, which keeps the files in shape beside the journal thread. It folds entries into the image,
+//! copies the write-ahead log into its file, and reads history. It works in bounded slices and never delays a
+//! commit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,11 +23,11 @@ use floe_env::Env;
 pub(super) struct Keeper {
     reader: Connection,
     image: Connection,
-    /// The image holds the map up to here.
+    /// The last commit in the image.
     folded: Lsn,
-    /// The last commit when we looked before: if it is still the last one, the journal is idle.
+    /// The last commit at the previous look. If it is still the last one, the journal is idle.
     seen: Lsn,
-    /// The last commit that is copied out of the write-ahead log.
+    /// The last commit that the keeper has seen copied out of the write-ahead log.
     copied: Option<Lsn>,
     /// When the next slice of work is due.
     due: Instant,
@@ -65,20 +66,20 @@ impl Keeper {
                 Some(KeeperTask::Work) => self.work(),
                 Some(task) => self.serve(task),
             }
-            // Those who ask without pause do not keep the work from being done.
+            // Frequent requests must not starve the work.
             if !self.is_done() && self.env.monotonic() >= self.due {
                 self.work();
             }
         }
     }
 
-    /// Whether nothing is left to do; from then on a commit must wake us.
+    /// Whether no work is left. From then on a commit must wake the keeper.
     fn is_asleep(&self) -> bool {
         if !self.is_done() {
             return false;
         }
         self.shared.nudged.store(false, Ordering::SeqCst);
-        // A commit between the look and the store took us for awake: look again.
+        // A commit between the check and the store believed the keeper awake, so check again.
         self.is_done()
     }
 
@@ -91,7 +92,7 @@ impl Keeper {
     }
 
     fn serve(&mut self, task: KeeperTask) {
-        // Whoever asked may be gone.
+        // The caller may be gone.
         match task {
             KeeperTask::Nudge | KeeperTask::Work => {}
             KeeperTask::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
@@ -108,7 +109,7 @@ impl Keeper {
         Ok(Loaded { image, image_lsn: self.folded, entries })
     }
 
-    /// One slice of what is due: while commits come only what must be, else all.
+    /// Does one slice of the due work. While commits come, only what cannot wait; otherwise everything.
     fn work(&mut self) {
         let idle = self.seen == self.last();
         self.seen = self.last();
@@ -126,7 +127,7 @@ impl Keeper {
             self.fold()?;
         }
         self.copy_log(idle)?;
-        // Beside commits at most half of the time is spent here.
+        // Beside commits, the keeper works at most half of the time.
         let took = began.elapsed();
         Ok(if self.must_fold(idle) { took.min(SQLITE_IDLE) } else { SQLITE_IDLE })
     }
@@ -141,8 +142,8 @@ impl Keeper {
         self.last().0.saturating_sub(self.folded.0)
     }
 
-    /// Moves the image on by one slice of entries. Our connection sees a commit a moment before the writer announces it
-    /// as the last one: the slice ends at what is announced, so that the image is never ahead.
+    /// Moves the image on by one slice of entries. This connection sees a commit a moment before the journal thread
+    /// announces it. The slice ends at the last announced commit, so that the image is never ahead.
     fn fold(&mut self) -> Result<(), String> {
         let announced = usize::try_from(self.backlog()).unwrap_or(usize::MAX);
         let count = announced.min(SQLITE_SLICE_ENTRIES);
@@ -164,7 +165,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Copies the write-ahead log into the file when it is long, or when nothing else happens.
+    /// Copies the write-ahead log into the file when the log is long, or when the journal is idle.
     fn copy_log(&mut self, idle: bool) -> Result<(), String> {
         let last = self.last();
         let copy = || -> rusqlite::Result<(bool, bool)> {
@@ -174,7 +175,7 @@ impl Keeper {
                 return Ok((false, false));
             }
             let pages = checkpoint(&self.reader)?;
-            // The checkpoint tells of the log as it was when it began; commits may have made it longer since.
+            // The checkpoint reports the log as of its beginning. Commits may have lengthened it since.
             let now = log_pages(&self.reader, "NOOP")?;
             let behind = now.copied < now.in_log && now.in_log >= SQLITE_LOG_PAGES_MAX;
             Ok((pages.copied == pages.in_log, behind))
@@ -187,9 +188,8 @@ impl Keeper {
             self.copied = Some(last);
         }
         if behind {
-            // SQLite syncs the file only with the last page, and that one the writer copies, between two commits: what
-            // is on the disk by then does not keep the second one waiting.
-            // SQLite's next sync of it then finds little to do.
+            // SQLite syncs the file only with the last page, which the journal thread copies between two commits.
+            // Syncing now leaves little for that sync, so the next commit does not wait long.
             floe_env::sync_data(&self.shared.database, "the metadata journal");
             self.shared.catch_up.store(true, Ordering::SeqCst);
         }
@@ -203,7 +203,7 @@ pub(super) struct LogPages {
     copied: i64,
 }
 
-/// Copies what can be copied without making anybody wait.
+/// Copies as many pages as possible without making anybody wait.
 pub(super) fn checkpoint(connection: &Connection) -> rusqlite::Result<LogPages> {
     metrics::counter!("floe_meta_checkpoints_total").increment(1);
     log_pages(connection, "PASSIVE")
@@ -278,7 +278,7 @@ mod tests {
         (opened.writer, Keeper::new(opened.reader, opened.image, opened.folded, Env::real(), shared))
     }
 
-    /// The moment between COMMIT and its announcement: the keeper sees more than it may fold.
+    /// Between COMMIT and its announcement, the keeper sees more than it may fold.
     #[test]
     fn the_image_ends_at_what_is_announced() {
         let directory = tempfile::tempdir().unwrap();
@@ -297,7 +297,7 @@ mod tests {
         }
     }
 
-    /// Some commits always come while the log is copied, so that the end of it is missed every time.
+    /// Commits come during every copy of the log, so each copy misses the end of the log.
     #[test]
     fn the_log_begins_anew_although_it_grows_while_it_is_copied() {
         let directory = tempfile::tempdir().unwrap();
@@ -312,7 +312,7 @@ mod tests {
             expected = expected.plus(1);
             assert_eq!(answered.try_recv().unwrap(), Ok(Outcome::Committed(expected)));
         };
-        // Whoever reads the log as it was holds up who copies it, at the same place as a commit that comes meanwhile.
+        // A reader of the old log stops the copy at the same place as a commit in between would.
         let beside = Connection::open(directory.path().join(files::JOURNAL)).unwrap();
         for round in 0..5 {
             while log_pages(&keeper.reader, "NOOP").unwrap().in_log < SQLITE_LOG_PAGES_MAX {
@@ -323,7 +323,7 @@ mod tests {
             commit();
             keeper.work_slice(false).unwrap();
             beside.execute_batch("COMMIT").unwrap();
-            // The writer copies the rest behind this one, and begins anew with the next.
+            // The journal thread copies the rest after this commit, and begins the log anew with the next.
             commit();
             commit();
             let pages = log_pages(&keeper.reader, "NOOP").unwrap().in_log;

@@ -9,14 +9,16 @@
 //! ```
 //! Two threads own them:
 //!
-//! - the *writer* (thread.rs) does nothing but commits: one transaction of plain inserts at the end of one
-//!   table, synced with one `fdatasync` of a write-ahead log that was grown beforehand, so that neither a file's
-//!   length nor its extents change on the way;
-//! - the *keeper* (sqlite/keeper.rs) does all that may take time: it folds entries into the image in bounded slices,
-//!   copies the write-ahead log into the file, and reads history.
+//! - The *journal thread* (thread.rs) only commits. A commit is one transaction of plain inserts at the end of one
+//!   table, synced with one `fdatasync` of a write-ahead log. The log was grown beforehand, so neither the file's
+//!   length nor its extents change.
+//! - The *keeper* (keeper.rs) does everything that may take time. It folds entries into the image in bounded
+//!   slices, copies the write-ahead log into the file, and reads history.
 //!
-//! The image is a file of its own because it can be rebuilt from the journal: it is never synced on the way of a
-//! commit, and losing it costs only the time of one start.
+//! The image is a file of its own because it can be rebuilt from the journal. No commit waits for a sync of it, and
+//! losing it costs only the time of one start.
+//!
+//! The rest of the folder: files.rs opens the files, state.rs holds what handle and threads share.
 
 mod files;
 mod keeper;
@@ -50,7 +52,8 @@ pub struct SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// Opens the journal of a directory, creating both when they are new, and starts its threads.
+    /// Opens the journal of a directory and starts its threads. Creates the directory and the files if they are
+    /// missing.
     ///
     /// # Errors
     /// See [`SqliteOpenError`].
@@ -86,7 +89,7 @@ impl SqliteJournal {
         })
     }
 
-    /// The last durable commit.
+    /// The LSN of the last durable commit.
     pub fn lsn(&self) -> Lsn {
         *self.shared.last.borrow()
     }
@@ -121,7 +124,7 @@ impl Journal for SqliteJournal {
 
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
         let mut last = self.shared.last.subscribe();
-        // The sender lives in what we hold.
+        // The sender lives in the state, which this call holds.
         let _ = last.wait_for(|last| *last > from).await;
         self.history(from, ENTRIES_MAX).await
     }
@@ -146,7 +149,7 @@ fn ended() -> JournalError {
 }
 
 impl Drop for SqliteJournal {
-    /// Waits, so that whoever opens the files next finds them closed.
+    /// Waits for the threads, so that the files are closed when somebody opens them next.
     fn drop(&mut self) {
         self.thread = None;
         self.keeper = None;

@@ -1,4 +1,4 @@
-//! What the handle and the two threads share, and how they speak to each other.
+//! The state that the handle and the two threads share, and the messages between them.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,39 +8,39 @@ use tokio::sync::{oneshot, watch};
 
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
 
-/// What the handle and the threads share.
+/// The state that the handle and the threads share.
 pub(super) struct JournalState {
-    /// The last durable commit.
+    /// The LSN of the last durable commit.
     pub(super) last: watch::Sender<Lsn>,
     /// Bytes of changes that are committed and not folded into the image.
     pub(super) backlog_bytes: AtomicU64,
-    /// The keeper knows that there is work.
+    /// Whether the keeper knows that there is work.
     pub(super) nudged: AtomicBool,
-    /// The keeper left the writer few enough pages of the log to copy in one short pause.
+    /// Whether the keeper left few enough pages of the log for the journal thread to copy in one short pause.
     pub(super) catch_up: AtomicBool,
-    /// The file of the journal, to sync it ahead of SQLite. Closed after the connections: a process that closes a file
-    /// loses its locks on it.
+    /// The journal's file, to sync it ahead of SQLite. It must be closed after the connections: a process that
+    /// closes a file loses its locks on it.
     pub(super) database: File,
 }
 
 impl JournalState {
-    /// Takes folded bytes off the backlog. What was committed without an answer was never added to it.
+    /// Subtracts folded bytes from the backlog. Bytes of a commit without an answer were never added to it.
     pub(super) fn folded_bytes(&self, bytes: u64) {
         let left = |backlog: u64| Some(backlog.saturating_sub(bytes));
-        // The function never refuses.
+        // The closure always returns a value, so the update cannot fail.
         let _ = self.backlog_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
     }
 
     /// Wakes the keeper unless it is awake.
     pub(super) fn nudge(&self, keeper: &SyncSender<KeeperTask>) {
         if !self.nudged.swap(true, Ordering::SeqCst) {
-            // A full queue wakes it as well.
+            // A full queue wakes the keeper as well.
             let _ = keeper.try_send(KeeperTask::Nudge);
         }
     }
 }
 
-/// Where a thread answers; whoever asked may be gone.
+/// Where a thread sends its answer. The caller may be gone.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
 pub(super) enum KeeperTask {
@@ -50,8 +50,8 @@ pub(super) enum KeeperTask {
         count: usize,
         answer: Reply<Vec<Entry>>,
     },
-    /// There are commits to look after.
+    /// There are commits to fold and copy.
     Nudge,
-    /// It is time for a slice of work.
+    /// A slice of work is due.
     Work,
 }

@@ -1,4 +1,4 @@
-//! The thread that commits, and does nothing else.
+//! The journal thread, which only commits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crate::journal::sqlite::keeper::checkpoint;
 use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
 use crate::journal::{JournalError, Lsn, Outcome};
 
-/// A group to commit; each row is an encoded envelope and its changes.
+/// A group to commit. Each row is an encoded envelope and its encoded changes.
 pub(super) struct Order {
     pub(super) expected: Lsn,
     pub(super) attempt: u128,
@@ -38,7 +38,7 @@ impl JournalThread {
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
-        // The first commit after a start also puts what was left over in order.
+        // The first commit after a start also makes the keeper tidy up the leftovers.
         self.shared.nudge(&self.keeper);
         while let Ok(order) = orders.recv() {
             self.serve(order);
@@ -53,7 +53,7 @@ impl JournalThread {
             self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
             self.shared.last.send_replace(*last);
         }
-        // Whoever asked may be gone; the commit stands.
+        // The caller may be gone; the commit stands.
         let _ = answer.send(outcome);
         self.shared.nudge(&self.keeper);
         self.catch_up();
@@ -97,7 +97,7 @@ impl JournalThread {
         Ok(last)
     }
 
-    /// Ends a failed transaction. What the next commit builds on is read from the file again.
+    /// Ends a failed transaction. The next commit reads the last LSN from the file again.
     fn roll_back(&mut self, error: &rusqlite::Error, outcome: fn(String) -> JournalError) -> JournalError {
         abort_if_sync_failed(error);
         self.last = None;
@@ -110,7 +110,7 @@ impl JournalThread {
         outcome(error.to_string())
     }
 
-    /// Copies the last pages of the log, which the keeper could not reach while commits came, so that the next commit
+    /// Copies the last pages of the log, which the keeper could not reach while commits came. The next commit then
     /// begins the log anew instead of growing it.
     fn catch_up(&self) {
         if !self.shared.catch_up.swap(false, Ordering::SeqCst) {
