@@ -1,4 +1,4 @@
-//! A store that fails on purpose, over one that does not: for tests of what is built on a store.
+//! A store that fails on purpose, over one that works. For tests of the layers above a store.
 
 use std::future::Future;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{PutIfAbsent, Store, StoreError};
 
-/// What is asked of a store.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// [`Store::put`].
@@ -25,29 +25,29 @@ pub enum Operation {
     Delete,
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It has its effect and its answer.
+    /// The request has its effect and its answer.
     None,
-    /// The same, so much later.
+    /// The request has its effect and its answer, but only after this time.
     Slow(Duration),
-    /// It is refused without effect.
+    /// The request is refused without effect.
     Refused,
-    /// It is refused for lack of room.
+    /// The request is refused because the store is full.
     Full,
-    /// It has no effect, and nobody knows.
+    /// The request has no effect, and its outcome is not known.
     LostRequest,
-    /// It has its effect, and nobody knows.
+    /// The request has its effect, but its outcome is not known.
     LostAnswer,
-    /// It has no effect and never an answer.
+    /// The request has no effect and never gets an answer.
     Stuck,
 }
 
-/// Decides about a request: an operation on a key.
+/// Decides the fate of a request from its operation and key.
 type Plan = dyn Fn(Operation, &str) -> Fault + Send + Sync;
 
-/// A store whose requests end as a plan says.
+/// A store whose requests end as a plan decides.
 #[derive(Clone)]
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
@@ -56,7 +56,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// Asks `plan` about every request to `inner`.
+    /// A store that asks `plan` about every request to `inner`.
     pub fn new(
         inner: impl Store,
         plan: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static,
@@ -64,7 +64,8 @@ impl FaultyStore {
         FaultyStore { inner: Arc::new(inner), plan: Arc::new(plan), latency: None }
     }
 
-    /// The same, and every request takes so long before its effect and again before its answer: places to crash at.
+    /// Adds this delay to every request before its effect, and again before its answer. The delays are places to
+    /// crash at.
     #[must_use]
     pub fn with_latency(self, latency: Duration) -> FaultyStore {
         FaultyStore { latency: Some(latency), ..self }

@@ -1,11 +1,11 @@
-//! Which keys an object may have.
+//! The rules for keys of objects.
 
 use crate::StoreError;
 use crate::limits::KEY_BYTES_MAX;
 
-/// Refuses keys that some store could take for something else: empty, absolute, with `..`, or with odd characters.
+/// Refuses keys that some store could misread: empty, absolute, with `..`, or with odd characters.
 ///
-/// Keys are made by Floe, not by users; a refusal is a programming error that must not reach a file system.
+/// Keys come from Floe, not from users. A refusal is a programming error that must not reach a file system.
 pub fn check_key(key: &str) -> Result<(), StoreError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=".contains(&byte);
     let parts = key.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));

@@ -1,26 +1,30 @@
-//! Object stores: a place to keep immutable objects, for the log, the lake and the catalog.
+//! Object stores: places for immutable objects, for the log, the lake and the catalog.
 //!
 //! # What is here
 //! ```text
 //! lib.rs        Store        the trait, and its outcomes
 //! local/        LocalStore   a local directory: small objects in preallocated packs, large ones in files
-//! s3.rs         S3Store      a bucket of S3, or of anything that speaks S3
+//! s3.rs         S3Store      a bucket of S3, or of any other server that speaks S3
 //! memory.rs     MemoryStore  for tests and the simulation
-//! faulty.rs     FaultyStore  fails on purpose, for tests of what is built on a store
+//! faulty.rs     FaultyStore  fails on purpose, for tests of the layers above a store
 //! measured.rs   Measured     counts requests, bytes, errors and latencies
+//! key.rs        check_key    the rules for keys
+//! payload.rs                 helpers for payloads and ranges
+//! limits.rs                  every limit of this crate
 //! ```
 //!
 //! # What it is not
 //! A store keeps bytes under a key. It does not list, rename, lock or append. The metadata map knows which objects
-//! exist, so nothing here ever has to be searched for. It knows no batches and no tables.
+//! exist, so nothing here is ever searched for. It knows no batches and no tables.
 //!
 //! # Outcomes
-//! They have three values, because a lost answer is not a refusal: a request was applied (`Ok`), was certainly
-//! not applied ([`StoreError::NotApplied`], [`StoreError::Full`]), or nobody knows ([`StoreError::Unknown`]).
-//! Object ids are used once, so an unknown PUT is never repaired: it is left to the cleaner.
+//! An outcome has three values, because a lost answer is not a refusal. A request was applied (`Ok`), or was
+//! certainly not applied ([`StoreError::NotApplied`], [`StoreError::Full`]), or its outcome is unknown
+//! ([`StoreError::Unknown`]). Object ids are used once, so nobody repairs an unknown PUT: it is left to the
+//! cleaner.
 //!
 //! # Formats
-//! The files of the local store are drawn in [`local`].
+//! [`local`] draws the files of the local store.
 
 use std::ops::Range;
 
@@ -43,63 +47,66 @@ pub use measured::Measured;
 pub use memory::MemoryStore;
 pub use payload::{concat, payload_bytes, slice};
 
-/// Keys below this folder say whose store it is. Nothing in the metadata map refers to them, and they stay.
+/// The folder of the keys that say which cluster owns the store. Nothing in the metadata map refers to these keys,
+/// and they are never deleted.
 pub const CLUSTER_FOLDER: &str = "floe/";
 
-/// Why a request to the store was not answered with success.
+/// Why a request to the store failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// No object has this key.
     #[error("object {0} does not exist")]
     NotFound(String),
-    /// The request had no effect; it may be made again.
+    /// The request had no effect. The caller may repeat it.
     #[error("the store refused the request, nothing was changed: {0}")]
     NotApplied(String),
-    /// The request may have had its effect, or may have it later.
+    /// The outcome is not known: the request may have had its effect, or may have it later.
     #[error("the store did not answer, the request may or may not have been applied: {0}")]
     Unknown(String),
-    /// There is no room. The request had no effect; free some space and service returns by itself.
+    /// The store has no room, and the request had no effect. Service resumes by itself once there is free space.
     #[error("the store is full, nothing was changed; free some space: {0}")]
     Full(String),
-    /// The object exists and is not what was put: its length or its checksum differs.
+    /// The object exists, but its length or its checksum differs from what was put.
     #[error("the object is damaged: {0}")]
     Corrupt(String),
 }
 
-/// The outcome of [`Store::put_if_absent`] that is not an error.
+/// The outcome of a successful [`Store::put_if_absent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutIfAbsent {
     /// This call created the object.
     Created,
-    /// An object with this key was there before; it was not touched.
+    /// An object with this key existed before. It is unchanged.
     Exists,
 }
 
-/// A place that keeps immutable objects. A PUT is durable before it returns.
+/// A place for immutable objects. A PUT is durable before it returns.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Creates (or replaces) the object `key` from the concatenation of `payload`; durable when it returns.
+    /// Creates or replaces the object `key` from the concatenation of `payload`. The object is durable when the
+    /// call returns.
     async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError>;
 
-    /// Creates the object `key` if no object has that key; of several concurrent calls exactly one creates it.
+    /// Creates the object `key` if no object has that key. Of several concurrent calls exactly one creates it.
     ///
-    /// The payload must be unlike that of any other caller (carry an attempt id): where an answer was lost, the
-    /// object is read back and compared to know who created it.
+    /// The payload must differ from that of any other caller (carry an attempt id). After a lost answer, the store
+    /// reads the object back and compares it to find out who created it.
     async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError>;
 
-    /// The bytes of `range` (the whole object without one). An object that ends before the range is
-    /// [`StoreError::Corrupt`]; a result is never shorter than was asked for.
+    /// The bytes of `range`, or of the whole object without a range. An object that ends before the range is
+    /// [`StoreError::Corrupt`]. A result is never shorter than the range.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
 
     /// The length of the object in bytes.
     async fn size(&self, key: &str) -> Result<u64, StoreError>;
 
-    /// Deletes the object, durably. Deleting what does not exist is a success, so a deletion can be repeated.
+    /// Deletes the object, durably. Deleting a missing object succeeds, so a deletion can be repeated.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
 
-    /// Where other programs find the object: `file:///…`, `s3://bucket/…`. Written into Iceberg's documents.
+    /// The address under which other programs find the object: `file:///…`, `s3://bucket/…`. Iceberg's documents
+    /// contain it.
     fn url(&self, key: &str) -> String;
 
-    /// Whether a PUT costs money and a network round trip: then the writer waits longer to fill an object.
+    /// Whether a PUT costs money and a network round trip. If so, the log waits longer to fill an object.
     fn remote(&self) -> bool;
 }

@@ -1,4 +1,4 @@
-//! Metrics of a store.
+//! The metrics of a store.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use floe_env::Env;
 
 use crate::{PutIfAbsent, Store, StoreError, payload_bytes};
 
-/// A store that counts its requests, bytes, errors and latencies, and delegates to another.
+/// A store that delegates to another, and counts requests, bytes, errors and latencies.
 ///
-/// Metrics, each labelled with `operation`: `floe_store_requests_total`, `floe_store_errors_total`,
+/// The metrics, each labelled with `operation`: `floe_store_requests_total`, `floe_store_errors_total`,
 /// `floe_store_bytes_total`, `floe_store_latency_seconds`, `floe_store_in_flight`.
 pub struct Measured {
     env: Env,
@@ -20,7 +20,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Counts what goes through to `store`.
+    /// Measures the requests to `store`.
     pub fn new(env: Env, store: Arc<dyn Store>) -> Measured {
         Measured { env, store }
     }

@@ -1,5 +1,5 @@
-//! A store in memory: for tests and the simulation. It is as durable as the process that holds it; several brokers
-//! of one simulated cluster share it.
+//! A store in memory, for tests and the simulation. It is as durable as its process. The brokers of a simulated
+//! cluster share one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{CLUSTER_FOLDER, PutIfAbsent, Store, StoreError, check_key, concat, slice};
 
-/// Objects in an ordered map. Cloning shares them.
+/// Objects in an ordered map. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
@@ -22,19 +22,19 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// The keys of all objects in order, for checkers: is every object referenced, leased or in its grace period?
-    /// Without those below [`CLUSTER_FOLDER`].
+    /// The keys of all objects in order, except those below [`CLUSTER_FOLDER`]. Checkers use them: is every object
+    /// referenced, leased or in its grace period?
     pub fn keys(&self) -> Vec<String> {
         self.lock().keys().filter(|key| !key.starts_with(CLUSTER_FOLDER)).cloned().collect()
     }
 
-    /// Replaces the bytes of an object or plants one, for tests of damage.
+    /// Plants an object or replaces its bytes, for tests of damage.
     pub fn plant(&self, key: &str, bytes: Bytes) {
         self.lock().insert(key.to_owned(), bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
-        // The map is never left half changed: each section makes one call.
+        // Each critical section makes one call, so a panic cannot leave the map half changed.
         floe_env::lock(&self.objects)
     }
 }

@@ -1,4 +1,4 @@
-//! Helpers for what goes into a store and comes out of it.
+//! Helpers for payloads and ranges.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::StoreError;
 
-/// The number of bytes in a payload.
+/// Bytes of a payload.
 pub fn payload_bytes(payload: &[Bytes]) -> u64 {
     payload.iter().map(|piece| piece.len() as u64).sum()
 }
 
-/// The payload in one piece; copies unless it already is one.
+/// The payload in one piece. Copies it unless it already is one.
 pub fn concat(payload: &[Bytes]) -> Bytes {
     if let [only] = payload {
         return only.clone();
@@ -24,7 +24,7 @@ pub fn concat(payload: &[Bytes]) -> Bytes {
     whole.freeze()
 }
 
-/// Cuts `range` out of an object that is at hand as a whole.
+/// Cuts `range` out of a whole object.
 pub fn slice(key: &str, object: &Bytes, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
     let Some(range) = range else {
         return Ok(object.clone());
@@ -36,7 +36,7 @@ pub fn slice(key: &str, object: &Bytes, range: Option<Range<u64>>) -> Result<Byt
     Ok(object.slice(range.start as usize..range.end as usize))
 }
 
-/// The message for an object that ends before a range that was asked for.
+/// The error message for an object that ends before a requested range.
 pub(crate) fn too_short(key: &str, range: &Range<u64>, length: u64) -> String {
     format!("{key} has {length} bytes, bytes {} to {} were asked for", range.start, range.end)
 }

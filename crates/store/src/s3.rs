@@ -1,11 +1,11 @@
-//! A store in an S3 bucket, or in anything that speaks S3 (MinIO, R2, Ceph), through the object_store crate.
+//! A store in an S3 bucket, or in another server that speaks S3 (MinIO, R2, Ceph), through the object_store crate.
 //!
 //! One object is one PUT, without multipart: a WAL object has some megabytes, a Parquet file some hundred. Every
-//! request has a timeout and a bounded number of tries. The tries are ours and not the client library's, because
-//! the outcome of the whole depends on each: if one try was lost on the way and the next one refused, the object may
-//! still be there, so the answer is [`StoreError::Unknown`].
+//! request has a timeout and a bounded number of tries. Floe makes the tries, not the client library, because the
+//! overall outcome depends on each of them. If one try was lost and the next one refused, the object may still
+//! exist, so the answer is [`StoreError::Unknown`].
 //!
-//! Payloads carry a CRC64-NVME that the server verifies; TLS protects the way back, and lengths are checked here.
+//! Payloads carry a CRC64-NVME that the server verifies. TLS protects the way back, and lengths are checked here.
 
 use std::fmt;
 use std::ops::Range;
@@ -27,18 +27,18 @@ use crate::limits::{
 use crate::payload::too_short;
 use crate::{PutIfAbsent, Store, StoreError, check_key, concat};
 
-/// Where the bucket is and who we are there.
+/// The settings of an S3 store: where the bucket is, and the credentials.
 #[derive(Clone)]
 pub struct Config {
-    /// Name of the bucket; it must exist.
+    /// Name of the bucket. It must exist.
     pub bucket: String,
-    /// Put before every key, without slashes at its ends; empty for the root of the bucket.
+    /// Prefix of every key, without slashes at its ends; empty for the root of the bucket.
     pub prefix: String,
-    /// For example `eu-central-1`; without one, what the environment says (`AWS_REGION`).
+    /// For example `eu-central-1`. `None`: the value of the environment (`AWS_REGION`).
     pub region: Option<String>,
-    /// For stores other than AWS: `https://host:port`. `http://` is accepted, as the operator's choice.
+    /// For stores other than AWS: `https://host:port`. The operator may also choose `http://`.
     pub endpoint: Option<String>,
-    /// Access key and secret; without, what the environment or the machine offers (`AWS_ACCESS_KEY_ID`, web
+    /// Access key and secret. `None`: the credentials of the environment or the machine (`AWS_ACCESS_KEY_ID`, web
     /// identity, container and instance credentials).
     pub credentials: Option<Credentials>,
     /// Longest wait for one answer.
@@ -49,17 +49,17 @@ pub struct Config {
     pub retry_pause: Duration,
 }
 
-/// A static access key. Does not show itself.
+/// A static access key. Its `Debug` output hides it.
 #[derive(Clone)]
 pub struct Credentials {
     /// The access key id.
     pub access_key_id: String,
-    /// The secret that belongs to it.
+    /// The secret of the access key.
     pub secret_access_key: String,
 }
 
 impl Config {
-    /// The bucket, with default limits and what the environment offers.
+    /// The bucket with default limits, and region and credentials of the environment.
     pub fn new(bucket: impl Into<String>) -> Config {
         Config {
             bucket: bucket.into(),
@@ -91,7 +91,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The settings do not describe a bucket.
+/// Why the settings describe no usable bucket.
 #[derive(Debug, Error)]
 #[error("cannot use the bucket {bucket:?}: {reason}")]
 pub struct ConfigError {
@@ -99,7 +99,7 @@ pub struct ConfigError {
     reason: String,
 }
 
-/// Objects in a bucket.
+/// Objects in a bucket. Clones share the client.
 #[derive(Clone)]
 pub struct S3Store {
     env: Env,
@@ -108,7 +108,7 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Prepares the client; sends nothing.
+    /// Prepares the client. Sends nothing.
     pub fn new(env: Env, config: Config) -> Result<S3Store, ConfigError> {
         install_tls();
         let refuse = |reason: String| ConfigError { bucket: config.bucket.clone(), reason };
@@ -134,12 +134,12 @@ impl S3Store {
         }
     }
 
-    /// Makes tries until one is decisive or the limit is reached.
+    /// Repeats a request until one try is decisive or the limit is reached.
     async fn with_tries<T, F>(&self, key: &str, mut request: impl FnMut() -> F) -> Result<T, Failure>
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        // Once a try was lost, no later refusal can take back that it may have had its effect.
+        // After a lost try, no later refusal proves that it had no effect.
         let mut lost = None;
         let mut backoff = self.backoff();
         for attempt in 1.. {
@@ -210,7 +210,7 @@ impl Store for S3Store {
                 Err(failure) => return Err(failure.of_write(key)),
             }
             // "Exists" may be the echo of our own earlier try, or S3's 409 for a concurrent request whose outcome
-            // is still open. What is there decides.
+            // is still open. The existing object decides.
             match self.get_tries(key, None).await {
                 Ok(found) if found == expected => return Ok(PutIfAbsent::Created),
                 Ok(_) => return Ok(PutIfAbsent::Exists),
@@ -233,7 +233,7 @@ impl Store for S3Store {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
             Ok(_) => Err(StoreError::Corrupt(too_short(key, &range, self.size(key).await?))),
             Err(StoreError::NotApplied(reason)) => match self.size(key).await {
-                // A range behind the end is refused in as many ways as there are servers; the length tells.
+                // Servers refuse a range behind the end in different ways, but the length is certain.
                 Ok(length) if length < range.end => Err(StoreError::Corrupt(too_short(key, &range, length))),
                 _ => Err(StoreError::NotApplied(reason)),
             },
@@ -264,13 +264,13 @@ impl Store for S3Store {
     }
 }
 
-/// What became of one try.
+/// The failure of one try.
 #[derive(Debug)]
 enum Failure {
     NotFound,
-    /// 409 or 412: something has this key, or will have.
+    /// 409 or 412: an object has this key, or will have.
     Exists,
-    /// Refused for good: another try would be refused as well.
+    /// Refused for good. Another try would be refused as well.
     Refused(String),
     /// The request never reached the server.
     NotSent(String),
@@ -281,7 +281,7 @@ enum Failure {
 impl Failure {
     fn of_write(self, key: &str) -> StoreError {
         match self {
-            // A PUT or DELETE of an object does not find the bucket.
+            // For a PUT or DELETE of an object, "not found" means the bucket.
             Failure::NotFound => StoreError::NotApplied(format!("{key}: the bucket does not exist")),
             Failure::Exists => StoreError::NotApplied(format!("{key}: refused with a conflict")),
             Failure::Refused(reason) | Failure::NotSent(reason) => StoreError::NotApplied(reason),
@@ -289,7 +289,7 @@ impl Failure {
         }
     }
 
-    /// A read has no effect, so nothing about it can be unknown.
+    /// The error of a read. A read has no effect, so nothing about it can be unknown.
     fn of_read(self, key: &str) -> StoreError {
         match self {
             Failure::NotFound => StoreError::NotFound(key.to_owned()),
@@ -314,13 +314,13 @@ fn classify(key: &str, error: &object_store::Error) -> Failure {
         | Error::InvalidPath { .. } => Failure::Refused(reason),
         other => match transport(other) {
             Some(HttpErrorKind::Connect) => Failure::NotSent(reason),
-            // A status of 5xx is no promise that nothing happened; S3 says so itself.
+            // A status of 5xx does not promise that nothing happened; S3 says so itself.
             _ => Failure::Lost(reason),
         },
     }
 }
 
-/// How the connection failed, if that is what happened.
+/// The kind of connection failure, if it is one.
 fn transport(error: &object_store::Error) -> Option<HttpErrorKind> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
@@ -360,9 +360,9 @@ fn builder(config: &Config) -> AmazonS3Builder {
     builder
 }
 
-/// Chooses the TLS implementation once per process; the HTTP client panics without one, even for `http://`.
+/// Installs a TLS implementation once per process. Without one the HTTP client panics, even for `http://`.
 fn install_tls() {
     static INSTALLED: Once = Once::new();
-    // An error says that the program has chosen one already: then that one serves.
+    // An error means that the program has installed one already, which serves as well.
     INSTALLED.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }

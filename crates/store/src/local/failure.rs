@@ -1,4 +1,4 @@
-//! What an error of the file system means.
+//! Turns an error of the file system into an error of the store.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Objects that are files of their own: written aside, synced, given their name, and the name synced.
+//! Objects that are files of their own. Each is written aside, synced, and given its name; then the
+//! name is synced.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,7 +18,7 @@ use crate::local::pack::{reserve, sync, write_all_vectored_at};
 use crate::payload::too_short;
 use crate::{PutIfAbsent, StoreError, payload_bytes};
 
-/// A directory of objects.
+/// A directory of objects, one file each.
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
@@ -26,7 +27,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Creates the folders and removes what a crash left half written.
+    /// Creates the folders, and removes files that a crash left half written.
     pub(super) fn open(dir: &Path) -> io::Result<Files> {
         let files = Files { dir: dir.to_owned(), durable: Mutex::default() };
         match std::fs::remove_dir_all(files.tmp()) {
@@ -40,7 +41,7 @@ impl Files {
         self.dir.join(key)
     }
 
-    /// `aside` names the file while it is being written; unique.
+    /// Writes an object. `aside` must be unique: it names the file until the file is complete.
     pub(super) fn put(&self, aside: u64, key: &str, payload: &[Bytes]) -> Result<(), StoreError> {
         let (aside, path) = self.write_aside(aside, key, payload)?;
         if let Err(error) = std::fs::rename(&aside, &path) {
@@ -57,13 +58,13 @@ impl Files {
         payload: &[Bytes],
     ) -> Result<PutIfAbsent, StoreError> {
         let (aside, path) = self.write_aside(aside, key, payload)?;
-        // Unlike a rename, a hard link does not replace: of several callers one succeeds.
+        // A hard link, unlike a rename, does not replace: of several callers one succeeds.
         let linked = std::fs::hard_link(&aside, &path);
         discard(&aside);
         match linked {
             Ok(()) => sync_name(&path).map(|()| PutIfAbsent::Created),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Whoever reads on relies on what is there: its name must be durable, too.
+                // The caller relies on the existing object, so its name must be durable, too.
                 sync_name(&path).map(|()| PutIfAbsent::Exists)
             }
             Err(error) => Err(not_applied(&error)),
@@ -120,9 +121,8 @@ impl Files {
         Ok((aside, path))
     }
 
-    /// Creates the folders of `path` that do not exist, and makes their names durable from the top down. That a
-    /// folder exists does not say that its name is durable: another thread may just have created it, or a process
-    /// that died.
+    /// Creates the missing folders of `path`, and makes their names durable from the top down. An existing folder
+    /// may still lack a durable name: another thread may just have created it, or a process that died.
     fn create_folders(&self, path: &Path) -> io::Result<()> {
         let folder = path.parent().expect("an object lies below the directory of the store");
         if self.durable().contains(folder) && folder.is_dir() {
@@ -146,7 +146,7 @@ impl Files {
 
 fn write_synced(path: &Path, payload: &[Bytes]) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).open(path)?;
-    // Reserving first lets a full disk show as an error of a write, never as a failed sync.
+    // Reserving first makes a full disk show as an error of a write, never as a failed sync.
     reserve(&file, payload_bytes(payload))?;
     let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
     write_all_vectored_at(&file, &mut slices, 0)?;
@@ -163,7 +163,7 @@ fn sync_name(path: &Path) -> Result<(), StoreError> {
 fn discard(aside: &Path) {
     match std::fs::remove_file(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            // Removed at the next start; until then it only takes up room.
+            // The next start removes the file. Until then it only takes up room.
             tracing::warn!(path = %aside.display(), %error, "cannot remove a file that was being written");
         }
         _ => {}

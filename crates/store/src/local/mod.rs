@@ -7,11 +7,14 @@
 //! <dir>/tmp/            objects that are being written; emptied at open
 //! <dir>/<key>           every other object: a file of its own (tables/…), written aside, synced, renamed
 //! ```
-//! Keys that begin with `wal/` go into packs unless they are large. Opening reads the headers of all packs and
-//! rebuilds the index from them; there is no other list of objects.
+//! Keys that begin with `wal/` go into packs, except large objects. Opening the store reads the headers of all
+//! packs and rebuilds the index from them. There is no other list of objects.
 //!
-//! A full disk refuses PUTs with [`StoreError::Full`] and leaves everything else in service; a failed sync ends the
-//! process (`floe_env::sync_data`).
+//! On a full disk, PUTs are refused with [`StoreError::Full`] and everything else stays in service. A failed sync
+//! ends the process (`floe_env::sync_data`).
+//!
+//! The rest of the folder: region.rs is the format of packs, pack.rs reads and writes them, files.rs keeps the
+//! single files, failure.rs maps errors.
 
 mod failure;
 mod files;
@@ -48,36 +51,36 @@ use crate::{PutIfAbsent, Store, StoreError, check_key, payload_bytes};
 const FORMAT: &str = "floe local store 1\n";
 /// Keys with this prefix are packed.
 const PACKED_PREFIX: &str = "wal/";
-/// How often, and how far apart, opening asks for the lock before it says that the store is in use.
+/// How often opening asks for the lock, [`LOCK_PAUSE`] apart, before it reports that the store is in use.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a local store could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("{0} is in use by another process, stop that one or choose another directory")]
     InUse(PathBuf),
-    /// The directory was written by a newer version, or is something else.
+    /// A newer version wrote the directory, or it is something else.
     #[error(
         "{path} has the format {found:?}, this program knows \"floe local store 1\": \
          use the version of Floe that wrote it"
     )]
     Format {
-        /// The file that says so.
+        /// The file with the format.
         path: PathBuf,
-        /// What it says.
+        /// The file's content.
         found: String,
     },
-    /// A pack was written by a newer version.
+    /// A newer version wrote a pack.
     #[error("{path}: {reason}")]
     NewerPack {
-        /// The pack file.
+        /// The path of the pack file.
         path: PathBuf,
-        /// What its header says.
+        /// The version in its header.
         reason: String,
     },
-    /// The header of a pack is damaged, but there are objects in it.
+    /// A pack holds objects, but its header is damaged.
     #[error(
         "{0} holds objects but its header is damaged; restore the file, or move it away to go on without its objects"
     )]
@@ -85,9 +88,9 @@ pub enum OpenError {
     /// The file system refused.
     #[error("cannot open the store in {path}: {error}")]
     Io {
-        /// The directory.
+        /// The directory of the store.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the file system.
         error: io::Error,
     },
 }
@@ -95,7 +98,7 @@ pub enum OpenError {
 /// Sizes of a local store. Tests make them small.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Bytes of the first pack; each new one is twice the last.
+    /// Bytes of the first pack. Each new one is twice the last.
     pub pack_bytes_first: u64,
     /// Bytes of the largest pack.
     pub pack_bytes_max: u64,
@@ -113,10 +116,10 @@ impl Default for Options {
     }
 }
 
-/// What `Shared::used` is when a pack is full.
+/// The value of `Shared::used` for a full pack.
 const USED_WHOLE: u64 = 1_000_000;
 
-/// Objects in a local directory. Cloning shares the store.
+/// Objects in a local directory. Clones share the store.
 #[derive(Clone)]
 pub struct LocalStore {
     env: Env,
@@ -131,16 +134,16 @@ struct Shared {
     env: Env,
     index: Mutex<BTreeMap<String, Arc<Region>>>,
     space: Mutex<Space>,
-    /// How much of the pack in use is used up, in parts of `USED_WHOLE`.
+    /// The used part of the pack in use, in units of 1 / `USED_WHOLE`.
     used: AtomicU64,
-    /// Woken when room was taken, so that the next pack is prepared in time.
+    /// Notified when room was taken, so that the next pack is prepared in time.
     space_taken: Arc<Notify>,
-    /// Held until the last request has ended, also one whose caller is gone: only then may another open the store.
-    /// The system releases it with the file.
+    /// Held until the last request has ended, even if its caller is gone. Only then may another process open the
+    /// store. The system releases it with the file.
     _lock: FileLock,
 }
 
-/// The task that prepares packs; ends with the last handle of the store.
+/// The task that prepares packs. It ends with the last handle of the store.
 struct Filler(Task<()>);
 
 impl Drop for Filler {
@@ -149,7 +152,7 @@ impl Drop for Filler {
     }
 }
 
-/// Where the next region goes.
+/// The packs by their use, and where the next region goes.
 struct Space {
     active: Option<Active>,
     sealed: Vec<Arc<Pack>>,
@@ -165,7 +168,7 @@ struct Active {
 }
 
 impl LocalStore {
-    /// Opens the store in `dir`, which is created if it does not exist, and starts to prepare packs.
+    /// Opens the store in `dir` and starts to prepare packs. Creates `dir` if it is missing.
     pub async fn open(env: Env, dir: impl Into<PathBuf>, options: Options) -> Result<LocalStore, OpenError> {
         assert!(options.pack_bytes_first.is_multiple_of(BLOCK), "packs consist of whole blocks");
         assert!(options.pack_bytes_first >= 4 * BLOCK, "a pack holds at least a few objects");
@@ -174,7 +177,7 @@ impl LocalStore {
         let shared = loop {
             let (opening, dir) = (env.clone(), dir.clone());
             match env.blocking(move || open_blocking(opening, &dir, options)).await {
-                // The last requests of a store that was just dropped may still be on their way to the disk.
+                // The last requests of a store that was just dropped may still be in flight.
                 Err(OpenError::InUse(_)) if patience > 0 => {
                     patience -= 1;
                     tokio::time::sleep(LOCK_PAUSE).await;
@@ -186,7 +189,7 @@ impl LocalStore {
         Ok(LocalStore { env, shared, _filler: Arc::new(Filler(filler)) })
     }
 
-    /// The keys of all objects in packs, in order. For checkers and `floe doctor`.
+    /// The keys of all objects in packs, in order, for checkers and `floe doctor`.
     pub fn packed_keys(&self) -> Vec<String> {
         self.shared.index().keys().cloned().collect()
     }
@@ -257,14 +260,14 @@ impl Shared {
         let crc = payload.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
         let region = match self.allocate(key, length, crc) {
             Ok(region) => region,
-            // There is no room for a pack; for this one object there may be.
+            // There is no room for a pack, but perhaps for this one object.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 return self.files.put(self.aside(), key, payload);
             }
             Err(error) => return Err(not_applied(&error)),
         };
-        // A region whose write failed is lost until its pack is recycled. It was never in the index, and what it
-        // left on disk is an object that nothing refers to.
+        // A region whose write failed stays unused until its pack is recycled. The index never had it, and nothing
+        // refers to what it left on disk.
         region.write(payload).map_err(|error| not_applied(&error))?;
         region.sync();
         let replaced = self.index().insert(key.to_owned(), region);
@@ -296,7 +299,8 @@ impl Shared {
         let Some(region) = region else {
             return self.files.delete(key);
         };
-        // Buried before it is forgotten: a second try could not find it any more, and the next start would.
+        // Marked dead before the index forgets it. Otherwise a second try could not find the region, and the next
+        // start would.
         region.bury().map_err(|error| StoreError::Unknown(error.to_string()))?;
         let mut index = self.index();
         if index.get(key).is_some_and(|current| Arc::ptr_eq(current, &region)) {
@@ -305,12 +309,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Larger objects become files of their own. The smallest pack has room for two of the largest packed ones.
+    /// The largest packed object, with its header and filling. Larger ones become files of their own. The smallest
+    /// pack has room for two.
     fn packed_bytes_max(&self) -> u64 {
         (self.options.pack_bytes_max / PACK_SHARE_MAX).min(self.options.pack_bytes_first / 2 - BLOCK)
     }
 
-    /// A region that no one else will write to.
+    /// Allocates a region that nobody else writes to.
     fn allocate(&self, key: &str, length: u64, crc: u32) -> io::Result<Arc<Region>> {
         let mut space = self.space();
         let bytes = span(length);
@@ -341,7 +346,7 @@ impl Shared {
         Pack::begin(ready, generation, self.env.random_u64())
     }
 
-    /// A pack for when no zero-filled one is ready: slower to write to, and there at once.
+    /// Creates a pack when no zero-filled one is ready. It is ready at once, but slower to write to.
     fn unzeroed_pack(&self, space: &mut Space) -> io::Result<Ready> {
         metrics::counter!("floe_store_packs_unzeroed_total").increment(1);
         tracing::debug!("no zero-filled pack is ready, taking a fresh one");
@@ -353,12 +358,12 @@ impl Shared {
         created
     }
 
-    /// How much of the pack in use is used up, from 0 to 1.
+    /// The used part of the pack in use, from 0 to 1.
     fn used_share(&self) -> f64 {
         self.used.load(Ordering::Relaxed) as f64 / USED_WHOLE as f64
     }
 
-    /// Number and size of the pack that should be prepared now, if one is missing.
+    /// Number and size of the pack to prepare now; `None` if enough are ready.
     fn wanted_pack(&self) -> Option<(u64, u64)> {
         let mut space = self.space();
         space.recycle();
@@ -373,14 +378,14 @@ impl Shared {
         floe_env::lock(&self.space)
     }
 
-    /// A name that no other write uses.
+    /// A name for a file being written, which no other write uses.
     fn aside(&self) -> u64 {
         self.env.random_u64()
     }
 }
 
 impl Space {
-    /// Moves packs without a living region from the sealed to the ready ones.
+    /// Moves packs without living regions from `sealed` to `ready`.
     fn recycle(&mut self) {
         let (idle, sealed) = std::mem::take(&mut self.sealed).into_iter().partition(|pack| pack.idle());
         self.sealed = sealed;
@@ -388,13 +393,13 @@ impl Space {
         for pack in idle {
             match pack.into_ready() {
                 Ok(ready) => self.ready.push(ready),
-                // Its last region is being dropped at this moment: next time.
+                // Its last region is being dropped at this moment. The next call will find it idle.
                 Err(pack) => self.sealed.push(pack),
             }
         }
     }
 
-    /// Number and size of a pack that is about to be created.
+    /// Assigns number and size to a new pack.
     fn new_pack(&mut self, options: &Options) -> (u64, u64) {
         let created = (self.number_next, self.capacity_next);
         self.number_next += 1;
@@ -404,7 +409,7 @@ impl Space {
     }
 }
 
-/// Keeps packs ready: zero-fills new ones step by step. It does not keep the store open.
+/// Keeps packs ready by zero-filling new ones step by step. Does not keep the store open.
 async fn fill(env: Env, options: Options, store: Weak<Shared>) {
     loop {
         let Some(shared) = store.upgrade() else { return };
@@ -426,7 +431,7 @@ async fn fill(env: Env, options: Options, store: Weak<Shared>) {
             Err(error) => {
                 tracing::warn!(%error, "cannot prepare a pack file, trying again later");
                 if let Some(shared) = store.upgrade() {
-                    // On a disk that is nearly full a small pack may still fit.
+                    // A small pack may still fit on a disk that is nearly full.
                     shared.space().capacity_next = options.pack_bytes_first;
                 }
                 tokio::time::sleep(ZERO_RETRY_PAUSE).await;
@@ -455,7 +460,7 @@ async fn zero_in_steps(
         match done {
             Ok(true) => return env.blocking(move || zeroing.finish(&packs)).await,
             Ok(false) => {
-                // As slowly as the pack in use allows: each step delays the syncs of others.
+                // As slowly as the pack in use allows, because each step delays the syncs of others.
                 let enough = |used: f64| zeroing.share() > used * ZERO_AHEAD + ZERO_AHEAD_SHARE;
                 while store.upgrade().is_some_and(|shared| enough(shared.used_share())) {
                     space_taken.notified().await;
@@ -474,7 +479,7 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     std::fs::create_dir_all(dir).map_err(io_error)?;
     let dir = dir.canonicalize().map_err(io_error)?;
     match dir.parent().map_or(Ok(()), sync_dir) {
-        // A parent that we may not read is not one in which we made it.
+        // A process cannot have created `dir` in a parent that it may not read.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         synced => synced.map_err(io_error)?,
     }
@@ -487,7 +492,7 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
 
     let mut opened = load_packs(&packs, &options)?;
     if opened.space.ready.is_empty() && opened.space.active.is_none() {
-        // A new store: the first pack is small and made at once, so that the first writes are fast.
+        // The first pack of a new store is small and zero-filled at once, so that the first writes are fast.
         let (number, capacity) = opened.space.new_pack(&options);
         opened.space.ready.push(zero_at_once(&packs, number, capacity).map_err(io_error)?);
     }
@@ -519,7 +524,7 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
             Err(OpenError::Format { path, found: String::from_utf8_lossy(&found).trim_end().to_owned() })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Written aside and renamed: a crash leaves no half of it, which would be refused for ever.
+            // Written aside and renamed, because a half-written file would be refused for ever.
             let aside = dir.join("format.new");
             std::fs::write(&aside, FORMAT).map_err(io_error)?;
             pack::sync(&File::open(&aside).map_err(io_error)?);
@@ -535,7 +540,7 @@ fn zero_at_once(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
     zeroing.finish(packs)
 }
 
-/// What the pack files hold.
+/// The contents of the pack files.
 struct Opened {
     index: BTreeMap<String, Arc<Region>>,
     space: Space,
@@ -567,7 +572,7 @@ fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
                 space.generation_next = space.generation_next.max(header.generation + 1);
                 used.insert(header.generation, Pack::with_header(number, file, header));
             }
-            // Room for the largest packed object is what other packs count on; a smaller file is not of these options.
+            // A pack must have room for the largest packed object. A smaller file comes from other options.
             Ok(PackState::Blank | PackState::Torn) if capacity >= options.pack_bytes_first => {
                 space.ready.push(Ready { number, file, capacity });
             }
@@ -584,7 +589,7 @@ fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
     Ok(Opened { index, space })
 }
 
-/// Finds the regions of all packs, oldest use first, and decides where writing goes on.
+/// Finds the regions of all packs, oldest use first, and decides where the next region goes.
 fn index_packs(
     used: BTreeMap<u64, Arc<Pack>>,
     space: &mut Space,
@@ -593,7 +598,7 @@ fn index_packs(
     let count = used.len();
     for (position, pack) in used.into_values().enumerate() {
         let regions = pack.scan()?;
-        // Writes may have been in flight in the last pack, and in the one before if it had just been left.
+        // Writes may have been in flight in the last pack, and in the one before if it was left just then.
         let unsettled = position + 2 >= count;
         let verify_from = regions.len().saturating_sub(REGIONS_VERIFIED_AT_OPEN);
         let next = regions.last().map_or(BLOCK, |last| last.offset + span(last.length));
@@ -630,7 +635,7 @@ fn read_header(file: &File, capacity: u64) -> io::Result<Result<PackState, Newer
     let mut block = [0; HEADER_BYTES];
     file.read_exact_at(&mut block, 0)?;
     let state = PackHeader::decode(&block);
-    // A file that was cut short is not what its header says; what is missing cannot be trusted to be dead.
+    // A file shorter than its header says was cut. Its missing regions may have been alive.
     if let Ok(PackState::Used(header)) = &state
         && header.capacity > capacity
     {
@@ -642,7 +647,7 @@ fn read_header(file: &File, capacity: u64) -> io::Result<Result<PackState, Newer
     Ok(state)
 }
 
-/// The numbers of the pack files, in order. Files that were being zero-filled are removed.
+/// The numbers of the pack files, in order. Removes files that were being zero-filled.
 fn pack_numbers(packs: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(packs)? {

@@ -1,8 +1,8 @@
-//! Pack files: preallocated files that are overwritten in place, one region per object, and reused when all their
-//! regions are dead. Everything here blocks; `local.rs` calls it off the runtime's threads.
+//! Pack files: preallocated files that are overwritten in place. Each object is one region, and a file is reused
+//! once all its regions are dead. Everything here blocks; `mod.rs` calls it off the runtime's threads.
 //!
-//! Why: on ext4, overwriting zeroed blocks and syncing costs a tenth of creating, syncing and renaming a file, and
-//! an eighth of appending to a growing one for 8 MiB, because no metadata of the file system changes.
+//! Why: no metadata of the file system changes. On ext4, overwriting zeroed blocks and syncing costs a tenth of
+//! creating, syncing and renaming a file, and an eighth of appending 8 MiB to a growing file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -20,7 +20,7 @@ use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_liv
 
 /// Slices of one vectored write; Linux allows 1,024.
 const SLICES_MAX: usize = 1024;
-/// Zeros to fill the last block of a region with.
+/// Zeros that fill the last block of a region.
 static FILLING: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 /// A pack file in use.
@@ -30,7 +30,7 @@ pub(super) struct Pack {
     pub(super) header: PackHeader,
     file: File,
     sync: GroupSync,
-    /// Regions that someone can still reach: the index, a reader, or a writer.
+    /// Regions that the index, a reader, or a writer can still reach.
     regions: AtomicUsize,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Ready {
     pub(super) capacity: u64,
 }
 
-/// An object inside a pack. As long as one of these lives, the pack is not reused.
+/// An object inside a pack. While one of these lives, the pack is not reused.
 #[derive(Debug)]
 pub(super) struct Region {
     pub(super) pack: Arc<Pack>,
@@ -70,12 +70,12 @@ impl Pack {
         Arc::new(Pack { number, header, file, sync: GroupSync::default(), regions: AtomicUsize::new(0) })
     }
 
-    /// Whether no one can reach any region, so that the file may be used again.
+    /// Whether nobody can reach any region, so that the file may be used again.
     pub(super) fn idle(&self) -> bool {
         self.regions.load(Ordering::Acquire) == 0
     }
 
-    /// The file for its next use, once nobody else holds the pack.
+    /// Takes the file for its next use, if nobody else holds the pack.
     pub(super) fn into_ready(self: Arc<Pack>) -> Result<Ready, Arc<Pack>> {
         let pack = Arc::try_unwrap(self)?;
         Ok(Ready { number: pack.number, file: pack.file, capacity: pack.header.capacity })
@@ -88,8 +88,8 @@ impl Pack {
 
     /// All regions of this use, in the order of their places.
     ///
-    /// Regions are written side by side, so one that a crash has torn may lie before one that was acknowledged:
-    /// where no header is found the scan goes on at the next block.
+    /// Regions are written concurrently, so a region that a crash tore may lie before an acknowledged one. Where
+    /// the scan finds no header, it continues at the next block.
     pub(super) fn scan(&self) -> io::Result<Vec<RegionHeader>> {
         let mut found = Vec::new();
         let mut window = Window::default();
@@ -109,7 +109,7 @@ impl Pack {
 }
 
 impl Region {
-    /// Writes header and payload; durable only after [`Region::sync`].
+    /// Writes header and payload. They are durable only after [`Region::sync`].
     pub(super) fn write(&self, payload: &[Bytes]) -> io::Result<()> {
         let header = self.header.encode(&self.pack.header);
         let used = HEADER_BYTES as u64 + self.header.length;
@@ -121,7 +121,7 @@ impl Region {
         write_all_vectored_at(&self.pack.file, &mut slices, self.header.offset)
     }
 
-    /// Returns when all that was written to this pack before the call is durable.
+    /// Returns once everything written to this pack before the call is durable.
     pub(super) fn sync(&self) {
         self.pack.sync.sync(&self.pack.file);
     }
@@ -134,8 +134,8 @@ impl Region {
         Ok(())
     }
 
-    /// The bytes `start .. start + length` of the payload, which the caller has checked against its length. The
-    /// checksum of the whole payload is verified on the first read of a region that this process did not write.
+    /// The bytes `start .. start + length` of the payload. The caller has checked them against its length. The
+    /// first read of a region that this process did not write verifies the checksum of the whole payload.
     pub(super) fn read(&self, start: u64, length: u64) -> io::Result<Option<Bytes>> {
         assert!(start + length <= self.header.length, "a read stays inside its region");
         if !self.verified.load(Ordering::Acquire) {
@@ -149,7 +149,7 @@ impl Region {
         self.read_raw(start, length).map(Some)
     }
 
-    /// Whether the payload is what was put; reads it once.
+    /// Whether the payload is what was put. Reads it once.
     pub(super) fn verify(&self) -> io::Result<bool> {
         Ok(self.read(0, 0)?.is_some())
     }
@@ -161,7 +161,7 @@ impl Region {
     }
 }
 
-/// One sync for all writes that were finished before it began.
+/// Coalesces syncs: one sync serves all writes that finished before it began.
 #[derive(Debug, Default)]
 struct GroupSync {
     state: Mutex<SyncState>,
@@ -178,7 +178,7 @@ struct SyncState {
 impl GroupSync {
     fn sync(&self, file: &File) {
         let mut state = self.lock();
-        // A sync that runs already may have begun before our write was finished: only the next one counts.
+        // A running sync may have begun before our write finished, so only the next one counts.
         let needed = state.begun + 1;
         while state.finished < needed {
             if state.running {
@@ -202,7 +202,7 @@ impl GroupSync {
     }
 }
 
-/// Reads blocks in passing: a whole window when they are neighbours.
+/// Reads blocks of a file in order, and fetches a whole window when they are neighbours.
 #[derive(Default)]
 struct Window {
     start: u64,
@@ -214,7 +214,7 @@ impl Window {
     fn block(&mut self, file: &File, at: u64) -> io::Result<&[u8; HEADER_BYTES]> {
         let end = self.start + self.bytes.len() as u64;
         if at < self.start || at + HEADER_BYTES as u64 > end {
-            // A jump over a region needs one block; steps through nothing ask for more and more at a time.
+            // After a jump over a region one block is enough. Steps through blank blocks fetch more each time.
             self.wanted = if at == end { (self.wanted * 2).min(1 << 20) } else { BLOCK };
             let length = file.metadata()?.len();
             let available = length.saturating_sub(at).min(self.wanted.max(BLOCK));
@@ -245,9 +245,8 @@ pub(super) fn open_pack(packs: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(pack_path(packs, number))
 }
 
-/// Whether a living region lies in a file that seems not to be in use. Such a file must not be written to: what
-/// damaged its header says nothing about the rest. Unless the `whole` file is searched, only the place of its first
-/// region is looked at.
+/// Whether a living region lies in a file that seems unused. Such a file must not be written to, because a damaged
+/// header says nothing about the rest. Without `whole`, looks only at the place of the first region.
 pub(super) fn holds_objects(file: &File, capacity: u64, whole: bool) -> io::Result<bool> {
     let mut window = Window::default();
     let end = if whole { capacity } else { capacity.min(2 * BLOCK) };
@@ -261,8 +260,8 @@ pub(super) fn holds_objects(file: &File, capacity: u64, whole: bool) -> io::Resu
     Ok(false)
 }
 
-/// Creates a pack file at once, without zeroing: the room is reserved, so that a full disk shows here and not while
-/// an object is written, but the first write to each block is slow.
+/// Creates a pack file at once, without zeroing. The room is reserved, so a full disk shows here and not while an
+/// object is written. The first write to each block is slow.
 pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
     let path = pack_path(packs, number);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
@@ -276,20 +275,20 @@ pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::R
     Ok(Ready { number, file, capacity })
 }
 
-/// What a step of zero-filling writes, where the system may read it past its page cache.
+/// The zeros of one step, aligned so that the system can write them past its page cache.
 #[repr(align(4096))]
 struct Zeros([u8; ZERO_STEP_BYTES as usize]);
 static ZEROS: Zeros = Zeros([0; ZERO_STEP_BYTES as usize]);
 
-/// A pack file that is being zero-filled, under a name of its own until it is complete.
+/// A pack file that is being zero-filled. It has a name of its own until it is complete.
 #[derive(Debug)]
 pub(super) struct Zeroing {
     number: u64,
     capacity: u64,
     written: u64,
     file: File,
-    /// The same file past the page cache, where the file system can: zeros are not worth memory, and need no sync at
-    /// each step to keep the disk's queue short.
+    /// The same file opened past the page cache, if the file system can do that. The zeros then take no memory, and
+    /// no sync at each step is needed to keep the disk's queue short.
     direct: Option<File>,
     path: PathBuf,
 }
@@ -308,7 +307,7 @@ impl Zeroing {
         Ok(zeroing)
     }
 
-    /// Writes the next step to the disk; true when the file is complete.
+    /// Writes the next step to the disk. Returns true when the file is complete.
     pub(super) fn step(&mut self) -> io::Result<bool> {
         let bytes = ZERO_STEP_BYTES.min(self.capacity - self.written);
         self.write(&ZEROS.0[..bytes as usize])?;
@@ -319,7 +318,7 @@ impl Zeroing {
     fn write(&mut self, zeros: &[u8]) -> io::Result<()> {
         if let Some(direct) = &self.direct {
             match direct.write_all_at(zeros, self.written) {
-                // The file system has the flag and cannot do it.
+                // The file system accepts the flag but cannot do it.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
                 written => return written,
             }
@@ -329,7 +328,7 @@ impl Zeroing {
         Ok(())
     }
 
-    /// How much is done, from 0 to 1.
+    /// The zero-filled part, from 0 to 1.
     pub(super) fn share(&self) -> f64 {
         self.written as f64 / self.capacity as f64
     }
@@ -344,17 +343,17 @@ impl Zeroing {
     }
 
     pub(super) fn give_up(self) {
-        // Removed when the store is opened if not now: nothing depends on it.
+        // Nothing depends on the file. If it cannot be removed now, the next opening removes it.
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a half-zeroed pack file");
         }
     }
 }
 
-/// Reserves room on the disk. File systems that cannot reserve find out while writing.
+/// Reserves room on the disk. File systems that cannot reserve report a full disk at a write.
 ///
-/// The last of the disk is left for the metadata, which lives beside the objects: deleting objects to make room
-/// takes commits.
+/// The last part of the disk is left for the metadata, which lives beside the objects: deleting objects to make
+/// room takes commits.
 pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());
@@ -374,7 +373,7 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Makes what was written to a file of the store durable, or ends the process.
+/// Makes the writes to a file of the store durable, or ends the process.
 pub(super) fn sync(file: &File) {
     sync_data(file, "the store");
 }

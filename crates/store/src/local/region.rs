@@ -13,20 +13,20 @@
 //!              40 payload length u64 48 crc32c of the payload u32   52 key, zero-filled up to 512
 //!              512  payload, zero-filled up to the next multiple of 4,096
 //! ```
-//! All numbers are little endian. A region counts only if generation and nonce are those of its pack and its offset
-//! is where it was found: what an earlier use of the file left behind, or what a client wrote into a payload to look
-//! like a region, is never taken for one (the nonce is random and leaves the process in no other way).
-//! The header fits one sector, so that marking a region dead is one atomic write.
+//! All numbers are little endian. A region counts only if its generation and nonce are those of its pack, and its
+//! offset is the one where it was found. So leftovers of an earlier use of the file never count, nor does a payload
+//! in which a client imitated a region: the nonce is random and leaves the process in no other way. The header fits
+//! one sector, so marking a region dead is one atomic write.
 
 use thiserror::Error;
 
 use crate::limits::KEY_BYTES_MAX;
 
-/// Alignment of regions, and the size of a pack's header.
+/// Alignment of regions, and size of a pack's header.
 pub(crate) const BLOCK: u64 = 4096;
 /// Bytes of a region's header; the payload follows.
 pub(crate) const HEADER_BYTES: usize = 512;
-/// The version that this code writes; it reads no other.
+/// The version that this code writes. It reads no other.
 pub(crate) const VERSION: u8 = 1;
 
 const PACK_MAGIC: &[u8; 8] = b"FLOEPACK";
@@ -35,29 +35,29 @@ const KEY_AT: usize = 52;
 
 const _: () = assert!(KEY_AT + KEY_BYTES_MAX <= HEADER_BYTES);
 
-/// What the header of a pack says.
+/// The header of a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackHeader {
-    /// Counts the uses of all packs of a store: the highest one was in use last.
+    /// Counts the uses of all packs of a store. The pack with the highest number was in use last.
     pub(crate) generation: u64,
-    /// Random per use: binds regions to it.
+    /// Random for each use; binds regions to it.
     pub(crate) nonce: u64,
     /// Bytes of the file.
     pub(crate) capacity: u64,
 }
 
-/// What the first block of a pack file turned out to be.
+/// The state of a pack file, as its first block shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PackState {
     /// Zero-filled and never used.
     Blank,
     /// In use.
     Used(PackHeader),
-    /// Not readable: the first use was never completed, nothing in it was acknowledged.
+    /// Unreadable: the first use never completed, so nothing in it was acknowledged.
     Torn,
 }
 
-/// The file was written by a newer version of Floe.
+/// A newer version of Floe wrote the file.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("pack format version {0} is newer than this program, use the version of Floe that wrote it")]
 pub(crate) struct NewerFormat(pub(crate) u32);
@@ -93,11 +93,11 @@ impl PackHeader {
     }
 }
 
-/// What the header of a region says.
+/// The header of a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RegionHeader {
     pub(crate) live: bool,
-    /// Where the region begins in its file.
+    /// The first byte of the region in its file.
     pub(crate) offset: u64,
     /// Bytes of the payload.
     pub(crate) length: u64,
@@ -124,7 +124,7 @@ impl RegionHeader {
         block
     }
 
-    /// The region whose header `block` is, if it is one of this use of the pack, found at `offset`.
+    /// Decodes the header of a region found at `offset`; `None` unless it belongs to this use of the pack.
     pub(crate) fn decode(block: &[u8; HEADER_BYTES], pack: &PackHeader, offset: u64) -> Option<RegionHeader> {
         let ours = &block[..8] == REGION_MAGIC
             && block[8] == VERSION
@@ -151,13 +151,13 @@ impl RegionHeader {
     }
 }
 
-/// Whether a block found at `offset` is the header of a living region of any pack: for files whose own header says
-/// nothing.
+/// Whether a block found at `offset` is the header of a living region of any pack. For files whose own header
+/// cannot tell.
 pub(crate) fn is_live(block: &[u8; HEADER_BYTES], offset: u64) -> bool {
     &block[..8] == REGION_MAGIC && block[9] == 1 && u64_at(block, 32) == offset && sealed(block)
 }
 
-/// The bytes that a payload of `length` takes up in a pack: header, payload, and filling.
+/// The bytes that a payload of `length` takes in a pack: header, payload, and filling.
 pub(crate) fn span(length: u64) -> u64 {
     (HEADER_BYTES as u64 + length).next_multiple_of(BLOCK)
 }
@@ -198,7 +198,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Golden: written by version 1; these bytes never change.
+    /// Golden bytes written by version 1. They never change.
     #[test]
     fn headers_are_written_as_they_always_were() {
         let pack = PACK.encode();

@@ -1,5 +1,5 @@
-//! An S3 server over HTTP on loopback, for tests: signatures are checked, objects live in memory, conditional puts are
-//! atomic (one lock over test and write), and faults are made on demand.
+//! An S3 server over HTTP on loopback, for tests. It checks signatures and keeps objects in memory. Conditional
+//! puts are atomic: one lock covers test and write. It makes faults on demand.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
@@ -24,7 +24,7 @@ pub(crate) const BUCKET: &str = "floe-test";
 pub(crate) const ACCESS_KEY: &str = "test-access-key";
 pub(crate) const SECRET_KEY: &str = "test-secret-key";
 
-/// What a request does wrong.
+/// A fault of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Answers with this error and does nothing.
@@ -35,11 +35,11 @@ pub(crate) enum Fault {
     SilenceBefore,
     /// Does its work and never answers.
     SilenceAfter,
-    /// Of a GET: the connection breaks after half of the body.
+    /// The connection of a GET breaks after half of the body.
     HalfBody,
 }
 
-/// Which request a fault is for.
+/// The kind of request that a fault is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Put,
@@ -48,7 +48,7 @@ pub(crate) enum Operation {
     Delete,
 }
 
-/// A running server. It ends with this value.
+/// A running server. Dropping this value stops it.
 pub(crate) struct Server {
     pub(crate) endpoint: String,
     state: Arc<Mutex<State>>,
@@ -74,7 +74,7 @@ impl Server {
         Server { endpoint, state, accepting }
     }
 
-    /// How a store finds the bucket of this server, with few and short tries.
+    /// The settings of a store on this server's bucket, with few and short tries.
     pub(crate) fn bucket(&self, prefix: &str) -> Config {
         Config {
             prefix: prefix.into(),
@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// The next request of this kind goes wrong; several faults come in the order in which they were injected.
+    /// Makes the next request of this kind go wrong. Several faults apply in the order of their injection.
     pub(crate) fn inject(&self, operation: Operation, fault: Fault) {
         self.lock().faults.push_back((operation, fault));
     }
@@ -106,12 +106,12 @@ impl Server {
         self.lock().objects.insert(key.to_owned(), bytes);
     }
 
-    /// How many requests of a kind came in.
+    /// The number of requests of a kind so far.
     pub(crate) fn requests(&self, operation: Operation) -> usize {
         self.lock().requests.iter().filter(|seen| **seen == operation).count()
     }
 
-    /// How many PUTs carried a CRC64 of their payload, which the server verifies.
+    /// The number of PUTs with a CRC64 of their payload, which the server verifies.
     pub(crate) fn checksums(&self) -> usize {
         self.lock().checksums
     }
@@ -132,7 +132,7 @@ async fn accept(env: Env, listener: TcpListener, service: S3Service) {
         let (stream, _) = listener.accept().await.expect("loopback accepts");
         let service = service.clone();
         env.spawn("s3 connection", async move {
-            // A client that hangs up, or a body that was cut off on purpose, ends its connection only.
+            // A client that hangs up, or a body cut off on purpose, ends only its own connection.
             drop(
                 hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
@@ -151,7 +151,7 @@ impl Backend {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the request and makes the faults that come before its work.
+    /// Counts the request, and makes the faults that come before its work.
     async fn begin(&self, operation: Operation) -> S3Result<Option<Fault>> {
         let fault = {
             let mut state = self.lock();

@@ -35,7 +35,8 @@ fn pack_files(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What a restart after a crash at this moment finds: a copy, because a directory has one owner.
+/// The directory that a restart after a crash at this moment would find. It is a copy, because a directory has one
+/// owner.
 fn crashed(dir: &Path) -> TempDir {
     let copy = TempDir::new().expect("a temporary directory");
     copy_dir(dir, copy.path());
@@ -93,7 +94,7 @@ async fn deletions_are_durable_and_packs_are_used_again() {
     let dir = TempDir::new().expect("a temporary directory");
     let store = open(dir.path()).await;
     store.put("wal/kept", vec![bytes(1, 100)]).await.expect("put");
-    // Five times what the packs hold, never more than a few objects at a time.
+    // Five times the capacity of the packs, but never more than a few objects at a time.
     for number in 0..100 {
         store.put(&format!("wal/{number}"), vec![bytes(number, 7000)]).await.expect("put");
         if number >= 3 {
@@ -138,8 +139,8 @@ async fn writes_side_by_side_all_arrive() {
     }
 }
 
-/// A crash leaves any part of the last write undone. Whatever byte of it is wrong: what was there before stays, and
-/// the torn object is gone or whole, never different.
+/// A crash may leave any part of the last write undone. Whichever byte of it is wrong, older objects stay, and the
+/// torn object is gone or whole, never different.
 #[tokio::test]
 async fn a_torn_tail_is_never_read() {
     let dir = TempDir::new().expect("a temporary directory");
@@ -170,7 +171,7 @@ async fn a_torn_tail_is_never_read() {
         assert_eq!(reopened.get("wal/after", None).await, Ok(bytes(3, 50)), "byte {at}");
         outcomes[0] += 1;
     }
-    // Filling that is wrong harms nobody.
+    // Wrong filling harms nobody.
     let copy = crashed(dir.path());
     let path = copy.path().join("packs").join(&name);
     let mut file = std::fs::read(&path).expect("readable");
@@ -182,7 +183,7 @@ async fn a_torn_tail_is_never_read() {
     assert!(outcomes[0] > 150 && outcomes[1] == 1, "every case was tried: {outcomes:?}");
 }
 
-/// Damage of what was acknowledged long ago is told, not served.
+/// Damage to an object acknowledged long ago is reported, not served.
 #[tokio::test]
 async fn damage_behind_the_tail_is_found_on_the_first_read() {
     let dir = TempDir::new().expect("a temporary directory");
@@ -207,7 +208,7 @@ async fn damage_behind_the_tail_is_found_on_the_first_read() {
     assert_eq!(store.get("wal/01", None).await, Ok(bytes(1, 7000)));
 }
 
-/// A pack whose header was destroyed is neither written over nor passed over.
+/// A pack with a destroyed header is neither overwritten nor skipped.
 #[tokio::test]
 async fn a_damaged_pack_header_does_not_lose_objects() {
     let dir = TempDir::new().expect("a temporary directory");
@@ -257,7 +258,7 @@ async fn a_directory_has_one_owner_and_a_known_format() {
         Err(other) => panic!("another error: {other}"),
         Ok(_) => panic!("a newer format was opened"),
     }
-    // What was being zero-filled or written aside when the process died is cleared away.
+    // Files that were being zero-filled or written aside when the process died are removed.
     let copy = crashed(dir.path());
     std::fs::write(copy.path().join("packs/zeroing-00000099"), "half").expect("writable");
     std::fs::write(copy.path().join("tmp/0123"), "half").expect("writable");

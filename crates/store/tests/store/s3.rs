@@ -78,14 +78,14 @@ async fn a_lost_answer_is_looked_up_and_never_guessed() {
     ];
     for (number, fault) in lost.into_iter().enumerate() {
         let key = format!("a/{number}");
-        // The first try has its effect and no answer: the second meets its echo and must know it as its own.
+        // The first try has its effect and no answer. The second meets its echo, and must recognise it as its own.
         server.inject(Put, fault.clone());
         let created = store.put_if_absent(&key, pieces(&["mine"])).await;
         assert_eq!(created, Ok(PutIfAbsent::Created), "{fault:?}");
         server.inject(Put, fault.clone());
         let exists = store.put_if_absent(&key, pieces(&["another's"])).await;
         assert_eq!(exists, Ok(PutIfAbsent::Exists), "{fault:?}");
-        // An overwriting PUT of the same bytes is simply made again.
+        // An overwriting PUT of the same bytes is simply repeated.
         server.inject(Put, fault.clone());
         assert_eq!(store.put(&format!("b/{number}"), pieces(&["x"])).await, Ok(()), "{fault:?}");
     }
@@ -104,12 +104,12 @@ async fn outcomes_have_three_values() {
     assert!(matches!(store.put("k", pieces(&["x"])).await, Err(StoreError::Unknown(_))));
     server.inject(Put, Fault::ErrorBefore(S3ErrorCode::AccessDenied));
     assert!(matches!(store.put("k", pieces(&["x"])).await, Err(StoreError::NotApplied(_))));
-    // Refused after a try that was lost: the lost one may still have had its effect.
+    // Refused after a lost try, which may still have had its effect.
     server.inject(Put, Fault::SilenceAfter);
     server.inject(Put, Fault::ErrorBefore(S3ErrorCode::AccessDenied));
     assert!(matches!(store.put("k", pieces(&["x"])).await, Err(StoreError::Unknown(_))));
 
-    // Reads are made again, and a broken body is not taken for a short object.
+    // Reads are repeated, and a broken body does not count as a short object.
     server.plant("some/prefix/r", Bytes::from(vec![7; 100_000]));
     server.inject(Get, Fault::HalfBody);
     server.inject(Get, Fault::ErrorBefore(S3ErrorCode::SlowDown));
@@ -119,7 +119,7 @@ async fn outcomes_have_three_values() {
     all_tries(Head, Fault::SilenceBefore);
     assert!(matches!(store.size("r").await, Err(StoreError::NotApplied(_))));
 
-    // Nobody listens: certainly nothing happened.
+    // Nobody listens, so certainly nothing happened.
     let endpoint = server.endpoint.clone();
     drop(server);
     let config =
