@@ -1,4 +1,4 @@
-//! Old batches in the current schema: what a file holds that was written before the schema changed.
+//! Old batches in the current schema: files hold batches that were written before the schema changed.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,9 +9,9 @@ use arrow::{
 };
 
 use crate::{
-    column::{Column as Filled, SlotColumns, overlay},
+    column::{Column as Filled, FilledSlot, overlay},
     fit::fits,
-    schema::{FIELD_ID, Kind, Slot, TableSchema, Type},
+    table::{ColumnSlot, FIELD_ID, Kind, TableSchema, Type},
     tree::Tree,
 };
 
@@ -21,25 +21,26 @@ pub enum AdaptError {
     /// The batch is not of this table, or has no ids.
     #[error("column {name} has no column id: it was not written by this table")]
     NoId {
-        /// The field.
+        /// The name of the field.
         name: String,
     },
     /// A column has a type that no earlier schema of the table had.
     #[error("column {name} cannot be read as {wanted}: {reason}")]
     Type {
-        /// The field.
+        /// The name of the field.
         name: String,
-        /// What the schema says.
+        /// The type in the current schema.
         wanted: String,
-        /// What Arrow says.
+        /// Arrow's reason.
         reason: String,
     },
 }
 
 impl TableSchema {
-    /// `batch`, whose fields carry column ids, with the columns of this schema: columns are found by id, what
-    /// is missing is null, ints become longs, and whole numbers whose column became double
-    /// ([`TableSchema::replaced`]) are moved to it, or to the text beside it when a double cannot hold them.
+    /// Returns `batch` with the columns of this schema. The fields of `batch` carry column ids, and columns are found
+    /// by id. Missing columns are null, and ints become longs. Whole numbers whose column became double
+    /// ([`TableSchema::replaced`]) move to the new column, or to the text column beside it if a double cannot hold
+    /// them.
     pub fn adapt(&self, batch: &RecordBatch) -> Result<RecordBatch, AdaptError> {
         let source = Source::new(batch.schema().fields(), batch.columns(), batch.num_rows())?;
         let wanted = self.arrow();
@@ -79,7 +80,7 @@ impl Source {
         Ok(Source { arrays: by_id, rows })
     }
 
-    /// The column `id` as `field` says, null where it is missing.
+    /// The column `id` as `field` says; null if it is missing.
     fn plain(&self, id: i32, field: &Field) -> Result<ArrayRef, AdaptError> {
         match self.arrays.get(&id) {
             Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
@@ -93,7 +94,7 @@ impl Source {
     }
 }
 
-fn adapt_slots(slots: &[Slot], wanted: &Fields, source: &Source) -> Result<Vec<ArrayRef>, AdaptError> {
+fn adapt_slots(slots: &[ColumnSlot], wanted: &Fields, source: &Source) -> Result<Vec<ArrayRef>, AdaptError> {
     let mut arrays = Vec::with_capacity(wanted.len());
     let mut fields = wanted.iter();
     for slot in slots {
@@ -150,14 +151,14 @@ fn adapt_type(of: &Type, field: &Field, array: &ArrayRef) -> Result<ArrayRef, Ad
     }
 }
 
-/// Whole numbers as doubles; the second are those that a double cannot hold.
+/// Whole numbers as doubles, and as text those that a double cannot hold.
 fn convert(
-    slot: &Slot,
+    slot: &ColumnSlot,
     of: &Type,
     field: &Field,
     old: &ArrayRef,
 ) -> Result<(ArrayRef, Option<crate::column::Bytes>), AdaptError> {
-    let mut columns = SlotColumns::of(slot);
+    let mut columns = FilledSlot::of(slot);
     for row in 0..old.len() {
         let Some(value) = whole_number(old, row, field)? else { continue };
         if fits(of, &value) {

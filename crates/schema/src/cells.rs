@@ -1,6 +1,6 @@
-//! Cells: what a batch holds, whether a record wrote it or not. A column of lists of structs has a cell for every
-//! member in every element, so a megabyte of `{}` in a list whose structs have a thousand members is gigabytes.
-//! Bytes of input say nothing about that; this is counted before anything is padded.
+//! Cells: the values of a batch, written by a record or not. A column of lists of structs has a cell for every member
+//! of every element. So a megabyte of `{}` in a list whose structs have a thousand members takes gigabytes. The number
+//! of input bytes says nothing about that, so cells are counted before anything is padded.
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
@@ -10,14 +10,14 @@ use arrow::{
 use crate::{
     column::{Column, Group},
     fit::fits,
-    schema::{FIELD_ID, Slot, TableSchema, Type, find},
+    table::{ColumnSlot, FIELD_ID, TableSchema, Type, find},
     tree::Tree,
     width::{row_width, width_of},
 };
 
 impl Group {
-    /// Cells of the elements of all lists that are held, once the columns have the shape of `slots`.
-    pub(crate) fn list_cells(&self, slots: &[Slot]) -> usize {
+    /// Cells of the elements of all lists in this group, once its columns have the shape of `slots`.
+    pub(crate) fn list_cells(&self, slots: &[ColumnSlot]) -> usize {
         let pairs = self.slots.iter().zip(slots);
         let typed = pairs.filter_map(|(columns, slot)| columns.typed.as_ref().zip(slot.typed.as_ref()));
         typed.map(|(column, typed)| column.list_cells(&typed.of)).sum()
@@ -36,8 +36,8 @@ impl Column {
     }
 }
 
-/// Cells of the elements of all lists of `members`, which `slots` take.
-pub(crate) fn needed(slots: &[Slot], members: &[(String, Tree)]) -> usize {
+/// Cells of the elements of all lists of `members`, appended to columns of `slots`.
+pub(crate) fn needed(slots: &[ColumnSlot], members: &[(String, Tree)]) -> usize {
     let of = |(guess, (key, value)): (usize, &(String, Tree))| {
         let typed = find(slots, key, guess).and_then(|at| slots[at].typed.as_ref());
         typed.filter(|typed| fits(&typed.of, value)).map_or(0, |typed| needed_of(&typed.of, value))
@@ -57,14 +57,14 @@ fn needed_of(of: &Type, value: &Tree) -> usize {
 }
 
 impl TableSchema {
-    /// Cells that [`TableSchema::adapt`] makes of `batch`: without a limit, as this schema may be much wider.
+    /// Cells that [`TableSchema::adapt`] makes of `batch`. The number has no limit, as this schema may be much wider.
     pub fn cells_of(&self, batch: &RecordBatch) -> usize {
         batch.num_rows() * row_width(self) + lists(&self.slots, batch.schema().fields(), batch.columns())
     }
 }
 
 /// Cells of the elements of all lists of `arrays`, once they have the shape of `slots`.
-fn lists(slots: &[Slot], fields: &Fields, arrays: &[ArrayRef]) -> usize {
+fn lists(slots: &[ColumnSlot], fields: &Fields, arrays: &[ArrayRef]) -> usize {
     let of = |field: &arrow::datatypes::Field, array: &ArrayRef| {
         let id: i32 = field.metadata().get(FIELD_ID)?.parse().ok()?;
         let mut typed = slots.iter().filter_map(|slot| slot.typed.as_ref());

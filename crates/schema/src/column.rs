@@ -1,14 +1,14 @@
-//! Columns while they are being filled. Arrow's own builders cannot take a row back; these can, which is what
-//! duplicate keys, bad records and widening in the middle of a batch need.
+//! Columns while they are being filled. Arrow's own builders cannot take a row back. These can, because duplicate keys,
+//! bad records and widening in the middle of a batch need it.
 //!
-//! A column may be shorter than the rows that were taken in: what is missing is null, so a record costs what
-//! it holds and not what the table holds.
+//! A column may be shorter than the number of rows so far. The missing values at its end are null. So a record costs
+//! what it holds and not what the table holds.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     fit::fits,
-    schema::{Slot, Type},
+    table::{ColumnSlot, Type},
     tree::Tree,
     width::width_of,
 };
@@ -73,7 +73,7 @@ impl<T: Copy + Default> Flat<T> {
         Flat { values: Vec::new(), validity: Validity::new() }
     }
 
-    /// Makes `value` the value of `row`, which is the last row or the one after it.
+    /// Sets the value of `row`, which is the last row or the one after it.
     pub(crate) fn push(&mut self, row: usize, value: T) {
         self.align(row);
         self.values.push(value);
@@ -170,7 +170,7 @@ fn offsets(ends: Vec<i32>) -> OffsetBuffer<i32> {
 pub(crate) struct List {
     ends: Vec<i32>,
     validity: Validity,
-    /// Cells of one element.
+    /// Cells of one element (see [`crate::cells`]).
     pub(crate) width: usize,
     pub(crate) element: Box<Column>,
 }
@@ -201,16 +201,16 @@ impl List {
         }
     }
 
-    /// Begins the list of `row`; the result is the row of its first element.
+    /// Begins the list of `row` and returns the row of its first element.
     pub(crate) fn begin(&mut self, row: usize) -> usize {
         self.align(row);
         let first = self.elements();
-        // A list that was given up half way left its elements behind.
+        // A list that was given up half way left its elements here.
         self.element.truncate(first);
         first
     }
 
-    /// Ends the list that was begun last; `end` is the row after its last element.
+    /// Ends the list that was begun last. `end` is the row after its last element.
     pub(crate) fn end_at(&mut self, end: usize) {
         self.ends.push(i32::try_from(end).expect("a batch ends before a list passes 2^31 elements"));
         self.validity.push();
@@ -221,18 +221,18 @@ impl List {
 #[derive(Debug)]
 pub(crate) struct Group {
     validity: Validity,
-    pub(crate) slots: Vec<SlotColumns>,
+    pub(crate) slots: Vec<FilledSlot>,
     index: BTreeMap<Box<str>, usize>,
 }
 
 impl Group {
-    pub(crate) fn new(slots: &[Slot]) -> Group {
+    pub(crate) fn new(slots: &[ColumnSlot]) -> Group {
         let mut group = Group { validity: Validity::new(), slots: Vec::new(), index: BTreeMap::new() };
         group.conform(slots);
         group
     }
 
-    /// Begins the struct of `row`: its members are at the same row.
+    /// Begins the struct of `row`. Its members have the same row number.
     pub(crate) fn begin(&mut self, row: usize) {
         if self.validity.len() > row {
             self.truncate(row);
@@ -242,7 +242,7 @@ impl Group {
         self.validity.push();
     }
 
-    /// Which slot `key` is; `guess` is looked at first, as records of one topic keep the order of their keys.
+    /// The index of the slot of `key`. It tries `guess` first: records of one topic keep the order of their keys.
     pub(crate) fn find(&self, key: &str, guess: usize) -> Option<usize> {
         match self.slots.get(guess) {
             Some(slot) if *slot.key == *key => Some(guess),
@@ -251,7 +251,7 @@ impl Group {
     }
 
     pub(crate) fn truncate(&mut self, rows: usize) {
-        // Members are never longer than the struct: its row begins first.
+        // Members are never longer than the struct, because its row begins first.
         if rows < self.validity.len() {
             self.validity.truncate(rows);
             for slot in &mut self.slots {
@@ -260,11 +260,11 @@ impl Group {
         }
     }
 
-    /// Takes the shape of `slots`, of which this group has an earlier version.
-    pub(crate) fn conform(&mut self, slots: &[Slot]) {
+    /// Takes the shape of `slots`. This group has an earlier version of that shape.
+    pub(crate) fn conform(&mut self, slots: &[ColumnSlot]) {
         for (at, slot) in slots.iter().enumerate() {
             if at == self.slots.len() {
-                self.slots.push(SlotColumns { key: slot.key.as_str().into(), typed: None, text: None });
+                self.slots.push(FilledSlot { key: slot.key.as_str().into(), typed: None, text: None });
                 self.index.insert(slot.key.as_str().into(), at);
             }
             self.slots[at].conform(slot);
@@ -286,7 +286,7 @@ impl Group {
     }
 }
 
-fn finish_slots(slots: Vec<SlotColumns>, fields: &Fields, rows: usize) -> Vec<ArrayRef> {
+fn finish_slots(slots: Vec<FilledSlot>, fields: &Fields, rows: usize) -> Vec<ArrayRef> {
     let mut fields = fields.iter();
     let mut children = Vec::with_capacity(fields.len());
     for slot in slots {
@@ -299,22 +299,22 @@ fn finish_slots(slots: Vec<SlotColumns>, fields: &Fields, rows: usize) -> Vec<Ar
     children
 }
 
-/// The columns of one key: see [`Slot`].
+/// The columns of one key while they are being filled: see [`ColumnSlot`].
 #[derive(Debug)]
-pub(crate) struct SlotColumns {
+pub(crate) struct FilledSlot {
     key: Box<str>,
     pub(crate) typed: Option<Column>,
     pub(crate) text: Option<Bytes>,
 }
 
-impl SlotColumns {
-    pub(crate) fn of(slot: &Slot) -> SlotColumns {
-        let mut columns = SlotColumns { key: slot.key.as_str().into(), typed: None, text: None };
+impl FilledSlot {
+    pub(crate) fn of(slot: &ColumnSlot) -> FilledSlot {
+        let mut columns = FilledSlot { key: slot.key.as_str().into(), typed: None, text: None };
         columns.conform(slot);
         columns
     }
 
-    /// Forgets the value of `row` and later ones: the last of duplicate keys wins.
+    /// Forgets the values from row `rows` on. This is how the last of duplicate keys wins.
     pub(crate) fn truncate(&mut self, rows: usize) {
         if let Some(typed) = &mut self.typed {
             typed.truncate(rows);
@@ -324,7 +324,7 @@ impl SlotColumns {
         }
     }
 
-    fn conform(&mut self, slot: &Slot) {
+    fn conform(&mut self, slot: &ColumnSlot) {
         if slot.text.is_some() && self.text.is_none() {
             self.text = Some(Bytes::new());
         }
@@ -336,11 +336,11 @@ impl SlotColumns {
         }
     }
 
-    /// Whole numbers become doubles; what a double cannot hold goes to the text.
+    /// Turns whole numbers into doubles. Numbers that a double cannot hold go to the text column.
     fn replace(&mut self, of: &Type) {
         let old = self.typed.take().expect("only a column is replaced");
         let mut new =
-            SlotColumns { key: self.key.clone(), typed: Some(Column::new(of)), text: self.text.take() };
+            FilledSlot { key: self.key.clone(), typed: Some(Column::new(of)), text: self.text.take() };
         let text = new.text.take();
         let mut merged = text.is_some().then(Bytes::new);
         for row in 0..old.len().max(text.as_ref().map_or(0, |text| text.ends.len())) {
@@ -424,7 +424,7 @@ impl Column {
         }
     }
 
-    /// Whether `of` can be reached without giving up the column: anything but whole numbers that become doubles.
+    /// Whether the column can become `of` and stay the same column. Only whole numbers that become doubles cannot.
     fn conforms_in_place(&self, of: &Type) -> bool {
         match (self, of) {
             (Column::Int(_) | Column::Long(_), Type::Double) => false,
@@ -450,7 +450,7 @@ impl Column {
         }
     }
 
-    /// The value of `row` of a column of whole numbers, or of lists of them.
+    /// The value of `row`, for a column of whole numbers or of lists of them.
     fn whole_number(&self, row: usize) -> Option<Tree> {
         match self {
             Column::Int(c) => c.value(row).map(|whole| Tree::Whole(whole.into())),
@@ -513,7 +513,8 @@ impl Column {
 /// UTF-8 values as an array.
 pub(crate) fn strings(bytes: Bytes, rows: usize) -> ArrayRef {
     let (offsets, data, nulls) = bytes.finish(rows);
-    // Checked again, though every value came from a `&str`: 2 GB/s, and no unsafe code.
+    // Arrow checks the bytes again although every value came from a `&str`. It does so at 2 GB/s, and this way the
+    // crate has no unsafe code.
     Arc::new(StringArray::new(offsets, data, nulls))
 }
 
@@ -523,7 +524,7 @@ pub(crate) fn binaries(bytes: Bytes, rows: usize) -> ArrayRef {
     Arc::new(BinaryArray::new(offsets, data, nulls))
 }
 
-/// Puts the values of `over` into the gaps of `under`; both are strings of `rows` rows.
+/// Fills the gaps of `under` with the values of `over`. Both are strings of `rows` rows.
 pub(crate) fn overlay(under: Option<&ArrayRef>, over: Bytes, rows: usize) -> ArrayRef {
     let Some(under) = under else { return strings(over, rows) };
     let under = under.as_any().downcast_ref::<StringArray>().expect("a text column holds strings");

@@ -13,13 +13,13 @@ use crate::{
     limits, names,
     raw::RawColumns,
     row::Row,
-    schema::{Kind, TableSchema},
     stream::{self, Refusal},
+    table::{Kind, TableSchema},
     tree::Tree,
     width::row_width,
 };
 
-/// A record that is no row; the table's rule for bad records decides what becomes of it.
+/// A record that cannot become a row. The table's rule for bad records decides what happens to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct BadRecord {
@@ -27,13 +27,14 @@ pub struct BadRecord {
     pub reason: String,
 }
 
-/// Why the decoder did not take a record in. What it holds is as it was.
+/// Why the decoder did not take a record. The rows that it holds are unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Not in this batch: [`Decoder::finish`] it and give the record to the next decoder. An empty one is never full.
+    /// This batch has no room: [`Decoder::finish`] it and give the record to the next decoder. An empty decoder is
+    /// never full.
     #[error("the batch has no room for the record, which goes into the next")]
     Full,
-    /// Never.
+    /// No batch can take the record.
     #[error(transparent)]
     Bad(#[from] BadRecord),
 }
@@ -78,7 +79,7 @@ struct JsonColumns {
     top: Group,
     key: column::Bytes,
     key_bytes: column::Bytes,
-    /// Cells of one row.
+    /// Cells of one row, without the elements of lists.
     width: usize,
     /// Cells of the elements of all lists so far.
     list_cells: usize,
@@ -106,12 +107,12 @@ impl Decoder {
         self.offsets.len()
     }
 
-    /// Bytes of keys, values and headers taken in: about what the batch holds.
+    /// Bytes of keys, values and headers so far, plus a little for each row: about the size of the batch.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Cells of the batch ([`limits::CELLS_MAX`]), however few bytes the records had.
+    /// Cells of the batch ([`limits::CELLS_MAX`]). A record of few bytes may have many.
     pub fn cells(&self) -> usize {
         match &self.body {
             Body::Json(columns) => self.rows() * columns.width + columns.list_cells,
@@ -127,10 +128,11 @@ impl Decoder {
     /// Appends a record as a row.
     ///
     /// # Errors
-    /// [`Refused::Full`] when the batch would exceed [`limits::CELLS_MAX`], [`Refused::Bad`] when it is no row.
+    /// [`Refused::Full`] when the batch would exceed [`limits::CELLS_MAX`]. [`Refused::Bad`] when the record cannot be
+    /// a row.
     ///
     /// # Panics
-    /// When more than [`limits::BATCH_BYTES_MAX`] were taken in: the caller ends a batch long before.
+    /// When the decoder holds more than [`limits::BATCH_BYTES_MAX`]: the caller ends a batch long before.
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), Refused> {
         assert!(self.bytes <= limits::BATCH_BYTES_MAX, "a batch is ended before it is too large");
         let at = self.rows();
@@ -140,7 +142,7 @@ impl Decoder {
         }
         self.partitions.push(i32::try_from(row.partition).expect("partition numbers are 31 bits in Kafka"));
         self.offsets.push(row.offset);
-        // Milliseconds that microseconds cannot hold are a producer's nonsense, thousands of centuries away.
+        // Timestamps that microseconds cannot hold are a producer's nonsense, thousands of centuries away.
         self.timestamps.push(Some(row.timestamp).filter(|ms| *ms >= 0).and_then(|ms| ms.checked_mul(1000)));
         let headers: usize =
             row.headers.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + 8).sum();
@@ -169,7 +171,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Cells that are left for lists when there is one row more.
+    /// Cells left for lists if there is one row more.
     fn room(&self, rows: usize) -> Result<usize, Refused> {
         let Body::Json(columns) = &self.body else { unreachable!("asked for JSON") };
         let taken = (rows + 1) * columns.width + columns.list_cells;
@@ -201,14 +203,14 @@ impl Decoder {
 
     fn push_tree(&mut self, at: usize, members: &[(String, Tree)]) -> Result<(), Refused> {
         let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
-        // A table with a column of text beside a list comes here often: the schema is copied only to grow.
+        // A table with a text column beside a list comes here often. So the schema is copied only if it must grow.
         let covered = self.schema.covers(members).map_err(|error| Refused::bad(&error))?;
         let wider = match covered {
             true => None,
             false => Some(self.schema.widened(members).map_err(|error| Refused::bad(&error))?),
         };
         let wider = wider.filter(|wider| wider.version != self.schema.version);
-        // What is held already becomes as wide as the new schema.
+        // The rows so far become as wide as the new schema.
         let schema = wider.as_ref().unwrap_or(&self.schema);
         let held = columns.top.list_cells(&schema.slots);
         let (width, needed) = (row_width(schema), cells::needed(&schema.slots, members));
@@ -224,7 +226,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The batch, and the schema that it has ([`TableSchema::arrow`]).
+    /// The batch and its schema ([`TableSchema::arrow`]).
     pub fn finish(self) -> (TableSchema, RecordBatch) {
         let rows = self.rows();
         let schema = self.schema.arrow();
@@ -254,8 +256,8 @@ impl Decoder {
     }
 }
 
-/// Cells of one row of a raw table: three of the system, key, value and the list of headers. What is in headers is
-/// counted by bytes.
+/// Cells of one row of a raw table: three system columns, key, value and the list of headers. The headers themselves
+/// are counted by bytes.
 const RAW_WIDTH: usize = 6;
 
 /// A record that no batch has room for is bad.

@@ -1,8 +1,8 @@
 //! Which values a column of a type holds without loss.
 
-use crate::{schema::Type, timestamp, tree::Tree};
+use crate::{table::Type, timestamp, tree::Tree};
 
-/// The double that is exactly this number, if it is a number and there is one.
+/// The double that is exactly this number. `None` if the value is not a number or no double is exact.
 pub(crate) fn exact_double(value: &Tree) -> Option<f64> {
     match value {
         Tree::Whole(whole) => exact_i64(*whole),
@@ -24,7 +24,7 @@ pub(crate) fn exact_u64(whole: u64) -> Option<f64> {
     (double as i128 == i128::from(whole)).then_some(double)
 }
 
-/// Whether a column of type `of` holds `value` without loss. What says nothing fits everywhere: it becomes null.
+/// Whether a column of type `of` holds `value` without loss. A void value fits everywhere: it becomes null.
 pub(crate) fn fits(of: &Type, value: &Tree) -> bool {
     match (of, value) {
         (Type::Boolean, Tree::Bool(_))

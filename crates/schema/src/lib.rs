@@ -1,16 +1,31 @@
-//! Record bytes to Arrow: the schema of a table that is made from a topic, and the decoder that fills it.
+//! Record bytes to Arrow: the schema of a topic's table, and the decoder that fills it.
 //!
-//! **What it is.** A pure library. [`TableSchema`] is a tree of columns with ids that are never reused
-//! (an Iceberg table resolves columns by id). [`Decoder`] takes records one by one, widens the schema when a
-//! value does not fit, and gives one Arrow [`RecordBatch`](arrow::record_batch::RecordBatch). [`TableSchema::adapt`]
-//! brings a batch that was written under an older schema to the current one.
+//! **What it is.** A pure library. [`TableSchema`] is a tree of columns with ids that are never reused (an Iceberg
+//! table resolves columns by id). [`Decoder`] takes records one by one, widens the schema when a value does not fit,
+//! and returns one Arrow [`RecordBatch`](arrow::record_batch::RecordBatch). [`TableSchema::adapt`] brings a batch of an
+//! older schema to the current one.
 //!
-//! **What it is not.** It reads no log, writes no file, knows no Iceberg and no registry; it has no clock.
+//! **What it is not.** It reads no log and writes no file. It knows neither Iceberg nor a schema registry. It has no
+//! clock.
 //!
-//! **The way of one record**: [`decode`] `Decoder::push` → `stream` (one pass with serde over the JSON text,
-//! straight into the columns of `column`) → when a value does not fit: the row is taken back, the record is
-//! parsed to a tree, `widen` changes the schema, `column` changes what is held already, and `value` appends
-//! the tree → [`Decoder::finish`]. `cells` counts on the way what the batch takes in memory.
+//! # Files, in the order of one record
+//! ```text
+//! row.rs         Row             the input: one record of a topic
+//! decode.rs      Decoder         push a record, finish a batch
+//! stream.rs                      the fast way: one pass of serde over the JSON text, straight into the columns
+//! column.rs                      columns while they are being filled; a row can be taken back
+//! tree.rs                        the slow way, for a value that does not fit: the record as a tree ...
+//! widen.rs                       ... widens the schema ...
+//! value.rs                       ... and is appended to the widened columns
+//! raw.rs                         raw tables: key, value and headers as they are
+//! table.rs       TableSchema     the schema: a tree of slots, and its columns
+//! fit.rs                         the values that a type holds without loss
+//! timestamp.rs   parse           RFC 3339 to microseconds
+//! names.rs       RESERVED        column names: of the system, reserved, made from keys
+//! cells.rs, width.rs             the number of values in a batch, counted before they take memory
+//! adapt.rs       adapt           old batches in the current schema
+//! limits.rs                      every limit of this crate
+//! ```
 //!
 //! # From JSON to columns
 //!
@@ -23,31 +38,35 @@
 //! | any other string | string |
 //! | object | struct of its members |
 //! | array | list |
-//! | `null`, and arrays and objects that hold nothing else | no value; no column until a value comes |
+//! | `null`, and arrays and objects that hold nothing else | null; no column until another value comes |
 //!
-//! **Widening** never loses a value, in whatever order they arrive:
-//! - a new member of an object is a new column;
-//! - int becomes long in place (same column id, which Iceberg allows);
-//! - int or long becomes double as a *new* column (new id) of the same name, since Iceberg has no such promotion:
-//!   the old column is dropped, and [`TableSchema::replaced`] tells the lake to rewrite the files that hold it;
-//! - everything else goes, as JSON text, to a string column of its own beside the first: `<name>_json`. So do whole
-//!   numbers of 64 bits that the column cannot hold exactly: from 2^63 on in a long column, beyond 2^53 in a double
-//!   column. An array whose elements do not all fit the list goes there whole.
+//! **Widening** never loses a value, in whatever order values arrive:
+//! - A new member of an object is a new column.
+//! - Int becomes long in place. The column id stays the same, which Iceberg allows.
+//! - Int or long becomes double as a *new* column (new id) of the same name, because Iceberg has no such promotion. The
+//!   old
+//! column is dropped, and [`TableSchema::replaced`] tells the lake to rewrite the files that have it.
+//! - Every other value goes, as JSON text, to a string column beside the first: `<name>_json`. So do whole numbers of
+//!   64
+//! bits that the column cannot hold exactly: from 2^63 on in a long column, beyond 2^53 in a double column. An array
+//! goes there whole if one of its elements does not fit the list.
 //!
-//! **Names.** A column is named by its key. `.` and control characters become `_` (Iceberg joins names by dots), the
-//! empty key becomes `empty`. A name that is taken (case-insensitively: SQL engines fold) or reserved gets the
-//! first free of `_2`, `_3`, … appended. Reserved at the top are the system columns and the names of Iceberg's own
-//! metadata columns, which make Spark and Trino refuse the table ([`names::RESERVED`]).
+//! **Names.** A column has the name of its key. `.` and control characters become `_` (Iceberg joins names by dots),
+//! and the empty key becomes `empty`. A reserved or taken name gets the first free suffix of `_2`, `_3`, …. Names are
+//! compared without regard to case, because SQL engines fold it. At the top level, the names of the system columns and
+//! of Iceberg's metadata columns are reserved ([`names::RESERVED`]): Spark and Trino refuse a table that has one of the
+//! latter.
 //!
-//! **Duplicate keys** in one object: the last wins, as in every JSON library. Numbers with a fraction, and whole
-//! numbers that 64 bits cannot hold, are the nearest IEEE double, as in JavaScript. `1e400` is no JSON number that
-//! can be held: a bad record.
+//! **Duplicate keys** in one object: the last wins, as in every JSON library.
+//!
+//! **Inexact numbers**: numbers with a fraction, and whole numbers beyond 64 bits, become the nearest IEEE double, as
+//! in JavaScript. No double can hold `1e400`, so its record is a bad record.
 //!
 //! # System columns
-//! First in every table: `_partition_id int`, `_offset long`, `_timestamp timestamptz`, and in JSON tables
-//! `_key string`; keys that are not UTF-8 go to `_key_bytes binary`, which exists once one was seen. A record without a
-//! value (a tombstone) is a row of system columns only, so a table counts what its topic counts.
-//! Raw tables have `key binary`, `value binary` and `headers list<struct<key string, value binary>>` instead.
+//! Every table begins with `_partition_id int`, `_offset long`, `_timestamp timestamptz`. JSON tables then have `_key
+//! string`. Keys that are not UTF-8 go to `_key_bytes binary`, which exists once such a key was seen. A record without
+//! a value (a tombstone) is a row of system columns only, so a table counts what its topic counts. Raw tables have `key
+//! binary`, `value binary` and `headers list<struct<key string, value binary>>` instead of `_key`.
 
 mod adapt;
 mod cells;
@@ -58,8 +77,8 @@ pub mod limits;
 pub mod names;
 mod raw;
 mod row;
-pub mod schema;
 mod stream;
+mod table;
 pub mod timestamp;
 mod tree;
 mod value;
@@ -70,7 +89,7 @@ pub use crate::{
     adapt::AdaptError,
     decode::{BadRecord, Decoder, Refused},
     row::Row,
-    schema::{Column, ColumnType, Kind, TableSchema},
+    table::{Column, ColumnType, FIELD_ID, Kind, TableSchema},
 };
 
 #[cfg(test)]

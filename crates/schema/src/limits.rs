@@ -1,10 +1,10 @@
-//! Every limit of this crate. A record that needs more is a bad record, with the limit in its reason.
+//! Every limit of this crate. A record beyond one of them is a bad record, and its reason names the limit.
 
-/// Columns of one table, nested ones and list elements included. A topic whose objects use values as
-/// keys would otherwise grow its schema for ever.
+/// Columns of one table, including nested columns and list elements. Without the limit, a topic whose objects use
+/// values as keys would grow its schema for ever.
 pub const COLUMNS_MAX: usize = 2_000;
 
-/// Objects inside objects that become structs; what is nested deeper is kept as JSON text.
+/// Depth of objects that become structs. Deeper objects are kept as JSON text.
 pub const DEPTH_MAX: usize = 16;
 
 /// Bytes of a JSON key that becomes a column.
@@ -13,12 +13,12 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of one record's value that is read as JSON.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of input that one record batch holds: far below the 2 GiB that 32-bit string offsets can address,
-/// as escaped text may grow sixfold.
+/// Bytes of input in one record batch. Far below the 2 GiB that 32-bit string offsets can address, because escaped text
+/// may grow sixfold.
 pub const BATCH_BYTES_MAX: usize = 256 << 20;
 
-/// Cells of one batch: rows times columns, and for lists elements times the columns of an element. Each takes up to 8
-/// bytes, also where a record said nothing. A record whose lists need more by themselves is a bad record.
+/// Cells of one batch: rows times columns, and for lists elements times the columns of an element. Each cell takes up
+/// to 8 bytes, even where a record said nothing. A record whose lists alone need more is a bad record.
 pub const CELLS_MAX: usize = 16 << 20;
 
 const _: () = assert!(COLUMNS_MAX < CELLS_MAX);

@@ -1,21 +1,21 @@
-//! Names of columns: the system's, the reserved, and the rule that makes a key a name.
+//! Names of columns: system columns, reserved names, and the rule that turns a key into a name.
 
 use std::collections::BTreeSet;
 
-/// The partition a row came from. Not `_partition`: that is the name of a metadata column of Iceberg, and Spark
-/// refuses every scan of a table that has a column of this name.
+/// The partition that a row came from. It is not called `_partition`: Iceberg has a metadata column of that name, and
+/// Spark refuses every scan of a table with such a column.
 pub const PARTITION: &str = "_partition_id";
 /// The offset of the row's record in its partition.
 pub const OFFSET: &str = "_offset";
-/// The timestamp of the record: the producer's or the broker's, as the topic is set.
+/// The timestamp of the record: the producer's or the broker's, depending on the topic's settings.
 pub const TIMESTAMP: &str = "_timestamp";
-/// The key of the record, when it is UTF-8 (JSON tables).
+/// The key of the record if it is UTF-8 (JSON tables).
 pub const KEY: &str = "_key";
-/// The key of the record, when it is not UTF-8 (JSON tables, once such a key was seen).
+/// The key of the record if it is not UTF-8 (JSON tables; the column exists once such a key was seen).
 pub const KEY_BYTES: &str = "_key_bytes";
 
-/// Names that a key at the top of a record does not get: system columns, and the metadata columns of Iceberg
-/// (specification, "Reserved Field IDs"; `MetadataColumns` of the Java library).
+/// Names that a top-level key cannot have: the system columns, and the metadata columns of Iceberg (specification,
+/// "Reserved Field IDs"; `MetadataColumns` of the Java library).
 pub const RESERVED: &[&str] = &[
     PARTITION,
     OFFSET,
@@ -34,7 +34,7 @@ pub const RESERVED: &[&str] = &[
     "_spec_id",
 ];
 
-/// What the column of JSON text beside a column is called, before it is made unique.
+/// The name of the column of JSON text beside the column `name`, before it is made unique.
 pub(crate) fn text(name: &str) -> String {
     format!("{name}_json")
 }

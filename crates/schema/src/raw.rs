@@ -13,7 +13,7 @@ use crate::{
     row::Row,
 };
 
-/// The columns of a raw table after the system's.
+/// The columns of a raw table after its system columns.
 #[derive(Debug)]
 pub(crate) struct RawColumns {
     key: Bytes,
@@ -42,7 +42,7 @@ impl RawColumns {
             self.value.push(at, value);
         }
         for (key, value) in row.headers {
-            // Kafka's clients only write UTF-8 here; a broken key shows its replacement characters.
+            // Kafka's clients write only UTF-8 here. A broken key shows replacement characters.
             self.header_keys.append_value(String::from_utf8_lossy(key));
             self.header_values.append_option(value.as_ref());
         }

@@ -1,18 +1,18 @@
-//! What the decoder takes in.
+//! The input of the decoder.
 
 /// One record of a topic, as the log gives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// The partition it is in.
+    /// The partition of the record.
     pub partition: u32,
-    /// Its offset there.
+    /// The offset of the record in its partition.
     pub offset: i64,
-    /// Milliseconds since the epoch; negative when the record has none.
+    /// Milliseconds since the epoch. Negative if the record has no timestamp.
     pub timestamp: i64,
-    /// Its key.
+    /// `None` if the record has no key.
     pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
+    /// `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers, in order, duplicates included.
+    /// The headers in order, duplicates included.
     pub headers: &'a [(bytes::Bytes, Option<bytes::Bytes>)],
 }

@@ -1,5 +1,5 @@
-//! The fast way into the columns: one pass of serde over the JSON text, without a tree. It gives up
-//! ([`Refusal::Misfit`]) when a value needs a wider schema; then [`crate::value`] takes over for this record.
+//! The fast way into the columns: serde goes once over the JSON text, without a tree. It gives up ([`Refusal::Misfit`])
+//! when a value needs a wider schema. Then [`crate::value`] takes over for this record.
 
 use std::{cell::Cell, fmt};
 
@@ -15,18 +15,18 @@ use crate::{
     tree::Tree,
 };
 
-/// Why a record was not appended; the columns may hold a part of it.
+/// Why a record was not appended. The columns may hold a part of it.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The schema must grow first.
     Misfit,
     /// Its lists need more cells than there are left.
     Full,
-    /// It is no JSON object; the reason is for people.
+    /// The value is not a JSON object. The reason is for people.
     Bad(String),
 }
 
-/// What one record has left, and why it was given up if it was.
+/// State of one record: the cells that its lists may still take, and why the pass stopped.
 struct Pass {
     cells: Cell<usize>,
     stopped: Cell<Stop>,
@@ -55,7 +55,7 @@ impl Pass {
     }
 }
 
-/// Appends the JSON object `text` as row `row`. Its lists may take `cells`; the result is how many of them they took.
+/// Appends the JSON object `text` as row `row`. Its lists may take up to `cells` cells. Returns how many they took.
 pub(crate) fn append(top: &mut Group, row: usize, text: &[u8], cells: usize) -> Result<usize, Refusal> {
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}
@@ -143,7 +143,7 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 }
 
-/// Where one value goes: the typed column, or the text beside it. Elements of lists have no text.
+/// Where one value goes: the typed column, or the text column beside it. Elements of lists have no text column.
 struct ValueSeed<'a> {
     typed: Option<&'a mut Column>,
     text: Option<&'a mut Bytes>,
@@ -162,7 +162,7 @@ impl ValueSeed<'_> {
         }
     }
 
-    /// A container where the column is none: it may say nothing.
+    /// Handles an object or an array whose typed column is of another kind. A void value leaves the row null.
     fn tree<E: Error>(self, value: &Tree) -> Result<(), E> {
         if value.is_void() {
             return Ok(());

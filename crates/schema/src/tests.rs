@@ -1,4 +1,4 @@
-//! Stories of the rules, and properties over generated records: no value is lost in any order, ids and names stay
+//! Examples of the rules, and properties over generated records: no value is lost in any order, ids and names stay
 //! sound, old batches follow the schema.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     BadRecord, Column, ColumnType, Decoder, Kind, Refused, Row, TableSchema, limits,
-    schema::{Slot, Type},
+    table::{ColumnSlot, Type},
     timestamp,
 };
 
@@ -34,7 +34,7 @@ fn decode(schema: TableSchema, records: &[&str]) -> (TableSchema, RecordBatch, V
     (schema, batch, bad)
 }
 
-/// The schema in short, system columns left out: `name:id:type, …`.
+/// The schema in short, without system columns: `name:id:type, …`.
 fn describe(columns: &[Column]) -> String {
     let of = |of: &ColumnType| match of {
         ColumnType::Struct(columns) => format!("{{{}}}", describe(columns)),
@@ -73,7 +73,7 @@ fn json_rows(batch: &RecordBatch) -> Value {
         .collect()
 }
 
-/// One value as JSON, by names.
+/// One value as JSON, with members by name.
 fn plain(array: &ArrayRef, row: usize) -> Value {
     if array.is_null(row) {
         return Value::Null;
@@ -246,7 +246,7 @@ fn bad_records_leave_nothing_behind() {
 
 #[test]
 fn a_record_of_too_many_keys_is_refused_at_the_first_that_is_too_many() {
-    // Each of these took hours while keys were counted at the end and looked up in all others.
+    // Each of these took hours when keys were counted only at the end, and each key was compared with all others.
     let keys: String = (0..200_000).map(|n| format!("\"key{n}\":1,")).collect();
     let elements: String = (0..200_000).map(|n| format!("{{\"key{n}\":1}},")).collect();
     let top = format!("{{{keys}\"x\":1}}");
@@ -264,7 +264,7 @@ fn a_record_of_too_many_keys_is_refused_at_the_first_that_is_too_many() {
 fn the_column_limit_is_exact() {
     let with = |members: usize| {
         let members: Map<String, Value> = (0..members).map(|n| (format!("c{n}"), json!(1))).collect();
-        // Two for the list, and what comes to nothing in a mixed list takes no room.
+        // Two columns for the list. The members of a mixed list take no column, because the list becomes text.
         json!({"o": [members], "mixed": [members, "text"]}).to_string()
     };
     let (schema, batch, bad) = decode(TableSchema::new(Kind::Json), &[&with(1997)]);
@@ -279,7 +279,7 @@ fn the_column_limit_is_exact() {
 fn lists_of_wide_structs_inside_lists_are_not_copied_for_every_element() {
     let wide: Map<String, Value> = (0..1900).map(|n| (format!("c{n}"), json!(1))).collect();
     let wide = json!({"a": [{"b": [wide]}]}).to_string();
-    // Objects and texts: what finds a place, and what does not.
+    // Inner lists that fit the column, and inner lists that do not.
     let many = format!("{{\"a\":[{}{{\"c\":1}}]}}", "{\"b\":[{\"c0\":1}]},{\"b\":[\"x\"]},".repeat(4_000));
     let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&wide, &many]);
     assert_eq!((batch.num_rows(), bad), (2, vec![]));
@@ -291,12 +291,12 @@ fn wide(members: usize) -> String {
     json!({"a": [members]}).to_string()
 }
 
-/// A record whose list has `elements` structs that say nothing, and one that does if `last`.
+/// A record whose list has `elements` empty structs and then `last`.
 fn long(elements: usize, last: &str) -> String {
     format!("{{\"a\":[{}{last}]}}", "{},".repeat(elements))
 }
 
-/// What comes of records that are pushed one after the other.
+/// The outcomes of records that are pushed one after the other.
 fn pushed(records: &[&str]) -> (Vec<Result<(), Refused>>, RecordBatch) {
     let mut decoder = Decoder::new(TableSchema::new(Kind::Json));
     let results = records.iter().map(|record| decoder.push(&row(0, Some(record.as_bytes())))).collect();
@@ -313,7 +313,7 @@ fn short_elements_of_wide_lists_are_counted_before_memory_is_taken() {
     let full = || Err(Refused::Full);
     assert_eq!(results, [Ok(()), Ok(()), Ok(()), full(), full(), Ok(())]);
     assert_eq!(batch.column(4).as_list::<i32>().value(1).len(), elements / 2 + 1);
-    // No batch has room for it: straight into the columns, and by way of a tree.
+    // No batch has room for the record, neither on the fast way nor by way of a tree.
     for record in [&ends, &long(elements, "{\"other\":2}")] {
         let (schema, ..) = decode(TableSchema::new(Kind::Json), &[&wide]);
         let (after, batch, bad) = decode(schema.clone(), &[record]);
@@ -327,7 +327,7 @@ fn short_elements_of_wide_lists_are_counted_before_memory_is_taken() {
 
 #[test]
 fn what_is_held_is_counted_again_when_the_schema_grows() {
-    // A list of structs of one member becomes one of 1,900; then the rows themselves.
+    // First the structs of a list grow from one member to 1,900, then the rows themselves.
     let narrow = long(limits::CELLS_MAX / 1900, "{\"c0\":2}");
     let (results, _) = pushed(&[&narrow, &wide(1900)]);
     assert_eq!(results, [Ok(()), Err(Refused::Full)]);
@@ -448,7 +448,7 @@ fn is_void(value: &Value) -> bool {
 
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
-/// What a value says, apart from how it is written: nothing is null, instants are instants, 4.0 is 4.
+/// The meaning of a value, however it is written: void is null, equal instants are equal, 4.0 is 4.
 fn meaning(value: &Value) -> Value {
     match value {
         value if is_void(value) => Value::Null,
@@ -471,8 +471,8 @@ fn meaning(value: &Value) -> Value {
     }
 }
 
-/// The record that a row says, by column ids.
-fn record(slots: &[Slot], arrays: &BTreeMap<i32, ArrayRef>, row: usize) -> Value {
+/// The record that a row stands for, with columns found by id.
+fn record(slots: &[ColumnSlot], arrays: &BTreeMap<i32, ArrayRef>, row: usize) -> Value {
     let mut members = Map::new();
     for slot in slots {
         let typed = slot.typed.as_ref().map(|typed| value(&typed.of, &arrays[&typed.id], row));
@@ -506,9 +506,8 @@ fn value(of: &Type, array: &ArrayRef, row: usize) -> Value {
 }
 
 fn by_id(fields: &arrow::datatypes::Fields, arrays: &[ArrayRef]) -> BTreeMap<i32, ArrayRef> {
-    let id = |field: &arrow::datatypes::Field| {
-        field.metadata()[crate::schema::FIELD_ID].parse().expect("a number")
-    };
+    let id =
+        |field: &arrow::datatypes::Field| field.metadata()[crate::table::FIELD_ID].parse().expect("a number");
     fields.iter().map(|field| id(field)).zip(arrays.iter().cloned()).collect()
 }
 
@@ -565,7 +564,7 @@ proptest! {
         prop_assert_eq!(got(&narrow, &old), wanted(&first));
         let (wide, new) = of(&second_text, narrow.clone());
         prop_assert_eq!(got(&wide, &new), wanted(&second));
-        // What was written under the narrow schema says the same under the wide one.
+        // A row of the narrow schema means the same under the wide schema.
         let adapted = wide.adapt(&old).expect("the schema grew from that of the batch");
         prop_assert_eq!(adapted.schema(), wide.arrow());
         prop_assert_eq!(got(&wide, &adapted), wanted(&first));
@@ -593,7 +592,7 @@ proptest! {
     ) {
         let finite = if double.is_finite() { double } else { 449.491_064_788_738_13 };
         for text in [format!("{finite:e}"), digits] {
-            // The first goes by way of a tree, as the schema grows; the second straight into its column.
+            // The first record goes by way of a tree, because the schema grows. The second goes straight into its column.
             let record = format!("{{\"x\":{text}}}");
             let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&record, &record]);
             prop_assert_eq!(bad, []);

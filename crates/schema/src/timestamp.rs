@@ -1,11 +1,11 @@
 //! RFC 3339 timestamps to microseconds, exactly or not at all.
 
-/// Microseconds since 1970-01-01T00:00:00Z of an RFC 3339 timestamp with an offset (`2013-01-01T05:00:00Z`,
-/// `2013-01-01 05:00:00.25+01:00`). `None` for everything else, and for what microseconds cannot hold
+/// Parses an RFC 3339 timestamp with an offset (`2013-01-01T05:00:00Z`, `2013-01-01 05:00:00.25+01:00`) to microseconds
+/// since 1970-01-01T00:00:00Z. Returns `None` for every other text, and for timestamps that microseconds cannot hold
 /// exactly: more than six significant decimals, leap seconds.
 pub fn parse(text: &str) -> Option<i64> {
     let b = text.as_bytes();
-    // The shortest form is 20 bytes; the first look must be cheap, as it is taken for every string.
+    // The shortest form has 20 bytes. This first check must be cheap, because every string goes through it.
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
         return None;
     }

@@ -1,4 +1,4 @@
-//! A parsed JSON value that keeps the order of its members: columns come in the order in which people wrote their keys.
+//! A parsed JSON value that keeps the order of its members: columns get the order in which people wrote their keys.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,7 +15,7 @@ pub(crate) enum Tree {
     Bool(bool),
     /// A whole number within 64 bits.
     Whole(i64),
-    /// A whole number above them.
+    /// A whole number from 2^63 on, within 64 bits unsigned.
     Large(u64),
     /// A number with a fraction or an exponent.
     Double(f64),
@@ -34,7 +34,7 @@ impl Tree {
         serde_json::to_string(self).expect("a tree has string keys and finite numbers")
     }
 
-    /// Whether the value says nothing: null, and what holds nothing but such values.
+    /// Whether the value says nothing: null, or an array or object of nothing but such values.
     pub(crate) fn is_void(&self) -> bool {
         match self {
             Tree::Null => true,

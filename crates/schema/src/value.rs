@@ -1,16 +1,16 @@
-//! The slow and complete way into the columns: from a parsed tree. It takes every value that [`crate::widen`] made
-//! room for.
+//! The slow and complete way into the columns: from a parsed tree. It takes every value that [`crate::widen`] made room
+//! for.
 
 use crate::{
-    column::{Column, Group, SlotColumns},
+    column::{Column, FilledSlot, Group},
     fit::{exact_double, fits},
-    schema::Type,
+    table::Type,
     timestamp,
     tree::Tree,
 };
 
 impl Column {
-    /// [`fits`], for a column.
+    /// [`fits`], for a column instead of a type.
     fn takes(&self, value: &Tree) -> bool {
         match (self, value) {
             (Column::Boolean(_), Tree::Bool(_))
@@ -25,7 +25,7 @@ impl Column {
         }
     }
 
-    /// Appends a value that [`fits`]; a value of another kind that says nothing leaves the row null.
+    /// Appends a value that [`fits`]. A void value of another kind leaves the row null.
     pub(crate) fn append(&mut self, row: usize, value: &Tree) {
         match (self, value) {
             (Column::Boolean(c), Tree::Bool(value)) => c.push(row, *value),
@@ -66,7 +66,7 @@ impl Group {
     }
 }
 
-impl SlotColumns {
+impl FilledSlot {
     fn append(&mut self, row: usize, value: &Tree) {
         self.truncate(row);
         match &mut self.typed {

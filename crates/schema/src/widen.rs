@@ -1,11 +1,11 @@
-//! Widening: what a schema becomes so that one more record fits. Pure; the rules are in the crate's documentation.
+//! Widening: the schema in which one more record fits. Pure functions; the crate's documentation has the rules.
 
 use std::collections::BTreeSet;
 
 use crate::{
     fit::fits,
     limits, names,
-    schema::{Named, Slot, TableSchema, Type, Typed, find},
+    table::{ColumnSlot, Named, TableSchema, Type, Typed, find},
     timestamp,
     tree::Tree,
 };
@@ -19,8 +19,8 @@ pub(crate) enum WidenError {
     Name,
 }
 
-/// Columns that a table may still get. Taken one by one, so that a record of a million keys is refused at the first
-/// that is too many and not after all are known.
+/// How many more columns the table may get. They are taken one by one, so a record of a million keys is refused at the
+/// first column too many, not after all of them are known.
 #[derive(Debug)]
 struct Room(usize);
 
@@ -31,15 +31,15 @@ impl Room {
     }
 }
 
-/// The names that new columns of one struct cannot have; made when the first is asked for.
+/// The names that new columns of one struct cannot have. The set is built when the first name is asked for.
 struct Names<'a> {
     reserved: &'a [&'a str],
     taken: Option<BTreeSet<String>>,
 }
 
 impl Names<'_> {
-    /// A free name, which is taken from now on.
-    fn pick(&mut self, slots: &[Slot], name: &str) -> String {
+    /// Picks a free name and marks it as taken.
+    fn pick(&mut self, slots: &[ColumnSlot], name: &str) -> String {
         let taken = self.taken.get_or_insert_with(|| {
             let typed = slots.iter().filter_map(|slot| slot.typed.as_ref()).map(|typed| &typed.name);
             let text = slots.iter().filter_map(|slot| slot.text.as_ref()).map(|text| &text.name);
@@ -53,7 +53,7 @@ impl Names<'_> {
 }
 
 impl TableSchema {
-    /// The schema in which `record` fits. Only what this record needs is added.
+    /// The schema in which `record` fits. It adds only what this record needs.
     pub(crate) fn widened(&self, record: &[(String, Tree)]) -> Result<TableSchema, WidenError> {
         let mut next = self.clone();
         let before = count(&self.slots);
@@ -69,7 +69,8 @@ impl TableSchema {
         Ok(next)
     }
 
-    /// Whether `record` fits without any change; may say `false` where it does (lists of structs are not looked into).
+    /// Whether `record` fits without any change. It may say `false` for a record that fits, because it does not look
+    /// into lists of structs.
     pub(crate) fn covers(&self, record: &[(String, Tree)]) -> Result<bool, WidenError> {
         covers(&self.slots, record, 1)
     }
@@ -85,7 +86,7 @@ impl TableSchema {
 }
 
 fn absorb(
-    slots: &mut Vec<Slot>,
+    slots: &mut Vec<ColumnSlot>,
     members: &[(String, Tree)],
     reserved: &[&str],
     depth: usize,
@@ -100,7 +101,7 @@ fn absorb(
             return Err(WidenError::Name);
         }
         let at = find(slots, key, guess).unwrap_or_else(|| {
-            slots.push(Slot { key: key.clone(), typed: None, text: None });
+            slots.push(ColumnSlot { key: key.clone(), typed: None, text: None });
             slots.len() - 1
         });
         absorb_value(slots, at, value, &mut names, depth, room)?;
@@ -108,7 +109,7 @@ fn absorb(
     Ok(())
 }
 
-fn covers(slots: &[Slot], members: &[(String, Tree)], depth: usize) -> Result<bool, WidenError> {
+fn covers(slots: &[ColumnSlot], members: &[(String, Tree)], depth: usize) -> Result<bool, WidenError> {
     for (guess, (key, value)) in members.iter().enumerate() {
         if value.is_void() {
             continue;
@@ -122,7 +123,7 @@ fn covers(slots: &[Slot], members: &[(String, Tree)], depth: usize) -> Result<bo
                 covers(slots, members, depth + 1)?
             }
             (Some(typed), value) if fits(&typed.of, value) => !holds_struct(&typed.of),
-            // It stays text if the column cannot become what takes it.
+            // The value stays text if widening cannot make the column take it.
             (Some(typed), value) => slot.text.is_some() && stays_text(&typed.of, value, depth)?,
         };
         if !covered {
@@ -132,7 +133,7 @@ fn covers(slots: &[Slot], members: &[(String, Tree)], depth: usize) -> Result<bo
     Ok(true)
 }
 
-/// Whether a column cannot become what takes `value`, which it does not take now.
+/// Whether `value` must stay text: the column does not take it now, and widening cannot make it.
 fn stays_text(of: &Type, value: &Tree, depth: usize) -> Result<bool, WidenError> {
     if !may_join(of, value) {
         return Ok(true);
@@ -152,9 +153,9 @@ fn holds_struct(of: &Type) -> bool {
     }
 }
 
-/// Widens the slot `at` of `slots` so that it takes `value`.
+/// Widens slot `at` of `slots` so that it takes `value`.
 fn absorb_value(
-    slots: &mut [Slot],
+    slots: &mut [ColumnSlot],
     at: usize,
     value: &Tree,
     names: &mut Names<'_>,
@@ -172,7 +173,7 @@ fn absorb_value(
         }
         Some(typed) => {
             let held_long = holds_long(&typed.of);
-            // Without an id it came with an earlier element of the same array: nothing is stored yet.
+            // A column without an id came with an earlier element of the same array: nothing is stored in it yet.
             let fresh = typed.id == 0;
             match join(&mut typed.of, value, fresh, depth, room)? {
                 Join::Fits | Join::Misfit => {}
@@ -199,18 +200,18 @@ fn absorb_value(
     Ok(())
 }
 
-/// What became of a type that was asked to take a value.
+/// What happened to a type that had to take a value.
 #[derive(PartialEq, Eq)]
 enum Join {
-    /// It takes it, perhaps widened in place.
+    /// It takes the value, perhaps widened in place.
     Fits,
-    /// It takes it as another column: whole numbers became doubles.
+    /// It takes the value as another column: whole numbers became doubles.
     Replaces,
-    /// It cannot. The type is as it was after [`join`]; after [`widen`] it may have changed half way and is of no use.
+    /// It cannot take the value. [`join`] leaves the type as it was. [`widen`] may leave it half changed and useless.
     Misfit,
 }
 
-/// The type of a value that is not void; `None` when only text can hold it.
+/// The type of a value that is not void, or `None` if only text can hold it.
 fn infer(value: &Tree, depth: usize, room: &mut Room) -> Result<Option<Type>, WidenError> {
     Ok(match value {
         Tree::Null | Tree::Large(_) => None,
@@ -233,7 +234,7 @@ fn infer(value: &Tree, depth: usize, room: &mut Room) -> Result<Option<Type>, Wi
             let list = list.filter(|list| fits(list, value));
             match list {
                 Some(_) => room.take()?,
-                // It is text: what its elements would have needed is not.
+                // The list becomes text, so its elements need no columns.
                 None => room.0 = before,
             }
             list
@@ -267,7 +268,7 @@ fn join_elements(
     Ok(outcome)
 }
 
-/// Whether [`widen`] is worth trying: `false` means that `value` has no place in `of`, whatever becomes of it.
+/// Whether [`widen`] is worth trying. `false` means that no widening of `of` can take `value`.
 fn may_join(of: &Type, value: &Tree) -> bool {
     match (of, value) {
         (Type::Struct(_), Tree::Object(_))
@@ -279,8 +280,8 @@ fn may_join(of: &Type, value: &Tree) -> bool {
     }
 }
 
-/// Widens `of` for `value`, or leaves it as it is. Only a type without structs is copied for that: a list of wide
-/// structs may be asked for every element of the list around it.
+/// Widens `of` for `value`, or leaves it as it is. It copies only types without structs: a list of wide structs may be
+/// asked once for every element of the list around it.
 fn join(of: &mut Type, value: &Tree, fresh: bool, depth: usize, room: &mut Room) -> Result<Join, WidenError> {
     if !may_join(of, value) {
         return Ok(Join::Misfit);
@@ -298,8 +299,8 @@ fn join(of: &mut Type, value: &Tree, fresh: bool, depth: usize, room: &mut Room)
     Ok(joined)
 }
 
-/// Widens `of` for `value`, which is not void or fits anyway. A fresh type belongs to no column yet and may
-/// still become text.
+/// Widens `of` for `value`. A void `value` must fit already. A fresh type belongs to no column yet, so it may still
+/// become text.
 fn widen(
     of: &mut Type,
     value: &Tree,
@@ -312,7 +313,7 @@ fn widen(
         return Ok(Join::Fits);
     }
     if let (Type::List { of, .. }, Tree::Array(elements)) = (&mut *of, value) {
-        // Taken, not copied. After an error the whole schema is given up.
+        // The element type is moved, not copied. After an error the caller gives up the whole schema.
         let mut element = Some(std::mem::replace(&mut **of, Type::Boolean));
         let outcome = join_elements(&mut element, elements, fresh, depth + 1, room)?;
         **of = element.expect("an element type is never taken away");
@@ -334,7 +335,7 @@ fn widen(
     Ok(outcome)
 }
 
-/// Whether replacing the type may meet whole numbers that a double cannot hold.
+/// Whether the type has 64-bit numbers, some of which a double cannot hold.
 fn holds_long(of: &Type) -> bool {
     match of {
         Type::Long => true,
@@ -350,7 +351,7 @@ fn forget_ids(of: &mut Type) {
     }
 }
 
-fn give_ids(slots: &mut [Slot], last: &mut i32) {
+fn give_ids(slots: &mut [ColumnSlot], last: &mut i32) {
     let give = |id: &mut i32, last: &mut i32| {
         if *id == 0 {
             *last += 1;
@@ -375,7 +376,7 @@ fn give_ids(slots: &mut [Slot], last: &mut i32) {
     }
 }
 
-fn count(slots: &[Slot]) -> usize {
+fn count(slots: &[ColumnSlot]) -> usize {
     let mut columns = 0;
     for slot in slots {
         columns += usize::from(slot.typed.is_some()) + usize::from(slot.text.is_some());

@@ -1,10 +1,10 @@
-//! Cells of one row, before what its lists hold.
+//! Widths: the cells of one row without the elements of its lists.
 
-use crate::schema::{Slot, TableSchema, Type};
+use crate::table::{ColumnSlot, TableSchema, Type};
 
-/// Cells of one row of `slots`; what is inside lists is counted by elements.
-pub(crate) fn width(slots: &[Slot]) -> usize {
-    let of = |slot: &Slot| {
+/// Cells of one row of `slots`. Elements of lists are counted elsewhere, one by one ([`crate::cells`]).
+pub(crate) fn width(slots: &[ColumnSlot]) -> usize {
+    let of = |slot: &ColumnSlot| {
         slot.typed.as_ref().map_or(0, |typed| width_of(&typed.of)) + usize::from(slot.text.is_some())
     };
     slots.iter().map(of).sum()
@@ -18,7 +18,7 @@ pub(crate) fn width_of(of: &Type) -> usize {
     }
 }
 
-/// Cells of one row: the five system columns, and what is not in lists.
+/// Cells of one row of a table: five system columns, and the columns of its keys.
 pub(crate) fn row_width(schema: &TableSchema) -> usize {
     5 + width(&schema.slots)
 }

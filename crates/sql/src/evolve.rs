@@ -21,8 +21,7 @@ use datafusion::physical_expr_adapter::{
     DefaultPhysicalExprAdapterFactory, PhysicalExprAdapter, PhysicalExprAdapterFactory,
 };
 
-use floe_schema::TableSchema;
-use floe_schema::schema::FIELD_ID;
+use floe_schema::{FIELD_ID, TableSchema};
 
 /// Makes the adapters of one table; one adapter for each file.
 #[derive(Debug)]

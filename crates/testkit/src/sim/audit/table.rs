@@ -9,7 +9,7 @@ use floe_lake::{TableRef, data_file};
 use floe_log::Log;
 use floe_log::topic;
 use floe_log::{Offset, PartitionId};
-use floe_schema::schema::FIELD_ID;
+use floe_schema::FIELD_ID;
 use floe_view::dead_letter::topic_of;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::time::{sleep, timeout};

@@ -1,4 +1,4 @@
-//! The schema of a table: a tree of slots, and its flat form, the columns.
+//! The schema of a table: a tree of slots, and the columns that come out of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::names;
 
-/// The key of a field's metadata under which the Parquet writer looks for the column id.
+/// The key in a field's metadata where the Parquet writer looks for the column id.
 pub const FIELD_ID: &str = "PARQUET:field_id";
 
-/// What the records of a table are.
+/// The format of a table's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// JSON objects; columns are inferred (`floe.table=json`).
@@ -22,8 +22,8 @@ pub enum Kind {
     Raw,
 }
 
-/// The schema of one table. Grows with what it sees ([`crate::Decoder`]). The lake keeps it in the journal, in
-/// postcard's encoding: by the order of fields and variants here, which therefore never changes
+/// The schema of one table. The [`crate::Decoder`] widens it as records come. The lake keeps it in the journal in
+/// postcard's encoding, which depends on the order of the fields and variants here. So that order never changes
 /// (`floe_lake::map` has the bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSchema {
@@ -31,19 +31,19 @@ pub struct TableSchema {
     pub(crate) version: u32,
     pub(crate) last_column_id: i32,
     pub(crate) key_bytes: Option<i32>,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Vec<ColumnSlot>,
 }
 
-/// What one JSON key of an object became: at most one typed column and one column of JSON text.
+/// The columns of one JSON key: at most one typed column and one column of JSON text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Slot {
+pub(crate) struct ColumnSlot {
     pub(crate) key: String,
     pub(crate) typed: Option<Typed>,
     pub(crate) text: Option<Named>,
 }
 
-/// Where the slot of `key` is; `guess` is looked at first, as records of one topic keep the order of their keys.
-pub(crate) fn find(slots: &[Slot], key: &str, guess: usize) -> Option<usize> {
+/// The index of the slot of `key`. It tries `guess` first: records of one topic keep the order of their keys.
+pub(crate) fn find(slots: &[ColumnSlot], key: &str, guess: usize) -> Option<usize> {
     match slots.get(guess) {
         Some(slot) if slot.key == key => Some(guess),
         _ => slots.iter().position(|slot| slot.key == key),
@@ -61,11 +61,11 @@ pub(crate) struct Typed {
     pub(crate) id: i32,
     pub(crate) name: String,
     pub(crate) of: Type,
-    /// The id of the column of whole numbers that this one took the place of.
+    /// The id of the column of whole numbers that this column replaced.
     pub(crate) replaces: Option<i32>,
 }
 
-/// Ids are 0 while a change is being worked out and are given when it is done.
+/// A type in the tree. Its ids are 0 while a change is being worked out; they are given when the change is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Type {
     Boolean,
@@ -74,7 +74,7 @@ pub(crate) enum Type {
     Double,
     String,
     Timestamptz,
-    Struct(Vec<Slot>),
+    Struct(Vec<ColumnSlot>),
     List { id: i32, of: Box<Type> },
 }
 
@@ -83,15 +83,15 @@ pub(crate) enum Type {
 pub struct Column {
     /// Never reused within a table.
     pub id: i32,
-    /// Unique among its siblings, also when case is folded.
+    /// Unique among its siblings, also without regard to case.
     pub name: String,
     /// Whether every row has a value.
     pub required: bool,
-    /// What it holds.
+    /// The type of its values.
     pub of: ColumnType,
 }
 
-/// The type of a [`Column`]; named as in Iceberg.
+/// The type of a [`Column`], named as in Iceberg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ColumnType {
     /// Arrow `Boolean`.
@@ -102,7 +102,7 @@ pub enum ColumnType {
     Long,
     /// Arrow `Float64`.
     Double,
-    /// Arrow `Utf8`; never a view: readers fail on the views that an embedded Arrow schema declares.
+    /// Arrow `Utf8`. Never a view: readers fail on views that an embedded Arrow schema declares.
     String,
     /// Arrow `Binary`.
     Binary,
@@ -112,16 +112,16 @@ pub enum ColumnType {
     Struct(Vec<Column>),
     /// Arrow `List`.
     List {
-        /// The id of the element.
+        /// The column id of the element.
         id: i32,
         /// Whether elements are never null.
         required: bool,
-        /// What the elements are.
+        /// The type of the elements.
         of: Box<ColumnType>,
     },
 }
 
-/// Ids of the system columns; part of every table for ever.
+/// Ids of the system columns. They are part of every table for ever.
 const PARTITION_ID: i32 = 1;
 const OFFSET_ID: i32 = 2;
 const TIMESTAMP_ID: i32 = 3;
@@ -142,12 +142,12 @@ impl TableSchema {
         TableSchema { kind, version: 0, last_column_id, key_bytes: None, slots: Vec::new() }
     }
 
-    /// What the records are.
+    /// The format of the records.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Counts the changes: two schemas of one table with the same version are the same.
+    /// The number of changes so far. Two schemas of one table with the same version are equal.
     pub fn version(&self) -> u32 {
         self.version
     }
@@ -157,16 +157,16 @@ impl TableSchema {
         self.last_column_id
     }
 
-    /// Old id → new id of the columns that became double. A file that holds an old one must be rewritten
-    /// ([`TableSchema::adapt`]) or its values are lost to readers.
+    /// Old id → new id of the columns that became double. A file with an old column must be rewritten
+    /// ([`TableSchema::adapt`]), or readers miss its values.
     pub fn replaced(&self) -> BTreeMap<i32, i32> {
         let mut replaced = BTreeMap::new();
         collect_replaced(&self.slots, &mut replaced);
         replaced
     }
 
-    /// The columns in their order: system columns, then one or two for each key in the order in which keys were first
-    /// seen.
+    /// The columns in order: the system columns, then one or two columns per key. Keys come in the order in which they
+    /// were first seen.
     pub fn columns(&self) -> Vec<Column> {
         let mut columns = vec![
             column(PARTITION_ID, names::PARTITION, ColumnType::Int, true),
@@ -185,13 +185,13 @@ impl TableSchema {
         columns
     }
 
-    /// The columns as an Arrow schema; every field carries its id ([`FIELD_ID`]).
+    /// The columns as an Arrow schema. Every field carries its id ([`FIELD_ID`]).
     pub fn arrow(&self) -> SchemaRef {
         Arc::new(Schema::new(arrow_fields(&self.columns())))
     }
 }
 
-fn collect_replaced(slots: &[Slot], into: &mut BTreeMap<i32, i32>) {
+fn collect_replaced(slots: &[ColumnSlot], into: &mut BTreeMap<i32, i32>) {
     for typed in slots.iter().filter_map(|slot| slot.typed.as_ref()) {
         into.extend(typed.replaces.map(|old| (old, typed.id)));
         let mut of = &typed.of;
@@ -208,7 +208,7 @@ fn column(id: i32, name: &str, of: ColumnType, required: bool) -> Column {
     Column { id, name: name.to_owned(), required, of }
 }
 
-fn slot_columns(slots: &[Slot]) -> Vec<Column> {
+fn slot_columns(slots: &[ColumnSlot]) -> Vec<Column> {
     let mut columns = Vec::with_capacity(slots.len());
     for slot in slots {
         if let Some(typed) = &slot.typed {
@@ -248,7 +248,7 @@ fn raw_columns() -> Vec<Column> {
 }
 
 /// Columns as Arrow fields.
-pub fn arrow_fields(columns: &[Column]) -> Fields {
+fn arrow_fields(columns: &[Column]) -> Fields {
     columns.iter().map(|c| arrow_field(&c.name, c.id, &c.of, !c.required)).collect()
 }
 
