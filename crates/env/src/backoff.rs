@@ -1,22 +1,22 @@
-//! The one back-off: pauses between tries that grow, and differ at random.
+//! Back-off: pauses between tries that grow and have jitter.
 
 use std::time::Duration;
 
 use crate::handle::Env;
 
-/// Pauses between the tries of one thing. Each is twice as long as the last, up to a limit, and between half of that
-/// and all of it at random, so that those who failed together do not come back together.
+/// The pauses between tries of one operation. Each pause is twice as long as the last, up to a limit. Then jitter takes
+/// up to half of it away, so that callers who failed together do not come back together.
 #[derive(Debug)]
 pub struct Backoff {
     env: Env,
     first: Duration,
     max: Duration,
-    /// The next pause, before chance shortens it.
+    /// The next pause before jitter.
     next: Duration,
 }
 
 impl Backoff {
-    /// Pauses from `first` to `max`.
+    /// A back-off whose pauses grow from `first` to `max`.
     ///
     /// # Panics
     /// `first` is zero, or longer than `max`.
@@ -26,7 +26,7 @@ impl Backoff {
         Backoff { env: env.clone(), first, max, next: first }
     }
 
-    /// How long the next pause is; the one after it will be longer.
+    /// Draws the next pause; the one after it is longer.
     pub fn next_pause(&mut self) -> Duration {
         let longest = self.next;
         self.next = longest.saturating_mul(2).min(self.max);
@@ -40,7 +40,7 @@ impl Backoff {
         tokio::time::sleep(self.next_pause()).await;
     }
 
-    /// Begins anew after a success.
+    /// Starts over after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,4 +1,4 @@
-//! What an environment knows of time and chance, real or simulated.
+//! The clock and the randomness behind an environment, real or simulated.
 
 use std::sync::Mutex;
 
@@ -19,7 +19,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// The seed of a simulation.
+    /// The seed of the simulation, if this is one.
     pub(crate) fn seed(&self) -> Option<u64> {
         match self {
             Clock::Real => None,

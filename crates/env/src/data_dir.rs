@@ -1,4 +1,4 @@
-//! A directory that belongs to one process at a time and says in which format it is.
+//! A directory that belongs to one process at a time and names its format.
 //!
 //! ```text
 //! <directory>/LOCK     locked while a process uses the directory; its text names the process
@@ -11,26 +11,26 @@ use std::path::{Path, PathBuf};
 
 use crate::durable::{FileLock, create_dir_durable, sync_dir};
 
-/// The format of data directories that this build writes, and the newest that it reads.
+/// The format that this build writes, and the newest format that it reads.
 pub const DATA_DIR_FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
 const FORMAT: &str = "FORMAT";
 const FORMAT_TEMPORARY: &str = "FORMAT.tmp";
-/// The directory that a new ext file system has at its top.
+/// The directory at the top of every new ext file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// An opened data directory. It is locked until this is dropped.
+/// An open data directory. It stays locked until this value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
     _lock: FileLock,
 }
 
-/// A data directory that cannot be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process uses it.
+    /// Another process holds the lock.
     #[error(
         "data directory {path} is in use by another process ({holder}): stop it or choose another directory"
     )]
@@ -40,7 +40,7 @@ pub enum DataDirError {
         /// What the other process wrote about itself.
         holder: String,
     },
-    /// A newer Floe wrote it.
+    /// A newer version of Floe wrote it.
     #[error("data directory {path} has format {found}, this build knows up to {known}: use a newer floe")]
     NewerFormat {
         /// The directory.
@@ -50,18 +50,18 @@ pub enum DataDirError {
         /// The newest format that this build reads.
         known: u32,
     },
-    /// It holds other things.
+    /// It holds files of somebody else.
     #[error("{path} is not a data directory of floe: choose an empty or a new directory")]
     Foreign {
         /// The directory.
         path: PathBuf,
     },
-    /// The file system refuses.
+    /// The file system refused an operation.
     #[error("cannot use data directory {path}: {source}")]
     Io {
-        /// The directory or the file in it.
+        /// The data directory.
         path: PathBuf,
-        /// What the file system said.
+        /// The error of the file system.
         source: io::Error,
     },
 }
@@ -74,7 +74,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         create_dir_durable(path).map_err(failed)?;
-        // Without a format it must be empty, and must not get a lock file of ours if it is not.
+        // A directory without a format must be empty. Otherwise it is not ours, and must not get a lock file.
         if !path.join(FORMAT).exists() && !is_empty(path).map_err(failed)? {
             return Err(DataDirError::Foreign { path: path.to_owned() });
         }
@@ -90,13 +90,13 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where it is.
+    /// The path given to [`DataDir::open`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Whether nothing is there but what an interrupted first start leaves, and what a new file system has.
+/// Whether the directory holds nothing, or only what an interrupted first start or a new file system leaves.
 fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
@@ -118,7 +118,7 @@ fn check_format(path: &Path, text: &str) -> Result<(), DataDirError> {
     }
 }
 
-/// Written aside and renamed: a crash leaves a whole format file or none.
+/// Writes the file aside and renames it: a crash leaves a whole format file or none.
 fn write_format(path: &Path) -> io::Result<()> {
     let temporary = path.join(FORMAT_TEMPORARY);
     let mut file = File::create(&temporary)?;

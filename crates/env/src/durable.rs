@@ -1,4 +1,4 @@
-//! Files and directories whose names and bytes survive a power cut, and the lock of a file.
+//! Files and directories whose names and bytes survive a power cut, and file locks.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::fatal::end_process;
 
-/// Makes a directory and those above it that are missing. Each name is durable before the next directory is made in it,
-/// so a crash leaves doubt about the lowest one only; that is why the name of one that is there already is synced too.
+/// Creates a directory and its missing parents. Each name is synced before the next directory is created in it, so
+/// after a crash only the lowest name is in doubt. For that reason the name of an existing directory is synced too.
 pub fn create_dir_durable(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         // The root or the working directory.
@@ -17,7 +17,7 @@ pub fn create_dir_durable(path: &Path) -> io::Result<()> {
     };
     if path.is_dir() {
         return match sync_dir(parent) {
-            // A parent that we may not read is not one in which we made it.
+            // We did not create it in a parent that we may not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             synced => synced,
         };
@@ -30,21 +30,21 @@ pub fn create_dir_durable(path: &Path) -> io::Result<()> {
     sync_dir(parent)
 }
 
-/// Makes the names in the directory `path` durable, or ends the process.
+/// Makes the names in the directory `path` durable (`fsync`), or ends the process.
 ///
 /// # Errors
-/// The directory cannot be opened, for example because the process is out of file handles.
+/// The directory cannot be opened, for example because the process has no file descriptors left.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    // All of it: POSIX promises nothing of names for `fdatasync`.
+    // Not `fdatasync`: POSIX does not say that it syncs names.
     or_end_process(File::open(path)?.sync_all(), "a directory");
     Ok(())
 }
 
-/// Makes the bytes that were written to `file` durable (`fdatasync`), or ends the process. `what` is for the message:
-/// "the journal".
+/// Makes the bytes of `file` durable (`fdatasync`), or ends the process. `what` is for the message, for example "the
+/// journal".
 ///
-/// After a failed sync the kernel may have dropped the dirty pages and report success the next time. So what this
-/// process believes about the disk is wrong; it must not go on, and must not try again.
+/// After a failed sync the kernel may drop the dirty pages and report success the next time. This process would then
+/// believe in bytes that are not on the disk. So it must not go on, and it must not try again.
 pub fn sync_data(file: &File, what: &str) {
     or_end_process(file.sync_data(), what);
 }
@@ -55,14 +55,14 @@ fn or_end_process(synced: io::Result<()>, what: &str) {
     }
 }
 
-/// An exclusive lock on a file, for as long as this lives. The system frees it when the process ends, however.
+/// An exclusive lock on a file, held as long as this value lives. The system frees it when the process ends in any way.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
 }
 
 impl FileLock {
-    /// Takes the lock, or returns what its holder wrote about itself.
+    /// Takes the lock, or returns the text that its holder wrote into the file.
     pub fn take(path: &Path) -> io::Result<Result<FileLock, String>> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
@@ -93,7 +93,7 @@ mod tests {
             create_dir_durable(&path).unwrap();
             assert!(path.is_dir());
         }
-        // Names without a parent to sync, and one in the working directory.
+        // Paths without a parent to sync, and a path in the working directory.
         for path in ["", ".", "..", "/", "src", "src/.."] {
             create_dir_durable(Path::new(path)).unwrap();
         }

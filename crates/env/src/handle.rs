@@ -1,9 +1,7 @@
 //! The seam to the world: clock, randomness, tasks and threads.
 //!
-//! Nothing else in the workspace reads a clock, draws a number or starts a task (clippy.toml bans it), so a whole
-//! cluster runs in one thread under a simulated clock, and the same seed gives the same run. What must hold for
-//! that: a `current_thread` runtime with a paused clock, `biased` in every `select!`, and no observable order that
-//! comes out of a hash map.
+//! A simulation gives the same run for the same seed only if its runtime is `current_thread` with a paused clock, every
+//! `select!` is `biased`, and no observable order comes out of a hash map.
 
 use std::fmt;
 use std::future::Future;
@@ -28,13 +26,13 @@ pub struct Env {
 }
 
 impl Env {
-    /// The machine's clock, its randomness, and the runtime that calls.
+    /// The machine's clock and randomness, and the runtime of the caller.
     pub fn real() -> Env {
         Env::with(Clock::Real)
     }
 
-    /// A clock that begins at [`SIMULATION_EPOCH`] and moves with tokio's paused clock, and randomness that follows
-    /// from the seed. Call it inside the paused `current_thread` runtime.
+    /// A simulated environment. Its clock begins at [`SIMULATION_EPOCH`] and moves with tokio's paused clock. Its
+    /// randomness follows from the seed. Call it inside the paused `current_thread` runtime.
     pub fn simulated(seed: u64) -> Env {
         Env::with(Clock::Simulated {
             seed,
@@ -49,7 +47,7 @@ impl Env {
         Env { clock: Arc::new(clock), scope: Arc::default() }
     }
 
-    /// The same clock and randomness with an own set of tasks: one broker of a simulated cluster.
+    /// The same clock and randomness with a set of tasks of its own: one broker of a simulated cluster.
     pub fn scope(&self) -> Env {
         Env { clock: self.clock.clone(), scope: Arc::default() }
     }
@@ -59,7 +57,7 @@ impl Env {
         matches!(*self.clock, Clock::Simulated { .. })
     }
 
-    /// Wall clock time. It may go back when the machine's clock is set; order comes from LSNs.
+    /// Wall clock time. It may go back when somebody sets the machine's clock. For order, use LSNs.
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn now(&self) -> Timestamp {
         match &*self.clock {
@@ -72,7 +70,7 @@ impl Env {
         }
     }
 
-    /// A clock that never goes back, for durations.
+    /// A clock for durations. It never goes back.
     pub fn monotonic(&self) -> Instant {
         Instant::now()
     }
@@ -85,13 +83,13 @@ impl Env {
         }
     }
 
-    /// A hundred and twenty-eight random bits: an identifier that nobody else draws.
+    /// Draws 128 random bits: an identifier that nobody else draws.
     pub fn random_u128(&self) -> u128 {
         u128::from(self.random_u64()) << 64 | u128::from(self.random_u64())
     }
 
-    /// Starts a task of this scope. Dropping the [`Task`] leaves it running. In a scope that has crashed or was
-    /// aborted nothing starts: the future is dropped.
+    /// Starts a task of this scope. It keeps running when its [`Task`] is dropped. A scope that has crashed or was
+    /// aborted drops the future instead of starting it.
     #[allow(clippy::disallowed_methods, reason = "the one place that starts tasks")]
     pub fn spawn<T: Send + 'static>(
         &self,
@@ -116,9 +114,10 @@ impl Env {
         Task { name, handle: Some(handle) }
     }
 
-    /// Starts a task without which the broker does not work. A panic in it is a bug after which the broker would live
-    /// on and answer nothing: it ends the process, with an error that names the task, so that whoever supervises it
-    /// starts it again. In a simulation too, naming the seed: the runtime would keep the panic from the test.
+    /// Starts a task that the broker cannot work without. If it panics, the broker would live on without answering
+    /// anything. So a panic ends the process with an error that names the task, and the supervisor starts the process
+    /// again. This holds in a simulation too, where the error names the seed: the runtime would hide the panic from the
+    /// test.
     pub fn spawn_vital<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -133,8 +132,8 @@ impl Env {
         })
     }
 
-    /// Runs work that blocks (files, heavy computing) beside the tasks; a simulation runs it in place. A panic of
-    /// the work goes on in the caller.
+    /// Runs blocking work (files, heavy computing) on a thread beside the tasks. A simulation runs it in place. A panic
+    /// of the work continues in the caller.
     #[allow(clippy::disallowed_methods, reason = "the one place that hands work to blocking threads")]
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         if self.is_simulated() {
@@ -143,19 +142,19 @@ impl Env {
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
-            // The runtime is being shut down: nobody polls us again.
+            // The runtime is shutting down and polls this future no more.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Starts an operating system thread, for owners of files that block. Not for simulations. A panic in it ends the
-    /// process, as in [`Env::spawn_vital`].
+    /// Starts an operating system thread for the owner of blocking files. Not for simulations. A panic in the thread
+    /// ends the process, as in [`Env::spawn_vital`].
     ///
     /// # Errors
     /// The system refuses another thread.
     ///
     /// # Panics
-    /// In a simulation, which owns all threads: one.
+    /// In a simulation, which has one thread.
     #[allow(clippy::disallowed_methods, reason = "the one place that starts threads")]
     pub fn thread(
         &self,
@@ -171,8 +170,8 @@ impl Env {
         })
     }
 
-    /// A crash of this scope: every task is dropped where it stands and no further one starts. In a
-    /// `current_thread` runtime the tasks are dropped before any of them is polled again.
+    /// Crashes this scope: every task is dropped where it stands, and no other task starts. In a `current_thread`
+    /// runtime the tasks are dropped before any of them is polled again.
     pub fn abort_all(&self) {
         self.scope.crash();
         let tasks = std::mem::take(&mut *lock(&self.scope.tasks));
@@ -181,8 +180,8 @@ impl Env {
         }
     }
 
-    /// Simulations only: what tasks of any scope panicked with so far, in order. The runtime keeps a panic from
-    /// everybody but the one who awaits the task, and of most tasks nobody does.
+    /// Simulations only: the panics of all tasks of all scopes so far, in order. The runtime tells a panic only to the
+    /// caller that awaits the task, and most tasks are not awaited.
     pub fn panics(&self) -> Vec<String> {
         match &*self.clock {
             Clock::Real => Vec::new(),
@@ -190,21 +189,22 @@ impl Env {
         }
     }
 
-    /// How often tasks of this scope were polled so far (simulations only).
+    /// Simulations only: the number of polls of this scope's tasks so far.
     pub fn polls(&self) -> u64 {
         self.scope.polls.load(Ordering::SeqCst)
     }
 
-    /// Simulations only: once poll number `n` of this scope is over, none of its tasks runs again. With `n` taken
-    /// from a run without a crash this reaches every await. [`Env::crashed`] tells; [`Env::abort_all`] then drops.
+    /// Simulations only: after poll number `n` of this scope, none of its tasks runs again. If `n` is drawn from the
+    /// polls of a run without a crash, the crash can hit every await. [`Env::crashed`] reports the crash, and
+    /// [`Env::abort_all`] drops the tasks.
     pub fn crash_at_poll(&self, n: u64) {
         self.scope.crash_at.store(n.max(1), Ordering::SeqCst);
     }
 
-    /// Waits for the crash that [`Env::crash_at_poll`] or [`Env::abort_all`] makes. Await it outside this scope.
+    /// Waits for a crash by [`Env::crash_at_poll`] or [`Env::abort_all`]. Await it outside this scope.
     pub async fn crashed(&self) {
         let mut crashed = self.scope.crashed.subscribe();
-        // The sender lives in the scope that we hold.
+        // The sender lives in the scope, and we hold the scope.
         let _ = crashed.wait_for(|crashed| *crashed).await;
     }
 }
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(reason, "", "planted");
     }
 
-    /// What the child of the test below does: a part of it panics, and it waits for its end.
+    /// The child process of the test below: a vital part of it panics, and it waits for its end.
     #[tokio::test(start_paused = true)]
     async fn child_with_a_part_that_panics() {
         let Ok(part) = std::env::var(PART) else { return };
@@ -240,7 +240,7 @@ mod tests {
             part => unreachable!("no part {part}"),
         }
         if part == "thread" {
-            // The paused clock would not wait for it.
+            // The paused clock would not wait for the thread.
             std::thread::park();
         }
         tokio::time::sleep(Duration::from_secs(60)).await;

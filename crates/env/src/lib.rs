@@ -1,23 +1,23 @@
-//! The ground floor: everything that Floe takes from the operating system besides sockets.
+//! The ground floor: everything that Floe takes from the operating system, except sockets.
 //!
-//! # What is here
+//! # Files
 //! ```text
 //! handle.rs    Env            clock, randomness, tasks and threads; real or simulated
-//! clock.rs                     what is behind Env: the machine, or a seed
+//! clock.rs                    the clock and randomness behind Env: the machine's, or from a seed
 //! time.rs      Timestamp      wall clock time
-//! task.rs      Task           a started task, and the scope that it lives and dies with
-//! random.rs                   the generators behind Env
-//! backoff.rs   Backoff        pauses that grow, and differ at random
-//! lru.rs       Lru            a bounded map that forgets the least recently used first
-//! watch.rs     watch::Sender  a value that changes, and waiters that wake in FIFO order
-//! durable.rs   sync_dir       files and names that survive a power cut; the lock of a file
+//! task.rs      Task           a running task, and the scope that it lives and dies with
+//! random.rs                   the random generator behind Env
+//! backoff.rs   Backoff        pauses between tries that grow and have jitter
+//! lru.rs       Lru            a bounded map with LRU eviction
+//! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
+//! durable.rs   sync_dir       files and names that survive a power cut; file locks
 //! data_dir.rs  DataDir        a directory of one process, with its format
 //! fatal.rs     end_process    the one way to end the process, with a line on stderr
 //! ```
 //!
 //! # What it is not
-//! It knows nothing of records, objects or metadata. It does not hide the file system: stores and journals use
-//! files directly, and take from here what must be done in one way only.
+//! It knows nothing of records, objects or metadata. It does not hide the file system: stores and journals use files
+//! directly, and take from here the operations that must be done in one way only.
 //!
 //! # Why one seam
 //! Nothing else in the workspace reads a clock, draws a number or starts a task (`clippy.toml` bans it). So a whole
@@ -46,9 +46,9 @@ pub use lru::Lru;
 pub use task::{Task, TaskEnded};
 pub use time::{SIMULATION_EPOCH, Timestamp};
 
-/// Locks `mutex`, also after a panic of another holder.
+/// Locks `mutex`, even if another holder panicked.
 ///
-/// For data that no section leaves half changed: each section makes its change in one step, or has no step that can
+/// For data that no critical section leaves half changed: each section changes it in one step, or has no step that can
 /// panic.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,17 +1,18 @@
-//! A map that is bounded in weight and forgets the least recently used entries first.
+//! A map that is bounded in weight and evicts the least recently used entries first (LRU).
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 
-/// A bounded LRU map. Keys are ordered, so that a range of them can be found, and so that no seed decides an order.
+/// A bounded LRU map. Keys are ordered: callers can find a range of them, and the order of eviction does not depend on
+/// a hash.
 ///
-/// Weights are the caller's, mostly bytes of memory. An operation costs the logarithm of the number of entries.
+/// The caller gives the weights, mostly bytes of memory. An operation costs the logarithm of the number of entries.
 #[derive(Debug)]
 pub struct Lru<K, V> {
     weight_max: usize,
     weight: usize,
     entries: BTreeMap<K, Kept<V>>,
-    /// The entries by their last use.
+    /// Keys by the number of their last use.
     by_use: BTreeMap<u64, K>,
     uses: u64,
     evictions: u64,
@@ -21,12 +22,12 @@ pub struct Lru<K, V> {
 struct Kept<V> {
     value: V,
     weight: usize,
-    /// The number of the last use.
+    /// The number of its last use.
     used: u64,
 }
 
 impl<K: Ord + Clone, V> Lru<K, V> {
-    /// An empty map that holds entries of at most `weight_max` in all.
+    /// An empty map whose entries weigh at most `weight_max` together.
     pub fn new(weight_max: usize) -> Lru<K, V> {
         Lru {
             weight_max,
@@ -38,7 +39,7 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         }
     }
 
-    /// The value of `key`; this is a use.
+    /// The value of `key`. This counts as a use.
     pub fn get(&mut self, key: &K) -> Option<&V> {
         let kept = self.entries.get_mut(key)?;
         self.uses += 1;
@@ -48,13 +49,14 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         Some(&kept.value)
     }
 
-    /// The value of `key`, without using it.
+    /// The value of `key`. This does not count as a use.
     pub fn peek(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|kept| &kept.value)
     }
 
-    /// Puts an entry in, and takes out as many as that needs. Returns those and the value that `key` had before, so
-    /// that the caller can drop them after it has released its lock. A value heavier than the whole map is not kept.
+    /// Inserts an entry and evicts as many others as it needs. Returns the evicted values and the previous value of
+    /// `key`, so that the caller can drop them after it has released its lock. A value heavier than the whole map is
+    /// not kept.
     #[must_use = "drop what was taken out where that may take time"]
     pub fn insert(&mut self, key: K, value: V, weight: usize) -> Vec<V> {
         let mut out: Vec<V> = self.remove(&key).into_iter().collect();
@@ -75,7 +77,7 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         out
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let kept = self.entries.remove(key);
         if let Some(kept) = &kept {
@@ -86,7 +88,7 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         kept.map(|kept| kept.value)
     }
 
-    /// Takes out the entries for which `keep` is false.
+    /// Removes the entries for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         let mut weight = 0;
         self.entries.retain(|key, kept| {
@@ -105,12 +107,12 @@ impl<K: Ord + Clone, V> Lru<K, V> {
         self.entries.range(range).map(|(key, _)| key.clone()).collect()
     }
 
-    /// What the entries weigh together; at most what the map may hold.
+    /// The sum of the weights of all entries, at most `weight_max`.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// How many entries had to go for others so far.
+    /// The number of evicted entries so far.
     pub fn evictions(&self) -> u64 {
         self.evictions
     }

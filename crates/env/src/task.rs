@@ -15,20 +15,20 @@ use crate::fatal::reason_of;
 use crate::lock;
 use crate::watch;
 
-/// In a simulation one wake-up in this many lets the other tasks go first, so that seeds differ in their order.
+/// In a simulation, one poll in this many lets the other tasks go first, so that seeds differ in the order of tasks.
 const REORDER_ONE_IN: u64 = 8;
 
-/// A started task. Await it for its result; drop it to let it run on.
+/// A running task. Await it for its result, or drop it to let it run on.
 #[derive(Debug)]
 pub struct Task<T> {
     pub(crate) name: &'static str,
     pub(crate) handle: Option<JoinHandle<T>>,
 }
 
-/// Why a task gave no result.
+/// Why a task has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskEnded {
-    /// It was aborted, alone or with its scope.
+    /// It was aborted, by itself or with its scope.
     #[error("task {0} was aborted")]
     Aborted(&'static str),
     /// It panicked, which is a bug.
@@ -97,7 +97,7 @@ impl Scope {
     }
 }
 
-/// Takes its task out of the scope's set when the task is dropped, however that comes.
+/// Removes its task from the scope when the task is dropped for any reason.
 pub(crate) struct Member {
     pub(crate) scope: Arc<Scope>,
     pub(crate) id: u64,
@@ -105,7 +105,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// One more member of `scope`.
+    /// A new member of `scope`.
     pub(crate) fn new(scope: &Arc<Scope>) -> Member {
         Member { scope: scope.clone(), id: scope.take_id(), done: Arc::default() }
     }
@@ -119,10 +119,10 @@ impl Drop for Member {
     }
 }
 
-/// A task's future with the scope's power over it.
+/// The future of a task, under the control of its scope.
 pub(crate) struct Scoped<F> {
     pub(crate) name: &'static str,
-    // Dropped before `member`, so that what the future's own destructors start still counts to the scope.
+    // Dropped before `member`: tasks that the future's destructors start still belong to the scope.
     pub(crate) future: Pin<Box<F>>,
     pub(crate) clock: Option<Arc<Clock>>,
     pub(crate) member: Member,

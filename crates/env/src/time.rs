@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 /// Wall clock time where a simulation begins: 2026-01-01T00:00:00Z.
 pub const SIMULATION_EPOCH: Timestamp = Timestamp(1_767_225_600_000);
 
-/// A point of wall clock time in milliseconds since 1970-01-01T00:00:00Z.
+/// A moment of wall clock time, in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Time since `earlier`; zero if `earlier` is later.
+    /// Time since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

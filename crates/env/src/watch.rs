@@ -1,11 +1,11 @@
-//! A value that many tasks watch: the newest one, without a history.
+//! A value that many tasks watch. They see the newest value, not its history.
 //!
-//! tokio has the same under the same name, but wakes those who wait in an order that it draws at random, which no seed
-//! controls, so two runs of one simulation would differ. Here whoever waited first is woken first.
+//! tokio has a channel of the same name, but it wakes waiters in an order that it draws at random. No seed controls
+//! that order, so two runs of one simulation would differ. Here waiters wake in FIFO order.
 //!
-//! Which one to take: this one for whatever several tasks of a simulated broker wait for. tokio's will do where the
-//! order cannot be seen: for the signal to shut down that a program hands to its listeners, and for the threads of the
-//! SQLite journal, which no simulation runs.
+//! Take this one wherever several tasks of a simulated broker wait. tokio's is enough where nobody can see the order:
+//! for the shutdown signal that a program gives its listeners, and for the threads of the SQLite journal, which no
+//! simulation runs.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,19 +14,19 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::Notify;
 
-/// Changes the value. When it is dropped, who waits is told.
+/// Changes the value. Dropping it wakes all waiters.
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// Sees the value; each clone remembers by itself what it has seen.
+/// Sees the value. Each clone remembers for itself which version it has seen.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     seen: u64,
 }
 
-/// The value, locked against change while this is held: never across an await.
+/// The value, read-locked as long as this lives. Do not hold it across an await.
 pub struct Ref<'a, T>(RwLockReadGuard<'a, State<T>>);
 
-/// The sender is gone, and the value is not what was waited for.
+/// The sender is gone, and the value is not the one waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody changes the watched value any more")]
 pub struct Closed;
@@ -42,7 +42,7 @@ struct State<T> {
     version: u64,
 }
 
-/// A sender and its first receiver, which has seen the first value.
+/// A sender and its first receiver. The receiver has seen `value`.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let sender = Sender::new(value);
     let receiver = sender.subscribe();
@@ -51,15 +51,15 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 
 impl<T> Shared<T> {
     fn read(&self) -> RwLockReadGuard<'_, State<T>> {
-        // A panic of the sender's closure leaves a value that it had begun to change; its task is over anyway.
+        // A panic in the sender's closure leaves a half-changed value. Its task is over anyway.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `found` says so; it is asked once before the wait and after every change.
+    /// Waits until `found` returns true. It is called once before the wait and after every change.
     async fn wait(&self, mut found: impl FnMut(&State<T>) -> bool) -> Result<(), Closed> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // From here on no change is missed.
+            // This receiver misses no change from here on.
             changed.as_mut().enable();
             if found(&self.read()) {
                 return Ok(());
@@ -73,23 +73,23 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    /// A value that nobody watches yet.
+    /// A sender without receivers.
     pub fn new(value: T) -> Sender<T> {
         let state = RwLock::new(State { value, version: 0 });
         Sender(Arc::new(Shared { state, changed: Notify::new(), closed: AtomicBool::new(false) }))
     }
 
-    /// A receiver that has seen the value of now.
+    /// A receiver that has seen the current value.
     pub fn subscribe(&self) -> Receiver<T> {
         Receiver { seen: self.0.read().version, shared: self.0.clone() }
     }
 
-    /// The value.
+    /// The current value.
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.0.read())
     }
 
-    /// Changes the value in place and wakes everybody who waits, in the order in which they began.
+    /// Changes the value in place and wakes all waiters in FIFO order.
     pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         modify(&mut state.value);
@@ -98,7 +98,7 @@ impl<T> Sender<T> {
         self.0.changed.notify_waiters();
     }
 
-    /// Sets the value and returns the one before.
+    /// Sets the value and returns the previous one.
     pub fn send_replace(&self, value: T) -> T {
         let mut old = value;
         self.send_modify(|current| std::mem::swap(current, &mut old));
@@ -120,38 +120,38 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The value.
+    /// The current value. It does not count as seen.
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref(self.shared.read())
     }
 
-    /// The value, which counts as seen from here on.
+    /// The current value. It counts as seen from here on.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let state = self.shared.read();
         self.seen = state.version;
         Ref(state)
     }
 
-    /// Waits for a value that this receiver has not seen; it counts as seen then.
+    /// Waits for a value that this receiver has not seen, and marks it as seen.
     ///
     /// # Errors
-    /// The sender is gone and there is none.
+    /// The sender is gone, and there is no unseen value.
     pub async fn changed(&mut self) -> Result<(), Closed> {
         let Receiver { shared, seen } = self;
         let changed = |state: &State<T>| state.version != std::mem::replace(seen, state.version);
         shared.wait(changed).await
     }
 
-    /// Waits until the value is as `wanted`; it counts as seen then.
+    /// Waits until `wanted` is true of the value, and marks it as seen.
     ///
     /// # Errors
-    /// The sender is gone and the value is another.
+    /// The sender is gone, and `wanted` is false of its last value.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, Closed> {
         let Receiver { shared, seen } = self;
         loop {
             shared.wait(|state| wanted(&state.value)).await?;
             let state = shared.read();
-            // It may have changed between the two looks.
+            // The value may have changed between the two looks.
             if wanted(&state.value) {
                 *seen = state.version;
                 return Ok(Ref(state));
