@@ -1,10 +1,10 @@
-//! The one JSON shape of every error (Iceberg REST specification, `ErrorModel`, plus a place).
+//! The one JSON shape of every error: `ErrorModel` of the Iceberg REST specification, plus a position in the statement.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A place in a statement: line and column, both from 1, in characters.
+/// A position in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Line, from 1.
@@ -16,18 +16,18 @@ pub struct Place {
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The HTTP status.
+    /// The status, in the response and in the body.
     pub status: StatusCode,
     /// A stable word for programs, for example `InvalidStatement`.
     pub kind: &'static str,
-    /// For people: what is wrong and what to do.
+    /// Tells people what is wrong and what to do.
     pub message: String,
-    /// Where in the statement.
+    /// The position in the statement, if the error has one.
     pub place: Option<Place>,
 }
 
 impl Failure {
-    /// An error without a place.
+    /// An error without a position.
     #[must_use]
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Failure {
         Failure { status, kind, message: message.into(), place: None }

@@ -1,4 +1,4 @@
-//! `/health`: the process answers. `/ready`: it can serve.
+//! `/health`: the process answers. `/ready`: the broker can serve.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 
-/// Says whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
+/// Tells whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Liveness: restart the process when this stops answering.

@@ -1,4 +1,4 @@
-//! `/iceberg/v1/…`: the read side of the Iceberg REST catalog. The paths are here, the documents are the lake's.
+//! `/iceberg/v1/…`: the read side of the Iceberg REST catalog. The paths are here; the documents come from the lake.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use crate::failure::Failure;
 use crate::limits::HANDLER_SECONDS_MAX;
 
-/// What holds the catalog's documents; the lake.
+/// The source of the catalog's documents. The lake implements it.
 pub trait CatalogService: Send + Sync + 'static {
     /// Answers one request.
     fn respond(&self, request: CatalogRequest) -> BoxFuture<'_, CatalogReply>;
@@ -19,43 +19,43 @@ pub trait CatalogService: Send + Sync + 'static {
 pub enum CatalogRequest {
     /// `GET /v1/config`.
     Config {
-        /// The warehouse that the client names.
+        /// The warehouse named by the client.
         warehouse: Option<String>,
     },
     /// `GET /v1/namespaces`.
     Namespaces {
-        /// Only the children of this namespace.
+        /// If set, only the children of this namespace are listed.
         parent: Option<String>,
     },
     /// `GET /v1/namespaces/{namespace}`.
     Namespace {
-        /// The namespace, its levels separated by U+001F.
+        /// The levels of the name, separated by U+001F.
         namespace: String,
     },
     /// `GET /v1/namespaces/{namespace}/tables`.
     Tables {
-        /// The namespace.
+        /// As in [`CatalogRequest::Namespace`].
         namespace: String,
     },
     /// `GET /v1/namespaces/{namespace}/tables/{table}`.
     Table {
-        /// The namespace.
+        /// As in [`CatalogRequest::Namespace`].
         namespace: String,
-        /// The table.
+        /// The name of the table.
         table: String,
     },
 }
 
-/// A document with its HTTP status; errors are documents too.
+/// A document with its HTTP status. Errors are documents too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CatalogReply {
-    /// The HTTP status.
+    /// A status of the Iceberg REST specification.
     pub status: u16,
-    /// The document.
+    /// A JSON document of the specification.
     pub body: serde_json::Value,
 }
 
-/// The handler of `GET`.
+/// Handles `GET`.
 pub(crate) async fn get(service: &dyn CatalogService, request: CatalogRequest) -> Response {
     match reply(service, request).await {
         Ok((status, body)) => (status, Json(body)).into_response(),
@@ -63,7 +63,7 @@ pub(crate) async fn get(service: &dyn CatalogService, request: CatalogRequest) -
     }
 }
 
-/// The handler of `HEAD`: only whether the thing exists; the specification wants 204 where `GET` says 200.
+/// Handles `HEAD`: whether the thing exists. The specification wants 204 where `GET` returns 200.
 pub(crate) async fn head(service: &dyn CatalogService, request: CatalogRequest) -> Response {
     match reply(service, request).await {
         Ok((StatusCode::OK, _)) => StatusCode::NO_CONTENT.into_response(),
@@ -72,9 +72,9 @@ pub(crate) async fn head(service: &dyn CatalogService, request: CatalogRequest) 
     }
 }
 
-/// The answer to everything that would change the catalog.
+/// Refuses every request that would change the catalog.
 pub(crate) fn read_only() -> Response {
-    // 406 is what the specification gives for an operation that a catalog does not support.
+    // The specification gives 406 for an operation that a catalog does not support.
     let message = "this catalog is read-only: a topic becomes a table by its setting floe.table, \
                    and rows are written through the Kafka protocol";
     Failure::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", message).into_response()

@@ -2,33 +2,33 @@
 
 use std::time::Duration;
 
-/// Connections served at once; one more is answered 503 and closed.
+/// Connections served at once. The next one gets 503 and is closed.
 pub const CONNECTIONS_MAX: usize = 1_024;
-/// Time for the head of a request, counted from the end of the previous one: also the idle limit.
+/// Time for the head of a request, counted from the end of the previous request. So it is the idle limit too.
 pub const HEAD_READ_SECONDS_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a request's head (hyper's buffer for it).
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Header fields of a request.
 pub const HEADERS_MAX: usize = 64;
-/// Bytes of a request's body: a statement of 256 KiB with every character escaped (`\u0000`), and room.
+/// Bytes of a request's body: a statement of 256 KiB with every character escaped (`\u0000`), and 64 KiB for the rest.
 pub const BODY_BYTES_MAX: usize = (6 * 256 + 64) << 10;
 /// Time for the whole body of a request.
 pub const BODY_READ_SECONDS_MAX: Duration = Duration::from_secs(30);
-/// Time for a handler that is not a query (queries have their own, see `floe_sql::limits`).
+/// Time for a handler, except for queries, which have limits of their own (`floe_sql::limits`).
 pub const HANDLER_SECONDS_MAX: Duration = Duration::from_secs(30);
-/// How long an answer waits for its client, all in all, before it must have taken [`WRITE_BYTES_MIN`]; a client that
-/// took less is disconnected. So a reply that is held in memory is there for minutes at most.
+/// Total time that an answer waits for its client until the client has taken [`WRITE_BYTES_MIN`]. A client that took
+/// less is disconnected. So a reply stays in memory for minutes at most.
 pub const WRITE_STALL_SECONDS_MAX: Duration = Duration::from_secs(60);
-/// See [`WRITE_STALL_SECONDS_MAX`]: about 17 KB a second.
+/// Bytes that a client must take in [`WRITE_STALL_SECONDS_MAX`] of waiting: about 17 KB a second.
 pub const WRITE_BYTES_MIN: usize = 1 << 20;
-/// Requests in progress at shutdown get this long to end.
+/// Time for requests in progress to end at shutdown.
 pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
-/// A reply up to this size is held back until it is whole, so that a late error is still a proper error;
-/// a larger one is streamed, and an error then ends the connection in the middle of the body.
+/// A reply up to this size is held back until it is complete, so that a late error is still a proper error. A larger
+/// reply is streamed, and an error then ends the connection in the middle of the body.
 pub const REPLY_BUFFER_BYTES: usize = 4 << 20;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How often histograms are folded: without it their buffers grow.
+/// Interval at which histograms are folded. Without it their buffers grow.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(HEAD_BYTES_MAX >= 8 << 10, "hyper refuses smaller buffers");

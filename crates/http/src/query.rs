@@ -9,27 +9,27 @@ use futures::stream::{self, BoxStream, StreamExt};
 use crate::failure::{Failure, Place};
 use crate::limits::{BODY_BYTES_MAX, BODY_READ_SECONDS_MAX, REPLY_BUFFER_BYTES};
 
-/// What answers statements; the binary implements it with `floe_sql`.
+/// The engine that answers statements. The binary implements it with `floe_sql`.
 pub trait QueryService: Send + Sync + 'static {
     /// Plans the statement and starts to run it. Dropping the reply ends the query.
     fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryFailure>>;
 }
 
-/// A statement and how its rows are wanted.
+/// A statement and the format for its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryRequest {
-    /// The statement.
+    /// The SQL text.
     pub text: String,
-    /// How the rows are written.
+    /// The format for the rows.
     pub format: QueryFormat,
 }
 
-/// How rows are written.
+/// The formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum QueryFormat {
     /// An Arrow IPC stream: `application/vnd.apache.arrow.stream`.
     ArrowStream,
-    /// One JSON array of one object per row: `application/json`, also when nothing is asked for.
+    /// One JSON array with one object per row: `application/json`. The default without an `Accept` header.
     #[default]
     Json,
     /// One JSON object per line: `application/x-ndjson`.
@@ -47,7 +47,7 @@ impl QueryFormat {
         (QueryFormat::Csv, "text/csv"),
     ];
 
-    /// The media type.
+    /// The media type of this format.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         let (_, name) =
@@ -55,8 +55,8 @@ impl QueryFormat {
         name
     }
 
-    /// The first type of an `Accept` header that we write; `None` when there is none.
-    /// Weights (`q=`) are not read: the order of the client counts.
+    /// The first type in an `Accept` header that we can write, or `None` if there is none. Weights (`q=`) are ignored:
+    /// the client's order counts.
     #[must_use]
     pub fn accepted(accept: Option<&str>) -> Option<QueryFormat> {
         let Some(accept) = accept else { return Some(QueryFormat::default()) };
@@ -72,30 +72,30 @@ impl QueryFormat {
     }
 }
 
-/// Rows on their way, encoded as asked.
+/// The rows of a statement, encoded in the requested format.
 pub struct QueryReply {
-    /// Pieces of the body; an error ends it.
+    /// Pieces of the body. An error is the last item.
     pub body: BoxStream<'static, Result<Bytes, QueryFailure>>,
 }
 
 /// Why a statement has no result. The text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryFailure {
-    /// The statement is wrong, at this place if one is known. 400.
+    /// The statement is wrong, at this position if one is known. 400.
     #[error("{message}")]
     Invalid {
-        /// What is wrong.
+        /// Tells people what is wrong and what to do.
         message: String,
-        /// Where.
+        /// The position in the statement.
         place: Option<Place>,
     },
-    /// The statement is right and needs more than is allowed (memory, rows, time). 422.
+    /// The statement is right but needs more than a limit allows (memory, rows, time). 422.
     #[error("{0}")]
     Limit(String),
     /// Too many statements are running. 429.
     #[error("{0}")]
     Busy(String),
-    /// The log, the store or the lake cannot be read at the moment. 503.
+    /// The log, the store or the lake cannot be read now. 503.
     #[error("{0}")]
     Unavailable(String),
     /// A fault of the server. 500.
@@ -117,13 +117,13 @@ impl From<QueryFailure> for Failure {
     }
 }
 
-/// The body of a request.
+/// The JSON body of a request.
 #[derive(serde::Deserialize)]
 struct QueryBody {
     query: String,
 }
 
-/// The handler.
+/// Handles a request.
 pub(crate) async fn query(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Response {
     match run(service, headers, body).await {
         Ok(response) => response,
@@ -143,7 +143,7 @@ async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Res
     Ok(([(header::CONTENT_TYPE, format.media_type())], whole_or_streamed(reply).await?).into_response())
 }
 
-/// The whole body of a request, bounded in size and time.
+/// Reads the whole body of a request, bounded in size and time.
 pub(crate) async fn read_body(body: Body) -> Result<Bytes, Failure> {
     match tokio::time::timeout(BODY_READ_SECONDS_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -167,7 +167,7 @@ fn statement(body: &[u8]) -> Result<String, Failure> {
     })
 }
 
-/// Holds a small reply back until it is whole, so that an error in its midst is an error to the client too.
+/// Holds a small reply back until it is complete, so that an error in the middle reaches the client as an error.
 async fn whole_or_streamed(mut reply: QueryReply) -> Result<Body, Failure> {
     let mut pieces = Vec::new();
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Paths to handlers, and what surrounds every handler: counting, timing, a panic's answer.
+//! Maps paths to handlers, and wraps every handler: counts, times, turns a panic into an answer.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -28,7 +28,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/namespaces/{namespace}", catalog_route(namespace))
         .route("/namespaces/{namespace}/tables", catalog_route(tables))
         .route("/namespaces/{namespace}/tables/{table}", catalog_route(table))
-        // Reports of scans: taken and dropped, so that engines that send them do not warn.
+        // Scan reports are accepted and dropped, so that engines that send them do not warn.
         .route("/namespaces/{namespace}/tables/{table}/metrics", post(report))
         .method_not_allowed_fallback(async || iceberg::read_only());
     Router::new()
@@ -56,7 +56,7 @@ async fn sql(State(services): State<Arc<Services>>, headers: HeaderMap, body: Bo
     query::query(services.query.as_ref(), &headers, body).await
 }
 
-/// A reader of a catalog request's path and parameters.
+/// Makes a catalog request from the path and the parameters.
 type CatalogParser = fn(BTreeMap<String, String>, BTreeMap<String, String>) -> CatalogRequest;
 
 fn catalog_route(parse: CatalogParser) -> MethodRouter<Arc<Services>> {
@@ -120,7 +120,7 @@ async fn unknown_path(uri: Uri) -> Response {
     Failure::new(StatusCode::NOT_FOUND, "NotFound", message).into_response()
 }
 
-/// Counts and times a request, and answers for a handler that panicked.
+/// Counts and times a request. If its handler panics, answers 500.
 async fn observed(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
     let route = label(request.uri().path());
     let started = services.env.monotonic();
@@ -137,7 +137,7 @@ async fn observed(State(services): State<Arc<Services>>, request: Request, next:
     response
 }
 
-/// The label of a path in metrics: few values, whatever clients ask for.
+/// The label of a path in metrics. There are few labels, whatever paths clients ask for.
 fn label(path: &str) -> &'static str {
     match path {
         "/health" => "health",

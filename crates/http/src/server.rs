@@ -1,4 +1,4 @@
-//! The server: accepts within the limit of connections, one task each, drains on shutdown.
+//! The server: accepts within the limit of connections, runs one task per connection, drains at shutdown.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::routes;
 use crate::services::Services;
 use crate::stall::StallGuard;
 
-/// Serves until `shutdown` turns true (or its sender is gone), then lets requests in progress end, for at most
-/// [`DRAIN_SECONDS_MAX`]. Returns when no connection is left.
+/// Serves until `shutdown` turns true or its sender is gone. Then requests in progress get [`DRAIN_SECONDS_MAX`] to
+/// end. Returns when no connection is left.
 pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::Receiver<bool>) {
     let env = services.env.clone();
     let router = routes::router(Arc::new(services));
@@ -57,13 +57,13 @@ pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::R
     slots.acquire_many(all).await.map(drop).expect("the semaphore is never closed");
 }
 
-/// Returns when the server shall stop.
+/// Returns when the server must stop.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone: whoever could have stopped us has ended.
+    // An error means that the sender is gone, and with it everybody who could have stopped us.
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Tells a client that there is no room for it; whoever cannot even take this line is not waited for.
+/// Tells a client that all connections are taken. It does not wait for a client that cannot take even this line.
 fn refuse(stream: &TcpStream) {
     const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
         content-type: application/json\r\ncontent-length: 95\r\n\r\n\
@@ -81,7 +81,7 @@ async fn connection(
 ) -> hyper::Result<()> {
     let open = metrics::gauge!("floe_http_connections");
     open.increment(1.0);
-    // Answers are small and awaited: no reason to wait for more to send.
+    // Answers are small and clients wait for them, so there is no reason to wait for more bytes.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(StallGuard::new(stream, env, WRITE_STALL_SECONDS_MAX, WRITE_BYTES_MIN));
     let mut served = pin!(

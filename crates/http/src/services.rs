@@ -1,4 +1,4 @@
-//! What the binary hands to the routes.
+//! The services that the binary hands to the routes.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::iceberg::CatalogService;
 use crate::query::QueryService;
 use crate::telemetry::Metrics;
 
-/// What the routes answer from.
+/// Everything that the routes need for their answers.
 #[derive(Clone)]
 pub struct Services {
-    /// The seam to clock and tasks.
+    /// Clock and tasks.
     pub env: Env,
-    /// Whether the broker can serve.
+    /// The source of `/ready`.
     pub ready: Ready,
-    /// What `/metrics` shows.
+    /// The source of `/metrics`.
     pub metrics: Metrics,
-    /// What answers statements.
+    /// The source of `/api/v1/sql`.
     pub query: Arc<dyn QueryService>,
-    /// What holds the catalog's documents.
+    /// The source of `/iceberg/v1`.
     pub catalog: Arc<dyn CatalogService>,
 }

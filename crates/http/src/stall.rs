@@ -1,4 +1,4 @@
-//! Ends a connection whose client stops reading, or reads next to nothing: without it, such a reader would hold a
+//! Ends a connection whose client stops reading, or reads next to nothing. Without this, such a client would hold a
 //! query's memory.
 
 use std::io;
@@ -10,17 +10,17 @@ use floe_env::Env;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail with `TimedOut` when they waited for `patience` and fewer than `least` bytes were taken
-/// meanwhile. Time in which there is nothing to write does not count.
+/// A stream with a stall limit: a write fails with `TimedOut` when writes have waited for `patience` in total and the
+/// client took fewer than `least` bytes meanwhile. Time without anything to write does not count.
 pub(crate) struct StallGuard<S> {
     stream: S,
     env: Env,
     patience: Duration,
     least: usize,
-    /// Patience that is left, and bytes taken since it was whole.
+    /// The patience left. It is whole again after `least` bytes.
     left: Duration,
     taken: usize,
-    /// Runs while a write waits.
+    /// The timer of a waiting write.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
@@ -29,7 +29,7 @@ impl<S> StallGuard<S> {
         StallGuard { stream, env, patience, least, left: patience, taken: 0, waiting: None }
     }
 
-    /// Passes on what a write came to; while it waits, the timer decides.
+    /// Passes on the outcome of a write. While the write waits, the timer decides.
     fn guard<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,7 +101,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Writes 32 bytes to a reader that takes `piece` of them every `pause`, through a pipe that holds 4.
+    /// Writes 32 bytes to a reader that takes `piece` bytes every `pause`, through a pipe of 4 bytes.
     async fn check(piece: usize, pause: Duration) -> io::Result<()> {
         let (near, mut far) = duplex(4);
         let mut guarded = StallGuard::new(near, Env::simulated(1), MINUTE, 8);

@@ -6,12 +6,12 @@ use floe_env::Env;
 
 use crate::limits::METRICS_UPKEEP_INTERVAL;
 
-/// Buckets of `*_seconds`: from a local metadata commit (0.1 ms) to a query's time limit.
+/// Buckets of `*_seconds`: from a local metadata commit (0.1 ms) to the time limit of a query.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0,
 ];
-/// Buckets of `*_bytes`: from a record to a large segment.
+/// Buckets of `*_bytes`: from one record to a large segment.
 const BYTES: &[f64] = &[
     256.0,
     1024.0,
@@ -26,7 +26,7 @@ const BYTES: &[f64] = &[
     268_435_456.0,
     1_073_741_824.0,
 ];
-/// Buckets of everything else: counts (requests per upload, batches per object, rows).
+/// Buckets of all other histograms: counts (requests per upload, batches per object, rows).
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 
 /// The metrics of the process.
@@ -57,7 +57,7 @@ impl Metrics {
         Ok(Metrics { handle })
     }
 
-    /// Metrics that are not those of the process: for tests and embedded servers that install none.
+    /// Metrics beside those of the process, for tests and for embedded servers that install no recorder.
     #[must_use]
     pub fn detached() -> Metrics {
         Metrics { handle: builder().build_recorder().handle() }
@@ -81,7 +81,7 @@ fn builder() -> PrometheusBuilder {
     buckets(buckets(builder, "_seconds", SECONDS), "_bytes", BYTES)
 }
 
-/// CPU time and memory of this process, where the system tells them (Linux, `proc(5)`).
+/// Sets CPU time and memory of this process, where the system tells them (Linux, `proc(5)`).
 fn process() {
     let stat = std::fs::read_to_string("/proc/self/stat").ok();
     let status = std::fs::read_to_string("/proc/self/status").ok();
@@ -99,7 +99,7 @@ fn process() {
 
 /// Fields 14 and 15 of `/proc/self/stat`: user and system time, in hundredths of a second (`USER_HZ`).
 fn cpu_seconds(stat: &str) -> Option<f64> {
-    // The name of the process stands in parentheses and may hold anything, blanks too.
+    // The name of the process is in parentheses and may contain anything, even blanks.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
@@ -107,7 +107,7 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) / 100.0)
 }
 
-/// A field of `/proc/self/status` that is given in KiB, in bytes.
+/// Reads a field of `/proc/self/status` that is in KiB. Returns bytes.
 fn status_bytes(status: &str, field: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: f64 = line.split_ascii_whitespace().next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The server over loopback, spoken to with a few lines of HTTP/1.1: what clients see, limits and shutdown included.
+//! The server over loopback, with a few lines of HTTP/1.1 as the client: answers, limits and shutdown.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Answers by the text of the statement.
+/// Chooses its answer by the text of the statement.
 struct Fake;
 
 impl QueryService for Fake {
@@ -84,7 +84,7 @@ async fn start(ready: Result<(), String>) -> Server {
     Server { address, stop, served }
 }
 
-/// What a server answered.
+/// A parsed answer of the server.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -173,7 +173,7 @@ async fn statements_are_answered_in_the_format_that_is_accepted() {
 #[tokio::test]
 async fn an_error_after_the_first_rows_is_still_an_error() {
     let server = start(Ok(())).await;
-    // Small: the status tells. Large: the body has no end.
+    // A small reply has the status of the error. A large reply has a body without an end.
     assert_eq!(sql(&server, "late", "").await.status, 422);
     let whole = sql(&server, "large", "").await;
     assert!(whole.body.len() > 9 << 20 && whole.body.ends_with(b"\r\n0\r\n\r\n"), "{}", whole.body.len());
@@ -221,7 +221,7 @@ async fn limits_have_clear_answers() {
     for _ in 0..limits::CONNECTIONS_MAX {
         held.push(TcpStream::connect(server.address).await.unwrap());
     }
-    // The last ones may still be in the backlog: ask until one is told to go.
+    // The last connections may still be in the backlog: connect until the server refuses one.
     let refused = loop {
         let mut one = TcpStream::connect(server.address).await.unwrap();
         let mut bytes = Vec::new();
