@@ -1,44 +1,44 @@
-//! Planted bugs: each makes one part of the world misbehave as a real bug would, so that a test can show that a checker
-//! sees it. What sees which is written once, in [`Bug::seen_by`].
+//! Planted bugs. Each one makes one part of the world misbehave as a real bug would, so that a test can show that a
+//! checker sees it. [`Bug::seen_by`] names the checker of each bug.
 
 /// A bug on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     /// The store acknowledges some objects and does not keep them.
     StoreForgets,
-    /// A PUT that lands when nobody waits for it any more lands under another key.
+    /// A PUT that lands after its caller gave up lands under another key.
     StoreMisplacesLateTries,
-    /// The journal says that it refused what it applies a moment later.
+    /// The journal says that it refused a commit, and applies it a moment later.
     JournalLies,
-    /// A journal without room acknowledges all the same.
+    /// A full journal acknowledges commits all the same.
     JournalHasRoom,
-    /// On their way, some refusals that may be tried again become final.
+    /// The network turns some retriable refusals into final ones.
     WireRefusesForGood,
-    /// On its way, a repeated batch loses its producer: the sequencer cannot know it again.
+    /// The network takes the producer out of a repeated batch, so the sequencer cannot recognize it.
     WireForgetsProducer,
-    /// On their way, two sends of one connection change places.
+    /// The network swaps two sends of one connection.
     WireSwapsSends,
-    /// On their way, some fetched batches are stamped one offset too high.
+    /// The network stamps some fetched batches one offset too high.
     WireShiftsOffsets,
-    /// Some reads are answered with a high watermark of the past.
+    /// Some reads get a high watermark of the past.
     WireStaleWatermark,
-    /// The journal drops what groups commit.
+    /// The journal drops the offsets that groups commit.
     JournalDropsGroupOffsets,
-    /// A broker that starts when the faults have ended finds no offsets of groups.
+    /// A broker that starts after the faults finds no group offsets.
     JournalForgetsGroupOffsets,
-    /// On their way, failed reads of a topic that is deleted and created again become answers.
+    /// The network turns failed reads of a deleted topic into answers.
     WireAnswersForDeleted,
-    /// When a topic is deleted, the journal keeps its extents.
+    /// The journal keeps the extents of a deleted topic.
     JournalKeepsExtents,
     /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
     /// Deletions of the lake's files are acknowledged and not done.
     LakeCleanerForgets,
-    /// The journal drops the progress of views, so their output is made twice.
+    /// The journal drops the progress of views, so they produce their output twice.
     JournalDropsProgress,
     /// The faults of the store never end.
     StoreNeverHeals,
-    /// A task of a broker panics, and nobody awaits it.
+    /// A task of a broker panics, and nobody awaits the task.
     TaskPanics,
     /// Some answers of SQL lack a row.
     SqlDropsRow,
@@ -68,7 +68,7 @@ impl Bug {
         Bug::SqlDropsRow,
     ];
 
-    /// The checker that must see it.
+    /// The name of the checker that must see this bug.
     pub fn seen_by(self) -> &'static str {
         match self {
             Bug::StoreForgets => "lost",

@@ -19,7 +19,7 @@ use crate::sim::{Opener, Options, Report, run};
 
 const USAGE: &str =
     "usage: simulate [--seeds N] [--from N] [--bug NAME] [--history FILE] [--trace FILE] [--twice]";
-/// A line of progress every so many seeds.
+/// Prints a progress line after this many seeds.
 const PROGRESS_SEEDS: u64 = 50;
 
 struct Arguments {
@@ -42,8 +42,9 @@ struct Totals {
     events: u64,
 }
 
-/// Runs what the command line asks for, with statements if there is an engine for them. Returns the code to exit with:
-/// 0 if every seed passed, 1 if not, after one command per failed seed, and 2 if the command line is wrong.
+/// Runs the simulations of the command line, with statements if `sql` opens an engine for them. Returns the exit code:
+/// 0 if every seed passed, 1 if a seed failed (after printing one command per failed seed), 2 if the command line is
+/// wrong.
 pub fn main(sql: Option<Opener>) -> i32 {
     let arguments = match arguments() {
         Ok(arguments) => arguments,
@@ -80,7 +81,7 @@ fn options(seed: u64, arguments: &Arguments, sql: Option<Opener>) -> Options {
     }
 }
 
-/// Makes a run, counts it, prints what it found, and writes the files that were asked for.
+/// Makes a run, counts it, prints its findings, and writes the requested files.
 fn note(arguments: &Arguments, sql: Option<Opener>, seed: u64, totals: &mut Totals) {
     let report: Report = run(&options(seed, arguments, sql));
     totals.seeds += 1;

@@ -1,12 +1,12 @@
-//! What happened, one line per event, as the clients saw it. The checkers read nothing else, so the same lines may come
-//! from the simulation, from real processes or from a client of another house.
+//! The history of a run: one line per event, as the clients saw it. The checkers read nothing else. So the lines may
+//! come from the simulation, from real processes or from a foreign client.
 //!
 //! ```text
 //! {"at":1204,"op":17,"process":3,"broker":2,"phase":"invoke","event":{"produce":{"partition":"orders/0",…}}}
 //! {"at":1219,"op":17,"process":3,"broker":2,"phase":"ok","event":{"produce":{"partition":"orders/0","base":40,…}}}
 //! ```
 //!
-//! `op` joins an invocation with its end. An operation ends `ok` (it took effect), `fail` (it did not and
+//! `op` joins an invocation with its end. An operation ends `ok` (it took effect), `fail` (it did not take effect and
 //! never will) or `info` (nobody knows: it may take effect now, later or never). An operation without an end is `info`.
 
 use std::collections::BTreeMap;
@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::rows::Row;
 
-/// How far an operation is, or how it ended.
+/// The phase of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The client has sent it.
+    /// The client has sent the operation.
     Invoke,
-    /// It took effect, and the event holds the answer.
+    /// The operation took effect. The event holds the answer.
     Ok,
-    /// It did not take effect and never will.
+    /// The operation did not take effect and never will.
     Fail,
     /// Unknown: the answer was lost.
     Info,
@@ -32,117 +32,117 @@ pub enum Phase {
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
 
-/// What a statement answered.
+/// The answer to a statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// All rows of the table: partition, offset and what it says the record was.
+    /// All rows of the table: partition, offset, and the record that the row shows.
     Rows(Vec<Row>),
-    /// Per partition that has rows, how many and the largest offset.
+    /// For each partition with rows: its number, the number of rows, the largest offset.
     Counts(Vec<(u32, i64, i64)>),
-    /// How many rows of the table have no equal in the same table, named twice in one statement.
+    /// The number of rows without an equal row in the same table. The statement names the table twice.
     Unmatched(i64),
 }
 
-/// What an operation is about. Partitions are named `topic/index`, and `topic#id/index` if the topic is one that is
-/// deleted and created again: each incarnation is a topic of its own. A value is unique in the whole history. In a
-/// topic with a table it is the record's text, so that a row can be compared with it ([`crate::rows`]).
+/// The subject of an operation. Partitions are named `topic/index`. If the topic is one that is deleted and created
+/// again, the name is `topic#id/index`: each incarnation is a topic of its own. A value is unique in the whole history.
+/// In a topic with a table, the value is the record's text, so that a row can be compared with it ([`crate::rows`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// A broker takes requests from now on; it has seen everything that was acknowledged before this line.
+    /// A broker takes requests from now on. It has seen everything that was acknowledged before this line.
     Started,
-    /// A broker died where it stood.
+    /// A broker crashed.
     Crashed,
-    /// One batch. `base` is the offset of the first value, known when it ended `ok`.
+    /// A client appends one batch.
     Produce {
         /// The partition written to.
         partition: String,
-        /// Sends of one session of one process reach the broker in order, or not at all.
+        /// Sends of one session of one process reach the broker in order or not at all.
         session: u64,
-        /// A repeated send of the batch must not be appended twice.
+        /// Whether the batch is idempotent: a repeated send must not be appended twice.
         once: bool,
-        /// The values in their order.
+        /// The values in the order of the batch.
         values: Vec<String>,
-        /// The offset of the first value.
+        /// The offset of the first value. Known when the operation ended `ok`.
         base: Option<i64>,
     },
-    /// A read from one offset on.
+    /// A client reads from an offset on.
     Fetch {
         /// The partition read.
         partition: String,
-        /// The first offset asked for.
+        /// The first requested offset.
         from: i64,
-        /// What came, starting at `from`.
+        /// The records, starting at `from`.
         records: Vec<Seen>,
-        /// The next offset that will be assigned, as far as the broker knew.
+        /// The next offset to assign, as far as the broker knew.
         high_watermark: i64,
         /// The first offset that is kept.
         log_start: i64,
     },
-    /// A group stores an offset.
+    /// A client commits an offset for a group.
     Commit {
         /// The name of the group.
         group: String,
         /// The partition.
         partition: String,
-        /// The next offset the group will read.
+        /// The next offset that the group will read.
         offset: i64,
     },
-    /// A group asks for its offset.
+    /// A client asks for the offset of a group.
     Committed {
         /// The name of the group.
         group: String,
         /// The partition.
         partition: String,
-        /// The stored offset, none if there is none.
+        /// The stored offset, or none.
         offset: Option<i64>,
     },
-    /// The whole partition, read when all faults had ended.
+    /// The read of a whole partition after all faults had ended.
     Final {
         /// The partition.
         partition: String,
         /// The first offset that is kept.
         log_start: i64,
-        /// The next offset that will be assigned.
+        /// The next offset to assign.
         high_watermark: i64,
-        /// Every record that could be read.
+        /// Every readable record.
         records: Vec<Seen>,
     },
-    /// A send was refused in a way that no client tries again.
+    /// A broker refused a send in a way that no client retries.
     Refused {
         /// The partition written to.
         partition: String,
-        /// What was said.
+        /// The broker's reason.
         reason: String,
     },
-    /// For a while the journal had no room: whatever was begun and ended in it is not in the journal.
+    /// The journal had no room for a while. Operations that began and ended in that time are not in the journal.
     JournalFull {
-        /// Milliseconds since the start of the run.
+        /// Start, in milliseconds since the start of the run.
         from: u64,
-        /// Milliseconds since the start of the run.
+        /// End, in milliseconds since the start of the run.
         to: u64,
     },
-    /// A topic is created. Known when it ended `ok`, its name is that of the incarnation: `topic#id`.
+    /// A client creates a topic.
     CreateTopic {
-        /// The topic.
+        /// The name of the topic. When the operation ended `ok`, the name of the incarnation: `topic#id`.
         topic: String,
     },
-    /// A topic is deleted: an incarnation, or whichever has the name.
+    /// A client deletes a topic: an incarnation, or the one that has the name now.
     DeleteTopic {
-        /// The topic; that of the answer when it ended `ok`.
+        /// The topic. When the operation ended `ok`, the topic of the answer.
         topic: String,
     },
-    /// What the metadata still holds of topics that are gone, when the cleaners had their time.
+    /// The metadata of deleted topics that still exists after the cleaners had their time.
     Leftovers {
-        /// What it is and of which topic.
+        /// Each entry names the kind of metadata and the topic.
         what: Vec<String>,
     },
-    /// The store after the cleaner had its time.
+    /// The content of the store after the cleaners had their time.
     Objects {
         /// Keys in the store.
         stored: Vec<String>,
-        /// Keys that something refers to: their loss is a loss of data.
+        /// Keys that something refers to. Their loss would lose data.
         needed: Vec<String>,
         /// Keys that may exist although nothing refers to them: leased, waiting for deletion, young.
         excused: Vec<String>,
@@ -151,23 +151,23 @@ pub enum Event {
     Rows {
         /// The topic that the table shows.
         topic: String,
-        /// Partition, offset and what it says the record was, of each row.
+        /// Partition and offset of each row, and the record that it shows.
         rows: Vec<Row>,
         /// Partition and offset of each dead letter of the topic.
         dead: Vec<(u32, i64)>,
-        /// Per partition, the next offset that the view will read.
+        /// The next offset that the view will read, by partition.
         progress: BTreeMap<u32, i64>,
     },
     /// A statement over the table of a topic.
     Query {
         /// The topic.
         topic: String,
-        /// What it answered, none if it did not.
+        /// The answer, or none if the statement failed.
         answer: Option<Answer>,
     },
-    /// Something that had to make progress after all faults had ended did not.
+    /// Something made no progress although all faults had ended.
     Stuck {
-        /// What waits, and for what.
+        /// Names the part that waits, and its reason.
         what: String,
     },
 }
@@ -177,33 +177,33 @@ pub enum Event {
 pub struct Line {
     /// Milliseconds since the start of the run.
     pub at: u64,
-    /// Joins the two lines of an operation.
+    /// The same number joins the two lines of an operation.
     pub op: u64,
-    /// The client that acts.
+    /// The number of the client.
     pub process: u32,
-    /// The incarnation of the broker that is asked, counted from one over the whole run; 0 for none.
+    /// The incarnation of the broker, counted from one over the whole run; 0 for none.
     pub broker: u32,
-    /// How far the operation is.
+    /// The phase of the operation.
     pub phase: Phase,
-    /// What it is.
+    /// The subject of the operation.
     pub event: Event,
 }
 
 /// All lines of a run in the order in which they happened.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
-    /// The lines. What stands before another line happened before it.
+    /// The lines. An earlier line happened earlier.
     pub lines: Vec<Line>,
 }
 
-/// An operation with both its ends.
+/// An operation with its beginning and its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation<'a> {
-    /// The number of the line that began it.
+    /// The number of its first line.
     pub began: usize,
-    /// The number of the line that ended it; none for an operation that never ended.
+    /// The number of its last line; none for an operation that never ended.
     pub ended: Option<usize>,
-    /// The line that began it.
+    /// Its first line.
     pub invoke: &'a Line,
     /// How it ended.
     pub phase: Phase,
@@ -217,8 +217,7 @@ impl History {
         self.lines.push(line);
     }
 
-    /// All operations by the order of their beginnings. A line that stands alone (`Started`, `Final`, …) is one whose
-    /// beginning is its end.
+    /// All operations in the order of their beginnings. A single line (`Started`, `Final`, …) is its own end.
     pub fn operations(&self) -> Vec<Operation<'_>> {
         let mut found: Vec<Operation<'_>> = Vec::new();
         let mut open: BTreeMap<u64, usize> = BTreeMap::new();
@@ -263,24 +262,24 @@ impl History {
     }
 }
 
-/// What the final read of a partition found.
+/// The result of the final read of a partition.
 #[derive(Debug, Clone, Copy)]
 pub struct FinalRead<'a> {
     /// The first offset that is kept.
     pub log_start: i64,
-    /// The next offset that will be assigned.
+    /// The next offset to assign.
     pub high_watermark: i64,
-    /// Every record that could be read.
+    /// Every readable record.
     pub records: &'a [Seen],
 }
 
-/// The incarnation that a partition belongs to, of a topic that has several: `topic#id`.
+/// The incarnation `topic#id` of a partition, if its topic has incarnations.
 pub fn incarnation(partition: &str) -> Option<&str> {
     let topic = partition.rsplit_once('/')?.0;
     topic.contains('#').then_some(topic)
 }
 
-/// A name without what tells incarnations apart.
+/// The name without the id of its incarnation.
 pub fn without_incarnation(name: &str) -> String {
     match name.split_once('#') {
         Some((topic, rest)) => format!("{topic}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit())),

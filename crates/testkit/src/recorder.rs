@@ -1,4 +1,4 @@
-//! Writes the history of a run, and folds what it writes into the run's hash.
+//! Writes the history of a run and folds each line into the run's hash.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +6,7 @@ use crate::history::{Answer, Event, History, Line, Phase};
 use crate::trace::Trace;
 use floe_env::lock;
 
-/// The pen of a run. A clone writes the same history.
+/// Writes the history of one run. A clone writes the same history.
 #[derive(Clone)]
 pub struct Recorder {
     trace: Trace,
@@ -33,26 +33,26 @@ impl Recorder {
         Recorder { trace: trace.clone(), inner: Arc::default() }
     }
 
-    /// An operation begins.
+    /// Notes that an operation begins.
     pub fn invoke(&self, process: u32, broker: u32, event: Event) -> Begun {
         let op = self.take_op();
         self.write(Line { at: self.trace.at(), op, process, broker, phase: Phase::Invoke, event });
         Begun { op, process, broker }
     }
 
-    /// An operation ends.
+    /// Notes that an operation ends.
     pub fn end(&self, begun: Begun, phase: Phase, event: Event) {
         let Begun { op, process, broker } = begun;
         self.write(Line { at: self.trace.at(), op, process, broker, phase, event });
     }
 
-    /// Something that has no duration.
+    /// Notes an event without a duration.
     pub fn note(&self, broker: u32, event: Event) {
         let op = self.take_op();
         self.write(Line { at: self.trace.at(), op, process: 0, broker, phase: Phase::Ok, event });
     }
 
-    /// Something made no progress.
+    /// Notes that something made no progress.
     pub fn stuck(&self, what: String) {
         self.note(0, Event::Stuck { what });
     }
@@ -75,7 +75,7 @@ impl Recorder {
     }
 }
 
-/// The part of an event that tells two runs apart, without its bulk.
+/// The part of an event that tells two runs apart, without the bulk of its records.
 fn digest(event: &Event) -> String {
     match event {
         Event::Produce { partition, values, base, .. } => format!("produce {partition} {values:?} {base:?}"),

@@ -1,5 +1,5 @@
-//! A row of a table against the record that it shows. The value of a record in a topic with a table is the record's
-//! text: a JSON object, or, marked by its first character, something that is none and has to become a dead letter.
+//! Compares a row of a table with the record that it shows. In a topic with a table, the value of a record is its text.
+//! It is a JSON object, or, marked by its first character, a text that is not JSON and must become a dead letter.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use serde_json::{Map, Value};
 
-/// What the value of a record that is not JSON begins with.
+/// The first character of a value that is not JSON.
 pub const BAD: char = '!';
 
-/// Partition, offset and what the row says the record was.
+/// Partition, offset, and the record that the row shows.
 pub type Row = (u32, i64, String);
 
-/// Whether the record has to become a dead letter.
+/// Whether the record must become a dead letter.
 pub fn is_bad(value: &str) -> bool {
     value.starts_with(BAD)
 }
 
-/// The name of a record that is in its value and, as all clients here write it, in its key.
+/// The id of a record. It is in the record's value and, because all clients here write it there, in its key.
 pub fn id_of(value: &str) -> &str {
     let in_object = value.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next());
     in_object.unwrap_or_else(|| value.trim_start_matches(BAD))
 }
 
-/// The rows of a batch; none where a system column is missing.
+/// The rows of a batch. A row without a system column is `None`.
 ///
 /// # Errors
 /// Arrow cannot write the batch as JSON.
@@ -47,7 +47,7 @@ pub fn objects(batch: &RecordBatch) -> Result<Vec<Value>, ArrowError> {
     rows.map(|row| row.map_err(|error| ArrowError::JsonError(error.to_string()))).collect()
 }
 
-/// The batch with `+00:00` for `UTC`: Arrow prints the named zone only with a database of all of them.
+/// The batch with the time zone `+00:00` instead of `UTC`: Arrow prints named zones only with a zone database.
 fn with_offsets(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| -> ArrayRef {
         match column.as_primitive_opt::<TimestampMicrosecondType>() {
@@ -61,9 +61,9 @@ fn with_offsets(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     )
 }
 
-/// A row that is given as a JSON object with one member per column. A column of text beside another (`<name>_json`)
-/// holds the JSON of what did not fit the other, and stands for it. A key that is not the record's stays in
-/// the value, so that it is seen.
+/// Reads a row that is a JSON object with one member per column. A text column (`<name>_json`) holds the JSON of a
+/// value that did not fit the column `<name>`, and takes its place. A wrong key stays in the value, so that the
+/// comparison sees it.
 pub fn of_json(row: &Value) -> Option<Row> {
     let columns = row.as_object()?;
     let partition = u32::try_from(columns.get("_partition_id")?.as_i64()?).ok()?;
@@ -76,7 +76,7 @@ pub fn of_json(row: &Value) -> Option<Row> {
     Some((partition, offset, Value::Object(record).to_string()))
 }
 
-/// The columns of a struct as the members of the object that they came from.
+/// Turns the columns of a struct back into the members of an object.
 fn merged(columns: &Map<String, Value>) -> Map<String, Value> {
     let is_set = |name: &str| columns.get(name).is_some_and(|cell| !cell.is_null());
     let mut members = Map::new();
@@ -99,8 +99,8 @@ fn of_cell(cell: &Value) -> Value {
     }
 }
 
-/// Whether a row ([`of_json`]) shows the record with this value: the same JSON, where members that are null are none,
-/// and 5 is 5.0. What is no JSON is compared as it is.
+/// Whether a row ([`of_json`]) shows the record with this value. Both must be the same JSON, where null members count
+/// as missing and 5 equals 5.0. Text that is not JSON must be identical.
 pub fn shows(row: &str, value: &str) -> bool {
     let parsed = |text| serde_json::from_str(text).ok().map(normal);
     row == value || parsed(value).is_some_and(|value| parsed(row) == Some(value))
@@ -114,7 +114,7 @@ fn normal(value: Value) -> Value {
         }
         Value::Array(elements) => elements.into_iter().map(normal).collect(),
         Value::Number(number) => match number.as_f64() {
-            // Doubles that are whole numbers and far from where whole numbers have gaps.
+            // Whole doubles below the size where doubles have gaps between whole numbers.
             Some(double) if number.is_f64() && double.fract() == 0.0 && double.abs() < 1e15 => {
                 Value::from(double as i64)
             }

@@ -1,5 +1,5 @@
-//! The hash of a run: every event with its virtual time is folded into one number, so that "the same run" is
-//! a comparison of sixteen bytes. FNV-1a with 128 bits: not for secrets, and the same on every machine.
+//! The hash of a run. Every event is folded into one number with its virtual time, so that two runs are compared by
+//! sixteen bytes. The hash is FNV-1a with 128 bits: not for secrets, and the same on every machine.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -25,12 +25,12 @@ struct Inner {
 struct State {
     hash: u128,
     events: u64,
-    /// The events as text, for the search of the first difference between two runs.
+    /// The events as text, to find the first difference between two runs.
     kept: Option<String>,
 }
 
 impl Trace {
-    /// A hash that begins now; with `keep` the events are kept as text too.
+    /// A new hash. With `keep`, it keeps the events as text too.
     pub fn new(env: &Env, keep: bool) -> Trace {
         let state = State { hash: OFFSET_BASIS, events: 0, kept: keep.then(String::new) };
         Trace(Arc::new(Inner { env: env.clone(), begin: env.monotonic(), state: Mutex::new(state) }))
@@ -41,7 +41,7 @@ impl Trace {
         self.at_of(self.0.env.monotonic())
     }
 
-    /// The same of another moment.
+    /// Milliseconds of virtual time from the start of the run to `moment`.
     pub fn at_of(&self, moment: Instant) -> u64 {
         u64::try_from((moment - self.0.begin).as_millis()).expect("a run takes less than for ever")
     }

@@ -1,6 +1,6 @@
-//! The shape of the house: which crate may know which. An arrow between two crates may only point down, fronts never
-//! know each other, and what a floor must not know about is written here, so that the build says no before a reviewer
-//! has to.
+//! The shape of the house: which crate may know which. An arrow between two crates may only point down, and fronts
+//! never know each other. The list of what a floor must not know is here too, so that the build fails before a reviewer
+//! must object.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,13 +32,13 @@ const FLOORS: &[&[&str]] = &[
     &["floe"],
 ];
 
-/// What clients speak to. A front that needs another one asks the binary to hand it a trait object.
+/// The crates that clients speak to. A front that needs another one gets a trait object from the binary.
 const FRONTS: &[&str] = &["floe-kafka", "floe-sql", "floe-http"];
 
-/// The crate of the simulation: it may know every crate but the binary, and is only ever a dev-dependency.
+/// The crate of the simulation. It may know every crate but the binary, and is only ever a dev-dependency.
 const TESTKIT: &str = "floe-testkit";
 
-/// Facts about absence: the crate on the left must not know the one on the right, not even from outside this house.
+/// Facts about absence: the crate on the left must not know the crates on the right, even if they are not ours.
 const ABSENT: &[(&str, &[&str], &str)] = &[
     (
         "floe-meta",
@@ -64,7 +64,7 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
     ("floe-lake", &["datafusion"], "a table is written without a query engine"),
 ];
 
-/// One package of the workspace: its dependencies by kind, as `cargo metadata` names them.
+/// One package of the workspace, with its dependencies by kind as `cargo metadata` names them.
 struct Package {
     name: String,
     folder: String,
@@ -105,7 +105,7 @@ fn floor_of(name: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&name))
 }
 
-/// Says what is wrong with an arrow from `source` to `target`, both crates of the house.
+/// Checks an arrow from `source` to `target`, both crates of the house.
 fn judge(source: &str, target: &str, dev: bool) -> Result<(), String> {
     if target == TESTKIT {
         return if dev {
@@ -167,7 +167,7 @@ fn floors_do_not_know_what_they_must_not() {
     let packages = packages();
     for (name, banned, why) in ABSENT {
         let package = packages.iter().find(|p| p.name == *name).expect("the crate exists");
-        // A crate of a family (`arrow-schema`) is that family.
+        // A crate of a family (`arrow-schema`) counts as that family.
         let is_banned = |known: &str| {
             banned
                 .iter()

@@ -1,12 +1,13 @@
-//! Two hundred worlds, each another one; the same seed twice; and every planted bug found by its checker. More seeds:
-//! `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
+//! Two hundred different worlds, the same seed twice, and every planted bug found by its checker.
+//!
+//! More seeds: `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
 
 use floe_testkit::Bug;
 use floe_testkit::sim::{Options, Report, run};
 
-/// Worlds of one test. The tests run beside each other.
+/// Worlds of one test. The tests run in parallel.
 const SEEDS: u64 = 50;
-/// A planted bug must be found within so many seeds.
+/// A planted bug must be found within this many seeds.
 const BUG_SEEDS_MAX: u64 = 30;
 
 fn passes(report: &Report) {

@@ -1,5 +1,5 @@
-//! Tidy is a test: what a reviewer would otherwise have to say again and again. Lengths are a ratchet: the numbers
-//! below may only fall, and a change that brings one down has to bring it down here.
+//! Tidiness as a test, so that reviewers need not repeat themselves. Lengths are a ratchet: the numbers below may only
+//! fall, and a change that brings one down must lower it here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ const LONG_FUNCTIONS: usize = 2;
 /// Lines of the longest function. May only fall.
 const LONGEST_FUNCTION: usize = 101;
 const FUNCTION_LINES_MAX: usize = 70;
-/// No file is longer, tests included.
+/// Lines of the longest file allowed, tests included.
 const FILE_LINES_MAX: usize = 1_000;
 const COLUMNS_MAX: usize = 120;
 
-/// Words that may be in a working copy and never in a commit. Cut in two so that this file passes its own test.
+/// Words that may be in a working copy but never in a commit. They are cut in two, so that this file passes its own
+/// test.
 const BANNED_WORDS: &[(&str, &str)] = &[
     (concat!("FIX", "ME"), "mend it, or write an issue"),
     (concat!("XX", "X"), "say what is wrong in a sentence"),
@@ -31,10 +32,10 @@ const BANNED_WORDS: &[(&str, &str)] = &[
 /// Paths that exist on one machine only.
 const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
-/// Text that is looked at; everything else (data, lock files, binaries) is left alone.
+/// Endings of the text files that are checked. Data, lock files and binaries are not.
 const TEXT: &[&str] = &["rs", "toml", "md", "py", "sh", "yml", "yaml", "sql", "java", "xml", "txt"];
 
-/// The same, for commands whose names have no ending.
+/// Names of the commands that are checked. They have no ending.
 const COMMANDS: &[&str] = &["run", "install"];
 
 fn root() -> PathBuf {
@@ -54,7 +55,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of the repository can be read") {
         let path = entry.expect("an entry can be read").path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // Hidden folders but .ci, build output and caches of tools are not ours.
+        // Hidden folders except .ci, build output and caches of tools are not ours.
         let skipped = (name.starts_with('.') && name != ".ci") || SKIPPED_FOLDERS.contains(&name.as_str());
         if path.is_dir() && !skipped {
             walk(&path, found);
@@ -86,7 +87,7 @@ fn check(judge: impl Fn(&Path, &str) -> Vec<(usize, String)>) {
     assert!(wrong.is_empty(), "not tidy:\n{}", wrong.join("\n"));
 }
 
-/// Lines of `text` that `wrong` has something to say about, counted from one.
+/// The lines of `text`, counted from one, for which `wrong` returns a finding.
 fn lines(text: &str, wrong: impl Fn(&str) -> Option<String>) -> Vec<(usize, String)> {
     text.lines().enumerate().filter_map(|(i, line)| wrong(line).map(|what| (i + 1, what))).collect()
 }
@@ -137,7 +138,8 @@ fn no_long_lines() {
     check(|path, text| if is_rust(path) { lines(text, long_line) } else { Vec::new() });
 }
 
-/// Lines that rustfmt cannot break are excused: an address, or code with a text in quotes.
+/// Reports a line that is too long. Lines that rustfmt cannot break are excused: an address, or code with a quoted
+/// text.
 fn long_line(line: &str) -> Option<String> {
     let columns = line.chars().count();
     let is_comment = line.trim_start().starts_with("//");
@@ -189,7 +191,7 @@ fn long_functions_only_become_fewer_and_shorter() {
     ratchet("lines in the longest function", longest, LONGEST_FUNCTION, &long);
 }
 
-/// A number that may only fall, and is written down when it has fallen.
+/// Checks a number that may only fall. When it has fallen, the written number must follow.
 fn ratchet(what: &str, now: usize, before: usize, found: &[String]) {
     let found = found.join("\n");
     assert!(now <= before, "{now} {what}, {before} are allowed:\n{found}");

@@ -1,11 +1,11 @@
-//! Exactly once: a value that was sent once, or sent again under idempotence, has one offset. Only a client
-//! that repeats a send without idempotence may find its value twice.
+//! Exactly once: a value has one offset if it was sent once, or sent again under idempotence. Only a client that
+//! repeats a send without idempotence may find its value twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Event, History};
 
-/// Says which values have two offsets.
+/// Reports values with two offsets.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
     let mut sends: BTreeMap<&str, (usize, bool)> = BTreeMap::new();

@@ -1,24 +1,24 @@
-//! Offsets of a group survive and do not go back: whoever asks after a commit was acknowledged gets that offset or a
-//! later one. The clients of a history commit rising offsets only. A commit whose answer was lost may take
-//! effect at any time, so its offset is a right answer too. It names a topic, not an incarnation: of a topic that was
-//! deleted and created again meanwhile it may reach the new one.
+//! Group offsets survive and do not go back: a read after an acknowledged commit returns its offset or a later one. The
+//! clients of a history commit rising offsets only. A commit with a lost answer may take effect at any time, so its
+//! offset is a right answer too. A commit names a topic, not an incarnation. If the topic is deleted and created again
+//! meanwhile, the commit may reach the new incarnation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Event, History, Phase, without_incarnation};
 
-/// What is known about one group and the partitions of one name.
+/// Known facts about one group and the partitions of one name.
 #[derive(Default)]
 struct Known<'a> {
-    /// Acknowledged offsets with the line of the acknowledgement and the incarnation.
+    /// Acknowledged commits: the line of the acknowledgement, the incarnation, the offset.
     acknowledged: Vec<(usize, &'a str, i64)>,
-    /// Offsets whose commit may or may not take effect, with the line of their invocation.
+    /// Offsets of commits that may or may not take effect, with the line of the invocation.
     unknown: BTreeSet<(i64, usize)>,
-    /// Every offset that was ever sent, and for which incarnation.
+    /// Every offset that was ever sent, with its incarnation.
     sent: BTreeSet<(&'a str, i64)>,
 }
 
-/// Says which answers are older than what was acknowledged.
+/// Reports answers that are older than an acknowledged commit.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
     let mut known: BTreeMap<(&str, String), Known<'_>> = BTreeMap::new();

@@ -1,20 +1,20 @@
-//! What operations that have ended prove about a partition, and so what a later one has to see. It holds within one
-//! broker, and between brokers if the later one started after the earlier operation had ended: a broker that
-//! lives beside another may lag behind it.
+//! Facts that ended operations prove about a partition. A later operation must see them if it ran on the same broker,
+//! or on a broker that started after the earlier operation had ended. A broker that lives beside another one may lag
+//! behind.
 
 use std::collections::BTreeMap;
 
 use crate::history::{Answer, Event, Operation, Phase};
 
-/// All that is proved in a history.
+/// All facts that a history proves.
 pub(super) struct Facts {
     /// The line at which each broker started.
     started: BTreeMap<u32, usize>,
-    /// By partition, in the order of their lines.
+    /// Facts by partition, in the order of their lines.
     known: BTreeMap<String, Vec<Known>>,
 }
 
-/// What is known about a partition from some line on.
+/// A fact about a partition, known from some line on.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     line: usize,
@@ -24,7 +24,7 @@ struct Known {
 }
 
 impl Facts {
-    /// What these operations prove.
+    /// The facts that these operations prove.
     pub(super) fn of(operations: &[Operation<'_>]) -> Facts {
         let started = started(operations);
         let mut known: BTreeMap<String, Vec<Known>> = BTreeMap::new();
@@ -39,7 +39,7 @@ impl Facts {
         Facts { started, known }
     }
 
-    /// The least high watermark and log start that this operation has to see.
+    /// The lowest high watermark and log start that this operation may see.
     pub(super) fn bound(&self, partition: &str, operation: &Operation<'_>) -> (i64, i64) {
         let broker = operation.invoke.broker;
         let facts = self.known.get(partition).map(Vec::as_slice).unwrap_or_default();
@@ -54,13 +54,13 @@ impl Facts {
     }
 }
 
-/// The line at which each broker started: it has seen everything that was acknowledged before.
+/// The line at which each broker started. The broker has seen everything that was acknowledged before that line.
 pub(super) fn started(operations: &[Operation<'_>]) -> BTreeMap<u32, usize> {
     let starts = operations.iter().filter(|o| matches!(o.event, Event::Started));
     starts.map(|o| (o.invoke.broker, o.began)).collect()
 }
 
-/// Partitions, each with a high watermark and a log start that an event shows to be reached.
+/// The partitions of an event, each with a high watermark and a log start that the event proves.
 fn proved(event: &Event) -> Vec<(String, i64, i64)> {
     match event {
         Event::Produce { partition, values, base: Some(base), .. } => {

@@ -1,8 +1,8 @@
-//! When the faults end, everything goes on: what the run itself found stuck is a finding.
+//! Liveness: after the faults, everything goes on. Everything that the run found stuck is a finding.
 
 use crate::history::{Event, History};
 
-/// Says what made no progress.
+/// Reports parts that made no progress.
 pub fn check(history: &History) -> Vec<String> {
     let stuck = history.lines.iter().filter_map(|line| match &line.event {
         Event::Stuck { what } => Some(what.clone()),

@@ -1,11 +1,11 @@
-//! Nothing that was acknowledged is lost: every value of an `ok` produce is found by the final read, at the offset that
-//! was acknowledged, unless retention has moved the log's start past it, or its topic may have been deleted.
+//! No loss: the final read finds every value of an `ok` produce at its acknowledged offset. Exceptions are offsets
+//! before the log start (retention) and topics that may have been deleted.
 
 use std::collections::BTreeMap;
 
 use crate::history::{Event, History, Phase, incarnation, may_delete};
 
-/// Says which acknowledged values are not readable.
+/// Reports acknowledged values that cannot be read.
 pub fn check(history: &History) -> Vec<String> {
     let finals = history.finals();
     if finals.is_empty() {

@@ -1,5 +1,5 @@
-//! The properties that must hold whatever crashed in between: one file, one property. A checker reads a
-//! history and says what is wrong with it; an empty answer is a pass. They know no broker, no store and no format.
+//! The properties that hold whatever crashed in between: one file, one property. A checker reads a history and reports
+//! what is wrong with it; an empty report is a pass. Checkers know no broker, no store and no format.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ pub mod watermark;
 #[cfg(test)]
 mod planted;
 
-/// Something that a checker found.
+/// A violation that a checker found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The checker's name in [`CHECKERS`].
     pub checker: &'static str,
-    /// What is wrong, with partition, offset and values.
+    /// The violation, with partition, offset and values.
     pub what: String,
 }
 
@@ -38,10 +38,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A checker: its name and what it runs.
+/// A checker: its name and its function.
 pub type Checker = (&'static str, fn(&History) -> Vec<String>);
 
-/// Every checker there is.
+/// All checkers.
 pub const CHECKERS: &[Checker] = &[
     ("lost", lost::check),
     ("phantom", phantom::check),
@@ -58,7 +58,7 @@ pub const CHECKERS: &[Checker] = &[
     ("live", live::check),
 ];
 
-/// Findings of one checker are cut here: the first few say it all.
+/// Most findings per checker. The first few are enough.
 const FINDINGS_PER_CHECKER_MAX: usize = 8;
 
 /// Runs every checker over a history.

@@ -1,11 +1,11 @@
-//! The store holds what is needed and nothing that is forgotten: every object is referred to, leased, or waits for its
-//! deletion; everything that is referred to is there.
+//! The store holds everything that is needed and nothing that is forgotten. Every object is referred to, leased, or
+//! waits for its deletion. Every object that something refers to is there.
 
 use std::collections::BTreeSet;
 
 use crate::history::{Event, History};
 
-/// Says which objects are orphans and which are gone.
+/// Reports orphaned objects and missing objects.
 pub fn check(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     for line in &history.lines {

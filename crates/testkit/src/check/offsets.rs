@@ -1,12 +1,12 @@
-//! One offset, one record: whoever reads or was acknowledged an offset agrees about its value for ever; the final read
-//! has every offset from the log's start to the high watermark once; a read begins at the offset asked for
-//! and has no gap.
+//! One offset, one record. All reads and acknowledgements of an offset agree about its value for ever. The final read
+//! has every offset from the log start to the high watermark once. A read begins at the requested offset and has no
+//! gap.
 
 use std::collections::BTreeMap;
 
 use crate::history::{Event, History, Phase, Seen};
 
-/// Says which offsets have two values, and which are missing.
+/// Reports offsets with two values, and missing offsets.
 pub fn check(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     let mut values: BTreeMap<(&str, i64), &str> = BTreeMap::new();
@@ -52,7 +52,7 @@ fn agree<'a>(
     }
 }
 
-/// The first place where the offsets do not follow on one another from `from`, up to `end` if it is given.
+/// The first gap in the offsets from `from` on, up to `end` if it is given.
 fn gap(partition: &str, from: i64, end: Option<i64>, records: &[Seen]) -> Option<String> {
     let mut next = from;
     for (offset, value) in records {

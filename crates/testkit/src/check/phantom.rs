@@ -1,11 +1,11 @@
-//! Nothing is read that was not written: every value seen was sent to that partition before, and a send that
-//! ended `fail` (the server said that it did not and will not take effect) is never seen.
+//! No phantoms: every value read was sent to that partition before. A value whose send ended `fail` (the server said
+//! that the send did not and will not take effect) is never read.
 
 use std::collections::BTreeMap;
 
 use crate::history::{Event, History, Phase};
 
-/// Says which values nobody wrote.
+/// Reports values that nobody wrote.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
     let mut sent: BTreeMap<(&str, &str), Vec<(usize, Phase)>> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! Each checker on histories written by hand: the right one passes, and each wrong one is seen by exactly its checker.
+//! Tests of the checkers with histories written by hand. Right histories pass, and each wrong one is seen by exactly
+//! its checker.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ struct Script {
 }
 
 const P: &str = "t/0";
-/// A value with cells.
+/// A JSON value, whose row has cells.
 const CELLS: &str = r#"{"id":"c","n":1}"#;
 
 impl Script {
@@ -96,7 +97,7 @@ impl Script {
             },
         )
     }
-    /// A statement over the topic, and what it answers.
+    /// A statement over the topic, and its answer.
     fn query(self, answer: Answer) -> Script {
         let event = |answer| Event::Query { topic: "t".to_owned(), answer };
         self.both(7, 1, event(None), Phase::Ok, event(Some(answer)))
@@ -108,7 +109,7 @@ fn all_rows(rows: &[(i64, &str)]) -> Answer {
     Answer::Rows(rows.iter().map(|(offset, value)| (0, *offset, (*value).to_owned())).collect())
 }
 
-/// One acknowledged record, and what a statement answers after it.
+/// One acknowledged record, and the answer of a statement after it.
 fn asked(value: &str, answer: Answer) -> Script {
     start().produce(1, &[value], Phase::Ok, Some(0)).query(answer).last(&[value], 1)
 }
@@ -121,12 +122,12 @@ fn start() -> Script {
     Script::default().alone(1, Event::Started)
 }
 
-/// One record and what is shown of it.
+/// One record, and what the table shows of it.
 fn shown(value: &str, rows: &[(i64, &str)], dead: &[i64], progress: i64) -> Script {
     start().produce(1, &[value], Phase::Info, None).last(&[value], 1).rows(rows, dead, progress)
 }
 
-/// The same history of an incarnation instead of a topic that is always there.
+/// Moves the history to an incarnation, away from a topic that always exists.
 fn fleeting(mut script: Script) -> Script {
     let text = script.history.to_text().replace(r#""t/0""#, r#""t#7/0""#).replace(r#""t""#, r#""t#7""#);
     script.history = History::from_text(&text).expect("a history");
@@ -142,7 +143,7 @@ fn admin(script: Script, creates: bool, asked: &str, phase: Phase, told: &str) -
     script.both(7, 1, event(asked), phase, event(told))
 }
 
-/// Runs all checkers and wants findings of exactly these.
+/// Runs all checkers and expects findings of exactly these.
 fn check(script: &Script, wanted: &[&str]) {
     let findings = all(&script.history);
     let mut seen: Vec<_> = findings.iter().map(|f| f.checker).collect();
@@ -173,7 +174,7 @@ fn a_right_history_passes() {
         .objects(&["a", "b", "c"])
         .rows(&[(0, "a"), (2, CELLS)], &[1], 3);
     check(&script, &[]);
-    // A repeated send is acknowledged for the one before, with room or without.
+    // A repeated send may be acknowledged for the earlier one, with room or without.
     let repeated = start()
         .produce(1, &["a"], Phase::Info, None)
         .alone(0, Event::JournalFull { from: 2, to: 9 })
@@ -220,7 +221,7 @@ fn planted_in_the_log() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// Wrong histories of everything else.
+/// Wrong histories of everything else, each with the checker that sees it.
 fn planted_elsewhere() -> Vec<(&'static str, Script)> {
     vec![
         ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
@@ -232,14 +233,14 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("table", shown("a", &[(0, "a")], &[0], 1)),
         ("table", shown("a", &[(0, "a")], &[], 0)),
         ("table", shown("a", &[(0, "b")], &[], 1)),
-        // A record that is JSON and in no row, and one that is not and is a row.
+        // A JSON record without a row, and a record that is not JSON with a row.
         ("table", shown("a", &[], &[0], 1)),
         ("table", shown("!a", &[(0, "!a")], &[], 1)),
         ("table", shown("!a", &[], &[], 1)),
-        // A cell that is lost, and one that is another's.
+        // A lost cell, and a cell of another record.
         ("table", shown(CELLS, &[(0, r#"{"id":"c"}"#)], &[], 1)),
         ("table", shown(CELLS, &[(0, r#"{"id":"c","n":2}"#)], &[], 1)),
-        // A row that is missing, twice there, another's, from nowhere; a dead letter that is a row.
+        // A missing row, a row twice, a row of another record, a row from nowhere, a dead letter as a row.
         ("sql", asked("a", all_rows(&[]))),
         ("sql", asked("a", all_rows(&[(0, "a"), (0, "a")]))),
         ("sql", asked(CELLS, all_rows(&[(0, r#"{"id":"c"}"#)]))),
@@ -250,7 +251,7 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("sql", asked("a", Answer::Counts(vec![(0, 1, 0), (5, 1, 0)]))),
         ("sql", asked("!a", Answer::Counts(vec![(0, 1, 0)]))),
         ("sql", asked("a", Answer::Unmatched(1))),
-        // A gap before a later row, and an answer that lacks what an earlier one had, acknowledged or not.
+        // A gap before a later row, and an answer that lacks a row of an earlier answer, acknowledged or not.
         (
             "sql",
             start()
@@ -274,7 +275,7 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
 fn every_checker_sees_its_planted_history() {
     let planted: Vec<_> = planted_in_the_log().into_iter().chain(planted_elsewhere()).collect();
     for (checker, script) in &planted {
-        // A lost record is a gap as well, if the watermark is right.
+        // A lost record is a gap too, if the watermark is right.
         let wanted: &[&str] = if *checker == "lost" { &["lost", "offsets"] } else { &[*checker] };
         check(script, wanted);
     }
@@ -295,7 +296,7 @@ fn topics_that_are_created_again_are_judged_by_their_incarnations() {
     check(&fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
     check(&fleeting(deleted().produce(2, &["b"], Phase::Ok, Some(1))).last_of("t#8/0"), &["topics"]);
     check(&fleeting(deleted().last(&["a"], 1)), &["topics"]);
-    // A broker that lived beside the one that deleted it may lag behind; one that started later may not.
+    // A broker beside the one that deleted the topic may lag behind. A broker that started later may not.
     let beside = |late: bool| {
         let script = if late { start() } else { start().alone(2, Event::Started) };
         let script = admin(script, false, "t#7", Phase::Ok, "t#7");
@@ -312,7 +313,7 @@ fn topics_that_are_created_again_are_judged_by_their_incarnations() {
     check(&admin(created(), false, "t#6", Phase::Info, "t").last_of("t#8/0"), &["topics"]);
     check(&admin(created(), false, "t#7", Phase::Fail, "t").last_of("t#8/0"), &["topics"]);
     check(&admin(created(), true, "t", Phase::Ok, "t#7").last_of("t#7/0"), &["topics"]);
-    // A commit whose answer was lost may reach the next incarnation.
+    // A commit with a lost answer may reach the next incarnation.
     let next = || Event::Committed { group: "g".to_owned(), partition: "t#8/0".to_owned(), offset: Some(5) };
     check(&fleeting(start().commit(5, Phase::Info)).alone(1, next()), &[]);
     check(&fleeting(start().commit(5, Phase::Ok)).alone(1, next()), &["group"]);
@@ -326,7 +327,7 @@ fn findings_that_need_two_checkers_are_seen_by_both() {
     check(&forked, &["lost", "offsets"]);
     let skipped = start().produce(1, &["a", "b"], Phase::Ok, Some(0)).fetch(1, 0, &[], 2).last(&["a"], 2);
     check(&skipped, &["lost", "offsets"]);
-    // A broker that lived beside another may lag; one that started later may not.
+    // A broker beside another one may lag behind. A broker that started later may not.
     let lagging = |late| {
         let script = start().alone(2, Event::Started).produce(1, &["a"], Phase::Ok, Some(0));
         let script = if late { script.alone(3, Event::Started) } else { script };

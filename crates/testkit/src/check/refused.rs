@@ -1,11 +1,11 @@
-//! What cannot be done now is refused, and may be tried again: while the journal has no room nothing new is
-//! acknowledged, and no refusal of a send is final, as nothing is wrong with the sends of a history.
+//! Refusals are retriable. While the journal is full, no new send is acknowledged. No refusal of a send is final,
+//! because nothing is wrong with the sends of a history.
 
 use std::collections::BTreeSet;
 
 use crate::history::{Event, History, Phase};
 
-/// Says what was acknowledged without room for it, and what was refused for good.
+/// Reports sends that were acknowledged without room, and sends that were refused for good.
 pub fn check(history: &History) -> Vec<String> {
     let full = history.lines.iter().filter_map(|line| match line.event {
         Event::JournalFull { from, to } => Some((from, to)),

@@ -1,5 +1,5 @@
-//! Order is kept: what one process sent to one partition in one session is read in the order in which it was
-//! sent. Sends whose fate is unknown may be missing, never out of place.
+//! Order: values that one process sends to one partition in one session are read in the order of their sends. A value
+//! with an unknown outcome may be missing, but never out of place.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::history::{Event, History};
 /// Process, session and partition.
 type Lane<'a> = (u32, u64, &'a str);
 
-/// Says which values stand before one that was sent earlier.
+/// Reports values that stand before a value sent earlier.
 pub fn check(history: &History) -> Vec<String> {
     let mut sent: BTreeMap<&str, (Lane<'_>, usize)> = BTreeMap::new();
     let mut count = 0;
@@ -16,7 +16,7 @@ pub fn check(history: &History) -> Vec<String> {
         let Event::Produce { partition, session, values, .. } = &line.event else { continue };
         for value in values {
             count += 1;
-            // The first send gives the order: a repeated one carries the same sequence numbers.
+            // The first send gives the order. A repeated send has the same sequence numbers.
             sent.entry(value).or_insert(((line.process, *session, partition), count));
         }
     }

@@ -1,6 +1,6 @@
-//! A statement sees one cut of the log: in each partition, every record up to some offset and none after it, each that
-//! is JSON as exactly one row that shows it. The cut holds everything that was acknowledged before the statement began
-//! (for the brokers that [`Facts`] bind), and is the same wherever the statement names the table.
+//! A statement sees one cut of the log: in each partition, every record up to some offset and none after it. Each JSON
+//! record is exactly one row that shows it. The cut holds everything that was acknowledged before the statement began
+//! (for the brokers that [`Facts`] bind). It is the same wherever the statement names the table.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::known::Facts;
 use crate::history::{Answer, Event, FinalRead, History, Operation, Phase};
 use crate::rows::{is_bad, shows};
 
-/// Says which answers show no cut, or one of the past.
+/// Reports answers that show no cut, or a cut of the past.
 pub fn check(history: &History) -> Vec<String> {
     let (operations, finals) = (history.operations(), history.finals());
     let facts = Facts::of(&operations);
@@ -29,7 +29,7 @@ pub fn check(history: &History) -> Vec<String> {
     found
 }
 
-/// The partitions of the topic with what the last read found in them.
+/// The partitions of the topic, with the records of the final read.
 fn partitions<'a>(
     topic: &'a str,
     finals: &'a BTreeMap<&str, FinalRead<'_>>,

@@ -1,13 +1,13 @@
-//! The table is the log: every offset from the log's start to the view's progress is exactly once one row that shows
-//! the record, cell by cell, or, if the record is not JSON and only then, one dead letter; no row is beyond the
-//! progress.
+//! The table is the log. Every offset from the log start to the view's progress is either one row that shows the
+//! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. No row is beyond
+//! the progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Event, FinalRead, History};
 use crate::rows::{is_bad, shows};
 
-/// Says which offsets are missing from the table, twice in it, or different.
+/// Reports offsets that are missing from the table, in it twice, or different.
 pub fn check(history: &History) -> Vec<String> {
     let finals = history.finals();
     let mut found = Vec::new();

@@ -1,12 +1,13 @@
-//! A topic that is created again is another one: what was deleted is not read, not written to and leaves nothing
-//! behind; what was created and not deleted is there; each incarnation has an id of its own and begins at offset 0.
+//! A topic that is created again is another topic. A deleted topic is not read, not written to, and leaves nothing
+//! behind. A topic that was created and not deleted exists. Each incarnation has an id of its own and begins at offset
+//! 0.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::known::started;
 use crate::history::{Event, History, Operation, Phase, incarnation, may_delete};
 
-/// Says which topics came back, vanished or left something behind.
+/// Reports topics that came back, vanished or left something behind.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
     let started = started(&operations);
@@ -34,8 +35,8 @@ pub fn check(history: &History) -> Vec<String> {
     found
 }
 
-/// What was answered for a topic that was deleted before. Whoever writes is refused by every broker; a broker that
-/// lived beside the one that deleted the topic may go on reading for a while.
+/// Answers for a topic that was deleted before. Every broker refuses writes to it. A broker beside the one that deleted
+/// the topic may go on reading it for a while.
 fn back(
     operation: &Operation<'_>,
     deleted: &BTreeMap<&str, (usize, u32)>,
@@ -54,7 +55,7 @@ fn back(
     back.then(|| format!("{partition} was {did} at {} ms, and deleted before", operation.invoke.at))
 }
 
-/// Nothing is taken off the start of these partitions.
+/// Nothing moves the log start of these partitions.
 fn begins_late(operation: &Operation<'_>) -> Option<String> {
     match operation.event {
         Event::Fetch { partition, log_start, .. } | Event::Final { partition, log_start, .. } => {
@@ -65,7 +66,7 @@ fn begins_late(operation: &Operation<'_>) -> Option<String> {
     }
 }
 
-/// Topics that were created and that nobody may have deleted, and that are not there at the end.
+/// Topics that were created, that nobody may have deleted, and that do not exist at the end.
 fn vanished(history: &History, created: &BTreeSet<&str>, operations: &[Operation<'_>]) -> Vec<String> {
     let finals = history.finals();
     if finals.is_empty() {

@@ -1,10 +1,10 @@
-//! Time goes forward: a read that began after another one ended sees no lower high watermark and no lower log
-//! start, and a read that began after an acknowledgement sees its offset (for the brokers that [`Facts`] bind).
+//! Time goes forward. A read that began after another read ended sees no lower high watermark and no lower log start. A
+//! read that began after an acknowledgement sees its offset (for the brokers that [`Facts`] bind).
 
 use super::known::Facts;
 use crate::history::{Event, History};
 
-/// Says which reads went back.
+/// Reports reads that went back.
 pub fn check(history: &History) -> Vec<String> {
     let operations = history.operations();
     let facts = Facts::of(&operations);

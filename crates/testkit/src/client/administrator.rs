@@ -1,5 +1,5 @@
-//! The client that makes a topic, waits, deletes it and makes it again under the same name, whatever becomes of its
-//! answers.
+//! The client that creates a topic, waits, deletes it, and creates it again under the same name. It goes on whatever
+//! happens to its answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::values::topic_name;
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 
-/// A topic is there, or is not, for up to this time.
+/// Longest time that the topic exists, or does not exist.
 const LIFE_MAX: Duration = Duration::from_secs(3);
-/// Steps while the faults last: each table that is deleted is a thousand names to delete.
+/// Steps while the faults last. The number is small because each deleted table means a thousand objects to delete.
 const STEPS_MAX: u32 = 8;
-/// How long the broker may take.
+/// Time for one request in the broker, in milliseconds.
 const TIMEOUT_MS: i32 = 30_000;
-/// Steps after the faults have ended.
+/// Most steps after the faults have ended.
 const LAST_STEPS_MAX: u64 = 3;
 
 /// A client that creates and deletes one topic.
@@ -51,7 +51,7 @@ impl Administrator {
         Administrator { harness, dice, process, topic, partitions, configs }
     }
 
-    /// Creates and deletes until the faults have ended and a few more steps were done after that.
+    /// Creates and deletes until the faults have ended, and then takes a few more steps.
     pub async fn run(self) {
         let mut left = self.dice.within(0..LAST_STEPS_MAX);
         let (mut way, mut steps): (Option<KafkaFront>, u32) = (None, 0);
@@ -82,7 +82,7 @@ impl Administrator {
         }
     }
 
-    /// Whether it is done; none if no answer came.
+    /// Creates the topic. Returns whether this call did it, or none without an answer.
     async fn create(&self, way: &mut KafkaFront) -> Option<bool> {
         let config = |(name, value): &(&str, &str)| {
             let (name, value) = ((*name).to_owned(), Some((*value).to_owned()));
@@ -107,7 +107,8 @@ impl Administrator {
         answer.map(|_| phase == Phase::Ok)
     }
 
-    /// Whether it is done; none if no answer came. By name, as old tools do, or by id.
+    /// Deletes the topic by name, as old tools do, or by id. Returns whether this call did it, or none without an
+    /// answer.
     async fn delete(&self, way: &mut KafkaFront, id: u128) -> Option<bool> {
         let by_name = self.dice.chance(300);
         let (state, topic) = if by_name {
@@ -129,13 +130,13 @@ impl Administrator {
         answer.map(|_| phase == Phase::Ok)
     }
 
-    /// How it ended, and which incarnation it was about as far as that is known.
+    /// How the call ended, and the incarnation that it was about, as far as that is known.
     fn judge(&self, answer: Option<(i16, Uuid)>) -> (Phase, String) {
         let unknown = topic_name(self.topic, None);
         let Some((code, id)) = answer else { return (Phase::Info, unknown) };
         match ErrorCode::from_number(code) {
             ErrorCode::None => (Phase::Ok, topic_name(self.topic, Some(id.as_u128()))),
-            // Others were first, or it was certainly not applied.
+            // Another call was first, or this one was certainly not applied.
             ErrorCode::TopicAlreadyExists
             | ErrorCode::UnknownTopicOrPartition
             | ErrorCode::UnknownTopicId

@@ -1,4 +1,4 @@
-//! Clients that read one partition: from its start or from its tail, each record once and in order.
+//! Clients that read one partition from its start or from its tail, each record once and in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Consumer {
         Consumer { harness, dice, process, place, from_start }
     }
 
-    /// Reads until the faults have ended and it has seen what was the end after that.
+    /// Reads until the faults have ended and it has reached the end that the log had then.
     pub async fn run(self) {
         let mut next = if self.from_start { Some(0) } else { None };
         let mut goal = None;
@@ -41,7 +41,8 @@ impl Consumer {
                 goal = way.latest(self.place).await;
             }
             let Some(from) = next else {
-                // A broker that answers at once that it cannot tell would keep the simulated clock from moving.
+                // A broker may answer at once that it does not know. Without a pause the simulated clock would stand
+                // still.
                 tokio::time::sleep(self.dice.wait(Duration::from_millis(400))).await;
                 continue;
             };
@@ -53,7 +54,7 @@ impl Consumer {
             {
                 next = Some(fetched.records.last().map_or(from, |(offset, _)| offset + 1));
                 front = Some(way);
-                // Not on the last way to the end, which would take the longer the more there is.
+                // Not on the last way to the end: going back would cost more the longer the log is.
                 if self.from_start && goal.is_none() && self.dice.chance(10) {
                     next = Some(fetched.log_start);
                 }

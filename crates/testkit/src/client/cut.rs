@@ -1,5 +1,5 @@
-//! A connection that breaks: after so many bytes in one direction or the other, in the middle of whatever is
-//! on its way.
+//! A connection that breaks after a number of bytes in one direction or the other, in the middle of the bytes in
+//! flight.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -7,16 +7,16 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes in both directions.
+/// A stream of bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// Some connection.
+/// Any connection.
 pub type Stream = Box<dyn Duplex>;
 
-/// A connection that breaks when one of its budgets is used up. The other end sees it closed; what was
-/// written before has arrived, what was answered and not read is lost.
+/// A connection that breaks when one of its budgets is used up. The other end sees it closed. Bytes written before have
+/// arrived; answers not read yet are lost.
 pub struct Cut {
     inner: Option<Stream>,
     out_left: u64,
@@ -24,12 +24,12 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// A connection that carries at most so many bytes out and in.
+    /// A connection that carries at most this many bytes out and in.
     pub fn new(inner: Stream, out_bytes_max: u64, in_bytes_max: u64) -> Cut {
         Cut { inner: Some(inner), out_left: out_bytes_max, in_left: in_bytes_max }
     }
 
-    /// The connection while it stands.
+    /// The connection, unless it is cut.
     fn standing(&mut self, left: u64) -> io::Result<&mut Stream> {
         if left == 0 {
             self.inner = None;

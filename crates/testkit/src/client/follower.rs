@@ -1,5 +1,5 @@
-//! Clients that read a partition of a topic which is deleted and created again: each incarnation from its start. They
-//! commit where they are for a group, without being members of it.
+//! Clients that read a partition of a topic that is deleted and created again. They read each incarnation from its
+//! start. They commit their offsets for a group without being members of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::values::Place;
 use crate::dice::Dice;
 use crate::history::{Event, Phase};
 
-/// The group in whose name all of them commit.
+/// The group of their commits.
 pub const GROUP: &str = "followers";
 
 /// A client that follows one partition through the incarnations of its topic.
@@ -27,13 +27,13 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A client with the number `process`; `commits` says whether it commits where it is.
+    /// A client with the number `process`. `commits` says whether it commits its offsets.
     pub fn new(harness: Arc<dyn Harness>, process: u32, place: Place, commits: bool) -> Follower {
         let dice = Dice::new(harness.env());
         Follower { harness, dice, process, place, commits }
     }
 
-    /// Reads until the faults have ended and it is at the end of what is there, if the topic is there.
+    /// Reads until the faults have ended and it is at the end of the topic, if the topic exists.
     pub async fn run(self) {
         let mut front: Option<Box<dyn Front>> = None;
         let mut at: Option<(Place, i64)> = None;
@@ -72,13 +72,14 @@ impl Follower {
                     }
                     front = Some(way);
                 }
-                // The connection is gone, or the incarnation.
+                // The connection is gone, or the incarnation is.
                 None => sure = false,
             }
         }
     }
 
-    /// Commits names the topic, not its incarnation: which one it was is sure if it is the same before and after.
+    /// A commit names the topic, not its incarnation. The incarnation is certain if it is the same before and after the
+    /// commit.
     async fn commit(&self, place: Place, offset: i64) {
         let mut way = self.harness.dial(self.process).await;
         if way.incarnation(place.topic).await.flatten() != place.incarnation {

@@ -1,5 +1,5 @@
-//! What the clients of a run ask of a broker, whichever way they reach it: through the Kafka protocol on a
-//! connection, or by calling the log as a view does.
+//! The calls of a run's clients to a broker. They go through the Kafka protocol on a connection, or straight to the
+//! log, as those of a view do.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,53 +10,54 @@ use crate::history::Seen;
 /// How a send ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
-    /// Appended, or found to be appended before: the offset of its first record.
+    /// Appended now or before, with the offset of the first record.
     Appended(i64),
-    /// Not appended, now or later. It may be sent again.
+    /// Not appended, and it never will be. The client may send it again.
     NotApplied(String),
-    /// Its sequence number does not follow: a batch before it is missing.
+    /// The sequence number does not follow: an earlier batch is missing.
     OutOfOrder,
     /// The partition knows a newer epoch of this producer.
     Fenced,
-    /// The partition does not know this producer, and its batch is not its first.
+    /// The partition does not know this producer, and the batch is not the producer's first.
     Stranger,
-    /// Not appended: this incarnation of the topic is not there.
+    /// Not appended: this incarnation of the topic does not exist.
     Gone,
-    /// Refused in a way that no client tries again.
+    /// Refused in a way that no client retries.
     Final(String),
-    /// Nobody knows.
+    /// Unknown: nobody knows whether it was or will be appended.
     Unknown(String),
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Records from the offset asked for, without gaps.
+    /// Records from the requested offset on, without gaps.
     pub records: Vec<Seen>,
-    /// The next offset that will be assigned.
+    /// The next offset to assign.
     pub high_watermark: i64,
     /// The first offset that is kept.
     pub log_start: i64,
 }
 
-/// A client's way to one broker. An error of any call that says nothing else means: try again, maybe elsewhere.
+/// A client's way to one broker. After an error without details, the client tries again, maybe at another broker.
 #[async_trait]
 pub trait Front: Send {
     /// The incarnation of the broker at the other end.
     fn broker(&self) -> u32;
 
-    /// The id of the topic that has this name now; none within if there is none.
+    /// The id of the topic that has this name now. The inner option is none if no topic has it.
     async fn incarnation(&mut self, topic: &str) -> Option<Option<u128>>;
 
     /// A new identity for an idempotent producer.
     async fn producer_id(&mut self) -> Option<(i64, i16)>;
 
-    /// Sends every batch as a request of its own without waiting in between; answers in their order.
+    /// Sends every batch as a request of its own, without waiting in between. The answers have the order of the
+    /// batches.
     async fn produce(&mut self, sends: Vec<(Place, Bytes)>) -> Vec<Sent>;
 
-    /// Reads from an offset on; waits a moment if there is nothing yet.
+    /// Reads from an offset on. Waits a moment if there is nothing yet.
     async fn fetch(&mut self, place: Place, from: i64) -> Option<Fetched>;
 
-    /// The next offset that will be assigned.
+    /// The next offset to assign.
     async fn latest(&mut self, place: Place) -> Option<i64>;
 }

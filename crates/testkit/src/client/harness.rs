@@ -1,4 +1,4 @@
-//! What a client needs of its world, and how it notes what it reads.
+//! The world as a client sees it, and how the client notes its reads.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::client::values::Place;
 use crate::history::{Event, Phase};
 use crate::recorder::Recorder;
 
-/// What a client needs of its world.
+/// The world of a client.
 #[async_trait]
 pub trait Harness: Send + Sync {
     /// Clock, randomness and tasks of the clients.
     fn env(&self) -> &Env;
 
-    /// The pen of the run.
+    /// Writes the history of the run.
     fn recorder(&self) -> &Recorder;
 
-    /// A new Kafka connection to some broker that takes requests; waits for one.
+    /// Opens a Kafka connection to a broker that takes requests. Waits for such a broker.
     async fn dial(&self, process: u32) -> KafkaFront;
 
-    /// A way to some broker, whichever way that is.
+    /// A way to a broker, through the Kafka protocol or another one.
     async fn connect(&self, process: u32) -> Box<dyn Front> {
         Box::new(self.dial(process).await)
     }
 
-    /// Whether the faults have ended: clients finish what they have begun and return.
+    /// Whether the faults have ended. Then clients finish their work and return.
     fn healed(&self) -> bool;
 
     /// Longest pause of a producer between two windows.
@@ -69,7 +69,7 @@ pub(crate) async fn note_fetch(
     fetched
 }
 
-/// What a planted bug does to a read on its way.
+/// The read after the planted bug has touched it.
 fn spoil(harness: &dyn Harness, fetched: &mut Fetched, from: i64) {
     let dice = crate::dice::Dice::new(harness.env());
     match harness.bug() {

@@ -1,4 +1,4 @@
-//! A client on a Kafka connection. An answer that does not come, whatever the reason, is an unknown outcome.
+//! A client on a Kafka connection. A missing answer, for whatever reason, is an unknown outcome.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ const PRODUCE_NAMED_VERSION_MAX: i16 = 12;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a read waits at the end of the log.
 const WAIT_MS: i32 = 500;
-/// Most bytes of one read: small, so that reads end in the middle of things.
+/// Most bytes of one read. The limit is small, so that reads end in the middle of an object.
 const READ_BYTES_MAX: i32 = 4_000;
-/// Most bytes of a batch's records when they are decompressed.
+/// Most bytes of a batch's records after decompression.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// A way to a broker over one connection.
@@ -39,7 +39,7 @@ impl KafkaFront {
         KafkaFront { client: Client::new(stream, &format!("client-{process}")), broker, reads: 0 }
     }
 
-    /// One call; none if no answer came or it could not be read.
+    /// Makes one call. Returns none if no answer came or it could not be read.
     pub async fn call<R: Request + Sync>(&mut self, request: &R) -> Option<R::Response> {
         timeout(ANSWER_MAX, self.client.call(request)).await.ok()?.ok()
     }
@@ -94,7 +94,7 @@ fn answer(place: Place, response: &ProduceResponse) -> Sent {
     }
 }
 
-/// Codes that promise that nothing was appended. A client of Kafka cannot know more from any other.
+/// Whether the code promises that nothing was appended. From any other code a Kafka client cannot know.
 fn refuses(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -132,7 +132,7 @@ impl Front for KafkaFront {
     async fn produce(&mut self, sends: Vec<(Place, Bytes)>) -> Vec<Sent> {
         let count = sends.len();
         let mut answers = Vec::with_capacity(count);
-        // What was answered before the connection broke is kept.
+        // Answers that came before the connection broke are kept.
         let _ = timeout(ANSWER_MAX, self.produce_all(sends, &mut answers)).await;
         answers.resize_with(count, || Sent::Unknown("no answer came".to_owned()));
         answers
@@ -145,7 +145,7 @@ impl Front for KafkaFront {
         let fetched = match place.incarnation {
             None => timeout(ANSWER_MAX, self.client.fetch(place.topic, index, from, wait)).await,
             Some(id) if self.reads.is_multiple_of(3) => {
-                // Which incarnation the name means is sure if it means the same before and after.
+                // The incarnation behind the name is certain if it is the same before and after the read.
                 if self.incarnation(place.topic).await? != Some(id) {
                     return None;
                 }

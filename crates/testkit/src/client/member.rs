@@ -1,5 +1,5 @@
-//! Members of a consumer group of the classic protocol: they join, share the partitions, read on from the
-//! group's offsets, commit, and come back when the broker died or threw them out.
+//! Members of a consumer group of the classic protocol. They join, share the partitions, read on from the group's
+//! offsets and commit. They come back after the broker died or threw them out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub const GROUP: &str = "readers";
 const SESSION_TIMEOUT_MS: i32 = 6_000;
 const REBALANCE_TIMEOUT_MS: i32 = 3_000;
 
-/// Why a member has to begin anew.
+/// Why a member must start over.
 enum Over {
     /// The connection or the broker is gone.
     Connection,
@@ -49,14 +49,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member with the number `process`; the group reads these partitions.
+    /// A member with the number `process`. The group reads these partitions.
     pub fn new(harness: Arc<dyn Harness>, process: u32, places: Vec<Place>) -> Member {
         let dice = Dice::new(harness.env());
         let (member_id, positions) = (String::new(), BTreeMap::new());
         Member { harness, dice, process, places, member_id, generation: -1, positions }
     }
 
-    /// Reads and commits until the faults have ended and it has committed the end of what it was given.
+    /// Reads and commits until the faults have ended and it has committed the end of its partitions.
     pub async fn run(mut self) {
         loop {
             let mut way = self.harness.dial(self.process).await;
@@ -67,7 +67,7 @@ impl Member {
         }
     }
 
-    /// All generations on one connection; true when the member is done.
+    /// Runs all generations on one connection. Returns true when the member is done.
     async fn session(&mut self, way: &mut KafkaFront) -> bool {
         loop {
             match self.generation(way).await {
@@ -86,7 +86,7 @@ impl Member {
         let positions: Option<BTreeMap<Place, i64>> = mine.iter().map(position).collect();
         self.positions = positions.ok_or(Over::Connection)?;
         loop {
-            // Before the reads: what is written later is for a later round.
+            // Taken before the reads: records written later are for a later round.
             let healed = self.harness.healed();
             let mut behind = false;
             for place in &mine {
@@ -133,7 +133,7 @@ impl Member {
         }
     }
 
-    /// The leader gives every member its share; every member gets its own.
+    /// The leader assigns the partitions, and every member gets its share.
     async fn sync(&mut self, way: &mut KafkaFront, joined: &JoinGroupResponse) -> Result<Vec<Place>, Over> {
         let count = joined.members.len().max(1);
         let share = |(number, member): (usize, &floe_wire::groups::JoinGroupResponseMember)| {
@@ -247,7 +247,8 @@ impl Member {
     }
 }
 
-/// Asks for the group's offsets of these partitions and notes the answers; what is not in them was not answered.
+/// Asks for the group's offsets of these partitions and notes the answers. Partitions missing in the result had no
+/// answer.
 pub(crate) async fn note_committed(
     harness: &dyn Harness,
     way: &mut KafkaFront,
@@ -287,7 +288,7 @@ fn offset_fetch(group: &str, mine: &[Place]) -> OffsetFetchRequest {
     OffsetFetchRequest { groups: vec![group], ..Default::default() }
 }
 
-/// The stored offset of a partition, -1 if there is none; none if the answer does not tell.
+/// The stored offset of a partition, or -1 if there is none. Returns none if the answer does not tell.
 fn stored(response: &OffsetFetchResponse, place: &Place) -> Option<i64> {
     let group = response.groups.first().filter(|group| group.error_code == 0)?;
     let topics = group.topics.iter().filter(|topic| topic.name == place.topic);

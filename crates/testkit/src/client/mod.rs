@@ -1,6 +1,6 @@
-//! The clients of a run: they write and read as Kafka's clients do, note what they see in the history, and
-//! know nothing of the world around them but a [`Harness`]. So the same clients run in the simulation and
-//! against real processes.
+//! The clients of a run. They write and read as Kafka's clients do and note what they see in the history. They know
+//! nothing of the world around them but a [`Harness`], so the same clients run in the simulation and against real
+//! processes.
 
 pub mod administrator;
 pub mod consumer;

@@ -1,5 +1,5 @@
-//! Clients that write. An idempotent one repeats every batch, in order, until it is acknowledged; a plain one
-//! sends every batch once and never again, whatever became of it.
+//! Clients that write. An idempotent producer repeats every batch, in order, until it is acknowledged. A plain producer
+//! sends every batch once, whatever happens to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::dice::Dice;
 use crate::history::{Event, Phase};
 use crate::recorder::Begun;
 
-/// Kafka's clients keep at most five batches of a partition on their way, and so does the sequencer's memory.
+/// Most batches of a partition in flight: five, as in Kafka's clients and in the sequencer's memory.
 const WINDOW_MAX: u64 = 5;
 /// Most records of one batch.
 const BATCH_RECORDS_MAX: u64 = 4;
 
-/// A batch with its records, until it is acknowledged.
+/// A batch with its records that is not acknowledged yet.
 struct Outgoing {
     place: Place,
     values: Vec<String>,
@@ -28,12 +28,12 @@ struct Outgoing {
     sends: u32,
 }
 
-/// Where an idempotent producer stands in one partition.
+/// The state of an idempotent producer in one partition.
 struct Lane {
     epoch: i16,
     /// The sequence number of the next record.
     next: i32,
-    /// Whether the partition has acknowledged a batch of this epoch, and so has to know it.
+    /// Whether the partition has acknowledged a batch of this epoch. Then it must know the producer.
     known: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct Producer {
     dice: Dice,
     process: u32,
     places: Vec<Place>,
-    /// Partitions of a topic that is deleted and created again, and the id it was last seen with.
+    /// Partitions of the topic that is deleted and created again, with the last id that it was seen with.
     fleeting: Vec<Place>,
     incarnation: Option<u128>,
     idempotent: bool,
@@ -76,7 +76,7 @@ impl Producer {
         }
     }
 
-    /// The same, writing also to these partitions of a topic that is deleted and created again.
+    /// Adds partitions of the topic that is deleted and created again.
     #[must_use]
     pub fn with_fleeting(self, fleeting: Vec<Place>) -> Producer {
         Producer { fleeting, ..self }
@@ -91,7 +91,7 @@ impl Producer {
                 tokio::time::sleep(self.dice.wait(self.harness.pause_max())).await;
             }
             let Some(mut front) = self.connect().await else {
-                // A refusal that takes no time would keep the simulated clock from moving.
+                // A refusal may take no time. Without a pause the simulated clock would stand still.
                 tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
                 continue;
             };
@@ -100,7 +100,7 @@ impl Producer {
             if fine {
                 self.front = Some(front);
             } else {
-                // The next sends go over another connection, where the order of these is not known.
+                // The next sends use another connection, where their order relative to these sends is unknown.
                 tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
                 self.session += u64::from(!self.idempotent);
             }
@@ -108,7 +108,7 @@ impl Producer {
         }
     }
 
-    /// A way to a broker, with an identity if this producer needs one.
+    /// Connects to a broker, and gets an identity if this producer needs one.
     async fn connect(&mut self) -> Option<Box<dyn Front>> {
         let mut front = match self.front.take() {
             Some(front) => front,
@@ -135,7 +135,7 @@ impl Producer {
         }
     }
 
-    /// A partition to write to; none if it is of a topic that is not there.
+    /// A partition to write to, or none if its topic does not exist.
     async fn place(&mut self, front: &mut dyn Front) -> Option<Place> {
         if self.fleeting.is_empty() || self.dice.chance(600) {
             return Some(*self.dice.pick(&self.places));
@@ -147,7 +147,7 @@ impl Producer {
         Some(Place { incarnation: Some(self.incarnation?), ..place })
     }
 
-    /// The next batch of a partition.
+    /// Builds the next batch of a partition.
     fn build(&mut self, place: Place, values: &[String]) -> Bytes {
         let producer = self.identity.map(|(id, epoch)| {
             let lane = self.lanes.entry(place).or_insert(Lane { epoch, next: 0, known: false });
@@ -158,8 +158,8 @@ impl Producer {
         batch(&self.dice, self.harness.env().now().0, values, producer)
     }
 
-    /// Begins a new epoch in a partition that does not know this producer, as Kafka's clients do: what is on its way
-    /// there is numbered from 0. Nothing of the old epoch can follow: the new one fences it.
+    /// Starts a new epoch in a partition that does not know this producer, as Kafka's clients do. The batches in flight
+    /// to it are numbered from 0. Batches of the old epoch cannot follow, because the new epoch fences them.
     fn begin_anew(&mut self, place: Place) {
         let Some((_, epoch)) = &mut self.identity else { return };
         *epoch += 1;
@@ -171,8 +171,8 @@ impl Producer {
         self.outgoing = outgoing;
     }
 
-    /// Gives up what is on its way to a partition that is not there (or that this broker does not know yet). Batches of
-    /// an earlier send may still be appended there: a new epoch keeps what follows apart from them.
+    /// Gives up the batches in flight to a partition that does not exist, or that this broker does not know yet.
+    /// Earlier sends may still be appended there, so later batches get a new epoch, apart from them.
     fn give_up(&mut self, place: Place) {
         self.outgoing.retain(|batch| batch.place != place);
         self.incarnation = None;
@@ -187,7 +187,7 @@ impl Producer {
         draw(&self.dice, &format!("p{}-{}", self.process, self.values), place.table)
     }
 
-    /// Sends everything that is not acknowledged; says whether the connection is still good.
+    /// Sends every batch that is not acknowledged. Returns whether the connection is still good.
     async fn send(&mut self, front: &mut dyn Front) -> bool {
         let recorder = self.harness.recorder().clone();
         let mut begun = Vec::new();
@@ -216,7 +216,7 @@ impl Producer {
         self.settle(begun, answers)
     }
 
-    /// Takes the answers of one window; says whether the connection is still good.
+    /// Takes the answers of one window. Returns whether the connection is still good.
     fn settle(&mut self, begun: Vec<Begun>, answers: Vec<Sent>) -> bool {
         let mut good = true;
         let (mut missing, mut strange, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -250,7 +250,7 @@ impl Producer {
             }
         }
         if self.idempotent && self.identity.is_none() {
-            // What was on its way belongs to the identity that is gone, and is given up.
+            // The batches in flight belong to the identity that is gone, so they are given up.
             self.outgoing.clear();
         }
         strange.difference(&gone).for_each(|place| self.begin_anew(*place));
@@ -285,7 +285,7 @@ fn event(outgoing: &Outgoing, session: u64, once: bool, base: Option<i64>) -> Ev
     Event::Produce { partition, session, once, values, base }
 }
 
-/// The same records in a batch of no producer.
+/// The same records in a batch without a producer.
 fn without_producer(bytes: &Bytes) -> Bytes {
     let mut bytes = bytes.to_vec();
     bytes[43..57].fill(0xff);

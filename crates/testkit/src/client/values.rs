@@ -1,4 +1,4 @@
-//! The records of a run: each has a value that no other record has.
+//! The records of a run. Each has a value that no other record has.
 
 use bytes::Bytes;
 use floe_log::codec::Compression;
@@ -12,11 +12,11 @@ use crate::rows::{BAD, id_of};
 pub struct Place {
     /// The name of the topic.
     pub topic: &'static str,
-    /// Whether the topic has a table, so that its records are JSON.
+    /// Whether the topic has a table. Then its records are JSON.
     pub table: bool,
     /// The index of the partition.
     pub index: u32,
-    /// The topic's id, if the topic is one that is deleted and created again: all incarnations have the same name.
+    /// The topic's id, if the topic is one that is deleted and created again. All its incarnations have the same name.
     pub incarnation: Option<u128>,
 }
 
@@ -27,8 +27,8 @@ impl Place {
     }
 }
 
-/// The name of a topic in the history: of one that is deleted and created again, with a `#` and what tells its id apart
-/// from those of other topics of the cluster.
+/// The name of a topic in the history. A topic that is deleted and created again gets a `#` and the part of its id that
+/// differs from other topics of the cluster.
 pub fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
     match incarnation {
         Some(id) => format!("{topic}#{}", id & u128::from(u64::MAX)),
@@ -36,8 +36,8 @@ pub fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
     }
 }
 
-/// Draws the value of the record `id`: the text that the record holds. In a topic with a table most are JSON objects of
-/// changing shape, and some are not JSON at all.
+/// Draws the value of the record `id`, which is the text of the record. In a topic with a table, most values are JSON
+/// objects of changing shape, and some are not JSON at all.
 pub fn draw(dice: &Dice, id: &str, table: bool) -> String {
     if !table {
         return id.to_owned();
@@ -51,7 +51,7 @@ pub fn draw(dice: &Dice, id: &str, table: bool) -> String {
         1 => format!(r#","n":{n}"#),
         2 => format!(r#","n":{n}.5"#),
         3 => format!(r#","n":"{n}""#),
-        // More than a double can hold.
+        // More than a double can hold exactly.
         4 => format!(r#","n":{}"#, (1_u64 << 53) + 2 * n + 1),
         5 => format!(r#","at":"2026-01-0{}T10:00:00Z""#, 1 + n % 9),
         6 => format!(r#","at":"after {n} days""#),
@@ -63,7 +63,7 @@ pub fn draw(dice: &Dice, id: &str, table: bool) -> String {
     format!(r#"{{"id":"{id}"{rest}}}"#)
 }
 
-/// A column of whole numbers, one of several, that becomes double late, when files hold it already.
+/// One of several columns of whole numbers that becomes double late, when files hold it already.
 fn late_double(dice: &Dice, n: u64) -> String {
     let column = dice.within(0..6);
     match dice.within(0..24) {
@@ -74,13 +74,13 @@ fn late_double(dice: &Dice, n: u64) -> String {
     }
 }
 
-/// The value of a record's bytes.
+/// Turns a record's bytes back into its value.
 pub fn value_of(record: &[u8]) -> String {
     String::from_utf8_lossy(record).into_owned()
 }
 
-/// A batch of records with these values, of an idempotent producer if there is one: its id, epoch and the first
-/// sequence number.
+/// A batch of records with these values. `producer` is the id, the epoch and the first sequence number of an idempotent
+/// producer.
 pub fn batch(dice: &Dice, time: i64, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
     let codec = *dice.pick(&[Compression::None, Compression::None, Compression::Zstd, Compression::Lz4]);
     let mut builder = Builder::new(codec);

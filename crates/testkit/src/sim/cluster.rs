@@ -1,4 +1,4 @@
-//! Brokers that live, die and come back over one store and one journal, and what the clients of a run share.
+//! Brokers that live, die and come back over one store and one journal, and the state that the clients of a run share.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -33,7 +33,7 @@ use crate::trace::Trace;
 /// A broker that does not open in this time is killed and started again.
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of a connection that are on their way in one direction.
+/// Bytes in flight on a connection, in one direction.
 const CONNECTION_BYTES: usize = 16 << 10;
 
 /// One incarnation of a broker.
@@ -48,13 +48,13 @@ pub(crate) struct Running {
     pub(crate) broker: Broker,
     /// Its views.
     pub(crate) lake: Lake,
-    /// What answers statements, where the run has such.
+    /// Its SQL engine, if the run has statements.
     pub(crate) sql: Option<Arc<dyn Engine>>,
 }
 
 impl Running {
-    /// Runs something as a task of this broker; none if the broker died before the end. If it panics there is no
-    /// result either, and the run fails: [`Env::panics`] knows.
+    /// Runs something as a task of this broker. Returns none if the broker died first. Returns none after a panic too,
+    /// and then the run fails: [`Env::panics`] has the panic.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -113,7 +113,7 @@ impl Cluster {
         }))
     }
 
-    /// What was drawn for this run.
+    /// The plan of this run.
     pub(crate) fn plan(&self) -> &Plan {
         &self.0.plan
     }
@@ -133,17 +133,17 @@ impl Cluster {
         &self.0.store
     }
 
-    /// How often a broker died.
+    /// The number of crashes so far.
     pub(crate) fn crashes(&self) -> u64 {
         self.0.crashes.load(Ordering::SeqCst)
     }
 
-    /// How often a try at a store far away took too long.
+    /// The number of tries at a remote store that took too long.
     pub(crate) fn late_tries(&self) -> u64 {
         self.0.late_tries.load(Ordering::SeqCst)
     }
 
-    /// Ends all faults: the weather is calm and no broker dies any more.
+    /// Ends all faults: the weather is calm, and no broker dies any more.
     pub(crate) fn heal(&self) {
         let now = self.0.env.monotonic();
         for (from, to) in self.0.journal.full().into_iter().filter(|(from, _)| *from < now) {
@@ -158,7 +158,7 @@ impl Cluster {
         }
     }
 
-    /// A connection as this run has them: one that stands, or one that will be cut somewhere.
+    /// A connection of this run: one that lasts, or one that will be cut somewhere.
     fn stream(&self, near: DuplexStream) -> Stream {
         let cut = self.plan().cuts && !self.healed() && self.dice().chance(700);
         if !cut {
@@ -169,7 +169,7 @@ impl Cluster {
         Box::new(Cut::new(Box::new(near), bytes(&dice), bytes(&dice)))
     }
 
-    /// Some broker that takes requests; waits for one.
+    /// A broker that takes requests. Waits for one.
     pub(crate) async fn broker(&self) -> Arc<Running> {
         let mut running = self.0.running.subscribe();
         let found = running
@@ -181,7 +181,7 @@ impl Cluster {
         self.dice().pick(&all).clone()
     }
 
-    /// Kills every broker once; their keepers start new ones.
+    /// Kills every broker once. Their keepers start new ones.
     pub(crate) async fn restart(&self) {
         let old: Vec<_> = self.0.running.borrow().values().cloned().collect();
         for running in &old {
@@ -194,7 +194,7 @@ impl Cluster {
         running.wait_for(fresh).await.expect("the world holds the sender");
     }
 
-    /// Keeps one broker alive for ever: starts it, waits for its death, starts the next.
+    /// Keeps one broker alive for ever: starts it, waits for its death, starts the next one.
     pub(crate) async fn keep(self) {
         let dice = self.dice();
         loop {
@@ -203,7 +203,8 @@ impl Cluster {
             if let Some(polls) = self.plan().crash_polls_max.filter(|_| !self.healed()) {
                 env.crash_at_poll(dice.within(1..polls));
             }
-            // Before it loads: it sees what was acknowledged before this line.
+            // This line comes before the broker loads, so the broker sees everything that was acknowledged before the
+            // line.
             self.recorder().note(number, Event::Started);
             if let Some(log) = self.open(&env).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
@@ -228,7 +229,7 @@ impl Cluster {
         }
     }
 
-    /// Opens a broker's parts as a task of its own, so that it may die while it opens.
+    /// Opens the parts of a broker in a task of its own, so that the broker may die while it opens.
     async fn open(&self, env: &Env) -> Option<Log> {
         let journal = Arc::new(self.0.journal.clone());
         let store: Arc<dyn Store> = match self.plan().remote {

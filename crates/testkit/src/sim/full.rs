@@ -1,5 +1,5 @@
-//! A journal without room, alone: whoever writes is refused and may try again, whoever reads goes on, and when there is
-//! room again, so does everything.
+//! A full journal as the only fault: writers are refused and may retry, readers go on, and when there is room again
+//! everything goes on.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The simulated journal: one that outlives every broker, behind calls that are slow, refused, lost or late.
-//! As with the store, a call is a task of the world.
+//! The simulated journal. It outlives every broker, and its calls are slow, refused, lost or late. As with the store, a
+//! call is a task of the world.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,12 +49,12 @@ impl SimJournal {
         self.weather.heal();
     }
 
-    /// From when to when it takes nothing in.
+    /// The spans of time in which the journal is full.
     pub(crate) fn full(&self) -> Vec<(Instant, Instant)> {
         self.weather.full()
     }
 
-    /// Calls whose repetition does no harm: slow, refused or lost, and nothing else.
+    /// The fate of a call that does no harm when repeated: slow, refused or lost, never late.
     async fn read(&self, what: &str) -> Result<(), JournalError> {
         let fate = self.weather.fate(false);
         self.trace.fold(&format!("journal {what} {:?}", fate.end));
@@ -66,7 +66,7 @@ impl SimJournal {
         }
     }
 
-    /// The commits as the planted bug lets them through.
+    /// The commits after the planted bug has touched them.
     fn spoil(&self, mut commits: Vec<Commit>) -> Vec<Commit> {
         if self.bug == Some(Bug::JournalKeepsExtents) {
             let kept = |change: &Change| change.key.first() == Some(&Extent::KIND) && change.value.is_none();
@@ -112,7 +112,7 @@ impl Journal for SimJournal {
         let lies =
             self.bug == Some(Bug::JournalLies) && self.commits.fetch_add(1, Ordering::SeqCst) % 16 == 15;
         if lies {
-            // Says that it did not apply what it applies at once.
+            // The journal reports the commit as refused, and applies it at once.
             fate.end = End::Late(Duration::ZERO);
         }
         if fate.end == End::Full && self.bug == Some(Bug::JournalHasRoom) {
@@ -138,7 +138,7 @@ impl Journal for SimJournal {
             let told = match (fate.end, result) {
                 (End::Answered, Some(result)) => result,
                 (End::Refused, _) => Err(JournalError::NotApplied("refused by the weather".to_owned())),
-                // As the journal in SQLite says it: the transaction was rolled back.
+                // The SQLite journal reports it like this: the transaction was rolled back.
                 (End::Full, _) => Err(JournalError::NotApplied("database or disk is full".to_owned())),
                 (End::Late(_), _) if lies => Err(JournalError::NotApplied("a lie".to_owned())),
                 _ => Err(JournalError::Unknown("the answer was lost".to_owned())),

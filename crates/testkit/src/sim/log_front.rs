@@ -1,4 +1,4 @@
-//! A client that calls the log in the broker's process, as views do. It sees the three-valued outcomes as they are.
+//! A client that calls the log in the broker's process, as views do. It sees outcomes with their three values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use crate::client::values::value_of;
 use crate::client::{Fetched, Front, Harness, Place, Sent};
 use crate::dice::Dice;
 
-/// Most bytes of one read: small, so that reads end in the middle of things.
+/// Most bytes of one read. The limit is small, so that reads end in the middle of an object.
 const READ_BYTES_MAX: usize = 2_000;
-/// Most bytes of a batch's records when they are decompressed.
+/// Most bytes of a batch's records after decompression.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// A way to the log of one broker.
@@ -89,7 +89,7 @@ impl Front for LogFront {
                     }
                 }
             });
-            // Every append is taken in before the first is awaited.
+            // The log takes in every append before the client awaits the first.
             join_all(tickets.collect::<Vec<_>>()).await
         };
         let answers = timeout(self.patience(), self.running.run(work)).await;

@@ -1,6 +1,5 @@
-//! The lowest floor alone: commands over one journal from brokers that die. Each value is appended to a list
-//! by one command; at the end the list must hold every acknowledged value once, in the order of its client,
-//! and no refused one.
+//! The lowest floor alone: brokers that die run commands over one journal. Each command appends one value to a list. At
+//! the end the list must hold every acknowledged value once, in the order of its client, and no refused value.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -30,7 +29,7 @@ enum Fate {
 
 type Fates = Arc<Mutex<BTreeMap<u64, Fate>>>;
 
-/// A broker's life: it opens, its client commits value after value, it dies.
+/// The life of a broker: it opens, its client commits value after value, it dies.
 async fn life(env: Env, journal: SimJournal, fates: Fates, client: u64) {
     let dice = Dice::new(&env);
     for number in 0..6 {
@@ -84,7 +83,7 @@ async fn world(seed: u64) {
         life.await.expect("a life ends by itself");
     }
     journal.heal();
-    // What was late has landed by then.
+    // Late commits have landed by then.
     sleep(Duration::from_secs(20)).await;
     let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await.expect("opens");
     let snapshot = meta.snapshot();

@@ -1,12 +1,17 @@
-//! The whole engine in one thread under a simulated clock: brokers over one store and one journal that fail
-//! in every way that is allowed, clients that write and read, and at the end the checkers.
+//! The whole engine in one thread under a simulated clock: brokers over one store and one journal that fail in every
+//! way that is allowed, clients that write and read, and at the end the checkers.
 //!
 //! ```text
-//! plan.rs      seed -> what this run is made of       weather.rs   faults of the store and the journal
-//! world.rs     faults, healing, audit, checkers       store.rs, journal.rs   requests that may be lost or land late
-//! remote.rs    a store far away: tries that time out
-//! cluster.rs   brokers that die at any await          audit.rs     all records, objects and rows at the end
-//! sql.rs       statements, if the caller brings an engine for them
+//! plan.rs                  seed -> the plan of this run
+//! world.rs                 faults, healing, audit, checkers
+//! cluster.rs               brokers that die at any await
+//! store.rs, journal.rs     requests that may be lost or land late
+//! remote.rs                a remote store: requests are made in tries that time out
+//! weather.rs               the faults of the store and the journal
+//! log_front.rs             a client in the broker's process, as views are
+//! engine.rs, sql.rs        statements, if the caller brings an engine for them
+//! audit/                   all records, objects, rows and leftovers at the end
+//! metadata.rs, full.rs     two small worlds: the metadata alone, and a full journal
 //! ```
 
 mod audit;

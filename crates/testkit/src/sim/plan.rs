@@ -1,5 +1,5 @@
-//! What a run is made of, drawn from its seed: runs differ in kind, not only in their dice (a swarm). A run
-//! with a store that never fails finds what a run with every fault at once would bury.
+//! The plan of a run, drawn from its seed. Runs differ in kind, not only in their dice (swarm testing): a run whose
+//! store never fails finds bugs that a run with every fault at once would hide.
 
 use std::time::Duration;
 
@@ -13,97 +13,97 @@ use crate::bug::Bug;
 use crate::client::Place;
 use crate::dice::Dice;
 
-/// The topic that has a table in most runs; its records are JSON in all.
+/// The topic that has a table in most runs. Its records are JSON in every run.
 pub(crate) const TABLE_TOPIC: &str = "orders";
-/// The topic that has none.
+/// The topic without a table.
 pub(crate) const PLAIN_TOPIC: &str = "clicks";
-/// The topic that is deleted and created again in some runs, with a table or without.
+/// The topic that is deleted and created again in some runs, with or without a table.
 pub(crate) const FLEETING_TOPIC: &str = "visits";
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 2;
 
-/// So many of a thousand runs are brisk: longer, and with grace periods that end while the faults last.
+/// Share of brisk runs, in a thousand. They are longer, and their grace periods end while the faults last.
 const BRISK: u64 = 150;
 
-/// In so many of a thousand runs a topic is deleted and created again.
+/// Share of runs, in a thousand, in which a topic is deleted and created again.
 const FLEETING: u64 = 250;
 
-/// How long the faults of a run last that has to see the end of grace periods or of time-outs.
+/// How long the faults last in a run that must see the end of grace periods or time-outs.
 const LONG_CHAOS: Duration = Duration::from_secs(40);
-/// In so many of a thousand runs the store is far away.
+/// Share of runs, in a thousand, with a remote store.
 const REMOTE: u64 = 80;
-/// There, what is on its way may land this late: longer than all tries of a request and the last one's landing.
+/// Grace for a remote store: longer than all tries of a request and the late landing of the last one.
 const REMOTE_GRACE: Duration = Duration::from_secs(120);
 
-/// What the caller chooses about a run.
+/// The caller's choices for a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Everything that is drawn comes out of it.
+    /// The source of every draw.
     pub seed: u64,
-    /// A bug on purpose.
+    /// A planted bug.
     pub bug: Option<Bug>,
-    /// Keep the text of every event, to find the first difference between two runs.
+    /// Keeps the text of every event, to find the first difference between two runs.
     pub keep_trace: bool,
-    /// What answers statements in a broker, where the caller has such an engine. Then every run has a table.
+    /// Opens an engine for statements in each broker. Then every run has a table.
     pub sql: Option<Opener>,
 }
 
 impl Options {
-    /// A run of this seed as it should be.
+    /// A run of this seed without a bug.
     pub fn seed(seed: u64) -> Options {
         Options { seed, bug: None, keep_trace: false, sql: None }
     }
 
-    /// The same run with a bug in it.
+    /// The same run with a planted bug.
     #[must_use]
     pub fn with(self, bug: Bug) -> Options {
         Options { bug: Some(bug), ..self }
     }
 
-    /// The same run with statements in it.
+    /// The same run with statements.
     #[must_use]
     pub fn asking(self, sql: Opener) -> Options {
         Options { sql: Some(sql), ..self }
     }
 }
 
-/// What is drawn for a run.
+/// The draws of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// How long the faults last.
     pub(crate) chaos: Duration,
-    /// Faults of the store beyond slowness.
+    /// Whether the store has other faults than slowness.
     pub(crate) rough_store: bool,
-    /// The store is far away: requests are made in tries, and in some spells they hang.
+    /// Whether the store is remote: requests are made in tries, and in some spells they hang.
     pub(crate) remote: bool,
-    /// Faults of the journal beyond slowness.
+    /// Whether the journal has other faults than slowness.
     pub(crate) rough_journal: bool,
-    /// Brokers that live beside each other on one journal.
+    /// The number of brokers that live side by side on one journal.
     pub(crate) brokers: u32,
-    /// A broker dies after at most so many polls of its tasks; none: it lives.
+    /// A broker dies after at most this many polls of its tasks. None: no broker dies.
     pub(crate) crash_polls_max: Option<u64>,
-    /// Longest pause between a broker's death and the next one's start.
+    /// Longest pause between a broker's death and the start of the next one.
     pub(crate) down_max: Duration,
-    /// Producers with idempotence and without.
+    /// The numbers of producers with idempotence and without.
     pub(crate) producers: (u32, u32),
     /// Longest pause of a producer between two windows.
     pub(crate) pause_max: Duration,
-    /// Clients lose their connections.
+    /// Whether clients lose their connections.
     pub(crate) cuts: bool,
-    /// The share of connections that go through the Kafka protocol, in a thousand.
+    /// Share of connections through the Kafka protocol, in a thousand.
     pub(crate) kafka: u64,
-    /// Whether the topic that may have a table has one.
+    /// Whether [`TABLE_TOPIC`] has a table.
     pub(crate) table: bool,
-    /// Whether there is a topic that is deleted and created again, and whether it has a table.
+    /// Whether there is a topic that is deleted and created again, and if so whether it has a table.
     pub(crate) fleeting: Option<bool>,
-    /// How the log of a broker works.
+    /// The settings of a broker's log.
     pub(crate) log: floe_log::Config,
-    /// How the views of a broker work.
+    /// The settings of a broker's views.
     pub(crate) lake: floe_lake::Config,
 }
 
 impl Plan {
-    /// Draws a run.
+    /// Draws the plan of a run.
     pub(crate) fn draw(env: &Env) -> Plan {
         let dice = Dice::new(env);
         let brisk = dice.chance(BRISK);
@@ -122,7 +122,7 @@ impl Plan {
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
             pause_max: match brisk || remote {
-                // Over the longer time about as many records.
+                // The longer time gets about as many records.
                 true => Duration::from_secs(8),
                 false => *dice.pick(&[Duration::from_millis(700), Duration::from_millis(2_000)]),
             },
@@ -135,7 +135,7 @@ impl Plan {
         }
     }
 
-    /// The same with what a planted bug needs to show itself.
+    /// The same plan, changed so that a planted bug can show itself.
     pub(crate) fn with(self, bug: Option<Bug>) -> Plan {
         match bug {
             Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => {
@@ -143,15 +143,15 @@ impl Plan {
             }
             Some(Bug::StoreMisplacesLateTries) => {
                 let (log, lake) = (far(true, self.log), far_lake(true, self.lake));
-                // Nobody dies: whoever does not wait any more has run out of time.
+                // No broker dies here, so a caller that gave up has run out of time.
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
             _ => self,
         }
     }
 
-    /// Longer than everything takes that has to be over before nothing is left to clean: the leases of the dead, on
-    /// objects, tables and the cleaners' jobs, the grace of what became garbage only then, and a few rounds.
+    /// Time for the cleaners, longer than everything that must be over before nothing is left to clean. That is the
+    /// leases of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and a few rounds.
     pub(crate) fn cleaning(&self) -> Duration {
         let (log, lake) = (&self.log.times, &self.lake);
         let of_log = log.lease_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
@@ -163,7 +163,7 @@ impl Plan {
         of_log.max(of_lake)
     }
 
-    /// How the Kafka front of a broker works.
+    /// The settings of a broker's Kafka front.
     pub(crate) fn kafka_config(&self) -> floe_kafka::Config {
         floe_kafka::Config {
             auto_create_topics: false,
@@ -172,18 +172,18 @@ impl Plan {
         }
     }
 
-    /// The partitions of the topic that is deleted and created again, if there is one; of no incarnation yet.
+    /// The partitions of [`FLEETING_TOPIC`] if the run has it, without an incarnation.
     pub(crate) fn fleeting_places(&self) -> Vec<Place> {
         let place = |table| move |index| Place { topic: FLEETING_TOPIC, table, index, incarnation: None };
         self.fleeting.map_or_else(Vec::new, |table| (0..PARTITIONS).map(place(table)).collect())
     }
 
-    /// The settings of a topic that may have a table.
+    /// The settings of a topic with or without a table.
     pub(crate) fn table_configs(table: bool) -> Vec<(&'static str, &'static str)> {
         vec![("floe.table", if table { "json" } else { "off" }), ("floe.table.freshness.ms", "1000")]
     }
 
-    /// All partitions of the run that are always there.
+    /// All partitions that exist for the whole run.
     pub(crate) fn places() -> Vec<Place> {
         let topics = [TABLE_TOPIC, PLAIN_TOPIC];
         topics
@@ -198,8 +198,9 @@ impl Plan {
     }
 }
 
-/// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry. Brisk: what
-/// a dead broker left is old enough to be deleted while the faults last. The grace is longer than the weather delays.
+/// Objects of a few batches, several uploads at once, a cache that is too small, and a cleaner in a hurry. In a brisk
+/// run, garbage of a dead broker is old enough for deletion while the faults last. The grace is longer than the delays
+/// of the weather.
 fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
     let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
     let times = Times {
@@ -219,7 +220,7 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
     }
 }
 
-/// With a grace that is longer than what is on its way to a store far away takes.
+/// Sets the grace of a remote store: longer than requests are in flight.
 fn far(remote: bool, mut config: floe_log::Config) -> floe_log::Config {
     if remote {
         config.times.trash_grace = REMOTE_GRACE;
@@ -227,13 +228,13 @@ fn far(remote: bool, mut config: floe_log::Config) -> floe_log::Config {
     config
 }
 
-/// The same for the views.
+/// Sets the same grace for the views.
 fn far_lake(remote: bool, config: floe_lake::Config) -> floe_lake::Config {
     let garbage_grace = if remote { REMOTE_GRACE } else { config.garbage_grace };
     floe_lake::Config { garbage_grace, ..config }
 }
 
-/// How views work: as above.
+/// The settings of the views, in the spirit of [`log_config`].
 fn lake_config(dice: &Dice, brisk: bool) -> floe_lake::Config {
     let seconds = |normal: u64, in_haste: u64| Duration::from_secs(if brisk { in_haste } else { normal });
     floe_lake::Config {

@@ -1,5 +1,5 @@
-//! A store far away: every request is made in tries, each with a time-out, as the store in S3 makes them. A try that
-//! took too long is left on its way and may land when a later one has been answered.
+//! A remote store. Like the S3 store, it makes every request in tries with a time-out each. A try that took too long
+//! stays in flight. It may land after a later try was answered.
 
 use std::future::Future;
 use std::ops::Range;
@@ -14,12 +14,12 @@ use tokio::time::{sleep, timeout};
 
 use super::store::SimStore;
 
-/// Tries of one request, the first included.
+/// Tries of one request, including the first.
 const TRIES_MAX: u32 = 3;
-/// Longest wait for the answer of one try. With this and the pauses a whole request takes longer than the engine waits
-/// for a small upload ([`floe_log::limits::UPLOAD_TIMEOUT`]).
+/// Longest wait for the answer of one try. With the pauses, a whole request takes longer than the engine waits for a
+/// small upload ([`floe_log::limits::UPLOAD_TIMEOUT`]).
 const TRY_MAX: Duration = Duration::from_secs(6);
-/// Pause before the second try; it doubles.
+/// Pause before the second try. It doubles with each try.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The simulated store behind tries. A clone is the same store.
@@ -30,13 +30,13 @@ pub(crate) struct RemoteStore {
 }
 
 impl RemoteStore {
-    /// Makes tries at `one`; `late` counts those that took too long.
+    /// A store that makes its tries at `one`. `late` counts the tries that took too long.
     pub(crate) fn new(one: SimStore, late: Arc<AtomicU64>) -> RemoteStore {
         RemoteStore { one, late }
     }
 
-    /// Makes tries until one is decisive. Once a try was lost, no later refusal takes back that it may have had its
-    /// effect.
+    /// Makes tries until one is decisive. After a lost try the outcome stays unknown, because that try may have had its
+    /// effect: a later refusal does not change that.
     async fn with_tries<T, F>(&self, request: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -82,7 +82,7 @@ impl Store for RemoteStore {
     async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
         match self.with_tries(|| self.one.put_if_absent(key, payload.clone())).await? {
             PutIfAbsent::Created => Ok(PutIfAbsent::Created),
-            // It may be the echo of an earlier try: what is there decides.
+            // This may be the echo of an earlier try. The stored object decides.
             PutIfAbsent::Exists => match self.get(key, None).await {
                 Ok(found) if found == concat(&payload) => Ok(PutIfAbsent::Created),
                 Ok(_) => Ok(PutIfAbsent::Exists),

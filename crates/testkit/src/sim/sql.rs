@@ -1,7 +1,7 @@
-//! Statements over the table while everything fails, and once more when nothing does.
+//! Statements over the table while everything fails, and once more when nothing fails.
 //!
-//! The simulation has no query engine of its own: it would compile one, for minutes, into every test of the
-//! engine below it. Who has one hands in how to open it.
+//! The simulation has no query engine of its own: every test of the engine below would compile one, for minutes. A
+//! caller with an engine hands in a function that opens it.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::dice::Dice;
 use crate::history::{Answer, Event, Phase};
 use crate::rows;
 
-/// The number of the client that asks.
+/// The process number of the client that asks.
 const PROCESS: u32 = 400;
-/// Statements without a fault that fail this often are a finding.
+/// This many failed statements without any fault are a finding.
 const FAILURES_MAX: u32 = 20;
 
-/// The statements: each another plan over the same table.
+/// The statements. Each has another plan over the same table.
 #[derive(Debug, Clone, Copy)]
 enum Question {
     Rows,
@@ -68,7 +68,7 @@ impl Question {
     }
 }
 
-/// Asks until the faults have ended, and then until there is an answer.
+/// Asks until the faults have ended and one more answer has come.
 pub(super) async fn ask(cluster: Cluster) {
     let dice = cluster.dice();
     loop {
@@ -82,7 +82,7 @@ pub(super) async fn ask(cluster: Cluster) {
     }
 }
 
-/// Asks everything once when nothing fails any more.
+/// Asks every statement once when nothing fails any more.
 pub(super) async fn ask_all(cluster: &Cluster) {
     let dice = cluster.dice();
     for question in Question::ALL {
@@ -97,10 +97,10 @@ pub(super) async fn ask_all(cluster: &Cluster) {
     }
 }
 
-/// Asks a broker and notes it; whether there was an answer.
+/// Asks a broker and notes the answer. Returns whether there was one.
 async fn once(cluster: &Cluster, dice: &Dice, running: &Running, question: Question) -> bool {
     let Some(engine) = running.sql.clone() else { return false };
-    // A broker that lives beside another may not have heard of the topic.
+    // A broker beside another one may not know the topic yet.
     if !topic::by_name(&running.log.meta().snapshot(), TABLE_TOPIC).is_ok_and(|topic| topic.is_some()) {
         return false;
     }
@@ -130,7 +130,7 @@ async fn once(cluster: &Cluster, dice: &Dice, running: &Running, question: Quest
     answered
 }
 
-/// What a planted bug does to an answer.
+/// The answer after the planted bug has touched it.
 fn spoil(bug: Option<Bug>, dice: &Dice, answer: Answer) -> Answer {
     match answer {
         Answer::Rows(mut rows) if bug == Some(Bug::SqlDropsRow) && !rows.is_empty() => {

@@ -1,6 +1,5 @@
-//! The simulated store: objects that outlive every broker, behind requests that are slow, refused, lost, late
-//! or applied twice. A request is a task of the world, not of the broker: when the broker dies, what it sent
-//! may still land.
+//! The simulated store: objects that outlive every broker, behind requests that are slow, refused, lost, late or
+//! applied twice. A request is a task of the world, not of the broker. So a request may land after its broker has died.
 
 use std::future::Future;
 use std::ops::Range;
@@ -50,12 +49,12 @@ impl SimStore {
         self.healed.store(true, Ordering::SeqCst);
     }
 
-    /// What is in the store.
+    /// The keys in the store.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.objects.keys()
     }
 
-    /// Sends a request: `apply` is its effect, and is run as often as the weather lets it land.
+    /// Sends a request. `apply` is its effect, and runs as often as the weather lets the request land.
     async fn request<T, A, F>(&self, what: String, grows: bool, apply: A) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -106,7 +105,7 @@ impl SimStore {
                 trace.fold(&format!("store {what} applied late"));
             }
         };
-        // The world's own task: dropping this future, as a crash does, leaves the request on its way.
+        // The task belongs to the world. A crash drops this future and leaves the request in flight.
         self.env.spawn("store request", request);
         answered.await.unwrap_or_else(|_| Err(StoreError::Unknown("the world ended".to_owned())))
     }

@@ -1,6 +1,6 @@
-//! What befalls the requests to a store or a journal: a base rate of each fault, drawn once per run so that
-//! runs differ in kind (some have no fault but slowness, some lose every twentieth answer), and spells in
-//! which everything is slow, down or full. When a run heals, the weather is calm for good.
+//! The weather: the faults of requests to a store or a journal. The base rate of each fault is drawn once per run, so
+//! that runs differ in kind: some have no fault but slowness, some lose every twentieth answer. In spells, everything
+//! is slow, down or full. After healing, the weather is calm for good.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,43 +10,43 @@ use tokio::time::Instant;
 
 use crate::dice::Dice;
 
-/// A request whose answer was lost is told so after this time at most.
+/// The caller hears of a lost answer within this time.
 const LOST_AFTER_MAX: Duration = Duration::from_secs(3);
-/// A request of a dead broker, and a second copy of a request, lands within this time.
+/// A request of a dead broker, or the second copy of a request, lands within this time.
 const LATE_MAX: Duration = Duration::from_secs(4);
 
-/// A request that hangs takes effect within this time.
+/// A hanging request takes effect within this time.
 pub(crate) const HANGS_MAX: Duration = Duration::from_secs(15);
-/// So many spells of a store far away hang.
+/// The number of spells in which requests to a remote store hang.
 const HANGING_SPELLS: u64 = 4;
 
-/// What a request will meet.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fate {
     /// Time from the request to its effect.
     pub(crate) before: Duration,
-    /// Time from the effect to its answer.
+    /// Time from the effect to the answer.
     pub(crate) after: Duration,
     /// How it ends.
     pub(crate) end: End,
-    /// A second copy of the request takes effect so much later.
+    /// If set, a second copy of the request takes effect this much later.
     pub(crate) again: Option<Duration>,
 }
 
 /// How a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With its effect and its answer.
+    /// It has its effect and its answer.
     Answered,
-    /// Refused without effect, and told so.
+    /// It has no effect, and the answer says so.
     Refused,
-    /// Refused for lack of room.
+    /// It has no effect, and the answer says that there is no room.
     Full,
-    /// No effect, no answer.
+    /// It has no effect and no answer.
     LostRequest,
-    /// The effect, but no answer.
+    /// It has its effect, but no answer.
     LostAnswer,
-    /// No answer, and the effect comes after the caller was told that nobody knows.
+    /// It has no answer. Its effect comes this long after the caller heard of an unknown outcome.
     Late(Duration),
 }
 
@@ -65,7 +65,7 @@ struct Spell {
     kind: Kind,
 }
 
-/// Faults of one run at one boundary.
+/// The faults of one run at one boundary.
 #[derive(Debug)]
 pub(crate) struct Weather {
     env: Env,
@@ -81,7 +81,7 @@ pub(crate) struct Weather {
 }
 
 impl Weather {
-    /// Draws the weather of the next `length`. `rough` false gives slowness alone.
+    /// Draws the weather of the next `length`. If `rough` is false, the only fault is slowness.
     pub(crate) fn draw(env: &Env, length: Duration, rough: bool) -> Weather {
         let dice = Dice::new(env);
         let rate = |choices: &[u64]| if rough { *dice.pick(choices) } else { 0 };
@@ -90,7 +90,7 @@ impl Weather {
         let (lost_answer, late, again) = (rate(&[0, 5, 40]), rate(&[0, 2, 15]), rate(&[0, 5, 40]));
         let count = if rough { dice.within(0..4) } else { 0 };
         let mut spells: Vec<Spell> = (0..count).map(|_| spell(env, &dice, length)).collect();
-        // Where spells meet, the full one goes first: nothing grows in it, whatever else there is.
+        // Full spells go first where spells overlap: nothing may grow in them, whatever the other spell is.
         spells.sort_by_key(|spell| spell.kind != Kind::Full);
         let calm = AtomicBool::new(false);
         Weather {
@@ -107,7 +107,7 @@ impl Weather {
         }
     }
 
-    /// The same with spells in which requests hang for longer than anybody waits for them.
+    /// Adds spells in which requests hang for longer than any caller waits.
     pub(crate) fn hanging(mut self, length: Duration) -> Weather {
         let spells = (0..HANGING_SPELLS).map(|_| {
             let from = self.env.monotonic() + self.dice.between(Duration::ZERO, length);
@@ -119,7 +119,7 @@ impl Weather {
         self
     }
 
-    /// No fault but one: from `from` to `to` there is no room.
+    /// Weather with one fault: there is no room between `from` and `to`.
     #[cfg(test)]
     pub(crate) fn full_once(env: &Env, from: Duration, to: Duration) -> Weather {
         let now = env.monotonic();
@@ -127,7 +127,7 @@ impl Weather {
         Weather { spells, ..Weather::draw(env, to, false) }
     }
 
-    /// From when to when nothing that grows is taken in.
+    /// The spans of time in which nothing may grow.
     pub(crate) fn full(&self) -> Vec<(Instant, Instant)> {
         let full = self.spells.iter().filter(|spell| spell.kind == Kind::Full);
         full.map(|spell| (spell.from, spell.to)).collect()
@@ -143,7 +143,7 @@ impl Weather {
         self.calm.load(Ordering::SeqCst)
     }
 
-    /// What the next request meets. `grows` says whether it needs room.
+    /// Draws the fate of the next request. `grows` says whether it needs room.
     pub(crate) fn fate(&self, grows: bool) -> Fate {
         let fate = |before, after, end| Fate { before, after, end, again: None };
         if self.is_calm() {
@@ -186,7 +186,7 @@ impl Weather {
         End::Answered
     }
 
-    /// Whether the request of a caller who died on the way takes effect, and how much later.
+    /// Draws whether the request of a dead caller takes effect, and how much later.
     pub(crate) fn orphaned(&self) -> Option<Duration> {
         self.dice.chance(500).then(|| self.late())
     }

@@ -1,4 +1,4 @@
-//! One run: faults, then healing, then a look at everything that is left.
+//! One run: faults, then healing, then an audit of everything that is left.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::client::{Administrator, Consumer, Follower, Harness, Member, Producer
 use crate::history::{Event, History, Phase};
 use crate::trace::Trace;
 
-/// Once the faults have ended, every client and view must be done in this time.
+/// After the faults have ended, every client and view must finish within this time.
 const HEALING_MAX: Duration = Duration::from_secs(180);
 
-/// The look at everything takes this long at most.
+/// Longest time of the audit.
 const AUDIT_MAX: Duration = Duration::from_secs(900);
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The seed.
@@ -35,28 +35,28 @@ pub struct Report {
     pub hash: u128,
     /// The number of events in the hash.
     pub events: u64,
-    /// What the clients saw.
+    /// The lines that the clients wrote.
     pub history: History,
-    /// What the checkers say about it.
+    /// The findings of the checkers.
     pub findings: Vec<Finding>,
-    /// How long the run took on its own clock.
+    /// The time of the run on its own clock.
     pub virtual_time: Duration,
-    /// Records whose append was acknowledged.
+    /// The number of records whose append was acknowledged.
     pub acknowledged: u64,
-    /// How often a broker died.
+    /// The number of crashes of brokers.
     pub crashes: u64,
-    /// How often a try at a store far away took too long.
+    /// The number of tries at a remote store that took too long.
     pub late_tries: u64,
-    /// The text of every event, if it was asked for.
+    /// The text of every event, if [`Options::keep_trace`] is set.
     pub trace: Option<String>,
 }
 
 /// Runs a whole world in this thread, from the first broker to the last checker.
 ///
-/// A task that panics, of a client or of a broker, is a finding of the checker `live`.
+/// A panic of a task, of a client or of a broker, is a finding of the checker `live`.
 ///
 /// # Panics
-/// The runtime cannot be built. A vital task that panics ends the process, naming the seed.
+/// The runtime cannot be built. A panic of a vital task ends the process with a line that names the seed.
 pub fn run(options: &Options) -> Report {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().expect("a runtime in one thread");
@@ -114,7 +114,7 @@ async fn live(options: &Options) -> Report {
     }
 }
 
-/// Creates the topics, however often that takes.
+/// Creates the topics and tries as often as it takes.
 pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let table: BTreeMap<_, _> = Plan::table_configs(cluster.plan().table).into_iter().map(own).collect();
@@ -150,7 +150,7 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
         clients.push((format!("consumer of {}", place.name()), env.spawn("consumer", consumer.run())));
     }
     clients.extend(start_fleeting(cluster));
-    // Groups live in one broker; many brokers share them when groups have an owner.
+    // A group lives in one broker. Several brokers cannot share a group until groups have an owner.
     let members = if cluster.plan().brokers == 1 { 2 } else { 0 };
     for process in 200..200 + members {
         let member = Member::new(Arc::new(cluster.clone()), process, places.clone());
@@ -162,7 +162,7 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     clients
 }
 
-/// The clients of the topic that is deleted and created again.
+/// Starts the clients of the topic that is deleted and created again.
 fn start_fleeting(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     let Some(table) = cluster.plan().fleeting else { return Vec::new() };
     let env = cluster.env();

@@ -1,6 +1,6 @@
 //! Just enough of a Rust reader for the tidy test: it knows comments, strings and braces, and nothing else.
 
-/// A function with a body: its name, the line it starts at, and how many lines it has from `fn` to its last brace.
+/// A function with a body: its name, its first line, and the number of lines from `fn` to its last brace.
 #[derive(Debug, PartialEq)]
 pub(super) struct Function {
     pub(super) name: String,
@@ -8,7 +8,7 @@ pub(super) struct Function {
     pub(super) lines: usize,
 }
 
-/// The same text with the inside of comments, strings and character literals turned to spaces. Line ends stay.
+/// The same text with the inside of comments, strings and character literals turned into spaces. Line ends stay.
 pub(super) fn blank(text: &str) -> String {
     let bytes: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -24,7 +24,7 @@ pub(super) fn blank(text: &str) -> String {
     out
 }
 
-/// The length of the comment or literal that starts here, 0 if none does.
+/// The length of the comment or literal that starts here, or 0.
 fn literal(text: &[char], at: usize) -> usize {
     let starts = |what: &str| what.chars().enumerate().all(|(i, c)| text.get(at + i) == Some(&c));
     let after_word = at > 0 && is_word(text[at - 1]);
@@ -62,7 +62,8 @@ fn string(text: &[char]) -> usize {
     (at + 1).min(text.len())
 }
 
-/// `prefix` is the length of `r` or `br`. A raw identifier such as `r#type` is not a string.
+/// The length of a raw string. `prefix` is the length of `r` or `br`. A raw identifier such as `r#type` is not a
+/// string.
 fn raw_string(text: &[char], prefix: usize) -> usize {
     let hashes = text[prefix..].iter().take_while(|c| **c == '#').count();
     let start = prefix + hashes;
@@ -81,7 +82,7 @@ fn raw_string(text: &[char], prefix: usize) -> usize {
     text.len()
 }
 
-/// A character literal, or 0 for a lifetime.
+/// The length of a character literal, or 0 for a lifetime.
 fn character(text: &[char]) -> usize {
     match (text.get(1), text.get(2)) {
         (Some('\\'), _) => text[2..].iter().skip(1).take_while(|c| **c != '\'').count() + 4,
@@ -94,7 +95,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The words of blanked text with the place after each.
+/// The words of blanked text, each with the position after it.
 fn words(text: &[char]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -112,7 +113,7 @@ fn line_of(text: &[char], at: usize) -> usize {
     1 + text[..at].iter().filter(|c| **c == '\n').count()
 }
 
-/// Every function with a body in blanked text; an inner function is counted by itself and in the outer one.
+/// Every function with a body in blanked text. An inner function is counted both by itself and in the outer one.
 pub(super) fn functions(blanked: &str) -> Vec<Function> {
     let text: Vec<char> = blanked.chars().collect();
     let words = words(&text);
@@ -131,7 +132,7 @@ pub(super) fn functions(blanked: &str) -> Vec<Function> {
     found
 }
 
-/// Where the body of a function whose name ends at `at` closes; none for a declaration.
+/// The end of the body of the function whose name ends at `at`, or none for a declaration.
 fn body_end(text: &[char], at: usize) -> Option<usize> {
     let (mut round, mut curly) = (0i32, 0i32);
     for (i, c) in text.iter().enumerate().skip(at) {

@@ -1,4 +1,4 @@
-//! What the metadata map still holds of topics that are gone.
+//! The metadata of deleted topics that is still in the map.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::super::cluster::Cluster;
 use crate::client::Harness;
 use crate::history::Event;
 
-/// Writes down what is left.
+/// Notes the leftovers.
 pub(crate) async fn look(cluster: &Cluster) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
@@ -38,10 +38,10 @@ pub(crate) async fn look(cluster: &Cluster) {
     cluster.recorder().note(running.number, Event::Leftovers { what });
 }
 
-/// For what is of no topic.
+/// Stands for no topic.
 const NO_TOPIC: u64 = u64::MAX;
 
-/// The topic whose view has this lease.
+/// The topic of the view that holds the lease with this name.
 fn leased(name: &str) -> TopicId {
     let id = name.strip_prefix("view/lake/").and_then(|id| id.parse().ok());
     TopicId(id.unwrap_or(NO_TOPIC))

@@ -1,4 +1,4 @@
-//! The look at everything that is left when the faults have ended: all records, all objects, all rows.
+//! The audit: all records, all objects and all rows after the faults have ended.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::client::member::note_committed;
 use crate::client::{Harness, Place, follower, member};
 use crate::history::{Event, Seen};
 
-/// The number of this client.
+/// The process number of the auditor.
 const AUDITOR: u32 = 900;
-/// Reads that fail this often in a row without any fault end the final read of a partition.
+/// After this many failed reads in a row without any fault, the final read of a partition ends.
 const FAILURES_MAX: u32 = 20;
 
 /// Writes the last lines of the history.
 pub(crate) async fn run(cluster: &Cluster) {
-    // Everything has to come out of the store and the journal, nothing out of a memory.
+    // Everything must come from the store and the journal, nothing from the memory of a broker.
     cluster.restart().await;
     table::catch_up(cluster).await;
     let fleeting = fleeting(cluster).await;
@@ -42,13 +42,13 @@ pub(crate) async fn run(cluster: &Cluster) {
     if cluster.asks() {
         sql::ask_all(cluster).await;
     }
-    // Leases of the dead expire, and the cleaner has its rounds.
+    // Meanwhile leases of dead brokers expire, and the cleaners have their rounds.
     sleep(cluster.plan().cleaning()).await;
     leftovers::look(cluster).await;
     objects::look(cluster).await;
 }
 
-/// The partitions of what is left of the topic that is deleted and created again.
+/// The partitions of the topic that is deleted and created again, if it exists now.
 async fn fleeting(cluster: &Cluster) -> Vec<Place> {
     let mut places = cluster.plan().fleeting_places();
     let snapshot = cluster.broker().await.log.meta().snapshot();
@@ -59,7 +59,7 @@ async fn fleeting(cluster: &Cluster) -> Vec<Place> {
     places
 }
 
-/// Reads where a group goes on reading.
+/// Reads the committed offsets of a group.
 async fn read_offsets(cluster: &Cluster, group: &str, places: &[Place]) {
     for _ in 0..FAILURES_MAX {
         let mut way = cluster.dial(AUDITOR).await;

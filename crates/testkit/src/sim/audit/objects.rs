@@ -1,4 +1,4 @@
-//! The store against what the metadata map knows of it.
+//! Compares the store with the metadata map.
 
 use floe_lake::map::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
@@ -10,7 +10,7 @@ use super::super::cluster::{Cluster, Running};
 use crate::client::Harness;
 use crate::history::Event;
 
-/// Writes down what is in the store, what has to be there and what may be.
+/// Notes the objects that are in the store, those that must be there, and those that may be there.
 pub(crate) async fn look(cluster: &Cluster) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
@@ -36,7 +36,7 @@ pub(crate) async fn look(cluster: &Cluster) {
     cluster.recorder().note(running.number, Event::Objects { stored, needed, excused });
 }
 
-/// What waits for its deletion since before the cleaners had their time.
+/// Objects that have waited for their deletion since before the cleaners had their time.
 fn overdue(cluster: &Cluster, snapshot: &Snapshot) -> Vec<String> {
     let before = cluster.env().now() - cluster.plan().cleaning();
     let trash = snapshot.range::<Trash>(..).map(|pair| pair.expect("trash can be read"));
@@ -47,7 +47,7 @@ fn overdue(cluster: &Cluster, snapshot: &Snapshot) -> Vec<String> {
     trash.chain(garbage.map(|(_, garbage)| format!("{garbage:?} is not deleted"))).collect()
 }
 
-/// Trash, and ids that somebody may be using.
+/// Trash, and object ids that somebody may be using.
 fn wal_excused(snapshot: &Snapshot) -> Vec<String> {
     let trash = snapshot.range::<Trash>(..).map(|pair| pair.expect("trash can be read").0);
     let leases = snapshot.range::<ObjectLease>(..).flat_map(|pair| {
@@ -57,7 +57,7 @@ fn wal_excused(snapshot: &Snapshot) -> Vec<String> {
     trash.chain(leases).map(wal_key).collect()
 }
 
-/// Files that the table needs, and those that wait for their deletion.
+/// Files that the table needs, and files that wait for their deletion.
 async fn lake_known(
     running: &Running,
     snapshot: Snapshot,
@@ -70,7 +70,7 @@ async fn lake_known(
     known.await.ok_or("the broker died")?.map_err(|error| error.to_string())
 }
 
-/// Files with numbers that the view may be using.
+/// Files whose numbers the view may be using.
 fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> Vec<String> {
     let record = snapshot.get::<floe_lake::map::Table>(&table.topic.id).expect("the table can be read");
     let view = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read");
@@ -80,7 +80,7 @@ fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> V
     stored.iter().filter(|key| key.starts_with(&folder)).filter(unsettled).cloned().collect()
 }
 
-/// The number of a file of a table: `lake/<topic>/data/0000000012.parquet`.
+/// The number in the key of a table's file: `lake/<topic>/data/0000000012.parquet`.
 fn number(key: &str) -> Option<u64> {
     let name = key.strip_prefix("lake/")?.rsplit('/').next()?;
     name.get(..10)?.parse().ok()

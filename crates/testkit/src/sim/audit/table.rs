@@ -20,12 +20,12 @@ use crate::client::values::{topic_name, value_of};
 use crate::history::Event;
 use crate::rows::{self, Row};
 
-/// A view without faults is at the end of the log in this time.
+/// Without faults, a view reaches the end of the log within this time.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
-/// Most bytes of a batch's records when they are decompressed.
+/// Most bytes of a batch's records after decompression.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
-/// Waits until every table holds everything that is in the log.
+/// Waits until every table has caught up with the log.
 pub(crate) async fn catch_up(cluster: &Cluster) {
     let caught_up = async {
         loop {
@@ -43,7 +43,7 @@ pub(crate) async fn catch_up(cluster: &Cluster) {
     }
 }
 
-/// Partitions of tables with the table's progress and the high watermark where they differ.
+/// Partitions of tables whose progress is behind the high watermark, with both numbers.
 fn behind(running: &Running) -> Vec<(String, u32, i64, i64)> {
     let snapshot = running.log.meta().snapshot();
     let tables = running.lake.tables(&snapshot).expect("the tables can be read");
@@ -59,7 +59,7 @@ fn behind(running: &Running) -> Vec<(String, u32, i64, i64)> {
     tables.iter().flat_map(of_table).filter(|(_, _, progress, end)| progress != end).collect()
 }
 
-/// Writes down the rows of the current snapshot of a topic's table.
+/// Notes the rows in the current snapshot of a topic's table.
 pub(crate) async fn rows(cluster: &Cluster, topic: &'static str, incarnation: Option<u128>) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
@@ -81,8 +81,8 @@ pub(crate) async fn rows(cluster: &Cluster, topic: &'static str, incarnation: Op
     }
 }
 
-/// The dead letters of a table. Incarnations of one name share a topic for them: those of another one hold another
-/// record than the one that is at their offset now.
+/// The dead letters of one incarnation. All incarnations of a name share a dead-letter topic. A letter of another
+/// incarnation holds another record than the one that is at its offset now.
 fn of_incarnation(
     cluster: &Cluster,
     name: &str,
@@ -99,7 +99,7 @@ fn of_incarnation(
     kept.map(|(partition, offset, _)| (partition, offset)).collect()
 }
 
-/// As an engine reads it that finds columns by their ids alone: a column that another took the place of is gone.
+/// Reads the table as an engine does that finds columns by id alone. Replaced columns are gone.
 async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
     let files = running.lake.data_files(table).await.map_err(|error| error.to_string())?;
     let replaced = table.schema.replaced();
@@ -121,7 +121,7 @@ async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// The ids of all columns, those in structs and lists too.
+/// The ids of all columns, including those in structs and lists.
 fn ids(fields: &Fields) -> Vec<i32> {
     let mut found = Vec::new();
     for field in fields {
@@ -135,7 +135,7 @@ fn ids(fields: &Fields) -> Vec<i32> {
     found
 }
 
-/// Partition, offset and value of every record of a topic of this name that became a dead letter.
+/// Partition, offset and value of every dead letter of the topics with this name.
 async fn dead(log: &Log, topic: &str) -> Result<Vec<(u32, i64, String)>, String> {
     let snapshot = log.meta().snapshot();
     let name = topic_of(topic).ok_or("the topic has no dead letters")?;
