@@ -1,8 +1,8 @@
 """Apache Kafka and Floe on one machine, measured in turn with Kafka's own tools.
 
-Three servers: Kafka with default settings (an acknowledged record is in the page cache), Kafka with a flush on every
-message, and Floe (synced before the acknowledgement). Each measurement is made on each server before the next round
-begins, so that a machine whose speed drifts treats them alike; medians over the rounds are reported.
+There are three servers: Kafka with default settings (an acknowledged record is in the page cache), Kafka with a flush
+on every message, and Floe (every record is synced before it is acknowledged). A round measures every workload on every
+server, so a machine whose speed drifts treats them alike. The report gives medians over the rounds.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SERVERS = ["kafka", "kafka-flush", "floe"]
 
 
 class Kafka(brokers.ApacheKafka):
-    """Kafka, in the bench's directory, optionally flushing on every message."""
+    """Kafka, optionally with a flush on every message."""
 
     def __init__(self, flush):
         self.flush = flush
@@ -52,19 +52,19 @@ def start(server):
 
 
 def cpu_seconds(pid):
-    """User and system time of a process so far."""
+    """User and system time of a process so far, in seconds."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def peak_mib(pid):
-    """The largest resident size of a process so far."""
+    """The peak resident size of a process so far, in MiB."""
     line = next(x for x in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 class Meter:
-    """CPU of the server while a block runs."""
+    """CPU time of the server while a block runs."""
 
     def __init__(self, server):
         self.pid = server.process.pid
@@ -78,9 +78,9 @@ class Meter:
 
 
 def producer(server, topic, records, rate=-1, *props, payloads=None, warmup=0):
-    """Runs kafka-producer-perf-test with records of 1 KiB, or the lines of a file; returns MB/s and latencies in ms.
+    """Runs kafka-producer-perf-test with records of 1 KiB or with the lines of a file. Returns MB/s and latencies in ms.
 
-    With a warm-up, the figures are those of the records after it: a cold virtual machine is slower than any broker.
+    The figures leave out the warm-up records: a cold virtual machine is slower than any broker.
     """
     content = ["--payload-file", str(payloads)] if payloads else ["--record-size", "1024"]
     warm = ["--warmup-records", str(warmup)] if warmup else []
@@ -99,7 +99,7 @@ def producer(server, topic, records, rate=-1, *props, payloads=None, warmup=0):
 
 
 def consumer(server, topic, records):
-    """Runs kafka-consumer-perf-test from the start; returns MB/s of the fetch itself."""
+    """Runs kafka-consumer-perf-test from the start. Returns MB/s of the fetch itself."""
     done = subprocess.run(
         ["java", "-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", brokers.JARS,
          "org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", server.bootstrap, "--topic", topic,
@@ -132,8 +132,8 @@ def produce_latency(server, seconds=20):
 
 
 def disk_alone(seconds=20, rate=450):
-    """What no broker that syncs can be faster than: about as often as Floe acknowledges in `produce_latency`, records are
-    written over zeros and synced, and then metadata in another file, with nothing else running."""
+    """The lower bound for a broker that syncs. About as often as Floe acknowledges in `produce_latency`, it overwrites
+    zeros with records and syncs, then does the same with metadata in another file. Nothing else runs."""
     waits = []
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as scratch:
         with open(f"{scratch}/objects", "wb", buffering=0) as objects, open(f"{scratch}/journal", "wb", buffering=0) as journal:
@@ -148,7 +148,7 @@ def disk_alone(seconds=20, rate=450):
             page, began = os.urandom(24 << 10), time.monotonic()
             for number in range(seconds * rate):
                 time.sleep(max(0.0, began + number / rate - time.monotonic()))
-                # From when it was due: what waits behind a stall has waited, too.
+                # The wait counts from the due time: a write behind a stall has waited too.
                 due = began + number / rate
                 for file, size in sizes.items():
                     file.write(page[:size])
@@ -184,7 +184,7 @@ def consume_tail(server, mib):
 
 
 def metrics(server):
-    """The numbers of /metrics, summed over labels."""
+    """The numbers of /metrics: by full name, and summed over labels."""
     with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     out = {}
@@ -198,12 +198,12 @@ def metrics(server):
 
 
 def floe_only(mib):
-    """What only Floe has: requests to the store, bytes of metadata, freshness of SQL, speed of the table."""
+    """Figures of Floe alone: requests to the store, bytes of metadata, freshness of SQL, speed of the table."""
     return {**store_figures(mib), **freshness_figures(), **table_figures(mib)}
 
 
 def metadata_bytes(journal):
-    """Bytes of the journal's entries, and of the keys and values that they leave in the map, of a stopped broker."""
+    """Bytes of the journal's entries, and of the keys and values in the map, of a stopped broker."""
     with contextlib.closing(sqlite3.connect(f"{journal}/journal.sqlite")) as file:
         entries = file.execute("SELECT coalesce(sum(length(envelope) + length(changes)), 0) FROM journal").fetchone()[0]
     with contextlib.closing(sqlite3.connect(f"{journal}/image.sqlite")) as file:
@@ -211,7 +211,7 @@ def metadata_bytes(journal):
 
 
 def store_figures(mib):
-    """Requests to the store and bytes of metadata while a stream of 16 partitions is produced."""
+    """Requests to the store and bytes of metadata while a producer writes to 16 partitions."""
     server = brokers.Floe()
     try:
         server.create("store", 16)
@@ -240,7 +240,7 @@ def store_figures(mib):
 
 
 def freshness_figures():
-    """How long after its acknowledgement a record is counted by SQL, asked for without pause."""
+    """The time from the acknowledgement of a record until SQL counts it, asked without pause."""
     server = brokers.Floe()
     try:
         server.create("fresh", 4, floe_table="json")
@@ -270,7 +270,7 @@ def flights(path):
 
 
 def table_figures(mib):
-    """The processor time that a table costs: the same JSON is produced to a topic without and with a table."""
+    """The CPU time that a table costs: the same JSON goes to a topic without a table and to one with a table."""
     cpu = {}
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as scratch:
         payloads = pathlib.Path(scratch) / "flights.json"
@@ -319,7 +319,7 @@ def measure(args):
                 for figure, value in alone.items():
                     disk.setdefault(figure, []).append(value)
             for server in SERVERS:
-                # What the server before left to be written must not be waited for by the next one's syncs.
+                # The syncs of this server must not wait for dirty pages of the previous one.
                 os.sync()
                 time.sleep(2)
                 running = start(server)
@@ -354,19 +354,19 @@ def main():
 
 
 def render(figures, memory, disk, floe, args):
-    """The report as Markdown: medians, and Floe's ratio to Kafka with default settings."""
+    """The report as Markdown: medians, and the ratio of Floe to Kafka with default settings."""
     root = pathlib.Path(__file__).resolve().parent
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
     cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine())
     lines = [
         "# Benchmarks", "",
-        "Written by `bench/run --report`; below the marker at the end are notes by hand.", "",
+        "Written by `bench/run --report`. The notes below the marker at the end are written by hand.", "",
         f"Commit {commit}, {time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores ({cpu}), "
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB, clients on the same machine; "
         f"{args.rounds} rounds of {args.mib} MiB, medians (minimum to maximum); records of 1 KiB. "
         f"Command: `bench/run --report --rounds {args.rounds} --mib {args.mib}`.", "",
         "`kafka` is Apache Kafka 4.2.1, one KRaft node with default settings: an acknowledged record is in the page cache. "
-        "`kafka-flush` flushes on every message. `floe` has synced every record that it acknowledges; it is "
+        "`kafka-flush` flushes on every message. `floe` syncs every record before it acknowledges it. It is "
         f"{os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}.", "",
         "| workload | figure | kafka | kafka-flush | floe | floe / kafka |", "|---|---|--:|--:|--:|--:|",
     ]
@@ -383,8 +383,8 @@ def render(figures, memory, disk, floe, args):
     ratio = max(memory["floe"]) / max(memory["kafka"]) if memory["floe"] and memory["kafka"] else float("nan")
     lines.append(f"| all of the above | peak memory MiB | {' | '.join(cells)} | {ratio:.2f} |")
     if disk:
-        lines += ["", "The disk alone, before each round at 10 MB/s: two writes with an `fdatasync` each, one after the other as an "
-                  "acknowledgement needs them, 450 times a second, from when they were due:", "",
+        lines += ["", "The disk alone, before each round at 10 MB/s. 450 times a second: two writes with an `fdatasync` each, one after "
+                  "the other, as an acknowledgement needs them. Times count from the moment when a pair was due:", "",
                   "| figure | median of the rounds (minimum to maximum) |", "|---|--:|"]
         lines += [f"| {name} | {statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f}) |" for name, v in disk.items()]
     if floe:

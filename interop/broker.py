@@ -1,4 +1,4 @@
-"""A broker to try clients on: Floe, or Apache Kafka to see that the cases themselves are right."""
+"""The broker under test: Floe, or Apache Kafka to check that the cases themselves are right."""
 
 import json
 import os
@@ -51,7 +51,7 @@ class Floe:
         self.process.wait()
 
     def freeze(self, seconds):
-        """Lets the process stand still; its connections stay open."""
+        """Stops the process for a while; its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.process.send_signal(signal.SIGCONT)
@@ -130,7 +130,7 @@ group.initial.rebalance.delay.ms=500
         self.process.wait()
 
     def freeze(self, seconds):
-        """Lets the process stand still; its connections stay open."""
+        """Stops the process for a while; its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.process.send_signal(signal.SIGCONT)

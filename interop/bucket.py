@@ -1,4 +1,4 @@
-"""Records in a bucket: Floe on an S3 server that is not ours, killed and started again, read by PyIceberg from there."""
+"""Records in a bucket: Floe on a foreign S3 server is killed and started again, and PyIceberg reads from the bucket."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "interop", "AWS_SECRET_ACCESS_KEY": "interop"}
 
 def cases():
     yield "Bucket", "records and tables live in S3, survive kill -9, and are read from there by PyIceberg", lives
-    yield "Bucket", "other metadata is refused the bucket of a cluster", refused
+    yield "Bucket", "a broker with other metadata is refused the bucket of a cluster", refused
 
 
 class Bucket:
-    """moto's S3 server with one bucket, which lives as long as the block."""
+    """moto's S3 server with one bucket. It lives as long as the `with` block."""
 
     def __enter__(self):
         port = brokers.free_port()

@@ -1,4 +1,4 @@
-"""Starts the client programs of clients/ and reads what they say."""
+"""Starts the client programs of clients/ and reads the events that they print."""
 
 import json
 import pathlib
@@ -56,8 +56,8 @@ def end_offset(broker, topic):
 
 
 class Member:
-    """A group member that runs until it is stopped or killed; its events are collected as they come: what it was
-    assigned, and as (partition, offset) what it read, and what of that it committed."""
+    """A group member that runs until it is stopped or killed. Its events are collected as they come: the assigned
+    partitions, and the records that it read and committed, each as (partition, offset)."""
 
     def __init__(self, client, broker, topic, group, **flags):
         self.client, self.assigned, self.records, self.committed = client, None, [], []

@@ -1,4 +1,4 @@
-"""Classic groups: members of three clients share six partitions while they come, go and die; offsets survive a restart."""
+"""Classic groups: members of three clients join, leave and die while they share six partitions. Offsets survive a restart."""
 
 import collections
 import subprocess
@@ -6,7 +6,7 @@ import subprocess
 from clientproc import NAMES, Member, until
 
 PARTITIONS = 6
-# Long enough that a takeover within LEFT_S seconds can only come from the leaver's word.
+# So long that a takeover within LEFT_S seconds must come from the leave request.
 LEAVER_SESSION_MS = 45_000
 LEFT_S = 15
 
@@ -23,7 +23,7 @@ def covers(*members):
 
 
 def fill(broker, topic, count, tag):
-    """Writes `count` records round over the partitions."""
+    """Writes `count` records, round-robin over the partitions."""
     for partition in range(PARTITIONS):
         lines = "".join(f"{tag}-{i}\n" for i in range(partition, count, PARTITIONS))
         subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", topic, "-p", str(partition)], input=lines,
@@ -31,7 +31,7 @@ def fill(broker, topic, count, tag):
 
 
 def committed_once(*members):
-    """What was committed is not read and committed again: nobody begins before a committed offset."""
+    """No record is committed twice: every member starts at the committed offset, not before it."""
     counts = collections.Counter(record for member in members for record in member.committed)
     twice = sorted(record for record, count in counts.items() if count > 1)
     assert not twice, f"committed, then read again: {twice[:5]} and {max(len(twice) - 5, 0)} more"

@@ -1,5 +1,5 @@
-"""Every client reads what every client wrote, in every compression: keys, nulls, headers, timestamps, a record of 1 MB.
-And what an idempotent producer sent twice stands there once, in order."""
+"""Every client reads the records of every client, in every compression: keys, nulls, headers, timestamps, a record of
+1 MB. Records that an idempotent producer sent twice are in the log once, in order."""
 
 import time
 
@@ -20,7 +20,7 @@ def cases():
         for codec in CODECS:
             yield "Records", f"{writer} writes {codec}; all three read it", case(writer, codec)
     for writer in NAMES:
-        what = "idempotent, sends again what a frozen broker did not answer: each record once, in order"
+        what = "idempotent, repeats sends that a frozen broker did not answer: each record once, in order"
         yield "Records", f"{writer}, {what}", frozen(writer)
 
 
@@ -30,7 +30,7 @@ def case(writer, codec):
         broker.create(topic)
         run(writer, "produce", broker, topic, count=COUNT, codec=codec)
         found = set(stored.codecs(broker, topic))
-        # librdkafka sends a batch that does not become smaller as it is.
+        # librdkafka sends a batch uncompressed if compression does not make it smaller.
         assert codec in found and found <= {codec, "none"}, f"{writer} was to write {codec}, the broker has {found}"
         for reader in NAMES:
             holds(broker, topic, reader, writer, COUNT)
@@ -38,7 +38,7 @@ def case(writer, codec):
 
 
 def frozen(writer):
-    """The broker stops for longer than the producer waits: what was sent is sent again on another connection, and the
+    """The broker stops for longer than the producer waits. The producer repeats its sends on another connection, and the
     broker then finds both."""
     def check(broker):
         topic = f"frozen-{writer}"
@@ -60,7 +60,7 @@ def frozen(writer):
 
 
 def holds(broker, topic, reader, writer, count):
-    """Whether `reader` finds what `writer` wrote, in order, and nothing else."""
+    """Checks that `reader` finds the records of `writer`, in order, and nothing else."""
     got = run(reader, "consume", broker, topic, count=count)
     for g, w in zip(got, common.expected(count, writer)):
         assert g == w, f"{reader} read {g}, expected {w}"

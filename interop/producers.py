@@ -1,4 +1,4 @@
-"""What a live producer goes through."""
+"""Changes under a live producer."""
 
 import common
 from clientproc import run
@@ -7,11 +7,11 @@ COUNT = 20
 
 
 def cases():
-    yield "Producers", "a topic is deleted and made anew under a live idempotent Java producer", recreated
+    yield "Producers", "a topic is deleted and created again under a live idempotent Java producer", recreated
 
 
 def recreated(broker):
-    """The broker does not know the producer any more; the client begins a new epoch and delivers everything, once."""
+    """The broker no longer knows the producer. The client starts a new epoch and delivers every record once."""
     topic = "producers-recreated"
     broker.create(topic)
     events = run("java", "recreate", broker, topic, count=COUNT)

@@ -1,4 +1,4 @@
-"""What a broker has stored, batch by batch: a Fetch of version 4 by hand, because every client hides the batches."""
+"""The batches that a broker has stored, read by a hand-made Fetch of version 4: every client hides the batches."""
 
 import socket
 import struct
@@ -8,7 +8,7 @@ HEADER = struct.Struct(">qiibIh")  # base offset, length, leader epoch, magic, c
 
 
 def codecs(broker, topic, partition=0):
-    """The names of the codecs of the batches of a partition, from the first on, within 50 MB."""
+    """The codec of each batch of a partition, from the first batch on, within 50 MB."""
     name = topic.encode()
     body = struct.pack(">iiiib", -1, 100, 0, 50_000_000, 0) + struct.pack(">ih", 1, len(name)) + name
     body += struct.pack(">iiqi", 1, partition, 0, 50_000_000)

@@ -1,4 +1,4 @@
-"""The cases. Each is a function that raises when what it shows is not so; a report card is written from the outcomes."""
+"""All cases. A case is a function that raises when it fails. The report card is written from the outcomes."""
 
 import argparse
 import importlib.metadata
@@ -54,7 +54,7 @@ def main():
             try:
                 case(broker)
                 outcome = "pass"
-            except Exception:  # a case that fails must not hide the others
+            except Exception:  # a failed case must not hide the others
                 traceback.print_exc()
                 outcome = "FAIL"
             outcomes.append((group, name, outcome))

@@ -1,4 +1,4 @@
-"""The table is the log: PyIceberg, DuckDB and SQL count what the topic holds, without and after schema changes."""
+"""The table is the log: PyIceberg, DuckDB and SQL find the records of the topic, without and after schema changes."""
 
 import json
 import subprocess
@@ -32,11 +32,11 @@ def catalog(broker):
 
 
 def iceberg(broker, topic, rows):
-    """The table once it holds `rows` rows."""
+    """Waits until the table holds `rows` rows and returns it."""
     def count():
         try:
             return catalog(broker).load_table(f"default.{topic}").scan(selected_fields=("_offset",)).to_arrow().num_rows
-        except Exception as error:  # not there yet
+        except Exception as error:  # the table does not exist yet
             return str(error)
     until(f"{topic} holds {rows} rows", lambda: count() == rows)
     return catalog(broker).load_table(f"default.{topic}")

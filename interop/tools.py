@@ -1,4 +1,4 @@
-"""Kafka's own console tools, and kcat, as people type them."""
+"""Kafka's own console tools and kcat, with the commands that people type."""
 
 import re
 import subprocess

@@ -1,5 +1,5 @@
-// The Java client as a line-oriented tool: produce, consume, member. The other clients in this folder behave alike.
-// Only this one knows: recreate.
+// The Java client as a line-oriented tool: produce, consume, member. The other clients in this folder do the same.
+// Only this one has the action recreate.
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.time.Duration;
@@ -73,7 +73,7 @@ public class Client {
                     admin.createTopics(List.of(new NewTopic(topic, 1, (short) 1))).all().get(20, TimeUnit.SECONDS);
                     break;
                 } catch (java.util.concurrent.ExecutionException e) {
-                    // Apache Kafka takes a moment until the name is free.
+                    // In Apache Kafka the name becomes free only after a moment.
                     if (System.currentTimeMillis() > end) throw e;
                     Thread.sleep(200);
                 }
@@ -131,7 +131,7 @@ public class Client {
                     StringJoiner done = new StringJoiner(",");
                     for (var r : records) done.add("[" + r.partition() + "," + r.offset() + "]");
                     System.out.println("{\"event\":\"committed\",\"records\":[" + done + "]}");
-                } catch (CommitFailedException | org.apache.kafka.common.errors.RebalanceInProgressException e) { /* somebody else reads them again */ }
+                } catch (CommitFailedException | org.apache.kafka.common.errors.RebalanceInProgressException e) { /* another member reads these records again */ }
             }
         } catch (org.apache.kafka.common.errors.WakeupException e) { /* asked to stop */ }
     }

@@ -1,4 +1,4 @@
-"""What the Python clients share: the records, their digest, and the command line."""
+"""Shared by the Python clients: the records, their digest, and the command line."""
 
 import argparse
 import hashlib
@@ -8,9 +8,9 @@ import sys
 
 
 def record(i, count, all_nulls=True):
-    """Record `i` of `count` as (key, value, headers, timestamp in ms); every client makes the same ones.
+    """Record `i` of `count` as (key, value, headers, timestamp in ms). Every client makes the same records.
 
-    kafka-python can write neither a header whose value is null nor a record of which key and value are null."""
+    kafka-python cannot write a header with a null value, nor a record whose key and value are both null."""
     key = None if i % 5 == 0 else f"key-{i}".encode()
     value = None if i % 7 == 3 and (all_nulls or key) else (f"value-{i}-" * (1 + i % 50)).encode()
     if i == count - 1:
@@ -25,7 +25,7 @@ def digest(data):
 
 
 def normal(offset, timestamp, key, value, headers):
-    """A record as all clients print it."""
+    """A record in the form that all clients print."""
     return {
         "event": "record",
         "offset": offset,
@@ -51,7 +51,7 @@ def say(event):
 
 
 def arguments():
-    """The command line that all clients understand."""
+    """The command line of every client."""
     parser = argparse.ArgumentParser()
     parser.add_argument("action", choices=["produce", "consume", "member"])
     parser.add_argument("--bootstrap", required=True)
@@ -71,7 +71,7 @@ def on_terminate(stop):
 
 
 def main(produce, consume, member):
-    """Runs the action that was asked for."""
+    """Runs the action of the command line."""
     args = arguments()
     {"produce": produce, "consume": consume, "member": member}[args.action](args)
     sys.stdout.flush()

@@ -68,7 +68,7 @@ def member(args):
                 reader.commit()
                 common.say({"event": "committed", "records": [[r.partition, r.offset] for r in records]})
             except (CommitFailedError, KafkaError):
-                pass  # a rebalance is under way: somebody reads them again
+                pass  # a rebalance is in progress: another member reads these records again
     reader.close()
 
 

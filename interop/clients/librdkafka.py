@@ -67,7 +67,7 @@ def member(args):
             consumer.commit(message, asynchronous=False)
             common.say({"event": "committed", "records": [[message.partition(), message.offset()]]})
         except KafkaException:
-            pass  # a rebalance is under way: somebody reads it again
+            pass  # a rebalance is in progress: another member reads this record again
     consumer.close()
 
 

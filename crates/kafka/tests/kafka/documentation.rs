@@ -20,9 +20,9 @@ fn the_page_says_what_the_table_says() {
     let served = |key: &&ApiKey| APIS.iter().any(|api| api.key == **key);
     let others: Vec<&str> = ApiKey::ALL.iter().filter(|key| !served(key)).map(|key| key.name()).collect();
     page.push_str(
-        "\nThe operation is what the asker must be allowed to do, once there is authentication. ApiVersions offers Produce\n\
-         from version 0 on, as Kafka 4 does; requests below version 3 are not answered.\n\n\
-         Not offered; a request closes the connection with a line in the log, as Kafka does with what it does not serve:\n",
+        "\nThe operation is the right that a client will need once there is authentication. ApiVersions offers Produce\n\
+         from version 0 on, as Kafka 4 does. Requests below version 3 are not answered.\n\n\
+         The other APIs are not offered. A request closes the connection with a line in the log, as in Kafka:\n",
     );
     for line in others.chunks(5) {
         writeln!(page, "- {}", line.join(", ")).expect("a string");
