@@ -37,7 +37,7 @@ pub enum DataDirError {
     InUse {
         /// The directory.
         path: PathBuf,
-        /// What the other process wrote about itself.
+        /// The text that the other process wrote into the lock file.
         holder: String,
     },
     /// A newer version of Floe wrote it.

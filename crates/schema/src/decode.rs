@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct BadRecord {
-    /// What is wrong with it, for people.
+    /// Tells people what is wrong with the record.
     pub reason: String,
 }
 

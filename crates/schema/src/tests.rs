@@ -592,7 +592,8 @@ proptest! {
     ) {
         let finite = if double.is_finite() { double } else { 449.491_064_788_738_13 };
         for text in [format!("{finite:e}"), digits] {
-            // The first record goes by way of a tree, because the schema grows. The second goes straight into its column.
+            // The schema grows for the first record, which goes by way of a tree. The second goes straight into its
+            // column.
             let record = format!("{{\"x\":{text}}}");
             let (_, batch, bad) = decode(TableSchema::new(Kind::Json), &[&record, &record]);
             prop_assert_eq!(bad, []);
