@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use floe_env::{Backoff, Env};
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
 use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
@@ -37,7 +38,7 @@ pub struct ProducerConfig {
     pub in_flight_max: usize,
     /// Repetitions of a batch before its error is reported.
     pub retries_max: u32,
-    /// Back-off before the second repetition. It doubles up to two seconds.
+    /// The longest pause before the second repetition; not zero. It doubles up to two seconds.
     pub retry_pause: Duration,
 }
 
@@ -86,6 +87,7 @@ struct ReadyBatch {
 /// An idempotent producer over a client of its own.
 #[derive(Debug)]
 pub struct Producer<S> {
+    env: Env,
     client: Client<S>,
     config: ProducerConfig,
     producer_id: i64,
@@ -108,12 +110,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
     ///
     /// # Errors
     /// When the broker gives none.
-    pub async fn new(mut client: Client<S>, config: ProducerConfig) -> Result<Producer<S>, ClientError> {
+    pub async fn new(
+        env: &Env,
+        mut client: Client<S>,
+        config: ProducerConfig,
+    ) -> Result<Producer<S>, ClientError> {
         assert!((1..=IN_FLIGHT_MAX).contains(&config.in_flight_max), "one to five requests in flight");
         let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
         let identity = client.call(&request).await?;
         check(ApiKey::InitProducerId, identity.error_code, None)?;
         Ok(Producer {
+            env: env.clone(),
             client,
             config,
             producer_id: identity.producer_id,
@@ -286,12 +293,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Producer<S> {
 
     /// Sends failed batches again, one after the other.
     async fn repeat(&mut self) -> Result<(), ClientError> {
-        let mut pause = self.config.retry_pause;
+        let longest = self.config.retry_pause.max(PAUSE_MAX);
+        let mut backoff = Backoff::new(&self.env, self.config.retry_pause, longest);
         let mut attempts = 0;
         while let Some(batch) = self.failed.first().cloned() {
             if attempts > 0 {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                backoff.pause().await;
             }
             self.stats.retries += 1;
             self.stats.requests += 1;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::header::validate;
 use floe_log::records::Builder;
@@ -302,7 +303,7 @@ async fn an_answer_to_another_request_is_refused() {
 /// Delivers records through whatever goes wrong; returns the totals and the broker.
 async fn deliver(prepare: impl FnOnce(&mut Broker)) -> (ProducerStats, Broker) {
     check(prepare, async |client| {
-        let mut producer = Producer::new(client, QUICK).await.unwrap();
+        let mut producer = Producer::new(&Env::real(), client, QUICK).await.unwrap();
         for i in 0..40 {
             let value = i.to_string();
             producer.send_to("t", i % 2, 5, None, Some(value.as_bytes())).await.unwrap();
@@ -350,7 +351,7 @@ async fn a_producer_repeats_what_may_pass_without_loss_or_duplicates() {
 async fn a_producer_gives_up_in_the_end() {
     let refuse = |broker: &mut Broker| broker.script = vec![ErrorCode::NotEnoughReplicas; 1_000];
     let (error, _) = check(refuse, async |client| {
-        let mut producer = Producer::new(client, QUICK).await.unwrap();
+        let mut producer = Producer::new(&Env::real(), client, QUICK).await.unwrap();
         producer.send_to("t", 0, 5, None, Some(b"x")).await.unwrap();
         producer.flush().await.unwrap_err()
     })
@@ -365,7 +366,7 @@ async fn a_producer_goes_on_over_another_connection() {
     let (mut producer, mut broker) = check(
         |broker| broker.hang_up_after = Some(4),
         async |client| {
-            let mut producer = Producer::new(client, QUICK).await.unwrap();
+            let mut producer = Producer::new(&Env::real(), client, QUICK).await.unwrap();
             while producer.send_to("t", 0, 5, None, Some(sent.to_string().as_bytes())).await.is_ok() {
                 sent += 1;
             }
@@ -394,7 +395,7 @@ async fn keys_decide_partitions() {
     let (_, broker) = check(
         |_| (),
         async |client| {
-            let mut producer = Producer::new(client, ProducerConfig::default()).await.unwrap();
+            let mut producer = Producer::new(&Env::real(), client, ProducerConfig::default()).await.unwrap();
             for key in ["a", "21", "abc", "foobar"] {
                 producer.send("t", 1, Some(key.as_bytes()), Some(key.as_bytes())).await.unwrap();
             }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use floe_env::{Backoff, Env};
 use floe_store::{Store, StoreError};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
-use tokio::time::sleep;
 use tracing::warn;
 
 use crate::{
@@ -27,13 +27,14 @@ pub(crate) struct Base {
 /// Reads and writes the files of a table's folder.
 #[derive(Clone)]
 pub(crate) struct Files {
+    env: Env,
     store: Arc<dyn Store>,
     folder: Folder,
 }
 
 impl Files {
-    pub(crate) fn new(store: Arc<dyn Store>, folder: Folder) -> Files {
-        Files { store, folder }
+    pub(crate) fn new(env: Env, store: Arc<dyn Store>, folder: Folder) -> Files {
+        Files { env, store, folder }
     }
 
     /// Where the table is, for its metadata.
@@ -76,10 +77,10 @@ impl Files {
         Ok(stream::iter(puts).buffered(limits::PUTS_AT_ONCE).try_collect::<()>().await?)
     }
 
-    /// Puts one file. The same bytes under the same key can be put again: an answer that was lost is no reason to give the
-    /// attempt up.
+    /// Puts one file. The same bytes can be put again under the same key, so a lost answer is no reason to give up.
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let mut pause = floe_view::limits::BACKOFF_MIN;
+        let mut backoff =
+            Backoff::new(&self.env, floe_view::limits::BACKOFF_MIN, floe_view::limits::BACKOFF_MAX);
         for _ in 1..limits::PUT_ATTEMPTS {
             match self.put_once(key, bytes.clone()).await {
                 Err(StoreError::NotApplied(reason) | StoreError::Unknown(reason)) => {
@@ -87,8 +88,7 @@ impl Files {
                 }
                 outcome => return outcome,
             }
-            sleep(pause).await;
-            pause *= 2;
+            backoff.pause().await;
         }
         self.put_once(key, bytes).await
     }

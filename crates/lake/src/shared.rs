@@ -52,6 +52,6 @@ pub(crate) struct Shared {
 impl Shared {
     /// The files of the table of a topic, whose name was `name` when the table was made.
     pub(crate) fn files(&self, name: &str, topic: TopicId) -> Files {
-        Files::new(Arc::clone(self.log.store()), Folder::of(name, topic))
+        Files::new(self.env.clone(), Arc::clone(self.log.store()), Folder::of(name, topic))
     }
 }

@@ -3,13 +3,13 @@
 //! A commit was applied, was not applied, or its answer was lost. The last is never guessed: the runner asks the
 //! journal, with a command that is ordered behind the one in doubt.
 
+use floe_env::Backoff;
 use floe_log::{
     PartitionId, TopicId,
     sequencer::{self, Uploaded},
     topic::{self, Topic},
 };
 use floe_meta::{CommitError, Envelope, Tx, lease};
-use tokio::time::sleep;
 use tracing::warn;
 
 use crate::{
@@ -72,7 +72,7 @@ async fn resolve<V: View>(
     read: &ReadRanges,
     reason: String,
 ) -> Result<(), ViewError> {
-    let mut pause = limits::BACKOFF_MIN;
+    let mut backoff = Backoff::new(&shared.env, limits::BACKOFF_MIN, limits::BACKOFF_MAX);
     loop {
         warn!(topic = %topic.id, %reason, "the answer of a commit was lost, the journal is asked for it");
         let (id, ranges) = (topic.id, read.clone());
@@ -88,9 +88,8 @@ async fn resolve<V: View>(
             Ok(_) => return Err(ViewError::NotApplied(reason)),
             Err(CommitError::Closed) => return Err(ViewError::Closed),
             Err(CommitError::Refused(error)) => return Err(error),
-            Err(CommitError::NotApplied(_) | CommitError::Unknown(_)) => sleep(pause).await,
+            Err(CommitError::NotApplied(_) | CommitError::Unknown(_)) => backoff.pause().await,
         }
-        pause = (pause * 2).min(limits::BACKOFF_MAX);
     }
 }
 

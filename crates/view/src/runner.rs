@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use floe_env::Backoff;
 use floe_log::{Log, Offset, PartitionId, TopicId, topic::Topic};
 use floe_meta::{LeaseError, Snapshot};
 use metrics::{counter, gauge, histogram};
@@ -70,14 +71,14 @@ impl<V: View> TopicRunner<V> {
 
     /// Runs until the topic is gone or has no such view any more.
     pub(crate) async fn run(mut self) {
-        let mut pause = limits::BACKOFF_MIN;
+        let mut backoff = Backoff::new(&self.shared.env, limits::BACKOFF_MIN, limits::BACKOFF_MAX);
         let mut behind = false;
         loop {
             match self.step(behind).await {
                 Ok(Step::Gone) | Err(ViewError::TopicGone | ViewError::Closed) => break,
                 Ok(step) => {
                     behind = matches!(step, Step::Behind);
-                    pause = limits::BACKOFF_MIN;
+                    backoff.reset();
                     self.report(None);
                 }
                 Err(ViewError::Lease(LeaseError::Held { expires, .. })) => {
@@ -86,6 +87,7 @@ impl<V: View> TopicRunner<V> {
                     sleep(left.clamp(limits::BACKOFF_MIN, limits::LEASE_TTL)).await;
                 }
                 Err(error) => {
+                    let pause = backoff.next_pause();
                     counter!(V::METRICS.errors, "topic" => self.name.clone()).increment(1);
                     warn!(
                         topic = %self.name,
@@ -98,7 +100,6 @@ impl<V: View> TopicRunner<V> {
                     }
                     self.report(Some(error.to_string()));
                     sleep(pause).await;
-                    pause = (pause * 2).min(limits::BACKOFF_MAX);
                 }
             }
         }

@@ -24,7 +24,7 @@ impl Streamer {
     /// Connects to the broker.
     pub(crate) async fn connect(env: &Env, address: SocketAddr) -> Result<Self> {
         let client = Client::connect(address, "floe-demo").await.context("cannot connect to the broker")?;
-        let producer = Producer::new(client, ProducerConfig::default()).await?;
+        let producer = Producer::new(env, client, ProducerConfig::default()).await?;
         Ok(Self { env: env.clone(), address, producer })
     }
 
