@@ -1,0 +1,197 @@
+//! A view that counts the records of each partition and the bytes of their values.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use floe_env::lock;
+use floe_log::{
+    PartitionId, TopicId,
+    records::Record,
+    topic::Topic,
+    topic_config::{TableMode, TopicConfig},
+};
+use floe_meta::{DecodeError, Record as MapRecord, Snapshot, Tx, record};
+use floe_view::{
+    BadRecordRule, Command, Fold, MetricNames, Portion, Progress, Settings, Verdict, View, ViewError,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+/// The counting view of most tests.
+pub(crate) type Counter = Counting<200, 201>;
+
+/// Counts into records of the kind `COUNTS`, with progress of the kind `PROGRESS`.
+pub(crate) struct Counting<const COUNTS: u8, const PROGRESS: u8> {
+    pub(crate) knobs: Arc<Knobs>,
+}
+
+/// What a test changes while the view runs.
+pub(crate) struct Knobs {
+    pub(crate) rule: Mutex<BadRecordRule>,
+    pub(crate) gather_time: Mutex<Duration>,
+    /// How long preparing takes.
+    pub(crate) prepare_time: Mutex<Duration>,
+    /// Whether preparing fails.
+    pub(crate) fails: AtomicBool,
+    /// Whether the next fold panics.
+    pub(crate) panics: AtomicBool,
+    /// Commits that the runner told the view of.
+    pub(crate) commits: AtomicU64,
+}
+
+impl Default for Knobs {
+    fn default() -> Knobs {
+        Knobs {
+            rule: Mutex::new(BadRecordRule::DeadLetter),
+            gather_time: Mutex::new(Duration::from_millis(50)),
+            prepare_time: Mutex::default(),
+            fails: AtomicBool::default(),
+            panics: AtomicBool::default(),
+            commits: AtomicU64::default(),
+        }
+    }
+}
+
+/// What is counted in one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Counts<const KIND: u8> {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+impl<const KIND: u8> MapRecord for Counts<KIND> {
+    const KIND: u8 = KIND;
+    const VERSION: u8 = 1;
+    type Key = PartitionId;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        record::put_postcard(self, out);
+    }
+
+    fn decode(_version: u8, body: &[u8]) -> Result<Self, DecodeError> {
+        record::take_postcard(body)
+    }
+}
+
+impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
+    const NAME: &'static str = if COUNTS == 200 { "counter" } else { "recounter" };
+    const OUTPUT: &'static str = "count";
+    const METRICS: MetricNames = MetricNames {
+        lag_records: "test_lag_records",
+        step_seconds: "test_step_seconds",
+        errors: "test_errors_total",
+        commits: "test_commits_total",
+        bad_records: "test_bad_records_total",
+        lost_records: "test_lost_records_total",
+    };
+
+    type Progress = Progress<PROGRESS>;
+    type Found = ();
+    type Taken = ();
+    /// Everything is in the metadata map.
+    type Output = ();
+    type Fold = Tally<COUNTS>;
+
+    fn settings(&self, topic: &Topic) -> Option<Settings> {
+        (TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
+            gather_time: *lock(&self.knobs.gather_time),
+            gather_bytes: 1 << 20,
+            bad_record: *lock(&self.knobs.rule),
+        })
+    }
+
+    async fn find(&self, _snapshot: &Snapshot, _topic: &Topic) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    fn take_over(_tx: &mut Tx<'_>, _topic: &Topic, _epoch: u64) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    async fn open(&self, _topic: &Topic, _epoch: u64, (): (), (): ()) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    fn fold(&self, _topic: &Topic, (): &()) -> Tally<COUNTS> {
+        Tally { counts: BTreeMap::new(), bytes: 0, panics: self.knobs.panics.swap(false, Ordering::SeqCst) }
+    }
+
+    async fn prepare(
+        &self,
+        _portion: Portion<'_>,
+        (): &mut (),
+        tally: BTreeMap<PartitionId, Counts<COUNTS>>,
+    ) -> Result<((), Command), ViewError> {
+        let pause = *lock(&self.knobs.prepare_time);
+        sleep(pause).await;
+        if self.knobs.fails.load(Ordering::SeqCst) {
+            return Err(ViewError::output(std::io::Error::other("planted")));
+        }
+        // It adds to what is there, so that a commit that is made twice shows.
+        let command = move |tx: &mut Tx<'_>| {
+            for (partition, more) in &tally {
+                let Counts { records, bytes } = tx.get::<Counts<COUNTS>>(partition)?.unwrap_or_default();
+                let sum = Counts { records: records + more.records, bytes: bytes + more.bytes };
+                tx.put::<Counts<COUNTS>>(partition, &sum);
+            }
+            Ok(())
+        };
+        Ok(((), Box::new(command)))
+    }
+
+    fn committed(&self, _topic: &Topic, (): &(), (): &()) {
+        self.knobs.commits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn forget(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
+        let range = PartitionId::new(topic, 0)..=PartitionId::new(topic, u32::MAX);
+        let known: Vec<_> = tx.range::<Counts<COUNTS>>(range).collect::<Result<_, _>>()?;
+        for (partition, _) in known {
+            tx.delete::<Counts<COUNTS>>(&partition);
+        }
+        Ok(())
+    }
+}
+
+/// The counts of one commit.
+pub(crate) struct Tally<const COUNTS: u8> {
+    counts: BTreeMap<PartitionId, Counts<COUNTS>>,
+    bytes: usize,
+    panics: bool,
+}
+
+impl<const COUNTS: u8> Fold for Tally<COUNTS> {
+    type Folded = BTreeMap<PartitionId, Counts<COUNTS>>;
+
+    fn push(&mut self, partition: PartitionId, record: &Record) -> Result<Verdict, ViewError> {
+        assert!(!self.panics, "planted");
+        let value = record.value.as_deref().unwrap_or_default();
+        if is_bad(value) {
+            return Ok(Verdict::Bad("it says so itself".to_owned()));
+        }
+        let counts = self.counts.entry(partition).or_default();
+        counts.records += 1;
+        counts.bytes += value.len() as u64;
+        self.bytes += value.len();
+        Ok(Verdict::Taken)
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn finish(self) -> Result<Self::Folded, ViewError> {
+        Ok(self.counts)
+    }
+}
+
+/// Whether the view takes no such record.
+pub(crate) fn is_bad(value: &[u8]) -> bool {
+    value.starts_with(b"bad")
+}

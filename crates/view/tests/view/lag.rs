@@ -1,0 +1,76 @@
+//! How far a view is behind, and why.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use floe_env::{Env, lock};
+use floe_log::{Offset, PartitionId, partition::Head};
+use floe_meta::{Envelope, Tx};
+use tokio::time::sleep;
+
+use crate::{counting::Counts, metrics::Metrics, world::Ground};
+
+#[tokio::test(start_paused = true)]
+async fn lag_is_what_gathers_and_is_gone_with_the_commit() {
+    let metrics = Metrics::default();
+    let _recording = metrics.record();
+    let broker = Ground::default().broker(Env::simulated(1)).await;
+    *lock(&broker.knobs.gather_time) = Duration::from_secs(60);
+    let topic = broker.topic("t", 2).await;
+    broker.produce(&topic, 0, &["a", "b", "c"]).await;
+    broker.produce(&topic, 1, &["d", "e"]).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(broker.status(&topic).expect("the view runs").lag, 5);
+    assert_eq!(metrics.gauge("test_lag_records", "t"), Some(5.0));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(broker.counts(&topic, 0), Counts { records: 3, bytes: 3 });
+    let status = broker.status(&topic).expect("the view runs");
+    assert_eq!((status.name.as_str(), status.lag, status.error), ("t", 0, None));
+    assert_eq!(metrics.gauge("test_lag_records", "t"), Some(0.0));
+    assert_eq!(metrics.counter("test_commits_total", "t"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_shows_since_when_until_it_is_over() {
+    let env = Env::simulated(2);
+    let broker = Ground::default().broker(env.clone()).await;
+    let topic = broker.topic("t", 1).await;
+    broker.knobs.fails.store(true, Ordering::SeqCst);
+    let begun = env.now();
+    broker.produce(&topic, 0, &["a"]).await;
+    sleep(Duration::from_secs(60)).await;
+    let status = broker.status(&topic).expect("the view runs");
+    let (error, since) = status.error.expect("it fails");
+    assert_eq!((error.as_str(), status.lag), ("planted", 1));
+    assert!(since.since(begun) < Duration::from_secs(1), "the first failure counts: {since} after {begun}");
+    sleep(Duration::from_secs(60)).await;
+    let still = broker.status(&topic).expect("the view runs").error.expect("it fails");
+    assert_eq!(still, (error, since));
+    broker.knobs.fails.store(false, Ordering::SeqCst);
+    broker.settled(&topic).await;
+    sleep(Duration::from_secs(1)).await;
+    let status = broker.status(&topic).expect("the view runs");
+    assert_eq!((status.lag, status.error), (0, None));
+    broker.check_every_moment(&topic).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_were_deleted_unread_are_counted() {
+    let metrics = Metrics::default();
+    let _recording = metrics.record();
+    let broker = Ground::default().broker(Env::simulated(3)).await;
+    *lock(&broker.knobs.gather_time) = Duration::from_secs(60);
+    let topic = broker.topic("t", 1).await;
+    broker.produce(&topic, 0, &["a"]).await;
+    broker.produce(&topic, 0, &["b"]).await;
+    broker.produce(&topic, 0, &["cc"]).await;
+    let partition = PartitionId::new(topic.id, 0);
+    let delete = move |tx: &mut Tx<'_>| {
+        let head = tx.get::<Head>(&partition)?.expect("the partition exists");
+        tx.put(&partition, &Head { log_start: Offset(2), ..head });
+        Ok::<(), floe_meta::DecodeError>(())
+    };
+    broker.log.meta().commit(Envelope::broker("test"), delete).await.expect("it is committed");
+    broker.settled(&topic).await;
+    assert_eq!(broker.counts(&topic, 0), Counts { records: 1, bytes: 2 });
+    assert_eq!(metrics.counter("test_lost_records_total", "t"), 2);
+}
