@@ -1,8 +1,9 @@
-//! The read side of the Iceberg REST catalog, as documents: status and JSON body for each request that the HTTP front
+//! The documents of the Iceberg REST catalog's read side: a status and a JSON body for each request that the HTTP front
 //! routes here (`open-api/rest-catalog-open-api.yaml` of Apache Iceberg). There is one namespace, `default`.
 //!
-//! A table is loaded with its whole metadata document. Its files are named by URLs of the store: on a local store
-//! `file://`, which readers on the same machine open directly. Nothing can be written: the view is the only writer.
+//! A table is loaded with its whole metadata document, which names the files by URLs of the store. On a local store
+//! these are `file://` URLs, which readers on the same machine open directly. Writes are refused: the view is the only
+//! writer.
 
 use floe_meta::Snapshot;
 use serde_json::{Value, json};
@@ -16,12 +17,12 @@ use crate::{
 /// The only namespace.
 pub const NAMESPACE: &str = "default";
 
-/// What to answer: the HTTP status, and the body (null for an empty one).
+/// An answer to the HTTP front.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The HTTP status.
+    /// The HTTP status, 200 to 599.
     pub status: u16,
-    /// The JSON document.
+    /// The JSON document; null for an empty body.
     pub body: Value,
 }
 
@@ -44,7 +45,7 @@ pub fn not_found(path: &str) -> Answer {
     error(404, "NoSuchEndpointException", &format!("there is no {path} here"))
 }
 
-/// `GET /v1/config`: endpoints are listed so that clients do not try the others.
+/// `GET /v1/config`. It lists the endpoints, so that clients do not try others.
 pub fn config() -> Answer {
     ok(json!({
         "defaults": {},
@@ -71,7 +72,7 @@ pub fn namespaces(parent: Option<&str>) -> Answer {
     }
 }
 
-/// `GET /v1/namespaces/{namespace}`; for `HEAD` the status is all (204 when it is 200 here).
+/// `GET /v1/namespaces/{namespace}`. For `HEAD` only the status counts, and 200 becomes 204.
 pub fn namespace(namespace: &str) -> Answer {
     match namespace {
         NAMESPACE => ok(json!({"namespace": [NAMESPACE], "properties": {}})),
@@ -143,7 +144,7 @@ fn no_table(name: &str) -> Answer {
     error(404, "NoSuchTableException", &message)
 }
 
-/// The store or the metadata failed: clients try again.
+/// The store or the metadata failed. Clients try again on this status.
 fn failed(failure: &LakeError) -> Answer {
     error(503, "ServiceUnavailableException", &failure.to_string())
 }

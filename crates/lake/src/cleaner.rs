@@ -1,7 +1,7 @@
-//! The cleaner: deletes files that have been garbage for the grace period. One broker at a time does it.
+//! The cleaner deletes files that have been garbage for the grace period. It has a lease: one broker at a time cleans.
 //!
-//! Files are deleted first, the record that names them after that; a crash between the two deletes them again, which is
-//! no error.
+//! It deletes the files first and the record that names them last. After a crash between the two it deletes the files
+//! again, which is no error.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,7 +35,7 @@ pub(crate) async fn run(shared: Arc<Shared>, owner: String) {
     }
 }
 
-/// Deletes what is due; the number of files.
+/// Deletes what is due. Returns the number of files.
 pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError> {
     let due = due(shared)?;
     gauge!("floe_lake_garbage_records").set(due.len() as f64);
@@ -49,7 +49,7 @@ pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError
     let mut deleted = 0;
     let mut failed: BTreeMap<TopicId, ViewError> = BTreeMap::new();
     for (key, garbage) in due {
-        // Of one table the order counts: a manifest goes after the files that only it names.
+        // Within a table the order matters: a manifest goes after the files that only it names.
         if failed.contains_key(&key.topic) {
             continue;
         }
@@ -68,7 +68,7 @@ pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError
     failed.into_values().next().map_or(Ok(deleted), Err)
 }
 
-/// Deletes the files of one record, then the record; the number of files.
+/// Deletes the files of one record, then the record. Returns the number of files.
 async fn clean_one(
     shared: &Shared,
     epoch: u64,
@@ -112,7 +112,7 @@ fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
     Ok(due)
 }
 
-/// The files of a record. Those of one rank are deleted in any order, ranks one after the other.
+/// The keys of a record's files by rank: the ranks are deleted one after the other, the files of one rank in any order.
 pub(crate) async fn ranks(
     shared: &Shared,
     topic: TopicId,
@@ -129,7 +129,7 @@ pub(crate) async fn ranks(
     })
 }
 
-/// Deletes some at a time, all of them if it can.
+/// Deletes the files, several at a time. Stops at the first failure.
 async fn delete(shared: &Shared, keys: Vec<String>) -> Result<(), TableError> {
     let store = Arc::clone(shared.log.store());
     let deletions = keys.into_iter().map(move |key| {

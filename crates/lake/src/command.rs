@@ -42,13 +42,13 @@ pub(crate) fn take_over(tx: &mut Tx<'_>, topic: &Topic, kind: Kind, epoch: u64) 
     Ok(Taken { table, view })
 }
 
-/// What an owner may have written that nobody knows.
+/// Files that an owner may have written and that no record names.
 fn orphans(table: Option<&Table>, view: &ViewState) -> Vec<Garbage> {
     let from = table.map_or(0, |table| table.next_file).max(view.numbers_from);
     numbers(&view.name, from, view.numbers_end).collect()
 }
 
-/// Takes more file numbers; the result is the new range's end. The range begins where the last one ended.
+/// Takes more file numbers. Returns the end of the range, which begins where the last one ended.
 pub(crate) fn more_numbers(
     tx: &mut Tx<'_>,
     topic: TopicId,
@@ -84,7 +84,7 @@ pub(crate) struct Publication {
     pub(crate) garbage: Vec<Garbage>,
 }
 
-/// Publishes a table's next state, if nothing has come in between.
+/// Publishes a table's next state, if the table is as the owner left it.
 pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), ViewError> {
     let Publication { topic, from, table, schema, garbage } = publication;
     let current = tx.get::<Table>(topic)?.ok_or_else(|| ViewError::Stale("it is gone".to_owned()))?;
@@ -99,7 +99,7 @@ pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), 
     put_garbage(tx, *topic, garbage.clone())
 }
 
-/// Takes the table of a deleted topic out of the map; its files become garbage.
+/// Removes the table of a deleted topic from the map. Its files become garbage.
 pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
     let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
     let mut garbage = view.as_ref().map_or_else(Vec::new, |view| orphans(table.as_ref(), view));
@@ -118,7 +118,7 @@ pub(crate) fn files(keys: &[String]) -> impl Iterator<Item = Garbage> {
     keys.chunks(limits::GARBAGE_FILES_MAX).map(|chunk| Garbage::Files(chunk.to_vec()))
 }
 
-/// The garbage records for what was written under the numbers `from..to` of the folder `name`, if anything was.
+/// The garbage records for the files that may have the numbers `from..to` in the folder `name`.
 pub(crate) fn numbers(name: &str, from: u64, to: u64) -> impl Iterator<Item = Garbage> {
     let step = limits::GARBAGE_FILES_MAX as u64;
     let record = move |from: u64| Garbage::Numbers { name: name.to_owned(), from, to: to.min(from + step) };

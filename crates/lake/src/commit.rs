@@ -1,15 +1,15 @@
-//! The commit engine: from a table's current state and new files to the documents of its next snapshot. It writes
-//! nothing: the view puts the files, then swings the pointer in the journal.
+//! The commit engine makes the documents of a table's next snapshot from its current state and new data files. It
+//! writes nothing: the caller puts the files, then moves the pointer in the journal.
 //!
-//! An `append` adds one manifest and carries the others, a few of them merged ([`crate::manifest`]). An
-//! `overwrite` also takes files out, with their replacements in the same snapshot. The same commit expires
-//! the oldest snapshots and names the files that nobody needs any more:
+//! An `append` adds one manifest and carries the others over; it merges some of them ([`crate::manifest`]). An
+//! `overwrite` also removes data files, and adds their replacements in the same snapshot. Each commit expires the
+//! oldest snapshots and names the files that no snapshot needs any more:
 //!
-//! - the manifest list of an expired snapshot;
+//! - the manifest list of each expired snapshot;
 //! - the manifests that its child replaced (the child's summary lists their numbers as `floe.dropped`);
-//! - the data files that its child took out (deleted entries of the child's own manifests, which are named in their
-//!   stead);
-//! - metadata documents that fell out of the metadata log.
+//! - the data files that its child removed (the child's own manifests have them as deleted entries, and are named in
+//!   their stead);
+//! - the metadata documents that fell out of the metadata log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -38,16 +38,16 @@ use crate::{
 pub(crate) struct Delta<'a> {
     pub(crate) schema: &'a TableSchema,
     pub(crate) added: Vec<DataFile>,
-    /// URLs of data files whose rows are in added ones.
+    /// URLs of data files to remove. The added ones hold their rows.
     pub(crate) removed: BTreeSet<String>,
-    /// Where each partition was read from and to.
+    /// The range of offsets of each partition that has rows in this commit.
     pub(crate) read: &'a ReadRanges,
-    /// Progress of every partition after the commit.
+    /// The progress of every partition after the commit.
     pub(crate) progress: &'a BTreeMap<u32, Offset>,
     pub(crate) bad_records: u64,
     pub(crate) snapshot_id: i64,
     pub(crate) time: Timestamp,
-    /// Snapshots that the table has afterwards, at most.
+    /// How many snapshots the table keeps, this one included.
     pub(crate) snapshots_kept: usize,
 }
 
@@ -57,11 +57,11 @@ pub(crate) struct Next {
     pub(crate) files: Vec<(String, Bytes)>,
     /// Keys of files that become garbage with the commit.
     pub(crate) garbage: Vec<String>,
-    /// Keys of manifests that name data files which become garbage with it.
+    /// Keys of manifests that name data files which become garbage with the commit.
     pub(crate) removed: Vec<String>,
 }
 
-/// File numbers to be used up.
+/// The file numbers that the owner has left.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     pub(crate) next: u64,
@@ -78,7 +78,7 @@ impl Numbers {
     }
 }
 
-/// The first state of a table: no snapshot.
+/// The first state of a table, without a snapshot.
 pub(crate) fn create(
     files: &Files,
     numbers: &mut Numbers,
@@ -197,11 +197,12 @@ pub(crate) async fn prepare(
     Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
 }
 
-/// A metadata document. The library keeps snapshots and schemas in hash maps; readers list them as they come.
+/// The metadata document as JSON. The library keeps snapshots and schemas in hash maps, and readers show them in the
+/// order of the document, so they are sorted here.
 pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value, serde_json::Error> {
     let mut document = serde_json::to_value(metadata)?;
     for (list, order) in [("snapshots", "sequence-number"), ("schemas", "schema-id")] {
-        // Not by the index operator: it would put a null where a table has no snapshots yet, which readers refuse.
+        // The index operator would add a null to a table without snapshots, which readers refuse.
         if let Some(entries) = document.get_mut(list).and_then(serde_json::Value::as_array_mut) {
             entries.sort_by_key(|entry| entry[order].as_i64());
         }
@@ -209,17 +210,17 @@ pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value,
     Ok(document)
 }
 
-/// The snapshots that a commit of one more expires, oldest first.
+/// The snapshots that expire when a commit adds one, oldest first.
 fn expired(metadata: &TableMetadata, kept: usize) -> Vec<SnapshotRef> {
     let mut snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-    // What a snapshot took out is garbage when its parent expires, and it has to be there to say what that was.
+    // What a snapshot removed becomes garbage when its parent expires, and the snapshot has to be there to name it.
     let others = kept.max(2) - 1;
     snapshots.truncate(snapshots.len().saturating_sub(others));
     snapshots
 }
 
-/// A table that widens often would carry every schema it ever had.
+/// Drops the schemas that no snapshot uses: a table that widens often would carry every schema it ever had.
 fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg::Error> {
     let mut used: BTreeSet<i32> = metadata.snapshots().filter_map(|snapshot| snapshot.schema_id()).collect();
     used.insert(metadata.current_schema_id());
@@ -228,7 +229,7 @@ fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg
     if old.is_empty() {
         return Ok(metadata);
     }
-    // `build` takes the time of the last change from the changes; this one must not move it.
+    // `build` sets the time of the last change to now, which this change must not.
     let time = metadata.last_updated_ms();
     let metadata = metadata.into_builder(None).remove_schemas(&old)?.build()?.metadata;
     let mut document = serde_json::to_value(&metadata)?;
@@ -243,7 +244,7 @@ fn offsets(progress: &BTreeMap<u32, Offset>) -> String {
     json!(offsets).to_string()
 }
 
-/// Sums over the live data files.
+/// Sums over the live data files, and what this commit adds and removes: files, rows, bytes.
 struct Totals {
     files: u64,
     rows: u64,
@@ -312,12 +313,12 @@ fn summary(delta: &Delta<'_>, totals: &Totals, dropped: &[String]) -> Summary {
     Summary { operation, additional_properties: properties }
 }
 
-/// One commit being worked out.
+/// A commit in the making.
 struct Work<'a> {
     files: &'a Files,
     numbers: &'a mut Numbers,
     written: Vec<(String, Bytes)>,
-    /// Keys of manifests that the new snapshot has no use for, as they are named in its summary.
+    /// Numbers of the manifests that the new snapshot does without, for its summary.
     dropped: Vec<String>,
 }
 
@@ -334,7 +335,7 @@ impl Work<'_> {
         Ok(manifest)
     }
 
-    /// The manifests of the base that go on, some merged, some without removed files.
+    /// Carries the manifests of the base over: merges some, and rewrites those that name removed files.
     async fn carry(
         &mut self,
         base: &Base,
@@ -404,7 +405,8 @@ impl Work<'_> {
         self.dropped.push(name.trim_end_matches("-m.avro").trim_start_matches('0').to_owned());
     }
 
-    /// What nobody needs when these snapshots, the oldest, are gone: files, and manifests that name more.
+    /// What no snapshot needs when the `expired` ones, the oldest, are gone: keys of files, and keys of manifests that
+    /// name more files.
     async fn garbage_of(
         &self,
         metadata: &TableMetadata,
@@ -428,7 +430,7 @@ impl Work<'_> {
         Ok((garbage, removed))
     }
 
-    /// The snapshot's manifests that say which data files it took out.
+    /// The snapshot's manifests that say which data files it removed.
     async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, TableError> {
         let list = self.files.get_url(snapshot.manifest_list()).await?;
         let manifests = manifest::parse_list(&list)?.into_iter();

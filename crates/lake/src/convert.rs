@@ -1,4 +1,4 @@
-//! The schema of a table as Iceberg's.
+//! The schema of a table as Iceberg writes it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -37,7 +37,7 @@ fn primitive(of: &ColumnType) -> Option<PrimitiveType> {
     })
 }
 
-/// Ids of the leaves of the columns `roots` of a schema: what a data file's statistics name.
+/// The ids of all leaves below the columns `roots`. A data file's statistics are by leaf.
 pub(crate) fn leaves(table: &TableSchema, roots: &BTreeSet<i32>) -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
     for column in table.columns() {

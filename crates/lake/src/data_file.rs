@@ -1,7 +1,7 @@
 //! One Parquet file: rows in, bytes and statistics out.
 //!
-//! zstd, column ids, statistics, no embedded Arrow schema (readers take its string views and other hints literally and
-//! fail, see the crate's documentation), microseconds in UTC.
+//! A file is compressed with zstd, has column ids and statistics, and its timestamps are microseconds in UTC. It has no
+//! embedded Arrow schema: some readers take its hints literally (string views, for example) and fail.
 
 use std::{
     cmp::Ordering,
@@ -110,7 +110,7 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Bytes of the file if it were finished now, about.
+    /// About how many bytes the file would have if it were finished now.
     pub(crate) fn size(&self) -> usize {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
@@ -125,7 +125,7 @@ impl FileWriter {
 
 fn metrics(metadata: &ParquetMetaData, schema: &Schema) -> Result<Metrics, FileError> {
     let mut metrics = Metrics::default();
-    // Columns with a row group that has no bounds have none.
+    // A column has no bounds if one of its row groups has none.
     let mut boundless = BTreeSet::new();
     for group in metadata.row_groups() {
         metrics.splits.extend(group.columns().first().map(|column| column.byte_range().0.cast_signed()));
@@ -175,7 +175,7 @@ fn widen(bounds: &mut HashMap<i32, Datum>, id: i32, bound: Datum, keep: Ordering
     }
 }
 
-/// The rows of a file that was written under an earlier schema of the table, in a new file under `schema`.
+/// Rewrites a file that has an earlier schema of the table under `schema`.
 pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, FileError> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(8192).build()?;
     let mut writer = FileWriter::new(schema.clone())?;
@@ -186,7 +186,7 @@ pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, File
     writer.finish()
 }
 
-/// Every row of a file, for tests and tools.
+/// Every row of a file under `schema`, for tests and tools.
 ///
 /// # Errors
 /// The file is damaged, or not of this table.

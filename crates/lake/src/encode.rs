@@ -1,4 +1,5 @@
-//! The fold of one commit: records in, Parquet files out.
+//! The fold of one commit: records in, Parquet files out. It may compute for long, so the runner keeps it off the
+//! tasks' threads.
 
 use arrow::array::RecordBatch;
 use floe_log::{PartitionId, records::Record};
@@ -10,7 +11,7 @@ use crate::{
     limits,
 };
 
-/// Takes in the records of one commit.
+/// Encodes the records of one commit.
 pub(crate) struct Encoder {
     decoder: Decoder,
     writer: Option<FileWriter>,
@@ -22,7 +23,7 @@ pub(crate) struct Encoder {
 
 /// The rows of one commit.
 pub(crate) struct EncodedRows {
-    /// The schema in which every record fits.
+    /// The schema that every row fits.
     pub(crate) schema: TableSchema,
     pub(crate) files: Vec<Encoded>,
 }
@@ -46,7 +47,7 @@ impl Encoder {
     }
 
     fn write(&mut self, schema: TableSchema, batch: &RecordBatch) -> Result<(), FileError> {
-        // A file has one schema: the next one begins where the schema grew.
+        // A file has one schema: where the schema grows, the next file begins.
         let full = |w: &FileWriter, max: usize| w.schema().version() != schema.version() || w.size() >= max;
         if let Some(writer) = self.writer.take_if(|writer| full(writer, self.file_bytes_max)) {
             self.files.push(writer.finish()?);
@@ -97,7 +98,7 @@ impl Fold for Encoder {
         }
         let schema = self.decoder.schema().clone();
         for file in &mut self.files {
-            // Whole numbers became doubles after this file was begun: none may hold the old column.
+            // Whole numbers became doubles after this file was begun. No file may hold the old column.
             if file.schema.replaced() != schema.replaced() {
                 *file = crate::data_file::rewrite(file.bytes.clone(), &schema)?;
             }

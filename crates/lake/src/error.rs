@@ -29,9 +29,9 @@ pub enum TableError {
     /// The setting was changed after the table was made.
     #[error("the table was made with floe.table={made} and the topic now says {wanted}: set it back")]
     Mode {
-        /// The setting as it was then.
+        /// The setting then: `json` or `raw`.
         made: &'static str,
-        /// The setting as it is now.
+        /// The setting now: `json` or `raw`.
         wanted: &'static str,
     },
 }

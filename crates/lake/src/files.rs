@@ -16,7 +16,7 @@ use crate::{
     map::Table,
 };
 
-/// A table as its last commit left it.
+/// A table as its last commit left it: what the next commit starts from.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     pub(crate) table: Table,
@@ -37,7 +37,7 @@ impl Files {
         Files { env, store, folder }
     }
 
-    /// Where the table is, for its metadata.
+    /// The URL of the table's folder, for its metadata.
     pub(crate) fn location(&self) -> String {
         self.store.url(&self.folder.to_string())
     }
@@ -67,7 +67,7 @@ impl Files {
         self.store.put(key, vec![bytes]).await
     }
 
-    /// Puts files side by side.
+    /// Puts files, several at a time.
     pub(crate) async fn put_all(&self, puts: Vec<(String, Bytes)>) -> Result<(), TableError> {
         let files = self.clone();
         let puts = puts.into_iter().map(move |(key, bytes)| {
@@ -112,19 +112,19 @@ impl Files {
         Ok(Base { table, metadata, manifests })
     }
 
-    /// Every key that the table's documents name, by rank: what names others is in a later rank than they are, the
-    /// current metadata document alone in the last. Who deletes one rank after the other can be cut off at any time and
-    /// find the rest again.
+    /// Every key that the table's documents name, by rank. A file is in a later rank than the files that it names, and
+    /// the current metadata document is alone in the last. A cleaner that deletes one rank after the other may crash at
+    /// any point: the next one still finds the rest. With `live`, only the data files that a snapshot still has.
     pub(crate) async fn everything(&self, table: &Table, live: bool) -> Result<Vec<Vec<String>>, TableError> {
         let metadata = match self.metadata(&table.metadata).await {
             Ok(metadata) => metadata,
-            // The last that is deleted: the others are gone.
+            // It is deleted last, so the others are gone.
             Err(TableError::Store(StoreError::NotFound(_))) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut keys: BTreeMap<String, ()> = BTreeMap::new();
         let mut name = |url: &str| keys.extend(self.key_of_url(url).map(|key| (key, ())));
-        // The document's snapshots come in the order of a hash map.
+        // Snapshots come in the order of a hash map, and the simulation needs the same order in every run.
         let mut lists: Vec<&str> = metadata.snapshots().map(|snapshot| snapshot.manifest_list()).collect();
         lists.sort_unstable();
         for list in lists {
@@ -152,7 +152,7 @@ impl Files {
         Ok(ranks)
     }
 
-    /// The keys of the data files that a manifest says were taken out; none when it is gone.
+    /// The keys of the data files that a manifest has as deleted; none if the manifest is gone.
     pub(crate) async fn removed_in(&self, manifest: &str) -> Result<Vec<String>, TableError> {
         let bytes = match self.get(manifest).await {
             Err(StoreError::NotFound(_)) => return Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! The handle on the lake: starts and ends views, answers what tables there are.
+//! The handle on the lake: starts and ends the views, and answers questions about tables.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use floe_view::{ViewError, ViewStatus, Views, progress_of};
 use iceberg::spec::TableMetadata;
 
 use crate::{
-    cache::{Cache, Cached, Manifests},
+    cache::{CachedTable, FileCache, Manifests},
     cleaner,
     error::TableError,
     files::Files,
@@ -49,7 +49,7 @@ pub enum LakeError {
 pub struct Lake {
     shared: Arc<Shared>,
     views: Views<TableView>,
-    cache: Arc<Mutex<Cache>>,
+    cache: Arc<Mutex<FileCache>>,
     supervisor: Arc<Mutex<Option<Task<()>>>>,
 }
 
@@ -62,12 +62,12 @@ impl Lake {
         let views = Views::new(env, log, view, floe_view::Config { views_at_work, commit_bytes });
         let start = || shared.env.spawn("lake", supervise(Arc::clone(&shared), views.clone()));
         let supervisor = Arc::new(Mutex::new(config.views.then(start)));
-        let cache = Arc::new(Mutex::new(Cache::new(limits::FILE_CACHE_BYTES)));
+        let cache = Arc::new(Mutex::new(FileCache::new(limits::FILE_CACHE_BYTES)));
         Lake { shared, views, cache, supervisor }
     }
 
     /// Ends the views and gives their leases back, so that another process need not wait for them to expire. A commit
-    /// under way is given up; nothing of it is visible.
+    /// under way is abandoned, and nothing of it is visible.
     pub async fn close(self) {
         let supervisor = lock(&self.supervisor).take();
         let Some(supervisor) = supervisor else { return };
@@ -105,7 +105,7 @@ impl Lake {
         let kind = match TopicConfig::of(&topic).table {
             TableMode::Raw => Kind::Raw,
             TableMode::Json => Kind::Json,
-            // A table whose setting was switched off stays what it was.
+            // A table stays readable when its topic's setting is switched off.
             TableMode::Off if record.is_none() => return Ok(None),
             TableMode::Off => Kind::Json,
         };
@@ -129,7 +129,7 @@ impl Lake {
         }))
     }
 
-    /// The data files of a table's snapshot. Manifests are read once.
+    /// The data files of a table's snapshot. A manifest is read once and then cached.
     ///
     /// # Errors
     /// The store fails, or a document is damaged.
@@ -158,14 +158,14 @@ impl Lake {
             };
             read.insert(manifest.manifest_path.clone(), live);
         }
-        let read = Cached::new(list, record.snapshots, read);
+        let read = CachedTable::new(list, record.snapshots, read);
         let found = read.files();
         let now = self.log().meta().snapshot();
-        self.cache().keep(topic, read, |topic| !matches!(topic::by_id(&now, topic), Ok(None)));
+        self.cache().insert(topic, read, |topic| !matches!(topic::by_id(&now, topic), Ok(None)));
         Ok(found)
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, FileCache> {
         lock(&self.cache)
     }
 
@@ -178,8 +178,8 @@ impl Lake {
         Ok(Some(self.shared.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
     }
 
-    /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents.
-    /// What is in the table's folder beside them waits for its deletion or is an orphan.
+    /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents. Any other
+    /// file in the table's folder waits for its deletion, or is an orphan.
     ///
     /// # Errors
     /// The store fails, or a document is damaged.
@@ -188,7 +188,7 @@ impl Lake {
         Ok(self.shared.files(&record.name, table.topic.id).everything(record, true).await?.concat())
     }
 
-    /// The keys of all files that are garbage and wait for the end of their grace. Some may never have been written.
+    /// The keys of all files that are garbage and wait for the end of their grace. Some of them were never written.
     ///
     /// # Errors
     /// The store fails, or a document is damaged.
@@ -206,8 +206,8 @@ impl Lake {
         self.views.status()
     }
 
-    /// Deletes from the store what has been garbage for the grace period, now; the number of files. The
-    /// cleaner does it by itself every now and then.
+    /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the
+    /// number of files.
     ///
     /// # Errors
     /// The store or the journal fails; the rest is deleted the next time.
@@ -215,7 +215,7 @@ impl Lake {
         Ok(cleaner::clean(&self.shared, self.views.owner()).await?)
     }
 
-    /// The log this lake is a view of.
+    /// The log that the tables are made from.
     pub fn log(&self) -> &Log {
         &self.shared.log
     }

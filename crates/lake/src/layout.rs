@@ -1,4 +1,4 @@
-//! Where the files of a table are, and how none is ever orphaned.
+//! Where the files of a table are, and why none is ever orphaned.
 //!
 //! ```text
 //! lake/<topic id>-<topic>/data/0000000012.parquet        rows
@@ -6,17 +6,16 @@
 //!                        /metadata/0000000014-s.avro     a manifest list, one for each snapshot
 //!                        /metadata/0000000015.metadata.json
 //! ```
-//! The number of a file is unique in its table. A view takes numbers from a range that it leased in the journal
-//! ([`crate::map::ViewState`]) before it writes the first of them. Numbers below [`crate::map::Table::next_file`]
-//! belong to commits, or to attempts whose files the same process gave to the garbage; so after a crash the
-//! files that nobody knows have numbers from there to the end of the lease, and the next owner deletes them
-//! by number without listing the store.
+//! The number of a file is unique in its table. The owner takes numbers from a range that it reserved in the journal
+//! ([`crate::map::ViewState`]). Numbers below [`crate::map::Table::next_file`] belong to commits, or to failed attempts
+//! whose files are in the garbage. So the unknown files of a crashed owner have numbers from there to the end of its
+//! range, and the next owner puts that range into the garbage. The store is never listed.
 
 use std::fmt;
 
 use floe_log::TopicId;
 
-/// What a file is; its name follows from that and its number.
+/// What a file holds. Its name follows from that and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Data,
@@ -33,7 +32,7 @@ pub(crate) const FILE_KINDS: [FileKind; 4] =
 pub(crate) struct Folder(String);
 
 impl Folder {
-    /// The folder of the table of a topic. The id keeps a topic apart from an earlier one of the same name.
+    /// The folder of the table of a topic. The id tells it from an earlier topic of the same name.
     pub(crate) fn of(name: &str, topic: TopicId) -> Folder {
         Folder(format!("lake/{topic}-{name}"))
     }

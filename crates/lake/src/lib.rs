@@ -1,36 +1,62 @@
 //! The lake: a topic as an Apache Iceberg table.
 //!
-//! **What it is.** One view for each topic with `floe.table` = `json` or `raw`. It reads the log from the
-//! table's progress, writes Parquet, and commits metadata pointer, progress and dead letters in one journal
-//! entry, so the table holds every record up to its progress exactly once, whatever crashed in between. Own
-//! commit engine on the specification types of the `iceberg` crate. Also: the table's files for SQL, the
-//! log's tail as rows, and the documents of the read side of the Iceberg REST catalog.
+//! Each topic with `floe.table` = `json` or `raw` has a view. The view reads the log from the table's progress, writes
+//! Parquet, and commits the metadata pointer, the progress and the dead letters in one journal entry. So the table
+//! holds every record below its progress exactly once, whatever crashed in between. The runner of `floe_view` drives
+//! the view.
 //!
-//! **What it is not.** No writer for others: there is one writer, the view. No compaction, no partitions, no
-//! sort order, no row deletes yet. No HTTP: [`catalog`] gives documents, the front serves them.
+//! # What it is not
+//! There is one writer, the view: no writer for others, no compaction, no partitions, no sort order, no row deletes
+//! yet. There is no HTTP: [`catalog`] makes documents, and the front serves them.
 //!
-//! **One record's way**: [`view`] `View::step` → `Log::read` → [`encode`] `Encoder::push` → `floe_schema::Decoder` →
-//! [`data_file`] (Parquet) → [`publish`] (files into the store) → [`commit`] (manifest, manifest list,
-//! metadata document) → [`command`] `publish` (the journal entry).
+//! # Files
+//! ```text
+//! handle.rs     Lake           starts and closes; tables, their files and documents for SQL and the catalog
+//! supervise.rs                 the tasks: the views of floe_view, and the cleaner
+//! view.rs       TableView      the lake's view: what the runner asks it for
+//! encode.rs     Encoder        records of one commit -> Parquet files
+//! data_file.rs  FileWriter     one Parquet file and its statistics
+//! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
+//! commit.rs     prepare        the commit engine: the documents of the next snapshot
+//! manifest.rs                  which manifests are merged; how they are read and written
+//! files.rs      Files          the files of one table in the store
+//! layout.rs     Folder         their names
+//! command.rs                   the pure functions over the metadata map
+//! map.rs                       the records in the metadata map
+//! cleaner.rs                   deletes garbage when its grace is over
+//! table.rs      TableRef       a table as readers see it
+//! cache.rs      FileCache      data files that queries asked for
+//! tail.rs       Lake::tail     the log behind the table as rows
+//! catalog.rs                   the documents of the Iceberg REST catalog
+//! ```
+//!
+//! # One step
+//! 1. The runner folds records into the `Encoder`, which decodes them with `floe_schema` and writes Parquet.
+//! 2. `TableView::prepare` puts the Parquet files under new numbers, and asks the commit engine for the manifest, the
+//!    manifest list and the metadata document of the next snapshot. It puts these, too.
+//! 3. `command::publish` swaps the pointer. The runner commits it with the progress and the dead
+//!    letters.
 //!
 //! ```text
 //! journal   40 Table (pointer)  41 Progress per partition  42 ViewState (schema, file numbers)  43 Garbage
 //!               │
-//! store         └▶ metadata.json ─▶ manifest list ─▶ manifests ─▶ Parquet files          (layout.rs has the names)
+//! store         └▶ metadata.json ─▶ manifest list ─▶ manifests ─▶ Parquet files
 //! ```
 //!
-//! **Widening from whole numbers to double** is no promotion that Iceberg knows. The new column has a new id, and the
-//! commit that first has it is an `overwrite`: the data files that hold the old column are rewritten in it,
-//! so no reader ever sees the table without these values. Whole numbers beyond 2^53 that a double cannot hold
-//! go to the text column beside it (`floe_schema`).
+//! # From whole numbers to double
+//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the commit that first
+//! has it is an `overwrite`: it rewrites the data files that hold the old column. So no reader sees the table without
+//! these values. Whole numbers beyond 2^53 that a double cannot hold go to the text column beside it (`floe_schema`).
 //!
-//! **Freshness.** A view gathers for half of `floe.table.freshness.ms` (from the record that woke it), or until the log
-//! has enough bytes for a data file (`floe.table.file.bytes`) or as many as a query should have to read from it
-//! ([`Config::gather_bytes`]), then commits what is there; while it is behind, it commits without a pause, in chunks of
-//! bounded memory. A topic without new records makes no commits.
+//! # Freshness
+//! A view gathers records for half of `floe.table.freshness.ms`, counted from the record that woke it. It commits
+//! sooner when the log has enough bytes for a data file (`floe.table.file.bytes`), or as many as a query should have to
+//! read ([`Config::gather_bytes`]). A view that is behind commits without a pause, in chunks of bounded memory. An idle
+//! topic makes no commits.
 //!
-//! **What is kept.** The last [`limits::SNAPSHOTS_KEPT`] snapshots, for time travel and for readers under way. What no
-//! snapshot names is deleted [`limits::GARBAGE_GRACE`] later ([`cleaner`]). A deleted topic takes its table along.
+//! # What is kept
+//! The last [`limits::SNAPSHOTS_KEPT`] snapshots, for time travel and for readers under way. A file that no snapshot
+//! names is deleted [`limits::GARBAGE_GRACE`] later. A deleted topic takes its table along.
 
 mod cache;
 pub mod catalog;
@@ -55,7 +81,6 @@ mod tail;
 mod view;
 
 pub use crate::{
-    data_file::FileError,
     error::TableError,
     handle::{Lake, LakeError},
     shared::Config,

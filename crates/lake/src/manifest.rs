@@ -1,7 +1,7 @@
-//! Manifests: which are merged, how they are read and written.
+//! Manifests: which are merged, and how they are read and written.
 //!
-//! Every commit adds one manifest. [`plan`] keeps their number logarithmic: as soon as eight of about one
-//! size are there they become one, so a file's entry is written again about once for each power of eight of
+//! Every commit adds one manifest. [`plan`] keeps their number logarithmic: as soon as there are eight of about the
+//! same size, they become one. So the entry of a file is rewritten about once for each power of eight in the number of
 //! the table's files.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use iceberg::{
 
 use crate::limits::{MANIFEST_ENTRIES_MAX, MANIFEST_MERGE};
 
-/// Which of the manifests with these numbers of entries are merged: groups of indices.
+/// Which manifests are merged, given their numbers of entries: groups of indices.
 pub(crate) fn plan(entries: &[u64]) -> Vec<Vec<usize>> {
     let base = MANIFEST_MERGE as u64;
     let level = |entries: u64| entries.max(1).ilog(base);
@@ -48,7 +48,8 @@ pub(crate) fn live(manifest: &ManifestFile) -> u64 {
     u64::from(manifest.added_files_count.unwrap_or(0)) + u64::from(manifest.existing_files_count.unwrap_or(0))
 }
 
-/// The entries of a manifest with what they inherit from `file` (specification, "Sequence Number Inheritance").
+/// The entries of a manifest, with the values that they inherit from `file` (Iceberg's specification, "Sequence Number
+/// Inheritance").
 pub(crate) fn parse(bytes: &[u8], file: &ManifestFile) -> Result<Vec<ManifestEntry>, iceberg::Error> {
     let (entries, _) = Manifest::parse_avro(bytes)?.into_parts();
     let inherit = |entry: Arc<ManifestEntry>| {
@@ -70,7 +71,7 @@ pub(crate) enum Change {
     Removed(ManifestEntry),
 }
 
-/// Writes a manifest for `url`.
+/// Encodes a manifest for `url`.
 pub(crate) async fn write(
     url: &str,
     snapshot_id: i64,
@@ -102,7 +103,7 @@ pub(crate) async fn write(
     Ok((manifest, bytes))
 }
 
-/// Writes a manifest list for `url`; the result is the list as it is read again.
+/// Encodes a manifest list for `url`.
 pub(crate) async fn write_list(
     url: &str,
     snapshot_id: i64,

@@ -1,4 +1,11 @@
-//! What the metadata map knows of tables. The layouts are persisted: new fields come with a new version.
+//! The lake's records in the metadata map. They are persisted: a new field needs a new version.
+//!
+//! ```text
+//! key 40 Table      topic id                         -> pointer to the metadata document, totals
+//! key 41 Progress   topic id | partition index       -> next offset (floe_view)
+//! key 42 ViewState  topic id                         -> schema, range of file numbers
+//! key 43 Garbage    time | topic id | number         -> files to delete when their grace is over
+//! ```
 
 use floe_env::Timestamp;
 use floe_log::TopicId;
@@ -6,7 +13,8 @@ use floe_meta::{DecodeError, Key, KeyReader, key, postcard_record};
 use floe_schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
-/// The table of a topic: a pointer to its current metadata document, and what is often asked. Written by every commit.
+/// The table of a topic: a pointer to its current metadata document, and the totals that are often asked for. Every
+/// commit writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The Iceberg table's uuid.
@@ -21,7 +29,7 @@ pub struct Table {
     pub snapshot_id: Option<i64>,
     /// Snapshots committed so far, expired ones included.
     pub snapshots: u64,
-    /// File numbers below this are known to the table or to the garbage.
+    /// Files with numbers below this belong to the table or to the garbage.
     pub next_file: u64,
     /// Data files in the current snapshot.
     pub files: u64,
@@ -29,21 +37,21 @@ pub struct Table {
     pub rows: u64,
     /// Bytes of data files in the current snapshot.
     pub bytes: u64,
-    /// Records that were no rows so far.
+    /// Records so far that did not fit the table.
     pub bad_records: u64,
 }
 
-/// The next offset of a partition that the table's view reads; records below it are rows, or were bad.
+/// The next offset that the view reads of a partition. Records below it are rows of the table, or did not fit.
 pub type Progress = floe_view::Progress<41>;
 
-/// What a view needs to go on, apart from progress; written when it changes.
+/// What the next owner of a table needs, besides the table and the progress. Written when it changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewState {
     /// The topic's name when the view began; part of the keys of its files.
     pub name: String,
     /// The schema of the current snapshot.
     pub schema: TableSchema,
-    /// The first file number that the owner took; what former owners left below it is in the garbage already.
+    /// The first file number that the owner took. Files of former owners below it are in the garbage already.
     pub numbers_from: u64,
     /// The end of the range of file numbers that the owner may use.
     pub numbers_end: u64,
@@ -51,12 +59,12 @@ pub struct ViewState {
     pub epoch: u64,
 }
 
-/// Files that no snapshot names, deleted from the store once their grace is over.
+/// Files that no snapshot names. They are deleted from the store when their grace is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Garbage {
     /// These files.
     Files(Vec<String>),
-    /// Whatever was written under these numbers by an owner that is gone.
+    /// The files with these numbers, as far as they were written.
     Numbers {
         /// The name in the table's folder.
         name: String,
@@ -67,23 +75,23 @@ pub enum Garbage {
     },
     /// A whole table.
     Table(Box<Table>),
-    /// The data files that a manifest says were taken out. They may be more than an entry of the journal can name.
+    /// The data files that a manifest has as deleted. They may be more than an entry of the journal can name.
     Removed {
         /// The name in the table's folder.
         name: String,
-        /// The key of the manifest. It is garbage later than this.
+        /// The key of the manifest, which is garbage later than the files.
         manifest: String,
     },
 }
 
-/// When files became garbage, of which topic, and a number that keeps records of one commit apart.
+/// The key of a [`Garbage`]: records are ordered by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GarbageKey {
-    /// Time of the commit.
+    /// When the files became garbage: the time of the commit.
     pub since: Timestamp,
     /// The topic of the table.
     pub topic: TopicId,
-    /// Counts the records of one commit.
+    /// Tells the records of one commit apart.
     pub number: u32,
 }
 

@@ -1,4 +1,4 @@
-//! From the rows of one commit to the next state of the table: files into the store, and the command that publishes
+//! Turns the rows of one commit into the next state of the table: puts the files, and makes the command that publishes
 //! them.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ pub(crate) struct OwnedTable {
     pub(crate) base: Base,
     pub(crate) schema: TableSchema,
     pub(crate) numbers: Numbers,
-    /// From this number on, files may have been put that belong to no commit (yet).
+    /// Files with numbers from here on may be in the store and belong to no commit.
     pub(crate) loose: u64,
 }
 
@@ -95,12 +95,12 @@ async fn put(
     Ok(next)
 }
 
-/// Positive, as some engines take no others.
+/// A new id for a snapshot. It is positive, because some engines take no other.
 fn snapshot_id(env: &Env) -> i64 {
     (env.random_u64() >> 1).max(1).cast_signed()
 }
 
-/// URLs of the live data files that hold a column which the new schema replaced.
+/// URLs of the live data files that hold a column which the new schema replaces.
 async fn holders_of_replaced(
     files: &Files,
     table: &OwnedTable,

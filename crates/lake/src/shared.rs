@@ -7,22 +7,22 @@ use floe_log::{Log, TopicId};
 
 use crate::{files::Files, layout::Folder, limits};
 
-/// What can be chosen for a broker's lake; topics have settings of their own.
+/// What a broker can choose for its lake. Topics have settings of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Whether this broker runs views. Without, it still answers for the tables that others write.
+    /// Whether this broker runs views. A broker that does not still answers for the tables that others write.
     pub views: bool,
-    /// Views that encode at the same time: each takes a core and the memory of one commit.
+    /// Views that encode at the same time; each takes a core and the memory of one commit. At least 1.
     pub views_at_work: usize,
-    /// Snapshots that a table keeps; older ones are expired by the commit that adds one more. At least 2.
+    /// Snapshots that a table keeps; a commit that adds one expires the oldest. At least 2.
     pub snapshots_kept: usize,
-    /// Bytes of records, as decoded, that one commit takes in while a view catches up; one batch more at most.
+    /// Bytes of decoded records that one commit takes in while a view catches up, and one batch more at most.
     pub commit_bytes: usize,
-    /// Bytes of the log, as stored, at which a view commits whatever the freshness: until then queries read them from
-    /// the log. A topic's `floe.table.file.bytes` counts as well, where it is less.
+    /// Bytes of the log, as stored, at which a view commits although the freshness allows more: queries read them from
+    /// the log until then. A smaller `floe.table.file.bytes` of a topic counts instead.
     pub gather_bytes: u64,
-    /// How long a file is kept that no snapshot names any more: for readers that still hold one which did, and for puts
-    /// that are still on their way.
+    /// How long a file is kept that no snapshot names any more. A reader may still hold a snapshot that does, and a
+    /// late PUT may still be on its way.
     pub garbage_grace: Duration,
     /// How often the cleaner looks for files whose grace is over.
     pub clean_interval: Duration,

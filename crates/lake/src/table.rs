@@ -12,25 +12,25 @@ use crate::map::Table;
 pub struct TableRef {
     /// The topic.
     pub topic: Topic,
-    /// The table's name: the topic's.
+    /// The table's name, which is the topic's.
     pub name: String,
     /// Its columns.
     pub schema: TableSchema,
-    /// Where its metadata document is; none until the view has made it.
+    /// The URL of its metadata document; none before the view has made the table.
     pub metadata_location: Option<String>,
-    /// The current Iceberg snapshot.
+    /// The id of the current Iceberg snapshot; none before the first.
     pub snapshot_id: Option<i64>,
-    /// By partition, the offset up to which records are in the table.
+    /// By partition, the offset up to which its records are in the table.
     pub progress: BTreeMap<u32, Offset>,
-    /// Snapshots committed so far.
+    /// Snapshots committed so far, expired ones included.
     pub snapshots: u64,
     /// Rows in the current snapshot.
     pub rows: u64,
     /// Data files in the current snapshot.
     pub files: u64,
-    /// Bytes of these files.
+    /// Bytes of the data files in the current snapshot.
     pub bytes: u64,
-    /// Records that were no rows so far.
+    /// Records so far that did not fit the table.
     pub bad_records: u64,
     pub(crate) record: Option<Table>,
 }
@@ -40,8 +40,8 @@ pub struct TableRef {
 pub struct DataFile {
     /// Its key in the store.
     pub key: String,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Its rows.
+    /// Its rows, at least 1.
     pub records: u64,
 }

@@ -1,4 +1,4 @@
-//! The tail of a topic as rows: what the log holds at a cut and the table does not yet.
+//! The tail of a topic as rows: the records that the log holds at a cut and the table does not yet.
 
 use arrow::array::RecordBatch;
 use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
@@ -11,24 +11,24 @@ use floe_view::{
 
 use crate::{handle::Lake, limits, table::TableRef};
 
-/// Bytes of a value in a column, whatever it holds.
+/// Bytes that a cell of a column takes at least.
 const CELL_BYTES: usize = 8;
 
-/// Bytes of one value of a record while it is a tree: it becomes one where the schema has to grow.
+/// Bytes of one JSON value while it is a tree. A record becomes a tree when the schema has to grow.
 const NODE_BYTES: usize = 128;
 
-/// Memory for a value up to this size is asked for after it is decoded, with that of others.
+/// Memory for a value up to this size is reserved after decoding, together with that of others.
 const VALUE_BYTES_SMALL: usize = 64 << 10;
 
 /// The rows between a table's progress and a cut.
 #[derive(Debug)]
 pub struct Tail {
-    /// The table's schema, wider where the tail needs it. A column whose whole numbers became doubles here
-    /// has another id than in the table's files: [`TableSchema::adapt`] brings their rows over.
+    /// The table's schema, wider where the tail needs it. A column whose whole numbers became doubles here has another
+    /// id than in the table's files; [`TableSchema::adapt`] converts their rows.
     pub schema: TableSchema,
     /// The rows, all with `schema`.
     pub batches: Vec<RecordBatch>,
-    /// Records that are no rows.
+    /// Records that do not fit the table.
     pub bad_records: u64,
 }
 
@@ -41,10 +41,10 @@ pub enum TailError {
     /// The rows.
     #[error(transparent)]
     Adapt(#[from] AdaptError),
-    /// The caller has no memory for it, in the caller's words.
+    /// The caller refuses the memory, for this reason.
     #[error("{0}")]
     Memory(String),
-    /// The view is far behind.
+    /// The view is too far behind.
     #[error("table {table} is more than {max} bytes behind its topic, ask again when its view has caught up")]
     TooLong {
         /// The table.
@@ -54,12 +54,12 @@ pub enum TailError {
     },
 }
 
-/// Told how many bytes the tail takes in all, before it takes them and when it gives some back; an error ends it.
+/// Is told how many bytes the tail takes in all, before it takes them and after it frees some. An error ends the read.
 pub type Hold<'a> = &'a mut (dyn FnMut(usize) -> Result<(), String> + Send);
 
 impl Lake {
-    /// The rows of the records that `snapshot` has and `table`, taken from the same snapshot, does not: with
-    /// the rows of the table's files, each record of the topic once. What they take is `hold`'s to allow.
+    /// The rows of the records that the log has at `snapshot` and `table`, taken from the same snapshot, has not.
+    /// Together with the rows of the table's files, each record of the topic is there once. `hold` allows the memory.
     ///
     /// # Errors
     /// The log cannot be read, `hold` refuses, or the tail is too long ([`limits::TAIL_BYTES_MAX`]).
@@ -98,7 +98,7 @@ impl Lake {
                         max: limits::TAIL_BYTES_MAX,
                     });
                 }
-                // Decoding a long tail must not hold up the other tasks of its thread.
+                // Decoding a long tail must not block the other tasks of this thread.
                 tokio::task::yield_now().await;
             }
             at = next;
@@ -107,7 +107,7 @@ impl Lake {
     }
 }
 
-/// Bytes that it takes to make a row of `value`, at most.
+/// The most bytes that decoding `value` takes.
 fn value_bytes(value: &[u8]) -> usize {
     let nodes = value.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() + 1;
     2 * value.len() + nodes * NODE_BYTES
@@ -116,7 +116,7 @@ fn value_bytes(value: &[u8]) -> usize {
 struct Rows<'a> {
     decoder: Decoder,
     done: Vec<RecordBatch>,
-    /// Bytes that `done` takes.
+    /// Bytes of memory that `done` takes.
     held: usize,
     hold: Hold<'a>,
     /// Bytes of the records in `done`.
@@ -133,7 +133,7 @@ impl<'a> Rows<'a> {
     fn push_batch(&mut self, partition: PartitionId, batch: &Batch, from: Offset) -> Result<(), TailError> {
         let mut decoding = 0;
         let Some(records) = self.decode(batch, &mut decoding)? else {
-            // The view gives the whole batch to the dead letters.
+            // The view counts the whole batch as one bad record.
             self.bad_records += 1;
             return Ok(());
         };
@@ -169,7 +169,7 @@ impl<'a> Rows<'a> {
         self.hold(0)
     }
 
-    /// The records of a batch, none when it cannot be taken apart; `decoding` is what they take.
+    /// The records of a batch; none if it cannot be decoded. `decoding` becomes the bytes that they take.
     fn decode(&mut self, batch: &Batch, decoding: &mut usize) -> Result<Option<Vec<Record>>, TailError> {
         let mut refused = None;
         let records = batch.records_in(BATCH_DECODED_BYTES_MAX, &mut |more| {
@@ -180,10 +180,10 @@ impl<'a> Rows<'a> {
         refused.map_or(Ok(records.ok()), Err)
     }
 
-    /// Tells what everything takes, with so many bytes beside the rows.
+    /// Asks for the memory of all rows, and of `beside` bytes more.
     fn hold(&mut self, beside: usize) -> Result<(), TailError> {
-        // Text is copied, and escaped where it becomes JSON again. Every column has a cell in each row, however small
-        // the record came.
+        // Text is copied, and escaped where it becomes JSON again. Every column has a cell in each row, even if the
+        // record has no value for it.
         let decoding = 2 * self.decoder.bytes() + self.decoder.cells() * CELL_BYTES;
         (self.hold)(self.held + decoding + beside).map_err(TailError::Memory)
     }

@@ -1,5 +1,5 @@
-//! The cleaner when its broker dies at any moment and its deletions fail: what a table needs is never deleted, and what
-//! it does not need is not left behind.
+//! The cleaner when its broker crashes at any moment and its deletions fail. It never deletes a file that a table
+//! needs, and leaves no other file behind.
 
 use std::{
     sync::{
@@ -17,14 +17,14 @@ use crate::world::{Broker, Ground, JSON, config, writer};
 
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Cleans when it is told to, and not before.
+/// Cleans only when a test says so.
 fn told() -> Config {
     let never = Duration::from_secs(1_000_000);
     Config { snapshots_kept: 2, garbage_grace: GRACE, clean_interval: never, ..config() }
 }
 
-/// What a broker leaves that is killed: a table with expired snapshots and replaced files, numbers that were leased,
-/// and the table of a deleted topic.
+/// Leaves what a crashed broker leaves: a table with expired snapshots and replaced files, reserved file numbers, and
+/// the table of a deleted topic.
 async fn leave(ground: &Ground, env: Env) {
     let (store, journal) = (Arc::new(ground.store.clone()), Arc::new(ground.journal.clone()));
     let broker = Broker::open_with(env.clone(), store, journal, told()).await;
@@ -41,7 +41,7 @@ async fn leave(ground: &Ground, env: Env) {
     env.abort_all();
 }
 
-/// A cleaner that dies at its `crash`th poll and whose deletions end as `plan` says. Returns its polls.
+/// A cleaner that crashes at its poll number `crash`, and whose deletions end as `plan` says. Returns its polls.
 async fn clean(
     seed: u64,
     crash: Option<u64>,
@@ -75,7 +75,7 @@ async fn clean(
     let eager = Config { clean_interval: Duration::from_secs(5), ..told() };
     let (store, journal) = (Arc::new(ground.store.clone()), Arc::new(ground.journal.clone()));
     let last = Broker::open_with(world.scope(), store, journal, eager).await;
-    // The dead cleaner's lease, the grace of what the new view finds, and a few rounds.
+    // The lease of the crashed cleaner, the grace of the garbage that the new owner finds, and a few rounds.
     tokio::time::sleep(GRACE * 4).await;
     let snapshot = last.log.meta().snapshot();
     let garbage: Vec<_> = snapshot.range::<Garbage>(..).map(|found| found.expect("readable").1).collect();
@@ -103,7 +103,7 @@ async fn a_crash_after_polls_of_the_cleaner_leaves_nothing_behind() {
 async fn deletions_that_fail_are_made_again() {
     for fault in [Fault::Refused, Fault::LostRequest, Fault::LostAnswer] {
         for failing in (0..40).step_by(5) {
-            // One deletion fails, wherever it is in the order of the others.
+            // One deletion fails, at a different place in each run.
             let deletions = AtomicU64::new(0);
             let plan = move |operation, _: &str| match operation {
                 Operation::Delete if deletions.fetch_add(1, Ordering::SeqCst) == failing => fault,

@@ -1,5 +1,5 @@
-//! Crashes: after every poll of a broker's tasks once, and at random. Whatever was committed is right, and the next
-//! broker goes on from there.
+//! Crashes after every poll of a broker's tasks, and at random. What was committed is right, and the next broker goes
+//! on from there.
 
 use std::time::Duration;
 

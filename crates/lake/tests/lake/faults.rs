@@ -16,7 +16,7 @@ use floe_store::faulty::{Fault, FaultyStore, Operation};
 
 use crate::world::{Broker, Ground, JSON};
 
-/// Fails every so many requests for files of the lake: before it is done, or after.
+/// Fails one in `every` requests for files of the lake: before its effect, or after it.
 fn flaky(ground: &Ground, every: u64) -> FaultyStore {
     let requests = AtomicU64::new(0);
     FaultyStore::new(ground.store.clone(), move |operation, key| {
@@ -33,7 +33,7 @@ fn flaky(ground: &Ground, every: u64) -> FaultyStore {
     })
 }
 
-/// Takes a pause at some of the puts of files of the lake, by number from 0.
+/// Delays the PUTs of files of the lake with these numbers, from 0.
 fn stuck(ground: &Ground, at: Range<u64>, pause: Duration) -> FaultyStore {
     let puts = AtomicU64::new(0);
     FaultyStore::new(ground.store.clone(), move |operation, key| {
@@ -46,7 +46,7 @@ fn stuck(ground: &Ground, at: Range<u64>, pause: Duration) -> FaultyStore {
     })
 }
 
-/// Loses the answer of every so many commits: of one that was applied, then of one that was not.
+/// Loses the answer of one in `every` commits; by turns it was applied and was not.
 struct Lossy {
     journal: Arc<dyn Journal>,
     commits: AtomicU64,
@@ -188,7 +188,7 @@ async fn a_closed_lake_gives_its_tables_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
     let ground = Ground::new();
-    // Each file takes longer than an object of dead letters is kept for its commit.
+    // Each file takes longer than the object of dead letters is kept for its commit.
     let pause = floe_log::limits::DETACHED_UPLOAD_TTL + Duration::from_secs(60);
     let store = stuck(&ground, 0..u64::MAX, pause);
     let broker = Broker::open(Env::simulated(1), Arc::new(store), Arc::new(ground.journal.clone())).await;
@@ -202,7 +202,7 @@ async fn dead_letters_wait_for_nothing_once_they_are_uploaded() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_cannot_be_deleted_keeps_what_names_it_and_nothing_else() {
     let ground = Ground::new();
-    // No file whose key begins so can be deleted.
+    // Files whose keys begin with this cannot be deleted.
     let undeletable = Arc::new(Mutex::new(None::<String>));
     let kept = Arc::clone(&undeletable);
     let store = FaultyStore::new(ground.store.clone(), move |operation, key| {

@@ -57,7 +57,7 @@ async fn check_enough(lake: Config, file_bytes: &str, enough: u64) {
     let piece = PIECE as u64 + 100;
     let pieces = enough.div_ceil(piece);
     for round in 1..=5 {
-        // The first look is at a piece; it takes less than half of the freshness until there are enough of them.
+        // There are enough pieces before half of the freshness is over.
         for number in 0..pieces {
             assert_eq!(broker.table("t").snapshots, round - 1, "after {number} of {pieces} pieces");
             produce_piece(&broker, &topic, number as u32 % 3).await;
@@ -96,7 +96,7 @@ async fn little_data_is_committed_when_its_time_has_come() {
         let table = broker.table("t");
         assert_eq!((table.snapshots, table.rows), (round, 29 * round));
     }
-    // A setting that changes is seen while the view waits.
+    // The view sees a changed setting while it waits.
     broker.produce(&topic, 0, &["{}"]).await;
     sleep(MINUTE).await;
     assert_eq!(broker.table("t").snapshots, 3);

@@ -41,7 +41,7 @@ async fn records_become_rows_and_the_schema_grows() {
     assert_eq!(rows.iter().map(position).collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0)]);
     assert_eq!((&rows[0]["_key"], &rows[0]["_timestamp"]), (&json!("k"), &json!("1970-01-01T00:00:01Z")));
 
-    // A topic that is no table has none, and idle tables make no commits.
+    // A plain topic has no table, and idle tables make no commits.
     broker.topic("plain", 1, &[]).await;
     let before = broker.log.meta().snapshot().lsn();
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -91,7 +91,7 @@ async fn bad_records_are_dead_letters_with_their_reason() {
             ["{\"x\":", "4", "t", "EOF while parsing a value at line 1 column 5"],
         ])
     );
-    // Who does not want them has them counted.
+    // Under the other rule they are only counted.
     let skip = broker.topic("skip", 1, &[("floe.table", "json"), ("floe.table.bad.record", "skip")]).await;
     broker.produce(&skip, 0, &["nonsense"]).await;
     let table = broker.settled("skip").await;
@@ -103,7 +103,7 @@ async fn bad_records_are_dead_letters_with_their_reason() {
 async fn a_dead_letter_topic_of_somebody_else_takes_letters_of_any_size() {
     let ground = Ground::new();
     let broker = ground.broker(Env::simulated(8)).await;
-    // As a consumer makes it that subscribes before there are letters.
+    // A consumer that subscribes before there are letters creates such a topic.
     let letters = broker.topic("t.dead-letter", 3, &[("max.message.bytes", "1000")]).await;
     let topic = broker.topic("t", 1, &[("floe.table", "json"), ("max.message.bytes", "10000")]).await;
     let large: String = (0..2_000).map(|n| (n * n).to_string()).collect();
@@ -121,7 +121,7 @@ async fn a_commit_ends_inside_of_what_was_read() {
         ground.broker_with(Env::simulated(9), Config { commit_bytes: 10_000, ..Config::default() }).await;
     let topic = broker.topic("t", 1, JSON).await;
     broker.settled("t").await;
-    // All of these are one read; half of them are dead letters.
+    // One read gets all of these. Half of them become dead letters.
     let row = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));
     let dead = "x".repeat(1_000);
     for _ in 0..10 {
@@ -147,7 +147,7 @@ async fn a_busy_partition_does_not_starve_the_others() {
     broker.produce(&topic, 0, &["{}"]).await;
     let table = broker.settled("t").await;
     let metadata = broker.lake.metadata(&table).await.unwrap().unwrap();
-    // Which commit the last record of a partition is in.
+    // The number of the commit that has the last record of a partition.
     let commit_of = |partition: &str| {
         let snapshots = metadata.snapshots();
         let of = snapshots.filter(|s| {
@@ -213,7 +213,7 @@ async fn old_snapshots_expire_and_their_files_go_after_the_grace() {
     broker.check_every_snapshot("t").await;
     broker.check_no_orphans(&ground.store).await;
 
-    // What the widening took out may be more files than one entry of the journal can name.
+    // The widening may remove more files than one entry of the journal can name.
     let snapshot = broker.log.meta().snapshot();
     let garbage: Vec<_> = snapshot.range::<Garbage>(..).map(|found| found.unwrap().1).collect();
     let removed = garbage.iter().filter(|garbage| matches!(garbage, Garbage::Removed { .. }));
@@ -286,7 +286,7 @@ async fn the_tail_holds_what_the_table_does_not() {
     broker.produce(&topic, 1, &["{\"x\":2}", "bad"]).await;
     let snapshot = broker.log.meta().snapshot();
     let table = broker.lake.table(&snapshot, "t").unwrap().unwrap();
-    // Later records are not seen at this cut.
+    // This cut does not see later records.
     broker.produce(&topic, 0, &["{\"later\":1}"]).await;
     let tail = broker.lake.tail(&snapshot, &table, &mut |_| Ok(())).await.unwrap();
     assert_eq!(tail.bad_records, 1);
@@ -323,7 +323,7 @@ async fn a_tail_takes_no_memory_that_it_is_not_given() {
     for n in 0..5_000 {
         wide.push(n, None, Some(b"{}"), &[]);
     }
-    // A tree of these is larger than their text and their cells.
+    // Parsed into a tree, these take more than their text and their cells.
     let mut tree = Builder::new(Compression::Zstd);
     tree.push(0, None, Some(format!("{{\"a\":[1{}]}}", ",1".repeat(600_000)).as_bytes()), &[]);
     let bombs = [("long", long), ("many", many), ("headers", headers), ("wide", wide), ("tree", tree)];
@@ -362,7 +362,7 @@ async fn a_tail_that_grows_wider_takes_no_memory_that_it_is_not_given() {
     append_small(&broker, &topic, &list(&vec![element(0, 10); 105_000])).await;
     let (snapshot, table) = (broker.log.meta().snapshot(), broker.table("t"));
     broker.lake.tail(&snapshot, &table, &mut hold).await.unwrap();
-    // Each element that is there gets a cell for each of these.
+    // Every element before them gets a cell for each of these columns.
     append_small(&broker, &topic, &list(&[element(10, 410)])).await;
     let (snapshot, table) = (broker.log.meta().snapshot(), broker.table("t"));
     let error = broker.lake.tail(&snapshot, &table, &mut hold).await.expect_err("340 MB of nulls");

@@ -152,8 +152,8 @@ impl Broker {
         records
     }
 
-    /// At every snapshot that the table still has: its files hold exactly the records below its offsets that are
-    /// JSON, each once, and every cell is that of its record.
+    /// At every snapshot that the table still has, the files hold exactly the JSON records below the snapshot's
+    /// offsets, each once, and every cell has the value of its record.
     pub(crate) async fn check_every_snapshot(&self, name: &str) {
         let table = self.table(name);
         let records = self.records(&table.topic).await;
@@ -165,7 +165,7 @@ impl Broker {
                 serde_json::from_str(&properties[name]).expect("offsets are JSON");
             offsets.into_iter().map(|(p, o)| (p.parse().expect("a partition"), o)).collect()
         };
-        // Where partitions were before the kept snapshots: where the first of these that moved them began.
+        // The offsets before the kept snapshots: where the first kept snapshot that moved a partition began.
         let mut upto: BTreeMap<i64, i64> =
             table.progress.iter().map(|(p, offset)| (i64::from(*p), offset.0)).collect();
         for snapshot in snapshots.iter().rev() {
