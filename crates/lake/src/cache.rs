@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use floe_env::Lru;
 use floe_log::TopicId;
 use metrics::gauge;
 
@@ -22,8 +23,6 @@ pub(crate) struct CachedTable {
     manifests: Arc<Manifests>,
     files: Arc<Vec<Arc<DataFile>>>,
     bytes: usize,
-    /// The value of [`FileCache::uses`] at its last use.
-    used: u64,
 }
 
 impl CachedTable {
@@ -33,7 +32,7 @@ impl CachedTable {
         let of = |file: &Arc<DataFile>| size_of::<DataFile>() + file.key.len() + 16 + 2 * size_of::<usize>();
         let names: usize = manifests.keys().map(|name| name.len() + 100).sum();
         let bytes = files.iter().map(of).sum::<usize>() + names;
-        CachedTable { list, number, manifests: Arc::new(manifests), files: Arc::new(files), bytes, used: 0 }
+        CachedTable { list, number, manifests: Arc::new(manifests), files: Arc::new(files), bytes }
     }
 
     pub(crate) fn files(&self) -> Arc<Vec<Arc<DataFile>>> {
@@ -43,47 +42,38 @@ impl CachedTable {
 
 /// The cache.
 pub(crate) struct FileCache {
-    tables: BTreeMap<TopicId, CachedTable>,
-    bytes: usize,
-    bytes_max: usize,
-    /// Counts the look-ups.
-    uses: u64,
+    tables: Lru<TopicId, CachedTable>,
 }
 
 impl FileCache {
     pub(crate) fn new(bytes_max: usize) -> FileCache {
-        FileCache { tables: BTreeMap::new(), bytes: 0, bytes_max, uses: 0 }
+        FileCache { tables: Lru::new(bytes_max) }
     }
 
     /// The files of the snapshot with this manifest list.
     pub(crate) fn files(&mut self, topic: TopicId, list: &str) -> Option<Arc<Vec<Arc<DataFile>>>> {
-        self.uses += 1;
-        let table = self.tables.get_mut(&topic).filter(|table| table.list == list)?;
-        table.used = self.uses;
-        Some(table.files())
+        self.tables.peek(&topic).filter(|table| table.list == list)?;
+        self.tables.get(&topic).map(CachedTable::files)
     }
 
     /// The manifests of the table that are known.
     pub(crate) fn manifests(&self, topic: TopicId) -> Arc<Manifests> {
-        self.tables.get(&topic).map_or_else(Arc::default, |table| Arc::clone(&table.manifests))
+        self.tables.peek(&topic).map_or_else(Arc::default, |table| Arc::clone(&table.manifests))
     }
 
     /// Keeps a snapshot unless a newer one is there. Makes room by dropping tables that do not exist any more, then the
     /// least recently used. A table that is larger than the cache is not kept.
     pub(crate) fn insert(&mut self, topic: TopicId, table: CachedTable, exists: impl Fn(TopicId) -> bool) {
-        if self.tables.get(&topic).is_some_and(|known| known.number > table.number) {
+        if self.tables.peek(&topic).is_some_and(|known| known.number > table.number) {
             return;
         }
-        self.tables.insert(topic, CachedTable { used: self.uses, ..table });
-        self.tables.retain(|topic, table| exists(*topic) && table.bytes <= self.bytes_max);
-        self.bytes = self.tables.values().map(|table| table.bytes).sum();
-        while self.bytes > self.bytes_max {
-            let oldest = self.tables.iter().min_by_key(|(_, table)| table.used).map(|(topic, _)| *topic);
-            let dropped = oldest.and_then(|topic| self.tables.remove(&topic));
-            self.bytes -= dropped.expect("what is counted is there").bytes;
+        self.tables.retain(|topic, _| exists(*topic));
+        if exists(topic) {
+            let bytes = table.bytes;
+            drop(self.tables.insert(topic, table, bytes));
         }
         #[expect(clippy::cast_precision_loss, reason = "a metric")]
-        gauge!("floe_lake_file_cache_bytes").set(self.bytes as f64);
+        gauge!("floe_lake_file_cache_bytes").set(self.tables.weight() as f64);
     }
 }
 
@@ -116,11 +106,12 @@ mod tests {
         cache.insert(TopicId(2), snapshot(1, &[("x", 100)]), all);
         assert_eq!(known(&mut cache, 1, "l3"), Some(100));
         cache.insert(TopicId(3), snapshot(1, &[("y", 100)]), all);
-        assert_eq!([1, 2, 3].map(|topic| cache.tables.contains_key(&TopicId(topic))), [true, false, true]);
-        assert_eq!(cache.bytes, cache.tables.values().map(|table| table.bytes).sum::<usize>());
+        assert_eq!(cache.tables.keys(..), [TopicId(1), TopicId(3)]);
+        let both = snapshot(3, &[("a", 40), ("c", 60)]).bytes + hundred;
+        assert_eq!(cache.tables.weight(), both);
         // A table that is gone, and one that is too large.
         cache.insert(TopicId(4), snapshot(1, &[("z", 300)]), |topic| topic != TopicId(3));
-        assert_eq!(cache.tables.keys().collect::<Vec<_>>(), [&TopicId(1)]);
+        assert_eq!(cache.tables.keys(..), [TopicId(1)]);
         assert!(cache.manifests(TopicId(4)).is_empty());
     }
 }
