@@ -44,12 +44,10 @@
 //! - A new member of an object is a new column.
 //! - Int becomes long in place. The column id stays the same, which Iceberg allows.
 //! - Int or long becomes double as a *new* column (new id) of the same name, because Iceberg has no such promotion. The
-//!   old
-//! column is dropped, and [`TableSchema::replaced`] tells the lake to rewrite the files that have it.
+//!   old column is dropped, and [`TableSchema::replaced`] tells the lake to rewrite the files that have it.
 //! - Every other value goes, as JSON text, to a string column beside the first: `<name>_json`. So do whole numbers of
-//!   64
-//! bits that the column cannot hold exactly: from 2^63 on in a long column, beyond 2^53 in a double column. An array
-//! goes there whole if one of its elements does not fit the list.
+//!   64 bits that the column cannot hold exactly: from 2^63 on in a long column, beyond 2^53 in a double column. An
+//!   array goes there whole if one of its elements does not fit the list.
 //!
 //! **Names.** A column has the name of its key. `.` and control characters become `_` (Iceberg joins names by dots),
 //! and the empty key becomes `empty`. A reserved or taken name gets the first free suffix of `_2`, `_3`, …. Names are
