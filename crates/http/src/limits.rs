@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Where the front listens by default.
+pub const LISTEN_ADDRESS: &str = "127.0.0.1:8080";
 /// Connections served at once. The next one gets 503 and is closed.
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Time for the head of a request, counted from the end of the previous request. So it is the idle limit too.

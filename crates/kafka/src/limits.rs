@@ -3,6 +3,12 @@
 
 use std::time::Duration;
 
+/// Where the front listens by default.
+pub const LISTEN_ADDRESS: &str = "127.0.0.1:9092";
+/// Whether a topic that a client asks for is created; Kafka's `auto.create.topics.enable`.
+pub const AUTO_CREATE_TOPICS: bool = true;
+/// Partitions of a topic that is created without a number; Kafka's `num.partitions`.
+pub const DEFAULT_PARTITIONS: u32 = 1;
 /// Longest request frame that is accepted; Kafka's `socket.request.max.bytes`.
 pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// A frame carries at least a request header: key, version, correlation id.
@@ -28,7 +34,7 @@ pub const READ_BYTES: usize = 8 * 1024;
 /// Requests of one connection that may be under way.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// Connections of one listener.
-pub const CONNECTIONS_MAX: usize = 10_000;
+pub const CONNECTIONS_MAX: usize = 8_192;
 /// Connections from one address.
 pub const CONNECTIONS_PER_IP_MAX: usize = 2_000;
 /// Back-off of the listener when it cannot accept.

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use floe_env::{Env, Task, Timestamp};
@@ -23,8 +22,8 @@ use crate::error::OpenError;
 use crate::format::header::{self, BatchError, Header};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    LARGE_REQUEST_BYTES, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE,
-    WAITING_SHARE,
+    LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
+    UPLOADS_REMOTE, WAITING_SHARE,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
@@ -484,7 +483,7 @@ fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {
     }
     Ok(Pace {
         object_bytes: config.object_bytes,
-        linger: config.linger.unwrap_or(if remote { LINGER_REMOTE } else { Duration::ZERO }),
+        linger: config.linger.unwrap_or(if remote { LINGER_REMOTE } else { LINGER_LOCAL }),
         uploads_max: config.uploads_max.unwrap_or(if remote { UPLOADS_REMOTE } else { UPLOADS_LOCAL }),
         waiting_bytes_max: config.bytes_in_flight_max.saturating_mul(WAITING_SHARE),
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 // The cache.
 
 /// Memory for objects that this broker wrote.
-pub const CACHE_TAIL_BYTES: usize = 256 << 20;
+pub const CACHE_TAIL_BYTES: usize = 192 << 20;
 /// Memory for blocks that lagging readers fetch.
 pub const CACHE_COLD_BYTES: usize = 64 << 20;
 /// When an object is cached, its pieces below this size are copied together. They arrive in socket buffers that are
@@ -27,6 +27,8 @@ pub const GETS_IN_FLIGHT_MAX: usize = 32;
 
 /// A WAL object closes at this size.
 pub const OBJECT_BYTES: usize = 8 << 20;
+/// How long the first request of an object waits for others, on a local store: as long as another upload is in flight.
+pub const LINGER_LOCAL: Duration = Duration::ZERO;
 /// How long the first request of an object waits for others, on a remote store.
 pub const LINGER_REMOTE: Duration = Duration::from_millis(100);
 /// Uploads in flight to a local store; more would only slow each other down.

@@ -43,6 +43,18 @@ pub const CONSTANTS_BYTES_MAX: usize = 64 << 10;
 /// A constant up to this size is not counted there: as many as a statement's text holds.
 pub const CONSTANT_BYTES_SMALL: usize = 1 << 10;
 
+/// Statements that run at once.
+pub const QUERIES_MAX: usize = 16;
+/// Bytes of memory of all statements together: sorting, joining, grouping, decoded tails.
+pub const MEMORY_BYTES_MAX: usize = 512 << 20;
+/// Time of one statement, planning and reading the result included.
+pub const QUERY_TIME_MAX: Duration = Duration::from_secs(60);
+/// Bytes of log that the tail of one table may have.
+pub const TAIL_BYTES_MAX: u64 = 256 << 20;
+/// Bytes on disk of what does not fit in memory.
+pub const SPILL_BYTES_MAX: u64 = 8 << 30;
+/// Rows of one result.
+pub const RESULT_ROWS_MAX: u64 = 10_000_000;
 /// Batches between a running statement and whoever reads its result.
 pub const RESULT_BATCHES_IN_FLIGHT: usize = 2;
 /// Time that a statement waits for its turn before it is refused.
@@ -69,7 +81,7 @@ const _: () = assert!(NESTING_MAX * 4 < PARSER_RECURSION_MAX);
 const _: () = assert!(READ_GAP_BYTES < READ_BYTES_MAX);
 const _: () = assert!(FOOTER_HINT_BYTES < FOOTER_CACHE_BYTES);
 
-/// What an operator may set.
+/// What an operator may set. The defaults are the constants above.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Threads that plan and run statements.
@@ -94,13 +106,13 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            queries_max: 16,
-            query_time_max: Duration::from_secs(60),
-            memory_bytes: 1 << 30,
+            queries_max: QUERIES_MAX,
+            query_time_max: QUERY_TIME_MAX,
+            memory_bytes: MEMORY_BYTES_MAX,
             spill_directory: None,
-            spill_bytes: 8 << 30,
-            result_rows_max: 10_000_000,
-            tail_bytes_max: 256 << 20,
+            spill_bytes: SPILL_BYTES_MAX,
+            result_rows_max: RESULT_ROWS_MAX,
+            tail_bytes_max: TAIL_BYTES_MAX,
         }
     }
 }

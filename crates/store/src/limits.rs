@@ -39,6 +39,8 @@ pub const REGIONS_VERIFIED_AT_OPEN: usize = 8;
 
 // The S3 store.
 
+/// The region of a bucket by default.
+pub const S3_REGION: &str = "us-east-1";
 /// Tries of one request to S3, the first included.
 pub const S3_TRIES_MAX: u32 = 4;
 /// Longest pause before the first retry. It doubles each time, and chance takes up to half of it ...

@@ -90,6 +90,9 @@ const fn row(
     Setting { name, aliases: &[], broker_name, kind, default, doc, check }
 }
 
+/// The default of `floe.table`: no table.
+pub const TABLE_DEFAULT: &str = "off";
+
 /// Every setting of a topic, sorted by name.
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Setting] = &[
@@ -104,7 +107,7 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     row("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
         "How long compaction keeps tombstones. Kept; not acted on yet."),
     row("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
-    row("floe.table", "", Kind::String, "off", Check::OneOf(&["off", "json", "raw"]),
+    row("floe.table", "", Kind::String, TABLE_DEFAULT, Check::OneOf(&["off", "json", "raw"]),
         "Whether the topic is an Iceberg table as well: 'json' makes columns of the fields of JSON records, 'raw' keeps key, value and headers as bytes."),
     row("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
         "What happens to a record that does not fit the table: it goes to the topic <name>.dead-letter with the reason, or is skipped. Both are counted."),
