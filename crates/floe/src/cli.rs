@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use floe_http::limits as http;
+use floe_kafka::limits as kafka;
 
-use crate::config::RawConfig;
+use crate::settings::{Typed, TypedForDemo};
 
 /// Records in through the Kafka protocol, stored once, read as topics, Iceberg tables and SQL.
 #[derive(Debug, Parser)]
@@ -21,11 +23,14 @@ pub(crate) enum Command {
     /// Start a broker.
     #[command(after_help = "\
 Examples:
-  floe serve                                          data in ./floe-data, Kafka on 9092, HTTP on 8080
+  floe serve              data in ./floe-data, Kafka on port 9092, HTTP on 8080
   floe serve --data /var/lib/floe --table-default json
   floe serve --kafka 0.0.0.0:9092 --advertised broker1.example:9092
-  floe serve --config floe.toml --print-config        what would be used, and stop
-  floe serve --store s3://bucket/prefix --s3-endpoint http://127.0.0.1:9000")]
+  floe serve --store s3://bucket/prefix --s3-endpoint http://127.0.0.1:9000
+  floe serve --config floe.toml --print-config    what would be used, and stop
+
+Each setting is also a key of the file: --linger-ms 5 is linger_ms = 5 there.
+Flags win over the environment, the environment wins over the file.")]
     Serve(Box<ServeArgs>),
     /// Stream a month of flights through an embedded broker and query them.
     #[command(after_help = "\
@@ -54,40 +59,35 @@ Examples:
 
 /// `floe serve`.
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct ServeArgs {
-    /// Read settings from this TOML file; a flag or an environment variable wins over it.
+    /// Read settings from this TOML file.
     #[arg(long, env = "FLOE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Print the settings that would be used, as TOML, and stop.
     #[arg(long)]
     pub(crate) print_config: bool,
     #[command(flatten)]
-    pub(crate) settings: RawConfig,
+    pub(crate) settings: Typed,
 }
 
 /// `floe demo`.
 #[derive(Debug, Args)]
+#[command(next_line_help = true)]
 pub(crate) struct DemoArgs {
-    /// Keep the data in this directory [default: a temporary one]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: TypedForDemo,
     /// Leave the broker up at the end, until Ctrl-C.
     #[arg(long)]
     pub(crate) keep: bool,
     /// How long the streaming shall take; 0 is as fast as it goes.
     #[arg(long, value_name = "SECONDS", default_value_t = 6)]
     pub(crate) seconds: u64,
-    /// Listen here for Kafka clients [default: 127.0.0.1:9092, or a free port when that is taken]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) kafka: Option<String>,
-    /// Listen here for HTTP [default: 127.0.0.1:8080, or a free port when that is taken]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) http: Option<String>,
 }
 
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum ResultFormat {
     /// Aligned columns, for people.
     Table,
     /// Comma-separated values with a header.
@@ -103,12 +103,12 @@ pub(crate) struct SqlArgs {
     pub(crate) statement: Option<String>,
     /// How to print the result [default: table]
     #[arg(long, value_enum)]
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<ResultFormat>,
     /// The same as --format json.
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
     /// The broker's HTTP address.
-    #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
     pub(crate) server: String,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct TopicArgs {
         long,
         env = "FLOE_BOOTSTRAP",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:9092",
+        default_value = kafka::LISTEN_ADDRESS,
         global = true
     )]
     pub(crate) bootstrap: String,

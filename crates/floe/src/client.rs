@@ -10,9 +10,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
-/// Rows that are printed as a table are kept in memory until the last has come, because their widths must be known.
+/// Bytes of a printed table. It is in memory until its last row has come, because its widths must be known.
 const ROWS_BYTES_MAX: usize = 1 << 30;
-/// What is read of an error's body.
+/// Bytes of an error's body that are read.
 const ERROR_BYTES_MAX: usize = 1 << 20;
 
 /// The rows of a statement.
@@ -33,17 +33,17 @@ impl Rows {
 
 /// A broker's HTTP address.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub(crate) struct HttpClient {
     http: reqwest::Client,
     server: String,
 }
 
-impl Client {
+impl HttpClient {
     /// A client of `server`, for example `http://127.0.0.1:8080`.
     pub(crate) fn new(server: &str) -> Result<Self> {
         let mut http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
         if is_loopback(server) {
-            // A proxy that the environment names for the world outside does not reach this machine.
+            // A proxy of the environment leads to the outside world, not to this machine.
             http = http.no_proxy();
         }
         Ok(Self { http: http.build()?, server: server.trim_end_matches('/').to_owned() })
@@ -52,7 +52,7 @@ impl Client {
     /// Runs a statement and reads all of its rows.
     ///
     /// # Errors
-    /// What the broker says of the statement, with its place; or that the broker cannot be reached.
+    /// The broker refuses the statement and says where it is wrong, or the broker cannot be reached.
     pub(crate) async fn query(&self, statement: &str) -> Result<Rows> {
         let mut body = Vec::new();
         let limited = |piece: &[u8]| {
@@ -71,10 +71,10 @@ impl Client {
         Ok(Rows { schema, batches })
     }
 
-    /// Runs a statement and hands over its rows, in the media type asked for, as they come.
+    /// Runs a statement and hands over its rows as they come, in the media type `accept`.
     ///
     /// # Errors
-    /// As [`Client::query`].
+    /// As [`HttpClient::query`].
     pub(crate) async fn stream(
         &self,
         statement: &str,

@@ -1,6 +1,6 @@
-//! The floe binary: flags, configuration, wiring and commands. It has no logic of its own.
+//! The floe binary: commands, settings and wiring. It has no logic of its own.
 //!
-//! - `cli.rs`: what can be typed; `config.rs`: what was typed, checked.
+//! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below.
 //! - `query.rs`: SQL and the lake behind HTTP.
 //! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`: the commands.
@@ -8,11 +8,11 @@
 
 mod cli;
 mod client;
-mod config;
 mod demo;
 mod query;
 mod serve;
 mod server;
+mod settings;
 mod sql;
 mod term;
 mod topic;
@@ -23,14 +23,14 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
-// The system allocator keeps freed frames in per-thread arenas; mimalloc gives large buffers back and builds
-// in seconds where jemalloc takes minutes.
+// The system allocator keeps freed frames in arenas of each thread. mimalloc gives large buffers back, and it builds in
+// seconds where jemalloc takes minutes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Both HTTP clients (the S3 store, `floe sql`) are built without a default provider: they would panic.
+    // Both HTTP clients (the S3 store, `floe sql`) are built without a TLS provider and panic if there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

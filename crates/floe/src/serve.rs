@@ -5,19 +5,18 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::ServeArgs;
-use crate::config::{Config, LogFormat, RawConfig};
 use crate::server::Server;
+use crate::settings::{Checked, LogFilter, LogFormat, Typed};
 use crate::term::say;
 
 /// Runs the command.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
-    let file = args.config.as_deref().map(RawConfig::read).transpose()?.unwrap_or_default();
-    let raw = args.settings.over(file);
-    let config = Config::check(raw)?;
+    let file = args.config.as_deref().map(Typed::read).transpose()?.unwrap_or_default();
+    let checked = Checked::new(&args.settings.over(file))?;
     if args.print_config {
-        let text = toml::to_string(&config.used()).context("cannot print the settings")?;
-        return Ok(say(text.trim_end())?);
+        return Ok(say(checked.to_toml()?.trim_end())?);
     }
+    let config = checked.config();
     log_to_stderr(&config.log, config.log_format)?;
     let server = Server::start(config).await?;
     // Scripts wait for this line; its words are part of the interface.
@@ -29,7 +28,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     stop(server).await
 }
 
-/// Stops the broker in order; whoever asks a second time meanwhile does not want to wait for that.
+/// Stops the broker in order. A second signal ends the process without waiting for that.
 pub(crate) async fn stop(server: Server) -> Result<()> {
     tokio::select! {
         biased;
@@ -45,7 +44,8 @@ pub(crate) async fn stop(server: Server) -> Result<()> {
 }
 
 /// Sends log lines to standard error.
-pub(crate) fn log_to_stderr(filter: &str, format: LogFormat) -> Result<()> {
+pub(crate) fn log_to_stderr(filter: &LogFilter, format: LogFormat) -> Result<()> {
+    let LogFilter(filter) = filter;
     let filter = EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is not a log filter"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let lines = lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));

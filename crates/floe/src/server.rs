@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::config::{Config, S3, StoreConfig};
 use crate::query::{Catalog, Query};
+use crate::settings::{Config, HostPort, Secret, StorePlace};
 
 /// A running broker.
 pub(crate) struct Server {
@@ -43,7 +43,7 @@ impl Server {
     /// Starts a broker; it serves when this returns.
     ///
     /// # Errors
-    /// What cannot be used (directory, store, port), and what to do about it.
+    /// The directory, the store or a port cannot be used; the message says what to do.
     pub(crate) async fn start(config: Config) -> Result<Self> {
         let env = Env::real();
         let metrics = Metrics::install(&env).context("cannot collect metrics")?;
@@ -65,7 +65,7 @@ impl Server {
         let writing = log.clone();
         let services = Services {
             env: env.clone(),
-            // Whoever can connect finds a broker that has loaded its metadata, so what is left is writing.
+            // The metadata is loaded before a client can connect, so readiness depends on writing alone.
             ready: Arc::new(move || writing.writable()),
             metrics,
             query: Arc::new(Query(sql)),
@@ -124,14 +124,14 @@ impl Server {
     }
 }
 
-async fn listen(address: &str, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
+async fn listen(address: &HostPort, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind((address.host.as_str(), address.port))
         .await
         .with_context(|| format!("cannot listen on {address}: choose another address with {flag} HOST:PORT"))
 }
 
 /// The address that clients are told: the one asked for, else the one listened on.
-fn advertised(config: &Config, listening: SocketAddr) -> Result<(String, u16)> {
+fn advertised(config: &Config, listening: SocketAddr) -> Result<HostPort> {
     if let Some(asked) = &config.advertised {
         return Ok(asked.clone());
     }
@@ -141,64 +141,64 @@ fn advertised(config: &Config, listening: SocketAddr) -> Result<(String, u16)> {
             listening.ip()
         );
     }
-    Ok((listening.ip().to_string(), listening.port()))
+    Ok(HostPort::from(listening))
 }
 
 async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
     match &config.store {
-        StoreConfig::Local => {
+        StorePlace::Local => {
             let options = floe_store::local::Options::default();
             let store = LocalStore::open(env.clone(), config.data.join("store"), options).await;
             Ok(Arc::new(store.context("cannot open the local store")?))
         }
-        StoreConfig::S3(s3) => {
-            Ok(Arc::new(S3Store::new(env.clone(), s3_config(s3)).context("cannot use the bucket")?))
+        StorePlace::S3 { bucket, prefix } => {
+            let store = S3Store::new(env.clone(), s3_config(config, bucket, prefix));
+            Ok(Arc::new(store.context("cannot use the bucket")?))
         }
     }
 }
 
-fn s3_config(s3: &S3) -> floe_store::s3::Config {
-    let credentials = s3.access_key_id.clone().zip(s3.secret_access_key.clone());
+fn s3_config(config: &Config, bucket: &str, prefix: &str) -> floe_store::s3::Config {
+    let credentials = config.s3_access_key_id.clone().zip(config.s3_secret_access_key.clone());
     floe_store::s3::Config {
-        prefix: s3.prefix.clone(),
-        region: Some(s3.region.clone()),
-        endpoint: s3.endpoint.clone(),
-        credentials: credentials.map(|(access_key_id, secret_access_key)| floe_store::s3::Credentials {
-            access_key_id,
-            secret_access_key,
+        prefix: prefix.to_owned(),
+        region: Some(config.s3_region.clone()),
+        endpoint: config.s3_endpoint.clone(),
+        credentials: credentials.map(|(access_key_id, Secret(secret_access_key))| {
+            floe_store::s3::Credentials { access_key_id, secret_access_key }
         }),
-        ..floe_store::s3::Config::new(&s3.bucket)
+        ..floe_store::s3::Config::new(bucket)
     }
 }
 
 fn log_config(config: &Config) -> floe_log::Config {
-    // What this broker wrote itself is what is read most: the tail.
+    // Consumers mostly read what this broker wrote last: the tail.
     let tail = config.cache_bytes / 4 * 3;
     floe_log::Config {
         object_bytes: config.object_bytes,
-        linger: Some(config.linger),
-        uploads_max: config.uploads,
+        linger: Some(config.linger_ms),
+        uploads_max: Some(config.uploads),
         bytes_in_flight_max: config.append_bytes,
         cache: floe_log::Capacity { tail, cold: config.cache_bytes - tail },
         ..floe_log::Config::default()
     }
 }
 
-fn kafka_config(config: &Config, (advertised_host, advertised_port): (String, u16)) -> floe_kafka::Config {
+fn kafka_config(config: &Config, advertised: HostPort) -> floe_kafka::Config {
     floe_kafka::Config {
-        advertised_host,
-        advertised_port,
+        advertised_host: advertised.host,
+        advertised_port: advertised.port,
         auto_create_topics: config.auto_create_topics,
         default_partitions: config.default_partitions,
-        default_topic_configs: vec![("floe.table".to_owned(), config.table_default.as_str().to_owned())],
+        default_topic_configs: vec![("floe.table".to_owned(), config.table_default.clone())],
         frame_bytes_max: config.frame_bytes,
         connections_max: config.connections,
-        group_initial_delay: config.group_initial_delay,
+        group_initial_delay: config.group_initial_delay_ms,
         ..floe_kafka::Config::default()
     }
 }
 
-/// Views commit well before SQL refuses a table because its tail is too long: what comes while they do is a part of it.
+/// Views commit well before SQL refuses a table whose tail is too long, because the tail grows while they commit.
 fn lake_config(config: &Config) -> floe_lake::Config {
     let default = floe_lake::Config::default();
     floe_lake::Config {
@@ -210,8 +210,45 @@ fn lake_config(config: &Config) -> floe_lake::Config {
 fn sql_config(config: &Config) -> floe_sql::Config {
     floe_sql::Config {
         memory_bytes: config.sql_memory_bytes,
-        query_time_max: config.sql_timeout,
+        query_time_max: config.sql_timeout_ms,
         tail_bytes_max: config.sql_tail_bytes,
         ..floe_sql::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Checked, Typed};
+
+    /// Of all fields, also those that no setting reaches.
+    fn assert_same(ours: &impl std::fmt::Debug, theirs: &impl std::fmt::Debug) {
+        assert_eq!(format!("{ours:#?}"), format!("{theirs:#?}"));
+    }
+
+    #[test]
+    fn without_settings_each_crate_gets_its_own_defaults() {
+        let config = Checked::new(&Typed::default()).expect("the defaults are in range").config();
+        let of_local_store = floe_log::Config {
+            linger: Some(floe_log::limits::LINGER_LOCAL),
+            uploads_max: Some(floe_log::limits::UPLOADS_LOCAL),
+            ..floe_log::Config::default()
+        };
+        assert_same(&log_config(&config), &of_local_store);
+        let of_front = floe_kafka::Config {
+            default_topic_configs: vec![("floe.table".to_owned(), "off".to_owned())],
+            ..floe_kafka::Config::default()
+        };
+        let advertised = HostPort { host: of_front.advertised_host.clone(), port: of_front.advertised_port };
+        assert_same(&kafka_config(&config, advertised), &of_front);
+        assert_same(&lake_config(&config), &floe_lake::Config::default());
+        assert_same(&sql_config(&config), &floe_sql::Config::default());
+    }
+
+    /// The help of `sql_tail_bytes` tells both numbers.
+    #[test]
+    fn views_gather_at_most_a_quarter_of_what_sql_reads_of_a_tail() {
+        let most = floe_lake::Config::default().gather_bytes;
+        assert_eq!((most, most), (64 << 20, floe_sql::limits::TAIL_BYTES_MAX / 4));
     }
 }

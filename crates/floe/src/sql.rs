@@ -7,17 +7,17 @@ use floe_env::Env;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::cli::{Format, SqlArgs};
-use crate::client::Client;
+use crate::cli::{ResultFormat, SqlArgs};
+use crate::client::HttpClient;
 use crate::term::{OutputError, paint, say, say_stderr, write_bytes};
 
-/// The broker takes no longer statement, so more of standard input is not read.
-const STATEMENT_BYTES_MAX: u64 = 256 << 10;
+/// The broker refuses longer statements, so no more of standard input is read.
+const STATEMENT_BYTES_MAX: u64 = floe_sql::limits::TEXT_BYTES_MAX as u64;
 
 /// Runs the command.
 pub(crate) async fn run(args: SqlArgs) -> Result<()> {
-    let client = Client::new(&args.server)?;
-    let format = args.format.unwrap_or(if args.json { Format::Json } else { Format::Table });
+    let client = HttpClient::new(&args.server)?;
+    let format = args.format.unwrap_or(if args.json { ResultFormat::Json } else { ResultFormat::Table });
     if let Some(statement) = &args.statement {
         return execute(&client, statement, format).await;
     }
@@ -32,17 +32,17 @@ pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     execute(&client, &statement, format).await
 }
 
-async fn execute(client: &Client, statement: &str, format: Format) -> Result<()> {
+async fn execute(client: &HttpClient, statement: &str, format: ResultFormat) -> Result<()> {
     let accept = match format {
-        Format::Table => return print_table(client, statement).await,
-        Format::Csv => "text/csv",
-        Format::Json => "application/x-ndjson",
+        ResultFormat::Table => return print_table(client, statement).await,
+        ResultFormat::Csv => "text/csv",
+        ResultFormat::Json => "application/x-ndjson",
     };
     let print = |piece: &[u8]| Ok(write_bytes(piece)?);
     client.stream(statement, accept, print).await
 }
 
-async fn print_table(client: &Client, statement: &str) -> Result<()> {
+async fn print_table(client: &HttpClient, statement: &str) -> Result<()> {
     let started = Env::real().monotonic();
     let rows = client.query(statement).await?;
     let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
@@ -50,7 +50,7 @@ async fn print_table(client: &Client, statement: &str) -> Result<()> {
 }
 
 /// Reads statements until `\q`; a statement ends with `;` or an empty line.
-async fn prompt(client: &Client, format: Format) -> Result<()> {
+async fn prompt(client: &HttpClient, format: ResultFormat) -> Result<()> {
     let mut editor = DefaultEditor::new().context("cannot open the prompt")?;
     say(&paint(
         "SQL on Floe. A statement ends with ; or an empty line. SHOW TABLES lists the tables, \\q ends.",

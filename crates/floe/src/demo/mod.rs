@@ -1,13 +1,12 @@
 //! `floe demo`: a stream in, a table out, on real data.
 //!
-//! It starts an embedded broker, streams the flights of January 2013 and the airlines through the Kafka protocol as any
-//! client would, shows meanwhile what SQL counts and how many Iceberg snapshots there are, and ends with three queries
-//! whose answers it checks against what is known of the sample.
+//! It starts an embedded broker and streams the flights of January 2013 and the airlines through the Kafka protocol, as
+//! any client would. Meanwhile it shows how many flights SQL counts and how many Iceberg snapshots there are. It ends
+//! with three queries and checks their answers, which are known for this sample.
 
 mod data;
 mod stream;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,25 +15,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
 use crate::cli::DemoArgs;
-use crate::client::{Client, Rows};
-use crate::config::{Config, LogFormat, RawConfig};
+use crate::client::{HttpClient, Rows};
 use crate::demo::stream::Streamer;
 use crate::serve::{log_to_stderr, stop, stop_signal};
 use crate::server::Server;
+use crate::settings::{Checked, Config, HostPort, LogFilter, LogFormat};
 use crate::term::{paint, say};
 
-/// The last acknowledged record must be in the Iceberg table within this time.
+/// The last acknowledged record must be in the Iceberg table after this time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// How often the progress line looks at the table.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// Where the broker listens if it can and nothing else was asked for.
-const KAFKA: &str = "127.0.0.1:9092";
-const HTTP: &str = "127.0.0.1:8080";
 /// The client that is tested (`interop/`).
 const PYICEBERG: &str = "pyiceberg[pyarrow]==0.12.0";
 
-/// A question, what it shows, and the first row that the sample must give.
+/// A question, and the first row that the sample must give.
 struct Question {
     shows: &'static str,
     statement: &'static str,
@@ -65,14 +61,15 @@ const QUESTIONS: [Question; 3] = [
 
 /// Runs the command.
 pub(crate) async fn run(args: DemoArgs) -> Result<()> {
-    log_to_stderr("warn", LogFormat::Text)?;
-    let (data, kept) = directory(args.data.clone())?;
+    log_to_stderr(&LogFilter("warn".to_owned()), LogFormat::Text)?;
+    let asked = Checked::new(&args.settings.0)?.config();
+    let (config, kept) = choose(&args, &asked)?;
     say(&format!("{}\n", paint("Floe demo: a stream in, a table out", "1")))?;
-    let server = start(&args, data).await?;
-    // A signal ends the story, not the process: the temporary directory has to go.
+    let server = Server::start(config).await?;
+    // A signal ends the story and not the process, because the temporary directory must be removed.
     let told = tokio::select! {
         biased;
-        told = told(&args, &server) => told,
+        told = told(&args, &asked, &server) => told,
         signal = stop_signal() => signal.and_then(|()| bail!("stopped before the demo was over")),
     };
     let told = match told {
@@ -85,7 +82,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
 }
 
 /// Everything up to the broker's end.
-async fn told(args: &DemoArgs, server: &Server) -> Result<()> {
+async fn told(args: &DemoArgs, asked: &Config, server: &Server) -> Result<()> {
     say(&format!(
         "  broker      Kafka {} · HTTP {} · data {}",
         server.kafka,
@@ -93,42 +90,34 @@ async fn told(args: &DemoArgs, server: &Server) -> Result<()> {
         server.data.display()
     ))?;
     story(args, server).await?;
-    next_steps(args, server)?;
+    next_steps(args, asked, server)?;
     if args.keep {
         say("The broker stays up; Ctrl-C ends it.")?;
     }
     Ok(())
 }
 
-/// The directory of the data; a temporary one is removed when the guard is dropped.
-fn directory(asked: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
-    if let Some(asked) = asked {
-        return Ok((asked, None));
+/// Chooses a temporary directory if none was asked for, and free ports if the usual ones are taken. The directory is
+/// removed when the guard is dropped.
+fn choose(args: &DemoArgs, asked: &Config) -> Result<(Config, Option<TempDir>)> {
+    let is_open = |name| args.settings.0.get(name).is_none();
+    let mut config = asked.clone();
+    for (name, address) in [("kafka", &mut config.kafka), ("http", &mut config.http)] {
+        if is_open(name) && std::net::TcpListener::bind((address.host.as_str(), address.port)).is_err() {
+            *address = HostPort { host: address.host.clone(), port: 0 };
+        }
     }
-    let temporary =
-        tempfile::Builder::new().prefix("floe-demo-").tempdir().context("cannot make a directory")?;
-    Ok((temporary.path().to_owned(), Some(temporary)))
-}
-
-/// Starts the broker on the usual ports, or on free ones when they are taken and none was asked for.
-async fn start(args: &DemoArgs, data: PathBuf) -> Result<Server> {
-    let free = |asked: &Option<String>, usual: &str| {
-        asked.clone().unwrap_or_else(|| {
-            let taken = std::net::TcpListener::bind(usual).is_err();
-            if taken { "127.0.0.1:0".to_owned() } else { usual.to_owned() }
-        })
-    };
-    let raw = RawConfig {
-        data: Some(data),
-        kafka: Some(free(&args.kafka, KAFKA)),
-        http: Some(free(&args.http, HTTP)),
-        ..RawConfig::default()
-    };
-    Server::start(Config::check(raw)?).await
+    if !is_open("data") {
+        return Ok((config, None));
+    }
+    let temporary = tempfile::Builder::new().prefix("floe-demo-").tempdir();
+    let temporary = temporary.context("cannot make a directory")?;
+    temporary.path().clone_into(&mut config.data);
+    Ok((config, Some(temporary)))
 }
 
 async fn story(args: &DemoArgs, server: &Server) -> Result<()> {
-    let client = Client::new(&format!("http://{}", server.http))?;
+    let client = HttpClient::new(&format!("http://{}", server.http))?;
     let mut streamer = Streamer::connect(server.env(), server.kafka).await?;
     for (topic, partitions) in [("flights", 4), ("airlines", 1)] {
         streamer.create_table_topic(topic, partitions).await?;
@@ -150,7 +139,7 @@ async fn story(args: &DemoArgs, server: &Server) -> Result<()> {
 async fn stream_flights(
     args: &DemoArgs,
     server: &Server,
-    client: &Client,
+    client: &HttpClient,
     streamer: &mut Streamer,
 ) -> Result<()> {
     let flights = data::flights()?;
@@ -187,7 +176,7 @@ fn watched_line(counted: i64, snapshots: u64) -> String {
     format!("SQL counts {counted:>6} · Iceberg snapshots {snapshots}")
 }
 
-async fn count(client: &Client, table: &str) -> Result<i64> {
+async fn count(client: &HttpClient, table: &str) -> Result<i64> {
     let rows = client.query(&format!("SELECT count(*) FROM {table}")).await?;
     rows.first_integer().context("count(*) gave no number")
 }
@@ -213,7 +202,7 @@ async fn settle(server: &Server) -> Result<()> {
     Ok(())
 }
 
-async fn ask(client: &Client, number: usize, question: &Question) -> Result<()> {
+async fn ask(client: &HttpClient, number: usize, question: &Question) -> Result<()> {
     say(&paint(&format!("{number}. {}", question.shows), "1"))?;
     for line in question.statement.lines() {
         say(&paint(&format!("   {line}"), "2"))?;
@@ -225,7 +214,7 @@ async fn ask(client: &Client, number: usize, question: &Question) -> Result<()> 
     check(question, &rows)
 }
 
-/// The first row must start with what is known of the sample.
+/// The first row must start with the known answer.
 fn check(question: &Question, rows: &Rows) -> Result<()> {
     let batch = rows.batches.iter().find(|b| b.num_rows() > 0).context("no rows")?;
     for (column, expected) in batch.columns().iter().zip(question.first_row) {
@@ -236,14 +225,14 @@ fn check(question: &Question, rows: &Rows) -> Result<()> {
 }
 
 /// Lines that work when pasted while the broker is up.
-fn next_steps(args: &DemoArgs, server: &Server) -> Result<()> {
+fn next_steps(args: &DemoArgs, asked: &Config, server: &Server) -> Result<()> {
     say(&paint("Try next", "1"))?;
     let (mut kafka, mut http) = (server.kafka.to_string(), server.http.to_string());
     if !args.keep {
         say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:")?;
         // This broker is about to end: the lines are for the next one.
-        kafka = args.kafka.clone().unwrap_or_else(|| KAFKA.to_owned());
-        http = args.http.clone().unwrap_or_else(|| HTTP.to_owned());
+        kafka = asked.kafka.to_string();
+        http = asked.http.to_string();
     }
     say(&format!(
         "  cargo run --release -- sql --server http://{http} \"SELECT origin, count(*) FROM flights GROUP BY origin\"

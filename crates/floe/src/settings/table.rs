@@ -1,0 +1,132 @@
+//! The table: every setting of a broker, one row each. To add a setting, add a row here and use its field.
+//!
+//! A row has words for people, name, type, default and range, and where Amazon's tools have a name for the environment
+//! variable, that name. From it come the flag, the environment variable, the key of the file, the lines of `--help`,
+//! `--print-config` and docs/settings.md, and the field of [`Config`]. The default is a constant of the crate that the
+//! setting belongs to, so the two cannot differ.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use floe_group::limits as group;
+use floe_http::limits as http;
+use floe_kafka::limits as kafka;
+use floe_log::limits as log;
+use floe_log::topic::PARTITIONS_MAX;
+use floe_log::topic_config;
+use floe_sql::limits as sql;
+use floe_store::limits as store;
+
+use crate::settings::setting::{
+    Setting, bytes, count, directory, host_port, millis, one_of, per_store, secret, switch, text, unset,
+};
+use crate::settings::value::{HostPort, LogFilter, LogFormat, Secret, StorePlace, Values};
+
+/// Makes [`SETTINGS`] and [`Config`] of the rows.
+macro_rules! settings {
+    ($($section:literal {
+        $($(#[doc = $words:literal])+ $name:ident: $type:ty = $preset:expr, $takes:expr $(, $environment:literal)?;)+
+    })+) => {
+        /// The rows, in the order of the table.
+        pub(crate) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| vec![$($(
+            Setting::new::<$type>(
+                stringify!($name), $section, concat!($($words),+), $takes, $preset.into(),
+            )$(.named($environment))?,
+        )+)+]);
+
+        /// The settings as a broker uses them: checked, each in the type of its row.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Config {
+            $($($(#[doc = $words])+ pub(crate) $name: $type,)+)+
+        }
+
+        impl Config {
+            /// Gives each checked value its type.
+            pub(super) fn new(checked: &Values) -> Config {
+                Config { $($($name: checked.get(stringify!($name)),)+)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    "Data" {
+        /// Directory of the metadata journal and, on a local store, of all data
+        data: PathBuf = PathBuf::from("floe-data"), directory();
+        /// Where records are stored: below the data directory or in a bucket
+        store: StorePlace = StorePlace::LOCAL, text("STORE", "`local` or s3://BUCKET/PREFIX");
+        /// S3 endpoint, for stores other than Amazon's
+        s3_endpoint: Option<String> = unset("Amazon's"), text("URL", "a URL, such as http://127.0.0.1:9000");
+        /// S3 region
+        s3_region: String = store::S3_REGION, text("REGION", "a region's name, such as eu-central-1");
+        /// S3 access key id; used together with the secret
+        s3_access_key_id: Option<String> = unset("what the machine offers, such as a role"),
+            text("ID", "an access key id"), "AWS_ACCESS_KEY_ID";
+        /// S3 secret access key; give it by the environment or the file rather than on the command line
+        s3_secret_access_key: Option<Secret> = unset("what the machine offers, such as a role"),
+            secret("SECRET", "the secret of the access key id"), "AWS_SECRET_ACCESS_KEY";
+    }
+
+    "Kafka" {
+        /// Listen here for Kafka clients
+        kafka: HostPort = kafka::LISTEN_ADDRESS, host_port();
+        /// The address that Kafka clients are told to use
+        advertised: Option<HostPort> = unset("the one listened on"), host_port();
+        /// Kafka connections at once
+        connections: usize = kafka::CONNECTIONS_MAX, count(1..=1 << 20);
+        /// Largest Kafka request, in bytes
+        frame_bytes: usize = kafka::FRAME_BYTES_MAX, bytes(64 << 10..=1 << 30);
+        /// Delay of the first rebalance of an empty group, in milliseconds
+        group_initial_delay_ms: Duration = Duration::from_millis(group::GROUP_INITIAL_REBALANCE_DELAY_MS),
+            millis(0..=1_800_000);
+    }
+
+    "Topics" {
+        /// Create a topic when a client first uses its name
+        auto_create_topics: bool = kafka::AUTO_CREATE_TOPICS, switch();
+        /// Partitions of a topic that is created without a number
+        default_partitions: u32 = kafka::DEFAULT_PARTITIONS, count(1..=u64::from(PARTITIONS_MAX));
+        /// `floe.table` of topics that are created by use
+        table_default: String = topic_config::TABLE_DEFAULT, one_of("KIND", &[
+            ("off", "a topic and no table"),
+            ("json", "its JSON records are rows"),
+            ("raw", "its keys, values and headers are rows of bytes"),
+        ]);
+    }
+
+    "Log" {
+        /// Upload a WAL object at this age, in milliseconds
+        linger_ms: Duration = per_store(log::LINGER_LOCAL, log::LINGER_REMOTE), millis(0..=60_000);
+        /// Upload a WAL object at this size, in bytes
+        object_bytes: usize = log::OBJECT_BYTES, bytes(64 << 10..=256 << 20);
+        /// Uploads of WAL objects under way at once
+        uploads: usize = per_store(log::UPLOADS_LOCAL, log::UPLOADS_REMOTE), count(1..=64);
+        /// Memory for records that wait for their upload, in bytes; at least twice `frame_bytes`
+        append_bytes: usize = log::BYTES_IN_FLIGHT_MAX, bytes(128 << 10..=1 << 40);
+        /// Memory for records that are read again, in bytes
+        cache_bytes: usize = log::CACHE_TAIL_BYTES + log::CACHE_COLD_BYTES, bytes(1 << 20..=1 << 40);
+    }
+
+    "HTTP and SQL" {
+        /// Listen here for HTTP: SQL, Iceberg catalog, metrics, health
+        http: HostPort = http::LISTEN_ADDRESS, host_port();
+        /// Memory of all SQL queries together, in bytes
+        sql_memory_bytes: usize = sql::MEMORY_BYTES_MAX, bytes(16 << 20..=1 << 40);
+        /// Bytes of log that a SQL query reads of one table whose Iceberg files are behind; at a quarter of it (64 MiB
+        /// at most) files are written whatever the topic's freshness
+        sql_tail_bytes: u64 = sql::TAIL_BYTES_MAX, bytes(0..=1 << 40);
+        /// End a SQL query that takes longer, in milliseconds
+        sql_timeout_ms: Duration = sql::QUERY_TIME_MAX, millis(1..=86_400_000);
+    }
+
+    "Messages" {
+        /// What is logged to standard error
+        log: LogFilter = "info", text("FILTER", "a tracing filter, such as `info` or `warn,floe_lake=debug`");
+        /// How log lines look
+        log_format: LogFormat = "text", one_of("FORMAT", &[
+            ("text", "for people"),
+            ("json", "one JSON object a line"),
+        ]);
+    }
+}

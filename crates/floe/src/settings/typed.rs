@@ -1,0 +1,115 @@
+//! What was typed: values from flags, the environment and a file, each with its origin.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use toml::de::DeTable;
+
+use crate::settings::setting::Setting;
+use crate::settings::table::SETTINGS;
+use crate::settings::value::Value;
+
+/// Where a value is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A flag.
+    Flag(&'static str),
+    /// An environment variable.
+    Environment(&'static str),
+    /// A line of a file, counted from one.
+    File { path: PathBuf, line: usize },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(flag) => write!(f, "from --{flag}"),
+            Origin::Environment(name) => write!(f, "from the environment variable {name}"),
+            Origin::File { path, line } => write!(f, "from line {line} of {}", path.display()),
+        }
+    }
+}
+
+/// A value that a setting does not take.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} is {value} ({origin}): choose {range}")]
+pub(crate) struct WrongValue {
+    name: &'static str,
+    value: String,
+    origin: Origin,
+    range: String,
+}
+
+impl WrongValue {
+    pub(crate) fn new(setting: &Setting, value: impl fmt::Display, origin: &Origin) -> WrongValue {
+        let value = match value.to_string() {
+            _ if setting.is_secret() => "not readable".to_owned(),
+            value if value.is_empty() => "empty".to_owned(),
+            value => value,
+        };
+        WrongValue { name: setting.name, value, origin: origin.clone(), range: setting.takes.to_string() }
+    }
+}
+
+/// The settings that were typed. Each value is of the kind that its setting takes; its range is not checked yet.
+#[derive(Debug, Default)]
+pub(crate) struct Typed(BTreeMap<&'static str, (Value, Origin)>);
+
+impl Typed {
+    /// The value of a setting and its origin.
+    pub(crate) fn get(&self, name: &str) -> Option<&(Value, Origin)> {
+        self.0.get(name)
+    }
+
+    /// Gives a setting a value.
+    pub(crate) fn insert(&mut self, setting: &'static Setting, value: Value, origin: Origin) {
+        self.0.insert(setting.name, (value, origin));
+    }
+
+    /// These values, and those of `other` where these say nothing.
+    pub(crate) fn over(mut self, other: Typed) -> Typed {
+        for (name, typed) in other.0 {
+            self.0.entry(name).or_insert(typed);
+        }
+        self
+    }
+
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not TOML, a key is no setting, or a value is not of its setting's kind.
+    pub(crate) fn read(path: &Path) -> Result<Typed> {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        Typed::parse(&text, path)
+    }
+
+    /// Reads the text of a TOML file; `path` is for messages.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Typed> {
+        let table = DeTable::parse(text).with_context(|| format!("cannot use {}", path.display()))?;
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        // The message is about the first line that is wrong.
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut typed = Typed::default();
+        for (key, value) in entries {
+            let line = 1 + text[..key.span().start].matches('\n').count();
+            let origin = Origin::File { path: path.to_owned(), line };
+            let setting = SETTINGS.iter().find(|setting| setting.name == key.get_ref());
+            let setting = setting.ok_or_else(|| unknown(key.get_ref(), &origin))?;
+            let read = setting.takes.parse_toml(value.get_ref());
+            let read = read.ok_or_else(|| WrongValue::new(setting, &text[value.span()], &origin))?;
+            typed.insert(setting, read, origin);
+        }
+        Ok(typed)
+    }
+}
+
+fn unknown(key: &str, origin: &Origin) -> anyhow::Error {
+    let distance = |setting: &&Setting| strsim::damerau_levenshtein(key, setting.name);
+    let nearest = SETTINGS.iter().min_by_key(distance).map_or("", |setting| setting.name);
+    anyhow!(
+        "no setting is called {key} ({origin}): the nearest name is {nearest}; `floe serve --help` lists all"
+    )
+}
