@@ -1,4 +1,4 @@
-//! What the HTTP front asks of SQL and of the lake: the fronts do not know each other, so the binary joins them.
+//! The services of the HTTP front: SQL and the lake. Fronts do not know each other, so the binary joins them.
 
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, Place, QueryFailure, QueryFormat, QueryReply, QueryRequest,

@@ -18,7 +18,7 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 #[error("cannot write to standard output")]
 pub(crate) struct OutputError(#[from] std::io::Error);
 
-/// Whether a command failed because nobody reads its output any more: `floe sql … | head` ends quietly.
+/// Whether a command failed because its output was closed: `floe sql … | head` ends quietly.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let output = error.downcast_ref::<OutputError>();
     output.is_some_and(|OutputError(error)| error.kind() == std::io::ErrorKind::BrokenPipe)

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::demo::data::Sample;
 
-/// A flush after so many records makes what was sent visible while the stream goes on.
+/// Records between two flushes; a flush makes them visible while the stream goes on.
 const RECORDS_PER_FLUSH: usize = 250;
 
 /// An idempotent producer on a broker.
@@ -37,7 +37,7 @@ impl Streamer {
             .with_context(|| format!("cannot create the topic {name}: start with an empty data directory"))
     }
 
-    /// Sends the records in order and spreads them over `pace`; tells after each flush how many are acknowledged.
+    /// Sends the records in order, spread over `pace`. `acknowledged` hears after each flush how many are acknowledged.
     pub(crate) async fn send(
         &mut self,
         topic: &str,
