@@ -100,7 +100,7 @@ pub fn committed_offsets(
 
 #[cfg(test)]
 mod tests {
-    use floe_meta::Record as _;
+    use floe_meta::MapRecord as _;
 
     use super::*;
 

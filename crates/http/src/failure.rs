@@ -15,7 +15,7 @@ pub struct Place {
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The status, in the response and in the body.
     pub status: StatusCode,
     /// A stable word for programs, for example `InvalidStatement`.
@@ -29,7 +29,7 @@ pub struct Failure {
 impl Failure {
     /// An error without a position.
     #[must_use]
-    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Failure {
+    pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Failure {
         Failure { status, kind, message: message.into(), place: None }
     }
 

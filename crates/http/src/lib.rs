@@ -25,16 +25,16 @@
 //! An error has `line` and `column` (from 1, in characters) if it has a position in the statement. The shape is that of
 //! the Iceberg REST specification (`ErrorModel`), so one reader serves both.
 
-pub mod failure;
-pub mod health;
-pub mod iceberg;
+mod failure;
+mod health;
+mod iceberg;
 pub mod limits;
-pub mod query;
+mod query;
 mod routes;
 mod server;
 mod services;
 mod stall;
-pub mod telemetry;
+mod telemetry;
 
 pub use failure::Place;
 pub use health::Ready;

@@ -9,7 +9,8 @@
 
 use floe_env::Timestamp;
 use floe_log::TopicId;
-use floe_meta::{DecodeError, Key, KeyReader, key, postcard_record};
+use floe_meta::key::{self, Key, KeyReader};
+use floe_meta::{DecodeError, postcard_record};
 use floe_schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
@@ -115,12 +116,12 @@ impl Key for GarbageKey {
 
 #[cfg(test)]
 mod tests {
-    use floe_meta::Record;
+    use floe_meta::MapRecord;
     use floe_schema::{Decoder, Kind, Row};
 
     use super::*;
 
-    fn check<R: Record + PartialEq + std::fmt::Debug>(record: &R, golden: &str) {
+    fn check<R: MapRecord + PartialEq + std::fmt::Debug>(record: &R, golden: &str) {
         let mut body = Vec::new();
         record.encode(&mut body);
         let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();

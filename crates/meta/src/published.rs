@@ -6,7 +6,7 @@ use floe_env::{lock, watch};
 
 use crate::error::DecodeError;
 use crate::journal::{Change, Envelope, Journal, Lsn};
-use crate::record::{Record, decode_key};
+use crate::record::{MapRecord, decode_key};
 use crate::snapshot::Snapshot;
 
 /// One commit that was applied to this broker's map, as [`Meta::observe`] shows it.
@@ -24,12 +24,12 @@ pub struct Applied<'a> {
 
 impl Applied<'_> {
     /// Whether a record of this type was written or removed.
-    pub fn touches<R: Record>(&self) -> bool {
+    pub fn touches<R: MapRecord>(&self) -> bool {
         self.changes.iter().any(|change| change.key.first() == Some(&R::KIND))
     }
 
     /// The keys of this type of record that were written or removed.
-    pub fn keys<R: Record>(&self) -> impl Iterator<Item = Result<R::Key, DecodeError>> {
+    pub fn keys<R: MapRecord>(&self) -> impl Iterator<Item = Result<R::Key, DecodeError>> {
         self.changes
             .iter()
             .filter(|change| change.key.first() == Some(&R::KIND))

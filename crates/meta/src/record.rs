@@ -13,11 +13,8 @@ use bytes::Bytes;
 use crate::error::DecodeError;
 use crate::key::Key;
 
-#[doc(hidden)]
-pub use postcard;
-
 /// A kind of value in the metadata map.
-pub trait Record: Sized {
+pub trait MapRecord: Sized {
     /// The first byte of the record's keys. It never changes and is never reused. 255 is not used.
     const KIND: u8;
     /// The version that `encode` writes; at least 1. Raise it with every change of the body, and keep decoding the
@@ -26,10 +23,10 @@ pub trait Record: Sized {
     /// The key of the record.
     type Key: Key;
 
-    /// Appends the body in the layout of [`Record::VERSION`].
+    /// Appends the body in the layout of [`MapRecord::VERSION`].
     fn encode(&self, out: &mut Vec<u8>);
 
-    /// Reads a body of the given version, which is between 1 and [`Record::VERSION`].
+    /// Reads a body of the given version, which is between 1 and [`MapRecord::VERSION`].
     ///
     /// # Errors
     /// The body is not what that version writes.
@@ -37,7 +34,7 @@ pub trait Record: Sized {
 }
 
 /// The value of a record with its version.
-pub(crate) fn encode_value<R: Record>(record: &R) -> Vec<u8> {
+pub(crate) fn encode_value<R: MapRecord>(record: &R) -> Vec<u8> {
     const { assert!(R::VERSION > 0, "versions begin at 1") };
     let mut out = Vec::with_capacity(64);
     out.push(R::VERSION);
@@ -46,7 +43,7 @@ pub(crate) fn encode_value<R: Record>(record: &R) -> Vec<u8> {
 }
 
 /// Reads what this build or an older one wrote with [`encode_value`].
-pub(crate) fn decode_value<R: Record>(value: &Bytes) -> Result<R, DecodeError> {
+pub(crate) fn decode_value<R: MapRecord>(value: &Bytes) -> Result<R, DecodeError> {
     let (&version, body) = value.split_first().ok_or(DecodeError::Truncated)?;
     if version > R::VERSION {
         return Err(DecodeError::NewerVersion { kind: R::KIND, found: version, known: R::VERSION });
@@ -58,19 +55,19 @@ pub(crate) fn decode_value<R: Record>(value: &Bytes) -> Result<R, DecodeError> {
 }
 
 /// Reads the typed key from a full key of this kind.
-pub(crate) fn decode_key<R: Record>(key: &Bytes) -> Result<R::Key, DecodeError> {
+pub(crate) fn decode_key<R: MapRecord>(key: &Bytes) -> Result<R::Key, DecodeError> {
     let (&kind, body) = key.split_first().ok_or(DecodeError::Truncated)?;
     assert_eq!(kind, R::KIND, "a range of one kind holds keys of that kind");
     R::Key::decode(body)
 }
 
-/// Appends `value` as postcard, for use in [`Record::encode`].
+/// Appends `value` as postcard, for use in [`MapRecord::encode`].
 pub fn put_postcard<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let bytes = postcard::to_allocvec(value).expect("records hold only what postcard can write");
     out.extend_from_slice(&bytes);
 }
 
-/// Reads one postcard value that fills `body`, for use in [`Record::decode`].
+/// Reads one postcard value that fills `body`, for use in [`MapRecord::decode`].
 ///
 /// # Errors
 /// The bytes are no such value, or some are left over.
@@ -80,24 +77,24 @@ pub fn take_postcard<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, D
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::corrupt("a value has bytes left over")) }
 }
 
-/// Makes a serde type a [`Record`] with one version: `postcard_record!(Type, kind, version, KeyType);`.
+/// Makes a serde type a [`MapRecord`] with one version: `postcard_record!(Type, kind, version, KeyType);`.
 ///
 /// To change its fields, write out the `impl`, raise the version, and decode both versions.
 #[macro_export]
 macro_rules! postcard_record {
     ($record:ty, $kind:expr, $version:expr, $key:ty) => {
-        impl $crate::Record for $record {
+        impl $crate::MapRecord for $record {
             const KIND: u8 = $kind;
             const VERSION: u8 = $version;
             type Key = $key;
             fn encode(&self, out: &mut Vec<u8>) {
-                $crate::record::put_postcard(self, out);
+                $crate::put_postcard(self, out);
             }
             fn decode(version: u8, body: &[u8]) -> Result<Self, $crate::DecodeError> {
                 if version != $version {
                     return Err($crate::DecodeError::corrupt(format!("version {version} was never written")));
                 }
-                $crate::record::take_postcard(body)
+                $crate::take_postcard(body)
             }
         }
     };

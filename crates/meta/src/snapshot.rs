@@ -10,7 +10,7 @@ use crate::journal::{Change, Lsn};
 use crate::span::{Span, full_key};
 
 use crate::error::DecodeError;
-use crate::record::{Record, decode_key, decode_value};
+use crate::record::{MapRecord, decode_key, decode_value};
 
 /// Pairs of full keys and values in key order.
 pub(crate) type Pairs<'a> = Box<dyn DoubleEndedIterator<Item = (&'a Bytes, &'a Bytes)> + Send + 'a>;
@@ -26,12 +26,12 @@ pub trait Lookup {
     ///
     /// # Errors
     /// Its value cannot be read, see [`DecodeError`].
-    fn get<R: Record>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
+    fn get<R: MapRecord>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
         self.raw_value(&full_key::<R>(key)).map(decode_value::<R>).transpose()
     }
 
     /// The records of a range of keys, in key order, from either end.
-    fn range<R: Record>(
+    fn range<R: MapRecord>(
         &self,
         range: impl RangeBounds<R::Key>,
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
@@ -40,7 +40,7 @@ pub trait Lookup {
     }
 
     /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
-    fn prefix<R: Record>(
+    fn prefix<R: MapRecord>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
@@ -49,7 +49,7 @@ pub trait Lookup {
     }
 }
 
-fn typed<R: Record>(key: &Bytes, value: &Bytes) -> Result<(R::Key, R), DecodeError> {
+fn typed<R: MapRecord>(key: &Bytes, value: &Bytes) -> Result<(R::Key, R), DecodeError> {
     Ok((decode_key::<R>(key)?, decode_value::<R>(value)?))
 }
 
@@ -89,12 +89,12 @@ impl Snapshot {
     ///
     /// # Errors
     /// Its value cannot be read.
-    pub fn get<R: Record>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
+    pub fn get<R: MapRecord>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
         Lookup::get(self, key)
     }
 
     /// The records of a range of keys, in key order, from either end.
-    pub fn range<R: Record>(
+    pub fn range<R: MapRecord>(
         &self,
         range: impl RangeBounds<R::Key>,
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
@@ -103,7 +103,7 @@ impl Snapshot {
     }
 
     /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
-    pub fn prefix<R: Record>(
+    pub fn prefix<R: MapRecord>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {

@@ -5,10 +5,10 @@ use std::ops::{Bound, RangeBounds};
 use bytes::Bytes;
 
 use crate::key::Key;
-use crate::record::Record;
+use crate::record::MapRecord;
 
 /// The full key of a record: kind and body.
-pub(crate) fn full_key<R: Record>(key: &R::Key) -> Vec<u8> {
+pub(crate) fn full_key<R: MapRecord>(key: &R::Key) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     out.push(R::KIND);
     key.encode(&mut out);
@@ -24,7 +24,7 @@ pub(crate) struct Span {
 
 impl Span {
     /// The keys of one kind within a range of its typed keys.
-    pub(crate) fn of<R: Record>(range: &impl RangeBounds<R::Key>) -> Span {
+    pub(crate) fn of<R: MapRecord>(range: &impl RangeBounds<R::Key>) -> Span {
         let start = match range.start_bound() {
             Bound::Unbounded => vec![R::KIND],
             Bound::Included(key) => full_key::<R>(key),
@@ -39,7 +39,7 @@ impl Span {
     }
 
     /// The keys of one kind whose body begins with the bytes that `put` writes.
-    pub(crate) fn prefix<R: Record>(put: impl FnOnce(&mut Vec<u8>)) -> Span {
+    pub(crate) fn prefix<R: MapRecord>(put: impl FnOnce(&mut Vec<u8>)) -> Span {
         let mut start = vec![R::KIND];
         put(&mut start);
         let mut end = start.clone();
@@ -67,7 +67,7 @@ fn just_after(mut key: Vec<u8>) -> Vec<u8> {
     key
 }
 
-fn after_kind<R: Record>() -> Vec<u8> {
+fn after_kind<R: MapRecord>() -> Vec<u8> {
     const { assert!(R::KIND < u8::MAX, "kind 255 is not used: ranges end at the next kind") };
     vec![R::KIND + 1]
 }

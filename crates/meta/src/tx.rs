@@ -12,7 +12,7 @@ use crate::span::{Span, full_key};
 
 use crate::error::DecodeError;
 use crate::limits::KEY_BYTES_MAX;
-use crate::record::{Record, encode_value};
+use crate::record::{MapRecord, encode_value};
 use crate::snapshot::{Lookup, Pairs, Snapshot};
 use floe_env::Timestamp;
 
@@ -49,12 +49,12 @@ impl<'a> Tx<'a> {
     ///
     /// # Errors
     /// Its value cannot be read.
-    pub fn get<R: Record>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
+    pub fn get<R: MapRecord>(&self, key: &R::Key) -> Result<Option<R>, DecodeError> {
         Lookup::get(self, key)
     }
 
     /// The records of a range of keys, in key order, from either end.
-    pub fn range<R: Record>(
+    pub fn range<R: MapRecord>(
         &self,
         range: impl RangeBounds<R::Key>,
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
@@ -62,7 +62,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The records whose key begins with the bytes that `put` writes (its leading fields), in key order.
-    pub fn prefix<R: Record>(
+    pub fn prefix<R: MapRecord>(
         &self,
         put: impl FnOnce(&mut Vec<u8>),
     ) -> impl DoubleEndedIterator<Item = Result<(R::Key, R), DecodeError>> {
@@ -73,14 +73,14 @@ impl<'a> Tx<'a> {
     ///
     /// # Panics
     /// The key is longer than [`KEY_BYTES_MAX`]. Callers must bound names from outside first.
-    pub fn put<R: Record>(&mut self, key: &R::Key, record: &R) {
+    pub fn put<R: MapRecord>(&mut self, key: &R::Key, record: &R) {
         let key = full_key::<R>(key);
         assert!(key.len() <= KEY_BYTES_MAX, "names are bounded before they become keys");
         self.writes.insert(exact(key), Some(exact(encode_value(record))));
     }
 
     /// Removes the record of a key. A missing record is not an error.
-    pub fn delete<R: Record>(&mut self, key: &R::Key) {
+    pub fn delete<R: MapRecord>(&mut self, key: &R::Key) {
         self.writes.insert(exact(full_key::<R>(key)), None);
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use floe_env::*;
+use floe_meta::key::{Key, KeyReader};
 use floe_meta::key::{put_i64, put_str, put_u8, put_u32, put_u64};
 use floe_meta::*;
 use proptest::prelude::*;

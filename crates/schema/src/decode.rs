@@ -56,7 +56,7 @@ impl Refused {
 /// assert_eq!(batch.num_rows(), 1);
 /// let names: Vec<_> = schema.columns().into_iter().map(|column| column.name).collect();
 /// assert_eq!(names, ["_partition_id", "_offset", "_timestamp", "_key", "carrier", "delay"]);
-/// # Ok::<(), crate::Refused>(())
+/// # Ok::<(), floe_schema::Refused>(())
 /// ```
 #[derive(Debug)]
 pub struct Decoder {

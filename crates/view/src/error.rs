@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use floe_log::{Offset, PartitionId, sequencer::AppendError, topic::TopicError, walk::ReadError};
-use floe_meta::{CommitError, DecodeError, LeaseError};
+use floe_meta::lease::LeaseError;
+use floe_meta::{CommitError, DecodeError};
 
 /// Why a step of a view failed.
 #[derive(Debug, thiserror::Error)]

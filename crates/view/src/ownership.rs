@@ -6,7 +6,8 @@ use floe_log::{
     Offset, PartitionId, TopicId,
     topic::{self, Topic},
 };
-use floe_meta::{DecodeError, Envelope, Lease, Lookup, Snapshot, Tx, lease};
+use floe_meta::lease::{self, Lease};
+use floe_meta::{DecodeError, Envelope, Lookup, Snapshot, Tx};
 use tracing::info;
 
 use crate::{contract::View, error::ViewError, limits, progress, shared::Shared};

@@ -8,10 +8,7 @@
 use std::collections::BTreeMap;
 
 use floe_log::{Offset, PartitionId, TopicId};
-use floe_meta::{
-    DecodeError, Lookup, Record, Tx,
-    record::{put_postcard, take_postcard},
-};
+use floe_meta::{DecodeError, Lookup, MapRecord, Tx, put_postcard, take_postcard};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ViewError;
@@ -27,7 +24,7 @@ pub struct Progress<const KIND: u8> {
     pub next: i64,
 }
 
-impl<const KIND: u8> Record for Progress<KIND> {
+impl<const KIND: u8> MapRecord for Progress<KIND> {
     const KIND: u8 = KIND;
     const VERSION: u8 = 1;
     type Key = PartitionId;
@@ -42,7 +39,7 @@ impl<const KIND: u8> Record for Progress<KIND> {
 }
 
 /// A [`Progress`] of some kind.
-pub trait ProgressRecord: Record<Key = PartitionId> {
+pub trait ProgressRecord: MapRecord<Key = PartitionId> {
     /// The record that says that `next` is read next.
     fn at(next: Offset) -> Self;
     /// The offset to read next.

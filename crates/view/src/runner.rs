@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use floe_env::Backoff;
 use floe_log::{Log, Offset, PartitionId, TopicId, topic::Topic};
-use floe_meta::{LeaseError, Snapshot};
+use floe_meta::Snapshot;
+use floe_meta::lease::LeaseError;
 use metrics::{counter, gauge, histogram};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};

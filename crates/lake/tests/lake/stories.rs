@@ -11,7 +11,7 @@ use floe_log::{
     records::Builder,
     topic::{self, Topic},
 };
-use floe_meta::Lease;
+use floe_meta::lease::Lease;
 use floe_view::dead_letter;
 use serde_json::json;
 

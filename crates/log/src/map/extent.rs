@@ -5,7 +5,8 @@
 //! the map about 40 bytes, however many batches it holds.
 
 use floe_meta::key::put_i64;
-use floe_meta::{DecodeError, Key, KeyReader, postcard_record};
+use floe_meta::key::{Key, KeyReader};
+use floe_meta::{DecodeError, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use floe_meta::key::put_str;
-use floe_meta::{CounterKey, DecodeError, Key, KeyReader, Lookup, Tx, postcard_record};
+use floe_meta::key::{Key, KeyReader};
+use floe_meta::{CounterKey, DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::map::ids::WriterId;

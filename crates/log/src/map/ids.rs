@@ -7,8 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use floe_meta::DecodeError;
+use floe_meta::key::{Key, KeyReader};
 use floe_meta::key::{put_u32, put_u64};
-use floe_meta::{DecodeError, Key, KeyReader};
 
 /// A topic, numbered from 1 in the order of creation. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,8 +5,9 @@
 
 use floe_env::Timestamp;
 use floe_meta::key::put_i64;
-use floe_meta::record::{put_postcard, take_postcard};
-use floe_meta::{DecodeError, Key, KeyReader, Lookup, Record, Tx};
+use floe_meta::key::{Key, KeyReader};
+use floe_meta::{DecodeError, Lookup, MapRecord, Tx};
+use floe_meta::{put_postcard, take_postcard};
 use serde::{Deserialize, Serialize};
 
 use crate::map::ids::{Offset, PartitionId};
@@ -115,7 +116,7 @@ impl Producer {
     }
 }
 
-impl Record for Producer {
+impl MapRecord for Producer {
     const KIND: u8 = 14;
     const VERSION: u8 = 1;
     type Key = ProducerKey;

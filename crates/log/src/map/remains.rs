@@ -75,7 +75,7 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, Dec
 
 #[cfg(test)]
 mod tests {
-    use floe_meta::Record as _;
+    use floe_meta::MapRecord as _;
 
     use super::*;
 

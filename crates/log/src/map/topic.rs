@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_meta::{Counter, CounterKey, DecodeError, Lookup, Record as _, Tx, postcard_record};
+use floe_meta::{Counter, CounterKey, DecodeError, Lookup, MapRecord as _, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -172,7 +172,7 @@ proptest! {
 /// Damaged values give an error, never a panic.
 #[test]
 fn impossible_producers_are_refused() {
-    use floe_meta::Record;
+    use floe_meta::MapRecord;
     for body in [
         &[][..],
         &[0, 0, 0, 0, 0],

@@ -44,7 +44,7 @@ crate::postcard_record!(Note, 200, 1, u64);
 
 /// The record kind of `Note`, as a newer build would write it.
 struct NewerNote;
-impl Record for NewerNote {
+impl MapRecord for NewerNote {
     const KIND: u8 = 200;
     const VERSION: u8 = 2;
     type Key = u64;

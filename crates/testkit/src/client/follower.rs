@@ -15,7 +15,7 @@ use crate::dice::Dice;
 use crate::history::{Event, Phase};
 
 /// The group of their commits.
-pub const GROUP: &str = "followers";
+pub(crate) const GROUP: &str = "followers";
 
 /// A client that follows one partition through the incarnations of its topic.
 pub struct Follower {

@@ -25,7 +25,7 @@ use crate::dice::Dice;
 use crate::history::{Event, Phase};
 
 /// The group of all members of a run.
-pub const GROUP: &str = "readers";
+pub(crate) const GROUP: &str = "readers";
 const SESSION_TIMEOUT_MS: i32 = 6_000;
 const REBALANCE_TIMEOUT_MS: i32 = 3_000;
 

@@ -2,16 +2,16 @@
 //! nothing of the world around them but a [`Harness`], so the same clients run in the simulation and against real
 //! processes.
 
-pub mod administrator;
-pub mod consumer;
-pub mod cut;
-pub mod follower;
-pub mod front;
+pub(crate) mod administrator;
+pub(crate) mod consumer;
+pub(crate) mod cut;
+pub(crate) mod follower;
+pub(crate) mod front;
 mod harness;
-pub mod kafka_front;
-pub mod member;
-pub mod producer;
-pub mod values;
+pub(crate) mod kafka_front;
+pub(crate) mod member;
+pub(crate) mod producer;
+pub(crate) mod values;
 
 pub use administrator::Administrator;
 pub use consumer::Consumer;

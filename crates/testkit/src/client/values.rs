@@ -29,7 +29,7 @@ impl Place {
 
 /// The name of a topic in the history. A topic that is deleted and created again gets a `#` and the part of its id that
 /// differs from other topics of the cluster.
-pub fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
+pub(crate) fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
     match incarnation {
         Some(id) => format!("{topic}#{}", id & u128::from(u64::MAX)),
         None => topic.to_owned(),
@@ -38,7 +38,7 @@ pub fn topic_name(topic: &str, incarnation: Option<u128>) -> String {
 
 /// Draws the value of the record `id`, which is the text of the record. In a topic with a table, most values are JSON
 /// objects of changing shape, and some are not JSON at all.
-pub fn draw(dice: &Dice, id: &str, table: bool) -> String {
+pub(crate) fn draw(dice: &Dice, id: &str, table: bool) -> String {
     if !table {
         return id.to_owned();
     }
@@ -75,13 +75,13 @@ fn late_double(dice: &Dice, n: u64) -> String {
 }
 
 /// Turns a record's bytes back into its value.
-pub fn value_of(record: &[u8]) -> String {
+pub(crate) fn value_of(record: &[u8]) -> String {
     String::from_utf8_lossy(record).into_owned()
 }
 
 /// A batch of records with these values. `producer` is the id, the epoch and the first sequence number of an idempotent
 /// producer.
-pub fn batch(dice: &Dice, time: i64, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
+pub(crate) fn batch(dice: &Dice, time: i64, values: &[String], producer: Option<(i64, i16, i32)>) -> Bytes {
     let codec = *dice.pick(&[Compression::None, Compression::None, Compression::Zstd, Compression::Lz4]);
     let mut builder = Builder::new(codec);
     if let Some((id, epoch, sequence)) = producer {

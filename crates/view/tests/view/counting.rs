@@ -16,7 +16,7 @@ use floe_log::{
     topic::Topic,
     topic_config::{TableMode, TopicConfig},
 };
-use floe_meta::{DecodeError, Record as MapRecord, Snapshot, Tx, record};
+use floe_meta::{DecodeError, MapRecord, Snapshot, Tx, put_postcard, take_postcard};
 use floe_view::{
     BadRecordRule, Command, Fold, MetricNames, Portion, Progress, Settings, Verdict, View, ViewError,
 };
@@ -71,11 +71,11 @@ impl<const KIND: u8> MapRecord for Counts<KIND> {
     type Key = PartitionId;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        record::put_postcard(self, out);
+        put_postcard(self, out);
     }
 
     fn decode(_version: u8, body: &[u8]) -> Result<Self, DecodeError> {
-        record::take_postcard(body)
+        take_postcard(body)
     }
 }
 

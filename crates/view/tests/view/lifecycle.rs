@@ -6,7 +6,7 @@ use std::{
 };
 
 use floe_env::{Env, lock};
-use floe_meta::Lease;
+use floe_meta::lease::Lease;
 use floe_view::{Config, Progress, Views, limits::SUPERVISE_INTERVAL, progress_of};
 use tokio::time::sleep;
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::{Env, lock};
 use floe_meta::{
-    Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, MemoryJournal, Options, Outcome,
-    Record,
+    Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, MapRecord, MemoryJournal, Options,
+    Outcome,
 };
 use floe_view::{Progress, limits::LEASE_TTL};
 use tokio::time::sleep;

@@ -14,7 +14,8 @@ use floe_log::{
     records::Builder,
     topic::{self, NewTopic, Topic},
 };
-use floe_meta::{Envelope, Journal, Lease, MemoryJournal, Meta, Options, Snapshot, Tx};
+use floe_meta::lease::Lease;
+use floe_meta::{Envelope, Journal, MemoryJournal, Meta, Options, Snapshot, Tx};
 use floe_store::MemoryStore;
 use floe_view::{Config, Progress, ViewStatus, Views, dead_letter, lease_name, progress_of};
 use tokio::time::sleep;

@@ -9,7 +9,8 @@ use floe_log::extent::Extent;
 use floe_log::partition::Head;
 use floe_log::producer::Producer;
 use floe_log::{remains, topic};
-use floe_meta::{Lease, Record, Snapshot};
+use floe_meta::lease::Lease;
+use floe_meta::{MapRecord, Snapshot};
 
 use super::super::cluster::Cluster;
 use crate::client::Harness;
@@ -47,7 +48,7 @@ fn leased(name: &str) -> TopicId {
     TopicId(id.unwrap_or(NO_TOPIC))
 }
 
-fn count<R: Record>(
+fn count<R: MapRecord>(
     snapshot: &Snapshot,
     what: &'static str,
     topic: impl Fn(&R::Key) -> TopicId,
