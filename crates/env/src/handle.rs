@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::random::{Seeded, of_the_system};
-use crate::task::{Member, Scope, Scoped, Task};
+use crate::task::{Alive, Member, Scope, Scoped, Task};
 use crate::time::{SIMULATION_EPOCH, Timestamp};
 use crate::{fatal, lock};
 
@@ -139,6 +139,11 @@ impl Env {
         if self.is_simulated() {
             return work();
         }
+        let alive = Alive::new(&self.scope);
+        let work = move || {
+            let _alive = alive;
+            work()
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
@@ -178,6 +183,12 @@ impl Env {
         for task in tasks.values() {
             task.abort();
         }
+    }
+
+    /// Waits until every task of this scope is dropped and its blocking work is done. After [`Env::abort_all`], nothing
+    /// of the scope touches a file any more then. Await it outside this scope.
+    pub async fn drained(&self) {
+        self.scope.drained().await;
     }
 
     /// Simulations only: the panics of all tasks of all scopes so far, in order. The runtime tells a panic only to the
@@ -281,5 +292,24 @@ mod tests {
     #[tokio::test]
     async fn a_vital_task_gives_its_result() {
         assert_eq!(Env::real().spawn_vital("sound", async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_scope_is_drained_when_the_work_that_an_aborted_task_left_is_done() {
+        let env = Env::real();
+        let (begun, beginning) = tokio::sync::oneshot::channel();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            begun.send(()).expect("the test waits for it");
+            wait.recv().expect("the test lets it go on");
+        };
+        let of_task = env.clone();
+        drop(env.spawn("leaves work", async move { of_task.blocking(work).await }));
+        beginning.await.expect("the work begins");
+        env.abort_all();
+        let early = tokio::time::timeout(Duration::from_millis(50), env.drained()).await;
+        assert!(early.is_err(), "the work is still there");
+        go_on.send(()).expect("the work waits");
+        env.drained().await;
     }
 }

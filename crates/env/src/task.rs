@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::clock::Clock;
@@ -71,6 +72,10 @@ pub(crate) struct Scope {
     pub(crate) crash_at: AtomicU64,
     pub(crate) ended: AtomicBool,
     pub(crate) crashed: watch::Sender<bool>,
+    /// Tasks that are not dropped yet, and blocking work that still runs.
+    alive: AtomicUsize,
+    /// Notified when `alive` falls to zero.
+    drained: Notify,
 }
 
 impl Default for Scope {
@@ -82,6 +87,8 @@ impl Default for Scope {
             crash_at: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
             crashed: watch::Sender::new(false),
+            alive: AtomicUsize::new(0),
+            drained: Notify::new(),
         }
     }
 }
@@ -95,6 +102,34 @@ impl Scope {
         self.ended.store(true, Ordering::SeqCst);
         self.crashed.send_replace(true);
     }
+
+    pub(crate) async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.alive.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+/// Counts as alive in its scope until it is dropped.
+pub(crate) struct Alive(Arc<Scope>);
+
+impl Alive {
+    pub(crate) fn new(scope: &Arc<Scope>) -> Alive {
+        scope.alive.fetch_add(1, Ordering::SeqCst);
+        Alive(scope.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if self.0.alive.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.drained.notify_waiters();
+        }
+    }
 }
 
 /// Removes its task from the scope when the task is dropped for any reason.
@@ -102,12 +137,13 @@ pub(crate) struct Member {
     pub(crate) scope: Arc<Scope>,
     pub(crate) id: u64,
     pub(crate) done: Arc<AtomicBool>,
+    _alive: Alive,
 }
 
 impl Member {
     /// A new member of `scope`.
     pub(crate) fn new(scope: &Arc<Scope>) -> Member {
-        Member { scope: scope.clone(), id: scope.take_id(), done: Arc::default() }
+        Member { scope: scope.clone(), id: scope.take_id(), done: Arc::default(), _alive: Alive::new(scope) }
     }
 }
 

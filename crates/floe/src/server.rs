@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use floe_env::{DataDir, Env, Task};
@@ -21,6 +22,9 @@ use tracing::info;
 
 use crate::query::{Catalog, Query};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
+
+/// What a stopped broker waits for its background work: steps that write some megabytes.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running broker.
 pub(crate) struct Server {
@@ -102,6 +106,13 @@ impl Server {
         self.lake.close().await;
         self.log.close().await;
         self.env.abort_all();
+        // A dropped task may have left work on a blocking thread, such as filling a pack with zeros. The next owner of
+        // the data directory, or the one who removes it, must not race with that work.
+        if tokio::time::timeout(DRAINED_WITHIN, self.env.drained()).await.is_err() {
+            tracing::warn!(
+                "some background work did not end within {DRAINED_WITHIN:?}; it ends with the process"
+            );
+        }
     }
 
     /// The seam to clock and tasks.

@@ -77,8 +77,11 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         told => told,
     };
     let stopped = stop(server).await;
-    drop(kept);
-    told.and(stopped)
+    let removed = match kept {
+        Some(kept) => kept.close().context("cannot remove the temporary data directory"),
+        None => Ok(()),
+    };
+    told.and(stopped).and(removed)
 }
 
 /// Everything up to the broker's end.
@@ -209,7 +212,7 @@ async fn ask(client: &HttpClient, number: usize, question: &Question) -> Result<
     }
     let started = Env::real().monotonic();
     let rows = client.query(question.statement).await?;
-    let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
+    let text = floe_sql::text_table(&rows.schema, &rows.batches, started.elapsed())?;
     say(&format!("{}\n", text.trim_end()))?;
     check(question, &rows)
 }
