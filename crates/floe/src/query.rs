@@ -1,44 +1,18 @@
 //! The services of the HTTP front: SQL and the lake. Fronts do not know each other, so the binary joins them.
 
-use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, Place, QueryFailure, QueryFormat, QueryReply, QueryRequest,
-    QueryService,
-};
+use floe_http::{CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService};
 use floe_lake::{Lake, catalog};
-use floe_sql::{Format, Kind, Sql, SqlError};
+use floe_query::QueryError;
+use floe_sql::Sql;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 
 /// SQL behind HTTP.
 pub(crate) struct Query(pub(crate) Sql);
 
 impl QueryService for Query {
-    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryFailure>> {
-        async move {
-            let format = match request.format {
-                QueryFormat::ArrowStream => Format::ArrowStream,
-                QueryFormat::Json => Format::Json,
-                QueryFormat::JsonLines => Format::JsonLines,
-                QueryFormat::Csv => Format::Csv,
-            };
-            let body = self.0.query_as(&request.text, format).await.map_err(|error| failure(&error))?;
-            Ok(QueryReply { body: body.map(|piece| piece.map_err(|error| failure(&error))).boxed() })
-        }
-        .boxed()
-    }
-}
-
-fn failure(error: &SqlError) -> QueryFailure {
-    let message = error.to_string();
-    match error.kind {
-        Kind::Invalid => QueryFailure::Invalid {
-            message,
-            place: error.place.map(|place| Place { line: place.line, column: place.column }),
-        },
-        Kind::Limit => QueryFailure::Limit(message),
-        Kind::Busy => QueryFailure::Busy(message),
-        Kind::Unavailable => QueryFailure::Unavailable(message),
-        Kind::Internal => QueryFailure::Internal(message),
+    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryError>> {
+        async move { Ok(QueryReply { body: self.0.query_as(&request.text, request.format).await? }) }.boxed()
     }
 }
 

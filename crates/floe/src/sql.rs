@@ -45,7 +45,7 @@ async fn execute(client: &HttpClient, statement: &str, format: ResultFormat) -> 
 async fn print_table(client: &HttpClient, statement: &str) -> Result<()> {
     let started = Env::real().monotonic();
     let rows = client.query(statement).await?;
-    let text = floe_sql::format::table(&rows.schema, &rows.batches, started.elapsed())?;
+    let text = floe_sql::text_table(&rows.schema, &rows.batches, started.elapsed())?;
     Ok(say(text.trim_end_matches('\n'))?)
 }
 

@@ -4,14 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A position in a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Line, from 1.
-    pub line: u64,
-    /// Column, from 1, in characters.
-    pub column: u64,
-}
+use floe_query::Place;
 
 /// An error on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +58,7 @@ mod tests {
             failure.body(),
             r#"{"error":{"code":400,"message":"no \"such\" column","type":"InvalidStatement"}}"#
         );
-        failure.place = Some(Place { line: 2, column: 7 });
+        failure.place = Some(Place { line: 2, column: 7, width: 1 });
         assert!(failure.body().contains(r#""column":7,"line":2"#) || failure.body().contains(r#""line":2"#));
     }
 }

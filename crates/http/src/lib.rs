@@ -36,10 +36,9 @@ mod services;
 mod stall;
 mod telemetry;
 
-pub use failure::Place;
 pub use health::Ready;
 pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};
-pub use query::{QueryFailure, QueryFormat, QueryReply, QueryRequest, QueryService};
+pub use query::{QueryReply, QueryRequest, QueryService};
 pub use server::serve;
 pub use services::Services;
 pub use telemetry::Metrics;

@@ -6,13 +6,15 @@ use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use crate::failure::{Failure, Place};
+use floe_query::{Format, Kind, QueryError};
+
+use crate::failure::Failure;
 use crate::limits::{BODY_BYTES_MAX, BODY_READ_SECONDS_MAX, REPLY_BUFFER_BYTES};
 
 /// The engine that answers statements. The binary implements it with `floe_sql`.
 pub trait QueryService: Send + Sync + 'static {
     /// Plans the statement and starts to run it. Dropping the reply ends the query.
-    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryFailure>>;
+    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryError>>;
 }
 
 /// A statement and the format for its rows.
@@ -21,99 +23,54 @@ pub struct QueryRequest {
     /// The SQL text.
     pub text: String,
     /// The format for the rows.
-    pub format: QueryFormat,
+    pub format: Format,
 }
 
-/// The formats of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum QueryFormat {
-    /// An Arrow IPC stream: `application/vnd.apache.arrow.stream`.
-    ArrowStream,
-    /// One JSON array with one object per row: `application/json`. The default without an `Accept` header.
-    #[default]
-    Json,
-    /// One JSON object per line: `application/x-ndjson`.
-    JsonLines,
-    /// CSV with a header line: `text/csv`.
-    Csv,
+/// All formats with their media types, in the order of preference.
+const MEDIA_TYPES: [(Format, &str); 4] = [
+    (Format::Json, "application/json"),
+    (Format::ArrowStream, "application/vnd.apache.arrow.stream"),
+    (Format::JsonLines, "application/x-ndjson"),
+    (Format::Csv, "text/csv"),
+];
+
+fn media_type(format: Format) -> &'static str {
+    let (_, name) =
+        MEDIA_TYPES.into_iter().find(|(known, _)| *known == format).expect("the table holds every format");
+    name
 }
 
-impl QueryFormat {
-    /// All formats with their media types, in the order of preference.
-    pub const ALL: [(QueryFormat, &'static str); 4] = [
-        (QueryFormat::Json, "application/json"),
-        (QueryFormat::ArrowStream, "application/vnd.apache.arrow.stream"),
-        (QueryFormat::JsonLines, "application/x-ndjson"),
-        (QueryFormat::Csv, "text/csv"),
-    ];
-
-    /// The media type of this format.
-    #[must_use]
-    pub fn media_type(self) -> &'static str {
-        let (_, name) =
-            Self::ALL.into_iter().find(|(format, _)| *format == self).expect("the table holds every format");
-        name
-    }
-
-    /// The first type in an `Accept` header that we can write, or `None` if there is none. Weights (`q=`) are ignored:
-    /// the client's order counts.
-    #[must_use]
-    pub fn accepted(accept: Option<&str>) -> Option<QueryFormat> {
-        let Some(accept) = accept else { return Some(QueryFormat::default()) };
-        accept.split(',').find_map(|part| {
-            let name = part.split(';').next().unwrap_or_default().trim();
-            match name.to_ascii_lowercase().as_str() {
-                "*/*" | "application/*" => Some(QueryFormat::Json),
-                "text/*" => Some(QueryFormat::Csv),
-                "application/jsonl" => Some(QueryFormat::JsonLines),
-                name => Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(format, _)| format),
-            }
-        })
-    }
+/// The first type in an `Accept` header that we can write, or `None` if there is none. Weights (`q=`) are ignored: the
+/// client's order counts.
+fn accepted(accept: Option<&str>) -> Option<Format> {
+    let Some(accept) = accept else { return Some(Format::default()) };
+    accept.split(',').find_map(|part| {
+        let name = part.split(';').next().unwrap_or_default().trim();
+        match name.to_ascii_lowercase().as_str() {
+            "*/*" | "application/*" => Some(Format::Json),
+            "text/*" => Some(Format::Csv),
+            "application/jsonl" => Some(Format::JsonLines),
+            name => MEDIA_TYPES.into_iter().find(|(_, known)| *known == name).map(|(format, _)| format),
+        }
+    })
 }
 
 /// The rows of a statement, encoded in the requested format.
 pub struct QueryReply {
     /// Pieces of the body. An error is the last item.
-    pub body: BoxStream<'static, Result<Bytes, QueryFailure>>,
+    pub body: BoxStream<'static, Result<Bytes, QueryError>>,
 }
 
-/// Why a statement has no result. The text says what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QueryFailure {
-    /// The statement is wrong, at this position if one is known. 400.
-    #[error("{message}")]
-    Invalid {
-        /// Tells people what is wrong and what to do.
-        message: String,
-        /// The position in the statement.
-        place: Option<Place>,
-    },
-    /// The statement is right but needs more than a limit allows (memory, rows, time). 422.
-    #[error("{0}")]
-    Limit(String),
-    /// Too many statements are running. 429.
-    #[error("{0}")]
-    Busy(String),
-    /// The log, the store or the lake cannot be read now. 503.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A fault of the server. 500.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl From<QueryFailure> for Failure {
-    fn from(failure: QueryFailure) -> Failure {
-        match failure {
-            QueryFailure::Invalid { message, place } => {
-                Failure { place, ..Failure::new(StatusCode::BAD_REQUEST, "InvalidStatement", message) }
-            }
-            QueryFailure::Limit(m) => Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "LimitExceeded", m),
-            QueryFailure::Busy(m) => Failure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyQueries", m),
-            QueryFailure::Unavailable(m) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", m),
-            QueryFailure::Internal(m) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", m),
-        }
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Failure {
+        let (status, kind) = match error.kind {
+            Kind::Invalid => (StatusCode::BAD_REQUEST, "InvalidStatement"),
+            Kind::Limit => (StatusCode::UNPROCESSABLE_ENTITY, "LimitExceeded"),
+            Kind::Busy => (StatusCode::TOO_MANY_REQUESTS, "TooManyQueries"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
+        };
+        Failure { place: error.place, ..Failure::new(status, kind, error.to_string()) }
     }
 }
 
@@ -133,14 +90,14 @@ pub(crate) async fn query(service: &dyn QueryService, headers: &HeaderMap, body:
 
 async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Result<Response, Failure> {
     let accept = headers.get(header::ACCEPT).map(|value| value.to_str().unwrap_or_default());
-    let Some(format) = QueryFormat::accepted(accept) else {
-        let known: Vec<&str> = QueryFormat::ALL.iter().map(|(_, name)| *name).collect();
+    let Some(format) = accepted(accept) else {
+        let known: Vec<&str> = MEDIA_TYPES.iter().map(|(_, name)| *name).collect();
         let message = format!("accept one of {}", known.join(", "));
         return Err(Failure::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message));
     };
     let text = statement(&read_body(body).await?)?;
     let reply = service.query(QueryRequest { text, format }).await?;
-    Ok(([(header::CONTENT_TYPE, format.media_type())], whole_or_streamed(reply).await?).into_response())
+    Ok(([(header::CONTENT_TYPE, media_type(format))], whole_or_streamed(reply).await?).into_response())
 }
 
 /// Reads the whole body of a request, bounded in size and time.
@@ -196,19 +153,19 @@ mod tests {
 
     #[test]
     fn accept_is_read() {
-        let check = |accept: Option<&str>, expected: Option<QueryFormat>| {
-            assert_eq!(QueryFormat::accepted(accept), expected, "{accept:?}");
+        let check = |accept: Option<&str>, expected: Option<Format>| {
+            assert_eq!(accepted(accept), expected, "{accept:?}");
         };
-        check(None, Some(QueryFormat::Json));
-        check(Some("*/*"), Some(QueryFormat::Json));
-        check(Some("text/csv; header=present"), Some(QueryFormat::Csv));
-        check(Some("image/png, Application/VND.apache.arrow.stream"), Some(QueryFormat::ArrowStream));
-        check(Some("application/x-ndjson;q=0.5, text/csv"), Some(QueryFormat::JsonLines));
+        check(None, Some(Format::Json));
+        check(Some("*/*"), Some(Format::Json));
+        check(Some("text/csv; header=present"), Some(Format::Csv));
+        check(Some("image/png, Application/VND.apache.arrow.stream"), Some(Format::ArrowStream));
+        check(Some("application/x-ndjson;q=0.5, text/csv"), Some(Format::JsonLines));
         check(Some("image/png"), None);
         check(Some(""), None);
-        for (format, name) in QueryFormat::ALL {
+        for (format, name) in MEDIA_TYPES {
             check(Some(name), Some(format));
-            assert_eq!(format.media_type(), name);
+            assert_eq!(media_type(format), name);
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, Metrics, Place, QueryFailure, QueryFormat, QueryReply,
-    QueryRequest, QueryService, Services, limits, serve,
+    CatalogReply, CatalogRequest, CatalogService, Metrics, QueryReply, QueryRequest, QueryService, Services,
+    limits, serve,
 };
+use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};
@@ -22,16 +23,16 @@ use tokio::sync::watch;
 struct Fake;
 
 impl QueryService for Fake {
-    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryFailure>> {
+    fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryError>> {
         async move {
             let big = Bytes::from(vec![b'x'; 1 << 20]);
-            let failed = || Err(QueryFailure::Limit("too many rows".to_owned()));
+            let failed = || Err(QueryError::new(Kind::Limit, "too many rows"));
             let body = match request.text.as_str() {
                 "wrong" => {
-                    let place = Some(Place { line: 3, column: 4 });
-                    return Err(QueryFailure::Invalid { message: "no such table".to_owned(), place });
+                    let place = Place { line: 3, column: 4, width: 1 };
+                    return Err(QueryError::at(Kind::Invalid, "no such table", "", place));
                 }
-                "busy" => return Err(QueryFailure::Busy("later".to_owned())),
+                "busy" => return Err(QueryError::new(Kind::Busy, "later")),
                 "panic" => panic!("planted"),
                 "slow" => {
                     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -41,7 +42,7 @@ impl QueryService for Fake {
                 "large" => stream::iter(vec![Ok(big); 9]).boxed(),
                 "large late" => stream::iter(std::iter::repeat_n(Ok(big), 9).chain([failed()])).boxed(),
                 text => {
-                    let text = format!("{text} as {:?}", request.format == QueryFormat::Csv);
+                    let text = format!("{text} as {:?}", request.format == Format::Csv);
                     stream::iter(vec![Ok(Bytes::from(text))]).boxed()
                 }
             };
@@ -158,7 +159,7 @@ async fn statements_are_answered_in_the_format_that_is_accepted() {
 
     let wrong = sql(&server, "wrong", "").await;
     let expected = json!({ "error": {
-        "code": 400, "type": "InvalidStatement", "message": "no such table", "line": 3, "column": 4,
+        "code": 400, "type": "InvalidStatement", "message": "no such table (line 3, column 4)", "line": 3, "column": 4,
     }});
     assert_eq!((wrong.status, wrong.json()), (400, expected));
     let busy = sql(&server, "busy", "").await;

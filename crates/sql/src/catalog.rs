@@ -1,4 +1,4 @@
-//! What a statement can name: `floe.default.<topic>` for every topic that is a table, at one cut.
+//! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, at one cut.
 
 use std::any::Any;
 use std::fmt;
@@ -17,17 +17,17 @@ use floe_log::Offset;
 use floe_meta::Snapshot;
 use floe_schema::TableSchema;
 
-use crate::error::{Kind, SqlError};
 use crate::files::Files;
 use crate::table::UnifiedTable;
 use crate::tail::{Span, TailRows};
+use floe_query::{Kind, QueryError};
 
-/// The catalog's name.
+/// The only catalog. A name without a catalog means this one.
 pub const CATALOG: &str = "floe";
-/// The only schema: the namespace of the Iceberg catalog, and what names without a schema mean.
+/// The only schema, and the namespace of the Iceberg catalog. A name without a schema means this one.
 pub const SCHEMA: &str = "default";
 
-/// Everything that one statement reads from: one snapshot of the metadata, whichever tables it names.
+/// The inputs of one statement. All its tables share one snapshot of the metadata.
 pub(crate) struct Cut {
     pub(crate) snapshot: Snapshot,
     pub(crate) lake: Lake,
@@ -42,7 +42,7 @@ impl fmt::Debug for Cut {
     }
 }
 
-/// The catalogs of one statement.
+/// The engine's list of catalogs for one statement, with [`CATALOG`] as its only entry.
 pub(crate) fn catalogs(cut: Arc<Cut>) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(cut)));
@@ -91,7 +91,7 @@ impl SchemaProvider for Schema {
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        // The default would read the tail of every table that is listed.
+        // The default implementation would read the tail of every listed table.
         Ok(self.table_exist(name).then_some(TableType::Base))
     }
 
@@ -101,20 +101,20 @@ impl SchemaProvider for Schema {
 }
 
 impl Cut {
-    fn table(&self, name: &str) -> std::result::Result<Option<TableRef>, SqlError> {
+    fn table(&self, name: &str) -> std::result::Result<Option<TableRef>, QueryError> {
         self.lake.table(&self.snapshot, name).map_err(|error| unreadable(name, &error))
     }
 
-    /// The table with what the lake and the log have of it at this cut.
-    async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, SqlError> {
+    /// The table at this cut: its files in the lake and its tail in the log.
+    async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, QueryError> {
         let files = self.lake.data_files(&table).await.map_err(|error| unreadable(&table.name, &error))?;
         let (schema, rows) = self.tail(&table).await?;
         let (arrow, tail) = (schema.arrow(), Arc::new(rows));
         Ok(UnifiedTable { schema: Arc::new(schema), arrow, files, readers: self.files.clone(), tail })
     }
 
-    /// The rows that the table does not have, and the schema in which they fit.
-    async fn tail(&self, table: &TableRef) -> std::result::Result<(TableSchema, TailRows), SqlError> {
+    /// Reads the rows that the lake's table does not hold yet. Also returns the schema that fits them.
+    async fn tail(&self, table: &TableRef) -> std::result::Result<(TableSchema, TailRows), QueryError> {
         let span = self.span(table)?;
         let memory = MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory);
         let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
@@ -125,11 +125,11 @@ impl Cut {
         Ok((tail.schema, rows))
     }
 
-    /// Where the tail lies, and whether it is small enough to be read.
-    fn span(&self, table: &TableRef) -> std::result::Result<Span, SqlError> {
+    /// Finds the span of the tail. Refuses a tail that is larger than `tail_bytes_max`.
+    fn span(&self, table: &TableRef) -> std::result::Result<Span, QueryError> {
         let progress = |partition| table.progress.get(&partition).copied().unwrap_or(Offset(0));
         let span = Span::of(&self.snapshot, table.topic.partition_ids(), progress)
-            .map_err(|error| SqlError::new(Kind::Internal, error.to_string()))?;
+            .map_err(|error| QueryError::new(Kind::Internal, error.to_string()))?;
         if span.bytes <= self.tail_bytes_max {
             return Ok(span);
         }
@@ -140,23 +140,23 @@ impl Cut {
             table.name,
             self.tail_bytes_max >> 20,
         );
-        Err(SqlError::new(Kind::Limit, message))
+        Err(QueryError::new(Kind::Limit, message))
     }
 }
 
-fn external(error: SqlError) -> DataFusionError {
+fn external(error: QueryError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-fn unreadable(table: &str, error: &LakeError) -> SqlError {
-    SqlError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
+fn unreadable(table: &str, error: &LakeError) -> QueryError {
+    QueryError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
 }
 
-fn tail_error(table: &str, error: &TailError) -> SqlError {
+fn tail_error(table: &str, error: &TailError) -> QueryError {
     let kind = match error {
         TailError::TooLong { .. } | TailError::Memory(_) => Kind::Limit,
         TailError::Read(_) => Kind::Unavailable,
         TailError::Adapt(_) => Kind::Internal,
     };
-    SqlError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))
+    QueryError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The handle: takes a statement in, bounds its time, memory and rows, and runs it on threads of its own.
+//! The engine's handle. It takes a statement, bounds its time, memory and rows, and runs it on the engine's threads.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::Log;
 use floe_meta::{Lsn, Snapshot};
+use floe_query::{Format, Kind, QueryError};
 
 use crate::catalog::Cut;
-use crate::error::{Kind, SqlError};
+use crate::config::Config;
 use crate::files::Files;
-use crate::format::{Encoder, Format};
-use crate::limits::{Config, RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
-use crate::{constants, session, statement};
+use crate::format::Encoder;
+use crate::limits::{RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
+use crate::{constants, error, session, statement};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -41,23 +42,23 @@ struct Inner {
     base: SessionState,
     files: Arc<Files>,
     turns: Arc<Semaphore>,
-    /// None in a simulation, which owns all threads: one. There statements run in the runtime that asks.
+    /// `None` in a simulation, which has one thread. There a statement runs in the caller's runtime.
     threads: Option<Threads>,
 }
 
-/// The engine could not be made.
+/// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 #[error("the SQL engine cannot start: {0}")]
 pub struct OpenError(String);
 
-/// The rows of a statement.
+/// A planned statement and its rows as they arrive.
 pub struct QueryResult {
-    /// The columns.
+    /// The columns of the rows.
     pub schema: SchemaRef,
-    /// The cut: every commit up to this one is in the result, and none after it.
+    /// The cut. The result includes every commit up to this one and none after it.
     pub cut: Lsn,
     /// The rows. Dropping the stream ends the statement.
-    pub batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+    pub batches: BoxStream<'static, Result<RecordBatch, QueryError>>,
 }
 
 impl std::fmt::Debug for QueryResult {
@@ -69,17 +70,17 @@ impl std::fmt::Debug for QueryResult {
     }
 }
 
-/// What a running statement tells its reader.
+/// A message from a running statement to its reader.
 enum Message {
     Batch(RecordBatch),
-    End(Result<(), SqlError>),
+    End(Result<(), QueryError>),
 }
 
 impl Sql {
-    /// Makes the engine.
+    /// Starts the engine and its threads.
     ///
     /// # Errors
-    /// No threads, or a directory for spilling that cannot be used.
+    /// The system refuses the threads, or the engine cannot use the spill directory.
     pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
         let base = session::base(&config).map_err(|error| OpenError(error.to_string()))?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
@@ -89,12 +90,12 @@ impl Sql {
         Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, threads }) })
     }
 
-    /// Runs one statement over everything that was acknowledged before the call. Returns when it is planned; rows
-    /// come through the result.
+    /// Runs one statement. It sees everything that was acknowledged before the call. Returns when the statement is
+    /// planned. The rows arrive through the result.
     ///
     /// # Errors
-    /// See [`Kind`]; errors of the statement name their place in `text`.
-    pub async fn query(&self, text: &str) -> Result<QueryResult, SqlError> {
+    /// See [`Kind`]. An error in the statement names its place in `text`.
+    pub async fn query(&self, text: &str) -> Result<QueryResult, QueryError> {
         let started = self.inner.env.monotonic();
         let result = self.start(text, started).await;
         let outcome = match &result {
@@ -107,15 +108,15 @@ impl Sql {
         result
     }
 
-    /// As [`Sql::query`], with the rows encoded.
+    /// [`Sql::query`] with the rows encoded in `format`.
     ///
     /// # Errors
-    /// As [`Sql::query`], and for columns that the format cannot hold.
+    /// Those of [`Sql::query`], and an error for columns that the format cannot hold.
     pub async fn query_as(
         &self,
         text: &str,
         format: Format,
-    ) -> Result<BoxStream<'static, Result<Bytes, SqlError>>, SqlError> {
+    ) -> Result<BoxStream<'static, Result<Bytes, QueryError>>, QueryError> {
         let result = self.query(text).await?;
         let encoder = Encoder::new(format, &result.schema).map_err(not_encoded)?;
         let pieces = stream::unfold(Some((encoder, result.batches)), |state| async {
@@ -132,14 +133,14 @@ impl Sql {
         Ok(pieces.boxed())
     }
 
-    async fn start(&self, text: &str, started: Instant) -> Result<QueryResult, SqlError> {
+    async fn start(&self, text: &str, started: Instant) -> Result<QueryResult, QueryError> {
         let turn = self.turn().await?;
         let deadline = started + self.inner.config.query_time_max;
         let (planned, plan) = oneshot::channel();
         let (rows, batches) = mpsc::channel(RESULT_BATCHES_IN_FLIGHT);
         let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
-        // On the engine's threads: a sort must not hold up who answers producers, and the stack is deep enough
-        // there for every statement that the limits let through.
+        // The statement runs on the engine's threads. A sort must not delay the threads that answer producers, and the
+        // stack of the engine's threads is deep enough for every statement within the limits.
         let entered = self.inner.threads.as_ref().map(Threads::enter);
         self.inner.env.spawn("sql statement", run.guarded(planned));
         drop(entered);
@@ -158,7 +159,7 @@ impl Sql {
                     Ok(Some(Message::Batch(batch))) => Some((Ok(batch), Some(batches))),
                     Ok(Some(Message::End(Ok(())))) => None,
                     Ok(Some(Message::End(Err(error)))) => Some((Err(error), None)),
-                    // At the deadline the statement ends, whether or not there is room for saying so.
+                    // The statement ends at its deadline even if the channel has no room for the error.
                     Ok(None) if env.monotonic() >= deadline => Some((Err(late), None)),
                     Ok(None) => Some((Err(ended()), None)),
                     Err(_) => Some((Err(late), None)),
@@ -168,7 +169,7 @@ impl Sql {
         Ok(QueryResult { schema, cut, batches: batches.boxed() })
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, SqlError> {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, QueryError> {
         let turn = timeout(TURN_SECONDS_MAX, self.inner.turns.clone().acquire_owned()).await;
         match turn {
             Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
@@ -178,16 +179,19 @@ impl Sql {
                     self.inner.config.queries_max,
                     TURN_SECONDS_MAX.as_secs()
                 );
-                Err(SqlError::new(Kind::Busy, message))
+                Err(QueryError::new(Kind::Busy, message))
             }
         }
     }
 }
 
 impl Inner {
-    fn too_late(&self) -> SqlError {
+    fn too_late(&self) -> QueryError {
         let seconds = self.config.query_time_max.as_secs_f64();
-        SqlError::new(Kind::Limit, format!("the statement took longer than {seconds} s, which is the limit"))
+        QueryError::new(
+            Kind::Limit,
+            format!("the statement took longer than {seconds} s, which is the limit"),
+        )
     }
 
     fn cut(&self, snapshot: Snapshot) -> Arc<Cut> {
@@ -201,20 +205,20 @@ impl Inner {
     }
 }
 
-type Planned = Result<(SchemaRef, Lsn), SqlError>;
+type Planned = Result<(SchemaRef, Lsn), QueryError>;
 
-/// One statement under way.
+/// One statement in progress.
 struct Run {
     inner: Arc<Inner>,
     text: String,
     deadline: Instant,
     rows: mpsc::Sender<Message>,
-    /// Given back when the statement has really ended, not when its reader has lost patience.
+    /// The turn becomes free when the statement has ended, not when its reader has left.
     _turn: OwnedSemaphorePermit,
 }
 
 impl Run {
-    /// Runs; a panic of the engine is an error of this statement and of nothing else.
+    /// Runs the statement. A panic of the engine becomes an error of this statement alone.
     async fn guarded(self, planned: oneshot::Sender<Planned>) {
         let running = metrics::gauge!("floe_sql_running");
         running.increment(1.0);
@@ -244,7 +248,7 @@ impl Run {
             }
             Err(error) => (None, Err(error)),
         };
-        // Whoever asked may be gone.
+        // The caller may have left.
         if planned.send(told).is_err() {
             return;
         }
@@ -255,20 +259,20 @@ impl Run {
             end = timeout_at(run.deadline, run.pump(rows)) => end,
         };
         let end = end.unwrap_or_else(|_| Err(run.inner.too_late()));
-        // A reader that takes its time does not keep the turn: from the deadline on it learns the end from the
-        // channel, which has none.
+        // A slow reader does not keep the turn. Past the deadline the channel closes without an end, and the reader
+        // knows from the clock that the statement was late.
         let _ = timeout_at(run.deadline, run.rows.send(Message::End(end))).await;
     }
 
-    /// Plans on a thread of its own: the optimizer does not stop before it is done, and when it takes long it
-    /// must hold up no other statement. The thread keeps the turn until it ends.
-    async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), SqlError> {
+    /// Plans on a thread of its own. Nothing can stop the optimizer, and a long run of it must not delay other
+    /// statements. The thread keeps the turn until it ends.
+    async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
         if self.inner.threads.is_none() {
             return self.plan().await;
         }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
-        // Nobody waits for this thread when the statement is late or its reader has left, so it has to see that itself:
-        // wherever planning waits, which is where it reads footers and tails.
+        // Nobody awaits this thread once the statement is late or its reader has left. So the thread checks for both
+        // at every await of planning: planning awaits reads of footers and tails.
         let planned = async move {
             tokio::select! {
                 biased;
@@ -286,17 +290,17 @@ impl Run {
         self.inner.env.blocking(plan).await
     }
 
-    /// From the text to rows that are about to come.
-    async fn plan(&self) -> Result<(SendableRecordBatchStream, Lsn), SqlError> {
+    /// Plans the text. Returns the stream of its rows and the LSN of its cut.
+    async fn plan(&self) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
         let text = &self.text;
         let parsed = statement::parse(&self.inner.base, text)?;
         let snapshot = self.inner.log.meta().snapshot();
         let (lsn, cut) = (snapshot.lsn(), self.inner.cut(snapshot));
         let now = self.inner.env.now();
         let state = session::session(&self.inner.base, cut, now);
-        let failed = |error| SqlError::of(&error, text);
+        let failed = |error| error::of(&error, text);
         let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
-        // The parser's check is a list of what is allowed; this is the engine's own opinion of the same.
+        // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
@@ -306,17 +310,17 @@ impl Run {
         Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))
     }
 
-    async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), SqlError> {
+    async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), QueryError> {
         let mut rows = 0;
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| SqlError::of(&error, &self.text))?;
+            let batch = batch.map_err(|error| error::of(&error, &self.text))?;
             rows += batch.num_rows() as u64;
             if rows > self.inner.config.result_rows_max {
                 let message = format!(
                     "the result has more than {} rows, which is the limit; add a LIMIT, a filter or a GROUP BY",
                     self.inner.config.result_rows_max
                 );
-                return Err(SqlError::new(Kind::Limit, message));
+                return Err(QueryError::new(Kind::Limit, message));
             }
             metrics::counter!("floe_sql_rows_total").increment(batch.num_rows() as u64);
             if batch.num_rows() > 0 && self.rows.send(Message::Batch(batch)).await.is_err() {
@@ -327,7 +331,7 @@ impl Run {
     }
 }
 
-/// Threads with a deep stack. A runtime of its own, ended with the engine without waiting for a long plan.
+/// A runtime whose threads have a deep stack. It ends with the engine and does not wait for a long plan.
 struct Threads(Option<tokio::runtime::Runtime>);
 
 impl Threads {
@@ -348,7 +352,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Waiting is not allowed in the asynchronous code that may drop us.
+        // Asynchronous code may drop us, and it must not block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -365,14 +369,14 @@ fn outcome(kind: Kind) -> &'static str {
     }
 }
 
-fn ended() -> SqlError {
+fn ended() -> QueryError {
     let message = "the SQL engine gave the statement up because of a bug; the server's log has the place";
-    SqlError::new(Kind::Internal, message)
+    QueryError::new(Kind::Internal, message)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn not_encoded(error: arrow::error::ArrowError) -> SqlError {
-    SqlError::new(
+fn not_encoded(error: arrow::error::ArrowError) -> QueryError {
+    QueryError::new(
         Kind::Invalid,
         format!("the result cannot be written in this format: {error}; ask for another"),
     )

@@ -1,111 +1,35 @@
-//! Why a statement has no result, and where in its text.
-
-use std::fmt::{self, Write as _};
+//! Reads the engine's errors: their kind, and their place in the statement.
 
 use datafusion::common::Diagnostic;
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
-use crate::limits::{MESSAGE_CHARS_MAX, SNIPPET_CHARS};
+use floe_query::{Kind, Place, QueryError};
 
-/// A place in a statement, in characters, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Line, from 1.
-    pub line: u64,
-    /// Column, from 1.
-    pub column: u64,
-    /// Characters that are meant; at least 1.
-    pub width: u64,
-}
+use crate::limits::MESSAGE_CHARS_MAX;
 
-/// What kind of error; the fronts turn it into their protocol's codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The statement is wrong.
-    Invalid,
-    /// The statement needs more than the limits allow.
-    Limit,
-    /// Too many statements are running; try again.
-    Busy,
-    /// The log, the store or the lake cannot be read at the moment; try again.
-    Unavailable,
-    /// A fault of ours.
-    Internal,
-}
-
-/// Why a statement has no result. Its text shows the place with a line of the statement and a caret below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SqlError {
-    /// What kind of error.
-    pub kind: Kind,
-    /// What is wrong and what to do, in one sentence, without the place.
-    pub message: String,
-    /// Where, if it is at a place.
-    pub place: Option<Place>,
-    /// The line of the statement at that place.
-    line: Option<String>,
-}
-
-impl std::error::Error for SqlError {}
-
-impl fmt::Display for SqlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        let Some(place) = self.place else { return Ok(()) };
-        write!(f, " (line {}, column {})", place.line, place.column)?;
-        match &self.line {
-            Some(line) => write!(f, "\n{}", snippet(line, place)),
-            None => Ok(()),
+/// Reads an error of the engine: its message, its kind and its place in `text`.
+pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
+    if let Some(ours) = find_ours(error) {
+        return ours.clone();
+    }
+    let root = error.find_root();
+    let (kind, message) = describe(root);
+    let place = match root {
+        DataFusionError::SQL(parser, _) => {
+            parser_place(parser).or_else(|| message.ends_with("found: EOF").then(|| end_of(text)))
         }
-    }
+        _ => error.diagnostic().and_then(diagnostic_place),
+    };
+    let place = place.or_else(|| named_place(&message, text));
+    QueryError::new(kind, shortened(without_place(&message))).placed(text, place)
 }
 
-impl SqlError {
-    /// An error without a place.
-    #[must_use]
-    pub fn new(kind: Kind, message: impl Into<String>) -> SqlError {
-        SqlError { kind, message: message.into(), place: None, line: None }
-    }
-
-    /// An error at a place of `text`.
-    #[must_use]
-    pub fn at(kind: Kind, message: impl Into<String>, text: &str, place: Place) -> SqlError {
-        SqlError::new(kind, message).placed(text, Some(place))
-    }
-
-    fn placed(mut self, text: &str, place: Option<Place>) -> SqlError {
-        let Some(place) = place else { return self };
-        let index = usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.line = text.lines().nth(index).map(str::to_owned);
-        self.place = Some(Place { width: place.width.max(1), ..place });
-        self
-    }
-
-    /// Reads an error of the engine: what it says, what kind it is, where in `text` it points.
-    #[must_use]
-    pub fn of(error: &DataFusionError, text: &str) -> SqlError {
-        if let Some(ours) = find_ours(error) {
-            return ours.clone();
-        }
-        let root = error.find_root();
-        let (kind, message) = describe(root);
-        let place = match root {
-            DataFusionError::SQL(parser, _) => {
-                parser_place(parser).or_else(|| message.ends_with("found: EOF").then(|| end_of(text)))
-            }
-            _ => error.diagnostic().and_then(diagnostic_place),
-        };
-        let place = place.or_else(|| named_place(&message, text));
-        SqlError::new(kind, shortened(without_place(&message))).placed(text, place)
-    }
-}
-
-/// An error of our own code that travelled through the engine.
-fn find_ours(error: &DataFusionError) -> Option<&SqlError> {
+/// Finds an error of our own code inside the errors that the engine wrapped around it.
+fn find_ours(error: &DataFusionError) -> Option<&QueryError> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(ours) = error.downcast_ref::<SqlError>() {
+        if let Some(ours) = error.downcast_ref::<QueryError>() {
             return Some(ours);
         }
         next = match error.downcast_ref::<DataFusionError>() {
@@ -155,14 +79,14 @@ fn parser_place(error: &ParserError) -> Option<Place> {
     }
 }
 
-/// The place behind the last character that says something.
+/// The place after the last character that is not blank.
 fn end_of(text: &str) -> Place {
     let text = text.trim_end();
     let line = text.rsplit('\n').next().unwrap_or_default();
     Place { line: text.matches('\n').count() as u64 + 1, column: line.chars().count() as u64 + 1, width: 1 }
 }
 
-/// The parser writes places into its text: `... at Line: 1, Column: 8`. Gives where that begins, and the place.
+/// Reads the place that the parser appends to its message: `... at Line: 1, Column: 8`. Also returns where that begins.
 fn written_place(text: &str) -> Option<(usize, Place)> {
     let start = text.rfind(" at Line: ")?;
     let (line, column) = text[start + " at Line: ".len()..].split_once(", Column: ")?;
@@ -196,7 +120,7 @@ fn diagnostic_place(diagnostic: &Diagnostic) -> Option<Place> {
     })
 }
 
-/// For errors that carry no place: the first thing that the message quotes and the statement contains.
+/// The place for an error that carries none: the first name that the message quotes and the statement contains.
 fn named_place(message: &str, text: &str) -> Option<Place> {
     quoted(message).find_map(|name| {
         let parts = std::iter::once(name).chain(name.rsplit('.').next());
@@ -204,7 +128,7 @@ fn named_place(message: &str, text: &str) -> Option<Place> {
     })
 }
 
-/// What stands in quotes, whichever quotes; then the word behind `named`, which the engine does not quote.
+/// Every text in quotes of any kind, then every word after `named`, which the engine does not quote.
 fn quoted(message: &str) -> impl Iterator<Item = &str> {
     let between = |quote: char| message.split(quote).skip(1).step_by(2);
     let named = message.split(" named ").skip(1).filter_map(|rest| rest.split_ascii_whitespace().next());
@@ -230,20 +154,6 @@ fn find_word(text: &str, word: &str) -> Option<Place> {
         column: haystack[line_start..start].chars().count() as u64 + 1,
         width: needle.chars().count() as u64,
     })
-}
-
-/// The line of the statement and carets below the place; a long line is cut around it.
-fn snippet(line: &str, place: Place) -> String {
-    let column = usize::try_from(place.column - 1).unwrap_or(usize::MAX);
-    let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let column = column.min(chars.len());
-    let from = if chars.len() <= SNIPPET_CHARS { 0 } else { column.saturating_sub(SNIPPET_CHARS / 2) };
-    let to = chars.len().min(from + SNIPPET_CHARS);
-    let width = usize::try_from(place.width).unwrap_or(usize::MAX).min(to.saturating_sub(column)).max(1);
-    let mut shown = String::from("  ");
-    shown.extend(&chars[from..to]);
-    let _ = write!(shown, "\n  {}{}", " ".repeat(column - from), "^".repeat(width));
-    shown
 }
 
 #[cfg(test)]
@@ -273,25 +183,5 @@ mod tests {
         check("No field named c. Valid fields are a", "select a from b group by c", Some((1, 26, 1)));
         check("no quotes", "select 1", None);
         check("'ö' is bad", "select ä, ö", Some((1, 11, 1)));
-    }
-
-    #[test]
-    fn the_text_shows_the_place() {
-        let error = SqlError::at(
-            Kind::Invalid,
-            "no column foo",
-            "select 1,\n  foo\nfrom t",
-            Place { line: 2, column: 3, width: 3 },
-        );
-        assert_eq!(error.to_string(), "no column foo (line 2, column 3)\n    foo\n    ^^^");
-        let long = format!("select {} , foo", "x".repeat(500));
-        let place = find_word(&long, "foo").unwrap();
-        let shown = SqlError::at(Kind::Invalid, "no", &long, place).to_string();
-        let lines: Vec<&str> = shown.lines().collect();
-        assert!(lines[1].len() <= SNIPPET_CHARS + 2 && lines[1].ends_with("foo"), "{shown}");
-        assert!(lines[2].ends_with("^^^") && lines[2].len() == lines[1].len(), "{shown}");
-        // A place beyond the line (the end of the text) is shown behind its last character.
-        let end = SqlError::at(Kind::Invalid, "eof", "select", Place { line: 1, column: 7, width: 1 });
-        assert!(end.to_string().ends_with("\n        ^"), "{end}");
     }
 }

@@ -1,9 +1,9 @@
-//! Parquet files under a newer schema than they were written with.
+//! Reads Parquet files under a newer schema than they were written with.
 //!
-//! A file's columns belong to the table's by their ids. A column of simple type that has kept its id goes through
-//! the engine's own adapter, which also lets row groups be skipped by statistics. What changed inside a column
-//! with children, or whole numbers whose column was replaced by one of doubles (the tail of the log may do that
-//! before the lake does), goes through [`TableSchema::adapt`], the one place that knows what becomes of what.
+//! A file's columns match the table's by id. A column of simple type that has kept its id goes through the engine's own
+//! adapter, which can also skip row groups by statistics. Two changes go through [`TableSchema::adapt`], the one place
+//! that knows every conversion. One is a change inside a column with children. The other replaces a column of whole
+//! numbers with a column of doubles; the tail of the log may do that before the lake does.
 
 use std::any::Any;
 use std::fmt;
@@ -23,7 +23,7 @@ use datafusion::physical_expr_adapter::{
 
 use floe_schema::{FIELD_ID, TableSchema};
 
-/// Makes the adapters of one table; one adapter for each file.
+/// Makes the adapters of one table, one for each file.
 #[derive(Debug)]
 pub(crate) struct EvolutionFactory(pub(crate) Arc<TableSchema>);
 
@@ -50,7 +50,7 @@ impl PhysicalExprAdapter for Evolution {
                 return Ok(Transformed::no(expr));
             };
             let replaced = self.column(&expr, column)?;
-            // What was put in holds columns of the file already: it must not be rewritten again.
+            // The replacement already refers to columns of the file. It must not be rewritten again.
             Ok(Transformed::new(replaced, true, TreeNodeRecursion::Jump))
         })
         .data()
@@ -70,7 +70,7 @@ impl Evolution {
         }
     }
 
-    /// Where in the file the values of a table's column come from.
+    /// The file's columns with the values of a table's column.
     fn sources(&self, at: usize, target: &Field) -> Vec<usize> {
         let mut wanted = vec![id(target)];
         let replaced = self.schema.replaced();
@@ -78,8 +78,8 @@ impl Evolution {
             let new = id(field);
             replaced.iter().find(|(_, to)| Some(**to) == new).map(|(old, _)| *old)
         };
-        // A column of doubles takes the numbers of the column that it replaced; the column of text that may
-        // stand right behind it takes those that no double can hold.
+        // A column of doubles takes the numbers of the column that it replaced. A column of text may follow right after
+        // it. That column takes the numbers that no double can hold.
         wanted.push(came_from(target));
         if let Some(before) = at.checked_sub(1).map(|before| self.table.field(before)) {
             wanted.push(came_from(before));
@@ -92,7 +92,7 @@ impl Evolution {
             .collect()
     }
 
-    /// Whether the engine's adapter, which goes by name, can do it.
+    /// Whether the engine's adapter can read the column. That adapter matches columns by name.
     fn is_simple(&self, source: usize, target: &Field) -> bool {
         let source = self.file.field(source);
         let same = id(source) == id(target) && source.name() == target.name();
@@ -114,7 +114,7 @@ impl Evolution {
     }
 }
 
-/// The id of a column, which both the table's schema and the reader of Parquet put into a field's metadata.
+/// The id of a column. The table's schema and the Parquet reader both put it into the field's metadata.
 fn id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID)?.parse().ok()
 }
@@ -134,7 +134,7 @@ impl Adapted {
         let mut fields = self.fields.clone();
         let mut arrays = arrays;
         let given: Vec<Option<i32>> = fields.iter().map(|field| id(field)).collect();
-        // The schema insists on the columns that every row has; what they hold does not matter here.
+        // The schema requires its columns that are never null. Their values do not matter here.
         for field in
             self.table.fields().iter().filter(|field| !field.is_nullable() && !given.contains(&id(field)))
         {
@@ -221,7 +221,7 @@ mod tests {
     use arrow::util::pretty::pretty_format_batches;
     use floe_schema::{Decoder, Kind, Row};
 
-    /// Decodes JSON lines from `schema` on.
+    /// Decodes JSON lines, starting with `schema`.
     fn decode(schema: &TableSchema, lines: &[&str]) -> (TableSchema, RecordBatch) {
         let mut decoder = Decoder::new(schema.clone());
         for (offset, line) in lines.iter().enumerate() {
@@ -234,7 +234,7 @@ mod tests {
         decoder.finish()
     }
 
-    /// What a file with `batch` gives for each column of a later schema equals what the schema itself makes of it.
+    /// Checks that the adapter makes the same columns of an older file as [`TableSchema::adapt`].
     fn check(before: &[&str], after: &[&str]) {
         let (old, batch) = decode(&TableSchema::new(Kind::Json), before);
         let (new, _) = decode(&old, after);
@@ -261,7 +261,7 @@ mod tests {
             &[r#"{"s":{"x":1,"l":[{"y":1},null]}}"#, r#"{"s":null}"#],
             &[r#"{"s":{"x":10000000000,"z":"new","l":[{"y":1.5,"n":2}]}}"#],
         );
-        // Whole numbers whose column became double, one that no double holds included.
+        // Whole numbers whose column became double, including one that no double can hold.
         check(&[r#"{"a":1}"#, r#"{"a":9007199254740993}"#, r#"{"a":"text"}"#], &[r#"{"a":1.5}"#]);
         check(&[r#"{"a":[1,2]}"#, r#"{"b":7}"#], &[r#"{"a":[1.5],"b":"seven"}"#]);
     }

@@ -1,9 +1,8 @@
-//! Parquet files of the lake, read from the log's store: footers cached, close column chunks in one request.
+//! Reads Parquet files of the lake from the log's store. Caches footers, and reads close column chunks in one request.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use datafusion::common::exec_datafusion_err;
@@ -17,15 +16,20 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use floe_env::{Lru, lock};
 use floe_store::Store;
 
 use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
 
-/// Travels with a [`PartitionedFile`]: the file's key in the store, which its path would change by escaping.
+/// The URL of the lake's files inside the engine. The engine never reads through it. This module reads the files from
+/// the log's own store.
+pub(crate) const LAKE_URL: &str = "floe://lake";
+
+/// The file's key in the store, as an extension of a [`PartitionedFile`]. The path of that file would escape the key.
 #[derive(Debug)]
 pub(crate) struct FileKey(pub(crate) String);
 
-/// Makes the readers of all statements.
+/// The store and the footers that the readers of all statements share.
 pub(crate) struct Files {
     store: Arc<dyn Store>,
     footers: Footers,
@@ -43,7 +47,7 @@ impl Files {
     }
 }
 
-/// [`ParquetFileReaderFactory`] of the engine, implemented for a shared [`Files`].
+/// The engine's [`ParquetFileReaderFactory`] over a shared [`Files`].
 #[derive(Clone, Debug)]
 pub(crate) struct FileReaders(pub(crate) Arc<Files>);
 
@@ -93,7 +97,7 @@ impl FileReader {
     async fn get_many(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         let joined = join(&ranges);
         let requests = joined.iter().map(|range| self.get(range.clone()));
-        // Collected first: the futures borrow, and a lazy iterator would have to be Send over all lifetimes.
+        // The requests are collected, because they borrow: a lazy iterator would have to be Send over all lifetimes.
         let requests: Vec<_> = requests.collect();
         let parts: Vec<Bytes> = stream::iter(requests).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(ranges.iter().map(|range| cut(range, &joined, &parts)).collect())
@@ -106,8 +110,8 @@ impl FileReader {
         }
         metrics::counter!("floe_sql_footers_total", "from" => "store").increment(1);
         let size = self.size;
-        // The page index is read too, although it is not asked for: it is needed to skip pages, and a footer
-        // in the cache without it would make each statement read it again.
+        // This also reads the page index, which the engine did not request. Skipping pages needs it, and with a cached
+        // footer that lacks it, each statement would read it again.
         let footer = ParquetMetaDataReader::new()
             .with_prefetch_hint(Some(FOOTER_HINT_BYTES))
             .with_page_index_policy(PageIndexPolicy::Optional)
@@ -122,7 +126,7 @@ impl FileReader {
 impl AsyncFileReader for FileReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
         async move {
-            // A damaged file may ask for anything; a file of ours never for more than it has.
+            // A damaged file may point anywhere. A sound file never points beyond its end.
             if range.start > range.end || range.end > self.size {
                 let message =
                     format!("{} is damaged: it points at {range:?} of {} bytes", self.key, self.size);
@@ -152,7 +156,7 @@ impl AsyncFileReader for FileReader {
     }
 }
 
-/// Ranges to ask for: close neighbours joined, in order, as long as they stay small.
+/// The ranges to request, in order. Close neighbours are joined up to [`READ_BYTES_MAX`].
 fn join(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.to_vec();
     sorted.sort_by_key(|range| (range.start, range.end));
@@ -171,7 +175,7 @@ fn join(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     joined
 }
 
-/// The bytes of one range out of what was read.
+/// Cuts the bytes of one range out of the joined parts.
 fn cut(range: &Range<u64>, joined: &[Range<u64>], parts: &[Bytes]) -> Bytes {
     let index = joined
         .iter()
@@ -182,58 +186,25 @@ fn cut(range: &Range<u64>, joined: &[Range<u64>], parts: &[Bytes]) -> Bytes {
     parts[index].slice(from..to)
 }
 
-/// Footers by key, the least recently used ones dropped first. Files never change, so entries never go stale.
-struct Footers {
-    bytes_max: usize,
-    inner: Mutex<FootersInner>,
-}
-
-#[derive(Default)]
-struct FootersInner {
-    by_key: BTreeMap<String, (Arc<ParquetMetaData>, u64)>,
-    by_use: BTreeMap<u64, String>,
-    uses: u64,
-    bytes: usize,
-}
+/// An LRU of footers by key. Files never change, so entries never go stale.
+struct Footers(Mutex<Lru<String, Arc<ParquetMetaData>>>);
 
 impl Footers {
     fn new(bytes_max: usize) -> Footers {
-        Footers { bytes_max, inner: Mutex::default() }
+        Footers(Mutex::new(Lru::new(bytes_max)))
     }
 
-    fn get(&self, key: &str) -> Option<Arc<ParquetMetaData>> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.uses += 1;
-        let now = inner.uses;
-        let (footer, used) = inner.by_key.get_mut(key)?;
-        let footer = footer.clone();
-        let before = std::mem::replace(used, now);
-        inner.by_use.remove(&before);
-        inner.by_use.insert(now, key.to_owned());
-        Some(footer)
+    fn get(&self, key: &String) -> Option<Arc<ParquetMetaData>> {
+        lock(&self.0).get(key).cloned()
     }
 
     fn put(&self, key: &str, footer: &Arc<ParquetMetaData>) {
-        let size = footer.memory_size();
-        if size > self.bytes_max {
-            return;
-        }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.uses += 1;
-        let now = inner.uses;
-        if let Some((old, used)) = inner.by_key.insert(key.to_owned(), (footer.clone(), now)) {
-            inner.bytes -= old.memory_size();
-            inner.by_use.remove(&used);
-        }
-        inner.by_use.insert(now, key.to_owned());
-        inner.bytes += size;
-        while inner.bytes > self.bytes_max {
-            let (_, oldest) = inner.by_use.pop_first().expect("there are bytes, so there is an entry");
-            let (dropped, _) = inner.by_key.remove(&oldest).expect("both maps hold the same entries");
-            inner.bytes -= dropped.memory_size();
-        }
-        assert_eq!(inner.by_key.len(), inner.by_use.len(), "both maps hold the same entries");
-        metrics::gauge!("floe_sql_footer_cache_bytes").set(inner.bytes as f64);
+        let mut footers = lock(&self.0);
+        let evicted = footers.insert(key.to_owned(), footer.clone(), footer.memory_size());
+        metrics::gauge!("floe_sql_footer_cache_bytes").set(footers.weight() as f64);
+        // Footers are large trees. They are freed without the lock.
+        drop(footers);
+        drop(evicted);
     }
 }
 
@@ -241,8 +212,6 @@ impl Footers {
 #[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of which have one")]
 mod tests {
     use super::*;
-    use parquet::file::metadata::{FileMetaData, ParquetMetaDataBuilder};
-    use parquet::schema::types::{SchemaDescriptor, Type};
 
     #[test]
     fn close_ranges_are_read_together() {
@@ -267,24 +236,5 @@ mod tests {
             &[0..READ_BYTES_MAX, READ_BYTES_MAX..READ_BYTES_MAX + 9],
             &[0..READ_BYTES_MAX, READ_BYTES_MAX..READ_BYTES_MAX + 9],
         );
-    }
-
-    #[test]
-    fn footers_leave_in_the_order_of_use() {
-        let root = Type::group_type_builder("root").build().unwrap();
-        let descriptor = Arc::new(SchemaDescriptor::new(Arc::new(root)));
-        let footer = Arc::new(
-            ParquetMetaDataBuilder::new(FileMetaData::new(2, 0, None, None, descriptor, None)).build(),
-        );
-        let footers = Footers::new(footer.memory_size() * 2);
-        footers.put("a", &footer);
-        footers.put("b", &footer);
-        assert!(footers.get("a").is_some());
-        footers.put("c", &footer);
-        footers.put("c", &footer);
-        assert!(footers.get("b").is_none(), "b was used longest ago");
-        assert!(footers.get("a").is_some());
-        assert!(footers.get("c").is_some());
-        assert_eq!(footers.inner.lock().unwrap().bytes, footer.memory_size() * 2);
     }
 }

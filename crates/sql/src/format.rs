@@ -1,4 +1,4 @@
-//! Rows as text or bytes: Arrow stream, JSON, JSON lines, CSV, and the table that the command line prints.
+//! Encodes rows as an Arrow stream, JSON, JSON lines, CSV, and as the table that the command line prints.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,20 +11,9 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{EncoderOptions, JsonArray, LineDelimited, WriterBuilder, make_encoder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use crate::limits::CELL_CHARS_MAX;
+use floe_query::Format;
 
-/// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// An Arrow IPC stream.
-    ArrowStream,
-    /// One JSON array, one object per row; NULL is `null`.
-    Json,
-    /// One JSON object per line; NULL is `null`.
-    JsonLines,
-    /// CSV with a header line; NULL is empty, what has children is JSON.
-    Csv,
-}
+use crate::limits::CELL_CHARS_MAX;
 
 /// Encodes a result piece by piece: [`Encoder::batch`] for each batch, then [`Encoder::finish`] once.
 pub struct Encoder(Inner);
@@ -40,7 +29,7 @@ impl Encoder {
     /// An encoder for rows of `schema`.
     ///
     /// # Errors
-    /// When a type cannot be written in this format.
+    /// The format cannot hold a type of the schema.
     pub fn new(format: Format, schema: &SchemaRef) -> Result<Encoder, ArrowError> {
         let json = || WriterBuilder::new().with_explicit_nulls(true);
         Ok(Encoder(match format {
@@ -51,10 +40,10 @@ impl Encoder {
         }))
     }
 
-    /// Takes a batch and gives the bytes that are ready.
+    /// Encodes a batch. Returns the bytes that are ready.
     ///
     /// # Errors
-    /// When a value cannot be written in this format.
+    /// The format cannot hold a value of the batch.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
         match &mut self.0 {
             Inner::Arrow(writer) => {
@@ -73,10 +62,10 @@ impl Encoder {
         }
     }
 
-    /// The bytes that end the result.
+    /// Ends the result. Returns its last bytes.
     ///
     /// # Errors
-    /// As [`Encoder::batch`].
+    /// Those of [`Encoder::batch`].
     pub fn finish(self) -> Result<Vec<u8>, ArrowError> {
         match self.0 {
             Inner::Arrow(writer) => writer.into_inner(),
@@ -88,7 +77,7 @@ impl Encoder {
                 writer.finish()?;
                 Ok(writer.into_inner())
             }
-            // A result without rows has its header too.
+            // A result without rows still has its header.
             Inner::Csv { schema, header: true } => csv(&RecordBatch::new_empty(schema), true),
             Inner::Csv { header: false, .. } => Ok(Vec::new()),
         }
@@ -101,7 +90,7 @@ fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {
     Ok(writer.into_inner())
 }
 
-/// CSV has no types with children: they become text.
+/// The schema for CSV. Types with children become text, because CSV does not have them.
 fn flat_schema(schema: &SchemaRef) -> SchemaRef {
     let text = |field: &FieldRef| match field.data_type().is_nested() {
         true => Arc::new(Field::new(field.name(), DataType::Utf8, true)),
@@ -121,7 +110,7 @@ fn flat(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowErr
     RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<Vec<_>, _>>()?, &options)
 }
 
-/// Each value of a column as JSON.
+/// Encodes each value of a column as JSON.
 fn json_text(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let options = EncoderOptions::default();
     let mut encoder = make_encoder(field, column, &options)?;
@@ -139,13 +128,17 @@ fn json_text(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef, ArrowError
     Ok(Arc::new(values.finish()))
 }
 
-/// A result as the table that the command line prints: columns aligned, numbers to the right, NULL shown, values
-/// of several lines (plans) on several lines, and a last line with the count of rows and the time. Control
-/// characters are shown, not sent to the terminal.
+/// Formats a result as the table that the command line prints. Columns are aligned, numbers to the right. NULL is
+/// shown. A value of several lines (a plan) takes several lines. The last line has the number of rows and the time.
+/// Control characters are escaped, so that none reaches the terminal.
 ///
 /// # Errors
-/// When a value cannot be shown.
-pub fn table(schema: &SchemaRef, batches: &[RecordBatch], elapsed: Duration) -> Result<String, ArrowError> {
+/// Arrow cannot format a value.
+pub fn text_table(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    elapsed: Duration,
+) -> Result<String, ArrowError> {
     let columns = schema.fields().iter().enumerate();
     let columns = columns.map(|(index, field)| Column::new(index, field, batches));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
@@ -169,7 +162,7 @@ pub fn table(schema: &SchemaRef, batches: &[RecordBatch], elapsed: Duration) -> 
 /// A column of a printed table.
 struct Column {
     name: String,
-    /// The lines of each cell; at least one.
+    /// The lines of each cell. Each cell has at least one.
     cells: Vec<Vec<String>>,
     width: usize,
     right: bool,
@@ -198,7 +191,7 @@ impl Column {
     }
 }
 
-/// A line of a value as a terminal may see it: control characters escaped, cut when very long.
+/// Prepares a line of a value for a terminal. Escapes control characters and cuts the line at [`CELL_CHARS_MAX`].
 fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for (count, c) in text.chars().enumerate() {
@@ -233,7 +226,7 @@ fn line(text: &mut String, cells: impl Iterator<Item = String>, separator: &str)
     text.push('\n');
 }
 
-/// `1234567` as `1,234,567`.
+/// Writes `1234567` as `1,234,567`.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -309,7 +302,7 @@ mod tests {
     #[test]
     fn tables_are_aligned() {
         let elapsed = Duration::from_micros(12_345);
-        let text = table(&sample().schema(), &[sample()], elapsed).unwrap();
+        let text = text_table(&sample().schema(), &[sample()], elapsed).unwrap();
         let expected = r"
   n   |   name    |   s
 ------+-----------+--------
@@ -320,7 +313,7 @@ mod tests {
 (3 rows, 0.012 s)
 ";
         assert_eq!(text, &expected[1..], "\n{text}");
-        let empty = table(&sample().schema(), &[], elapsed).unwrap();
+        let empty = text_table(&sample().schema(), &[], elapsed).unwrap();
         assert!(empty.ends_with("(0 rows, 0.012 s)\n"), "{empty}");
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");

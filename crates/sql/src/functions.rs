@@ -1,6 +1,8 @@
-//! Functions that make much out of little, bounded: what `repeat` or `range` would allocate is worked out before
-//! they run, because an allocation that fails ends the process, and the memory of functions is not the engine's
-//! to count. Planning runs functions over constants too, so this holds before a statement even starts.
+//! Bounds functions whose result is much larger than their arguments, such as `repeat` and `range`.
+//!
+//! The size of the result is computed before the function runs. A failed allocation ends the process, and the engine
+//! does not count the memory of functions. Planning runs functions over constants, too, so the bound already holds
+//! before a statement starts.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use datafusion::logical_expr::{
 
 use crate::limits::{FUNCTION_BYTES_MAX, FUNCTION_VALUES_MAX, GROWING_FUNCTION_WEIGHT, TEXT_FUNCTION_WEIGHT};
 
-/// Bytes of a value that has no length, and what one that has takes beside its bytes.
+/// Bytes of a value without a length. A value with a length takes them beside its own bytes.
 const VALUE_BYTES: u128 = 16;
 
 /// How the size of a function's result follows from its arguments.
@@ -29,18 +31,18 @@ enum Growth {
     Pad,
     /// Text with pieces replaced: `replace(text, from, to)`.
     Replace,
-    /// All arguments together.
+    /// All arguments together: `concat(a, b)`.
     Concat,
     /// A count of numbers: `range(from, to, step)`.
     Range,
     /// A value times a count: `array_repeat(value, n)`.
     RepeatValue,
-    /// A count of elements, the new ones a value: `array_resize(list, n, value)`.
+    /// A count of elements. The new ones are copies of a value: `array_resize(list, n, value)`.
     Resize,
 }
 
 impl Growth {
-    /// What a call weighs in a statement: each may make [`FUNCTION_BYTES_MAX`] of every batch.
+    /// The weight of a call in a statement. Each call may make [`FUNCTION_BYTES_MAX`] for every batch.
     fn weight(self) -> u64 {
         match self {
             Growth::Replace | Growth::Concat => TEXT_FUNCTION_WEIGHT,
@@ -49,7 +51,7 @@ impl Growth {
     }
 }
 
-/// What a call makes.
+/// Upper bounds of the result of a call.
 #[derive(Clone, Copy, Default)]
 struct Made {
     values: u128,
@@ -73,18 +75,18 @@ const GROWING: &[(&str, Growth)] = &[
 /// Other names of the functions above.
 const ALIASES: &[(&str, &str)] = &[("list_repeat", "array_repeat"), ("list_resize", "array_resize")];
 
-/// What a call of this function weighs in a statement; nothing if it does not make much out of little.
+/// The weight of a call of this function in a statement; zero for a function that needs no bound.
 pub(crate) fn weight(name: &str) -> u64 {
     let name = name.to_lowercase();
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(&*name, |(_, name)| name);
     GROWING.iter().find(|(growing, _)| *growing == name).map_or(0, |(_, growth)| growth.weight())
 }
 
-/// Puts the bounded functions in the place of the engine's.
+/// Replaces the engine's functions with bounded ones.
 ///
 /// # Errors
-/// When the engine does not have one of them, or has one under a name that is not known here: a newer engine, whose
-/// functions must be looked at again.
+/// The engine lacks one of the functions, or has one under a name that is not known here. Then it is a newer engine,
+/// and its functions need a new review.
 pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     for (name, growth) in GROWING {
         let inner = state.udf(name)?;
@@ -96,7 +98,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     Ok(())
 }
 
-/// A function of the engine that refuses to make too much.
+/// A function of the engine that refuses a call whose result would be too large.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
@@ -153,12 +155,12 @@ impl ScalarUDFImpl for Bounded {
 }
 
 impl Bounded {
-    /// What the call makes of all rows.
+    /// The bounds of the result over all rows.
     fn made(&self, call: &ScalarFunctionArgs) -> Result<Made> {
         let is_constant = |arg: &&ColumnarValue| matches!(arg, ColumnarValue::Scalar(_));
         let constant = call.args.iter().all(|arg| is_constant(&arg));
         let rows = if constant { 1 } else { call.number_rows };
-        // A constant stays one value here. The engine copies it for every row, which is counted.
+        // A constant stays one value here. The engine copies it for every row, and the loop below counts the copies.
         let arrays = call.args.iter().map(|arg| match arg {
             ColumnarValue::Array(array) => Ok(array.clone()),
             ColumnarValue::Scalar(value) => value.to_array_of_size(1),
@@ -179,7 +181,7 @@ impl Bounded {
         Ok(all)
     }
 
-    /// What the call makes of one row.
+    /// A function that maps a row to the bounds of its result.
     fn each(&self, args: &[ArrayRef]) -> Result<Box<dyn Fn(usize) -> Made>> {
         let text = |index: usize| args.get(index).map_or(Ok(Vec::new()), lengths);
         let number = |index: usize| args.get(index).map_or(Ok(Vec::new()), numbers);
@@ -200,7 +202,7 @@ impl Bounded {
                 let (text, from, to) = (text(0)?, text(1)?, text(2)?);
                 let pattern = self.name() == "regexp_replace";
                 Box::new(move |row| {
-                    // A pattern may match everywhere, and so does the empty text.
+                    // A pattern may match everywhere. The empty text does.
                     let from = if pattern { 1 } else { at(&from, row).max(1) };
                     (at(&text, row) / from + 1) * at(&to, row) + at(&text, row)
                 })
@@ -214,7 +216,7 @@ impl Bounded {
                 })
             }
             Growth::RepeatValue => {
-                // Before a value is copied its index is written down once for each copy.
+                // The engine writes an index of 8 bytes for each copy before it copies the value.
                 let (size, count) = (size(0)?, number(1)?);
                 Box::new(move |row| (at(&size, row) + 8).saturating_mul(positive(at(&count, row))))
             }
@@ -248,7 +250,7 @@ fn resize(args: &[ArrayRef]) -> Result<Box<dyn Fn(usize) -> Made>> {
     }))
 }
 
-/// What a column has in a row; a constant has the same in each, and an argument that is not there nothing.
+/// The value of a column in a row. A constant has the same value in each row, and a missing argument has the default.
 fn at<T: Copy + Default>(column: &[T], row: usize) -> T {
     let index = if column.len() == 1 { 0 } else { row };
     column.get(index).copied().unwrap_or_default()
@@ -258,7 +260,7 @@ fn positive(number: Option<i128>) -> u128 {
     number.and_then(|number| u128::try_from(number).ok()).unwrap_or(0)
 }
 
-/// The elements of each list.
+/// The number of elements of each list. A value that is no list has none.
 fn elements(array: &ArrayRef) -> Result<Vec<u128>> {
     if !matches!(array.data_type(), DataType::List(_) | DataType::LargeList(_)) {
         return Ok(vec![0; array.len()]);
@@ -266,7 +268,7 @@ fn elements(array: &ArrayRef) -> Result<Vec<u128>> {
     whole(&length(array)?)
 }
 
-/// The bytes of each value, whatever it holds: what a copy of it takes.
+/// The bytes that a copy of each value takes, including its children.
 fn sizes(array: &dyn Array) -> Result<Vec<u128>> {
     let index = |offset: i64| usize::try_from(offset).expect("an offset is not negative");
     match array.data_type() {
@@ -300,12 +302,12 @@ fn sizes(array: &dyn Array) -> Result<Vec<u128>> {
         kind if kind.is_primitive() || matches!(kind, DataType::Boolean | DataType::Null) => {
             Ok(vec![VALUE_BYTES; array.len()])
         }
-        // Rare kinds, which refer to values: at most all of them.
+        // Rare types that refer to shared values. Each value takes at most the whole array.
         _ => Ok(vec![array.get_array_memory_size() as u128; array.len()]),
     }
 }
 
-/// The bytes of each list, by the places in `values` where one ends and the next begins.
+/// The bytes of each list. `ends` begins with the start of the first list in `values`, then has the end of each list.
 fn spans(values: &ArrayRef, mut ends: impl Iterator<Item = usize>) -> Result<Vec<u128>> {
     let values = sizes(values)?;
     let mut from = ends.next().unwrap_or(0);
@@ -313,7 +315,7 @@ fn spans(values: &ArrayRef, mut ends: impl Iterator<Item = usize>) -> Result<Vec
     Ok(ends.map(size).collect())
 }
 
-/// The bytes of each text; those of a number for what is no text.
+/// The bytes of each text. A value that is no text takes [`VALUE_BYTES`], as a number does.
 fn lengths(array: &ArrayRef) -> Result<Vec<u128>> {
     if !array.data_type().is_string() && !array.data_type().is_binary() {
         return Ok(vec![VALUE_BYTES; array.len()]);
@@ -327,8 +329,8 @@ fn whole(lengths: &ArrayRef) -> Result<Vec<u128>> {
     Ok(lengths.iter().map(|length| length.and_then(|l| u128::try_from(l).ok()).unwrap_or(0)).collect())
 }
 
-/// Whole numbers; a date or a time as its number, an interval as the number of its smallest parts. What is
-/// neither has no bound to work out and counts as absent.
+/// Reads each value as a whole number. A date, a timestamp or an interval becomes its nanoseconds. Other types allow no
+/// bound and count as absent.
 fn numbers(array: &ArrayRef) -> Result<Vec<Option<i128>>> {
     use arrow::array::types::IntervalMonthDayNanoType;
     if let DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano) = array.data_type() {
@@ -340,7 +342,7 @@ fn numbers(array: &ArrayRef) -> Result<Vec<Option<i128>>> {
         return Ok(intervals.iter().map(|interval| interval.map(nanos)).collect());
     }
     match array.data_type() {
-        // In nanoseconds too, so that they can be divided by an interval.
+        // Nanoseconds, as for intervals, because `range` divides by an interval.
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => {
             let seconds = cast(array, &DataType::Timestamp(arrow::datatypes::TimeUnit::Second, None))?;
             let seconds = cast(&seconds, &DataType::Int64)?;

@@ -1,8 +1,8 @@
-//! Where a plan makes much out of little, it gives way: so a statement can end at its deadline, or with its reader.
+//! Makes operators that multiply rows yield, so that a statement can end at its deadline or with its reader.
 //!
-//! The engine counts what its leaves give and pauses after so many batches. An operator that makes a billion rows
-//! out of two batches is not counted, and nothing above it pauses: the statement would keep its thread and its turn for
-//! as long as that takes.
+//! The engine counts the batches of a plan's leaves and yields after a number of them. It does not count an operator
+//! that makes a billion rows out of two batches, and nothing above that operator yields. Without this rule the
+//! statement would keep its thread and its turn until the operator is done.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::union::UnionExec;
 
-/// Lets the batches of operators that multiply rows be counted as well.
+/// The rule that makes the engine also count the batches of operators that multiply rows.
 #[derive(Debug)]
 pub(crate) struct GiveWay;
 
@@ -38,7 +38,8 @@ impl PhysicalOptimizerRule for GiveWay {
     }
 }
 
-/// Joins of every kind, and recursion. What makes one batch of each that it takes is as good as counted.
+/// Whether an operator multiplies rows: joins of every kind, and recursion. An operator that makes one batch of each
+/// input batch needs no count of its own.
 fn multiplies(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.children().len() > 1 && !plan.as_any().is::<UnionExec>()
 }

@@ -1,9 +1,9 @@
-//! Refuses statements that would be deep or huge, from their tokens alone, before anything recursive sees them.
+//! Refuses deep and huge statements by their tokens alone, before any recursive code sees them.
 //!
-//! A parser that loops over `1 + 1 + …` builds a tree as deep as the chain is long, and whatever walks or drops
-//! that tree afterwards recurses: thousands of terms have ended whole processes. A chain of common table
-//! expressions that each use the one before twice doubles the plan with every step. Both are bounded by one
-//! number: the weight of a statement, counted here on a flat list of tokens.
+//! A parser that loops over `1 + 1 + …` builds a tree as deep as the chain is long. All code that later walks or drops
+//! that tree recurses, and thousands of terms have ended whole processes. A chain of common table expressions doubles
+//! the plan with every step if each uses the previous one twice. One number bounds both: the weight of a statement,
+//! counted here on a flat list of tokens.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,26 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
-use crate::error::{Kind, Place, SqlError};
 use crate::functions;
 use crate::limits::{
     CASE_DEPTH, CUBE_COLUMNS_MAX, GROWING_FUNCTION_WEIGHT, JOIN_WEIGHT, NESTING_MAX, SUBQUERY_DEPTH_MAX,
     TABLE_DEPTH, TEXT_BYTES_MAX, TEXT_FUNCTION_WEIGHT, TOKENS_MAX, VALUE_DEPTH, WEIGHT_MAX,
 };
+use floe_query::{Kind, Place, QueryError};
 
 /// Checks size, nesting and weight of a statement.
 ///
 /// # Errors
-/// [`Kind::Limit`] with the place where the limit is passed; [`Kind::Invalid`] for text that has no tokens.
-pub(crate) fn check(text: &str) -> Result<(), SqlError> {
+/// [`Kind::Limit`] with the place that exceeds the limit. [`Kind::Invalid`] for text that the tokenizer cannot read.
+pub(crate) fn check(text: &str) -> Result<(), QueryError> {
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("the statement has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
-        return Err(SqlError::new(Kind::Limit, message));
+        return Err(QueryError::new(Kind::Limit, message));
     }
     let tokens = tokens(text)?;
     if let Some(token) = tokens.get(TOKENS_MAX) {
         let message = format!("the statement has more than {TOKENS_MAX} words and signs");
-        return Err(SqlError::at(Kind::Limit, message, text, place(token)));
+        return Err(QueryError::at(Kind::Limit, message, text, place(token)));
     }
     let mut scale = Scale::default();
     for (index, token) in tokens.iter().enumerate() {
@@ -39,20 +39,20 @@ pub(crate) fn check(text: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Where a second statement begins, if there is one: behind a semicolon that more than semicolons follow.
-pub(crate) fn second_statement(text: &str) -> Result<Option<Place>, SqlError> {
+/// The place of a second statement, if there is one: the first token after a semicolon that is no semicolon itself.
+pub(crate) fn second_statement(text: &str) -> Result<Option<Place>, QueryError> {
     let tokens = tokens(text)?;
     let ends = tokens.iter().skip_while(|token| token.token != Token::SemiColon);
     Ok(ends.filter(|token| token.token != Token::SemiColon).map(place).next())
 }
 
 /// The tokens without blanks and comments.
-fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
     let mut tokens = Vec::new();
     Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut tokens).map_err(
         |TokenizerError { message, location }| {
             let place = Place { line: location.line.max(1), column: location.column.max(1), width: 1 };
-            SqlError::at(Kind::Invalid, message, text, place)
+            QueryError::at(Kind::Invalid, message, text, place)
         },
     )?;
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
@@ -65,7 +65,7 @@ fn place(token: &TokenWithSpan) -> Place {
     Place { line: start.line.max(1), column: start.column.max(1), width: width.max(1) }
 }
 
-/// Which limit was passed.
+/// The limit that a statement exceeds.
 #[derive(Debug, PartialEq, Eq)]
 enum Excess {
     Nesting,
@@ -75,7 +75,7 @@ enum Excess {
 }
 
 impl Excess {
-    fn at(self, text: &str, token: &TokenWithSpan) -> SqlError {
+    fn at(self, text: &str, token: &TokenWithSpan) -> QueryError {
         let message = match self {
             Excess::Nesting => format!("brackets are nested more than {NESTING_MAX} deep"),
             Excess::Subqueries => format!(
@@ -92,33 +92,33 @@ impl Excess {
             ),
             Excess::Cube => format!("CUBE over more than {CUBE_COLUMNS_MAX} columns makes too many groups"),
         };
-        SqlError::at(Kind::Limit, message, text, place(token))
+        QueryError::at(Kind::Limit, message, text, place(token))
     }
 }
 
-/// A bracket that is open.
+/// An open bracket.
 #[derive(Default)]
 struct Level {
-    /// Weight of what it holds so far.
+    /// Weight of its contents so far.
     weight: u64,
-    /// Depth of the subqueries inside it that are complete, and of the common table expressions that it uses.
+    /// Depth of the complete subqueries inside it, and of the common table expressions that it uses.
     below: u64,
-    /// `CASE`s that are open.
+    /// Open `CASE`s.
     cases: u64,
     /// It is a subquery.
     select: bool,
-    /// It stands where a table can: a subquery in it is one of a table.
+    /// It stands in the place of a table. A subquery in it counts [`TABLE_DEPTH`].
     table: bool,
     /// The common table expression whose body it is.
     defines: Option<String>,
-    /// A list of tables is open: each comma is a join.
+    /// A list of tables is open. Each comma in it is a join.
     tables: bool,
     /// It is the list of a `CUBE`.
     cube: bool,
 }
 
 impl Level {
-    /// What it adds to the depth of what is inside it.
+    /// The depth that it adds to its contents.
     fn depth(&self) -> u64 {
         let subquery = if self.table { TABLE_DEPTH } else { VALUE_DEPTH };
         self.cases * CASE_DEPTH + if self.select { subquery } else { 0 }
@@ -128,11 +128,11 @@ impl Level {
 /// Weighs a statement, token by token.
 #[derive(Default)]
 struct Scale {
-    /// The brackets that are open inside the statement itself.
+    /// The open brackets, the innermost last.
     levels: Vec<Level>,
-    /// The statement outside of all brackets.
+    /// The statement outside all brackets.
     outer: Level,
-    /// Weight and depth of each common table expression that is complete.
+    /// Weight and depth of each complete common table expression.
     defined: BTreeMap<String, (u64, u64)>,
     /// Columns of all `CUBE`s.
     cube_columns: usize,
@@ -152,7 +152,7 @@ impl Scale {
                 let called = tokens.get(index + 1).is_some_and(|next| next.token == Token::LParen);
                 keyword_weight(word.keyword) + used + if called { functions::weight(&word.value) } else { 0 }
             }
-            // `a.b` is a name; `a.b.c.d` takes fields out of fields.
+            // `a.b` is a name. `a.b.c.d` reads fields of fields.
             Token::Period => u64::from(index >= 2 && tokens[index - 2].token == Token::Period),
             token if is_value(token) => 0,
             _ => 1,
@@ -162,7 +162,7 @@ impl Scale {
         let open = || self.levels.iter().chain([&self.outer]);
         let depth = open().map(Level::depth).sum::<u64>();
         let below = self.levels.last().unwrap_or(&self.outer).below;
-        // The statement itself is no subquery.
+        // The outermost SELECT adds VALUE_DEPTH, too, but it is no subquery.
         if depth + below > SUBQUERY_DEPTH_MAX + VALUE_DEPTH {
             return Err(Excess::Subqueries);
         }
@@ -197,7 +197,7 @@ impl Scale {
     }
 
     fn close(&mut self) -> u64 {
-        // One bracket too many is the parser's to report.
+        // The parser reports a bracket too many.
         let Some(level) = self.levels.pop() else { return 0 };
         let depth = level.below + level.depth();
         let Some(name) = level.defines else {
@@ -207,7 +207,7 @@ impl Scale {
         };
         let known = self.defined.entry(name).or_default();
         *known = (known.0.max(level.weight + 1), known.1.max(depth));
-        // It weighs where it is used.
+        // A common table expression adds its weight where it is used.
         0
     }
 
@@ -265,7 +265,7 @@ fn defined_name(tokens: &[TokenWithSpan], index: usize) -> Option<String> {
     }
 }
 
-/// Words behind which a bracket holds a table.
+/// Whether a bracket after this keyword holds a table.
 fn is_before_table(keyword: Keyword) -> bool {
     use Keyword as K;
     let tables =
@@ -273,7 +273,7 @@ fn is_before_table(keyword: Keyword) -> bool {
     tables.contains(&keyword)
 }
 
-/// Words that put one more level on a tree.
+/// The weight of a keyword: one if it adds a level to a tree, [`JOIN_WEIGHT`] for a join.
 fn keyword_weight(keyword: Keyword) -> u64 {
     use Keyword as K;
     if matches!(keyword, K::JOIN | K::APPLY) {
@@ -314,7 +314,7 @@ fn keyword_weight(keyword: Keyword) -> u64 {
     u64::from(deepens)
 }
 
-/// Tokens that are leaves.
+/// Whether a token is a leaf of a tree, without a weight.
 fn is_value(token: &Token) -> bool {
     matches!(
         token,

@@ -1,4 +1,4 @@
-//! The engine: what every statement's session has in common. No file system, no object store, no writing.
+//! The session of a statement, and the base that all sessions share. No file system, no object store, no writes.
 
 use std::sync::Arc;
 
@@ -17,15 +17,13 @@ use datafusion::prelude::SessionConfig;
 use floe_env::Timestamp;
 
 use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
+use crate::config::Config;
+use crate::files::LAKE_URL;
 use crate::functions;
 use crate::give_way::GiveWay;
-use crate::limits::{Config, PARSER_RECURSION_MAX};
+use crate::limits::PARSER_RECURSION_MAX;
 
-/// The URL of the lake's files inside the engine. Nothing is ever read through it: the files are read by
-/// [`crate::files`] from the log's own store.
-pub(crate) const LAKE_URL: &str = "floe://lake";
-
-/// What all sessions are made from.
+/// The base of all sessions.
 pub(crate) fn base(config: &Config) -> Result<SessionState> {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
@@ -35,7 +33,7 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
     let options = session.options_mut();
     options.sql_parser.collect_spans = true;
     options.sql_parser.recursion_limit = PARSER_RECURSION_MAX;
-    // Views in results are what clients of the Arrow stream understand least.
+    // Of all types, clients of the Arrow stream support view types least.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.expand_views_at_output = true;
     let mut state = SessionStateBuilder::new()
@@ -48,7 +46,7 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
     Ok(state)
 }
 
-/// The session of one statement that began `now`: what `now()` and `current_date()` say in it.
+/// The session of one statement. Its `now()` and `current_date()` return the time `now`.
 pub(crate) fn session(base: &SessionState, cut: Arc<Cut>, now: Timestamp) -> SessionState {
     let mut properties = ExecutionProps::new();
     properties.query_execution_start_time = DateTime::from_timestamp_millis(now.0);
@@ -60,7 +58,7 @@ pub(crate) fn session(base: &SessionState, cut: Arc<Cut>, now: Timestamp) -> Ses
 
 fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
     let top = std::num::NonZero::new(3).expect("three is not zero");
-    // Fair shares are for operators that can spill: each gets its part of the pool and no more, idle ones included.
+    // A fair pool is for operators that can spill. Each operator gets its share and no more, even if others are idle.
     let pool: Arc<dyn MemoryPool> = match config.spill_directory {
         Some(_) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes), top)),
         None => Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(config.memory_bytes), top)),
@@ -77,8 +75,8 @@ fn runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
         .build_arc()
 }
 
-/// The engine's object stores: an empty one under the URL of the lake, and no other, so that no statement and no
-/// mistake of ours reaches a file or a bucket.
+/// The engine's object stores. The only one is empty and has the URL of the lake. So no statement and no mistake of
+/// ours reaches a file or a bucket.
 #[derive(Debug)]
 struct NoStores(Arc<InMemory>);
 

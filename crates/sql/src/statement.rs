@@ -1,35 +1,35 @@
-//! From text to a statement that may run: one, and only one that reads.
+//! Parses a text into the one statement that may run. It must be read-only.
 
 use datafusion::config::Dialect;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 
-use crate::error::{Kind, Place, SqlError};
-use crate::guard;
+use crate::{error, guard};
+use floe_query::{Kind, Place, QueryError};
 
-/// Parses one statement and refuses what does not only read.
+/// Parses one statement and refuses it unless it is read-only.
 ///
 /// # Errors
-/// The parser's, with their place; [`Kind::Limit`] before anything deep or huge is parsed.
-pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, SqlError> {
+/// Those of the parser, with their place. [`Kind::Limit`] for a deep or huge statement, before it is parsed.
+pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, QueryError> {
     guard::check(text)?;
     if let Some(second) = guard::second_statement(text)? {
         let message = "there is a second statement; send one at a time";
-        return Err(SqlError::at(Kind::Invalid, message, text, second));
+        return Err(QueryError::at(Kind::Invalid, message, text, second));
     }
     if text.trim().trim_end_matches(';').is_empty() {
-        return Err(SqlError::new(Kind::Invalid, "the statement is empty"));
+        return Err(QueryError::new(Kind::Invalid, "the statement is empty"));
     }
     let statement =
-        state.sql_to_statement(text, &Dialect::Generic).map_err(|error| SqlError::of(&error, text))?;
+        state.sql_to_statement(text, &Dialect::Generic).map_err(|error| error::of(&error, text))?;
     match reads(&statement) {
         true => Ok(statement),
         false => Err(not_reading(text)),
     }
 }
 
-/// Whether a statement only reads. A list of what is allowed, so that what is new is refused.
+/// Whether a statement is read-only. This is an allow-list, so that a new kind of statement is refused.
 fn reads(statement: &Statement) -> bool {
     match statement {
         Statement::Statement(statement) => matches!(
@@ -46,7 +46,7 @@ fn reads(statement: &Statement) -> bool {
     }
 }
 
-fn not_reading(text: &str) -> SqlError {
+fn not_reading(text: &str) -> QueryError {
     let message = "only SELECT, EXPLAIN, SHOW and DESCRIBE are possible: rows are written through the Kafka \
                    protocol, and a topic becomes a table by its setting floe.table";
     let start = text.find(|c: char| !c.is_whitespace()).unwrap_or(0);
@@ -58,5 +58,5 @@ fn not_reading(text: &str) -> SqlError {
         column: before[line_start..].chars().count() as u64 + 1,
         width: width as u64,
     };
-    SqlError::at(Kind::Invalid, message, text, place)
+    QueryError::at(Kind::Invalid, message, text, place)
 }

@@ -1,4 +1,4 @@
-//! A unified table: the Parquet files of the lake up to its progress, the tail of the log from there.
+//! A unified table: the Parquet files of the lake up to its progress, and the tail of the log from there.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -20,22 +20,20 @@ use floe_lake::DataFile;
 use floe_schema::TableSchema;
 
 use crate::evolve::EvolutionFactory;
-use crate::files::{FileKey, FileReaders, Files};
-use crate::session::LAKE_URL;
+use crate::files::{FileKey, FileReaders, Files, LAKE_URL};
 use crate::tail::{TailRows, TailSource};
 
 /// A table at the cut of one statement.
 #[derive(Debug)]
 pub(crate) struct UnifiedTable {
-    /// The columns: those of the lake's table, wider where the tail needs it.
+    /// The columns of the lake's table, widened where the tail needs it.
     pub(crate) schema: Arc<TableSchema>,
-    /// The same for the engine.
+    /// The same columns for the engine.
     pub(crate) arrow: SchemaRef,
-    /// The lake's files.
+    /// The lake's files, up to its progress.
     pub(crate) files: Arc<Vec<Arc<DataFile>>>,
-    /// What reads them.
     pub(crate) readers: Arc<Files>,
-    /// What is not in them yet.
+    /// The rows that are not in the files yet.
     pub(crate) tail: Arc<TailRows>,
 }
 
@@ -65,8 +63,8 @@ impl UnifiedTable {
         Ok(DataSourceExec::from_data_source(config))
     }
 
-    /// The files in at most `partitions` groups of about the same size: the largest first, each to the group
-    /// that has least.
+    /// Splits the files into at most `partitions` groups of about the same size. Each file, the largest first, goes to
+    /// the smallest group.
     fn groups(&self, partitions: usize) -> Vec<FileGroup> {
         let count = partitions.min(self.files.len()).max(1);
         let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
@@ -97,8 +95,8 @@ impl TableProvider for UnifiedTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // Row groups and pages are skipped by the filter, which the optimizer hands to the scan; it still has
-        // to be applied to the rows that are left.
+        // The optimizer hands the filter to the scan, which skips row groups and pages with it. The engine still has to
+        // apply the filter to the remaining rows.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 

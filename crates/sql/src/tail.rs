@@ -1,4 +1,4 @@
-//! The tail of the log as a part of a plan: rows in memory, named in EXPLAIN by table, count and offsets.
+//! The tail of the log as part of a plan. Its rows are in memory. EXPLAIN shows its table, count and offsets.
 
 use std::any::Any;
 use std::fmt::{self, Write as _};
@@ -24,20 +24,20 @@ use floe_log::walk;
 use floe_log::{Offset, PartitionId};
 use floe_meta::{DecodeError, Snapshot};
 
-/// Where a tail lies: by partition, the first offset in it and the one after its last. Empty ones are left out.
+/// The offsets of a tail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Partition, from, to.
+    /// Partition, first offset, offset after the last. Partitions with an empty tail are left out.
     pub(crate) partitions: Vec<(u32, Offset, Offset)>,
-    /// Bytes of the extents that hold it, as stored; the first may begin before it.
+    /// Bytes of the tail's extents, as stored. The first extent may begin before the tail.
     pub(crate) bytes: u64,
 }
 
 impl Span {
-    /// The span between `progress` and the cut.
+    /// The span from `progress` to the high watermark at the cut.
     ///
     /// # Errors
-    /// A damaged metadata map.
+    /// The metadata map is damaged.
     pub(crate) fn of(
         snapshot: &Snapshot,
         partitions: impl Iterator<Item = PartitionId>,
@@ -60,16 +60,14 @@ impl Span {
     }
 }
 
-/// The rows of a tail, held as long as a plan holds them.
+/// The rows of a tail. They live as long as a plan holds them.
 #[derive(Debug)]
 pub(crate) struct TailRows {
-    /// The table.
     pub(crate) table: String,
-    /// Rows, all with the table's schema.
+    /// All batches have the table's schema.
     pub(crate) batches: Vec<RecordBatch>,
-    /// Where they come from.
     pub(crate) span: Span,
-    /// What they take of the memory of all statements.
+    /// The share of the rows in the memory of all statements.
     pub(crate) _memory: MemoryReservation,
 }
 
@@ -113,15 +111,15 @@ impl TailSource {
 }
 
 impl DataSource for TailSource {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
     fn open(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         assert_eq!(partition, 0, "a tail is one partition");
         let stream =
             MemoryStream::try_new(self.rows.batches.clone(), self.schema.clone(), self.projection.clone())?;
         Ok(Box::pin(cooperative(stream.with_fetch(self.fetch))))
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {

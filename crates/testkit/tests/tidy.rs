@@ -36,7 +36,7 @@ const MACHINE_PATHS: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), c
 const TEXT: &[&str] = &["rs", "toml", "md", "py", "sh", "yml", "yaml", "sql", "java", "xml", "txt"];
 
 /// Names of the commands that are checked. They have no ending.
-const COMMANDS: &[&str] = &["run", "install"];
+const COMMANDS: &[&str] = &["run", "install", "build"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace exists")

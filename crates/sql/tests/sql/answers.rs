@@ -1,4 +1,4 @@
-//! What statements answer: joins, nested values, names, raw tables, before and after the lake has the records.
+//! Answers of statements (joins, nested values, names, raw tables), before and after the lake has the records.
 
 use crate::world::World;
 

@@ -1,9 +1,10 @@
-//! Statements made to hurt: each one is an error (or an answer), the process lives, the next statement works.
+//! Hostile statements. Each one gets an error or an answer, the process survives, and the next statement works.
 
 use std::time::Duration;
 
+use floe_query::Kind;
+use floe_sql::Config;
 use floe_sql::limits::{NESTING_MAX, TEXT_BYTES_MAX, WEIGHT_MAX};
-use floe_sql::{Config, Kind};
 
 use crate::world::World;
 
@@ -105,7 +106,7 @@ async fn the_deepest_statements_that_are_let_through_fit_the_stack() {
     for text in allowed {
         match world.rows(&text).await {
             Ok(_) => {}
-            // The parser's own limit on recursion is an answer too.
+            // The error of the parser's own limit on recursion is an answer, too.
             Err(error) => assert_eq!(error.kind, Kind::Limit, "{text:.80}: {error}"),
         }
     }
@@ -135,7 +136,7 @@ async fn functions_do_not_make_much_out_of_little() {
         // One large value among many small ones.
         "select array_repeat(case when value = 1 then repeat('x', 9000000) else 'a' end, \
          case when value = 1 then 1000 else 0 end) from generate_series(1, 8192)",
-        // A constant is copied for every row.
+        // The engine copies a constant for every row.
         "select repeat('x', 1000000), value from generate_series(1, 8192)",
         "select range(0, 100000), x from t",
         "select unnest(range(0, 9)), arrow_cast(repeat('x', 60000000), 'LargeUtf8')",

@@ -1,10 +1,10 @@
-//! Errors name the place in the statement, and statements that do more than read are refused.
+//! Errors name their place in the statement. The engine refuses statements that are not read-only.
 
-use floe_sql::Kind;
+use floe_query::Kind;
 
 use crate::world::World;
 
-/// The statement fails with this message at the place of the one `»` in it.
+/// Checks that the statement fails with this message at the place of its one `»`.
 async fn check(world: &World, marked: &str, message: &str) {
     let text = marked.replacen('»', "", 1);
     let before = &marked[..marked.find('»').expect("a mark")];

@@ -1,8 +1,8 @@
-//! A schema that grows: files of the lake that are older than the tail, and files that are older than files.
+//! A schema that grows. The lake's files are older than the tail, and some files are older than others.
 
 use crate::world::World;
 
-/// Each step adds records; after each one, statements answer the same before and after the lake has them.
+/// Each step adds records. Checks that statements give the same answers before and after the lake has these records.
 async fn check(steps: &[&[&str]], statements: &[&str]) {
     let world = World::new().await;
     let topic = world.table("t", 2).await;
@@ -12,7 +12,8 @@ async fn check(steps: &[&[&str]], statements: &[&str]) {
         for text in statements {
             before.push(world.sql.query(text).await.map(|_| ()).err());
         }
-        // The first steps lack columns that the statements name: what can be asked must not change.
+        // The first steps lack columns that some statements name. Only a statement that worked before the lake has the
+        // records must work after that.
         let mut answers = Vec::new();
         for (text, error) in statements.iter().zip(&before) {
             answers.push(if error.is_none() { Some(world.text(text).await) } else { None });

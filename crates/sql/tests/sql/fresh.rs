@@ -1,4 +1,4 @@
-//! Nothing missing, nothing twice, fresh to what was last acknowledged.
+//! Every acknowledged record is in the answer, once, from the moment of its acknowledgement.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
@@ -10,7 +10,7 @@ use crate::world::{World, append};
 
 const COUNTS: &str = "select count(*), count(distinct _partition_id * 1000000000 + _offset), sum(n) from t";
 
-/// Counts, places and contents are those of the first `count` records: number i holds n = i.
+/// Checks that counts, places and contents are those of the first `count` records. Record i holds n = i.
 async fn check(world: &World, count: i64) {
     assert_eq!(world.number("select count(*) from t").await, count);
     let sum = if count == 0 { "NULL".to_owned() } else { (count * (count - 1) / 2).to_string() };
@@ -76,7 +76,7 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
         let count = world.number("select count(*) from t").await;
         let high = sent.load(SeqCst);
         assert!(low <= count && count <= high, "{low} <= {count} <= {high}");
-        // One cut for a whole statement, however often it names a table.
+        // A statement has one cut, however often it names a table.
         let same = "select (select count(*) from t) - (select sum(n) from t where n = 1) + count(*) - count(*) from t";
         assert_eq!(world.number(same).await, 0);
         if done {
@@ -87,7 +87,7 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
     views.close().await;
 }
 
-/// However long the lake may take, what a statement has to read of the log stays below what it may read.
+/// The tail of a table stays below the limit of a statement, however long the freshness of the table is.
 #[tokio::test(start_paused = true)]
 async fn a_patient_table_can_always_be_read() {
     let world = World::simulated_with(2, Config { tail_bytes_max: 4 << 20, ..Config::default() }).await;

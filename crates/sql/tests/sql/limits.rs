@@ -1,4 +1,4 @@
-//! What is too much is refused with a clear error, and the next statement works.
+//! A statement that exceeds a limit gets a clear error, and the next statement works.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -7,7 +7,8 @@ use std::time::Duration;
 use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
-use floe_sql::{Config, Kind, Sql};
+use floe_query::Kind;
+use floe_sql::{Config, Sql};
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
 use futures::StreamExt;
@@ -27,15 +28,15 @@ async fn rows() {
     assert_eq!(world.number("select count(*) from generate_series(1, 1000)").await, 1000);
 }
 
-/// A second goes by whenever everything has had its turn, however long the machine takes for that.
+/// Advances the paused clock second by second. All tasks run between two seconds, however slow the machine is.
 async fn seconds(count: u64) {
     for _ in 0..count {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
 }
 
-/// The clock only moves when the busy statement lets it: each of these has to give way before it is done, and then
-/// hears that it is late.
+/// The clock only moves when the busy statement yields. So each of these statements has to yield before it is done, and
+/// then gets the error of its deadline.
 #[tokio::test(start_paused = true)]
 async fn time() {
     let limited = Config { queries_max: 1, query_time_max: Duration::from_secs(3), ..config() };
@@ -71,7 +72,7 @@ async fn memory() {
 async fn one_statement_may_take_the_memory_that_others_do_not_need() {
     let world = World::with(Config { memory_bytes: 64 << 20, threads: 8, ..config() }).await;
     let sort = "select * from generate_series(1, 400000) order by value % 1000, value desc";
-    // These have operators that hold next to nothing.
+    // The operators of these statements hold very little memory.
     let mut idle = Vec::new();
     for _ in 0..8 {
         let small = "select * from generate_series(1, 30000) order by value % 1000, value desc";
@@ -112,13 +113,13 @@ async fn a_tail_that_is_short_in_the_log_and_long_in_memory() {
 async fn statements_at_once() {
     let world = World::simulated_with(1, Config { queries_max: 2, ..config() }).await;
     let long = "select * from generate_series(1, 10000000)";
-    // Two readers that take their time hold the turns.
+    // Two slow readers hold the turns.
     let mut one = world.sql.query(long).await.unwrap();
     let two = world.sql.query(long).await.unwrap();
     assert!(one.batches.next().await.unwrap().is_ok());
     let error = world.error("select 1").await;
     assert!(error.kind == Kind::Busy && error.message.contains("2 statements"), "{error}");
-    // Dropping a result ends its statement and gives the turn back.
+    // Dropping a result ends its statement and frees the turn.
     drop(two);
     assert_eq!(world.number("select 1").await, 1);
     drop(one);
@@ -129,7 +130,8 @@ async fn a_reader_that_takes_its_time_does_not_keep_its_turn() {
     let limited = Config { queries_max: 1, query_time_max: Duration::from_secs(3), ..config() };
     let world = World::simulated_with(1, limited).await;
     let mut slow = world.sql.query("select * from generate_series(1, 10000000)").await.unwrap();
-    // It reads nothing. Past its deadline the next statement, which is not as old, gets the turn.
+    // The slow reader reads nothing. Past its deadline the next statement gets the turn. That statement is younger, so
+    // its own deadline is later.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.number("select 1").await, 1);
     let mut last = None;
@@ -140,9 +142,9 @@ async fn a_reader_that_takes_its_time_does_not_keep_its_turn() {
     assert!(error.kind == Kind::Limit && error.message.contains("longer than 3 s"), "{error}");
 }
 
-/// On real threads, as the one that plans is not dropped with its statement: it has to see the end by itself. Nothing
-/// here depends on how long a statement takes, only on whether the one turn comes back before the next statement,
-/// which waits some seconds for it, is refused as busy.
+/// This runs on real threads, because the thread that plans is not dropped with its statement and has to notice the end
+/// by itself. The next statement waits some seconds for the one turn. The test checks that the turn becomes free before
+/// that statement is refused as busy. It does not depend on how long a statement takes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_waits_ends_with_its_statement() {
     let (store, stuck, mut reads) = stuck_store();
@@ -169,13 +171,13 @@ async fn a_plan_that_waits_ends_with_its_statement() {
         result = patient.query("select n from t") => panic!("the store does not answer: {result:?}"),
         read = reads.wait_for(|reads| *reads > before) => assert!(read.is_ok()),
     }
-    // Its reader has left while it waits for the store.
+    // The reader of the patient statement left while its plan waited for the store.
     patient.query("select 1").await.expect("the turn is free");
     stuck.store(false, SeqCst);
     assert_eq!(world.number("select cast(max(n) as bigint) from t").await, 1);
 }
 
-/// A store in memory that stops answering reads while it is told to, and counts them.
+/// A store in memory that counts reads, and does not answer them while the flag is set.
 fn stuck_store() -> (FaultyStore, Arc<AtomicBool>, watch::Receiver<u64>) {
     let stuck = Arc::new(AtomicBool::new(false));
     let (is_stuck, (count, reads)) = (stuck.clone(), watch::channel(0));

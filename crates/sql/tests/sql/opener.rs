@@ -1,4 +1,4 @@
-//! SQL as the simulation wants it: inside a simulated broker.
+//! SQL inside a simulated broker, for the simulation.
 
 use std::sync::Arc;
 
@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::Log;
-use floe_sql::{Config, Kind, Sql, SqlError};
+use floe_query::{Kind, QueryError};
+use floe_sql::{Config, Sql};
 use floe_testkit::sim::{Engine, Refused};
 use futures::TryStreamExt;
 
-/// Opens the engine of a broker. One thread is one partition of a plan: to share rows among several, DataFusion walks
-/// maps whose order no seed controls, and the same seed would be another run.
+/// Opens the engine of a broker with one thread, and so with one partition in each plan. To share rows among several
+/// partitions, DataFusion walks maps whose order no seed controls. The same seed would then give another run.
 pub(crate) fn open(env: Env, log: Log, lake: Lake) -> Arc<dyn Engine> {
     let config = Config { threads: 1, ..Config::default() };
     Arc::new(Simulated(
@@ -31,7 +32,7 @@ impl Engine for Simulated {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn refused(error: SqlError) -> Refused {
+fn refused(error: QueryError) -> Refused {
     match error.kind {
         Kind::Unavailable | Kind::Busy => Refused::Later(error.to_string()),
         Kind::Invalid | Kind::Limit | Kind::Internal => Refused::Wrong(format!("{:?}: {error}", error.kind)),

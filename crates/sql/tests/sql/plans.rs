@@ -1,4 +1,4 @@
-//! What EXPLAIN shows: both parts of a table, what is skipped, and what need not be read at all.
+//! EXPLAIN shows both parts of a table, the skipped row groups, and a query that reads nothing at all.
 
 use arrow::array::AsArray;
 
@@ -29,15 +29,15 @@ async fn a_plan_shows_the_lake_and_the_tail() {
     for part in ["UnionExec", "file_type=parquet", "log_tail=t, records=1, offsets=[0:1000..1001]"] {
         assert!(both.contains(part), "{part} in {both}");
     }
-    // The filter reaches the files, only the column that is asked for is read.
+    // The filter reaches the files, and the scan reads only the selected column.
     assert!(both.contains("pruning_predicate=n_null_count@1 != row_count@2 AND n_max@0 > 5000"), "{both}");
     assert!(both.contains("projection=[n]"), "{both}");
 
-    // No row group can hold such a number: none is read.
+    // No row group can hold such a number, so the scan reads none.
     let run = plan(&world, "explain analyze select n from t where n > 5000").await;
     assert!(run.contains("row_groups_pruned_statistics=1 total → 0 matched"), "{run}");
 
-    // The count is known without reading anything.
+    // The statistics give the count without a read.
     let count = plan(&world, "explain format indent select count(*) from t").await;
     assert!(count.contains("PlaceholderRowExec") && !count.contains("parquet"), "{count}");
     assert_eq!(world.number("select count(*) from t").await, 1001);

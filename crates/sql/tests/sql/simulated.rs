@@ -1,8 +1,8 @@
-//! The engine in a simulation: one thread, a clock that is not the machine's, the same run for the same seed.
+//! The engine in a simulation: one thread, a simulated clock, and the same run for the same seed.
 
 use crate::world::World;
 
-/// What a run came to: the answers, and how often its tasks were polled.
+/// Runs one simulation. Returns the answers and the number of polls of its tasks.
 async fn run(seed: u64) -> (Vec<String>, u64) {
     let world = World::simulated(seed).await;
     let topic = world.table("t", 2).await;

@@ -14,7 +14,8 @@ use floe_log::records::Builder;
 use floe_log::topic::{NewTopic, Topic};
 use floe_log::{Append, Log};
 use floe_meta::{MemoryJournal, Meta, Options};
-use floe_sql::{Config, Sql, SqlError, format};
+use floe_query::QueryError;
+use floe_sql::{Config, Sql, text_table};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use futures::TryStreamExt;
@@ -23,7 +24,7 @@ pub(crate) struct World {
     pub(crate) env: Env,
     pub(crate) log: Log,
     pub(crate) sql: Sql,
-    /// Answers for tables; runs no views.
+    /// Answers for tables, but runs no views.
     pub(crate) lake: Lake,
 }
 
@@ -36,7 +37,7 @@ impl World {
         World::open(Env::real(), Arc::new(MemoryStore::new()), config).await
     }
 
-    /// One thread, a clock and randomness that follow from the seed. Call it in a runtime whose clock is paused.
+    /// A world on one thread. The seed determines its clock and randomness. Call it in a runtime with a paused clock.
     pub(crate) async fn simulated(seed: u64) -> World {
         World::simulated_with(seed, Config::default()).await
     }
@@ -72,11 +73,11 @@ impl World {
         append(&self.log, topic, index, values).await;
     }
 
-    pub(crate) async fn rows(&self, text: &str) -> Result<Vec<RecordBatch>, SqlError> {
+    pub(crate) async fn rows(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
         self.sql.query(text).await?.batches.try_collect().await
     }
 
-    /// The one number that a statement gives.
+    /// The number in the first row and column of the answer.
     pub(crate) async fn number(&self, text: &str) -> i64 {
         let rows = self.rows(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
         rows[0].column(0).as_primitive::<Int64Type>().value(0)
@@ -88,20 +89,20 @@ impl World {
         let schema = result.schema.clone();
         let batches: Vec<RecordBatch> =
             result.batches.try_collect().await.unwrap_or_else(|error| panic!("{text}: {error}"));
-        let table = format::table(&schema, &batches, Duration::ZERO).unwrap();
+        let table = text_table(&schema, &batches, Duration::ZERO).unwrap();
         let (rows, _) = table.trim_end().rsplit_once('\n').unwrap_or(("", ""));
         rows.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 
     /// The error of a statement.
-    pub(crate) async fn error(&self, text: &str) -> SqlError {
+    pub(crate) async fn error(&self, text: &str) -> QueryError {
         match self.rows(text).await {
             Ok(_) => panic!("no error: {text:.200}"),
             Err(error) => error,
         }
     }
 
-    /// The statement gives these rows.
+    /// Checks that the statement gives these rows.
     pub(crate) async fn check(&self, text: &str, expected: &str) {
         let got = self.text(text).await;
         let expected: Vec<&str> = expected
@@ -112,7 +113,7 @@ impl World {
         assert_eq!(got.trim_matches('\n'), expected.join("\n").trim_matches('\n'), "\n{text}\n{got}");
     }
 
-    /// Lets the views run until the tables hold everything, then puts them to rest again.
+    /// Runs the views until the tables hold every record, then closes them.
     pub(crate) async fn settle(&self) {
         let views = self.views();
         tokio::time::timeout(Duration::from_secs(30), async {

@@ -1,5 +1,5 @@
-//! Statements in the simulation: while brokers die and store and journal fail, every answer is one cut of the log. More
-//! seeds: `cargo run -p floe-sql --example simulate_sql -- --seeds 1000 --from 20`.
+//! Statements in the simulation. Brokers die, store and journal fail, and still every answer is one cut of the log.
+//! More seeds: `cargo run -p floe-sql --example simulate_sql -- --seeds 1000 --from 20`.
 
 use floe_testkit::Bug;
 use floe_testkit::history::{Event, Phase};
@@ -7,7 +7,7 @@ use floe_testkit::sim::{Options, Report, run};
 
 use crate::opener;
 
-/// Worlds of the test.
+/// Seeds of the test, from 0.
 const SEEDS: u64 = 20;
 
 fn answers(report: &Report) -> usize {
@@ -29,7 +29,7 @@ fn every_answer_is_a_cut_of_the_log() {
         );
         asked += answers(&report);
     }
-    // Three of each run are asked when the faults have ended.
+    // Each run asks three statements after the faults have ended.
     assert!(asked > 6 * SEEDS as usize, "only {asked} answers");
 }
 

@@ -1,0 +1,44 @@
+//! The operator's settings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::{
+    MEMORY_BYTES_MAX, QUERIES_MAX, QUERY_TIME_MAX, RESULT_ROWS_MAX, SPILL_BYTES_MAX, TAIL_BYTES_MAX,
+};
+
+/// Settings of the SQL engine. The defaults of the limits come from [`crate::limits`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Threads that plan and run statements; by default one per core.
+    pub threads: usize,
+    /// Statements that run at once.
+    pub queries_max: usize,
+    /// Time of one statement, including planning and reading the result.
+    pub query_time_max: Duration,
+    /// Bytes of memory that all statements share for sorting, joining, grouping and decoded tails.
+    pub memory_bytes: usize,
+    /// Directory for spilling. Without one, a statement that does not fit in memory fails.
+    pub spill_directory: Option<PathBuf>,
+    /// Bytes that all statements together may spill there.
+    pub spill_bytes: u64,
+    /// Rows of one result.
+    pub result_rows_max: u64,
+    /// Bytes of log, as stored, that the tail of one table may have.
+    pub tail_bytes_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            queries_max: QUERIES_MAX,
+            query_time_max: QUERY_TIME_MAX,
+            memory_bytes: MEMORY_BYTES_MAX,
+            spill_directory: None,
+            spill_bytes: SPILL_BYTES_MAX,
+            result_rows_max: RESULT_ROWS_MAX,
+            tail_bytes_max: TAIL_BYTES_MAX,
+        }
+    }
+}
