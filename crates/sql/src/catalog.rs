@@ -1,6 +1,5 @@
 //! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, at one cut.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -53,10 +52,6 @@ pub(crate) fn catalogs(cut: Arc<Cut>) -> Arc<dyn CatalogProviderList> {
 struct Catalog(Arc<Cut>);
 
 impl CatalogProvider for Catalog {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn schema_names(&self) -> Vec<String> {
         vec![SCHEMA.to_owned()]
     }
@@ -71,10 +66,6 @@ struct Schema(Arc<Cut>);
 
 #[async_trait]
 impl SchemaProvider for Schema {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn table_names(&self) -> Vec<String> {
         match self.0.lake.tables(&self.0.snapshot) {
             Ok(tables) => tables.into_iter().map(|table| table.name).collect(),

@@ -5,7 +5,6 @@
 //! that knows every conversion. One is a change inside a column with children. The other replaces a column of whole
 //! numbers with a column of doubles; the tail of the log may do that before the lake does.
 
-use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -46,7 +45,7 @@ struct Evolution {
 impl PhysicalExprAdapter for Evolution {
     fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
         expr.transform_down(|expr| {
-            let Some(column) = expr.as_any().downcast_ref::<Column>() else {
+            let Some(column) = expr.downcast_ref::<Column>() else {
                 return Ok(Transformed::no(expr));
             };
             let replaced = self.column(&expr, column)?;
@@ -175,10 +174,6 @@ impl fmt::Display for Adapted {
 }
 
 impl PhysicalExpr for Adapted {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn data_type(&self, _: &Schema) -> Result<DataType> {
         Ok(self.target().data_type().clone())
     }

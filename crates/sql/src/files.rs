@@ -59,7 +59,7 @@ impl ParquetFileReaderFactory for FileReaders {
         _: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
-        let key = file.extensions.as_ref().and_then(|extension| extension.downcast_ref::<FileKey>());
+        let key = file.extension::<FileKey>();
         let key = key.ok_or_else(|| exec_datafusion_err!("{} is not a file of the lake", file.path()))?;
         Ok(Box::new(FileReader {
             files: self.0.clone(),

@@ -4,7 +4,6 @@
 //! does not count the memory of functions. Planning runs functions over constants, too, so the bound already holds
 //! before a statement starts.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -106,10 +105,6 @@ struct Bounded {
 }
 
 impl ScalarUDFImpl for Bounded {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn name(&self) -> &str {
         self.inner.name()
     }

@@ -41,5 +41,5 @@ impl PhysicalOptimizerRule for GiveWay {
 /// Whether an operator multiplies rows: joins of every kind, and recursion. An operator that makes one batch of each
 /// input batch needs no count of its own.
 fn multiplies(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    plan.children().len() > 1 && !plan.as_any().is::<UnionExec>()
+    plan.children().len() > 1 && !plan.is::<UnionExec>()
 }

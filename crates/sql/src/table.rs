@@ -1,6 +1,5 @@
 //! A unified table: the Parquet files of the lake up to its progress, and the tail of the log from there.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -74,7 +73,7 @@ impl UnifiedTable {
             let least = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is a group");
             least.0 += file.bytes;
             let planned = PartitionedFile::new(file.key.as_str(), file.bytes);
-            least.1.push(planned.with_extensions(Arc::new(FileKey(file.key.clone()))));
+            least.1.push(planned.with_extension(FileKey(file.key.clone())));
         }
         groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
     }
@@ -82,10 +81,6 @@ impl UnifiedTable {
 
 #[async_trait]
 impl TableProvider for UnifiedTable {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn schema(&self) -> SchemaRef {
         self.arrow.clone()
     }

@@ -1,6 +1,5 @@
 //! The tail of the log as part of a plan. Its rows are in memory. EXPLAIN shows its table, count and offsets.
 
-use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
@@ -111,10 +110,6 @@ impl TailSource {
 }
 
 impl DataSource for TailSource {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn open(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         assert_eq!(partition, 0, "a tail is one partition");
         let stream =
@@ -144,9 +139,10 @@ impl DataSource for TailSource {
         SchedulingType::Cooperative
     }
 
-    fn partition_statistics(&self, _: Option<usize>) -> Result<Statistics> {
+    fn partition_statistics(&self, _: Option<usize>) -> Result<Arc<Statistics>> {
         let count = self.fetch.map_or(self.count(), |fetch| fetch.min(self.count()));
-        Ok(Statistics { num_rows: Precision::Exact(count), ..Statistics::new_unknown(&self.schema) })
+        let unknown = Statistics::new_unknown(&self.schema);
+        Ok(Arc::new(Statistics { num_rows: Precision::Exact(count), ..unknown }))
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
