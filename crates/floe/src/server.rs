@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use floe_env::{DataDir, Env, Task};
-use floe_http::{Metrics, Services};
+use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::Log;
@@ -69,6 +69,7 @@ impl Server {
         let writing = log.clone();
         let services = Services {
             env: env.clone(),
+            hosts: hosts(&config),
             // The metadata is loaded before a client can connect, so readiness depends on writing alone.
             ready: Arc::new(move || writing.writable()),
             metrics,
@@ -153,6 +154,12 @@ fn advertised(config: &Config, listening: SocketAddr) -> Result<HostPort> {
         );
     }
     Ok(HostPort::from(listening))
+}
+
+/// The names under which HTTP is answered: those that the operator gave this broker.
+fn hosts(config: &Config) -> Hosts {
+    let given = config.http_allowed_hosts.clone().unwrap_or_default().and(&config.http.host);
+    config.advertised.iter().fold(given, |hosts, advertised| hosts.and(&advertised.host))
 }
 
 async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {

@@ -285,7 +285,7 @@ async fn http(address: &str, method: &str, path: &str, body: &str) -> Value {
     let mut stream = TcpStream::connect(address).await.expect("HTTP connects");
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: floe\r\nContent-Type: application/json\r\nAccept: application/json\r\n\
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.expect("the request is sent");

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::door::Name;
 use crate::failure::Failure;
 
 /// Tells whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
@@ -17,10 +18,16 @@ pub(crate) fn live() -> Response {
     Json(json!({ "status": "live" })).into_response()
 }
 
-/// Readiness: send no traffic while this is 503.
-pub(crate) fn ready(ready: &Ready) -> Response {
+/// Readiness: send no traffic while this is 503. Details are for clients that ask by a known name.
+pub(crate) fn ready(ready: &Ready, name: Name) -> Response {
     match ready() {
         Ok(()) => Json(json!({ "status": "ready" })).into_response(),
-        Err(reason) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "NotReady", reason).into_response(),
+        Err(reason) => {
+            let reason = match name {
+                Name::Ours => reason,
+                Name::Foreign => "ask by IP address or as localhost for the reason".to_owned(),
+            };
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "NotReady", reason).into_response()
+        }
     }
 }

@@ -9,6 +9,8 @@
 //! server.rs     serve              accepts within the limit of connections, one task each, drains at shutdown
 //! stall.rs      StallGuard         ends a connection whose client reads next to nothing
 //! routes.rs     router             path -> handler; counts, times, turns a panic into an answer
+//! door.rs       guard              refuses web pages of other origins; the headers of every answer
+//! hosts.rs      Hosts              the names under which the server answers
 //! services.rs   Services           what the binary hands in
 //! health.rs     /health /ready     alive, and able to serve
 //! telemetry.rs  /metrics           Prometheus text
@@ -19,14 +21,21 @@
 //! ```
 //! # Formats
 //! ```text
-//! request   POST /api/v1/sql   {"query": "select 1"}
+//! request   POST /api/v1/sql   content-type: application/json   {"query": "select 1"}
 //! error     {"error": {"code": 400, "type": "InvalidStatement", "message": "...", "line": 1, "column": 8}}
 //! ```
 //! An error has `line` and `column` (from 1, in characters) if it has a position in the statement. The shape is that of
 //! the Iceberg REST specification (`ErrorModel`), so one reader serves both.
+//!
+//! # Web pages
+//! A browser lets any page send some requests anywhere: a POST of plain text, a GET, and anything to a name that the
+//! page's owner points at this machine. So a statement must be `application/json`, which a page of another origin may
+//! not send without asking first; a request with a foreign `Origin` is refused; and only known names are answered.
 
+mod door;
 mod failure;
 mod health;
+mod hosts;
 mod iceberg;
 pub mod limits;
 mod query;
@@ -37,6 +46,7 @@ mod stall;
 mod telemetry;
 
 pub use health::Ready;
+pub use hosts::Hosts;
 pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};
 pub use query::{QueryReply, QueryRequest, QueryService};
 pub use server::serve;

@@ -89,6 +89,7 @@ pub(crate) async fn query(service: &dyn QueryService, headers: &HeaderMap, body:
 }
 
 async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Result<Response, Failure> {
+    json_body(headers)?;
     let accept = headers.get(header::ACCEPT).map(|value| value.to_str().unwrap_or_default());
     let Some(format) = accepted(accept) else {
         let known: Vec<&str> = MEDIA_TYPES.iter().map(|(_, name)| *name).collect();
@@ -98,6 +99,19 @@ async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Res
     let text = statement(&read_body(body).await?)?;
     let reply = service.query(QueryRequest { text, format }).await?;
     Ok(([(header::CONTENT_TYPE, media_type(format))], whole_or_streamed(reply).await?).into_response())
+}
+
+/// Refuses a body that does not say to be JSON. A web page of any origin may send plain text or a form.
+fn json_body(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let first = values.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = first.split(';').next().unwrap_or_default().trim();
+    if name.eq_ignore_ascii_case("application/json") && values.next().is_none() {
+        return Ok(());
+    }
+    let message = "send the statement as JSON, and say so: `content-type: application/json`, as in \
+                   curl --json '{\"query\": \"select 1\"}'";
+    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message))
 }
 
 /// Reads the whole body of a request, bounded in size and time.
@@ -167,6 +181,27 @@ mod tests {
             check(Some(name), Some(format));
             assert_eq!(media_type(format), name);
         }
+    }
+
+    #[test]
+    fn a_body_must_say_to_be_json() {
+        let check = |types: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            types.iter().for_each(|text| {
+                headers.append(header::CONTENT_TYPE, axum::http::HeaderValue::from_static(text));
+            });
+            json_body(&headers).map_err(|failure| failure.status)
+        };
+        for good in ["application/json", "Application/JSON ; charset=utf-8"] {
+            assert_eq!(check(&[good]), Ok(()), "{good}");
+        }
+        let simple = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
+        let twisted =
+            ["", "text/plain; application/json", "application/jsonx", "text/plain,application/json"];
+        for wrong in simple.into_iter().chain(twisted) {
+            assert_eq!(check(&[wrong]), Err(StatusCode::UNSUPPORTED_MEDIA_TYPE), "{wrong}");
+        }
+        assert!(check(&[]).is_err() && check(&["application/json", "text/plain"]).is_err());
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, on, post};
+use axum::{Extension, Router};
 use futures::FutureExt;
 
+use crate::door::{self, Name};
 use crate::failure::Failure;
 use crate::iceberg::{self, CatalogRequest};
 use crate::services::Services;
@@ -39,12 +40,14 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .nest("/iceberg/v1", catalog)
         .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(services.clone(), door::guard))
         .layer(middleware::from_fn_with_state(services.clone(), observed))
+        .layer(middleware::map_response(door::with_headers))
         .with_state(services)
 }
 
-async fn ready(State(services): State<Arc<Services>>) -> Response {
-    health::ready(&services.ready)
+async fn ready(State(services): State<Arc<Services>>, Extension(name): Extension<Name>) -> Response {
+    health::ready(&services.ready, name)
 }
 
 async fn metrics_text(State(services): State<Arc<Services>>) -> Response {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use floe_env::Env;
 
 use crate::health::Ready;
+use crate::hosts::Hosts;
 use crate::iceberg::CatalogService;
 use crate::query::QueryService;
 use crate::telemetry::Metrics;
@@ -14,6 +15,8 @@ use crate::telemetry::Metrics;
 pub struct Services {
     /// Clock and tasks.
     pub env: Env,
+    /// The names under which the server answers.
+    pub hosts: Hosts,
     /// The source of `/ready`.
     pub ready: Ready,
     /// The source of `/metrics`.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, Metrics, QueryReply, QueryRequest, QueryService, Services,
-    limits, serve,
+    CatalogReply, CatalogRequest, CatalogService, Hosts, Metrics, QueryReply, QueryRequest, QueryService,
+    Services, limits, serve,
 };
 use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
@@ -76,6 +76,7 @@ async fn start(ready: Result<(), String>) -> Server {
     let (stop, stopped) = watch::channel(false);
     let services = Services {
         env: env.clone(),
+        hosts: Hosts::parse("floe").unwrap(),
         ready: Arc::new(move || ready.clone()),
         metrics: Metrics::detached(),
         query: Arc::new(Fake),
@@ -84,6 +85,9 @@ async fn start(ready: Result<(), String>) -> Server {
     let served = env.spawn("server", serve(listener, services, stopped));
     Server { address, stop, served }
 }
+
+/// Headers of a statement.
+const JSON: &str = "content-type: application/json\r\n";
 
 /// A parsed answer of the server.
 #[derive(Debug)]
@@ -101,10 +105,14 @@ impl Answer {
 
 /// Sends a request on a connection of its own and reads until the server closes it.
 async fn ask(server: &Server, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    ask_raw(server, method, path, &format!("host: floe\r\n{headers}"), body).await
+}
+
+/// As [`ask`], with no header `host` but those in `headers`.
+async fn ask_raw(server: &Server, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let length = if method == "POST" { format!("content-length: {}\r\n", body.len()) } else { String::new() };
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: floe\r\nconnection: close\r\n{length}{headers}\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n{length}{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // The server may answer and close before it has read a body that is too large.
     let _ = stream.write_all(body).await;
@@ -123,7 +131,7 @@ fn answer(bytes: &[u8]) -> Answer {
 
 async fn sql(server: &Server, text: &str, headers: &str) -> Answer {
     let body = json!({ "query": text }).to_string();
-    ask(server, "POST", "/api/v1/sql", headers, body.as_bytes()).await
+    ask(server, "POST", "/api/v1/sql", &format!("{JSON}{headers}"), body.as_bytes()).await
 }
 
 async fn get(server: &Server, path: &str) -> Answer {
@@ -166,9 +174,114 @@ async fn statements_are_answered_in_the_format_that_is_accepted() {
     assert!(busy.status == 429 && busy.head.contains("retry-after"), "{busy:?}");
     assert_eq!(sql(&server, "panic", "").await.json()["error"]["type"], "Internal");
     assert_eq!(
-        ask(&server, "POST", "/api/v1/sql", "", b"select 1").await.json()["error"]["type"],
+        ask(&server, "POST", "/api/v1/sql", JSON, b"select 1").await.json()["error"]["type"],
         "InvalidBody"
     );
+}
+
+/// The error of an answer: its status, its type, and whether its message has these words.
+fn error_is(answer: &Answer, status: u16, kind: &str, words: &[&str]) {
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["type"]), (status, &json!(kind)), "{answer:?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(words.iter().all(|word| message.contains(word)), "{words:?} in {message}");
+}
+
+#[tokio::test]
+async fn a_statement_that_any_web_page_may_send_is_refused() {
+    let server = start(Ok(())).await;
+    let body = json!({ "query": "select 1" }).to_string();
+    let post = async |headers: &str| ask(&server, "POST", "/api/v1/sql", headers, body.as_bytes()).await;
+    let said = ["content-type: application/json", "curl"];
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        error_is(&post(&format!("content-type: {kind}\r\n")).await, 415, "UnsupportedMediaType", &said);
+    }
+    error_is(&post("").await, 415, "UnsupportedMediaType", &said);
+    assert_eq!(post("content-type: application/json; charset=utf-8\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_refused_everywhere() {
+    let server = start(Ok(())).await;
+    let paths = ["/health", "/ready", "/metrics", "/iceberg/v1/config", "/nothing"];
+    for origin in ["http://evil.example", "http://floe:3000", "null", ""] {
+        let header = format!("origin: {origin}\r\n");
+        for path in paths {
+            let answer = ask(&server, "GET", path, &header, b"").await;
+            error_is(&answer, 403, "ForeignOrigin", &[origin, "no header `origin`"]);
+        }
+        error_is(&sql(&server, "select 1", &header).await, 403, "ForeignOrigin", &[]);
+        // The question of a browser before a request that a page may not send at once.
+        let asks = format!("{header}access-control-request-method: POST\r\n");
+        let answer = ask(&server, "OPTIONS", "/api/v1/sql", &asks, b"").await;
+        assert!(answer.status == 403 && !answer.head.contains("access-control-allow"), "{answer:?}");
+    }
+    assert_eq!(sql(&server, "select 1", "origin: http://floe\r\n").await.status, 200);
+    let twice = "origin: http://floe\r\norigin: http://evil.example\r\n";
+    assert_eq!(sql(&server, "select 1", twice).await.status, 403);
+}
+
+#[tokio::test]
+async fn only_known_names_are_answered() {
+    let server = start(Err("the table t stands still".to_owned())).await;
+    let get = async |path: &str, host: &str| ask_raw(&server, "GET", path, host, b"").await;
+    let local = server.address.to_string();
+    for host in [local.as_str(), "localhost", "LocalHost:1", "[::1]:8080", "10.9.8.7", "floe:8080"] {
+        assert_eq!(get("/metrics", &format!("host: {host}\r\n")).await.status, 200, "{host}");
+    }
+    for host in ["evil.example", "evil.example:8080", "floe.evil.example", "localhost.evil.example"] {
+        let header = format!("host: {host}\r\n");
+        for path in ["/metrics", "/iceberg/v1/config", "/nothing", "/health/x"] {
+            error_is(
+                &get(path, &header).await,
+                421,
+                "UnknownHost",
+                &[host, "http_allowed_hosts", "localhost"],
+            );
+        }
+        let body = json!({ "query": "select 1" }).to_string();
+        let headers = format!("{header}{JSON}");
+        error_is(
+            &ask_raw(&server, "POST", "/api/v1/sql", &headers, body.as_bytes()).await,
+            421,
+            "UnknownHost",
+            &[],
+        );
+        // Probes and proxies ask under any name. They learn no names of tables.
+        assert_eq!(get("/health", &header).await.status, 200);
+        let ready = get("/ready", &header).await;
+        error_is(&ready, 503, "NotReady", &["localhost"]);
+        assert!(!ready.json().to_string().contains("stands still"), "{ready:?}");
+    }
+    assert_eq!((get("/health", "").await.status, get("/metrics", "").await.status), (200, 421));
+    assert_eq!(get("/metrics", "host: floe\r\nhost: evil.example\r\n").await.status, 400);
+    assert_eq!(get("http://evil.example/metrics", "host: floe\r\n").await.status, 421);
+    error_is(&get("/ready", "host: floe\r\n").await, 503, "NotReady", &["the table t stands still"]);
+}
+
+#[tokio::test]
+async fn every_answer_tells_a_browser_to_keep_its_hands_off() {
+    let server = start(Ok(())).await;
+    let refused = ask(&server, "GET", "/metrics", "origin: null\r\n", b"").await;
+    let answers = [
+        get(&server, "/health").await,
+        get(&server, "/nothing").await,
+        sql(&server, "select 1", "").await,
+        sql(&server, "panic", "").await,
+        refused,
+    ];
+    for answer in answers {
+        for header in [
+            "x-content-type-options: nosniff",
+            "content-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox",
+            "x-frame-options: deny",
+            "cross-origin-resource-policy: same-origin",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(answer.head.contains(header), "{header} in {answer:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -214,7 +327,10 @@ async fn the_catalogs_paths() {
 async fn limits_have_clear_answers() {
     let server = start(Ok(())).await;
     let huge = vec![b' '; limits::BODY_BYTES_MAX + 1];
-    assert_eq!(ask(&server, "POST", "/api/v1/sql", "", &huge).await.json()["error"]["type"], "BodyTooLarge");
+    assert_eq!(
+        ask(&server, "POST", "/api/v1/sql", JSON, &huge).await.json()["error"]["type"],
+        "BodyTooLarge"
+    );
     let many: String = (0..limits::HEADERS_MAX + 1).map(|i| format!("x-{i}: 1\r\n")).collect();
     assert_eq!(ask(&server, "GET", "/health", &many, b"").await.status, 431);
 

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use floe_group::limits as group;
-use floe_http::limits as http;
+use floe_http::{Hosts, limits as http};
 use floe_kafka::limits as kafka;
 use floe_log::limits as log;
 use floe_log::topic::PARTITIONS_MAX;
@@ -111,6 +111,11 @@ settings! {
     "HTTP and SQL" {
         /// Listen here for HTTP: SQL, Iceberg catalog, metrics, health
         http: HostPort = http::LISTEN_ADDRESS, host_port();
+        /// Names under which HTTP is answered, beside IP addresses, `localhost` and the names in `http` and `advertised`;
+        /// health checks are answered under any name. A name keeps web pages out that give this machine a name of their
+        /// own
+        http_allowed_hosts: Option<Hosts> = unset("no more names"),
+            text("NAMES", "host names with commas between them; `*.example.com` is every name below example.com");
         /// Memory of all SQL queries together, in bytes
         sql_memory_bytes: usize = sql::MEMORY_BYTES_MAX, bytes(16 << 20..=1 << 40);
         /// Bytes of log that a SQL query reads of one table whose Iceberg files are behind; at a quarter of it (64 MiB

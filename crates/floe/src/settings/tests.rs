@@ -63,6 +63,7 @@ fn samples(setting: &Setting) -> Vec<String> {
         Takes::OneOf(_, choices) => choices.iter().map(|(choice, _)| (*choice).to_owned()).collect(),
         Takes::Text("STORE", _) => vec!["local".to_owned(), "s3://bucket/prefix".to_owned()],
         Takes::Text("HOST:PORT", _) => vec!["broker:0".to_owned(), "[::1]:65535".to_owned()],
+        Takes::Text("NAMES", _) => vec!["floe.example".to_owned(), "a.example,*.b.example".to_owned()],
         Takes::Text(..) | Takes::Path(..) => vec!["a 'text'".to_owned()],
         Takes::Secret(..) => vec![HIDDEN.to_owned()],
     };
@@ -217,6 +218,7 @@ fn a_value_out_of_range_is_refused_with_the_range() {
             Takes::Text("STORE", _) => vec!["'ftp://b'".to_owned(), "'s3:///p'".to_owned()],
             Takes::Text("HOST:PORT", _) => vec!["'x'".to_owned(), "':1'".to_owned(), "'x:99999'".to_owned()],
             Takes::Text("FILTER", _) => vec!["'floe=loud'".to_owned()],
+            Takes::Text("NAMES", _) => vec!["'http://a'".to_owned(), "'a:80'".to_owned(), "'*'".to_owned()],
             Takes::Path(..) => vec!["''".to_owned()],
             Takes::Text(..) | Takes::Secret(..) => vec!["true".to_owned()],
         };

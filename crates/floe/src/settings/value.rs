@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use floe_http::Hosts;
 use tracing_subscriber::EnvFilter;
 
 /// The value of a setting, before it has the type of its row.
@@ -138,6 +139,7 @@ from_value! {
     PathBuf: Path(path) => Some(path.clone());
     Secret: Secret(secret) => Some(secret.clone());
     HostPort: Text(text) => HostPort::parse(text);
+    Hosts: Text(text) => Hosts::parse(text);
     StorePlace: Text(text) => StorePlace::parse(text);
     LogFilter: Text(text) => EnvFilter::try_new(text).ok().map(|_| LogFilter(text.clone()));
     LogFormat: Text(text) => LogFormat::parse(text);
