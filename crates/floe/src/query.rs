@@ -28,8 +28,8 @@ impl CatalogService for Catalog {
                 CatalogRequest::Namespaces { parent } => catalog::namespaces(parent.as_deref()),
                 CatalogRequest::Namespace { namespace } => catalog::namespace(&namespace),
                 CatalogRequest::Tables { namespace } => catalog::tables(&self.0, &snapshot, &namespace),
-                CatalogRequest::Table { namespace, table } => {
-                    catalog::table(&self.0, &snapshot, &namespace, &table).await
+                CatalogRequest::Table { namespace, table, snapshots } => {
+                    catalog::table(&self.0, &snapshot, &namespace, &table, snapshots.as_deref()).await
                 }
             };
             CatalogReply { status: answer.status, body: answer.body }

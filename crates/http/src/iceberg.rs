@@ -43,6 +43,8 @@ pub enum CatalogRequest {
         namespace: String,
         /// The name of the table.
         table: String,
+        /// The snapshots that the document shall have: `all`, the default, or `refs`.
+        snapshots: Option<String>,
     },
 }
 

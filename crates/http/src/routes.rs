@@ -95,8 +95,12 @@ fn tables(mut path: BTreeMap<String, String>, _: BTreeMap<String, String>) -> Ca
     CatalogRequest::Tables { namespace: taken(&mut path, "namespace") }
 }
 
-fn table(mut path: BTreeMap<String, String>, _: BTreeMap<String, String>) -> CatalogRequest {
-    CatalogRequest::Table { namespace: taken(&mut path, "namespace"), table: taken(&mut path, "table") }
+fn table(mut path: BTreeMap<String, String>, mut parameters: BTreeMap<String, String>) -> CatalogRequest {
+    CatalogRequest::Table {
+        namespace: taken(&mut path, "namespace"),
+        table: taken(&mut path, "table"),
+        snapshots: parameters.remove("snapshots"),
+    }
 }
 
 fn taken(path: &mut BTreeMap<String, String>, name: &str) -> String {

@@ -308,7 +308,9 @@ async fn the_catalogs_paths() {
         "Namespace { namespace: \"a\\u{1f}b\" }"
     );
     let table = get(&server, "/iceberg/v1/namespaces/default/tables/a.b").await;
-    assert_eq!(asked(table), "Table { namespace: \"default\", table: \"a.b\" }");
+    assert_eq!(asked(table), "Table { namespace: \"default\", table: \"a.b\", snapshots: None }");
+    let refs = get(&server, "/iceberg/v1/namespaces/default/tables/t?snapshots=refs").await;
+    assert_eq!(asked(refs), "Table { namespace: \"default\", table: \"t\", snapshots: Some(\"refs\") }");
     assert_eq!(get(&server, "/iceberg/v1/namespaces/default/tables/none").await.status, 404);
     let head = |path| ask(&server, "HEAD", path, "", b"");
     assert_eq!(head("/iceberg/v1/namespaces/default/tables/t").await.status, 204);

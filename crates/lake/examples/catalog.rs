@@ -147,7 +147,7 @@ async fn route(lake: &Lake, method: &str, path: &str) -> catalog::Answer {
             catalog::table_exists(lake, &snapshot, namespace, table)
         }
         ("GET", ["namespaces", namespace, "tables", table]) => {
-            catalog::table(lake, &snapshot, namespace, table).await
+            catalog::table(lake, &snapshot, namespace, table, None).await
         }
         ("POST", ["namespaces", _, "tables", _, "metrics"]) => {
             catalog::Answer { status: 204, body: serde_json::Value::Null }

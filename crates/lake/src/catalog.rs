@@ -4,6 +4,12 @@
 //! A table is loaded with its whole metadata document, which names the files by URLs of the store. On a local store
 //! these are `file://` URLs, which readers on the same machine open directly. Writes are refused: the view is the only
 //! writer.
+//!
+//! A Java client asks for a metadata table such as `default.t.snapshots` as the table `snapshots` of a namespace
+//! `default.t`, and makes the metadata table itself only if the answer is `NoSuchTableException`. So a table route has
+//! that answer for every namespace that is not there, as the specification says.
+
+use std::collections::BTreeSet;
 
 use floe_meta::Snapshot;
 use serde_json::{Value, json};
@@ -84,7 +90,7 @@ fn no_namespace(name: &str) -> Answer {
     error(
         404,
         "NoSuchNamespaceException",
-        &format!("namespace {name} does not exist, there is only {NAMESPACE}"),
+        &format!("namespace {} does not exist, there is only {NAMESPACE}", name.replace('\u{1f}', ".")),
     )
 }
 
@@ -111,37 +117,66 @@ pub fn table_exists(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &st
     }
 }
 
-/// `GET /v1/namespaces/{namespace}/tables/{table}` (`LoadTableResult`).
-pub async fn table(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Answer {
+/// `GET /v1/namespaces/{namespace}/tables/{table}?snapshots=…` (`LoadTableResult`). `snapshots` is `all`, the default,
+/// or `refs`: then the document has only the snapshots that a branch or a tag names, and the client asks for all of
+/// them once it needs an older one.
+pub async fn table(
+    lake: &Lake,
+    snapshot: &Snapshot,
+    namespace: &str,
+    name: &str,
+    snapshots: Option<&str>,
+) -> Answer {
+    if let Some(other) = snapshots.filter(|snapshots| !["all", "refs"].contains(snapshots)) {
+        let message = format!("the parameter snapshots is {other:?}: ask for `all` or `refs`");
+        return error(400, "BadRequestException", &message);
+    }
     let table = match find(lake, snapshot, namespace, name) {
         Ok(table) => table,
         Err(answer) => return answer,
     };
     let metadata = match lake.metadata(&table).await {
         Ok(Some(metadata)) => metadata,
-        Ok(None) => return no_table(name),
+        Ok(None) => return no_table(namespace, name),
         Err(failure) => return failed(&failure),
     };
     match document_of(&metadata) {
-        Ok(metadata) => {
+        Ok(mut metadata) => {
+            if snapshots == Some("refs") {
+                keep_referenced(&mut metadata);
+            }
             ok(json!({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}))
         }
         Err(failure) => error(500, "InternalServerError", &failure.to_string()),
     }
 }
 
-fn find(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Result<TableRef, Answer> {
-    if namespace != NAMESPACE {
-        return Err(no_namespace(namespace));
+/// Leaves the snapshots out that no branch and no tag names. The history (`snapshot-log`) stays, as in the reference
+/// implementation (`TableMetadata.Builder.suppressHistoricalSnapshots`).
+fn keep_referenced(document: &mut Value) {
+    let refs = document["refs"].as_object().into_iter().flat_map(serde_json::Map::values);
+    let named: BTreeSet<i64> = refs.filter_map(|target| target["snapshot-id"].as_i64()).collect();
+    if let Some(snapshots) = document.get_mut("snapshots").and_then(Value::as_array_mut) {
+        snapshots.retain(|snapshot| snapshot["snapshot-id"].as_i64().is_some_and(|id| named.contains(&id)));
     }
-    let found = lake.table(snapshot, name).map_err(|failure| failed(&failure))?;
-    found.filter(|table| table.metadata_location.is_some()).ok_or_else(|| no_table(name))
 }
 
-fn no_table(name: &str) -> Answer {
-    let message =
-        format!("table {NAMESPACE}.{name} does not exist: is floe.table set on a topic of that name?");
-    error(404, "NoSuchTableException", &message)
+fn find(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Result<TableRef, Answer> {
+    if namespace != NAMESPACE {
+        return Err(no_table(namespace, name));
+    }
+    let found = lake.table(snapshot, name).map_err(|failure| failed(&failure))?;
+    found.filter(|table| table.metadata_location.is_some()).ok_or_else(|| no_table(namespace, name))
+}
+
+/// `namespace` has its levels separated by U+001F.
+fn no_table(namespace: &str, name: &str) -> Answer {
+    let hint = match namespace {
+        NAMESPACE => "is floe.table set on a topic of that name?".to_owned(),
+        _ => format!("there is only the namespace {NAMESPACE}"),
+    };
+    let namespace = namespace.replace('\u{1f}', ".");
+    error(404, "NoSuchTableException", &format!("table {namespace}.{name} does not exist: {hint}"))
 }
 
 /// The store or the metadata failed. Clients try again on this status.

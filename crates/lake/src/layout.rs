@@ -4,8 +4,14 @@
 //! lake/<topic id>-<topic>/data/0000000012.parquet        rows
 //!                        /metadata/0000000013-m.avro     a manifest
 //!                        /metadata/0000000014-s.avro     a manifest list, one for each snapshot
-//!                        /metadata/0000000015.metadata.json
+//!                        /metadata/00015-<uuid>.metadata.json
 //! ```
+//! The name of a metadata document is `<version>-<uuid>.metadata.json`, as the Iceberg specification says ("File System
+//! Tables", "Metastore Tables"). Readers without a catalog, such as ClickHouse, take the document with the highest
+//! version and refuse other names. The version is the number of the file. The uuid follows from the topic and the
+//! number, because the cleaner must know the name of a file that was never committed. Tables that were made earlier
+//! have documents called `0000000015.metadata.json`; their keys are in the map, and they stay readable.
+//!
 //! The number of a file is unique in its table. The owner takes numbers from a range that it reserved in the journal
 //! ([`crate::map::ViewState`]). Numbers below [`crate::map::Table::next_file`] belong to commits, or to failed attempts
 //! whose files are in the garbage. So the unknown files of a crashed owner have numbers from there to the end of its
@@ -14,6 +20,7 @@
 use std::fmt;
 
 use floe_log::TopicId;
+use uuid::Uuid;
 
 /// What a file holds. Its name follows from that and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,43 +29,65 @@ pub(crate) enum FileKind {
     Manifest,
     ManifestList,
     Metadata,
+    /// A metadata document under the name of earlier versions of Floe. It is deleted and never written.
+    FormerMetadata,
 }
 
-pub(crate) const FILE_KINDS: [FileKind; 4] =
-    [FileKind::Data, FileKind::Manifest, FileKind::ManifestList, FileKind::Metadata];
+pub(crate) const FILE_KINDS: [FileKind; 5] = [
+    FileKind::Data,
+    FileKind::Manifest,
+    FileKind::ManifestList,
+    FileKind::Metadata,
+    FileKind::FormerMetadata,
+];
 
-/// The folder of a table in the store, without a slash at the end.
+/// The folder of a table in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Folder(String);
+pub(crate) struct Folder {
+    /// Its key, without a slash at the end.
+    path: String,
+    topic: TopicId,
+}
 
 impl Folder {
     /// The folder of the table of a topic. The id tells it from an earlier topic of the same name.
     pub(crate) fn of(name: &str, topic: TopicId) -> Folder {
-        Folder(format!("lake/{topic}-{name}"))
+        Folder { path: format!("lake/{topic}-{name}"), topic }
     }
 
     /// The key of a file of this table.
     pub(crate) fn key(&self, kind: FileKind, number: u64) -> String {
-        let folder = &self.0;
+        let folder = &self.path;
         match kind {
             FileKind::Data => format!("{folder}/data/{number:010}.parquet"),
             FileKind::Manifest => format!("{folder}/metadata/{number:010}-m.avro"),
             FileKind::ManifestList => format!("{folder}/metadata/{number:010}-s.avro"),
-            FileKind::Metadata => format!("{folder}/metadata/{number:010}.metadata.json"),
+            FileKind::Metadata => {
+                let uuid = uuid_of(self.topic, number);
+                format!("{folder}/metadata/{number:05}-{uuid}.metadata.json")
+            }
+            FileKind::FormerMetadata => format!("{folder}/metadata/{number:010}.metadata.json"),
         }
     }
 
     /// The key of the file that `url` names, if it is one of this table.
     pub(crate) fn key_of_url(&self, url: &str) -> Option<String> {
-        let at = url.rfind(&format!("/{}/", self.0))? + 1;
+        let at = url.rfind(&format!("/{}/", self.path))? + 1;
         Some(url[at..].to_owned())
     }
 }
 
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.path)
     }
+}
+
+/// The uuid in the name of a metadata document: RFC 9562's version 8, whose bits are the application's. It is unique in
+/// its folder.
+fn uuid_of(topic: TopicId, number: u64) -> Uuid {
+    let bytes = (u128::from(topic.0) << 64 | u128::from(number)).to_be_bytes();
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 #[cfg(test)]
@@ -75,8 +104,14 @@ mod tests {
                 "lake/7-flights/data/0000000012.parquet",
                 "lake/7-flights/metadata/0000000012-m.avro",
                 "lake/7-flights/metadata/0000000012-s.avro",
+                "lake/7-flights/metadata/00012-00000000-0000-8007-8000-00000000000c.metadata.json",
                 "lake/7-flights/metadata/0000000012.metadata.json",
             ]
+        );
+        let large = folder.key(FileKind::Metadata, 1_234_567);
+        assert_eq!(
+            large,
+            "lake/7-flights/metadata/1234567-00000000-0000-8007-8000-00000012d687.metadata.json"
         );
         for key in keys {
             assert_eq!(folder.key_of_url(&format!("file:///d/lake/x/{key}")), Some(key.clone()));

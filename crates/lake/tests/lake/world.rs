@@ -217,7 +217,9 @@ impl Broker {
                 named.extend(live_files(&self.log, kept.manifest_list()).await);
             }
             for object in store.keys().into_iter().filter(|object| object.starts_with(&folder)) {
-                let number: u64 = object.rsplit('/').next().expect("a name")[..10].parse().expect("a number");
+                let file = object.rsplit('/').next().expect("a name");
+                let digits = file.find(|c: char| !c.is_ascii_digit()).expect("more than a number");
+                let number: u64 = file[..digits].parse().expect("a number");
                 let known = named.contains(&object) || number >= record.next_file;
                 assert!(known, "{object} belongs to nobody");
             }
