@@ -12,9 +12,10 @@ use crate::{
     column::{self, Group, binaries, strings},
     limits, names,
     raw::RawColumns,
-    row::Row,
+    row::{NO_TIMESTAMP, Row},
     stream::{self, Refusal},
     table::{Kind, TableSchema},
+    timestamp,
     tree::Tree,
     width::row_width,
 };
@@ -136,14 +137,14 @@ impl Decoder {
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), Refused> {
         assert!(self.bytes <= limits::BATCH_BYTES_MAX, "a batch is ended before it is too large");
         let at = self.rows();
+        let timestamp = timestamp(row.timestamp)?;
         match &mut self.body {
             Body::Raw(columns) => columns.push(at, row),
             Body::Json(_) => self.push_json(at, row)?,
         }
         self.partitions.push(i32::try_from(row.partition).expect("partition numbers are 31 bits in Kafka"));
         self.offsets.push(row.offset);
-        // Timestamps that microseconds cannot hold are a producer's nonsense, thousands of centuries away.
-        self.timestamps.push(Some(row.timestamp).filter(|ms| *ms >= 0).and_then(|ms| ms.checked_mul(1000)));
+        self.timestamps.push(timestamp);
         let headers: usize =
             row.headers.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + 8).sum();
         self.bytes += row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len) + headers + 20;
@@ -179,6 +180,7 @@ impl Decoder {
     }
 
     fn push_value(&mut self, at: usize, value: &[u8]) -> Result<(), Refused> {
+        let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
         let room = self.room(at)?;
         let Body::Json(columns) = &mut self.body else { unreachable!("asked for JSON") };
         match stream::append(&mut columns.top, at, value, room) {
@@ -254,6 +256,24 @@ impl Decoder {
         let batch = RecordBatch::try_new(schema, columns).expect("the columns have the shape of the schema");
         (self.schema, batch)
     }
+}
+
+/// Writers on Windows begin a text with it. RFC 8259 lets a reader skip it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The instant of a record in microseconds; none if the record has no timestamp.
+fn timestamp(millis: i64) -> Result<Option<i64>, Refused> {
+    if millis == NO_TIMESTAMP {
+        return Ok(None);
+    }
+    // A producer that takes microseconds for milliseconds is thousands of centuries away, and one such cell keeps common
+    // readers from the whole table.
+    timestamp::of_record(millis).map(Some).ok_or_else(|| {
+        let reason = format!(
+            "its timestamp, {millis} ms since 1970, is outside the years 1 to 9999: does the producer write milliseconds?"
+        );
+        Refused::bad(&reason)
+    })
 }
 
 /// Cells of one row of a raw table: three system columns, key, value and the list of headers. The headers themselves

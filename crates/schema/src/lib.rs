@@ -21,6 +21,7 @@
 //! table.rs       TableSchema     the schema: a tree of slots, and its columns
 //! fit.rs                         the values that a type holds without loss
 //! timestamp.rs   parse           RFC 3339 to microseconds
+//! text.rs                        JSON text without a parser: `-0`, blanks
 //! names.rs       RESERVED        column names: of the system, reserved, made from keys
 //! cells.rs, width.rs             the number of values in a batch, counted before they take memory
 //! adapt.rs       adapt           old batches in the current schema
@@ -34,7 +35,7 @@
 //! | `true`, `false` | boolean |
 //! | whole number within 32 / 64 bits | int / long |
 //! | number with a fraction or an exponent, whole number beyond 64 bits (unsigned) | double |
-//! | string in RFC 3339 with an offset and at most six decimals | timestamptz, microseconds |
+//! | string in RFC 3339 with an offset and at most six decimals, years 1 to 9999 | timestamptz, microseconds |
 //! | any other string | string |
 //! | object | struct of its members |
 //! | array | list |
@@ -51,17 +52,24 @@
 //!
 //! **Names.** A column has the name of its key. `.` and control characters become `_` (Iceberg joins names by dots),
 //! and the empty key becomes `empty`. A reserved or taken name gets the first free suffix of `_2`, `_3`, …. Names are
-//! compared without regard to case, because SQL engines fold it. At the top level, the names of the system columns and
+//! compared without regard to case, because SQL engines fold it: by lower case, and by upper case first as Java does, for
+//! which `ı` and `i` are one letter. At the top level, the names of the system columns and
 //! of Iceberg's metadata columns are reserved ([`names::RESERVED`]): Spark and Trino refuse a table that has one of the
 //! latter.
 //!
 //! **Duplicate keys** in one object: the last wins, as in every JSON library.
 //!
+//! **Depth.** Objects become structs down to [`limits::DEPTH_MAX`]. Below that they are text, however deep they are
+//! ([`limits::TREE_DEPTH_MAX`]).
+//!
+//! **A byte order mark** before the value is skipped. `-0` is the whole number 0, and `-0.0` is a double.
+//!
 //! **Inexact numbers**: numbers with a fraction, and whole numbers beyond 64 bits, become the nearest IEEE double, as
 //! in JavaScript. No double can hold `1e400`, so its record is a bad record.
 //!
 //! # System columns
-//! Every table begins with `_partition_id int`, `_offset long`, `_timestamp timestamptz`. JSON tables then have `_key
+//! Every table begins with `_partition_id int`, `_offset long`, `_timestamp timestamptz`. A record without a timestamp has
+//! a null there, and a record whose timestamp is outside the years 1 to 9999 is a bad record. JSON tables then have `_key
 //! string`. Keys that are not UTF-8 go to `_key_bytes binary`, which exists once such a key was seen. A record without
 //! a value (a tombstone) is a row of system columns only, so a table counts what its topic counts. Raw tables have `key
 //! binary`, `value binary` and `headers list<struct<key string, value binary>>` instead of `_key`.
@@ -77,6 +85,7 @@ mod raw;
 mod row;
 mod stream;
 mod table;
+mod text;
 pub mod timestamp;
 mod tree;
 mod value;
@@ -86,7 +95,7 @@ mod width;
 pub use crate::{
     adapt::AdaptError,
     decode::{BadRecord, Decoder, Refused},
-    row::Row,
+    row::{NO_TIMESTAMP, Row},
     table::{Column, ColumnType, FIELD_ID, Kind, TableSchema},
 };
 

@@ -47,15 +47,47 @@ pub(crate) fn clean(key: &str) -> String {
     key.chars().map(|c| if c == '.' || c.is_control() { '_' } else { c }).collect()
 }
 
-/// The first of `name`, `name_2`, `name_3`, … whose lower case form is not in `taken`.
-pub(crate) fn unique(name: &str, taken: &BTreeSet<String>) -> String {
-    if !taken.contains(&name.to_lowercase()) {
-        return name.to_owned();
+/// Names that are taken, compared without regard to case.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(BTreeSet<String>);
+
+impl Taken {
+    pub(crate) fn insert(&mut self, name: &str) {
+        self.0.extend(folded(name));
     }
-    (2u64..)
-        .map(|n| format!("{name}_{n}"))
-        .find(|candidate| !taken.contains(&candidate.to_lowercase()))
-        .expect("a finite set cannot hold every numbered name")
+
+    /// Takes the first of `name`, `name_2`, `name_3`, … that is free.
+    pub(crate) fn take_unique(&mut self, name: &str) -> String {
+        let numbered = (2u64..).map(|n| format!("{name}_{n}"));
+        let mut candidates = std::iter::once(name.to_owned()).chain(numbered);
+        let free = candidates.find(|name| folded(name).iter().all(|name| !self.0.contains(name)));
+        let free = free.expect("a finite set cannot hold every numbered name");
+        self.insert(&free);
+        free
+    }
+}
+
+/// What engines compare instead of a name: its lower case by Unicode, and letter by letter the upper case and of that the
+/// lower case (Java's `equalsIgnoreCase`, which Spark uses).
+fn folded(name: &str) -> [String; 2] {
+    [name.to_lowercase(), name.chars().map(fold).collect()]
+}
+
+/// A letter as `Character.toLowerCase(Character.toUpperCase(c))` of Java: a mapping to several letters does not count.
+fn fold(letter: char) -> char {
+    match single(letter.to_uppercase(), letter) {
+        // Unicode's simple mapping; the full one adds a dot above (U+0307).
+        'İ' => 'i',
+        upper => single(upper.to_lowercase(), upper),
+    }
+}
+
+/// The only letter, or `other` if there are several.
+fn single(mut letters: impl Iterator<Item = char>, other: char) -> char {
+    match (letters.next(), letters.next()) {
+        (Some(one), None) => one,
+        _ => other,
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +96,6 @@ mod tests {
 
     #[test]
     fn a_name_is_clean_and_free() {
-        let taken: BTreeSet<String> = ["id", "id_2", "a_b"].iter().map(ToString::to_string).collect();
         for (key, name) in [
             ("x", "x"),
             ("ID", "ID_3"),
@@ -73,7 +104,33 @@ mod tests {
             ("tab\there", "tab_here"),
             ("größe", "größe"),
         ] {
-            assert_eq!(unique(&clean(key), &taken), name, "{key:?}");
+            let mut taken = Taken::default();
+            ["id", "id_2", "a_b"].iter().for_each(|name| taken.insert(name));
+            assert_eq!(taken.take_unique(&clean(key)), name, "{key:?}");
+        }
+    }
+
+    /// The first of each pair is taken.
+    #[test]
+    fn letters_that_fold_to_one_are_one() {
+        for (first, second) in [
+            ("sinir", "sınır"),
+            ("gas", "gaſ"),
+            ("i", "İ"),
+            ("kelvin", "\u{212a}elvin"),
+            ("όσος", "όσοσ"),
+            ("µ", "μ"),
+            ("ǆ", "ǅ"),
+            ("i\u{307}", "İ"),
+        ] {
+            let mut taken = Taken::default();
+            taken.insert(first);
+            assert_eq!(taken.take_unique(second), format!("{second}_2"), "{first} and {second}");
+        }
+        for (first, second) in [("strasse", "straße"), ("a", "ä"), ("i", "j")] {
+            let mut taken = Taken::default();
+            taken.insert(first);
+            assert_eq!(taken.take_unique(second), second, "{first} and {second}");
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The input of the decoder.
 
+/// The timestamp of a record without one (Kafka's `RecordBatch.NO_TIMESTAMP`).
+pub const NO_TIMESTAMP: i64 = -1;
+
 /// One record of a topic, as the log gives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
@@ -7,7 +10,7 @@ pub struct Row<'a> {
     pub partition: u32,
     /// The offset of the record in its partition.
     pub offset: i64,
-    /// Milliseconds since the epoch. Negative if the record has no timestamp.
+    /// Milliseconds since the epoch, negative before it. [`NO_TIMESTAMP`] if the record has none.
     pub timestamp: i64,
     /// `None` if the record has no key.
     pub key: Option<&'a [u8]>,

@@ -11,8 +11,8 @@ use serde::de::{
 use crate::{
     column::{Bytes, Column, Group},
     fit::{exact_i64, exact_u64},
-    timestamp,
-    tree::Tree,
+    text, timestamp,
+    tree::{Tree, is_minus_zero},
 };
 
 /// Why a record was not appended. The columns may hold a part of it.
@@ -27,9 +27,12 @@ pub(crate) enum Refusal {
 }
 
 /// State of one record: the cells that its lists may still take, and why the pass stopped.
-struct Pass {
+struct Pass<'a> {
+    json: &'a [u8],
     cells: Cell<usize>,
     stopped: Cell<Stop>,
+    /// Whether the record has the whole number `-0`; looked for when a `-0.0` is met.
+    whole_minus_zero: Cell<Option<bool>>,
 }
 
 #[derive(Clone, Copy)]
@@ -39,10 +42,18 @@ enum Stop {
     Full,
 }
 
-impl Pass {
+impl Pass<'_> {
     fn misfit<T, E: Error>(&self) -> Result<T, E> {
         self.stopped.set(Stop::Misfit);
         Err(E::custom("the schema must grow"))
+    }
+
+    /// Whether a `-0.0` may have been the whole number `-0`, for which the parser gives the same. The slow way knows.
+    fn doubts_minus_zero(&self) -> bool {
+        let known = self.whole_minus_zero.get();
+        let found = known.unwrap_or_else(|| text::without_minus_zero(self.json).is_some());
+        self.whole_minus_zero.set(Some(found));
+        found
     }
 
     fn take<E: Error>(&self, cells: usize) -> Result<(), E> {
@@ -62,7 +73,12 @@ pub(crate) fn append(top: &mut Group, row: usize, text: &[u8], cells: usize) -> 
         Some(_) => return Err(Refusal::Bad("the value is not a JSON object".to_owned())),
         None => return Err(Refusal::Bad("the value is empty".to_owned())),
     }
-    let pass = Pass { cells: Cell::new(cells), stopped: Cell::new(Stop::No) };
+    let pass = Pass {
+        json: text,
+        cells: Cell::new(cells),
+        stopped: Cell::new(Stop::No),
+        whole_minus_zero: Cell::new(None),
+    };
     let mut json = serde_json::Deserializer::from_slice(text);
     let seed = GroupSeed { group: top, row, pass: &pass };
     match seed.deserialize(&mut json).and_then(|()| json.end()) {
@@ -78,7 +94,7 @@ pub(crate) fn append(top: &mut Group, row: usize, text: &[u8], cells: usize) -> 
 struct GroupSeed<'a> {
     group: &'a mut Group,
     row: usize,
-    pass: &'a Pass,
+    pass: &'a Pass<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for GroupSeed<'_> {
@@ -148,7 +164,7 @@ struct ValueSeed<'a> {
     typed: Option<&'a mut Column>,
     text: Option<&'a mut Bytes>,
     row: usize,
-    pass: &'a Pass,
+    pass: &'a Pass<'a>,
 }
 
 impl ValueSeed<'_> {
@@ -166,6 +182,9 @@ impl ValueSeed<'_> {
     fn tree<E: Error>(self, value: &Tree) -> Result<(), E> {
         if value.is_void() {
             return Ok(());
+        }
+        if value.has_minus_zero() && self.pass.doubts_minus_zero() {
+            return self.pass.misfit();
         }
         match self.typed {
             None => self.pass.misfit(),
@@ -233,6 +252,9 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        if is_minus_zero(value) && self.pass.doubts_minus_zero() {
+            return self.pass.misfit();
+        }
         match self.typed {
             Some(Column::Double(c)) => c.push(self.row, value),
             None | Some(Column::Int(_) | Column::Long(_)) => return self.pass.misfit(),

@@ -1,8 +1,11 @@
 //! RFC 3339 timestamps to microseconds, exactly or not at all.
 
+use std::ops::RangeInclusive;
+
 /// Parses an RFC 3339 timestamp with an offset (`2013-01-01T05:00:00Z`, `2013-01-01 05:00:00.25+01:00`) to microseconds
 /// since 1970-01-01T00:00:00Z. Returns `None` for every other text, and for timestamps that microseconds cannot hold
-/// exactly: more than six significant decimals, leap seconds.
+/// exactly: more than six significant decimals, leap seconds. So does it for instants that are outside the years 1 to
+/// 9999 in UTC: common readers, such as Python, cannot hold them.
 pub fn parse(text: &str) -> Option<i64> {
     let b = text.as_bytes();
     // The shortest form has 20 bytes. This first check must be cheap, because every string goes through it.
@@ -23,7 +26,16 @@ pub fn parse(text: &str) -> Option<i64> {
     let (micros, rest) = fraction(&b[19..])?;
     let offset_minutes = offset(rest)?;
     let seconds = days_from_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    Some((seconds - offset_minutes * 60) * 1_000_000 + micros)
+    Some((seconds - offset_minutes * 60) * 1_000_000 + micros).filter(|micros| INSTANTS.contains(micros))
+}
+
+/// The instants of a timestamp column: 0001-01-01T00:00:00Z to the last microsecond of the year 9999.
+const INSTANTS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+/// The instant of a record, whose timestamp is in milliseconds since the epoch, in microseconds. `None` if it is outside
+/// the years 1 to 9999.
+pub(crate) fn of_record(millis: i64) -> Option<i64> {
+    millis.checked_mul(1000).filter(|micros| INSTANTS.contains(micros))
 }
 
 fn digits(bytes: &[u8], from: usize, count: usize) -> Option<i64> {
@@ -93,6 +105,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn records_have_instants_of_the_years_that_readers_know() {
+        for (millis, micros) in [
+            (0, Some(0)),
+            (-2, Some(-2_000)),
+            (-62_135_596_800_000, Some(-62_135_596_800_000_000)),
+            (-62_135_596_800_001, None),
+            (253_402_300_799_999, Some(253_402_300_799_999_000)),
+            (253_402_300_800_000, None),
+            (1_700_000_000_000_000, None),
+            (i64::MAX, None),
+            (i64::MIN, None),
+        ] {
+            assert_eq!(of_record(millis), micros, "{millis}");
+        }
+    }
+
+    #[test]
     fn only_exact_instants_are_taken() {
         for (text, micros) in [
             ("1970-01-01T00:00:00Z", Some(0)),
@@ -101,8 +130,13 @@ mod tests {
             ("2013-01-01T05:00:00Z", Some(1_357_016_400_000_000)),
             ("2013-01-01 00:00:00.25-05:00", Some(1_357_016_400_250_000)),
             ("2024-02-29T00:00:00.000000000Z", Some(1_709_164_800_000_000)),
-            ("0000-01-01T00:00:00Z", Some(-62_167_219_200_000_000)),
-            ("9999-12-31T23:59:59Z", Some(253_402_300_799_000_000)),
+            ("0001-01-01T00:00:00Z", Some(-62_135_596_800_000_000)),
+            ("9999-12-31T23:59:59.999999Z", Some(253_402_300_799_999_999)),
+            ("0000-01-01T00:00:00Z", None),
+            ("0000-12-31T23:59:59.999999Z", None),
+            ("0001-01-01T00:00:00+00:01", None),
+            ("9999-12-31T23:59:59-00:01", None),
+            ("0000-12-31T23:00:00-01:00", Some(-62_135_596_800_000_000)),
             ("2013-02-29T00:00:00Z", None),
             ("2013-01-01T24:00:00Z", None),
             ("2016-12-31T23:59:60Z", None),

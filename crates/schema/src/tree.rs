@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
     ser::SerializeMap,
 };
+use serde_json::value::RawValue;
+
+use crate::{limits, text};
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,11 +25,36 @@ pub(crate) enum Tree {
     String(String),
     Array(Vec<Tree>),
     Object(Vec<(String, Tree)>),
+    /// An array or an object below [`limits::TREE_DEPTH_MAX`], as its text.
+    Deep(Text),
+}
+
+/// JSON text without blanks.
+#[derive(Clone, Debug)]
+pub(crate) struct Text(Box<RawValue>);
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.0.get() == other.0.get()
+    }
 }
 
 impl Tree {
-    pub(crate) fn parse(text: &[u8]) -> Result<Tree, serde_json::Error> {
-        serde_json::from_slice(text)
+    pub(crate) fn parse(json: &[u8]) -> Result<Tree, serde_json::Error> {
+        match text::without_minus_zero(json) {
+            Some(json) => serde_json::from_slice(&json),
+            None => serde_json::from_slice(json),
+        }
+    }
+
+    /// Whether it has the double `-0.0`, which may have been the whole number `-0`.
+    pub(crate) fn has_minus_zero(&self) -> bool {
+        match self {
+            Tree::Double(double) => is_minus_zero(*double),
+            Tree::Array(elements) => elements.iter().any(Tree::has_minus_zero),
+            Tree::Object(members) => members.iter().any(|(_, value)| value.has_minus_zero()),
+            _ => false,
+        }
     }
 
     /// The value as JSON text.
@@ -45,15 +73,49 @@ impl Tree {
     }
 }
 
+/// Whether a number is `-0.0`.
+pub(crate) fn is_minus_zero(double: f64) -> bool {
+    double == 0.0 && double.is_sign_negative()
+}
+
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Tree, D::Error> {
-        json.deserialize_any(TreeVisitor)
+        TreeSeed { depth: 0 }.deserialize(json)
     }
 }
 
-struct TreeVisitor;
+/// Reads a value that is inside `depth` arrays and objects.
+#[derive(Clone, Copy)]
+struct TreeSeed {
+    depth: usize,
+}
 
-impl<'de> Visitor<'de> for TreeVisitor {
+impl TreeSeed {
+    fn below(self) -> TreeSeed {
+        TreeSeed { depth: self.depth + 1 }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for TreeSeed {
+    type Value = Tree;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Tree, D::Error> {
+        if self.depth < limits::TREE_DEPTH_MAX {
+            return json.deserialize_any(self);
+        }
+        // The parser skips a raw value without recursion, so its depth does not matter.
+        let raw = Box::<RawValue>::deserialize(json)?;
+        match raw.get().as_bytes().first() {
+            Some(b'[' | b'{') => {
+                let text = RawValue::from_string(text::compact(raw.get())).map_err(Error::custom)?;
+                Ok(Tree::Deep(Text(text)))
+            }
+            _ => serde_json::from_str(raw.get()).map_err(Error::custom),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for TreeSeed {
     type Value = Tree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,7 +152,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Tree, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = seq.next_element()? {
+        while let Some(element) = seq.next_element_seed(self.below())? {
             elements.push(element);
         }
         Ok(Tree::Array(elements))
@@ -99,7 +161,8 @@ impl<'de> Visitor<'de> for TreeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let mut members: Vec<(String, Tree)> = Vec::new();
         let mut index: BTreeMap<String, usize> = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<String, Tree>()? {
+        while let Some(key) = map.next_key::<String>()? {
+            let value = map.next_value_seed(self.below())?;
             match index.get(&key) {
                 // The last of duplicate keys wins.
                 Some(at) => members[*at].1 = value,
@@ -123,6 +186,7 @@ impl Serialize for Tree {
             Tree::Double(value) => json.serialize_f64(*value),
             Tree::String(value) => json.serialize_str(value),
             Tree::Array(elements) => json.collect_seq(elements),
+            Tree::Deep(Text(text)) => text.serialize(json),
             Tree::Object(members) => {
                 let mut map = json.serialize_map(Some(members.len()))?;
                 for (key, value) in members {

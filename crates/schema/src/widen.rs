@@ -1,7 +1,5 @@
 //! Widening: the schema in which one more record fits. Pure functions; the crate's documentation has the rules.
 
-use std::collections::BTreeSet;
-
 use crate::{
     fit::fits,
     limits, names,
@@ -34,7 +32,7 @@ impl Room {
 /// The names that new columns of one struct cannot have. The set is built when the first name is asked for.
 struct Names<'a> {
     reserved: &'a [&'a str],
-    taken: Option<BTreeSet<String>>,
+    taken: Option<names::Taken>,
 }
 
 impl Names<'_> {
@@ -43,12 +41,12 @@ impl Names<'_> {
         let taken = self.taken.get_or_insert_with(|| {
             let typed = slots.iter().filter_map(|slot| slot.typed.as_ref()).map(|typed| &typed.name);
             let text = slots.iter().filter_map(|slot| slot.text.as_ref()).map(|text| &text.name);
-            let names = typed.chain(text).map(|name| name.to_lowercase());
-            names.chain(self.reserved.iter().map(ToString::to_string)).collect()
+            let mut taken = names::Taken::default();
+            typed.chain(text).for_each(|name| taken.insert(name));
+            self.reserved.iter().for_each(|name| taken.insert(name));
+            taken
         });
-        let name = names::unique(name, taken);
-        taken.insert(name.to_lowercase());
-        name
+        taken.take_unique(name)
     }
 }
 
@@ -214,7 +212,7 @@ enum Join {
 /// The type of a value that is not void, or `None` if only text can hold it.
 fn infer(value: &Tree, depth: usize, room: &mut Room) -> Result<Option<Type>, WidenError> {
     Ok(match value {
-        Tree::Null | Tree::Large(_) => None,
+        Tree::Null | Tree::Large(_) | Tree::Deep(_) => None,
         Tree::Bool(_) => Some(Type::Boolean),
         Tree::Whole(_) if fits(&Type::Int, value) => Some(Type::Int),
         Tree::Whole(_) => Some(Type::Long),
