@@ -36,6 +36,7 @@ impl View for TableView {
         lag_records: "floe_lake_lag_records",
         step_seconds: "floe_lake_step_seconds",
         errors: "floe_lake_errors_total",
+        stands_still: "floe_lake_stands_still_since_seconds",
         commits: "floe_lake_commits_total",
         bad_records: "floe_lake_bad_records_total",
         lost_records: "floe_lake_lost_records_total",

@@ -1,4 +1,5 @@
-//! Bad records on their way to the dead-letter topic: `<topic>.dead-letter`, with one partition.
+//! Bad records on their way to the dead-letter topic: `<topic>.dead-letter`, with one partition. If the name collides with
+//! that of another topic (`.` and `_` are one character there), `<topic>.dead-letter-2`, `-3` and so on are tried.
 //!
 //! Key, value, headers and timestamp stay as they are. Headers say why and from where: `floe.reason`, `floe.topic`,
 //! `floe.partition`, `floe.offset`. The letters become visible in the commit that moves the view's progress past the
@@ -14,19 +15,36 @@ use floe_log::{
     topic::{self, NewTopic, Topic, TopicError},
 };
 use floe_meta::Envelope;
+use tracing::warn;
 
 use crate::{error::ViewError, limits};
 
 /// What is appended to the name of a topic.
 pub const SUFFIX: &str = ".dead-letter";
 
-/// The topic for the bad records of `topic`; none for a dead-letter topic, whose bad records are only counted.
+/// The topic for the bad records of `topic`, unless its name collides; none for a dead-letter topic, whose bad records
+/// are only counted.
 pub fn topic_of(topic: &str) -> Option<String> {
-    if topic.ends_with(SUFFIX) {
-        return None;
+    topics_of(topic).into_iter().next()
+}
+
+/// The names for the dead-letter topic of `topic` in the order in which they are tried.
+fn topics_of(topic: &str) -> Vec<String> {
+    if is_dead_letter_topic(topic) {
+        return Vec::new();
     }
-    let room = floe_log::topic::NAME_BYTES_MAX - SUFFIX.len();
-    Some(format!("{}{SUFFIX}", &topic[..topic.len().min(room)]))
+    let name = |number: u32| {
+        let suffix = if number == 1 { SUFFIX.to_owned() } else { format!("{SUFFIX}-{number}") };
+        let room = floe_log::topic::NAME_BYTES_MAX - suffix.len();
+        format!("{}{suffix}", &topic[..topic.len().min(room)])
+    };
+    (1..=limits::DEAD_LETTER_NAMES_MAX).map(name).collect()
+}
+
+fn is_dead_letter_topic(name: &str) -> bool {
+    let numbered = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let unnumbered = numbered.strip_suffix('-').filter(|_| numbered.len() < name.len());
+    name.ends_with(SUFFIX) || unnumbered.is_some_and(|name| name.ends_with(SUFFIX))
 }
 
 /// A bad record.
@@ -86,26 +104,47 @@ pub(crate) async fn upload(
     if letters.is_empty() {
         return Ok(None);
     }
-    let Some(name) = topic_of(&from.name) else { return Ok(None) };
+    let names = topics_of(&from.name);
+    if names.is_empty() {
+        return Ok(None);
+    }
     let writer = Writer::new(Envelope::BROKER, view);
-    let to = find_or_create(log, &writer, name).await?;
+    let to = find_or_create(log, &writer, &names).await?;
     let batches = batches(letters, &from.name, &to);
     Ok(Some(log.upload(Append { writer, batches }).await?))
 }
 
-async fn find_or_create(log: &Log, writer: &Writer, name: String) -> Result<Topic, ViewError> {
-    let meta = log.meta();
-    if let Some(found) = topic::by_name(&meta.snapshot(), &name)? {
-        return Ok(found);
+/// The topic with one of these names that is there, or else a new one with the first name that does not collide.
+async fn find_or_create(log: &Log, writer: &Writer, names: &[String]) -> Result<Topic, ViewError> {
+    let snapshot = log.meta().snapshot();
+    for name in names {
+        if let Some(found) = topic::by_name(&snapshot, name)? {
+            return Ok(found);
+        }
     }
+    let mut collision = TopicError::NotFound;
+    for name in names {
+        match create(log, writer, name).await {
+            Err(ViewError::DeadLetterTopic(error @ TopicError::InvalidName { .. })) => {
+                warn!(topic = %name, %error, "the name for a dead-letter topic is taken, another is tried");
+                collision = error;
+            }
+            created => return created,
+        }
+    }
+    Err(collision.into())
+}
+
+async fn create(log: &Log, writer: &Writer, name: &str) -> Result<Topic, ViewError> {
+    let meta = log.meta();
     // Consumers take batches of any size. The limit is raised for those who copy the topic and produce its batches
     // elsewhere: a letter is larger than its record, and a record may be larger than the compressed batch it came in.
     let configs = [("floe.table", "off"), ("max.message.bytes", "2147483647")];
     let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let new = NewTopic { name: name.clone(), partitions: 1, configs };
+    let new = NewTopic { name: name.to_owned(), partitions: 1, configs };
     match log.create_topic(writer, new, false).await {
         Err(TopicError::Exists(_)) => {
-            Ok(topic::by_name(&meta.snapshot(), &name)?.ok_or(TopicError::NotFound)?)
+            Ok(topic::by_name(&meta.snapshot(), name)?.ok_or(TopicError::NotFound)?)
         }
         created => Ok(created?),
     }
@@ -141,4 +180,24 @@ fn push(builder: &mut Builder, letter: &DeadLetter, from: &str) {
     ]);
     let record = &letter.record;
     builder.push(record.timestamp, record.key.as_deref(), record.value.as_deref(), &headers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_has_several_names_for_its_dead_letters_and_they_have_none() {
+        let names = topics_of("a_b");
+        assert_eq!(names[..3], ["a_b.dead-letter", "a_b.dead-letter-2", "a_b.dead-letter-3"]);
+        assert_eq!(topic_of("a_b").as_deref(), Some("a_b.dead-letter"));
+        let long = "x".repeat(floe_log::topic::NAME_BYTES_MAX);
+        for name in names.into_iter().chain(topics_of(&long)) {
+            assert!(name.len() <= floe_log::topic::NAME_BYTES_MAX, "{name}");
+            assert_eq!(topic_of(&name), None, "{name}");
+        }
+        for other in ["dead-letter", "x.dead-letter-", "x.dead-letter-a", "x.dead-letter2", "x-2"] {
+            assert!(topic_of(other).is_some(), "{other}");
+        }
+    }
 }

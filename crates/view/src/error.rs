@@ -62,6 +62,24 @@ impl ViewError {
         ViewError::Output(Box::new(error))
     }
 
+    /// A stable word for the kind of the failure, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ViewError::Read(_) => "read",
+            ViewError::DeadLetter(_) => "dead_letter",
+            ViewError::DeadLetterTopic(_) => "dead_letter_topic",
+            ViewError::BadRecord { .. } => "bad_record",
+            ViewError::Metadata(_) => "metadata",
+            ViewError::Lease(_) => "lease",
+            ViewError::Stale(_) => "stale",
+            ViewError::NotApplied(_) => "not_applied",
+            ViewError::Unknown(_) => "unknown",
+            ViewError::TopicGone => "topic_gone",
+            ViewError::Closed => "closed",
+            ViewError::Output(_) => "output",
+        }
+    }
+
     /// The failure of a commit whose command refuses with a `ViewError`.
     pub fn from_commit(error: CommitError<ViewError>) -> ViewError {
         match error {

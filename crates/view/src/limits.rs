@@ -19,6 +19,9 @@ pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
 /// Bytes of one dead-letter batch, before compression.
 pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
 
+/// Names that are tried for a dead-letter topic while they collide with those of other topics.
+pub const DEAD_LETTER_NAMES_MAX: u32 = 9;
+
 /// How often the supervisor checks that every topic has its view.
 pub const SUPERVISE_INTERVAL: Duration = Duration::from_secs(15);
 

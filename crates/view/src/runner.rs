@@ -51,6 +51,8 @@ pub(crate) struct TopicRunner<V: View> {
     first: u32,
     /// Since when there have been records that no commit has taken.
     since: Option<Instant>,
+    /// Why the last step failed, as the metric has it.
+    stands_still: Option<&'static str>,
 }
 
 /// The records of one commit.
@@ -67,7 +69,8 @@ impl<V: View> TopicRunner<V> {
     pub(crate) fn new(shared: Arc<Shared<V>>, topic: &Topic) -> TopicRunner<V> {
         let lease = lease_name(V::NAME, topic.id);
         let name = topic.name.clone();
-        TopicRunner { shared, topic: topic.id, name, lease, owned: None, first: 0, since: None }
+        let (owned, since, stands_still) = (None, None, None);
+        TopicRunner { shared, topic: topic.id, name, lease, owned, first: 0, since, stands_still }
     }
 
     /// Runs until the topic is gone or has no such view any more.
@@ -99,17 +102,30 @@ impl<V: View> TopicRunner<V> {
                     if matches!(error, ViewError::Lease(_) | ViewError::Stale(_)) {
                         self.owned = None;
                     }
-                    self.report(Some(error.to_string()));
+                    self.report(Some(&error));
                     sleep(pause).await;
                 }
             }
         }
+        self.report(None);
         info!(topic = %self.name, "the view has ended");
     }
 
     /// Notes how the last step went.
-    fn report(&self, error: Option<String>) {
-        self.shared.status.report(self.topic, self.shared.env.now(), error);
+    fn report(&mut self, error: Option<&ViewError>) {
+        let now = self.shared.env.now();
+        let since = self.shared.status.report(self.topic, now, error.map(ToString::to_string));
+        let why = error.map(ViewError::kind);
+        let gauge =
+            |why: &'static str| gauge!(V::METRICS.stands_still, "topic" => self.name.clone(), "why" => why);
+        if let Some(before) = self.stands_still.filter(|before| Some(*before) != why) {
+            gauge(before).set(0.0);
+        }
+        if let Some(why) = why {
+            #[expect(clippy::cast_precision_loss, reason = "a metric")]
+            gauge(why).set(since.0 as f64 / 1000.0);
+        }
+        self.stands_still = why;
     }
 
     /// One commit, or the wait for something to commit.

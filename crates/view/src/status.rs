@@ -36,12 +36,13 @@ impl StatusBoard {
         }
     }
 
-    /// Notes how the last step of a view went. A failure keeps the time of the first of its row.
-    pub(crate) fn report(&self, topic: TopicId, now: Timestamp, error: Option<String>) {
+    /// Notes how the last step of a view went. A failure keeps the time of the first of its row. Returns that time.
+    pub(crate) fn report(&self, topic: TopicId, now: Timestamp, error: Option<String>) -> Timestamp {
         let mut board = lock(&self.0);
-        let Some(status) = board.get_mut(&topic) else { return };
+        let Some(status) = board.get_mut(&topic) else { return now };
         let since = status.error.as_ref().map_or(now, |(_, since)| *since);
         status.error = error.map(|error| (error, since));
+        since
     }
 
     /// Notes how many records a view is behind.

@@ -106,6 +106,40 @@ async fn stop_commits_what_comes_before_it_and_waits_for_another_rule() {
     broker.check_letters(&topic).await;
 }
 
+/// The name of the dead-letter topic, `d_e.dead-letter`, collides with that of a topic of somebody else: `.` and `_`
+/// are one character in names.
+#[tokio::test(start_paused = true)]
+async fn a_taken_name_for_dead_letters_does_not_stop_the_view() {
+    let ground = Ground::default();
+    let broker = ground.broker(Env::simulated(1)).await;
+    let others = broker.topic("d_e_dead-letter", 1).await;
+    let topic = broker.topic("d_e", 1).await;
+    for _ in 0..2 {
+        broker.produce(&topic, 0, &["1", "bad", "22"]).await;
+        broker.settled(&topic).await;
+    }
+    assert_eq!(broker.counts(&topic, 0), Counts { records: 4, bytes: 6 });
+    let letters = topic::by_name(&broker.log.meta().snapshot(), "d_e.dead-letter-2").expect("it can be read");
+    assert_eq!(broker.values(&letters.expect("it was made")).await.len(), 2);
+    assert_eq!(broker.values(&others).await.len(), 0, "the other topic is left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metric_says_since_when_and_why_a_view_stands_still() {
+    let metrics = Metrics::default();
+    let _recording = metrics.record();
+    let (broker, topic) = with_bad_record(BadRecordRule::Stop).await;
+    let (_, since) = broker.status(&topic).expect("the view runs").error.expect("it stands still");
+    let name = "test_stands_still_since_seconds";
+    assert_eq!(metrics.gauge(name, "t"), Some(since.0 as f64 / 1000.0));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(metrics.gauge(name, "t"), Some(since.0 as f64 / 1000.0), "the first failure counts");
+    *lock(&broker.knobs.rule) = BadRecordRule::Skip;
+    broker.settled(&topic).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(metrics.gauge(name, "t"), Some(0.0));
+}
+
 /// A batch of three records whose checksum is right and whose compressed data is not.
 fn undecodable() -> Bytes {
     let mut builder = Builder::new(Compression::Zstd);

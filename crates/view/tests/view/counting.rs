@@ -86,6 +86,7 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
         lag_records: "test_lag_records",
         step_seconds: "test_step_seconds",
         errors: "test_errors_total",
+        stands_still: "test_stands_still_since_seconds",
         commits: "test_commits_total",
         bad_records: "test_bad_records_total",
         lost_records: "test_lost_records_total",
