@@ -47,12 +47,13 @@ Examples:
   echo \"SELECT 1\" | floe sql
   floe sql                      a prompt; \\q or Ctrl-D ends it")]
     Sql(SqlArgs),
-    /// List, create, describe and delete topics on a running broker.
+    /// List, create, describe, mend and delete topics on a running broker.
     #[command(after_help = "\
 Examples:
   floe topic create orders --partitions 4 --config floe.table=json
   floe topic list --json
   floe topic describe orders
+  floe topic drop-columns orders 'user-*'
   floe topic delete orders")]
     Topic(TopicArgs),
 }
@@ -147,10 +148,27 @@ pub(crate) enum TopicAction {
         #[arg(long = "config", value_name = "KEY=VALUE")]
         configs: Vec<String>,
     },
-    /// Show a topic's partitions and settings.
+    /// Show a topic's partitions and settings, and how its table is doing.
     Describe {
         /// Its name.
         name: String,
+        /// The broker's HTTP address, which knows the table.
+        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
+        server: String,
+    },
+    /// Drop columns of a topic's table, for keys that were values and used its columns up.
+    ///
+    /// The table loses the columns of these top-level keys; the records keep them. A key that comes again gets a new
+    /// column.
+    DropColumns {
+        /// The topic.
+        name: String,
+        /// Keys; `*` stands for any text.
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// The broker's HTTP address.
+        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
+        server: String,
     },
     /// Delete a topic and its table.
     Delete {

@@ -9,11 +9,13 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{StatusCode, Url};
+use serde_json::Value;
 
 /// Bytes of a printed table. It is in memory until its last row has come, because its widths must be known.
 const ROWS_BYTES_MAX: usize = 1 << 30;
-/// Bytes of an error's body that are read.
-const ERROR_BYTES_MAX: usize = 1 << 20;
+/// Bytes that are read of an error's body, and of a document.
+const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 
 /// The rows of a statement.
 pub(crate) struct Rows {
@@ -94,6 +96,29 @@ impl HttpClient {
         Ok(())
     }
 
+    /// Asks `GET path`. None if the broker answers 404.
+    ///
+    /// # Errors
+    /// As [`HttpClient::query`].
+    pub(crate) async fn get(&self, path: &[&str]) -> Result<Option<Value>> {
+        let answer =
+            self.http.get(url(&self.server, path)?).send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        read_json(answer).await.map(Some)
+    }
+
+    /// Sends `POST path` with a JSON body.
+    ///
+    /// # Errors
+    /// As [`HttpClient::query`].
+    pub(crate) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
+        let post = self.http.post(url(&self.server, path)?).header(CONTENT_TYPE, "application/json");
+        let answer = post.body(body.to_string()).send().await.map_err(|error| self.unreachable(&error))?;
+        read_json(answer).await
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         let what = if error.is_connect() { "no broker answers" } else { "the broker did not answer" };
         anyhow!(
@@ -104,6 +129,17 @@ impl HttpClient {
     }
 }
 
+/// The URL of a path, whose parts may hold any characters.
+fn url(server: &str, path: &[&str]) -> Result<Url> {
+    let mut url = Url::parse(server).with_context(|| format!("{server} is not a URL"))?;
+    let parts = url.path_segments_mut();
+    let mut parts =
+        parts.map_err(|()| anyhow!("{server} is not the URL of a server, such as http://{server}"))?;
+    parts.pop_if_empty().extend(path);
+    drop(parts);
+    Ok(url)
+}
+
 /// Whether a URL is of this machine.
 fn is_loopback(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else { return false };
@@ -112,26 +148,49 @@ fn is_loopback(url: &str) -> bool {
     address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
-/// The error that the broker tells in the body of its answer.
-async fn told(mut answer: reqwest::Response) -> anyhow::Error {
-    let status = answer.status();
-    let mut body = Vec::new();
-    while let Ok(Some(piece)) = answer.chunk().await {
-        body.extend_from_slice(&piece);
-        if body.len() > ERROR_BYTES_MAX {
-            break;
-        }
+/// The JSON of an answer, or the error that it tells.
+async fn read_json(answer: reqwest::Response) -> Result<Value> {
+    if !answer.status().is_success() {
+        return Err(told(answer).await);
     }
-    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    match body.pointer("/error/message").and_then(serde_json::Value::as_str) {
+    let body = read_some(answer).await;
+    serde_json::from_slice(&body).context("the broker's answer is not JSON")
+}
+
+/// The error that the broker tells in the body of its answer.
+async fn told(answer: reqwest::Response) -> anyhow::Error {
+    let status = answer.status();
+    let body: Value = serde_json::from_slice(&read_some(answer).await).unwrap_or_default();
+    match body.pointer("/error/message").and_then(Value::as_str) {
         Some(message) => anyhow!("{message}"),
         None => anyhow!("the broker answered {status}"),
     }
 }
 
+/// The body of an answer, up to a limit.
+async fn read_some(mut answer: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(piece)) = answer.chunk().await {
+        body.extend_from_slice(&piece);
+        if body.len() > DOCUMENT_BYTES_MAX {
+            break;
+        }
+    }
+    body
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use super::*;
+
+    #[test]
+    fn parts_of_a_path_may_hold_any_characters() {
+        for server in ["http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+            let url = url(server, &["api", "a/b c?"]).expect("it is a URL");
+            assert_eq!(url.as_str(), "http://127.0.0.1:8080/api/a%2Fb%20c%3F");
+        }
+        assert!(url("broker:8080", &["a"]).is_err());
+    }
 
     #[test]
     fn this_machine_is_known_by_its_names() {

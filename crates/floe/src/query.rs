@@ -1,7 +1,14 @@
 //! The services of the HTTP front: SQL and the lake. Fronts do not know each other, so the binary joins them.
 
-use floe_http::{CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService};
-use floe_lake::{Lake, catalog};
+use std::collections::BTreeMap;
+
+use arrow::temporal_conversions::timestamp_ms_to_datetime;
+use floe_env::Timestamp;
+use floe_http::{
+    CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService, StandsStill,
+    TableFailure, TableService, TableStatus,
+};
+use floe_lake::{Lake, LakeError, TableRef, catalog};
 use floe_query::QueryError;
 use floe_sql::Sql;
 use futures::FutureExt;
@@ -35,5 +42,80 @@ impl CatalogService for Catalog {
             CatalogReply { status: answer.status, body: answer.body }
         }
         .boxed()
+    }
+}
+
+/// The state of the lake's tables behind HTTP.
+pub(crate) struct Tables(pub(crate) Lake);
+
+impl TableService for Tables {
+    fn standing_still(&self, count: usize) -> (Vec<StandsStill>, usize) {
+        let still: BTreeMap<_, _> =
+            self.0.status().into_iter().filter_map(|view| Some((view.name, view.error?))).collect();
+        let all = still.len();
+        (still.into_iter().take(count).map(|(table, error)| stands_still(table, error)).collect(), all)
+    }
+
+    fn table(&self, name: &str) -> Result<Option<TableStatus>, TableFailure> {
+        let Some(table) = self.find(name)? else { return Ok(None) };
+        let view = self.0.status().into_iter().find(|view| view.topic == table.topic.id);
+        Ok(Some(TableStatus {
+            rows: table.rows,
+            files: table.files,
+            bytes: table.bytes,
+            bad_records: table.bad_records,
+            lag: view.as_ref().map_or(0, |view| view.lag),
+            columns: table.schema.columns_used(),
+            columns_max: floe_schema::limits::COLUMNS_MAX,
+            stands_still: view
+                .and_then(|view| view.error)
+                .map(|error| stands_still(table.name.clone(), error)),
+            table: table.name,
+        }))
+    }
+
+    fn drop_columns(&self, name: String, keys: Vec<String>) -> BoxFuture<'_, Result<u64, TableFailure>> {
+        async move {
+            if keys.is_empty() {
+                return Err(TableFailure::Wrong(
+                    "name at least one key, or a pattern such as id_*".to_owned(),
+                ));
+            }
+            let table = self.find(&name)?.ok_or(TableFailure::Missing)?;
+            Ok(self.0.drop_columns(&table, keys).await.map_err(unavailable)?)
+        }
+        .boxed()
+    }
+}
+
+impl Tables {
+    fn find(&self, name: &str) -> Result<Option<TableRef>, TableFailure> {
+        self.0.table(&self.0.log().meta().snapshot(), name).map_err(unavailable)
+    }
+}
+
+fn unavailable(error: LakeError) -> TableFailure {
+    TableFailure::Unavailable(error.to_string())
+}
+
+fn stands_still(table: String, (why, since): (String, Timestamp)) -> StandsStill {
+    StandsStill { table, since: rfc3339(since), why }
+}
+
+fn rfc3339(at: Timestamp) -> String {
+    match timestamp_ms_to_datetime(at.0) {
+        Some(time) => time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+        None => format!("{} ms since 1970", at.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_as_people_read_them() {
+        assert_eq!(rfc3339(Timestamp(1_767_225_600_007)), "2026-01-01T00:00:00.007Z");
+        assert_eq!(rfc3339(Timestamp(i64::MAX)), "9223372036854775807 ms since 1970");
     }
 }

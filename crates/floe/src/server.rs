@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::query::{Catalog, Query};
+use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
 
 /// What a stopped broker waits for its background work: steps that write some megabytes.
@@ -70,10 +70,12 @@ impl Server {
         let services = Services {
             env: env.clone(),
             hosts: hosts(&config),
-            // The metadata is loaded before a client can connect, so readiness depends on writing alone.
+            // The metadata is loaded before a client can connect, so readiness depends on writing alone. Tables that
+            // stand still are named beside it.
             ready: Arc::new(move || writing.writable()),
             metrics,
             query: Arc::new(Query(sql)),
+            tables: Arc::new(Tables(lake.clone())),
             catalog: Arc::new(Catalog(lake.clone())),
         };
         let kafka_stopping = stopping.clone();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::cli::{TopicAction, TopicArgs};
+use crate::client::HttpClient;
 use crate::term::{columns, say};
 
 /// The resource type of topics in `DescribeConfigs` (KIP-133).
@@ -18,6 +19,9 @@ const SET_ON_TOPIC: i8 = 1;
 
 /// Runs the command.
 pub(crate) async fn run(args: TopicArgs) -> Result<()> {
+    if let TopicAction::DropColumns { name, keys, server } = &args.action {
+        return drop_columns(&HttpClient::new(server)?, name, keys, args.json).await;
+    }
     let client = Client::connect(&args.bootstrap, "floe").await;
     let mut client = client.with_context(|| {
         format!(
@@ -32,7 +36,10 @@ pub(crate) async fn run(args: TopicArgs) -> Result<()> {
             say(&told(args.json, &name, "created"))?;
             Ok(())
         }
-        TopicAction::Describe { name } => describe(&mut client, &name, args.json).await,
+        TopicAction::Describe { name, server } => {
+            describe(&mut client, &HttpClient::new(&server)?, &name, args.json).await
+        }
+        TopicAction::DropColumns { .. } => unreachable!("it needs no Kafka client"),
         TopicAction::Delete { name } => {
             client.delete_topic(&name).await.with_context(|| format!("cannot delete {name}"))?;
             say(&told(args.json, &name, "deleted"))?;
@@ -77,7 +84,52 @@ async fn list(client: &mut Client<TcpStream>, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-async fn describe(client: &mut Client<TcpStream>, name: &str, as_json: bool) -> Result<()> {
+async fn drop_columns(server: &HttpClient, name: &str, keys: &[String], as_json: bool) -> Result<()> {
+    let path = ["api", "v1", "tables", name, "drop-columns"];
+    let dropped = server.post(&path, &json!({ "keys": keys })).await;
+    let dropped = dropped.with_context(|| format!("cannot drop columns of {name}"))?;
+    if as_json {
+        say(&dropped.to_string())?;
+    } else {
+        say(&format!("dropped {} columns of {name}", dropped["columns_dropped"]))?;
+    }
+    Ok(())
+}
+
+/// How the table of a topic is doing: the broker's answer, or why it is not known.
+async fn table_of(server: &HttpClient, name: &str) -> Option<Result<Value, String>> {
+    let found = server.get(&["api", "v1", "tables", name]).await;
+    found.map_err(|error| format!("{error:#}")).transpose()
+}
+
+/// The table in lines for people.
+fn table_lines(table: &Result<Value, String>) -> Vec<String> {
+    let table = match table {
+        Ok(table) => table,
+        Err(error) => return vec![format!("table: not known, {error}")],
+    };
+    let mut lines = vec![format!(
+        "table: {} rows in {} files, {} records behind, {} bad records, {} of {} columns",
+        table["rows"],
+        table["files"],
+        table["lag"],
+        table["bad_records"],
+        table["columns"],
+        table["columns_max"],
+    )];
+    if let Some(still) = table["stands_still"].as_object() {
+        let text = |name: &str| still.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        lines.push(format!("table: STANDS STILL since {}: {}", text("since"), text("why")));
+    }
+    lines
+}
+
+async fn describe(
+    client: &mut Client<TcpStream>,
+    server: &HttpClient,
+    name: &str,
+    as_json: bool,
+) -> Result<()> {
     let topic = known(client, name).await?;
     let mut partitions = Vec::new();
     for partition in 0..topic.partitions.len() {
@@ -87,6 +139,8 @@ async fn describe(client: &mut Client<TcpStream>, name: &str, as_json: bool) -> 
         partitions.push((partition, first, next));
     }
     let configs = configs(client, name).await?;
+    let has_table = configs.iter().any(|(key, value)| key == "floe.table" && value != "off");
+    let table = if has_table { table_of(server, name).await } else { None };
     if as_json {
         let partitions: Vec<Value> = partitions
             .iter()
@@ -95,7 +149,11 @@ async fn describe(client: &mut Client<TcpStream>, name: &str, as_json: bool) -> 
         let configs: serde_json::Map<String, Value> =
             configs.into_iter().map(|(k, v)| (k, Value::from(v))).collect();
         let id = topic.topic_id.to_string();
-        say(&json!({ "topic": name, "id": id, "partitions": partitions, "configs": configs }).to_string())?;
+        let table = table.map(|table| table.unwrap_or_else(|error| json!({ "error": error })));
+        let topic = json!({
+            "topic": name, "id": id, "partitions": partitions, "configs": configs, "table": table,
+        });
+        say(&topic.to_string())?;
         return Ok(());
     }
     say(&format!("{name}  (id {})", topic.topic_id))?;
@@ -106,6 +164,9 @@ async fn describe(client: &mut Client<TcpStream>, name: &str, as_json: bool) -> 
     say(&columns(&["partition", "first offset", "next offset"], &rows))?;
     for (key, value) in configs {
         say(&format!("{key}={value}"))?;
+    }
+    for line in table.iter().flat_map(table_lines) {
+        say(&line)?;
     }
     Ok(())
 }
@@ -130,4 +191,24 @@ async fn configs(client: &mut Client<TcpStream>, name: &str) -> Result<Vec<(Stri
     let configs = results.into_iter().flat_map(|result| result.configs);
     let set = configs.filter(|config| config.config_source == SET_ON_TOPIC);
     Ok(set.map(|config| (config.name, config.value.unwrap_or_default())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_told_in_lines() {
+        let mut table = json!({
+            "table": "t", "rows": 3, "files": 2, "bytes": 1, "bad_records": 4, "lag": 5, "columns": 6,
+            "columns_max": 2000, "stands_still": null,
+        });
+        let first = "table: 3 rows in 2 files, 5 records behind, 4 bad records, 6 of 2000 columns";
+        assert_eq!(table_lines(&Ok(table.clone())), [first]);
+        table["stands_still"] =
+            json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
+        let second = "table: STANDS STILL since 2026-01-01T00:00:00.000Z: it says so";
+        assert_eq!(table_lines(&Ok(table)), [first, second]);
+        assert_eq!(table_lines(&Err("no broker".to_owned())), ["table: not known, no broker"]);
+    }
 }

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::door::Name;
 use crate::failure::Failure;
+use crate::limits::STANDING_STILL_MAX;
+use crate::tables::{StandsStill, TableService};
 
 /// Tells whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -18,10 +20,18 @@ pub(crate) fn live() -> Response {
     Json(json!({ "status": "live" })).into_response()
 }
 
-/// Readiness: send no traffic while this is 503. Details are for clients that ask by a known name.
-pub(crate) fn ready(ready: &Ready, name: Name) -> Response {
+/// Readiness: send no traffic while this is 503. A table that stands still is named, and the broker is ready all the
+/// same: clients can produce, fetch and query, and one topic must not take the broker from all others. Details are for
+/// clients that ask by a known name.
+pub(crate) fn ready(ready: &Ready, tables: &dyn TableService, name: Name) -> Response {
     match ready() {
-        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Ok(()) if name == Name::Foreign => Json(json!({ "status": "ready" })).into_response(),
+        Ok(()) => {
+            let (tables, count) = tables.standing_still(STANDING_STILL_MAX);
+            let tables: Vec<_> = tables.iter().map(StandsStill::json).collect();
+            Json(json!({ "status": "ready", "tables_standing_still": count, "standing_still": tables }))
+                .into_response()
+        }
         Err(reason) => {
             let reason = match name {
                 Name::Ours => reason,

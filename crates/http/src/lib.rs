@@ -15,6 +15,7 @@
 //! health.rs     /health /ready     alive, and able to serve
 //! telemetry.rs  /metrics           Prometheus text
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
+//! tables.rs     /api/v1/tables     how a table is doing; drops columns
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
 //! failure.rs    Failure            the one JSON shape of every error
 //! limits.rs                        every limit of this crate
@@ -22,6 +23,8 @@
 //! # Formats
 //! ```text
 //! request   POST /api/v1/sql   content-type: application/json   {"query": "select 1"}
+//! request   GET  /api/v1/tables/orders
+//! request   POST /api/v1/tables/orders/drop-columns   content-type: application/json   {"keys": ["id_*"]}
 //! error     {"error": {"code": 400, "type": "InvalidStatement", "message": "...", "line": 1, "column": 8}}
 //! ```
 //! An error has `line` and `column` (from 1, in characters) if it has a position in the statement. The shape is that of
@@ -43,6 +46,7 @@ mod routes;
 mod server;
 mod services;
 mod stall;
+mod tables;
 mod telemetry;
 
 pub use health::Ready;
@@ -51,4 +55,5 @@ pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};
 pub use query::{QueryReply, QueryRequest, QueryService};
 pub use server::serve;
 pub use services::Services;
+pub use tables::{StandsStill, TableFailure, TableService, TableStatus};
 pub use telemetry::Metrics;

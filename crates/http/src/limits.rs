@@ -28,6 +28,8 @@ pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
 /// A reply up to this size is held back until it is complete, so that a late error is still a proper error. A larger
 /// reply is streamed, and an error then ends the connection in the middle of the body.
 pub const REPLY_BUFFER_BYTES: usize = 4 << 20;
+/// Tables that `/ready` names when they stand still. It always says how many there are.
+pub const STANDING_STILL_MAX: usize = 100;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Interval at which histograms are folded. Without it their buffers grow.

@@ -102,14 +102,14 @@ async fn run(service: &dyn QueryService, headers: &HeaderMap, body: Body) -> Res
 }
 
 /// Refuses a body that does not say to be JSON. A web page of any origin may send plain text or a form.
-fn json_body(headers: &HeaderMap) -> Result<(), Failure> {
+pub(crate) fn json_body(headers: &HeaderMap) -> Result<(), Failure> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let first = values.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = first.split(';').next().unwrap_or_default().trim();
     if name.eq_ignore_ascii_case("application/json") && values.next().is_none() {
         return Ok(());
     }
-    let message = "send the statement as JSON, and say so: `content-type: application/json`, as in \
+    let message = "send JSON, and say so: `content-type: application/json`, as in \
                    curl --json '{\"query\": \"select 1\"}'";
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message))
 }

@@ -17,7 +17,7 @@ use crate::door::{self, Name};
 use crate::failure::Failure;
 use crate::iceberg::{self, CatalogRequest};
 use crate::services::Services;
-use crate::{health, query};
+use crate::{health, query, tables};
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -27,7 +27,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/config", catalog_route(config))
         .route("/namespaces", catalog_route(namespaces))
         .route("/namespaces/{namespace}", catalog_route(namespace))
-        .route("/namespaces/{namespace}/tables", catalog_route(tables))
+        .route("/namespaces/{namespace}/tables", catalog_route(table_names))
         .route("/namespaces/{namespace}/tables/{table}", catalog_route(table))
         // Scan reports are accepted and dropped, so that engines that send them do not warn.
         .route("/namespaces/{namespace}/tables/{table}/metrics", post(report))
@@ -37,6 +37,8 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/api/v1/sql", post(sql))
+        .route("/api/v1/tables/{table}", get(table_status))
+        .route("/api/v1/tables/{table}/drop-columns", post(drop_columns))
         .method_not_allowed_fallback(wrong_method)
         .nest("/iceberg/v1", catalog)
         .fallback(unknown_path)
@@ -47,7 +49,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
 }
 
 async fn ready(State(services): State<Arc<Services>>, Extension(name): Extension<Name>) -> Response {
-    health::ready(&services.ready, name)
+    health::ready(&services.ready, services.tables.as_ref(), name)
 }
 
 async fn metrics_text(State(services): State<Arc<Services>>) -> Response {
@@ -57,6 +59,19 @@ async fn metrics_text(State(services): State<Arc<Services>>) -> Response {
 
 async fn sql(State(services): State<Arc<Services>>, headers: HeaderMap, body: Body) -> Response {
     query::query(services.query.as_ref(), &headers, body).await
+}
+
+async fn table_status(State(services): State<Arc<Services>>, Path(table): Path<String>) -> Response {
+    tables::get(services.tables.as_ref(), &table)
+}
+
+async fn drop_columns(
+    State(services): State<Arc<Services>>,
+    Path(table): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    tables::drop_columns(services.tables.as_ref(), table, &headers, body).await
 }
 
 /// Makes a catalog request from the path and the parameters.
@@ -91,7 +106,7 @@ fn namespace(mut path: BTreeMap<String, String>, _: BTreeMap<String, String>) ->
     CatalogRequest::Namespace { namespace: taken(&mut path, "namespace") }
 }
 
-fn tables(mut path: BTreeMap<String, String>, _: BTreeMap<String, String>) -> CatalogRequest {
+fn table_names(mut path: BTreeMap<String, String>, _: BTreeMap<String, String>) -> CatalogRequest {
     CatalogRequest::Tables { namespace: taken(&mut path, "namespace") }
 }
 
@@ -121,7 +136,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 async fn unknown_path(uri: Uri) -> Response {
     let message = format!(
-        "there is nothing at {}; known are /health, /ready, /metrics, /api/v1/sql and /iceberg/v1/",
+        "there is nothing at {}; known are /health, /ready, /metrics, /api/v1/sql, /api/v1/tables/ and /iceberg/v1/",
         uri.path()
     );
     Failure::new(StatusCode::NOT_FOUND, "NotFound", message).into_response()
@@ -151,6 +166,7 @@ fn label(path: &str) -> &'static str {
         "/ready" => "ready",
         "/metrics" => "metrics",
         "/api/v1/sql" => "sql",
+        path if path.starts_with("/api/v1/tables/") => "tables",
         path if path.starts_with("/iceberg/") => "iceberg",
         _ => "other",
     }

@@ -8,6 +8,7 @@ use crate::health::Ready;
 use crate::hosts::Hosts;
 use crate::iceberg::CatalogService;
 use crate::query::QueryService;
+use crate::tables::TableService;
 use crate::telemetry::Metrics;
 
 /// Everything that the routes need for their answers.
@@ -23,6 +24,8 @@ pub struct Services {
     pub metrics: Metrics,
     /// The source of `/api/v1/sql`.
     pub query: Arc<dyn QueryService>,
+    /// The source of `/api/v1/tables`.
+    pub tables: Arc<dyn TableService>,
     /// The source of `/iceberg/v1`.
     pub catalog: Arc<dyn CatalogService>,
 }

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, Hosts, Metrics, QueryReply, QueryRequest, QueryService,
-    Services, limits, serve,
+    Services, StandsStill, TableFailure, TableService, TableStatus, limits, serve,
 };
 use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
@@ -63,6 +63,40 @@ impl CatalogService for Fake {
     }
 }
 
+impl TableService for Fake {
+    fn standing_still(&self, count: usize) -> (Vec<StandsStill>, usize) {
+        (vec![still("t"); 2].into_iter().take(count).collect(), 2)
+    }
+
+    fn table(&self, name: &str) -> Result<Option<TableStatus>, TableFailure> {
+        let (rows, files, bytes, bad_records, lag, columns) = (1, 2, 3, 4, 5, 6);
+        let stands_still = (name == "t").then(|| still(name));
+        let table = name.to_owned();
+        let columns_max = 2000;
+        let status =
+            TableStatus { table, rows, files, bytes, bad_records, lag, columns, columns_max, stands_still };
+        Ok(Some(status).filter(|_| name != "none"))
+    }
+
+    fn drop_columns(&self, name: String, keys: Vec<String>) -> BoxFuture<'_, Result<u64, TableFailure>> {
+        let outcome = match name.as_str() {
+            "none" => Err(TableFailure::Missing),
+            "busy" => Err(TableFailure::Unavailable("later".to_owned())),
+            _ if keys.is_empty() => Err(TableFailure::Wrong("name keys".to_owned())),
+            _ => Ok(keys.len() as u64),
+        };
+        std::future::ready(outcome).boxed()
+    }
+}
+
+fn still(table: &str) -> StandsStill {
+    StandsStill {
+        table: table.to_owned(),
+        since: "2026-01-01T00:00:00.000Z".to_owned(),
+        why: "it says so".to_owned(),
+    }
+}
+
 struct Server {
     address: std::net::SocketAddr,
     stop: watch::Sender<bool>,
@@ -80,6 +114,7 @@ async fn start(ready: Result<(), String>) -> Server {
         ready: Arc::new(move || ready.clone()),
         metrics: Metrics::detached(),
         query: Arc::new(Fake),
+        tables: Arc::new(Fake),
         catalog: Arc::new(Fake),
     };
     let served = env.spawn("server", serve(listener, services, stopped));
@@ -153,7 +188,38 @@ async fn health_metrics_and_what_is_not_there() {
     server.served.await.unwrap();
 
     let server = start(Ok(())).await;
-    assert_eq!(get(&server, "/ready").await.json(), json!({ "status": "ready" }));
+    let still = json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
+    let ready = json!({ "status": "ready", "tables_standing_still": 2, "standing_still": [still, still] });
+    assert_eq!(get(&server, "/ready").await.json(), ready);
+    // A foreign name learns no names of tables.
+    let foreign = ask_raw(&server, "GET", "/ready", "host: evil.example\r\n", b"").await;
+    assert_eq!((foreign.status, foreign.json()), (200, json!({ "status": "ready" })));
+}
+
+#[tokio::test]
+async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
+    let server = start(Ok(())).await;
+    let mut table = json!({
+        "table": "a b", "rows": 1, "files": 2, "bytes": 3, "bad_records": 4, "lag": 5, "columns": 6,
+        "columns_max": 2000, "stands_still": null,
+    });
+    assert_eq!(get(&server, "/api/v1/tables/a%20b").await.json(), table);
+    table["table"] = "t".into();
+    table["stands_still"] = json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
+    assert_eq!(get(&server, "/api/v1/tables/t").await.json(), table);
+    error_is(&get(&server, "/api/v1/tables/none").await, 404, "NoSuchTable", &["none", "floe.table"]);
+
+    let drop = async |table: &str, headers: &str, body: &str| {
+        ask(&server, "POST", &format!("/api/v1/tables/{table}/drop-columns"), headers, body.as_bytes()).await
+    };
+    let keys = r#"{"keys":["a","b_*"]}"#;
+    assert_eq!(drop("t", JSON, keys).await.json(), json!({ "table": "t", "columns_dropped": 2 }));
+    error_is(&drop("t", "content-type: text/plain\r\n", keys).await, 415, "UnsupportedMediaType", &[]);
+    error_is(&drop("t", JSON, "{}").await, 400, "InvalidBody", &["keys"]);
+    error_is(&drop("t", JSON, r#"{"keys":[]}"#).await, 400, "InvalidRequest", &["name keys"]);
+    error_is(&drop("none", JSON, keys).await, 404, "NoSuchTable", &[]);
+    error_is(&drop("busy", JSON, keys).await, 503, "Unavailable", &["later"]);
+    assert_eq!(get(&server, "/api/v1/tables/t/drop-columns").await.status, 405);
 }
 
 #[tokio::test]

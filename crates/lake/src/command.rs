@@ -5,6 +5,7 @@ use floe_log::{
     topic::{self, Topic},
 };
 use floe_meta::Tx;
+use floe_meta::lease::{self, Lease};
 use floe_schema::{Kind, TableSchema};
 use floe_view::{ViewError, lease_name};
 
@@ -97,6 +98,29 @@ pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), 
         tx.put(topic, &ViewState { schema: schema.clone(), ..view });
     }
     put_garbage(tx, *topic, garbage.clone())
+}
+
+/// Drops the columns of the top-level keys that match one of the patterns. Returns how many columns went.
+///
+/// The view's owner knows the old schema. It loses its lease here, so that the commit that it works on is refused, and it
+/// takes over again from what this command leaves.
+pub(crate) fn drop_columns(tx: &mut Tx<'_>, topic: TopicId, patterns: &[String]) -> Result<u64, ViewError> {
+    topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
+    let view = tx.get::<ViewState>(&topic)?;
+    let view =
+        view.ok_or_else(|| ViewError::Stale("the table has not been made yet, try again".to_owned()))?;
+    let drops = |key: &str| patterns.iter().any(|pattern| floe_schema::matches(pattern, key));
+    let schema = view.schema.without(drops);
+    let dropped = (view.schema.columns_used() - schema.columns_used()) as u64;
+    if schema == view.schema {
+        return Ok(0);
+    }
+    tx.put(&topic, &ViewState { schema, ..view });
+    let name = lease_name(VIEW, topic);
+    if let Some(Lease { owner: Some(_), epoch, .. }) = tx.get::<Lease>(&name)? {
+        lease::release(tx, &name, epoch)?;
+    }
+    Ok(dropped)
 }
 
 /// Removes the table of a deleted topic from the map. Its files become garbage.

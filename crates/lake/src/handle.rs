@@ -8,7 +8,7 @@ use floe_log::{
     topic::{self, Topic},
     topic_config::{TableMode, TopicConfig},
 };
-use floe_meta::{DecodeError, Snapshot};
+use floe_meta::{DecodeError, Envelope, Snapshot, Tx};
 use floe_schema::{Kind, TableSchema};
 use floe_store::StoreError;
 use floe_view::{ViewError, ViewStatus, Views, progress_of};
@@ -16,7 +16,7 @@ use iceberg::spec::TableMetadata;
 
 use crate::{
     cache::{CachedTable, FileCache, Manifests},
-    cleaner,
+    cleaner, command,
     error::TableError,
     files::Files,
     limits, manifest,
@@ -39,9 +39,9 @@ pub enum LakeError {
     /// A document of a table.
     #[error(transparent)]
     Document(#[from] TableError),
-    /// A round of the cleaner; the rest is deleted in the next one.
+    /// A round of the cleaner, which goes on in the next one; or a change of a table.
     #[error(transparent)]
-    Clean(#[from] ViewError),
+    Commit(#[from] ViewError),
 }
 
 /// The lake of one broker. A clone is the same lake.
@@ -204,6 +204,20 @@ impl Lake {
     /// How the views of this broker are doing.
     pub fn status(&self) -> Vec<ViewStatus> {
         self.views.status()
+    }
+
+    /// Drops the columns of a table's top-level keys that match one of `patterns`, in which `*` stands for any text: the
+    /// way back when keys that were values have used up the table's columns. SQL shows the table without them at once,
+    /// other readers with the next commit that has rows. The values stay in the log. Returns how many columns went.
+    ///
+    /// # Errors
+    /// The table has not been made yet, or the journal does not take it.
+    pub async fn drop_columns(&self, table: &TableRef, patterns: Vec<String>) -> Result<u64, LakeError> {
+        let topic = table.topic.id;
+        let envelope = Envelope::broker(&format!("columns of {} are dropped", table.name));
+        let command = move |tx: &mut Tx<'_>| command::drop_columns(tx, topic, &patterns);
+        let committed = self.log().meta().commit(envelope, command).await;
+        Ok(committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?.reply)
     }
 
     /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the

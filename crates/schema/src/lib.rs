@@ -19,6 +19,7 @@
 //! value.rs                       ... and is appended to the widened columns
 //! raw.rs                         raw tables: key, value and headers as they are
 //! table.rs       TableSchema     the schema: a tree of slots, and its columns
+//! narrow.rs      without         a schema without the columns of some keys
 //! fit.rs                         the values that a type holds without loss
 //! timestamp.rs   parse           RFC 3339 to microseconds
 //! text.rs                        JSON text without a parser: `-0`, blanks
@@ -81,6 +82,7 @@ mod decode;
 mod fit;
 pub mod limits;
 pub mod names;
+mod narrow;
 mod raw;
 mod row;
 mod stream;
@@ -95,6 +97,7 @@ mod width;
 pub use crate::{
     adapt::AdaptError,
     decode::{BadRecord, Decoder, Refused},
+    narrow::matches,
     row::{NO_TIMESTAMP, Row},
     table::{Column, ColumnType, FIELD_ID, Kind, TableSchema},
 };

@@ -16,6 +16,9 @@ use crate::{
     timestamp,
 };
 
+const TOO_MANY_COLUMNS: &str = "the record needs more than 2000 columns in its table: if keys are values there, drop \
+     their columns (floe topic drop-columns) and write such keys as values";
+
 fn row(offset: i64, value: Option<&[u8]>) -> Row<'_> {
     Row { partition: 3, offset, timestamp: 5, key: None, value, headers: &[] }
 }
@@ -236,7 +239,7 @@ fn bad_records_leave_nothing_behind() {
             "control character (\\u0000-\\u001F) found while parsing a string at line 1 column 7",
             "number out of range at line 1 column 10",
             "a key is longer than 256 bytes",
-            "the record needs more than 2000 columns in its table",
+            TOO_MANY_COLUMNS,
         ]
     );
 }
@@ -327,7 +330,7 @@ fn a_record_of_too_many_keys_is_refused_at_the_first_that_is_too_many() {
     let records: Vec<&str> = [&top, &inner, &list, &spread].map(String::as_str).into();
     let (schema, batch, bad) = decode(TableSchema::new(Kind::Json), &records);
     assert_eq!((schema, batch.num_rows()), (TableSchema::new(Kind::Json), 0));
-    let reason = "the record needs more than 2000 columns in its table";
+    let reason = TOO_MANY_COLUMNS;
     assert_eq!(bad.iter().map(|bad| bad.reason.as_str()).collect::<Vec<_>>(), [reason; 4]);
 }
 

@@ -11,7 +11,11 @@ use crate::{
 /// Why a schema cannot grow for a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WidenError {
-    #[error("the record needs more than {} columns in its table", limits::COLUMNS_MAX)]
+    #[error(
+        "the record needs more than {} columns in its table: if keys are values there, drop their columns \
+         (floe topic drop-columns) and write such keys as values",
+        limits::COLUMNS_MAX
+    )]
     Columns,
     #[error("a key is longer than {} bytes", limits::NAME_BYTES_MAX)]
     Name,
@@ -374,7 +378,7 @@ fn give_ids(slots: &mut [ColumnSlot], last: &mut i32) {
     }
 }
 
-fn count(slots: &[ColumnSlot]) -> usize {
+pub(crate) fn count(slots: &[ColumnSlot]) -> usize {
     let mut columns = 0;
     for slot in slots {
         columns += usize::from(slot.typed.is_some()) + usize::from(slot.text.is_some());

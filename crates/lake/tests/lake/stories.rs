@@ -397,3 +397,39 @@ async fn raw_tables_and_a_changed_setting() {
     assert!(error.contains("set it back"), "{error}");
     assert_eq!(broker.table("t").rows, 2);
 }
+
+/// Keys that are values use up the columns of a table. Their columns go, and the table takes new keys again.
+#[tokio::test(start_paused = true)]
+async fn columns_of_junk_keys_are_dropped_and_there_is_room_again() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(1)).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    let junk: Vec<String> = (0..1_998).map(|n| format!("\"user-{n}\":{n}")).collect();
+    broker.produce(&topic, 0, &[format!("{{\"id\":1,{}}}", junk.join(","))]).await;
+    broker.produce(&topic, 0, &[r#"{"id":2,"a":1,"b":1}"#]).await;
+    let full = broker.settled("t").await;
+    assert_eq!((full.schema.columns_used(), full.rows, full.bad_records), (1_999, 1, 1));
+
+    assert_eq!(broker.lake.drop_columns(&full, vec!["none-*".to_owned()]).await.expect("taken"), 0);
+    let patterns = vec!["user-*".to_owned()];
+    assert_eq!(broker.lake.drop_columns(&full, patterns).await.expect("taken"), 1_998);
+    assert_eq!(broker.table("t").schema.columns_used(), 1, "readers of the map see it at once");
+    broker.produce(&topic, 0, &[r#"{"id":3,"a":1,"b":1,"user-7":"again"}"#]).await;
+    let table = broker.settled("t").await;
+    assert_eq!((table.rows, table.bad_records, table.schema.columns_used()), (2, 1, 4));
+    let rows = broker.rows(&table).await;
+    let short: Vec<_> = rows.iter().map(|row| json!([row["id"], row["a"], row["user-7"]])).collect();
+    assert_eq!(json!(short), json!([[1, null, null], [3, 1, "again"]]));
+
+    // Foreign readers see the same columns, and no id is used twice.
+    let metadata = broker.lake.metadata(&table).await.expect("readable").expect("it was made");
+    let names: Vec<String> =
+        metadata.current_schema().as_struct().fields().iter().map(|field| field.name.clone()).collect();
+    assert_eq!(names[4..], ["id", "a", "b", "user-7"]);
+    let id = |table: &floe_lake::TableRef| {
+        table.schema.columns().into_iter().find(|column| column.name == "user-7").expect("a column").id
+    };
+    assert!(id(&table) > full.schema.last_column_id(), "{} is a new id", id(&table));
+    assert!(broker.lake.status().iter().all(|view| view.error.is_none()), "{:?}", broker.lake.status());
+    broker.check_no_orphans(&ground.store).await;
+}
