@@ -82,7 +82,7 @@ impl TableService for Tables {
                 ));
             }
             let table = self.find(&name)?.ok_or(TableFailure::Missing)?;
-            Ok(self.0.drop_columns(&table, keys).await.map_err(unavailable)?)
+            self.0.drop_columns(&table, keys).await.map_err(|error| unavailable(&error))
         }
         .boxed()
     }
@@ -90,11 +90,11 @@ impl TableService for Tables {
 
 impl Tables {
     fn find(&self, name: &str) -> Result<Option<TableRef>, TableFailure> {
-        self.0.table(&self.0.log().meta().snapshot(), name).map_err(unavailable)
+        self.0.table(&self.0.log().meta().snapshot(), name).map_err(|error| unavailable(&error))
     }
 }
 
-fn unavailable(error: LakeError) -> TableFailure {
+fn unavailable(error: &LakeError) -> TableFailure {
     TableFailure::Unavailable(error.to_string())
 }
 

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::failure::Failure;
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, Name};
 use crate::services::Services;
 
 /// Headers of every answer. An answer is data and never a page: a browser must not guess its type, run or frame it,
@@ -23,13 +23,6 @@ const HEADERS: [(&str, &str); 6] = [
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-store"),
 ];
-
-/// Whether the name in a request is one of ours. Handlers that answer under any name tell no details to a foreign one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    Ours,
-    Foreign,
-}
 
 /// Refuses foreign names and origins.
 pub(crate) async fn guard(

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::door::Name;
 use crate::failure::Failure;
+use crate::hosts::Name;
 use crate::limits::STANDING_STILL_MAX;
 use crate::tables::{StandsStill, TableService};
 

@@ -41,6 +41,13 @@ impl Hosts {
     }
 }
 
+/// Whether the name in a request is one of ours. Handlers that answer under any name tell no details to a foreign one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Ours,
+    Foreign,
+}
+
 /// The list that [`Hosts::parse`] reads.
 impl fmt::Display for Hosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

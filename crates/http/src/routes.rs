@@ -13,8 +13,9 @@ use axum::routing::{MethodRouter, get, on, post};
 use axum::{Extension, Router};
 use futures::FutureExt;
 
-use crate::door::{self, Name};
+use crate::door;
 use crate::failure::Failure;
+use crate::hosts::Name;
 use crate::iceberg::{self, CatalogRequest};
 use crate::services::Services;
 use crate::{health, query, tables};
