@@ -1,6 +1,7 @@
 //! The clock and the randomness behind an environment, real or simulated.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicI64;
 
 use tokio::time::Instant;
 
@@ -11,6 +12,8 @@ pub(crate) enum Clock {
     Simulated {
         seed: u64,
         origin: Instant,
+        /// Milliseconds by which the wall clock is ahead of the one that began at the simulation's epoch.
+        wall_ahead: AtomicI64,
         entropy: Mutex<Seeded>,
         order: Mutex<Seeded>,
         /// The panics of all tasks, each with the task's name.

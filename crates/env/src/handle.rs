@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
@@ -37,6 +37,7 @@ impl Env {
         Env::with(Clock::Simulated {
             seed,
             origin: Instant::now(),
+            wall_ahead: AtomicI64::new(0),
             entropy: Mutex::new(Seeded::new(seed)),
             order: Mutex::new(Seeded::new(!seed)),
             panics: Mutex::default(),
@@ -61,12 +62,27 @@ impl Env {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn now(&self) -> Timestamp {
         match &*self.clock {
-            Clock::Simulated { origin, .. } => SIMULATION_EPOCH + origin.elapsed(),
+            Clock::Simulated { origin, wall_ahead, .. } => {
+                let Timestamp(right) = SIMULATION_EPOCH + origin.elapsed();
+                Timestamp(right.saturating_add(wall_ahead.load(Ordering::SeqCst)))
+            }
             Clock::Real => {
                 let since =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 Timestamp(0) + since
             }
+        }
+    }
+
+    /// Sets the wall clock of a simulation to `millis` ahead of its course, or behind it. All scopes share it. The clock
+    /// for durations stays as it is.
+    ///
+    /// # Panics
+    /// In a real environment.
+    pub fn set_wall_clock_ahead(&self, millis: i64) {
+        match &*self.clock {
+            Clock::Simulated { wall_ahead, .. } => wall_ahead.store(millis, Ordering::SeqCst),
+            Clock::Real => panic!("nobody sets the machine's clock"),
         }
     }
 

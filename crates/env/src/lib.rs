@@ -8,6 +8,7 @@
 //! task.rs      Task           a running task, and the scope that it lives and dies with
 //! random.rs                   the random generator behind Env
 //! backoff.rs   Backoff        pauses between tries that grow and have jitter
+//! ages.rs      Ages           how long things have been there, by the monotonic clock
 //! lru.rs       Lru            a bounded map with LRU eviction
 //! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
@@ -25,6 +26,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+mod ages;
 mod backoff;
 mod clock;
 mod data_dir;
@@ -37,6 +39,7 @@ mod task;
 mod time;
 pub mod watch;
 
+pub use ages::Ages;
 pub use backoff::Backoff;
 pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};

@@ -59,6 +59,11 @@ impl Server {
 
         let journal = SqliteJournal::open(&env, &config.data.join("journal"))?;
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
+        // No second process has this directory, so the holders of its leases are dead.
+        let ended = floe_log::leases::end_former_leases(&meta)
+            .await
+            .context("cannot end the leases of the former process")?;
+        info!(leases = ended, "ended the leases of the former process");
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), lake_config(&config));

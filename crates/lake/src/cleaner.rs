@@ -3,9 +3,11 @@
 //! It deletes the files first and the record that names them last. After a crash between the two it deletes the files
 //! again, which is no error.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use floe_env::lock;
 use floe_log::TopicId;
+use floe_meta::lease::Lease;
 use floe_meta::{CommitError, Envelope, Tx, lease};
 use floe_view::ViewError;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -37,14 +39,16 @@ pub(crate) async fn run(shared: Arc<Shared>, owner: String) {
 
 /// Deletes what is due. Returns the number of files.
 pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError> {
+    let ttl = shared.config.garbage_grace;
+    // Looked at in every round, so that the wait for a dead owner begins before there is anything to clean.
+    let stale = stale_lease(shared, ttl)?;
     let due = due(shared)?;
     gauge!("floe_lake_garbage_records").set(due.len() as f64);
     if due.is_empty() {
         return Ok(0);
     }
     let owner = owner.to_owned();
-    let ttl = shared.config.garbage_grace;
-    let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, ttl)?);
+    let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, stale.as_ref(), ttl)?);
     let epoch = commit(shared, take).await?;
     let mut deleted = 0;
     let mut failed: BTreeMap<TopicId, ViewError> = BTreeMap::new();
@@ -98,13 +102,30 @@ async fn commit<T: Send + 'static>(
     Ok(committed.map_err(ViewError::from_commit)?.reply)
 }
 
-/// Records whose grace is over, oldest first.
+/// The cleaner's lease, if nobody has renewed it for its time to live.
+fn stale_lease(shared: &Shared, ttl: Duration) -> Result<Option<Lease>, ViewError> {
+    let (snapshot, now) = (shared.log.meta().snapshot(), shared.env.monotonic());
+    let mut cleaning = lock(&shared.cleaning);
+    cleaning.watch.look(&snapshot, LEASE, now)?;
+    Ok(cleaning.watch.stale(now, ttl))
+}
+
+/// Records whose grace is over, oldest first: by the wall clock, or since this process first saw them. The second counts
+/// when the wall clock was put back, because their time is then ahead of it.
 fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
-    let now = shared.env.now();
+    let (now, wall) = (shared.env.monotonic(), shared.env.now());
+    let grace = shared.config.garbage_grace;
+    let snapshot = shared.log.meta().snapshot();
+    let mut cleaning = lock(&shared.cleaning);
+    let young =
+        snapshot.range::<Garbage>(GarbageKey::first_of(wall - grace)..).take(limits::GARBAGE_RECORDS_MAX);
+    let young = young.map(|found| found.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
+    cleaning.young.look(young, now);
     let mut due = Vec::new();
-    for found in shared.log.meta().snapshot().range::<Garbage>(..) {
+    for found in snapshot.range::<Garbage>(..) {
         let (key, garbage) = found?;
-        if now.since(key.since) < shared.config.garbage_grace || due.len() == limits::GARBAGE_RECORDS_MAX {
+        let is_due = wall.since(key.since) >= grace || cleaning.young.age(&key, now) >= grace;
+        if !is_due || due.len() == limits::GARBAGE_RECORDS_MAX {
             break;
         }
         due.push((key, garbage));

@@ -56,7 +56,8 @@ pub struct Lake {
 impl Lake {
     /// Starts the lake of a broker: a view for each topic that is a table, now or later.
     pub fn start(env: Env, log: Log, config: Config) -> Lake {
-        let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config });
+        let cleaning = Mutex::default();
+        let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config, cleaning });
         let Config { views_at_work, commit_bytes, .. } = config;
         let view = TableView { shared: Arc::clone(&shared) };
         let views = Views::new(env, log, view, floe_view::Config { views_at_work, commit_bytes });

@@ -100,6 +100,13 @@ postcard_record!(Table, 40, 1, TopicId);
 postcard_record!(ViewState, 42, 1, TopicId);
 postcard_record!(Garbage, 43, 1, GarbageKey);
 
+impl GarbageKey {
+    /// The first key of a moment.
+    pub(crate) fn first_of(since: Timestamp) -> GarbageKey {
+        GarbageKey { since, topic: TopicId(0), number: 0 }
+    }
+}
+
 impl Key for GarbageKey {
     fn encode(&self, out: &mut Vec<u8>) {
         key::put_i64(out, self.since.0);

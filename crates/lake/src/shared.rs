@@ -1,11 +1,15 @@
 //! What the handle, the views and the cleaner of one broker share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use floe_env::Env;
+use floe_env::{Ages, Env};
 use floe_log::{Log, TopicId};
+use floe_meta::lease::Watch;
 
-use crate::{files::Files, layout::Folder, limits};
+use crate::{files::Files, layout::Folder, limits, map::GarbageKey};
 
 /// What a broker can choose for its lake. Topics have settings of their own.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,17 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) log: Log,
     pub(crate) config: Config,
+    /// What the cleaner remembers from one round to the next.
+    pub(crate) cleaning: Mutex<Cleaning>,
+}
+
+/// What the cleaner remembers from one round to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaning {
+    /// The lease while another process holds it.
+    pub(crate) watch: Watch,
+    /// Garbage whose grace is not over by the wall clock.
+    pub(crate) young: Ages<GarbageKey>,
 }
 
 impl Shared {

@@ -25,7 +25,7 @@ use crate::limits::{
 };
 use crate::published::Published;
 use crate::snapshot::Snapshot;
-use floe_env::{Backoff, Env};
+use floe_env::{Backoff, Env, Timestamp};
 
 /// Limits that tests and special deployments change. [`crate::limits`] holds the defaults.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub(crate) struct Committer {
     waiting: VecDeque<Box<dyn Queued>>,
     /// The map as of the last journal entry that this broker knows.
     map: Snapshot,
+    /// The time of that entry.
+    time: Timestamp,
 }
 
 type Group = Vec<Box<dyn Queued>>;
@@ -69,6 +71,8 @@ struct Plan {
     commits: Vec<Commit>,
     /// The map after the group.
     map: Snapshot,
+    /// The time of the last command.
+    time: Timestamp,
     /// For each command the LSN of its commit, or why it is left out. A command that changes nothing has the LSN
     /// before it.
     places: Vec<Result<Lsn, String>>,
@@ -94,9 +98,10 @@ impl Committer {
         shared: Arc<Published>,
         queue: mpsc::Receiver<Box<dyn Queued>>,
         options: Options,
+        time: Timestamp,
     ) -> Committer {
         let map = shared.snapshot();
-        Committer { env, shared, queue, options, waiting: VecDeque::new(), map }
+        Committer { env, shared, queue, options, waiting: VecDeque::new(), map, time }
     }
 
     /// Serves until every [`crate::Meta`] is dropped.
@@ -178,13 +183,17 @@ impl Committer {
     /// Runs the commands one after another, each over the result of the earlier ones. Commands that do not fit into
     /// the group go back to the front of the queue.
     fn run_group(&mut self, group: &mut Group) -> Plan {
-        let mut plan = Plan { commits: Vec::new(), map: self.map.clone(), places: Vec::new() };
+        let (map, time) = (self.map.clone(), self.time);
+        let mut plan = Plan { commits: Vec::new(), map, time, places: Vec::new() };
         let mut group_bytes = 0;
         for command in group.iter_mut() {
             if group_bytes > GROUP_BYTES_MAX {
                 break;
             }
-            let changes = command.run(&plan.map, self.env.now());
+            // The wall clock may go back when somebody puts it right. The time of commits never does; within one
+            // millisecond, and for as long as the clock is behind, LSNs give the order.
+            plan.time = plan.time.max(self.env.now());
+            let changes = command.run(&plan.map, plan.time);
             let bytes =
                 changes.iter().map(|c| c.key.len() + c.value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
             if bytes > COMMAND_BYTES_MAX {
@@ -268,6 +277,7 @@ impl Committer {
     fn publish(&mut self, plan: &Plan) {
         let first = self.map.lsn();
         self.map = plan.map.clone();
+        self.time = plan.time;
         metrics::counter!("floe_meta_groups_total").increment(1);
         metrics::counter!("floe_meta_commits_total").increment(plan.commits.len() as u64);
         let commits = plan.commits.iter().enumerate();
@@ -283,6 +293,7 @@ impl Committer {
         }
         for entry in &entries {
             self.map.apply(entry.lsn, &entry.changes);
+            self.time = self.time.max(entry.envelope.time);
         }
         metrics::counter!("floe_meta_followed_total").increment(entries.len() as u64);
         self.shared.publish(&self.map, entries.iter().map(|e| (e.lsn, &e.envelope, &e.changes[..])));

@@ -13,7 +13,7 @@ use crate::published::{Applied, Published};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::watch;
-use floe_env::{Env, lock};
+use floe_env::{Env, Timestamp, lock};
 
 /// A broker's handle on the metadata map and its journal. Clones share it. The committer ends with the last clone.
 #[derive(Clone)]
@@ -53,9 +53,10 @@ impl Meta {
             }
             snapshot.apply(entry.lsn, &entry.changes);
         }
+        let time = last_time(&*journal, snapshot.lsn(), &loaded.entries).await?;
         let shared = Arc::new(Published::new(snapshot, journal));
         let (queue, commands) = mpsc::channel(options.queue_commands_max);
-        let committer = Committer::new(env.clone(), shared.clone(), commands, options);
+        let committer = Committer::new(env.clone(), shared.clone(), commands, options, time);
         env.spawn_vital("meta committer", committer.run());
         Ok(Meta { shared, queue })
     }
@@ -140,6 +141,16 @@ impl Meta {
     pub async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.shared.journal.history(from, count).await
     }
+}
+
+/// The time of the last commit. It may be folded into the image, and the journal's history still has it.
+async fn last_time(journal: &dyn Journal, last: Lsn, entries: &[Entry]) -> Result<Timestamp, JournalError> {
+    if let Some(entry) = entries.last() {
+        return Ok(entry.envelope.time);
+    }
+    let before = Lsn(last.0.saturating_sub(1));
+    let entries = if last == Lsn(0) { Vec::new() } else { journal.history(before, 1).await? };
+    Ok(entries.first().map_or(Timestamp(i64::MIN), |entry| entry.envelope.time))
 }
 
 impl fmt::Debug for Meta {

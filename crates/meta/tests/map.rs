@@ -188,7 +188,7 @@ fn golden() {
     let mut tx = Tx::new(&base, &envelope);
     assert_eq!(tx.take_counter(&CounterKey::named("n"), 300).unwrap(), 1);
     assert_eq!(tx.next_counter(&CounterKey::named("n")).unwrap(), 301);
-    lease::acquire(&mut tx, "job", "me", std::time::Duration::from_millis(5)).unwrap();
+    lease::acquire(&mut tx, "job", "me", None, std::time::Duration::from_millis(5)).unwrap();
     let pairs: Vec<(Vec<u8>, Vec<u8>)> =
         tx.into_changes().into_iter().map(|c| (c.key.to_vec(), c.value.unwrap().to_vec())).collect();
     let expected: [(&[u8], &[u8]); 2] =

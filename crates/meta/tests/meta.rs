@@ -73,6 +73,36 @@ async fn brokers_share_a_journal() {
     assert_eq!((same.lsn, journal.lsn()), (Lsn(100), Lsn(100)));
 }
 
+/// A clock that was ahead is put right, also while no broker runs: the time of commits never goes back.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_commits_never_goes_back() {
+    let env = Env::simulated(1);
+    let journal = MemoryJournal::new();
+    let write = async |meta: &Meta, n: u32| {
+        let put = move |tx: &mut Tx<'_>| {
+            tx.put(&n, &Note(format!("note {n}")));
+            Ok::<_, DecodeError>(tx.now())
+        };
+        meta.commit(who(), put).await.unwrap().reply
+    };
+    let (one, two) = (open(&env, &journal).await, open(&env, &journal).await);
+    let before = write(&one, 1).await;
+    let year = Duration::from_secs(365 * 86_400);
+    env.set_wall_clock_ahead(i64::try_from(year.as_millis()).unwrap());
+    let ahead = write(&one, 2).await;
+    assert!(ahead >= before + year);
+    env.set_wall_clock_ahead(0);
+    // The same broker, another one, and one that begins now.
+    assert_eq!(write(&one, 3).await, ahead);
+    assert_eq!(write(&two, 4).await, ahead);
+    assert_eq!(write(&open(&env, &journal).await, 5).await, ahead);
+    let history = one.history(Lsn(0), 10).await.unwrap();
+    assert!(history.is_sorted_by_key(|entry| entry.envelope.time), "{history:?}");
+    // When the clock has caught up, it counts again.
+    env.set_wall_clock_ahead(2 * i64::try_from(year.as_millis()).unwrap());
+    assert!(write(&two, 6).await >= before + year * 2);
+}
+
 /// A journal whose answers the test scripts.
 #[derive(Clone, Default)]
 struct Scripted {

@@ -39,18 +39,21 @@ pub(crate) fn epoch_of(snapshot: &Snapshot, lease: &String, owner: &str) -> Resu
     Ok(held.filter(|lease| lease.owner.as_deref() == Some(owner)).map(|lease| lease.epoch))
 }
 
-/// Takes the lease of a topic and loads what the last owner left.
+/// Takes the lease of a topic and loads what the last owner left. `stale` is the lease if nobody has renewed it for its
+/// time to live.
 pub(crate) async fn take_over<V: View>(
     shared: &Shared<V>,
     snapshot: &Snapshot,
     topic: &Topic,
+    stale: Option<Lease>,
 ) -> Result<Owned<V>, ViewError> {
     let found = shared.view.find(snapshot, topic).await?;
     let (topic_then, owner) = (topic.clone(), shared.owner.clone());
     let command = move |tx: &mut Tx<'_>| {
         let id = topic_then.id;
         topic::by_id(tx, id)?.ok_or(ViewError::TopicGone)?;
-        let epoch = lease::acquire(tx, &lease_name(V::NAME, id), &owner, limits::LEASE_TTL)?;
+        let name = lease_name(V::NAME, id);
+        let epoch = lease::acquire(tx, &name, &owner, stale.as_ref(), limits::LEASE_TTL)?;
         let taken = V::take_over(tx, &topic_then, epoch)?;
         Ok((epoch, taken, progress::progress_of::<V::Progress>(tx, id)?))
     };

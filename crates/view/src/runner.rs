@@ -11,7 +11,7 @@ use std::sync::Arc;
 use floe_env::Backoff;
 use floe_log::{Log, Offset, PartitionId, TopicId, topic::Topic};
 use floe_meta::Snapshot;
-use floe_meta::lease::LeaseError;
+use floe_meta::lease::{LeaseError, Watch};
 use metrics::{counter, gauge, histogram};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
@@ -47,6 +47,8 @@ pub(crate) struct TopicRunner<V: View> {
     lease: String,
     /// None while another process owns the view, or what is known of the output may be wrong.
     owned: Option<Owned<V>>,
+    /// The lease while another process holds it.
+    watch: Watch,
     /// The partition where the next step begins.
     first: u32,
     /// Since when there have been records that no commit has taken.
@@ -69,8 +71,8 @@ impl<V: View> TopicRunner<V> {
     pub(crate) fn new(shared: Arc<Shared<V>>, topic: &Topic) -> TopicRunner<V> {
         let lease = lease_name(V::NAME, topic.id);
         let name = topic.name.clone();
-        let (owned, since, stands_still) = (None, None, None);
-        TopicRunner { shared, topic: topic.id, name, lease, owned, first: 0, since, stands_still }
+        let (owned, watch, since, stands_still) = (None, Watch::default(), None, None);
+        TopicRunner { shared, topic: topic.id, name, lease, owned, watch, first: 0, since, stands_still }
     }
 
     /// Runs until the topic is gone or has no such view any more.
@@ -85,9 +87,9 @@ impl<V: View> TopicRunner<V> {
                     backoff.reset();
                     self.report(None);
                 }
-                Err(ViewError::Lease(LeaseError::Held { expires, .. })) => {
+                Err(ViewError::Lease(LeaseError::Held { .. })) => {
                     self.owned = None;
-                    let left = expires.since(self.shared.env.now());
+                    let left = self.watch.left(self.shared.env.monotonic(), limits::LEASE_TTL);
                     sleep(left.clamp(limits::BACKOFF_MIN, limits::LEASE_TTL)).await;
                 }
                 Err(error) => {
@@ -178,7 +180,10 @@ impl<V: View> TopicRunner<V> {
         let held = ownership::epoch_of(snapshot, &self.lease, &self.shared.owner)?;
         if self.owned.as_ref().is_none_or(|owned| held != Some(owned.epoch)) {
             self.owned = None;
-            self.owned = Some(ownership::take_over(&self.shared, snapshot, topic).await?);
+            let now = self.shared.env.monotonic();
+            self.watch.look(snapshot, &self.lease, now)?;
+            let stale = self.watch.stale(now, limits::LEASE_TTL);
+            self.owned = Some(ownership::take_over(&self.shared, snapshot, topic, stale).await?);
         }
         self.shared.view.check(topic, &self.owned().output)
     }

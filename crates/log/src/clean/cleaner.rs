@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use floe_env::{Env, Timestamp};
-use floe_meta::lease::{self, LeaseError};
+use floe_env::{Ages, Env, Timestamp};
+use floe_meta::lease::{self, Lease, LeaseError, Watch};
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
 use floe_store::Store;
 use futures::future::join_all;
@@ -44,6 +44,19 @@ pub(crate) struct Cleaner {
 pub(crate) struct Turn {
     /// The hour up to which idle producers were forgotten; another search within that hour would find none.
     producers_hour: Option<u32>,
+    /// The lease of the cleaner while another process holds it.
+    watch: Watch,
+    /// Leases on object ids with their last renewal.
+    leases: Ages<SeenLease>,
+    /// Trash whose time is ahead of the wall clock, because that was put back.
+    future: Ages<ObjectId>,
+}
+
+/// The first id of a lease, its owner and its last renewal.
+type SeenLease = (ObjectId, u128, Timestamp);
+
+fn seen(first: ObjectId, lease: &ObjectLease) -> SeenLease {
+    (first, lease.owner, lease.expires)
 }
 
 /// What a round did.
@@ -89,18 +102,29 @@ impl Cleaner {
     /// producers.
     pub(crate) async fn round(&self) -> Result<Cleaned, CleanError> {
         let mut turn = self.turn.lock().await;
+        let stale = self.look(&mut turn)?;
         let owner = format!("{:032x}", self.owner);
         let ttl = self.times.cleaner_lease;
-        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, ttl);
+        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl);
         let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
-        let leases = self.end_leases(epoch).await?;
+        let leases = self.end_leases(&turn, epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
-        let objects = self.empty_trash(epoch).await?;
+        let objects = self.empty_trash(&mut turn, epoch).await?;
         let idle = self.expire_producers(&mut turn, epoch).await?;
         metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
         metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
         let more = remains || idle || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
         Ok(Cleaned { leases, objects, more })
+    }
+
+    /// Notes which leases there are, also while another process cleans: that one may die. Returns the cleaner's lease if
+    /// nobody has renewed it for its time to live.
+    fn look(&self, turn: &mut Turn) -> Result<Option<Lease>, DecodeError> {
+        let (snapshot, now) = (self.meta.snapshot(), self.env.monotonic());
+        let leases = snapshot.range::<ObjectLease>(..).collect::<Result<Vec<_>, _>>()?;
+        turn.leases.look(leases.iter().map(|(first, lease)| seen(*first, lease)), now);
+        turn.watch.look(&snapshot, CLEANER, now)?;
+        Ok(turn.watch.stale(now, self.times.cleaner_lease))
     }
 
     /// Runs a command that is refused once another cleaner has taken over.
@@ -115,18 +139,19 @@ impl Cleaner {
         self.meta.commit(Envelope::broker(CLEANER), work).await.map(drop)
     }
 
-    async fn end_leases(&self, epoch: u64) -> Result<usize, CleanError> {
-        let now = self.env.now();
+    async fn end_leases(&self, turn: &Turn, epoch: u64) -> Result<usize, CleanError> {
+        let now = self.env.monotonic();
         let mut expired = Vec::new();
         for pair in self.meta.snapshot().range::<ObjectLease>(..) {
             let (first, lease) = pair?;
-            if lease.expires < now && expired.len() < LEASES_ENDED_PER_ROUND {
-                expired.push(first);
+            let is_stale = turn.leases.age(&seen(first, &lease), now) >= self.times.lease_ttl;
+            if is_stale && expired.len() < LEASES_ENDED_PER_ROUND {
+                expired.push((first, lease));
             }
         }
-        for first in &expired {
-            let first = *first;
-            self.fenced(epoch, move |tx| end_expired(tx, first)).await?;
+        for (first, lease) in &expired {
+            let (first, lease) = (*first, *lease);
+            self.fenced(epoch, move |tx| end_expired(tx, first, lease)).await?;
         }
         Ok(expired.len())
     }
@@ -139,8 +164,8 @@ impl Cleaner {
         Ok(remains::any(&self.meta.snapshot()))
     }
 
-    async fn empty_trash(&self, epoch: u64) -> Result<usize, CleanError> {
-        let due = self.due_trash()?;
+    async fn empty_trash(&self, turn: &mut Turn, epoch: u64) -> Result<usize, CleanError> {
+        let due = self.due_trash(turn)?;
         let mut deleted = 0;
         for some in due.chunks(DELETES_AT_ONCE) {
             let deletions = some.iter().map(|id| self.delete(*id));
@@ -157,19 +182,30 @@ impl Cleaner {
         Ok(deleted)
     }
 
-    fn due_trash(&self) -> Result<Vec<ObjectId>, DecodeError> {
-        let before: Timestamp = self.env.now() - self.times.trash_grace;
+    /// Trash whose grace is over. The time of trash from before the wall clock was put back is ahead of it; its grace counts
+    /// from when this process first saw it.
+    fn due_trash(&self, turn: &mut Turn) -> Result<Vec<ObjectId>, DecodeError> {
+        let (now, wall) = (self.env.monotonic(), self.env.now());
+        let grace = self.times.trash_grace;
         let snapshot = self.meta.snapshot();
-        let mut due = Vec::new();
+        let (mut due, mut future) = (Vec::new(), Vec::new());
         for pair in snapshot.range::<Trash>(..) {
             let (id, trash) = pair?;
-            if trash.since <= before {
+            let is_due = match trash.since > wall {
+                false => trash.since <= wall - grace,
+                true => turn.future.age(&id, now) >= grace,
+            };
+            if trash.since > wall && future.len() < TRASH_PER_ROUND {
+                future.push(id);
+            }
+            if is_due {
                 due.push(id);
             }
             if due.len() == TRASH_PER_ROUND {
                 break;
             }
         }
+        turn.future.look(future, now);
         Ok(due)
     }
 
@@ -211,11 +247,11 @@ impl Cleaner {
     }
 }
 
-/// Command: ends an expired lease, whoever owns it. The sequencer refuses the owner's commits from then on, so its
-/// uploads are useless.
-fn end_expired(tx: &mut Tx<'_>, first: ObjectId) -> Result<(), DecodeError> {
+/// Command: ends a lease that nobody has renewed since it was `seen`, whoever owns it. The sequencer refuses the owner's
+/// commits from then on, so its uploads are useless.
+fn end_expired(tx: &mut Tx<'_>, first: ObjectId, seen: ObjectLease) -> Result<(), DecodeError> {
     match tx.get::<ObjectLease>(&first)? {
-        Some(lease) if lease.expires < tx.now() => end_ids(tx, lease.owner, first, lease.end),
+        Some(lease) if lease == seen => end_ids(tx, lease.owner, first, lease.end),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_meta::{CounterKey, DecodeError, Envelope, Meta, Tx};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Tx, lease};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -43,11 +43,32 @@ pub fn renew_ids(
 ) -> Result<(), DecodeError> {
     for first in firsts {
         if let Some(lease) = tx.get::<ObjectLease>(first)?.filter(|lease| lease.owner == owner) {
-            let expires = lease.expires.max(tx.now() + ttl);
+            // Every renewal changes the record, also while the time of commits stands still: others see it by that.
+            let expires = (lease.expires + RENEWED).max(tx.now() + ttl);
             tx.put(first, &ObjectLease { expires, ..lease });
         }
     }
     Ok(())
+}
+
+/// The least by which a renewal moves the expiry.
+const RENEWED: Duration = Duration::from_millis(1);
+
+/// Ends every lease: those on object ids, and the named ones. Call it at the start of the one process that may use a
+/// data directory: their holders are dead, and nobody has to wait for their time to live. Returns how many there were.
+///
+/// # Errors
+/// The journal cannot be written, or a record cannot be read.
+pub async fn end_former_leases(meta: &Meta) -> Result<usize, CommitError<DecodeError>> {
+    let envelope = || Envelope::broker("leases of the former process");
+    let mut ended = meta.commit(envelope(), lease::release_all).await?.reply;
+    let leases = meta.snapshot().range::<ObjectLease>(..).collect::<Result<Vec<_>, _>>();
+    for (first, held) in leases.map_err(CommitError::Refused)? {
+        // One range in one commit: a range that is not known to be unused leaves a record for each of its ids.
+        meta.commit(envelope(), move |tx| end_ids(tx, held.owner, first, held.end)).await?;
+        ended += 1;
+    }
+    Ok(ended)
 }
 
 /// Command: ends the lease that begins at `first`. Ids below `used` may have been uploaded; those that no record
@@ -155,8 +176,7 @@ impl Ids {
             return Ok(taken);
         }
         self.lease().await?;
-        self.take_leased()
-            .ok_or_else(|| "the lease on object ids ended at once; is the clock right?".to_owned())
+        self.take_leased().ok_or_else(|| "the lease on object ids ended at once, try again".to_owned())
     }
 
     /// Keeps the lease on a taken id long enough for its caller to commit the upload.

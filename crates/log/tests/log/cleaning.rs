@@ -8,8 +8,11 @@ use std::time::Duration;
 use floe_env::Env;
 use floe_log::PartitionId;
 use floe_log::Times;
+use floe_log::leases::end_former_leases;
+use floe_log::object::ObjectLease;
 use floe_log::{Append, Config};
-use floe_meta::{Journal, MemoryJournal};
+use floe_meta::lease::Lease;
+use floe_meta::{Journal, MemoryJournal, Meta, Options};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
@@ -37,6 +40,71 @@ async fn leave(env: &Env, journal: &Arc<dyn Journal>, memory: &MemoryStore) -> P
     log.delete_topic(&writer(), gone.topic).await.expect("deleted");
     env.abort_all();
     kept
+}
+
+/// The broker dies while the clock is years ahead, and then the clock is put right. Its leases end and its trash is
+/// deleted as if nothing had been wrong with the clock.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_put_right_keeps_no_lease_and_no_trash() {
+    let env = Env::simulated(3);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    env.set_wall_clock_ahead(10 * 365 * 86_400_000);
+    let kept = leave(&env.scope(), &journal, &memory).await;
+    env.set_wall_clock_ahead(0);
+    let last = open(&env.scope(), &journal, Arc::new(memory.clone()), config()).await;
+    long_after().await;
+    nothing_is_orphaned(&last, &memory).expect("all is cleaned");
+    assert_eq!(values(&last, kept).await, [(0, "kept".into())]);
+}
+
+/// A clock that jumps ahead ends no lease of a living process.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ahead_ends_no_lease() {
+    let env = Env::simulated(4);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let first = open(&env.scope(), &journal, Arc::new(memory.clone()), config()).await;
+    let second = open(&env.scope(), &journal, Arc::new(memory), config()).await;
+    let partition = PartitionId::new(topic(&first, "t", 1).await.id, 0);
+    append(&first, partition, &["before"]).await.expect("appended");
+    let leases = || {
+        first
+            .meta()
+            .snapshot()
+            .range::<ObjectLease>(..)
+            .map(|pair| pair.expect("readable").0)
+            .collect::<Vec<_>>()
+    };
+    let before = leases();
+    for hours in 1..20 {
+        env.set_wall_clock_ahead(hours * 3_600_000);
+        tokio::time::sleep(config().times.cleaner_pause).await;
+    }
+    assert!(
+        !before.is_empty() && before.iter().all(|first| leases().contains(first)),
+        "{before:?} {:?}",
+        leases()
+    );
+    append(&first, partition, &["after"]).await.expect("appended");
+    drop(second);
+}
+
+/// The one process of a data directory ends the leases of the process before at its start.
+#[tokio::test(start_paused = true)]
+async fn leases_of_the_former_process_end_at_once_where_no_other_can_live() {
+    let env = Env::simulated(5);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let kept = leave(&env.scope(), &journal, &memory).await;
+    let meta = Meta::open(env.scope(), Arc::clone(&journal), Options::default()).await.expect("it opens");
+    assert!(end_former_leases(&meta).await.expect("ended") >= 2, "of the cleaner, and of object ids");
+    let snapshot = meta.snapshot();
+    assert_eq!(snapshot.range::<ObjectLease>(..).count(), 0);
+    let held = snapshot.range::<Lease>(..).filter(|pair| pair.as_ref().expect("readable").1.owner.is_some());
+    assert_eq!(held.count(), 0);
+    assert_eq!(end_former_leases(&meta).await.expect("ended"), 0);
+    let last = open(&env.scope(), &journal, Arc::new(memory.clone()), config()).await;
+    long_after().await;
+    nothing_is_orphaned(&last, &memory).expect("all is cleaned");
+    assert_eq!(values(&last, kept).await, [(0, "kept".into())]);
 }
 
 /// Runs three rounds of a cleaner that dies at its `crash`th poll. `plan` decides how its deletions end. Returns

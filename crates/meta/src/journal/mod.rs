@@ -55,7 +55,8 @@ impl fmt::Display for Lsn {
 /// Who made a commit, when and why. Kept for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// When the broker ran the command. [`crate::Meta`] sets it and ignores the caller's value.
+    /// When the broker ran the command, or the time of the commit before, if that is later: it never goes back. Several
+    /// commits may have one time; the LSN gives their order. [`crate::Meta`] sets it and ignores the caller's value.
     pub time: Timestamp,
     /// The authenticated writer, never taken from the client.
     pub principal: Arc<str>,

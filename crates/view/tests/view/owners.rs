@@ -72,3 +72,51 @@ async fn leases_that_are_given_back_are_taken_at_once() {
     assert!(begun.elapsed() < LEASE_TTL / 2, "no lease had to expire: {:?}", begun.elapsed());
     second.check_every_moment(&topic).await;
 }
+
+/// The owner dies while the clock is a year ahead, and then the clock is put right. The lease is free all the same when
+/// the other has seen no renewal for its time to live.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_put_right_freezes_no_lease() {
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let (ground, world) = (Ground::default(), Env::simulated(4));
+    let (first_env, second_env) = (world.scope(), world.scope());
+    world.set_wall_clock_ahead(YEAR_MS);
+    let first = ground.broker(first_env.clone()).await;
+    let topic = first.topic("t", 1).await;
+    first.produce(&topic, 0, &["one"]).await;
+    first.settled(&topic).await;
+    first_env.abort_all();
+    world.set_wall_clock_ahead(0);
+    let second = ground.broker(second_env).await;
+    second.produce(&topic, 0, &["two"]).await;
+    let begun = Instant::now();
+    second.settled(&topic).await;
+    assert!(begun.elapsed() < LEASE_TTL * 2, "the lease was free after {:?}", begun.elapsed());
+    // Its own renewals are seen while the time of commits stands still, so nobody takes it for dead.
+    let third = ground.broker(world.scope()).await;
+    for n in 0..100 {
+        second.produce(&topic, 0, &[format!("value {n}")]).await;
+        sleep(LEASE_TTL / 5).await;
+    }
+    second.settled(&topic).await;
+    assert_eq!(third.knobs.commits.load(Ordering::SeqCst), 0, "the owner lives");
+    second.check_every_moment(&topic).await;
+}
+
+/// A clock that jumps ahead takes no lease from its owner.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ahead_takes_no_lease() {
+    let (ground, world) = (Ground::default(), Env::simulated(5));
+    let first = ground.broker(world.scope()).await;
+    let topic = first.topic("t", 1).await;
+    first.produce(&topic, 0, &["one"]).await;
+    first.settled(&topic).await;
+    let second = ground.broker(world.scope()).await;
+    for n in 1..20 {
+        world.set_wall_clock_ahead(n * 3_600_000);
+        first.produce(&topic, 0, &[format!("value {n}")]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    first.settled(&topic).await;
+    assert_eq!(second.knobs.commits.load(Ordering::SeqCst), 0, "the owner lives");
+}
