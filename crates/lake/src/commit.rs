@@ -12,6 +12,7 @@
 //! - the metadata documents that fell out of the metadata log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use floe_env::Timestamp;
@@ -19,7 +20,8 @@ use floe_log::Offset;
 use floe_schema::TableSchema;
 use floe_view::ReadRanges;
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotRef, Summary, TableMetadata,
+    DataFile, MAIN_BRANCH, ManifestFile, Operation, Schema, SchemaRef, Snapshot, SnapshotRef, Summary,
+    TableMetadata,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -140,11 +142,13 @@ pub(crate) async fn prepare(
     let mut work = Work { files, numbers, written: Vec::new(), dropped: Vec::new() };
     let parent = base.metadata.current_snapshot().cloned();
     let sequence = base.metadata.next_sequence_number();
-    let time = delta.time.0.max(base.metadata.last_updated_ms());
+    // Engines that travel by time tell snapshots by it, so each has a time of its own. The wall clock may be behind the
+    // last commit, when it was ahead and was put right.
+    let time = delta.time.0.max(base.metadata.last_updated_ms() + 1);
 
     let mut builder = base.metadata.clone().into_builder(Some(files.url(&base.table.metadata)));
-    builder = builder.add_current_schema(convert::schema(delta.schema)?)?;
-    let schema = builder.clone().build()?.metadata.current_schema().clone();
+    let schema = numbered(&base.metadata, convert::schema(delta.schema)?)?;
+    builder = builder.add_current_schema(schema.as_ref().clone())?;
 
     let mut totals = Totals::of(&base.table);
     totals.add(&delta.added);
@@ -178,6 +182,10 @@ pub(crate) async fn prepare(
         .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(delta.progress))]))?
         .build()?;
     garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
+    if built.metadata.current_schema_id() != schema.schema_id() {
+        let (ours, theirs) = (schema.schema_id(), built.metadata.current_schema_id());
+        return Err(TableError::SchemaId { ours, theirs });
+    }
     let metadata = without_old_schemas(built.metadata)?;
 
     let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
@@ -195,6 +203,21 @@ pub(crate) async fn prepare(
         ..base.table.clone()
     };
     Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
+}
+
+/// The schema with the id that the metadata gives it: that of the same schema if it is there, or else the next. Asking the
+/// builder would take a build, which stamps the metadata with the wall clock and fails while that is behind the table.
+fn numbered(metadata: &TableMetadata, schema: Schema) -> Result<SchemaRef, iceberg::Error> {
+    let same = |known: &&SchemaRef| {
+        known.as_struct() == schema.as_struct()
+            && known.identifier_field_ids().eq(schema.identifier_field_ids())
+    };
+    if let Some(known) = metadata.schemas_iter().find(same) {
+        return Ok(Arc::clone(known));
+    }
+    let last = metadata.schemas_iter().map(|known| known.schema_id()).max();
+    let id = last.map_or(0, |last| last + 1);
+    Ok(Arc::new(schema.into_builder().with_schema_id(id).build()?))
 }
 
 /// The metadata document as JSON. The library keeps snapshots and schemas in hash maps, and readers show them in the
@@ -229,11 +252,12 @@ fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg
     if old.is_empty() {
         return Ok(metadata);
     }
-    // `build` sets the time of the last change to now, which this change must not.
-    let time = metadata.last_updated_ms();
-    let metadata = metadata.into_builder(None).remove_schemas(&old)?.build()?.metadata;
+    // The builder would stamp the metadata with the wall clock, which this change must not.
     let mut document = serde_json::to_value(&metadata)?;
-    document["last-updated-ms"] = json!(time);
+    if let Some(schemas) = document["schemas"].as_array_mut() {
+        let is_old = |schema: &serde_json::Value| old.iter().any(|id| schema["schema-id"] == json!(id));
+        schemas.retain(|schema| !is_old(schema));
+    }
     Ok(serde_json::from_value(document)?)
 }
 

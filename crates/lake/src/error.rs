@@ -26,6 +26,16 @@ pub enum TableError {
     /// A document names a file that is not in the table's folder.
     #[error("{0} is not a file of this table")]
     Foreign(String),
+    /// The Iceberg library numbers schemas in another way than this version of Floe knows.
+    #[error(
+        "the table's schema has the id {theirs} in its metadata and {ours} in its manifests; this is a bug"
+    )]
+    SchemaId {
+        /// In the manifests.
+        ours: i32,
+        /// In the metadata.
+        theirs: i32,
+    },
     /// The setting was changed after the table was made.
     #[error("the table was made with floe.table={made} and the topic now says {wanted}: set it back")]
     Mode {

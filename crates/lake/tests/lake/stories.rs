@@ -433,3 +433,36 @@ async fn columns_of_junk_keys_are_dropped_and_there_is_room_again() {
     assert!(broker.lake.status().iter().all(|view| view.error.is_none()), "{:?}", broker.lake.status());
     broker.check_no_orphans(&ground.store).await;
 }
+
+/// The clock is years ahead for a while, and then it is put right. The table goes on, its snapshots have times of their
+/// own in their order, and its garbage is deleted when it has been there for the grace.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_put_right_freezes_no_table() {
+    const YEARS_MS: i64 = 10 * 365 * 86_400_000;
+    let (ground, env) = (Ground::new(), Env::simulated(1));
+    let broker = ground.broker(env.clone()).await;
+    let topic = broker.topic("t", 1, JSON).await;
+    for (n, ahead) in [0, YEARS_MS, YEARS_MS, 0, 0, 0].into_iter().enumerate() {
+        env.set_wall_clock_ahead(ahead);
+        // The schema grows now and then, and is the same again.
+        broker.produce(&topic, 0, &[format!("{{\"x\":1,\"y{}\":1}}", n / 2)]).await;
+        broker.settled("t").await;
+    }
+    for n in 0..2 * SNAPSHOTS_KEPT {
+        broker.produce(&topic, 0, &[format!("{{\"x\":{n}}}")]).await;
+        broker.settled("t").await;
+    }
+    let table = broker.settled("t").await;
+    assert!(broker.lake.status().iter().all(|view| view.error.is_none()), "{:?}", broker.lake.status());
+    let metadata = broker.lake.metadata(&table).await.expect("readable").expect("it was made");
+    let mut times: Vec<(i64, i64)> =
+        metadata.snapshots().map(|s| (s.sequence_number(), s.timestamp_ms())).collect();
+    times.sort_unstable();
+    assert!(times.windows(2).all(|pair| pair[0].1 < pair[1].1), "{times:?}");
+    assert_eq!(metadata.last_updated_ms(), times.last().expect("there are some").1);
+    broker.check_every_snapshot("t").await;
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    let snapshot = broker.log.meta().snapshot();
+    assert_eq!(snapshot.range::<Garbage>(..).count(), 0, "the grace of garbage does not wait for the clock");
+    broker.check_no_orphans(&ground.store).await;
+}
