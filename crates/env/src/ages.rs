@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When each key was first seen. Between two looks a key may go and come back unseen, so a key names one state of a thing:
-/// for a lease, its owner and its last renewal.
+/// When each key was first seen. Between two looks a key may go and come back unseen, so a key names one state of a
+/// thing: for a lease, its owner and its last renewal.
 #[derive(Debug)]
 pub struct Ages<K> {
     since: BTreeMap<K, Instant>,

@@ -74,8 +74,8 @@ impl Env {
         }
     }
 
-    /// Sets the wall clock of a simulation to `millis` ahead of its course, or behind it. All scopes share it. The clock
-    /// for durations stays as it is.
+    /// Sets the wall clock of a simulation to `millis` ahead of its course, or behind it. All scopes share it. The
+    /// clock for durations stays as it is.
     ///
     /// # Panics
     /// In a real environment.

@@ -110,8 +110,8 @@ fn stale_lease(shared: &Shared, ttl: Duration) -> Result<Option<Lease>, ViewErro
     Ok(cleaning.watch.stale(now, ttl))
 }
 
-/// Records whose grace is over, oldest first: by the wall clock, or since this process first saw them. The second counts
-/// when the wall clock was put back, because their time is then ahead of it.
+/// Records whose grace is over, oldest first: by the wall clock, or since this process first saw them. The second
+/// counts when the wall clock was put back, because their time is then ahead of it.
 fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
     let (now, wall) = (shared.env.monotonic(), shared.env.now());
     let grace = shared.config.garbage_grace;

@@ -102,8 +102,8 @@ pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), 
 
 /// Drops the columns of the top-level keys that match one of the patterns. Returns how many columns went.
 ///
-/// The view's owner knows the old schema. It loses its lease here, so that the commit that it works on is refused, and it
-/// takes over again from what this command leaves.
+/// The view's owner knows the old schema. It loses its lease here, so that the commit that it works on is refused, and
+/// it takes over again from what this command leaves.
 pub(crate) fn drop_columns(tx: &mut Tx<'_>, topic: TopicId, patterns: &[String]) -> Result<u64, ViewError> {
     topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
     let view = tx.get::<ViewState>(&topic)?;

@@ -182,10 +182,7 @@ pub(crate) async fn prepare(
         .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(delta.progress))]))?
         .build()?;
     garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
-    if built.metadata.current_schema_id() != schema.schema_id() {
-        let (ours, theirs) = (schema.schema_id(), built.metadata.current_schema_id());
-        return Err(TableError::SchemaId { ours, theirs });
-    }
+    check_schema_id(&built.metadata, &schema)?;
     let metadata = without_old_schemas(built.metadata)?;
 
     let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
@@ -205,8 +202,9 @@ pub(crate) async fn prepare(
     Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
 }
 
-/// The schema with the id that the metadata gives it: that of the same schema if it is there, or else the next. Asking the
-/// builder would take a build, which stamps the metadata with the wall clock and fails while that is behind the table.
+/// The schema with the id that the metadata gives it: that of the same schema if it is there, or else the next. Asking
+/// the builder would take a build, which stamps the metadata with the wall clock and fails while that is behind the
+/// table.
 fn numbered(metadata: &TableMetadata, schema: Schema) -> Result<SchemaRef, iceberg::Error> {
     let same = |known: &&SchemaRef| {
         known.as_struct() == schema.as_struct()
@@ -218,6 +216,12 @@ fn numbered(metadata: &TableMetadata, schema: Schema) -> Result<SchemaRef, icebe
     let last = metadata.schemas_iter().map(|known| known.schema_id()).max();
     let id = last.map_or(0, |last| last + 1);
     Ok(Arc::new(schema.into_builder().with_schema_id(id).build()?))
+}
+
+/// Refuses metadata whose current schema is not the one that the manifests name.
+fn check_schema_id(metadata: &TableMetadata, schema: &Schema) -> Result<(), TableError> {
+    let (ours, theirs) = (schema.schema_id(), metadata.current_schema_id());
+    if ours == theirs { Ok(()) } else { Err(TableError::SchemaId { ours, theirs }) }
 }
 
 /// The metadata document as JSON. The library keeps snapshots and schemas in hash maps, and readers show them in the

@@ -207,9 +207,10 @@ impl Lake {
         self.views.status()
     }
 
-    /// Drops the columns of a table's top-level keys that match one of `patterns`, in which `*` stands for any text: the
-    /// way back when keys that were values have used up the table's columns. SQL shows the table without them at once,
-    /// other readers with the next commit that has rows. The values stay in the log. Returns how many columns went.
+    /// Drops the columns of a table's top-level keys that match one of `patterns`, in which `*` stands for any text:
+    /// the way back when keys that were values have used up the table's columns. SQL shows the table without them at
+    /// once, other readers with the next commit that has rows. The values stay in the log. Returns how many columns
+    /// went.
     ///
     /// # Errors
     /// The table has not been made yet, or the journal does not take it.

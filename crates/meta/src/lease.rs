@@ -5,9 +5,9 @@
 //! [`crate::Tx::check_lease`] in the same command, and a stale epoch is refused, whatever the clocks say. Expiry
 //! only decides when another owner may try.
 //!
-//! No wall clock decides that. A process that waits keeps a [`Watch`]: the record as it saw it, and since when by its own
-//! monotonic clock. Each renewal changes the record. When it has not changed for the time to live, the watcher may replace
-//! exactly that record; a renewal that comes first wins, because the record then differs.
+//! No wall clock decides that. A process that waits keeps a [`Watch`]: the record as it saw it, and since when by its
+//! own monotonic clock. Each renewal changes the record. When it has not changed for the time to live, the watcher may
+//! replace exactly that record; a renewal that comes first wins, because the record then differs.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub struct Lease {
     pub owner: Option<String>,
     /// Raised with every acquisition; the first is 1.
     pub epoch: u64,
-    /// The last renewal, or the end of what its owner counts on by the clock of its commits. It grows with every renewal, so
-    /// that watchers see one. Nobody compares it with a clock.
+    /// The last renewal, or the end of what its owner counts on by the clock of its commits. It grows with every
+    /// renewal, so that watchers see one. Nobody compares it with a clock.
     pub expires: Timestamp,
 }
 

@@ -35,8 +35,8 @@ impl<'a> Tx<'a> {
         self.base.lsn().next()
     }
 
-    /// The time in the commit's envelope. It never goes back from one commit to the next. It stands still after somebody
-    /// put a clock right that was ahead, so nothing must wait for it to pass.
+    /// The time in the commit's envelope. It never goes back from one commit to the next. It stands still after
+    /// somebody put a clock right that was ahead, so nothing must wait for it to pass.
     pub fn now(&self) -> Timestamp {
         self.envelope.time
     }

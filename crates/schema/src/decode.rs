@@ -266,8 +266,8 @@ fn timestamp(millis: i64) -> Result<Option<i64>, Refused> {
     if millis == NO_TIMESTAMP {
         return Ok(None);
     }
-    // A producer that takes microseconds for milliseconds is thousands of centuries away, and one such cell keeps common
-    // readers from the whole table.
+    // A producer that takes microseconds for milliseconds is thousands of centuries away, and one such cell keeps
+    // common readers from the whole table.
     timestamp::of_record(millis).map(Some).ok_or_else(|| {
         let reason = format!(
             "its timestamp, {millis} ms since 1970, is outside the years 1 to 9999: does the producer write milliseconds?"

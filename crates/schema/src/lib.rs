@@ -53,10 +53,9 @@
 //!
 //! **Names.** A column has the name of its key. `.` and control characters become `_` (Iceberg joins names by dots),
 //! and the empty key becomes `empty`. A reserved or taken name gets the first free suffix of `_2`, `_3`, …. Names are
-//! compared without regard to case, because SQL engines fold it: by lower case, and by upper case first as Java does, for
-//! which `ı` and `i` are one letter. At the top level, the names of the system columns and
-//! of Iceberg's metadata columns are reserved ([`names::RESERVED`]): Spark and Trino refuse a table that has one of the
-//! latter.
+//! compared without regard to case, because SQL engines fold it: by lower case, and by upper case first as Java does,
+//! for which `ı` and `i` are one letter. At the top level, the names of the system columns and of Iceberg's metadata
+//! columns are reserved ([`names::RESERVED`]): Spark and Trino refuse a table that has one of the latter.
 //!
 //! **Duplicate keys** in one object: the last wins, as in every JSON library.
 //!
@@ -69,11 +68,11 @@
 //! in JavaScript. No double can hold `1e400`, so its record is a bad record.
 //!
 //! # System columns
-//! Every table begins with `_partition_id int`, `_offset long`, `_timestamp timestamptz`. A record without a timestamp has
-//! a null there, and a record whose timestamp is outside the years 1 to 9999 is a bad record. JSON tables then have `_key
-//! string`. Keys that are not UTF-8 go to `_key_bytes binary`, which exists once such a key was seen. A record without
-//! a value (a tombstone) is a row of system columns only, so a table counts what its topic counts. Raw tables have `key
-//! binary`, `value binary` and `headers list<struct<key string, value binary>>` instead of `_key`.
+//! Every table begins with `_partition_id int`, `_offset long`, `_timestamp timestamptz`. A record without a timestamp
+//! has a null there, and a record whose timestamp is outside the years 1 to 9999 is a bad record. JSON tables then have
+//! `_key string`. Keys that are not UTF-8 go to `_key_bytes binary`, which exists once such a key was seen. A record
+//! without a value (a tombstone) is a row of system columns only, so a table counts what its topic counts. Raw tables
+//! have `key binary`, `value binary` and `headers list<struct<key string, value binary>>` instead of `_key`.
 
 mod adapt;
 mod cells;

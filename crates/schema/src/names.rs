@@ -67,8 +67,8 @@ impl Taken {
     }
 }
 
-/// What engines compare instead of a name: its lower case by Unicode, and letter by letter the upper case and of that the
-/// lower case (Java's `equalsIgnoreCase`, which Spark uses).
+/// What engines compare instead of a name: its lower case by Unicode, and letter by letter the upper case and of that
+/// the lower case (Java's `equalsIgnoreCase`, which Spark uses).
 fn folded(name: &str) -> [String; 2] {
     [name.to_lowercase(), name.chars().map(fold).collect()]
 }

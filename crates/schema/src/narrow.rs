@@ -1,17 +1,17 @@
-//! Narrowing: a schema without the columns of some keys. It is the way back for a table whose columns were used up by keys
-//! that were values (`{"user-1": …, "user-2": …}`).
+//! Narrowing: a schema without the columns of some keys. It is the way back for a table whose columns were used up by
+//! keys that were values (`{"user-1": …, "user-2": …}`).
 
 use crate::{table::TableSchema, widen::count};
 
 impl TableSchema {
-    /// Columns in use, nested ones and elements of lists included ([`crate::limits::COLUMNS_MAX`]). System columns do not
-    /// count.
+    /// Columns in use, nested ones and elements of lists included ([`crate::limits::COLUMNS_MAX`]). System columns do
+    /// not count.
     pub fn columns_used(&self) -> usize {
         count(&self.slots)
     }
 
-    /// The schema without the columns of the top-level keys for which `drops` is true. Their ids are never used again: a
-    /// record that has such a key later gets a new column. Values in files stay there, and no column shows them.
+    /// The schema without the columns of the top-level keys for which `drops` is true. Their ids are never used again:
+    /// a record that has such a key later gets a new column. Values in files stay there, and no column shows them.
     #[must_use]
     pub fn without(&self, drops: impl Fn(&str) -> bool) -> TableSchema {
         let mut next = self.clone();

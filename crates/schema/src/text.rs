@@ -1,23 +1,31 @@
 //! JSON text that is changed without a parser. The text is correct JSON: a parser has read it, or will and says what is
 //! wrong with it.
 
-/// The text with `0` for each `-0`, or `None` if it has none. A parser gives the double `-0.0` for it, as for `-0.0`, but
-/// it is a whole number.
+/// The text with `0` for each `-0`, or `None` if it has none. A parser gives the double `-0.0` for it, as for `-0.0`,
+/// but it is a whole number.
 pub(crate) fn without_minus_zero(json: &[u8]) -> Option<Vec<u8>> {
+    // Nearly no text comes further, dates included: their zeros are followed by a digit.
+    if !(0..json.len()).any(|at| is_minus_zero_at(json, at)) {
+        return None;
+    }
     let mut changed: Option<Vec<u8>> = None;
     let mut strings = Strings::default();
     for (at, byte) in json.iter().enumerate() {
-        let outside = !strings.step(*byte);
-        let number_goes_on = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E');
-        if outside && json[at..].starts_with(b"-0") && !json.get(at + 2).is_some_and(number_goes_on) {
-            // After the `e` of an exponent it is part of a number.
-            let in_exponent = at > 0 && matches!(json[at - 1], b'e' | b'E');
-            if !in_exponent {
-                changed.get_or_insert_with(|| json.to_vec())[at] = b' ';
-            }
+        if !strings.step(*byte) && is_minus_zero_at(json, at) {
+            changed.get_or_insert_with(|| json.to_vec())[at] = b' ';
         }
     }
     changed
+}
+
+/// Whether `-0` is at this place and is a whole number, unless a string is around it.
+fn is_minus_zero_at(json: &[u8], at: usize) -> bool {
+    let number_goes_on = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E');
+    // After the `e` of an exponent it is part of a number.
+    json[at] == b'-'
+        && json.get(at + 1) == Some(&b'0')
+        && !json.get(at + 2).is_some_and(number_goes_on)
+        && !(at > 0 && matches!(json[at - 1], b'e' | b'E'))
 }
 
 /// The text without the blanks between its tokens.

@@ -32,8 +32,8 @@ pub fn parse(text: &str) -> Option<i64> {
 /// The instants of a timestamp column: 0001-01-01T00:00:00Z to the last microsecond of the year 9999.
 const INSTANTS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
-/// The instant of a record, whose timestamp is in milliseconds since the epoch, in microseconds. `None` if it is outside
-/// the years 1 to 9999.
+/// The instant of a record, whose timestamp is in milliseconds since the epoch, in microseconds. `None` if it is
+/// outside the years 1 to 9999.
 pub(crate) fn of_record(millis: i64) -> Option<i64> {
     millis.checked_mul(1000).filter(|micros| INSTANTS.contains(micros))
 }

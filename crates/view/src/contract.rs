@@ -173,8 +173,8 @@ pub struct MetricNames {
     pub step_seconds: &'static str,
     /// Counter: failed steps.
     pub errors: &'static str,
-    /// Gauge: when the view began to stand still, in seconds since 1970, with the label `why` ([`crate::ViewError::kind`]);
-    /// 0 once it goes on. A view that never failed has none.
+    /// Gauge: when the view began to stand still, in seconds since 1970, with the label `why`
+    /// ([`crate::ViewError::kind`]); 0 once it goes on. A view that never failed has none.
     pub stands_still: &'static str,
     /// Counter: commits.
     pub commits: &'static str,

@@ -1,5 +1,5 @@
-//! Bad records on their way to the dead-letter topic: `<topic>.dead-letter`, with one partition. If the name collides with
-//! that of another topic (`.` and `_` are one character there), `<topic>.dead-letter-2`, `-3` and so on are tried.
+//! Bad records on their way to the dead-letter topic: `<topic>.dead-letter`, with one partition. If the name collides
+//! with that of another topic (`.` and `_` are one character there), `<topic>.dead-letter-2`, `-3` and so on are tried.
 //!
 //! Key, value, headers and timestamp stay as they are. Headers say why and from where: `floe.reason`, `floe.topic`,
 //! `floe.partition`, `floe.offset`. The letters become visible in the commit that moves the view's progress past the

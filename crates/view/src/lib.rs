@@ -24,8 +24,8 @@
 //!
 //! # Ownership
 //! A view of a topic has one owner at a time: the process that holds the lease `view/<view>/<topic>`. Every commit
-//! checks the epoch of the lease and renews it, so an owner that was taken for dead commits nothing. An idle view
-//! does not renew: its lease stays good until another process takes it, which has seen no renewal for [`limits::LEASE_TTL`]
+//! checks the epoch of the lease and renews it, so an owner that was taken for dead commits nothing. An idle view does
+//! not renew: its lease stays good until another process takes it, which has seen no renewal for [`limits::LEASE_TTL`]
 //! on its own monotonic clock. No wall clock decides.
 //!
 //! # Formats

@@ -111,9 +111,9 @@ settings! {
     "HTTP and SQL" {
         /// Listen here for HTTP: SQL, Iceberg catalog, metrics, health
         http: HostPort = http::LISTEN_ADDRESS, host_port();
-        /// Names under which HTTP is answered, beside IP addresses, `localhost` and the names in `http` and `advertised`;
-        /// health checks are answered under any name. A name keeps web pages out that give this machine a name of their
-        /// own
+        /// Names under which HTTP is answered, beside IP addresses, `localhost` and the names in `http` and
+        /// `advertised`; health checks are answered under any name. A name keeps web pages out that give this machine a
+        /// name of their own
         http_allowed_hosts: Option<Hosts> = unset("no more names"),
             text("NAMES", "host names with commas between them; `*.example.com` is every name below example.com");
         /// Memory of all SQL queries together, in bytes

@@ -117,8 +117,8 @@ impl Cleaner {
         Ok(Cleaned { leases, objects, more })
     }
 
-    /// Notes which leases there are, also while another process cleans: that one may die. Returns the cleaner's lease if
-    /// nobody has renewed it for its time to live.
+    /// Notes which leases there are, also while another process cleans: that one may die. Returns the cleaner's lease
+    /// if nobody has renewed it for its time to live.
     fn look(&self, turn: &mut Turn) -> Result<Option<Lease>, DecodeError> {
         let (snapshot, now) = (self.meta.snapshot(), self.env.monotonic());
         let leases = snapshot.range::<ObjectLease>(..).collect::<Result<Vec<_>, _>>()?;
@@ -182,8 +182,8 @@ impl Cleaner {
         Ok(deleted)
     }
 
-    /// Trash whose grace is over. The time of trash from before the wall clock was put back is ahead of it; its grace counts
-    /// from when this process first saw it.
+    /// Trash whose grace is over. The time of trash from before the wall clock was put back is ahead of it; its grace
+    /// counts from when this process first saw it.
     fn due_trash(&self, turn: &mut Turn) -> Result<Vec<ObjectId>, DecodeError> {
         let (now, wall) = (self.env.monotonic(), self.env.now());
         let grace = self.times.trash_grace;
@@ -247,8 +247,8 @@ impl Cleaner {
     }
 }
 
-/// Command: ends a lease that nobody has renewed since it was `seen`, whoever owns it. The sequencer refuses the owner's
-/// commits from then on, so its uploads are useless.
+/// Command: ends a lease that nobody has renewed since it was `seen`, whoever owns it. The sequencer refuses the
+/// owner's commits from then on, so its uploads are useless.
 fn end_expired(tx: &mut Tx<'_>, first: ObjectId, seen: ObjectLease) -> Result<(), DecodeError> {
     match tx.get::<ObjectLease>(&first)? {
         Some(lease) if lease == seen => end_ids(tx, lease.owner, first, lease.end),

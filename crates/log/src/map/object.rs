@@ -34,8 +34,8 @@ pub struct ObjectLease {
     pub end: ObjectId,
     /// The process that took the lease: random bits that it drew at its start.
     pub owner: u128,
-    /// Grows with every renewal. Others end the lease when they have not seen it grow for its time to live, each on its own
-    /// monotonic clock. Nobody compares it with a clock.
+    /// Grows with every renewal. Others end the lease when they have not seen it grow for its time to live, each on its
+    /// own monotonic clock. Nobody compares it with a clock.
     pub expires: Timestamp,
 }
 
