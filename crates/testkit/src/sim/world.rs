@@ -76,6 +76,7 @@ async fn live(options: &Options) -> Report {
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
     let journal = SimJournal::new(&env, journal_weather, &trace, options.bug);
     let cluster = Cluster::new(&env, options.clone(), plan, store, journal, &trace);
+    put_clock_right(&env, options.seed, cluster.plan().chaos);
 
     for _ in 0..cluster.plan().brokers {
         env.spawn("keeper", cluster.clone().keep());
@@ -111,6 +112,22 @@ async fn live(options: &Options) -> Report {
         crashes: cluster.crashes(),
         late_tries: cluster.late_tries(),
         trace: trace.text(),
+    }
+}
+
+/// How far the wall clock is ahead at first, in every third run. It is far longer than every lease and every grace.
+const CLOCK_AHEAD_MS: i64 = 3_600_000;
+
+/// Begins some runs with a wall clock that is ahead, and puts it right in the middle of the chaos. The seed decides,
+/// not the dice, so that the other runs stay as they are.
+fn put_clock_right(env: &Env, seed: u64, chaos: Duration) {
+    if seed % 3 == 1 {
+        env.set_wall_clock_ahead(CLOCK_AHEAD_MS);
+        let clock = env.clone();
+        env.spawn("clock", async move {
+            sleep(chaos / 2).await;
+            clock.set_wall_clock_ahead(0);
+        });
     }
 }
 
