@@ -276,8 +276,11 @@ impl Shared {
 
     /// The record of a group in the map. A record that cannot be decoded counts as none here; commits report it.
     fn remembered(&self, name: &str) -> GroupRecord {
-        let found = self.meta.snapshot().get::<GroupRecord>(&name.to_owned()).ok().flatten();
-        found.unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 })
+        self.recorded(name).unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 })
+    }
+
+    fn recorded(&self, name: &str) -> Option<GroupRecord> {
+        self.meta.snapshot().get::<GroupRecord>(&name.to_owned()).ok().flatten()
     }
 
     /// Checks a commit. Returns the group's protocol type.
@@ -296,7 +299,12 @@ impl Shared {
             slot.group.commit(now, speaker, generation)?;
             return Ok(slot.group.protocol_type().to_owned());
         }
-        let remembered = self.remembered(name);
+        let recorded = self.recorded(name);
+        if recorded.is_none() && generation >= 0 {
+            // There is no such group, so there is no such generation of it.
+            return Err(Refusal::IllegalGeneration);
+        }
+        let remembered = recorded.unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 });
         let mut group = Group::new(self.rules, remembered.generation, &remembered.protocol_type);
         group.commit(now, speaker, generation)?;
         Ok(remembered.protocol_type)

@@ -18,6 +18,9 @@ use crate::limits;
 /// Resource types of the protocol.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
 
 /// Where a value comes from, in the protocol's numbers.
 const SOURCE_TOPIC: i8 = 1;
@@ -173,7 +176,15 @@ fn settings(
             }
             Ok(of_broker(config))
         }
-        _ => Err((ErrorCode::InvalidRequest, "only topics (2) and brokers (4) have settings")),
+        BROKER_LOGGER if resource.resource_name != context.broker.config.node_id.to_string() => {
+            Err((ErrorCode::InvalidRequest, "this broker knows only its own loggers"))
+        }
+        CLIENT_METRICS | GROUP if resource.resource_name.is_empty() => {
+            Err((ErrorCode::InvalidRequest, "the name of the group or subscription must not be empty"))
+        }
+        // Log levels are set when the broker starts; no client subscribes to metrics; groups have no settings of their own.
+        BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
+        _ => Err((ErrorCode::InvalidRequest, "there are no settings of this type of resource")),
     }
 }
 

@@ -14,6 +14,7 @@ use floe_wire::groups::{
 use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
+use crate::api::operations;
 
 /// Key types of FindCoordinator. Groups are served; transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
@@ -24,6 +25,8 @@ const KEYS_FROM: i16 = 4;
 const KNOWN_ID_FROM: i16 = 4;
 /// KIP-559: from this version on answers name the protocol type.
 const PROTOCOL_TYPE_FROM: i16 = 7;
+/// KIP-559: from this version on SyncGroup names the protocol, so that a member of another one is found out.
+const PROTOCOL_NAMES_FROM: i16 = 5;
 /// KIP-814: from this version on a leader may be told not to assign.
 const SKIP_FROM: i16 = 9;
 /// KIP-345: from this version on a request names several members.
@@ -177,7 +180,12 @@ pub(crate) async fn sync_group(context: &Context<'_>, request: SyncGroupRequest)
         protocol: request.protocol_name,
         assignments: request.assignments.into_iter().map(|one| (one.member_id, one.assignment)).collect(),
     };
-    let synced = match check_name(&request.group_id) {
+    let named = sync.protocol_type.is_some() && sync.protocol.is_some();
+    let checked = match context.version >= PROTOCOL_NAMES_FROM && !named {
+        true => Err(Refusal::InconsistentProtocol),
+        false => check_name(&request.group_id),
+    };
+    let synced = match checked {
         Ok(()) => context.broker.groups.sync(&request.group_id, sync).await,
         Err(refusal) => Err(refusal),
     };
@@ -269,12 +277,14 @@ pub(crate) async fn describe_groups(
     let snapshot = context.broker.log.meta().snapshot();
     let mut first = distinct();
     let mut room = AnswerRoom::new();
+    let operations = operations::answer(request.include_authorized_operations, operations::ON_GROUP);
     let one = |group_id: String| {
         if room.spent() {
             let error_code = ErrorCode::CoordinatorLoadInProgress.number();
             return DescribedGroup { error_code, group_id, ..DescribedGroup::default() };
         }
-        let shown = describe(context, &snapshot, group_id);
+        let mut shown = describe(context, &snapshot, group_id);
+        shown.authorized_operations = operations;
         room.spend(bytes_of(&shown));
         shown
     };

@@ -13,6 +13,8 @@ use floe_wire::metadata::{
 
 use crate::api::call::Context;
 use crate::api::errors;
+use crate::api::operations;
+use crate::api::topics::check_client_name;
 use crate::directory::TopicRef;
 use crate::limits;
 use crate::shared::Shared;
@@ -34,7 +36,10 @@ pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) ->
     let partitions = |found: &Found| found.as_ref().map_or(1, |topic| topic.partitions as usize);
     let partitions: usize = found.iter().map(partitions).sum();
     context.reserve(partitions.saturating_mul(limits::PARTITION_ANSWER_BYTES)).await;
-    let shown = |found: Found| found.map_or_else(|failed| *failed, |topic| shown(broker, &topic));
+    let on_topic = operations::answer(request.include_topic_authorized_operations, operations::ON_TOPIC);
+    let on_cluster =
+        operations::answer(request.include_cluster_authorized_operations, operations::ON_CLUSTER);
+    let shown = |found: Found| found.map_or_else(|failed| *failed, |topic| shown(broker, &topic, on_topic));
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: config.node_id,
@@ -45,6 +50,7 @@ pub(crate) async fn metadata(context: &Context<'_>, request: MetadataRequest) ->
         cluster_id: Some(broker.cluster_id.clone()),
         controller_id: config.node_id,
         topics: found.into_iter().map(shown).collect(),
+        cluster_authorized_operations: on_cluster,
         ..MetadataResponse::default()
     }
 }
@@ -94,7 +100,7 @@ async fn one(context: &Context<'_>, asked: MetadataRequestTopic, creator: &mut C
         return by_id.map_err(|code| failed(code, nameless, asked.topic_id));
     };
     let found = match context.broker.directory.topic(&TopicRef::Name(name.as_str().into())) {
-        Err(ErrorCode::UnknownTopicOrPartition) if topic::check_name(&name).is_err() => {
+        Err(ErrorCode::UnknownTopicOrPartition) if check_client_name(&name).is_err() => {
             Err(ErrorCode::InvalidTopicException)
         }
         Err(ErrorCode::UnknownTopicOrPartition) if creator.allowed => creator.create(&name).await,
@@ -154,7 +160,7 @@ impl Creator<'_> {
     }
 }
 
-fn shown(broker: &Shared, topic: &Topic) -> MetadataResponseTopic {
+fn shown(broker: &Shared, topic: &Topic, operations: i32) -> MetadataResponseTopic {
     let node_id = broker.config.node_id;
     let partition = |index: u32| MetadataResponsePartition {
         error_code: ErrorCode::None.number(),
@@ -171,6 +177,7 @@ fn shown(broker: &Shared, topic: &Topic) -> MetadataResponseTopic {
         topic_id: topic.uuid(),
         is_internal: false,
         partitions: (0..topic.partitions).map(partition).collect(),
+        topic_authorized_operations: operations,
         ..MetadataResponseTopic::default()
     }
 }
@@ -198,6 +205,10 @@ pub(crate) async fn describe_cluster(
             rack: config.rack.clone(),
             is_fenced: false,
         }],
+        cluster_authorized_operations: operations::answer(
+            request.include_cluster_authorized_operations,
+            operations::ON_CLUSTER,
+        ),
         ..DescribeClusterResponse::default()
     }
 }

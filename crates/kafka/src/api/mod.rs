@@ -15,6 +15,7 @@ pub(crate) mod errors;
 pub(crate) mod fetch;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
+pub(crate) mod operations;
 pub(crate) mod produce;
 pub(crate) mod producer_id;
 pub(crate) mod sasl;

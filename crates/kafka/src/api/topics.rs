@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use floe_log::topic::{NewTopic, PARTITIONS_MAX, Topic, TopicError};
+use floe_log::topic::{self, NewTopic, PARTITIONS_MAX, Topic, TopicError};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -22,7 +22,24 @@ const DESCRIBED_FROM: i16 = 5;
 /// Every topic has one replica: durability is the store's, not a second broker's.
 const REPLICAS: i16 = 1;
 
+/// Topics that Kafka's brokers keep for themselves. Nobody else makes them: tools would take a client's topic for the
+/// broker's.
+const INTERNAL_TOPICS: [&str; 4] =
+    ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"];
+
 type TopicFailure = (ErrorCode, String);
+
+/// Checks the name of a topic that a client wants to create.
+///
+/// # Errors
+/// [`TopicError::InvalidName`] with the rule.
+pub(crate) fn check_client_name(name: &str) -> Result<(), TopicError> {
+    if INTERNAL_TOPICS.contains(&name) {
+        let reason = "it is one of Kafka's internal topics, which no client creates".to_owned();
+        return Err(TopicError::InvalidName { name: name.to_owned(), reason });
+    }
+    topic::check_name(name)
+}
 
 /// Answers CreateTopics, topic by topic.
 pub(crate) async fn create_topics(
@@ -77,6 +94,7 @@ async fn create(
     topic: CreatableTopic,
     validate_only: bool,
 ) -> Result<Topic, TopicFailure> {
+    check_client_name(&topic.name).map_err(|error| (errors::topic(&error), message(&error)))?;
     let partitions = partitions(context, &topic)?;
     let mut configs = BTreeMap::new();
     for config in topic.configs {

@@ -303,12 +303,12 @@ async fn batches_that_are_refused_leave_nothing_behind() {
     let cases = [
         ("damaged payload", damaged(good.len() - 1), ErrorCode::CorruptMessage),
         ("damaged checksum", damaged(17), ErrorCode::CorruptMessage),
-        ("damaged length", damaged(10), ErrorCode::CorruptMessage),
+        ("damaged length", damaged(10), ErrorCode::InvalidRecord),
         ("damaged count", damaged(60), ErrorCode::CorruptMessage),
         ("another magic", damaged(16), ErrorCode::CorruptMessage),
-        ("cut short", good.slice(..good.len() - 1), ErrorCode::CorruptMessage),
-        ("a header alone", good.slice(..61), ErrorCode::CorruptMessage),
-        ("nothing", Bytes::new(), ErrorCode::CorruptMessage),
+        ("cut short", good.slice(..good.len() - 1), ErrorCode::InvalidRecord),
+        ("a header alone", good.slice(..61), ErrorCode::InvalidRecord),
+        ("nothing", Bytes::new(), ErrorCode::InvalidRecord),
         ("too large", batch(&["x".repeat(2_000).as_str()]), ErrorCode::MessageTooLarge),
     ];
     for (what, bytes, code) in cases {
@@ -519,4 +519,39 @@ fn the_codec_is_bounded() {
     let mut decoder = Decoder::new(Bytes::from_static(&[0x7f, 0xff, 0xff, 0xff]));
     let decoded = <MetadataRequest as floe_wire::Message>::decode(&mut decoder, 1);
     assert!(decoded.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_makes_the_internal_topics_of_kafka() {
+    let world = world().await;
+    let mut client = world.client();
+    for name in ["__consumer_offsets", "__transaction_state"] {
+        let refused = client.create_topic(name, 1, &[]).await.err().and_then(|error| error.code());
+        assert_eq!(refused, Some(ErrorCode::InvalidTopicException), "{name}");
+        let ask = MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic { name: Some(name.to_owned()), ..Default::default() }]),
+            allow_auto_topic_creation: true,
+            ..Default::default()
+        };
+        let answer = call(&mut client, &ask).await;
+        assert_eq!(answer.topics[0].error_code, ErrorCode::InvalidTopicException.number(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_are_told_to_those_who_ask() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    for (asked, on_topic, on_cluster) in [(true, 0x0df8, 0x1fa0), (false, i32::MIN, i32::MIN)] {
+        let ask = MetadataRequest {
+            topics: None,
+            include_topic_authorized_operations: asked,
+            include_cluster_authorized_operations: asked,
+            ..Default::default()
+        };
+        let answer = call_at(&mut client, 10, &ask).await;
+        assert_eq!(answer.topics[0].topic_authorized_operations, on_topic);
+        assert_eq!(answer.cluster_authorized_operations, on_cluster);
+    }
 }

@@ -38,6 +38,8 @@ async fn sync(client: &mut TestClient, joined: &JoinGroupResponse) -> SyncGroupR
         group_id: "g".to_owned(),
         generation_id: joined.generation_id,
         member_id: joined.member_id.clone(),
+        protocol_type: joined.protocol_type.clone(),
+        protocol_name: joined.protocol_name.clone(),
         assignments: joined.members.iter().map(assignment).collect(),
         ..Default::default()
     };
@@ -252,6 +254,8 @@ async fn a_description_of_large_groups_is_cut_between_groups() {
             generation_id: joined.generation_id,
             member_id: joined.member_id,
             group_instance_id: join.group_instance_id,
+            protocol_type: joined.protocol_type,
+            protocol_name: joined.protocol_name,
             ..Default::default()
         };
         assert_eq!(call(&mut client, &sync).await.error_code, 0);
@@ -385,4 +389,23 @@ async fn offsets_of_deleted_topics_are_freed() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(offsets_kept(&world), MANY as usize);
     assert_eq!(names(listed(&mut world.client()).await), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_says_which_protocol_it_speaks_and_a_generation_needs_a_group() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let gone = commit(&mut client, 3, "a member of before", 5).await;
+    assert_eq!(gone, ErrorCode::IllegalGeneration.number(), "there is no such group");
+    let joined = join(&mut client, "").await;
+    let silent = SyncGroupRequest {
+        group_id: "g".to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        ..Default::default()
+    };
+    let answer = call_at(&mut client, 5, &silent).await;
+    assert_eq!(answer.error_code, ErrorCode::InconsistentGroupProtocol.number());
+    assert_eq!(call_at(&mut client, 4, &silent).await.error_code, 0, "version 4 has no names");
 }
