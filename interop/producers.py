@@ -11,7 +11,7 @@ def cases():
 
 
 def recreated(broker):
-    """The broker no longer knows the producer. The client starts a new epoch and delivers every record once."""
+    """The partition does not know the producer. The client goes on and delivers every record once."""
     topic = "producers-recreated"
     broker.create(topic)
     events = run("java", "recreate", broker, topic, count=COUNT)

@@ -18,6 +18,7 @@ import bucket  # noqa: E402
 import groups  # noqa: E402
 import matrix  # noqa: E402
 import producers  # noqa: E402
+import raw  # noqa: E402
 import tables  # noqa: E402
 import tools  # noqa: E402
 
@@ -26,6 +27,7 @@ def cases(peer):
     """All cases as (group, name, function of a broker)."""
     yield from matrix.cases()
     yield from producers.cases()
+    yield from raw.cases()
     yield from tools.cases()
     yield from groups.cases()
     if not peer:

@@ -168,6 +168,17 @@ impl Env {
         }
     }
 
+    /// Runs heavy computing in place, where the caller is not asynchronous and keeps an order. The other tasks of this thread
+    /// move to another one meanwhile, if the runtime has one.
+    pub fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
+        use tokio::runtime::{Handle, RuntimeFlavor};
+        let many = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+        match !self.is_simulated() && Handle::try_current().is_ok_and(many) {
+            true => tokio::task::block_in_place(work),
+            false => work(),
+        }
+    }
+
     /// Starts an operating system thread for the owner of blocking files. Not for simulations. A panic in the thread
     /// ends the process, as in [`Env::spawn_vital`].
     ///

@@ -204,6 +204,7 @@ fn log_config(config: &Config) -> floe_log::Config {
         linger: Some(config.linger_ms),
         uploads_max: Some(config.uploads),
         bytes_in_flight_max: config.append_bytes,
+        validate_compressed: config.validate_compressed,
         cache: floe_log::Capacity { tail, cold: config.cache_bytes - tail },
         ..floe_log::Config::default()
     }
@@ -218,6 +219,7 @@ fn kafka_config(config: &Config, advertised: HostPort) -> floe_kafka::Config {
         default_topic_configs: vec![("floe.table".to_owned(), config.table_default.clone())],
         frame_bytes_max: config.frame_bytes,
         connections_max: config.connections,
+        connections_per_ip_max: config.connections_per_ip,
         group_initial_delay: config.group_initial_delay_ms,
         ..floe_kafka::Config::default()
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits::{
     BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, OBJECT_BYTES, TRASH_GRACE,
+    LEASE_TTL, OBJECT_BYTES, TRASH_GRACE, VALIDATE_COMPRESSED,
 };
 use crate::read::cache::Capacity;
 
@@ -24,6 +24,9 @@ pub struct Config {
     pub cache: Capacity,
     /// The times of leases on object ids and of the cleaner.
     pub times: Times,
+    /// Whether compressed batches are decompressed once to find those that no consumer could decode. Uncompressed ones
+    /// are always looked at.
+    pub validate_compressed: bool,
     /// Whether this broker competes for the cleaner's lease. In a cluster, only the holder of the lease cleans.
     pub cleaner: bool,
 }
@@ -43,6 +46,7 @@ impl Default for Config {
                 cleaner_pause: CLEANER_PAUSE,
                 cleaner_lease: CLEANER_LEASE,
             },
+            validate_compressed: VALIDATE_COMPRESSED,
             cleaner: true,
         }
     }

@@ -19,24 +19,27 @@ use crate::claim::claim;
 use crate::clean::cleaner::{Cleaned, Cleaner};
 use crate::config::Config;
 use crate::error::OpenError;
-use crate::format::header::{self, BatchError, Header};
+use crate::format::codec::Compression;
+use crate::format::header::{self, BatchError, Blame, Header};
+use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
     LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
-    UPLOADS_REMOTE, WAITING_SHARE,
+    UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
 use crate::map::ids::{Offset, PartitionId, TopicId};
 use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
-use crate::map::topic_config::TopicConfig;
+use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::read::cache::Cache;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{At, Read, ReadError};
 use crate::write::intake::{Answers, Intake, Pace};
 use crate::write::leases::Ids;
+use crate::write::order::{Entered, Order};
 use crate::write::sequencer::{AppendError, Appended, Uploaded};
 use crate::write::uploader::Uploader;
 use crate::write::wal_writer::WalWriter;
@@ -69,6 +72,8 @@ struct Shared {
     store: Arc<dyn Store>,
     cluster: Cluster,
     intake: Intake,
+    order: Order,
+    validate_compressed: bool,
     uploader: Uploader,
     reader: Reader,
     waiters: Waiters,
@@ -83,22 +88,35 @@ struct Shared {
     background: Vec<Task<()>>,
 }
 
-/// The limit on the size of a batch.
-#[derive(Clone, Copy, PartialEq)]
-enum Size {
-    /// The topic's `max.message.bytes`.
-    OfTopic,
-    /// Any size that the format allows.
-    Any,
-}
-
 /// What appends need to know about a topic, cached until `until`.
 #[derive(Clone, Copy)]
 struct Known {
     partitions: u32,
     max_message_bytes: usize,
     log_append_time: bool,
+    compacted: bool,
+    times: TimeBounds,
     until: Instant,
+}
+
+impl TimeBounds {
+    /// Compares the timestamps of a batch with the broker's clock.
+    fn check(self, now: Timestamp, walked: &Walked) -> Result<(), AppendError> {
+        let far = |time: i64, side, setting, bound: i64| {
+            AppendError::Timestamp(format!(
+                "a record's timestamp, {time}, is more than {bound} ms {side} of the broker's clock ({setting}): it is \
+                 milliseconds since 1970"
+            ))
+        };
+        let (ahead, behind) = (self.after_max_ms, self.before_max_ms);
+        if walked.max_timestamp > now.0.saturating_add(ahead) {
+            return Err(far(walked.max_timestamp, "ahead", "message.timestamp.after.max.ms", ahead));
+        }
+        if walked.min_timestamp < now.0.saturating_sub(behind) {
+            return Err(far(walked.min_timestamp, "behind", "message.timestamp.before.max.ms", behind));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Shared {
@@ -122,6 +140,7 @@ impl Log {
         meta.observe(move |applied| woken.applied(applied));
 
         let intake = Intake::new(env.clone(), &pace);
+        let order = Order::new(env.clone());
         let uploader =
             Uploader { env: env.clone(), store: Arc::clone(&store), ids: ids.clone(), cache: cache.clone() };
         let writer = WalWriter {
@@ -129,6 +148,7 @@ impl Log {
             meta: meta.clone(),
             pace,
             intake: intake.clone(),
+            order: order.clone(),
             in_flight: Arc::new(AtomicUsize::new(0)),
         };
         let cleaner = Cleaner {
@@ -150,6 +170,8 @@ impl Log {
             store,
             cluster,
             intake,
+            order,
+            validate_compressed: config.validate_compressed,
             uploader,
             reader: Reader::new(env.clone(), cache),
             waiters,
@@ -232,12 +254,14 @@ impl Log {
     pub fn append(&self, request: Append) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
-        let mut entries = Vec::with_capacity(batches.len());
+        let (mut entries, mut entered) =
+            (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
         let snapshot = self.shared.meta.snapshot();
         for (partition, bytes) in batches {
-            match self.entry(&snapshot, &writer, partition, bytes, Size::OfTopic) {
-                Ok(entry) => {
+            match self.ordered(&snapshot, &writer, partition, bytes) {
+                Ok((entry, place)) => {
                     entries.push(entry);
+                    entered.push(place);
                     results.push(None);
                 }
                 Err(error) => results.push(Some(Err(error))),
@@ -248,9 +272,22 @@ impl Log {
         metrics::counter!("floe_log_appended_bytes_total").increment(bytes as u64);
         let answers = match entries.is_empty() {
             true => None,
-            false => Some(self.shared.intake.push(entries)),
+            false => Some(self.push(entries, entered)),
         };
         AppendTicket { results, answers }
+    }
+
+    /// Queues batches. If the queue is full, they failed as if their object had.
+    fn push(
+        &self,
+        entries: Vec<WalEntry>,
+        entered: Vec<Option<Entered>>,
+    ) -> Result<oneshot::Receiver<Answers>, AppendError> {
+        let queued = self.shared.intake.push(entries, entered.clone());
+        if let Err(error) = &queued {
+            entered.into_iter().flatten().for_each(|entered| self.shared.order.leave(entered, Err(error)));
+        }
+        queued
     }
 
     /// Uploads batches without assigning offsets. The caller commits [`Uploaded`] with
@@ -259,7 +296,11 @@ impl Log {
     /// cannot send less.
     pub async fn upload(&self, request: Append) -> Result<Uploaded, AppendError> {
         let snapshot = self.shared.meta.snapshot();
-        let entry = |(partition, bytes)| self.entry(&snapshot, &request.writer, partition, bytes, Size::Any);
+        let entry = |(partition, bytes): (PartitionId, Bytes)| {
+            let known = self.known(&snapshot, partition.topic)?;
+            let header = header::validate(&bytes).map_err(|error| refused(&error))?;
+            self.entry(&known, &request.writer, partition, header, bytes)
+        };
         let entries = request.batches.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         self.shared.uploader.upload_detached(entries).await
     }
@@ -338,29 +379,75 @@ impl Log {
         self.shared.uploader.ids.close().await;
     }
 
-    /// Validates a batch for its partition.
-    fn entry(
+    /// Validates a client's batch, and lets it in behind the others of its producer.
+    fn ordered(
         &self,
         snapshot: &Snapshot,
         writer: &Writer,
         partition: PartitionId,
         bytes: Bytes,
-        size: Size,
-    ) -> Result<WalEntry, AppendError> {
+    ) -> Result<(WalEntry, Option<Entered>), AppendError> {
         let known = self.known(snapshot, partition.topic)?;
-        if partition.index >= known.partitions {
-            return Err(AppendError::UnknownPartition);
-        }
-        if size == Size::OfTopic && bytes.len() > known.max_message_bytes {
+        if bytes.len() > known.max_message_bytes {
             return Err(AppendError::TooLarge { size: bytes.len(), max: known.max_message_bytes });
         }
         let mut header = header::validate(&bytes).map_err(|error| refused(&error))?;
-        let mut bytes = bytes;
+        if header.base_offset != 0 {
+            return Err(refused(&BatchError::BaseOffset(header.base_offset)));
+        }
+        self.look_inside(&known, &mut header, &bytes)?;
+        let mut entry = self.entry(&known, writer, partition, header, bytes)?;
+        let entered = self.shared.order.enter(partition, &header)?;
+        entry.follows = entered.is_some_and(|(_, follows)| follows);
+        Ok((entry, entered.map(|(entered, _)| entered)))
+    }
+
+    /// Walks the records of a batch. Its largest timestamp replaces what the client says in `header`.
+    fn look_inside(&self, known: &Known, header: &mut Header, bytes: &[u8]) -> Result<(), AppendError> {
+        let codec = header.compression().map_err(|error| refused(&error))?;
+        if codec != Compression::None && !self.shared.validate_compressed {
+            return Ok(());
+        }
+        let walk = || verify::walk(header, codec, bytes);
+        let walked = match bytes.len() >= WALK_APART_BYTES {
+            true => self.shared.env.heavy(walk),
+            false => walk(),
+        };
+        let walked = walked.map_err(|error| {
+            metrics::counter!("floe_log_undecodable_batches_total").increment(1);
+            match error.blame() {
+                Blame::Undecodable => AppendError::Undecodable(error.to_string()),
+                Blame::Transport | Blame::Client => AppendError::Invalid(error.to_string()),
+            }
+        })?;
+        if let Some(index) = walked.keyless.filter(|_| known.compacted) {
+            let reason = format!("record {index} has no key, and the topic is compacted by key");
+            return Err(AppendError::Invalid(reason));
+        }
+        if !known.log_append_time {
+            known.times.check(self.shared.env.now(), &walked)?;
+        }
+        header.max_timestamp = walked.max_timestamp;
+        Ok(())
+    }
+
+    /// The form in which a validated batch is stored.
+    fn entry(
+        &self,
+        known: &Known,
+        writer: &Writer,
+        partition: PartitionId,
+        mut header: Header,
+        mut bytes: Bytes,
+    ) -> Result<WalEntry, AppendError> {
+        if partition.index >= known.partitions {
+            return Err(AppendError::UnknownPartition);
+        }
         if known.log_append_time {
             bytes = header::with_append_time(&bytes, self.shared.env.now().0);
             header = Header::parse(&bytes).map_err(|error| refused(&error))?;
         }
-        Ok(WalEntry { partition, writer: writer.clone(), header, bytes })
+        Ok(WalEntry { partition, writer: writer.clone(), header, bytes, follows: false })
     }
 
     /// The topic's limits, looked up at most once per [`TOPIC_CONFIG_TTL`]: a changed setting takes that long to
@@ -378,6 +465,8 @@ impl Log {
             partitions: topic.partitions,
             max_message_bytes: config.max_message_bytes,
             log_append_time: config.log_append_time,
+            compacted: config.compacted,
+            times: config.times,
             until: now + TOPIC_CONFIG_TTL,
         };
         let mut topics = self.topics();
@@ -446,9 +535,10 @@ fn envelope(who: &Writer) -> Envelope {
 }
 
 fn refused(error: &BatchError) -> AppendError {
-    match error.is_corruption() {
-        true => AppendError::Corrupt(error.to_string()),
-        false => AppendError::Invalid(error.to_string()),
+    match error.blame() {
+        Blame::Transport => AppendError::Corrupt(error.to_string()),
+        Blame::Client => AppendError::Invalid(error.to_string()),
+        Blame::Undecodable => AppendError::Undecodable(error.to_string()),
     }
 }
 

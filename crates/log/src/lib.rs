@@ -20,7 +20,9 @@
 //! # A write, file by file
 //! ```text
 //! handle.rs            Log::append       takes batches of many partitions from one writer
-//! format/header.rs     validate          length, magic, checksum, count; nothing is decoded
+//! format/header.rs     validate          length, magic, checksum, count
+//! format/verify.rs     walk              whether consumers can decode the records; keeps none of them
+//! write/order.rs       Order::enter      behind the failed and the unanswered batches of its producer
 //! write/intake.rs      Intake::push      a FIFO queue with a limit
 //! write/wal_writer.rs  WalWriter::run    closes objects by size, age, or an idle uploader; commits keep order
 //! write/uploader.rs    Uploader::upload  an id (write/leases.rs), the object's bytes (format/wal.rs), the PUT

@@ -53,6 +53,30 @@ pub const TOPIC_CONFIG_TTL: Duration = Duration::from_secs(1);
 /// Topics whose limits are cached; a full cache is emptied.
 pub const TOPIC_CONFIGS_MAX: usize = 10_000;
 
+// The walk over the records of a batch before it is taken.
+
+/// Whether compressed batches are decompressed once before they are taken.
+pub const VALIDATE_COMPRESSED: bool = true;
+/// Bytes that one batch may decompress to.
+pub const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
+/// Bytes that one byte of a compressed batch may become, beyond [`DECOMPRESSED_BYTES_FREE`].
+pub const DECOMPRESSION_RATIO_MAX: u64 = 1_024;
+/// Bytes that a batch may decompress to whatever its size.
+pub const DECOMPRESSED_BYTES_FREE: u64 = 1 << 20;
+/// Bytes of decompressed data that a walk holds.
+pub const WALK_BUFFER_BYTES: usize = 16 << 10;
+/// Batches from this size on are walked where they hold up no other connection.
+pub const WALK_APART_BYTES: usize = 256 << 10;
+
+// The order of producers.
+
+/// Producers (per partition) whose batches in flight or in trouble are remembered. The least recently used are
+/// forgotten, and with them only the protection of their order while a partition does not know them.
+pub const ORDER_PRODUCERS_MAX: usize = 65_536;
+/// How long a failed batch holds back those that were sent after it: clients give a record up after two minutes
+/// (`delivery.timeout.ms`).
+pub const ORDER_FAILED_TIME: Duration = Duration::from_secs(120);
+
 // The reader.
 
 /// Extents that one read looks at. A read of tiny extents ends early, and the next one continues. Each extent may

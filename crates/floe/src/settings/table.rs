@@ -75,6 +75,8 @@ settings! {
         advertised: Option<HostPort> = unset("the one listened on"), host_port();
         /// Kafka connections at once
         connections: usize = kafka::CONNECTIONS_MAX, count(1..=1 << 20);
+        /// Kafka connections at once from one address
+        connections_per_ip: usize = kafka::CONNECTIONS_PER_IP_MAX, count(1..=1 << 20);
         /// Largest Kafka request, in bytes
         frame_bytes: usize = kafka::FRAME_BYTES_MAX, bytes(64 << 10..=1 << 30);
         /// Delay of the first rebalance of an empty group, in milliseconds
@@ -104,6 +106,8 @@ settings! {
         uploads: usize = per_store(log::UPLOADS_LOCAL, log::UPLOADS_REMOTE), count(1..=64);
         /// Memory for records that wait for their upload, in bytes; at least twice `frame_bytes`
         append_bytes: usize = log::BYTES_IN_FLIGHT_MAX, bytes(128 << 10..=1 << 40);
+        /// Decompress each batch once before it is taken, to refuse those that no consumer could decode
+        validate_compressed: bool = log::VALIDATE_COMPRESSED, switch();
         /// Memory for records that are read again, in bytes
         cache_bytes: usize = log::CACHE_TAIL_BYTES + log::CACHE_COLD_BYTES, bytes(1 << 20..=1 << 40);
     }

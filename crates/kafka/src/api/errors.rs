@@ -21,8 +21,8 @@ pub(crate) fn append(error: &AppendError) -> ErrorCode {
         AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
-        AppendError::UnknownProducerId => ErrorCode::UnknownProducerId,
-        AppendError::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
+        AppendError::Undecodable(_) => ErrorCode::UnknownServerError,
+        AppendError::Timestamp(_) => ErrorCode::InvalidTimestamp,
         // Every client tries again on this code, and none looks for another leader.
         AppendError::Unavailable(_) => ErrorCode::NotEnoughReplicas,
         AppendError::Unknown(_) => ErrorCode::RequestTimedOut,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use floe_log::PartitionId;
 use floe_log::sequencer::{AppendError, Appended};
-use floe_log::{Append, AppendTicket, Log};
+use floe_log::{Append, AppendTicket};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
@@ -45,7 +45,7 @@ struct TopicPart {
 enum BatchState {
     Refused(ErrorCode, &'static str),
     /// Its result is the ticket's next.
-    Sent(PartitionId),
+    Sent,
 }
 
 /// Decodes a request and hands its batches to the log. The log keeps the order of these calls.
@@ -108,7 +108,7 @@ fn take_topic(
                 Err(code) => BatchState::Refused(code, "no such topic or partition"),
                 Ok(id) => {
                     batches.push((id, records));
-                    BatchState::Sent(id)
+                    BatchState::Sent
                 }
             },
         };
@@ -129,9 +129,9 @@ impl Produced {
             for (index, batch) in topic.partitions {
                 let response = match batch {
                     BatchState::Refused(code, message) => refused(index, code, message.to_owned()),
-                    BatchState::Sent(id) => {
+                    BatchState::Sent => {
                         let result = results.next().expect("the log answers every batch");
-                        answered(broker, index, id, result)
+                        answered(index, result)
                     }
                 };
                 if response.error_code != ErrorCode::None.number() {
@@ -157,12 +157,7 @@ impl Produced {
     }
 }
 
-fn answered(
-    broker: &Shared,
-    index: i32,
-    id: PartitionId,
-    result: Result<Appended, AppendError>,
-) -> PartitionProduceResponse {
+fn answered(index: i32, result: Result<Appended, AppendError>) -> PartitionProduceResponse {
     match result {
         Ok(appended) => PartitionProduceResponse {
             index,
@@ -174,14 +169,7 @@ fn answered(
         Err(error) => {
             let code = errors::append(&error);
             metrics::counter!("floe_kafka_produce_errors_total", "error" => code.name()).increment(1);
-            let mut response = refused(index, code, error.to_string());
-            if matches!(error, AppendError::UnknownProducerId) {
-                // Java's client starts a new epoch only when it knows the log start. Without it the client repeats
-                // the batch until it times out.
-                let bounds = Log::bounds(&broker.log.meta().snapshot(), id);
-                response.log_start_offset = bounds.map_or(-1, |bounds| bounds.log_start.0);
-            }
-            response
+            refused(index, code, error.to_string())
         }
     }
 }

@@ -106,10 +106,9 @@ async fn the_time_that_the_broker_gives_is_answered() {
     }
 }
 
-/// A topic is deleted and created again under a live producer. The answer has the log start, because without it Java's
-/// client repeats the batch until it times out.
+/// A topic is deleted and created again under a live producer, which goes on counting where it was.
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_is_not_known_learns_where_the_log_begins() {
+async fn a_producer_that_is_not_known_may_begin_at_any_number() {
     let world = world().await;
     let mut client = world.client();
     client.create_topic("t", 1, &[]).await.expect("created");
@@ -132,7 +131,14 @@ async fn a_producer_that_is_not_known_learns_where_the_log_begins() {
     client.create_topic("t", 1, &[]).await.expect("created again");
     let stranger = call_at(&mut client, 12, &request(1)).await;
     let answer = &stranger.responses[0].partition_responses[0];
-    assert_eq!((answer.error_code, answer.log_start_offset), (ErrorCode::UnknownProducerId.number(), 0));
+    assert_eq!((answer.error_code, answer.base_offset), (0, 0));
+    for (sequence, code, offset) in
+        [(1, 0, 0), (3, ErrorCode::OutOfOrderSequenceNumber.number(), -1), (2, 0, 1)]
+    {
+        let answer = call_at(&mut client, 12, &request(sequence)).await;
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.base_offset), (code, offset), "sequence {sequence}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,4 +163,66 @@ async fn by_topic_id_and_under_a_limit_of_requests_in_flight() {
     unknown.topic_data[0].topic_id = uuid::Uuid::from_u128(3);
     let answer = call(&mut client, &unknown).await;
     assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::UnknownTopicId.number());
+}
+
+/// The answer to one batch of one record.
+async fn code_of(
+    client: &mut TestClient,
+    topic: &str,
+    mut builder: Builder,
+    key: Option<&[u8]>,
+    time: i64,
+) -> i16 {
+    builder.push(time, key, Some(b"v"), &[]);
+    let mut request = produce_request(topic, "");
+    request.topic_data[0].partition_data[0].records = Some(builder.build());
+    call_at(client, 12, &request).await.responses[0].partition_responses[0].error_code
+}
+
+/// Clients that are not idempotent write 0 as well as -1 where there is nothing to say.
+#[tokio::test(start_paused = true)]
+async fn without_a_producer_id_epoch_and_sequence_mean_nothing() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    for (id, epoch, sequence, code) in [
+        (-1, -1, -1, 0),
+        (-1, 0, 0, 0),
+        (-1, -1, 0, 0),
+        (-1, 5, 17, 0),
+        (-2, 0, 0, 0),
+        (7, 0, -1, ErrorCode::InvalidRecord.number()),
+    ] {
+        let builder = Builder::new(Compression::None).producer(id, epoch, sequence);
+        assert_eq!(code_of(&mut client, "t", builder, None, 1).await, code, "{id}, {epoch}, {sequence}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_timestamps_and_keyless_records_of_compacted_topics_are_refused() {
+    let world = world().await;
+    let mut client = world.client();
+    let now = world.env.now().0;
+    let hour = 3_600_000;
+    let near = [("message.timestamp.before.max.ms", "3600000")];
+    client.create_topic("t", 1, &[]).await.expect("created");
+    client.create_topic("near", 1, &near).await.expect("created");
+    client.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await.expect("created");
+    client.create_topic("compacted", 1, &[("cleanup.policy", "compact")]).await.expect("created");
+    let (late, keyless) = (ErrorCode::InvalidTimestamp.number(), ErrorCode::InvalidRecord.number());
+    for (topic, key, time, code) in [
+        ("t", None, now + hour, 0),
+        ("t", None, now + hour + 1_000, late),
+        ("t", None, now * 1_000, late),
+        ("t", None, 0, 0),
+        ("t", None, -1, 0),
+        ("near", None, now - 2 * hour, late),
+        ("near", None, -1, 0),
+        ("stamped", None, now * 1_000, 0),
+        ("compacted", Some(&b"k"[..]), now, 0),
+        ("compacted", None, now, keyless),
+    ] {
+        let builder = Builder::new(Compression::Gzip);
+        assert_eq!(code_of(&mut client, topic, builder, key, time).await, code, "{topic}, {time}");
+    }
 }

@@ -9,6 +9,8 @@ use std::io::Write;
 
 use bytes::Bytes;
 
+use crate::limits::DECOMPRESSED_BYTES_MAX;
+
 /// How the records of a batch are compressed. The numbers are Kafka's and never change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -55,6 +57,8 @@ const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
 /// Uncompressed bytes per block of the xerial framing, as in snappy-java.
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+/// Bytes that one block of snappy may decompress to in a walk: what one batch may at most.
+const SNAPPY_BLOCK_BYTES_MAX: usize = DECOMPRESSED_BYTES_MAX as usize;
 /// Bytes that one byte of snappy can expand to at most: an element of three bytes makes at most 64.
 const SNAPPY_GROWTH_MAX: usize = 64;
 /// Bytes that a decoder gets room for at first. The buffer then grows by as much as was decoded.
@@ -137,9 +141,7 @@ impl Compression {
             }
             Compression::Zstd => {
                 let damaged = |e: std::io::Error| CodecError::Damaged { codec, reason: e.to_string() };
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&data[..]).map_err(damaged)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-                read_bounded(codec, decoder, bytes_max, memory)
+                read_bounded(codec, zstd_reader(data).map_err(damaged)?, bytes_max, memory)
             }
         }
     }
@@ -169,6 +171,66 @@ fn read_bounded(
     }
 }
 
+/// A decoder of zstd that refuses windows above [`ZSTD_WINDOW_LOG_MAX`].
+pub(crate) fn zstd_reader(data: &[u8]) -> std::io::Result<impl Read + '_> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(data)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// Reads snappy block by block, and holds one block.
+pub(crate) struct SnappyReader<'d> {
+    /// What is not decompressed yet: blocks, in the xerial framing or bare.
+    rest: &'d [u8],
+    framed: bool,
+    block: Vec<u8>,
+    position: usize,
+}
+
+impl<'d> SnappyReader<'d> {
+    pub(crate) fn new(data: &'d [u8]) -> SnappyReader<'d> {
+        let framed = data.starts_with(&XERIAL_MAGIC);
+        // A header that is cut off leaves a block that does not decompress.
+        let rest = if framed { data.get(XERIAL_HEADER_BYTES..).unwrap_or(data) } else { data };
+        SnappyReader { rest, framed, block: Vec::new(), position: 0 }
+    }
+
+    /// The next block into `block`; empty at the end.
+    fn next_block(&mut self) -> Result<(), CodecError> {
+        self.block.clear();
+        self.position = 0;
+        while self.block.is_empty() && !self.rest.is_empty() {
+            let compressed = match self.framed {
+                true => take_xerial_block(&mut self.rest)?,
+                false => std::mem::take(&mut self.rest),
+            };
+            decompress_snappy_block(compressed, &mut self.block, SNAPPY_BLOCK_BYTES_MAX, &mut |_| true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for SnappyReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.position == self.block.len() {
+            self.next_block().map_err(std::io::Error::other)?;
+        }
+        let read = (&self.block[self.position..]).read(buffer)?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+/// Cuts the next block off the blocks of the xerial framing.
+fn take_xerial_block<'d>(rest: &mut &'d [u8]) -> Result<&'d [u8], CodecError> {
+    let (length, body) =
+        rest.split_first_chunk::<4>().ok_or_else(|| snappy_damaged("a block length is cut off"))?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).expect("usize has at least 32 bits");
+    let (block, after) = body.split_at_checked(length).ok_or_else(|| snappy_damaged("a block is cut off"))?;
+    *rest = after;
+    Ok(block)
+}
+
 fn compress_xerial(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(XERIAL_HEADER_BYTES + data.len() / 2);
     out.extend_from_slice(&XERIAL_MAGIC);
@@ -196,13 +258,8 @@ fn decompress_snappy(
     }
     let mut rest = data.get(XERIAL_HEADER_BYTES..).ok_or_else(|| snappy_damaged("the header is cut off"))?;
     while !rest.is_empty() {
-        let (length, body) =
-            rest.split_first_chunk::<4>().ok_or_else(|| snappy_damaged("a block length is cut off"))?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).expect("usize has at least 32 bits");
-        let (block, after) =
-            body.split_at_checked(length).ok_or_else(|| snappy_damaged("a block is cut off"))?;
+        let block = take_xerial_block(&mut rest)?;
         decompress_snappy_block(block, &mut out, bytes_max, memory)?;
-        rest = after;
     }
     Ok(Bytes::from(out))
 }

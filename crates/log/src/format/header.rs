@@ -112,16 +112,17 @@ pub enum BatchError {
     /// More bytes follow the batch. A produce request carries one batch per partition.
     #[error("{0} bytes follow the batch, send one batch per partition and request")]
     Trailing(usize),
+    /// The client chose an offset.
+    #[error("the base offset must be 0, it is {0}: the broker assigns offsets")]
+    BaseOffset(i64),
     /// A control batch, which only brokers may write.
     #[error("clients may not write control batches")]
     Control,
     /// A transactional batch. Floe does not offer transactions.
     #[error("transactional batches are not supported")]
     Transactional,
-    /// The producer id, epoch and sequence do not belong together.
-    #[error(
-        "producer id {producer_id}, epoch {producer_epoch}, sequence {base_sequence} do not belong together"
-    )]
+    /// A producer id without a sequence.
+    #[error("producer id {producer_id} with epoch {producer_epoch} needs a sequence, it is {base_sequence}")]
     Producer {
         /// The producer id of the header.
         producer_id: i64,
@@ -133,22 +134,33 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Whether the bytes are damaged (Kafka: `CORRUPT_MESSAGE`) rather than well formed but not allowed
-    /// (Kafka: `INVALID_RECORD`).
-    pub fn is_corruption(&self) -> bool {
+    /// How the error is answered. The kinds are those of Apache Kafka (measured by `interop/run --peer`).
+    pub fn blame(&self) -> Blame {
         match self {
+            BatchError::Length(_) | BatchError::Checksum { .. } => Blame::Transport,
+            BatchError::Magic(magic) if *magic > MAGIC => Blame::Transport,
+            BatchError::Compression(_) => Blame::Undecodable,
             BatchError::Truncated { .. }
-            | BatchError::Length(_)
             | BatchError::Magic(_)
-            | BatchError::Checksum { .. }
             | BatchError::Count { .. }
-            | BatchError::Compression(_) => true,
-            BatchError::Trailing(_)
+            | BatchError::BaseOffset(_)
+            | BatchError::Trailing(_)
             | BatchError::Control
             | BatchError::Transactional
-            | BatchError::Producer { .. } => false,
+            | BatchError::Producer { .. } => Blame::Client,
         }
     }
+}
+
+/// Who has to do something about a batch that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The bytes were damaged on their way: clients send them again (Kafka: `CORRUPT_MESSAGE`).
+    Transport,
+    /// The client made a batch that is not allowed (Kafka: `INVALID_RECORD`, which is final).
+    Client,
+    /// Nobody can decode the records (Kafka: `UNKNOWN_SERVER_ERROR`, which is final too).
+    Undecodable,
 }
 
 impl Header {
@@ -237,9 +249,8 @@ impl Header {
         if self.is_transactional() {
             return Err(BatchError::Transactional);
         }
-        let idempotent = self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0;
-        let plain = self.producer_id == -1 && self.producer_epoch == -1 && self.base_sequence == -1;
-        if !idempotent && !plain {
+        // Without a producer id epoch and sequence mean nothing: clients write 0 there as well as -1.
+        if self.is_idempotent() && self.base_sequence < 0 {
             let Header { producer_id, producer_epoch, base_sequence, .. } = *self;
             return Err(BatchError::Producer { producer_id, producer_epoch, base_sequence });
         }

@@ -164,13 +164,10 @@ impl Reader<'_> {
         }
     }
 
-    /// A length that the remaining bytes can satisfy; `None` for -1.
+    /// A length that the remaining bytes can satisfy; `None` for null, which is any negative length to Kafka's clients.
     fn length(&mut self) -> Result<Option<usize>, &'static str> {
         let length = self.varint()?;
-        if length == -1 {
-            return Ok(None);
-        }
-        let length = usize::try_from(length).map_err(|_| "a length is negative")?;
+        let Ok(length) = usize::try_from(length) else { return Ok(None) };
         if length > self.data.len() - self.position {
             return Err("a length exceeds the batch");
         }

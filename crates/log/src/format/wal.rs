@@ -51,6 +51,8 @@ pub struct WalEntry {
     pub header: Header,
     /// The whole batch, as it will be stored.
     pub bytes: Bytes,
+    /// An earlier batch of the same producer and partition was in flight when this one arrived.
+    pub follows: bool,
 }
 
 /// An encoded WAL object.
@@ -184,6 +186,7 @@ pub fn decode(bytes: &Bytes) -> Result<WalObject, WalError> {
                 writer: writer.clone(),
                 header,
                 bytes: batch,
+                follows: false,
             });
             position = end;
         }

@@ -2,7 +2,7 @@
 //!
 //! The table feeds CreateTopics, AlterConfigs, DescribeConfigs and the typed view [`TopicConfig`]. Kafka's names,
 //! types and defaults are those of Apache Kafka 4 (`TopicConfig`, `LogConfig`), so Kafka's tools describe a topic
-//! as usual. Where Floe has no use for a setting, its documentation here says so.
+//! as usual. Where Floe has no use for a setting, its row says so. docs/topic-settings.md is made from this table.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,8 @@ enum Check {
     ListOf(&'static [&'static str]),
     /// Kafka's lists of `partition:broker` or `*`; stored, not used.
     Replicas,
+    /// One value, and why no other.
+    Only(&'static str, &'static str),
 }
 
 /// One setting of a topic.
@@ -49,9 +51,33 @@ pub struct Setting {
     pub kind: Kind,
     /// The value while none is set.
     pub default: &'static str,
+    /// Whether Floe acts on it.
+    pub effect: Effect,
     /// What it does, for people.
     pub doc: &'static str,
     check: Check,
+}
+
+/// Whether Floe acts on a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does what it says.
+    Works,
+    /// It is checked, stored and described, so that tools which set it work. Nothing else follows from it.
+    Kept,
+    /// Only its default is taken. Any other value is refused with the reason.
+    OnlyDefault,
+}
+
+impl Effect {
+    /// The words of docs/topic-settings.md.
+    pub fn words(self) -> &'static str {
+        match self {
+            Effect::Works => "works",
+            Effect::Kept => "kept for tools only",
+            Effect::OnlyDefault => "other values are refused",
+        }
+    }
 }
 
 /// Why settings were refused.
@@ -79,16 +105,24 @@ const INT: (i64, i64) = (i32::MIN as i64, i32::MAX as i64);
 const INT_MAX: i64 = INT.1;
 const UNUSED: &str = "Accepted for the sake of tools, of no use here: objects are durable and written once.";
 
-const fn row(
-    name: &'static str,
-    broker_name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    check: Check,
-    doc: &'static str,
-) -> Setting {
-    Setting { name, aliases: &[], broker_name, kind, default, doc, check }
+/// Defines a constructor of rows with one effect, so that a row begins with what it does.
+macro_rules! rows_that {
+    ($name:ident, $effect:expr) => {
+        const fn $name(
+            name: &'static str,
+            broker_name: &'static str,
+            kind: Kind,
+            default: &'static str,
+            check: Check,
+            doc: &'static str,
+        ) -> Setting {
+            Setting { name, aliases: &[], broker_name, kind, default, effect: $effect, doc, check }
+        }
+    };
 }
+rows_that!(works, Effect::Works);
+rows_that!(kept, Effect::Kept);
+rows_that!(only, Effect::OnlyDefault);
 
 /// The default of `floe.table`: no table.
 pub const TABLE_DEFAULT: &str = "off";
@@ -96,64 +130,66 @@ pub const TABLE_DEFAULT: &str = "off";
 /// Every setting of a topic, sorted by name.
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Setting] = &[
-    row("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
-        "What happens to old records: delete them, or keep the last of each key. Kept; not acted on yet, all records stay."),
-    row("compression.gzip.level", "compression.gzip.level", Kind::Int, "-1", Check::Range(-1, 9), UNUSED),
-    row("compression.lz4.level", "compression.lz4.level", Kind::Int, "9", Check::Range(1, 17), UNUSED),
-    row("compression.type", "compression.type", Kind::String, "producer",
-        Check::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        "Batches are kept as the producer compressed them, whatever is set."),
-    row("compression.zstd.level", "compression.zstd.level", Kind::Int, "3", Check::Range(-131_072, 22), UNUSED),
-    row("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
+    kept("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
+        "What happens to old records: delete them, or keep the last of each key. With compact, records without a key are refused. Not acted on beyond that: all records stay."),
+    kept("compression.gzip.level", "compression.gzip.level", Kind::Int, "-1", Check::Range(-1, 9), UNUSED),
+    kept("compression.lz4.level", "compression.lz4.level", Kind::Int, "9", Check::Range(1, 17), UNUSED),
+    only("compression.type", "compression.type", Kind::String, "producer",
+        Check::Only("producer", "the broker keeps batches as producers compress them, set compression.type of the producer"),
+        "Batches are kept as the producer compressed them; the broker never compresses again."),
+    kept("compression.zstd.level", "compression.zstd.level", Kind::Int, "3", Check::Range(-131_072, 22), UNUSED),
+    kept("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
         "How long compaction keeps tombstones. Kept; not acted on yet."),
-    row("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
-    row("floe.table", "", Kind::String, TABLE_DEFAULT, Check::OneOf(&["off", "json", "raw"]),
+    kept("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
+    works("floe.table", "", Kind::String, TABLE_DEFAULT, Check::OneOf(&["off", "json", "raw"]),
         "Whether the topic is an Iceberg table as well: 'json' makes columns of the fields of JSON records, 'raw' keeps key, value and headers as bytes."),
-    row("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
+    works("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
         "What happens to a record that does not fit the table: it goes to the topic <name>.dead-letter with the reason, or is skipped. Both are counted."),
-    row("floe.table.file.bytes", "", Kind::Long, "134217728", Check::Range(1 << 20, 1 << 34),
+    works("floe.table.file.bytes", "", Kind::Long, "134217728", Check::Range(1 << 20, 1 << 34),
         "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
-    row("floe.table.freshness.ms", "", Kind::Long, "1000", Check::Range(100, 86_400_000),
+    works("floe.table.freshness.ms", "", Kind::Long, "1000", Check::Range(100, 86_400_000),
         "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or a quarter of what the broker's SQL reads of the log, has gathered."),
-    row("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
+    kept("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),
-    row("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
+    kept("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),
-    row("follower.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
-    row("index.interval.bytes", "log.index.interval.bytes", Kind::Int, "4096", Check::Range(0, INT_MAX), UNUSED),
-    row("leader.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
-    row("local.retention.bytes", "log.local.retention.bytes", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
-    row("local.retention.ms", "log.local.retention.ms", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
-    row("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807",
+    kept("follower.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
+    kept("index.interval.bytes", "log.index.interval.bytes", Kind::Int, "4096", Check::Range(0, INT_MAX), UNUSED),
+    kept("leader.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
+    kept("local.retention.bytes", "log.local.retention.bytes", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
+    kept("local.retention.ms", "log.local.retention.ms", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
+    kept("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807",
         Check::Range(1, i64::MAX), "The longest time a record stays out of compaction. Kept; not acted on yet."),
-    row("max.message.bytes", "message.max.bytes", Kind::Int, "1048588", Check::Range(0, INT_MAX),
+    works("max.message.bytes", "message.max.bytes", Kind::Int, "1048588", Check::Range(0, INT_MAX),
         "The largest batch that is taken, in bytes, after compression."),
-    row("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms", Kind::Long, "3600000",
-        Check::Range(0, i64::MAX), "How far a record's timestamp may be ahead of the broker's clock. Kept; not acted on yet."),
-    row("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms", Kind::Long, "9223372036854775807",
-        Check::Range(0, i64::MAX), "How far a record's timestamp may be behind the broker's clock. Kept; not acted on yet."),
-    row("message.timestamp.type", "log.message.timestamp.type", Kind::String, "CreateTime",
+    works("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms", Kind::Long, "3600000",
+        Check::Range(0, i64::MAX), "How far a record's timestamp may be ahead of the broker's clock, in milliseconds; one further ahead is refused."),
+    works("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms", Kind::Long, "9223372036854775807",
+        Check::Range(0, i64::MAX), "How far a record's timestamp may be behind the broker's clock, in milliseconds; one further behind is refused."),
+    works("message.timestamp.type", "log.message.timestamp.type", Kind::String, "CreateTime",
         Check::OneOf(&["CreateTime", "LogAppendTime"]),
         "Whether a record carries the time of the client or that of the broker."),
-    row("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Kind::Double, "0.5", Check::Ratio,
+    kept("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Kind::Double, "0.5", Check::Ratio,
         "When compaction is worth while. Kept; not acted on yet."),
-    row("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Kind::Long, "0", Check::Range(0, i64::MAX),
+    kept("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Kind::Long, "0", Check::Range(0, i64::MAX),
         "The shortest time a record stays out of compaction. Kept; not acted on yet."),
-    row("min.insync.replicas", "min.insync.replicas", Kind::Int, "1", Check::Range(1, INT_MAX),
+    kept("min.insync.replicas", "min.insync.replicas", Kind::Int, "1", Check::Range(1, INT_MAX),
         "Of no use here: the store is as durable as it is, whatever is set."),
-    row("preallocate", "log.preallocate", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.copy.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.log.delete.on.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("remote.storage.enable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
-    row("retention.bytes", "log.retention.bytes", Kind::Long, "-1", Check::Range(-1, i64::MAX),
+    kept("preallocate", "log.preallocate", Kind::Boolean, "false", Check::Bool, UNUSED),
+    kept("remote.copy.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
+    kept("remote.log.delete.on.disable", "", Kind::Boolean, "false", Check::Bool, UNUSED),
+    only("remote.storage.enable", "", Kind::Boolean, "false",
+        Check::Only("false", "there is no second tier: choose the store of all records with the broker's setting store"),
+        "Kafka's second tier. Here one store holds all records."),
+    kept("retention.bytes", "log.retention.bytes", Kind::Long, "-1", Check::Range(-1, i64::MAX),
         "How many bytes a partition keeps, -1 for all. Kept; not acted on yet, all records stay."),
-    row("retention.ms", "log.retention.ms", Kind::Long, "604800000", Check::Range(-1, i64::MAX),
+    kept("retention.ms", "log.retention.ms", Kind::Long, "604800000", Check::Range(-1, i64::MAX),
         "How long records are kept in milliseconds, -1 for ever. Kept; not acted on yet, all records stay."),
-    row("segment.bytes", "log.segment.bytes", Kind::Int, "1073741824", Check::Range(14, INT_MAX), UNUSED),
-    row("segment.index.bytes", "log.index.size.max.bytes", Kind::Int, "10485760", Check::Range(4, INT_MAX), UNUSED),
-    row("segment.jitter.ms", "log.roll.jitter.ms", Kind::Long, "0", Check::Range(0, i64::MAX), UNUSED),
-    row("segment.ms", "log.roll.ms", Kind::Long, "604800000", Check::Range(1, i64::MAX), UNUSED),
-    row("unclean.leader.election.enable", "unclean.leader.election.enable", Kind::Boolean, "false", Check::Bool,
+    kept("segment.bytes", "log.segment.bytes", Kind::Int, "1073741824", Check::Range(14, INT_MAX), UNUSED),
+    kept("segment.index.bytes", "log.index.size.max.bytes", Kind::Int, "10485760", Check::Range(4, INT_MAX), UNUSED),
+    kept("segment.jitter.ms", "log.roll.jitter.ms", Kind::Long, "0", Check::Range(0, i64::MAX), UNUSED),
+    kept("segment.ms", "log.roll.ms", Kind::Long, "604800000", Check::Range(1, i64::MAX), UNUSED),
+    kept("unclean.leader.election.enable", "unclean.leader.election.enable", Kind::Boolean, "false", Check::Bool,
         UNUSED),
 ];
 
@@ -211,6 +247,8 @@ impl Setting {
             Check::OneOf(values) => Some(format!("it takes one of {}", values.join(", "))),
             Check::ListOf(values) if value.split(',').all(|item| values.contains(&item.trim())) => None,
             Check::ListOf(values) => Some(format!("it takes a list out of {}", values.join(", "))),
+            Check::Only(only, _) if value == only => None,
+            Check::Only(only, why) => Some(format!("it takes only {only}: {why}")),
             Check::Replicas => {
                 let legal = |c: char| c.is_ascii_digit() || matches!(c, ',' | ':' | '*');
                 let fits = value.chars().all(legal);
@@ -240,6 +278,15 @@ pub enum BadRecord {
     Skip,
 }
 
+/// How far the timestamps of records may be from the broker's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeBounds {
+    /// Milliseconds ahead of it.
+    pub after_max_ms: i64,
+    /// Milliseconds behind it.
+    pub before_max_ms: i64,
+}
+
 /// The typed settings of a topic that Floe acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -247,6 +294,10 @@ pub struct TopicConfig {
     pub max_message_bytes: usize,
     /// Whether the broker's time replaces the records' timestamps.
     pub log_append_time: bool,
+    /// How far timestamps may be from the broker's clock.
+    pub times: TimeBounds,
+    /// Whether the topic is to be compacted by key.
+    pub compacted: bool,
     /// Whether and how the topic is a table.
     pub table: TableMode,
     /// The oldest age in milliseconds at which a record may still be missing from the table.
@@ -263,6 +314,11 @@ impl TopicConfig {
         TopicConfig {
             max_message_bytes: number(configs, "max.message.bytes") as usize,
             log_append_time: text(configs, "message.timestamp.type") == "LogAppendTime",
+            times: TimeBounds {
+                after_max_ms: number(configs, "message.timestamp.after.max.ms").cast_signed(),
+                before_max_ms: number(configs, "message.timestamp.before.max.ms").cast_signed(),
+            },
+            compacted: text(configs, "cleanup.policy").split(',').any(|policy| policy.trim() == "compact"),
             table: match text(configs, "floe.table") {
                 "json" => TableMode::Json,
                 "raw" => TableMode::Raw,
@@ -307,9 +363,9 @@ mod tests {
             let fits = match setting.kind {
                 Kind::Int => matches!(setting.check, Check::Range(min, max) if min >= INT.0 && max <= INT.1),
                 Kind::Long => matches!(setting.check, Check::Range(..)),
-                Kind::Boolean => setting.check == Check::Bool,
+                Kind::Boolean => matches!(setting.check, Check::Bool | Check::Only("true" | "false", _)),
                 Kind::Double => setting.check == Check::Ratio,
-                Kind::String => matches!(setting.check, Check::OneOf(_)),
+                Kind::String => matches!(setting.check, Check::OneOf(_) | Check::Only(..)),
                 Kind::List => matches!(setting.check, Check::ListOf(_) | Check::Replicas),
             };
             assert!(fits, "{}: its check is not one of its type", setting.name);
@@ -326,6 +382,8 @@ mod tests {
             ("cleanup.policy", "compact,erase"),
             ("cleanup.policy", ""),
             ("compression.type", "brotli"),
+            ("compression.type", "zstd"),
+            ("remote.storage.enable", "true"),
             ("preallocate", "yes"),
             ("min.cleanable.dirty.ratio", "NaN"),
             ("floe.table", "JSON"),

@@ -9,7 +9,7 @@ use crate::format::codec::CodecError;
 use crate::format::records::{Record, RecordsError};
 use crate::format::{
     batch::Batch,
-    header::{BatchError, HEADER_BYTES, validate},
+    header::{BatchError, Blame, HEADER_BYTES, validate},
 };
 use crate::map::ids::Offset;
 
@@ -207,41 +207,42 @@ fn with(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 #[test]
 fn each_rule_of_a_batch_is_checked() {
-    let check = |bytes: &[u8], corruption: bool, what: &str| {
+    use Blame::{Client, Transport, Undecodable};
+    let check = |bytes: &[u8], blame: Blame, what: &str| {
         let error = validate(bytes).expect_err(what);
-        assert_eq!(error.is_corruption(), corruption, "{what}: {error}");
+        assert_eq!(error.blame(), blame, "{what}: {error}");
         error
     };
     let good = plain(2, 0);
     assert_eq!(validate(&good).unwrap().size, good.len());
-    check(&[], true, "nothing");
-    check(&good[..60], true, "less than a header");
-    check(&good[..good.len() - 1], true, "a byte short");
-    let length = check(&with(|b| b[8..12].copy_from_slice(&48i32.to_be_bytes())), true, "short length");
+    check(&[], Client, "nothing");
+    check(&good[..60], Client, "less than a header");
+    check(&good[..good.len() - 1], Client, "a byte short");
+    let length = check(&with(|b| b[8..12].copy_from_slice(&48i32.to_be_bytes())), Transport, "short length");
     assert_eq!(length, BatchError::Length(48));
-    check(&with(|b| b[8..12].copy_from_slice(&(-1i32).to_be_bytes())), true, "negative length");
-    check(&with(|b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())), true, "huge length");
-    check(&with(|b| b[16] = 1), true, "old magic");
-    check(&with(|b| b[57..61].copy_from_slice(&3i32.to_be_bytes())), true, "count beyond delta");
-    check(&with(|b| b[23..27].copy_from_slice(&(-1i32).to_be_bytes())), true, "negative delta");
+    check(&with(|b| b[8..12].copy_from_slice(&(-1i32).to_be_bytes())), Transport, "negative length");
+    check(&with(|b| b[8..12].copy_from_slice(&i32::MAX.to_be_bytes())), Client, "huge length");
+    check(&with(|b| b[16] = 1), Client, "old magic");
+    check(&with(|b| b[57..61].copy_from_slice(&3i32.to_be_bytes())), Client, "count beyond delta");
+    check(&with(|b| b[23..27].copy_from_slice(&(-1i32).to_be_bytes())), Client, "negative delta");
     let empty = |b: &mut Vec<u8>| {
         b[23..27].copy_from_slice(&(-1i32).to_be_bytes());
         b[57..61].copy_from_slice(&0i32.to_be_bytes());
     };
-    check(&with(empty), true, "no records");
+    check(&with(empty), Client, "no records");
     let claims = |b: &mut Vec<u8>| {
         b[23..27].copy_from_slice(&(i32::MAX - 1).to_be_bytes());
         b[57..61].copy_from_slice(&i32::MAX.to_be_bytes());
     };
-    check(&with(claims), true, "more records than bytes");
-    check(&with(|b| b[22] |= 7), true, "unknown codec");
-    check(&with(|b| b[22] |= 0x20), false, "control batch");
-    check(&with(|b| b[22] |= 0x10), false, "transactional batch");
-    check(&with(|b| b[43..51].copy_from_slice(&5i64.to_be_bytes())), false, "producer id without epoch");
-    check(&with(|b| b.push(0)), false, "trailing byte");
+    check(&with(claims), Client, "more records than bytes");
+    check(&with(|b| b[22] |= 7), Undecodable, "unknown codec");
+    check(&with(|b| b[22] |= 0x20), Client, "control batch");
+    check(&with(|b| b[22] |= 0x10), Client, "transactional batch");
+    check(&with(|b| b[43..51].copy_from_slice(&5i64.to_be_bytes())), Client, "producer id without epoch");
+    check(&with(|b| b.push(0)), Client, "trailing byte");
     let mut crc = good.to_vec();
     crc[17] ^= 1;
-    assert!(matches!(check(&crc, true, "checksum"), BatchError::Checksum { .. }));
+    assert!(matches!(check(&crc, Transport, "checksum"), BatchError::Checksum { .. }));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod batches;
 mod formats;
 mod reading;
 mod sequencing;
+mod topic_settings;
 mod topics;
 mod wal;
 
@@ -72,7 +73,13 @@ fn uploaded(object: u64, batches: &[(PartitionId, &Writer, &Bytes)]) -> Uploaded
     let mut placed = Vec::new();
     for (partition, writer, bytes) in batches {
         let header = header_of(bytes);
-        placed.push(Placed { partition: *partition, writer: (*writer).clone(), position, header });
+        placed.push(Placed {
+            partition: *partition,
+            writer: (*writer).clone(),
+            position,
+            header,
+            follows: false,
+        });
         position += bytes.len() as u64;
     }
     Uploaded { object: ObjectId(object), owner: OWNER, size: position + 100, batches: placed }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::format::wal::WalEntry;
 use crate::limits::TROUBLE_TIME;
+use crate::write::order::Entered;
 use crate::write::sequencer::{AppendError, Appended};
 
 /// One answer per batch, in the order of the batches.
@@ -56,6 +57,8 @@ struct Queue {
 
 pub(crate) struct Request {
     pub(crate) entries: Vec<WalEntry>,
+    /// One per entry; `None` for a batch that belongs to no idempotent producer.
+    pub(crate) entered: Vec<Option<Entered>>,
     pub(crate) bytes: usize,
     pub(crate) arrived: Instant,
     pub(crate) answer: oneshot::Sender<Answers>,
@@ -74,7 +77,11 @@ impl Intake {
     }
 
     /// Queues validated batches. The order of calls is the order in the log.
-    pub(crate) fn push(&self, entries: Vec<WalEntry>) -> Result<oneshot::Receiver<Answers>, AppendError> {
+    pub(crate) fn push(
+        &self,
+        entries: Vec<WalEntry>,
+        entered: Vec<Option<Entered>>,
+    ) -> Result<oneshot::Receiver<Answers>, AppendError> {
         assert!(!entries.is_empty(), "an append without batches needs no writer");
         let bytes = entries.iter().map(|entry| entry.bytes.len()).sum();
         let mut queue = self.lock();
@@ -89,7 +96,8 @@ impl Intake {
         let (answer, answered) = oneshot::channel();
         queue.bytes += bytes;
         queue.unanswered_bytes += bytes;
-        queue.requests.push_back(Request { entries, bytes, arrived: self.shared.env.monotonic(), answer });
+        let arrived = self.shared.env.monotonic();
+        queue.requests.push_back(Request { entries, entered, bytes, arrived, answer });
         metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
         drop(queue);
         self.shared.wake.notify_one();

@@ -2,6 +2,7 @@
 
 pub(crate) mod intake;
 pub mod leases;
+pub(crate) mod order;
 pub mod sequencer;
 pub(crate) mod uploader;
 pub(crate) mod wal_writer;

@@ -6,7 +6,8 @@
 //! It handles the batches in the order of their positions:
 //! - The partition must exist.
 //! - A batch of an idempotent producer must carry the next sequence number of the producer's newest epoch. A repeat
-//!   of one of the last five batches is a duplicate, and is answered with the offset that it already has.
+//!   of one of the last five batches is a duplicate, and is answered with the offset that it already has. The first
+//!   batch of a producer that the partition does not know may carry any number.
 //! - An accepted batch takes the next offsets.
 //!
 //! Rejected and duplicate batches stay in the object as holes. Adjacent batches of one partition and one writer
@@ -47,8 +48,11 @@ pub struct Placed {
     pub writer: Writer,
     /// The position of the batch's first byte in the object.
     pub position: u64,
-    /// The result of [`crate::format::header::validate`] for the batch.
+    /// The result of [`crate::format::header::validate`] for the batch, with the largest timestamp of its records.
     pub header: Header,
+    /// An earlier batch of the same producer and partition was in flight when this one arrived. If the partition does
+    /// not know the producer now, that batch failed, and this one must not take its place.
+    pub follows: bool,
 }
 
 /// A batch that is in the log.
@@ -90,12 +94,12 @@ pub enum AppendError {
     /// A newer epoch of this producer has written to the partition.
     #[error("a newer epoch of this producer has written to the partition")]
     InvalidProducerEpoch,
-    /// The partition does not know this producer, and the batch is not its first.
-    #[error("the partition does not know this producer: begin a new epoch at sequence 0")]
-    UnknownProducerId,
-    /// The batch is in the log, but so far back that its offset is no longer known.
-    #[error("the batch was appended before, its offset is no longer known")]
-    DuplicateSequence,
+    /// No consumer could decode the records (Kafka: `UNKNOWN_SERVER_ERROR`).
+    #[error("no consumer could decode the batch: {0}")]
+    Undecodable(String),
+    /// A record's timestamp is too far from the broker's clock (Kafka: `INVALID_TIMESTAMP`).
+    #[error("{0}")]
+    Timestamp(String),
     /// Nothing was appended. The same batch may be sent again.
     #[error("nothing was appended, send it again: {0}")]
     Unavailable(String),
@@ -151,19 +155,17 @@ enum Verdict {
     Duplicate(Offset),
     OutOfOrder,
     Fenced,
-    /// The partition does not know the producer.
-    Stranger,
-    /// Appended so long ago that its offset is forgotten.
-    Forgotten,
+    /// The batch in front of it failed.
+    Held,
 }
 
-/// Source: KIP-98, KIP-360 and KIP-890. One rule is stricter than Kafka's, and is Kafka's own rule for transactions
-/// of version 2: a producer that the partition does not know must begin at 0. Otherwise the second of two batches
-/// in flight could take the place of a lost first one. Clients react with a new epoch and lose nothing.
-fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
+/// Source: KIP-98, KIP-360 and KIP-890. As in Kafka since 2.5, a producer that the partition does not know may begin at
+/// any number.
+fn judge(producer: Option<&Producer>, placed: &Placed) -> Verdict {
+    let header = &placed.header;
     let (first, last) = (header.base_sequence, last_sequence(header));
     let Some(producer) = producer else {
-        return if first == 0 { Verdict::Append } else { Verdict::Stranger };
+        return if placed.follows { Verdict::Held } else { Verdict::Append };
     };
     if header.producer_epoch < producer.epoch {
         return Verdict::Fenced;
@@ -177,10 +179,11 @@ fn judge(producer: Option<&Producer>, header: &Header) -> Verdict {
     if first == producer::sequence_plus(producer.newest().last_sequence, 1) {
         return Verdict::Append;
     }
-    // An epoch begins at 0 and has no gaps, so all numbers below the remembered ones were appended since the last
-    // wrap.
-    let before = first <= last && last < producer.seen[0].base_sequence;
-    if before { Verdict::Forgotten } else { Verdict::OutOfOrder }
+    Verdict::OutOfOrder
+}
+
+fn held() -> AppendError {
+    AppendError::Unavailable("the batch in front of it failed: send both again".to_owned())
 }
 
 fn last_sequence(header: &Header) -> i32 {
@@ -220,15 +223,14 @@ impl<'r, 't> Run<'r, 't> {
         let header = &placed.header;
         if header.is_idempotent() {
             let producer = self.producer(placed)?;
-            match judge(producer, header) {
+            match judge(producer, placed) {
                 Verdict::Append => {}
                 Verdict::Duplicate(base_offset) => {
                     return Ok(Ok(Appended { base_offset, log_start, duplicate: true, append_time: None }));
                 }
                 Verdict::OutOfOrder => return Ok(Err(AppendError::OutOfOrderSequence)),
                 Verdict::Fenced => return Ok(Err(AppendError::InvalidProducerEpoch)),
-                Verdict::Stranger => return Ok(Err(AppendError::UnknownProducerId)),
-                Verdict::Forgotten => return Ok(Err(AppendError::DuplicateSequence)),
+                Verdict::Held => return Ok(Err(held())),
             }
         }
         let writer = self.writer(&placed.writer)?;

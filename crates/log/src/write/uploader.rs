@@ -80,5 +80,6 @@ fn patience(bytes: u64) -> Duration {
 }
 
 fn place((entry, position): (WalEntry, u64)) -> Placed {
-    Placed { partition: entry.partition, writer: entry.writer, position, header: entry.header }
+    let WalEntry { partition, writer, header, follows, .. } = entry;
+    Placed { partition, writer, position, header, follows }
 }

@@ -27,16 +27,21 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::format::wal::WalEntry;
 use crate::map::identity::Writer;
 use crate::map::ids::ObjectId;
 use crate::read::cache::Cache;
 use crate::write::intake::{Answers, Intake, Pace, Request};
+use crate::write::order::{Entered, Order};
 use crate::write::sequencer::{self, AppendError};
 use crate::write::uploader::{Stored, Uploader};
 
 /// The unanswered requests of one object.
 struct ObjectRequests {
     answers: Vec<(usize, oneshot::Sender<Answers>)>,
+    /// The batches of idempotent producers, by their places among all batches.
+    entered: Vec<(usize, Entered)>,
+    order: Order,
     bytes: usize,
     arrived: Instant,
     /// The common writer of all batches, if there is one: the commit is in its name.
@@ -53,6 +58,7 @@ pub(crate) struct WalWriter {
     pub(crate) meta: Meta,
     pub(crate) pace: Pace,
     pub(crate) intake: Intake,
+    pub(crate) order: Order,
     /// PUTs in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
 }
@@ -92,10 +98,14 @@ impl WalWriter {
 
     fn start(&self, requests: Vec<Request>) -> Upload {
         let arrived = requests.first().expect("an object has requests").arrived;
-        let mut waiting = ObjectRequests { answers: Vec::new(), bytes: 0, arrived, writer: None };
-        let mut entries = Vec::new();
+        let order = self.order.clone();
+        let (answers, entered) = (Vec::new(), Vec::new());
+        let mut waiting = ObjectRequests { answers, entered, order, bytes: 0, arrived, writer: None };
+        let mut entries: Vec<WalEntry> = Vec::new();
         for request in requests {
             waiting.bytes += request.bytes;
+            let places = entries.len()..;
+            waiting.entered.extend(places.zip(&request.entered).filter_map(|(at, e)| Some((at, (*e)?))));
             waiting.answers.push((request.entries.len(), request.answer));
             entries.extend(request.entries);
         }
@@ -187,6 +197,9 @@ impl ObjectRequests {
 
     fn tell(self, mut all: Answers) {
         assert_eq!(all.len(), self.batches(), "each batch has one answer");
+        for (at, entered) in self.entered {
+            self.order.leave(entered, all[at].as_ref().map(|_| ()));
+        }
         for (batches, answer) in self.answers {
             let rest = all.split_off(batches);
             // A caller that is gone does not want its answer.

@@ -18,8 +18,6 @@ pub enum Sent {
     OutOfOrder,
     /// The partition knows a newer epoch of this producer.
     Fenced,
-    /// The partition does not know this producer, and the batch is not the producer's first.
-    Stranger,
     /// Not appended: this incarnation of the topic does not exist.
     Gone,
     /// Refused in a way that no client retries.

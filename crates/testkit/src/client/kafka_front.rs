@@ -78,7 +78,6 @@ fn answer(place: Place, response: &ProduceResponse) -> Sent {
         ErrorCode::None => Sent::Appended(partition.base_offset),
         ErrorCode::OutOfOrderSequenceNumber => Sent::OutOfOrder,
         ErrorCode::InvalidProducerEpoch => Sent::Fenced,
-        ErrorCode::UnknownProducerId => Sent::Stranger,
         ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition if place.incarnation.is_some() => {
             Sent::Gone
         }

@@ -33,8 +33,6 @@ struct Lane {
     epoch: i16,
     /// The sequence number of the next record.
     next: i32,
-    /// Whether the partition has acknowledged a batch of this epoch. Then it must know the producer.
-    known: bool,
 }
 
 /// A client that writes.
@@ -150,25 +148,12 @@ impl Producer {
     /// Builds the next batch of a partition.
     fn build(&mut self, place: Place, values: &[String]) -> Bytes {
         let producer = self.identity.map(|(id, epoch)| {
-            let lane = self.lanes.entry(place).or_insert(Lane { epoch, next: 0, known: false });
+            let lane = self.lanes.entry(place).or_insert(Lane { epoch, next: 0 });
             let sequence = lane.next;
             lane.next += i32::try_from(values.len()).expect("a small batch");
             (id, lane.epoch, sequence)
         });
         batch(&self.dice, self.harness.env().now().0, values, producer)
-    }
-
-    /// Starts a new epoch in a partition that does not know this producer, as Kafka's clients do. The batches in flight
-    /// to it are numbered from 0. Batches of the old epoch cannot follow, because the new epoch fences them.
-    fn begin_anew(&mut self, place: Place) {
-        let Some((_, epoch)) = &mut self.identity else { return };
-        *epoch += 1;
-        self.lanes.remove(&place);
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        for batch in outgoing.iter_mut().filter(|batch| batch.place == place) {
-            batch.bytes = self.build(place, &batch.values);
-        }
-        self.outgoing = outgoing;
     }
 
     /// Gives up the batches in flight to a partition that does not exist, or that this broker does not know yet.
@@ -219,30 +204,23 @@ impl Producer {
     /// Takes the answers of one window. Returns whether the connection is still good.
     fn settle(&mut self, begun: Vec<Begun>, answers: Vec<Sent>) -> bool {
         let mut good = true;
-        let (mut missing, mut strange, mut gone) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut missing, mut gone) = (BTreeSet::new(), BTreeSet::new());
         for ((outgoing, begun), answer) in
             std::mem::take(&mut self.outgoing).into_iter().zip(begun).zip(answers)
         {
             let (phase, base) = match &answer {
                 Sent::Appended(base) => (Phase::Ok, Some(*base)),
                 Sent::Final(_) | Sent::Unknown(_) => (Phase::Info, None),
-                Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Stranger | Sent::Gone => {
-                    (Phase::Fail, None)
-                }
+                Sent::NotApplied(_) | Sent::OutOfOrder | Sent::Fenced | Sent::Gone => (Phase::Fail, None),
             };
             let ended = event(&outgoing, self.session, self.idempotent, base);
             self.harness.recorder().end(begun, phase, ended);
             self.judge(&answer, outgoing.place, missing.contains(&outgoing.place));
             good &= !matches!(answer, Sent::Final(_) | Sent::Unknown(_));
-            if answer == Sent::Stranger {
-                strange.insert(outgoing.place);
-            }
             if answer == Sent::Gone {
                 gone.insert(outgoing.place);
             }
-            if phase == Phase::Ok {
-                self.lanes.entry(outgoing.place).and_modify(|lane| lane.known = true);
-            } else {
+            if phase != Phase::Ok {
                 missing.insert(outgoing.place);
                 if self.idempotent {
                     self.outgoing.push_back(outgoing);
@@ -253,7 +231,6 @@ impl Producer {
             // The batches in flight belong to the identity that is gone, so they are given up.
             self.outgoing.clear();
         }
-        strange.difference(&gone).for_each(|place| self.begin_anew(*place));
         gone.into_iter().for_each(|place| self.give_up(place));
         good
     }
@@ -270,9 +247,6 @@ impl Producer {
             Sent::Fenced => {
                 stuck("fenced, although nobody else has its id");
                 self.identity = None;
-            }
-            Sent::Stranger if self.lanes.get(&place).is_none_or(|lane| lane.known) => {
-                stuck("unknown where its batches were acknowledged");
             }
             Sent::OutOfOrder if !after_a_missing_one => stuck("out of order, although it left no gap"),
             _ => {}

@@ -117,7 +117,6 @@ fn sent(place: Place, answer: Option<Result<floe_log::sequencer::Appended, Appen
         Ok(appended) => Sent::Appended(appended.base_offset.0),
         Err(AppendError::OutOfOrderSequence) => Sent::OutOfOrder,
         Err(AppendError::InvalidProducerEpoch) => Sent::Fenced,
-        Err(AppendError::UnknownProducerId) => Sent::Stranger,
         Err(AppendError::Unknown(reason)) => Sent::Unknown(reason),
         Err(AppendError::UnknownPartition) if place.incarnation.is_some() => Sent::Gone,
         Err(refused @ (AppendError::Unavailable(_) | AppendError::UnknownPartition)) => {

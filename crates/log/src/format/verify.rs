@@ -1,0 +1,347 @@
+//! Whether consumers will be able to decode a batch: a walk over its records that keeps none of them.
+//!
+//! A batch is stored as the producer compressed it, and every consumer of the partition has to decode it. A batch that
+//! does not decode would stop them all for good, so it is refused before it is acknowledged. The rules are those of Apache
+//! Kafka (`LogValidator`, `DefaultRecord`): the records fill the batch exactly, there are as many as the header says,
+//! their offset deltas are 0, 1, 2 and so on, and no header key is null.
+//!
+//! The walk decompresses piece by piece. It never holds more than one piece, and it stops at [`Bounds`].
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use crate::format::codec::{Compression, SnappyReader, zstd_reader};
+use crate::format::header::{Blame, HEADER_BYTES, Header};
+use crate::limits::{
+    DECOMPRESSED_BYTES_FREE, DECOMPRESSED_BYTES_MAX, DECOMPRESSION_RATIO_MAX, WALK_BUFFER_BYTES,
+};
+
+/// What a walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// The largest timestamp of a record in milliseconds since the epoch; -1 if no record has one.
+    pub(crate) max_timestamp: i64,
+    /// The smallest timestamp of a record that has one; `i64::MAX` if none has.
+    pub(crate) min_timestamp: i64,
+    /// The first record without a key, from 0.
+    pub(crate) keyless: Option<i32>,
+}
+
+/// Why consumers could not decode the batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Undecodable {
+    /// The compressed data does not decompress.
+    #[error("its {codec} data does not decompress: {reason}")]
+    Codec { codec: &'static str, reason: String },
+    /// It decompresses to more than [`DECOMPRESSED_BYTES_MAX`], or than its size permits.
+    #[error(
+        "its {codec} data takes more than {bytes_max} bytes when decompressed, which is the limit for a batch of this \
+         size: send smaller batches"
+    )]
+    TooLarge { codec: &'static str, bytes_max: u64 },
+    /// The records contradict the format or the header.
+    #[error("record {index}: {reason}")]
+    Record { index: i32, reason: &'static str },
+    /// Some bytes are no number, or compressed records do not count from 0.
+    #[error("record {index}: {reason}")]
+    Garbage { index: i32, reason: &'static str },
+}
+
+impl Undecodable {
+    pub(crate) fn blame(&self) -> Blame {
+        match self {
+            Undecodable::Codec { .. } | Undecodable::Garbage { .. } => Blame::Undecodable,
+            Undecodable::TooLarge { .. } | Undecodable::Record { .. } => Blame::Client,
+        }
+    }
+}
+
+/// Walks the records of a whole batch whose header and checksum are right.
+///
+/// # Errors
+/// The first [`Undecodable`] found.
+pub(crate) fn walk(header: &Header, codec: Compression, batch: &[u8]) -> Result<Walked, Undecodable> {
+    let body = &batch[HEADER_BYTES..];
+    if codec == Compression::None {
+        return Walk::new(header, body).run(codec);
+    }
+    let bytes_max = bytes_max(body.len());
+    let limited = |reader: &mut dyn Read| {
+        let mut counted = Counted { inner: reader, left: bytes_max };
+        // The buffer is filled once for many fields, so the walk does not call the decoder for each byte.
+        let walked = Walk::new(header, BufReader::with_capacity(WALK_BUFFER_BYTES, &mut counted)).run(codec);
+        match walked {
+            Err(Undecodable::Codec { .. }) if counted.left == 0 => {
+                Err(Undecodable::TooLarge { codec: codec.name(), bytes_max })
+            }
+            walked => walked,
+        }
+    };
+    match codec {
+        Compression::None => unreachable!("walked above, without a buffer"),
+        Compression::Gzip => limited(&mut flate2::read::MultiGzDecoder::new(body)),
+        Compression::Snappy => limited(&mut SnappyReader::new(body)),
+        Compression::Lz4 => limited(&mut lz4_flex::frame::FrameDecoder::new(body)),
+        Compression::Zstd => match zstd_reader(body) {
+            Ok(mut reader) => limited(&mut reader),
+            Err(error) => Err(Undecodable::Codec { codec: codec.name(), reason: error.to_string() }),
+        },
+    }
+}
+
+/// Bytes that a batch of this many compressed bytes may decompress to. The ratio keeps a small request from costing
+/// seconds of processor time.
+fn bytes_max(compressed: usize) -> u64 {
+    let by_ratio = (compressed as u64).saturating_mul(DECOMPRESSION_RATIO_MAX);
+    by_ratio.saturating_add(DECOMPRESSED_BYTES_FREE).min(DECOMPRESSED_BYTES_MAX)
+}
+
+/// Lets so many bytes through and then fails.
+struct Counted<'r> {
+    inner: &'r mut dyn Read,
+    left: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if read as u64 > self.left {
+            self.left = 0;
+            return Err(io::Error::other("too much"));
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// Why a field cannot be read.
+enum Fault {
+    Ended,
+    Offset,
+    Io(io::Error),
+    Damaged(&'static str),
+    Number(&'static str),
+}
+
+/// A walk under way: the bytes that are left, and how many of them belong to the record.
+struct Walk<'h, R> {
+    header: &'h Header,
+    reader: R,
+    /// Bytes of the record that are not read yet.
+    left: usize,
+}
+
+impl<'h, R: BufRead> Walk<'h, R> {
+    fn new(header: &'h Header, reader: R) -> Walk<'h, R> {
+        Walk { header, reader, left: 0 }
+    }
+
+    fn run(mut self, codec: Compression) -> Result<Walked, Undecodable> {
+        let mut walked = Walked { max_timestamp: -1, min_timestamp: i64::MAX, keyless: None };
+        for index in 0..self.header.count {
+            self.record(index, &mut walked).map_err(|fault| undecodable(fault, codec, index))?;
+        }
+        match self.reader.fill_buf() {
+            Ok([]) => Ok(walked),
+            Ok(_) => {
+                Err(Undecodable::Record { index: self.header.count, reason: "bytes follow the last record" })
+            }
+            Err(error) => Err(undecodable(Fault::Io(error), codec, self.header.count)),
+        }
+    }
+
+    fn record(&mut self, index: i32, walked: &mut Walked) -> Result<(), Fault> {
+        // The length of a record is the one field outside of it.
+        self.left = usize::MAX;
+        let length = self.varint()?;
+        self.left = usize::try_from(length).map_err(|_| Fault::Damaged("its length is negative"))?;
+        self.skip(1)?; // attributes, which the format does not use
+        let timestamp_delta = self.varlong()?;
+        if self.varint()? != index {
+            return Err(Fault::Offset);
+        }
+        // Wraps as Kafka's own arithmetic does.
+        let timestamp = self.header.base_timestamp.wrapping_add(timestamp_delta);
+        walked.max_timestamp = walked.max_timestamp.max(timestamp);
+        if timestamp != -1 {
+            walked.min_timestamp = walked.min_timestamp.min(timestamp);
+        }
+        if self.bytes()?.is_none() {
+            walked.keyless = walked.keyless.or(Some(index));
+        }
+        self.bytes()?;
+        let headers = self.varint()?;
+        if headers < 0 {
+            return Err(Fault::Damaged("its number of headers is negative"));
+        }
+        for _ in 0..headers {
+            self.bytes()?.ok_or(Fault::Damaged("a header key is null"))?;
+            self.bytes()?;
+        }
+        match self.left {
+            0 => Ok(()),
+            _ => Err(Fault::Damaged("its length exceeds its contents")),
+        }
+    }
+
+    /// Skips a length and so many bytes; `None` for null.
+    fn bytes(&mut self) -> Result<Option<()>, Fault> {
+        match self.varint()? {
+            // As Kafka and its clients, which take any negative length for null.
+            ..0 => Ok(None),
+            length => self.skip(usize::try_from(length).expect("it is not negative")).map(Some),
+        }
+    }
+
+    fn skip(&mut self, mut count: usize) -> Result<(), Fault> {
+        self.left = self.left.checked_sub(count).ok_or(Fault::Damaged("a field exceeds the record"))?;
+        while count > 0 {
+            let ready = self.reader.fill_buf().map_err(Fault::Io)?.len().min(count);
+            if ready == 0 {
+                return Err(Fault::Ended);
+            }
+            self.reader.consume(ready);
+            count -= ready;
+        }
+        Ok(())
+    }
+
+    fn varint(&mut self) -> Result<i32, Fault> {
+        i32::try_from(self.varlong()?).map_err(|_| Fault::Number("a number exceeds 32 bits"))
+    }
+
+    fn varlong(&mut self) -> Result<i64, Fault> {
+        let mut raw = 0u64;
+        for shift in (0..).step_by(7).take(10) {
+            let byte = *self.reader.fill_buf().map_err(Fault::Io)?.first().ok_or(Fault::Ended)?;
+            self.reader.consume(1);
+            self.left = self.left.checked_sub(1).ok_or(Fault::Damaged("a field exceeds the record"))?;
+            if shift == 63 && byte > 1 {
+                return Err(Fault::Number("a number exceeds 64 bits"));
+            }
+            raw |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed());
+            }
+        }
+        Err(Fault::Number("a number has more than 10 bytes"))
+    }
+}
+
+fn undecodable(fault: Fault, codec: Compression, index: i32) -> Undecodable {
+    match fault {
+        Fault::Ended => Undecodable::Record { index, reason: "the batch ends before it" },
+        Fault::Io(error) => Undecodable::Codec { codec: codec.name(), reason: error.to_string() },
+        Fault::Damaged(reason) => Undecodable::Record { index, reason },
+        Fault::Number(reason) => Undecodable::Garbage { index, reason },
+        Fault::Offset => {
+            let reason = "its offset does not follow the one before";
+            match codec {
+                Compression::None => Undecodable::Record { index, reason },
+                _ => Undecodable::Garbage { index, reason },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::format::records::Builder;
+
+    fn batch(codec: Compression, count: usize) -> Bytes {
+        let mut builder = Builder::new(codec);
+        for index in 0..count {
+            let time = 1_000 + (index as i64 * 7) % 50;
+            let value = "v".repeat(index * 13 % 300);
+            builder.push(
+                time,
+                (index > 0).then_some(b"key"),
+                Some(value.as_bytes()),
+                &[(b"h", None), (b"", Some(b"x"))],
+            );
+        }
+        builder.build()
+    }
+
+    fn walked(bytes: &[u8]) -> Result<Walked, Undecodable> {
+        let header = Header::parse(bytes).unwrap();
+        walk(&header, header.compression().unwrap(), bytes)
+    }
+
+    /// A batch whose records are these bytes, compressed.
+    fn with_body(codec: Compression, count: i32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = batch(Compression::None, 1)[..HEADER_BYTES].to_vec();
+        bytes.extend(codec.compress(body));
+        let length = i32::try_from(bytes.len() - 12).unwrap();
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[21..23].copy_from_slice(&(codec as i16).to_be_bytes());
+        bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn what_clients_write_is_walked() {
+        for codec in Compression::ALL {
+            let expected = Walked { max_timestamp: 1_049, min_timestamp: 1_000, keyless: Some(0) };
+            assert_eq!(walked(&batch(codec, 1_000)), Ok(expected), "{}", codec.name());
+            let one = Walked { max_timestamp: 1_000, min_timestamp: 1_000, keyless: Some(0) };
+            assert_eq!(walked(&batch(codec, 1)), Ok(one), "{}", codec.name());
+        }
+    }
+
+    #[test]
+    fn what_no_consumer_can_decode_is_found() {
+        // length 7: attributes, time delta, offset delta, key -1, value -1, no headers and one byte too many
+        let good: &[u8] = &[12, 0, 0, 0, 1, 1, 0];
+        let next: &[u8] = &[12, 0, 0, 2, 1, 1, 0];
+        let check = |count, body: &[&[u8]], expected: &str| {
+            for codec in Compression::ALL {
+                let result = walked(&with_body(codec, count, &body.concat()));
+                let said = result.map_or_else(|error| error.to_string(), |_| "fine".to_owned());
+                assert!(said.contains(expected), "{}: {said}, not {expected}", codec.name());
+            }
+        };
+        check(1, &[good], "fine");
+        check(2, &[good, next], "fine");
+        check(2, &[good, good], "record 1: its offset does not follow");
+        check(1, &[next], "record 0: its offset does not follow");
+        check(1, &[good, next], "record 1: bytes follow");
+        check(3, &[good, next], "record 2: the batch ends before it");
+        check(1, &[&[14, 0, 0, 0, 1, 1, 0, 0]], "exceeds its contents");
+        check(1, &[&[10, 0, 0, 0, 1, 1, 0]], "a field exceeds the record");
+        check(1, &[&[12, 0, 0, 0, 1, 1, 1]], "number of headers is negative");
+        check(1, &[&[16, 0, 0, 0, 1, 1, 2, 1, 0]], "header key is null");
+        check(1, &[&[13, 0, 0, 0, 1, 1, 0]], "its length is negative");
+        check(1, &[&[12, 0, 0, 0, 5, 1, 0]], "fine");
+        check(1, &[&[0xff; 20]], "a number exceeds 64 bits");
+        check(1, &[&[12, 0, 0, 0, 200, 1, 1]], "a field exceeds the record");
+        check(1, &[], "the batch ends before it");
+    }
+
+    #[test]
+    fn what_does_not_decompress_is_found() {
+        let plain = batch(Compression::None, 3);
+        for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+            let mut flagged = plain.to_vec();
+            flagged[21..23].copy_from_slice(&(codec as i16).to_be_bytes());
+            let error = walked(&flagged).unwrap_err();
+            assert!(matches!(error, Undecodable::Codec { .. }), "{}: {error}", codec.name());
+            let whole = batch(codec, 500);
+            let error = walked(&whole[..whole.len() - 9]);
+            assert!(error.is_err(), "{}: a cut tail", codec.name());
+        }
+    }
+
+    #[test]
+    fn decompression_is_bounded_by_size_and_by_ratio() {
+        let mut builder = Builder::new(Compression::Zstd);
+        builder.push(0, None, Some(&vec![b'a'; 40 << 20]), &[]);
+        let bytes = builder.build();
+        assert!(bytes.len() < 20 << 10, "forty MiB of one letter compress well");
+        assert!(matches!(walked(&bytes), Err(Undecodable::TooLarge { codec: "zstd", .. })));
+        assert_eq!(bytes_max(0), DECOMPRESSED_BYTES_FREE);
+        assert_eq!(bytes_max(usize::MAX), DECOMPRESSED_BYTES_MAX);
+    }
+}
