@@ -62,7 +62,7 @@ pub const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
 /// Bytes that one byte of a compressed batch may become, beyond [`DECOMPRESSED_BYTES_FREE`].
 pub const DECOMPRESSION_RATIO_MAX: u64 = 1_024;
 /// Bytes that a batch may decompress to whatever its size.
-pub const DECOMPRESSED_BYTES_FREE: u64 = 1 << 20;
+pub const DECOMPRESSED_BYTES_FREE: u64 = 64 << 20;
 /// Bytes of decompressed data that a walk holds.
 pub const WALK_BUFFER_BYTES: usize = 16 << 10;
 /// Batches from this size on are walked where they hold up no other connection.
