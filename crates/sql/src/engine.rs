@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
 use crate::limits::{RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
-use crate::{constants, error, session, statement};
+use crate::{constants, error, fault, format, session, statement};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -224,9 +225,9 @@ impl Run {
         running.increment(1.0);
         let (env, started) = (self.inner.env.clone(), self.inner.env.monotonic());
         let rows = self.rows.clone();
-        if AssertUnwindSafe(self.run(planned)).catch_unwind().await.is_err() {
-            tracing::error!("the SQL engine panicked; the statement was given up");
-            let _ = rows.try_send(Message::End(Err(ended())));
+        if let Err(panic) = AssertUnwindSafe(self.run(planned)).catch_unwind().await {
+            let error = fault::logged(&env, &fault::panicked(panic.as_ref()));
+            let _ = rows.try_send(Message::End(Err(error)));
         }
         running.decrement(1.0);
         let seconds = (env.monotonic() - started).as_secs_f64();
@@ -271,6 +272,7 @@ impl Run {
             return self.plan().await;
         }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
+        let env = self.inner.env.clone();
         // Nobody awaits this thread once the statement is late or its reader has left. So the thread checks for both
         // at every await of planning: planning awaits reads of footers and tails.
         let planned = async move {
@@ -282,10 +284,8 @@ impl Run {
         };
         let plan = move || {
             let plan = AssertUnwindSafe(|| engine.block_on(planned));
-            std::panic::catch_unwind(plan).unwrap_or_else(|_| {
-                tracing::error!("the SQL engine panicked while it planned; the statement was given up");
-                Err(ended())
-            })
+            std::panic::catch_unwind(plan)
+                .unwrap_or_else(|panic| Err(fault::logged(&env, &fault::panicked(panic.as_ref()))))
         };
         self.inner.env.blocking(plan).await
     }
@@ -298,7 +298,7 @@ impl Run {
         let (lsn, cut) = (snapshot.lsn(), self.inner.cut(snapshot));
         let now = self.inner.env.now();
         let state = session::session(&self.inner.base, cut, now);
-        let failed = |error| error::of(&error, text);
+        let failed = |error| self.failed(&error);
         let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
         let reading =
@@ -310,10 +310,20 @@ impl Run {
         Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))
     }
 
+    /// The error for the client. A fault of the engine goes to the log.
+    fn failed(&self, error: &DataFusionError) -> QueryError {
+        let failed = error::of(error, &self.text);
+        match failed.kind {
+            Kind::Internal => fault::logged(&self.inner.env, &error.to_string()),
+            _ => failed,
+        }
+    }
+
     async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), QueryError> {
-        let mut rows = 0;
+        let (mut rows, schema) = (0, batches.schema());
         while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|error| error::of(&error, &self.text))?;
+            let batch = batch.and_then(|batch| Ok(format::renamed(&batch, &schema)?));
+            let batch = batch.map_err(|error| self.failed(&error))?;
             rows += batch.num_rows() as u64;
             if rows > self.inner.config.result_rows_max {
                 let message = format!(
@@ -370,7 +380,7 @@ fn outcome(kind: Kind) -> &'static str {
 }
 
 fn ended() -> QueryError {
-    let message = "the SQL engine gave the statement up because of a bug; the server's log has the place";
+    let message = "the SQL engine gave the statement up because of a bug; see the server's log";
     QueryError::new(Kind::Internal, message)
 }
 

@@ -1,8 +1,12 @@
 //! Reads the engine's errors: their kind, and their place in the statement.
 
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
 use datafusion::common::Diagnostic;
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
+use tokio::task::JoinError;
 
 use floe_query::{Kind, Place, QueryError};
 
@@ -14,7 +18,10 @@ pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
         return ours.clone();
     }
     let root = error.find_root();
-    let (kind, message) = describe(root);
+    let (kind, message) = match is_panic(error) {
+        true => (Kind::Internal, root.strip_backtrace()),
+        false => describe(root),
+    };
     let place = match root {
         DataFusionError::SQL(parser, _) => {
             parser_place(parser).or_else(|| message.ends_with("found: EOF").then(|| end_of(text)))
@@ -44,6 +51,28 @@ fn find_ours(error: &DataFusionError) -> Option<&QueryError> {
     None
 }
 
+/// Whether a task of the engine panicked.
+fn is_panic(error: &DataFusionError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<JoinError>() || error.is::<Arc<JoinError>>() {
+            return true;
+        }
+        next = match error.downcast_ref::<DataFusionError>() {
+            Some(DataFusionError::External(inner)) => Some(inner.as_ref()),
+            Some(DataFusionError::Shared(inner)) => Some(inner.as_ref()),
+            Some(DataFusionError::Context(_, inner)) => Some(inner.as_ref()),
+            _ => error.source(),
+        };
+    }
+    false
+}
+
+/// Whether columns do not fit their own schema. No statement can ask for that.
+fn is_schema_fault(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::InvalidArgumentError(text) if text.starts_with("column types must match"))
+}
+
 fn describe(root: &DataFusionError) -> (Kind, String) {
     let kind = match root {
         DataFusionError::ResourcesExhausted(_) => Kind::Limit,
@@ -51,6 +80,7 @@ fn describe(root: &DataFusionError) -> (Kind, String) {
             Kind::Limit
         }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => Kind::Internal,
+        DataFusionError::ArrowError(inner, _) if is_schema_fault(inner) => Kind::Internal,
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
             Kind::Unavailable
         }
@@ -159,6 +189,16 @@ fn find_word(text: &str, word: &str) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_a_task_is_a_fault_of_the_engine() {
+        let task = datafusion::common::runtime::SpawnedTask::spawn(async { panic!("a planted panic") });
+        let panic: Arc<JoinError> = Arc::new(task.join().await.unwrap_err());
+        let error = DataFusionError::External(Box::new(panic)).context("Join Error");
+        assert_eq!(of(&error, "select 1").kind, Kind::Internal);
+        let error = ArrowError::InvalidArgumentError("column types must match schema types".to_owned());
+        assert_eq!(of(&DataFusionError::from(error), "select 1").kind, Kind::Internal);
+    }
 
     #[test]
     fn places_are_read_from_the_parsers_text() {

@@ -1,5 +1,6 @@
 //! Encodes rows as an Arrow stream, JSON, JSON lines, CSV, and as the table that the command line prints.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +15,20 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use floe_query::Format;
 
 use crate::limits::CELL_CHARS_MAX;
+use crate::printable;
 
 /// Encodes a result piece by piece: [`Encoder::batch`] for each batch, then [`Encoder::finish`] once.
 pub struct Encoder(Inner);
 
 enum Inner {
     Arrow(Box<StreamWriter<Vec<u8>>>),
-    Json(arrow::json::Writer<Vec<u8>, JsonArray>),
-    JsonLines(arrow::json::Writer<Vec<u8>, LineDelimited>),
-    Csv { schema: SchemaRef, header: bool },
+    /// With the keys of its objects.
+    Json(arrow::json::Writer<Vec<u8>, JsonArray>, SchemaRef),
+    JsonLines(arrow::json::Writer<Vec<u8>, LineDelimited>, SchemaRef),
+    Csv {
+        schema: SchemaRef,
+        header: bool,
+    },
 }
 
 impl Encoder {
@@ -34,8 +40,8 @@ impl Encoder {
         let json = || WriterBuilder::new().with_explicit_nulls(true);
         Ok(Encoder(match format {
             Format::ArrowStream => Inner::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
-            Format::Json => Inner::Json(json().build(Vec::new())),
-            Format::JsonLines => Inner::JsonLines(json().build(Vec::new())),
+            Format::Json => Inner::Json(json().build(Vec::new()), keys(schema)),
+            Format::JsonLines => Inner::JsonLines(json().build(Vec::new()), keys(schema)),
             Format::Csv => Inner::Csv { schema: flat_schema(schema), header: true },
         }))
     }
@@ -50,15 +56,20 @@ impl Encoder {
                 writer.write(batch)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
-            Inner::Json(writer) => {
-                writer.write(batch)?;
+            Inner::Json(writer, keys) => {
+                printable::check(batch)?;
+                writer.write(&renamed(batch, keys)?)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
-            Inner::JsonLines(writer) => {
-                writer.write(batch)?;
+            Inner::JsonLines(writer, keys) => {
+                printable::check(batch)?;
+                writer.write(&renamed(batch, keys)?)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
-            Inner::Csv { schema, header } => csv(&flat(batch, schema)?, std::mem::take(header)),
+            Inner::Csv { schema, header } => {
+                printable::check(batch)?;
+                csv(&flat(batch, schema)?, std::mem::take(header))
+            }
         }
     }
 
@@ -69,11 +80,11 @@ impl Encoder {
     pub fn finish(self) -> Result<Vec<u8>, ArrowError> {
         match self.0 {
             Inner::Arrow(writer) => writer.into_inner(),
-            Inner::Json(mut writer) => {
+            Inner::Json(mut writer, _) => {
                 writer.finish()?;
                 Ok(writer.into_inner())
             }
-            Inner::JsonLines(mut writer) => {
+            Inner::JsonLines(mut writer, _) => {
                 writer.finish()?;
                 Ok(writer.into_inner())
             }
@@ -82,6 +93,46 @@ impl Encoder {
             Inner::Csv { header: false, .. } => Ok(Vec::new()),
         }
     }
+}
+
+/// The columns under names that differ, because a JSON object has a key once: of two columns `id` the second becomes
+/// `id_1`.
+fn keys(schema: &SchemaRef) -> SchemaRef {
+    let mut taken: BTreeSet<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    if taken.len() == schema.fields().len() {
+        return schema.clone();
+    }
+    let mut seen = BTreeSet::new();
+    let mut key = |field: &FieldRef| {
+        let mut key = field.name().clone();
+        let mut number = 0_u64;
+        while !seen.insert(key.clone()) {
+            // A name that another column has by itself is not free.
+            key = loop {
+                number += 1;
+                let next = format!("{}_{number}", field.name());
+                if taken.insert(next.clone()) {
+                    break next;
+                }
+            };
+        }
+        Arc::new(field.as_ref().clone().with_name(key))
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(&mut key).collect::<Vec<_>>()))
+}
+
+/// A batch under the names of `schema`. The engine's batches may carry other names than its plan.
+pub(crate) fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let own = batch.schema();
+    let pairs = || own.fields().iter().zip(schema.fields());
+    if own.fields().len() != schema.fields().len() || pairs().all(|(own, wanted)| own.name() == wanted.name())
+    {
+        return Ok(batch.clone());
+    }
+    let fields = pairs().map(|(own, wanted)| Arc::new(own.as_ref().clone().with_name(wanted.name())));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)
 }
 
 fn csv(batch: &RecordBatch, header: bool) -> Result<Vec<u8>, ArrowError> {
@@ -289,6 +340,29 @@ mod tests {
         assert_eq!(encode(Format::Csv, &[]), b"n,name,s\n");
         assert_eq!(encode(Format::Json, &[]), b"[]");
         assert_eq!(encode(Format::JsonLines, &[]), b"");
+    }
+
+    #[test]
+    fn each_column_has_a_key_of_its_own() {
+        let check = |names: &[&str], expected: &[&str]| {
+            let fields = names.iter().map(|name| Field::new(*name, DataType::Int64, true));
+            let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+            let keys = keys(&schema);
+            let keys: Vec<&str> = keys.fields().iter().map(|field| field.name().as_str()).collect();
+            assert_eq!(keys, expected);
+        };
+        check(&["a", "b"], &["a", "b"]);
+        check(&["id", "id", "id"], &["id", "id_1", "id_2"]);
+        check(&["id", "id_1", "id"], &["id", "id_1", "id_2"]);
+        check(&["id", "id", "id_1", "id_1"], &["id", "id_2", "id_1", "id_1_1"]);
+    }
+
+    #[test]
+    fn batches_take_the_names_of_the_plan() {
+        let field = |name: &str| Arc::new(Schema::new(vec![Field::new(name, DataType::Int64, true)]));
+        let column: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_new(field("r.n + Int64(1)"), vec![column]).unwrap();
+        assert_eq!(renamed(&batch, &field("n")).unwrap().schema(), field("n"));
     }
 
     #[test]

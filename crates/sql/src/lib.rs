@@ -19,9 +19,11 @@
 //! evolve.rs     Evolution        older files under a newer schema
 //! tail.rs       TailSource       rows of the log, in memory
 //! error.rs      of               the engine's errors -> their kind, and their place in the text
+//! fault.rs      logged           faults of the engine -> a number, and the log
 //! config.rs     Config           the operator's settings
 //! limits.rs                      every limit of this crate
 //! format.rs     Encoder          Arrow, JSON, JSON lines, CSV; the table of the command line
+//! printable.rs  check            finds times that no text can hold
 //! ```
 //!
 //! # Why no row is missing and none comes twice
@@ -39,12 +41,14 @@ mod constants;
 mod engine;
 mod error;
 mod evolve;
+mod fault;
 mod files;
 mod format;
 mod functions;
 mod give_way;
 mod guard;
 pub mod limits;
+mod printable;
 mod session;
 mod statement;
 mod table;
