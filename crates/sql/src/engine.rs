@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
 use crate::limits::{RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
-use crate::{constants, error, fault, format, session, statement};
+use crate::{constants, correct, error, fault, format, session, statement};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -299,7 +299,7 @@ impl Run {
         let now = self.inner.env.now();
         let state = session::session(&self.inner.base, cut, now);
         let failed = |error| self.failed(&error);
-        let plan = state.statement_to_plan(parsed).await.map_err(failed)?;
+        let plan = correct::plan(&state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

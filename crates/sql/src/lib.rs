@@ -10,6 +10,7 @@
 //! guard.rs      check            bounds size, nesting and weight on tokens, before any recursive code runs
 //! statement.rs  parse            one read-only statement
 //! session.rs    session          the engine without files, stores or writes
+//! correct/                        right answers where the engine's are wrong
 //! functions.rs  bound            bounds functions whose result is much larger than their arguments
 //! give_way.rs   GiveWay          makes joins yield, so that a statement can end at its deadline
 //! constants.rs  check            refuses large constants that every row would copy
@@ -38,6 +39,7 @@
 mod catalog;
 mod config;
 mod constants;
+mod correct;
 mod engine;
 mod error;
 mod evolve;

@@ -18,6 +18,7 @@ use floe_env::Timestamp;
 
 use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
 use crate::config::Config;
+use crate::correct;
 use crate::files::LAKE_URL;
 use crate::functions;
 use crate::give_way::GiveWay;
@@ -36,12 +37,14 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
     // Of all types, clients of the Arrow stream support view types least.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.expand_views_at_output = true;
-    let mut state = SessionStateBuilder::new()
+    correct::configure(&mut session);
+    let state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime(config)?)
         .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(GiveWay))
-        .build();
+        .with_table_function_list(correct::table_functions());
+    let mut state = correct::rules(state).with_physical_optimizer_rule(Arc::new(GiveWay)).build();
+    correct::functions(&mut state)?;
     functions::bound(&mut state)?;
     Ok(state)
 }

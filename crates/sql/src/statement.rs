@@ -5,7 +5,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 
-use crate::{error, guard};
+use crate::{correct, error, guard};
 use floe_query::{Kind, Place, QueryError};
 
 /// Parses one statement and refuses it unless it is read-only.
@@ -21,12 +21,13 @@ pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, Query
     if text.trim().trim_end_matches(';').is_empty() {
         return Err(QueryError::new(Kind::Invalid, "the statement is empty"));
     }
-    let statement =
+    let mut statement =
         state.sql_to_statement(text, &Dialect::Generic).map_err(|error| error::of(&error, text))?;
-    match reads(&statement) {
-        true => Ok(statement),
-        false => Err(not_reading(text)),
+    if !reads(&statement) {
+        return Err(not_reading(text));
     }
+    correct::adapt(&mut statement);
+    Ok(statement)
 }
 
 /// Whether a statement is read-only. This is an allow-list, so that a new kind of statement is refused.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod answer_files;
 mod answers;
 mod bombs;
 mod errors;

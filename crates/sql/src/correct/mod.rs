@@ -1,0 +1,185 @@
+//! Right answers where the engine's are wrong: rules and functions of our own, each with the reason for it.
+//!
+//! # When each acts
+//! ```text
+//! syntax.rs        on the parsed statement: USING, names of recursive tables
+//! using.rs         while the engine plans: merged columns of USING and NATURAL
+//! times.rs         types and functions of time in microseconds
+//! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
+//! patterns.rs      SIMILAR TO, LIKE ... ESCAPE
+//! order.rs         ORDER BY that says a thing twice or in vain
+//! set_all.rs       EXCEPT ALL, INTERSECT ALL
+//! subqueries.rs    IN, NOT IN, EXISTS, ANY, ALL with all three answers
+//! zero.rs          -0.0 equals 0.0
+//! checked.rs       arithmetic of whole numbers that does not wrap around
+//! in_lists.rs      while the engine simplifies: lists with NULL
+//! grouping.rs      while the engine plans its operators: grouping sets
+//! sum.rs, shift.rs, series.rs, single.rs    functions
+//! ```
+//!
+//! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
+
+mod checked;
+mod comparisons;
+mod grouping;
+mod in_lists;
+mod order;
+mod patterns;
+mod series;
+mod set_all;
+mod shift;
+mod single;
+mod subqueries;
+mod sum;
+mod syntax;
+mod times;
+mod using;
+mod walk;
+mod zero;
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableFunction;
+use datafusion::common::{DataFusionError, Result, SchemaError};
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
+
+use in_lists::SimplifyApart;
+use shift::Shift;
+use single::{Fault, Mended};
+use sum::CheckedSum;
+
+/// Switches off what cannot be mended from outside.
+pub(crate) fn configure(session: &mut SessionConfig) {
+    let options = session.options_mut();
+    // It loses the groups whose key or value is NULL.
+    options.optimizer.enable_topk_aggregation = false;
+}
+
+/// Puts the rules into a session.
+pub(crate) fn rules(state: SessionStateBuilder) -> SessionStateBuilder {
+    state
+        .with_analyzer_rules(analyzer())
+        .with_optimizer_rules(optimizer())
+        .with_physical_optimizer_rules(physical_optimizer())
+        .with_relation_planners(vec![Arc::new(using::MergedColumns)])
+        .with_type_planner(Arc::new(times::MicrosecondTypes))
+}
+
+/// The engine's rules, which choose types, between ours.
+fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(using::Unmark),
+        Arc::new(patterns::StandardPatterns),
+        Arc::new(comparisons::ExactComparisons),
+    ];
+    rules.extend(Analyzer::new().rules);
+    rules.extend([
+        Arc::new(order::PlainOrders) as Arc<dyn AnalyzerRule + Send + Sync>,
+        Arc::new(set_all::CountedSets),
+        Arc::new(subqueries::ThreeAnswers),
+        Arc::new(zero::OneZero),
+        Arc::new(checked::CheckedArithmetic),
+    ]);
+    rules
+}
+
+fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let apart = SimplifyApart::default();
+    let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() == apart.name() {
+        true => Arc::new(SimplifyApart::default()),
+        false => rule,
+    };
+    Optimizer::new().rules.into_iter().map(ours).collect()
+}
+
+fn physical_optimizer() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        vec![Arc::new(grouping::ForgetBelowSets)];
+    rules.extend(PhysicalOptimizer::new().rules);
+    rules
+}
+
+/// Replaces functions of the engine.
+///
+/// # Errors
+/// The engine lacks one of the functions.
+pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
+    for (name, fault) in [
+        ("log", Fault::Simplified),
+        ("power", Fault::Simplified),
+        ("replace", Fault::EmptyPattern),
+        ("regexp_count", Fault::ForgetsNull),
+    ] {
+        let mended = Mended::over(state.udf(name)?, fault);
+        state.register_udf(Arc::new(mended))?;
+    }
+    let now = times::Now::over(state.udf("now")?);
+    state.register_udf(Arc::new(now))?;
+    let date_trunc = times::DateTrunc::over(state.udf("date_trunc")?);
+    state.register_udf(Arc::new(date_trunc))?;
+    let to_char = times::ToChar::over(state.udf("to_char")?);
+    state.register_udf(Arc::new(to_char))?;
+    let to_timestamp =
+        times::ToTimestamp::over(state.udf("to_timestamp")?, state.udf("to_timestamp_micros")?);
+    state.register_udf(Arc::new(to_timestamp))?;
+    state.register_udaf(Arc::new(AggregateUDF::new_from_impl(CheckedSum::default())))?;
+    let (lead, lag) = (Shift::lead(state.udwf("lead")?), Shift::lag(state.udwf("lag")?));
+    state.register_udwf(Arc::new(lead))?;
+    state.register_udwf(Arc::new(lag))?;
+    Ok(())
+}
+
+/// The table functions in place of the engine's.
+pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
+    let series = |name: &'static str, inclusive| {
+        Arc::new(TableFunction::new(name.to_owned(), Arc::new(series::Series { name, inclusive })))
+    };
+    vec![series("generate_series", true), series("range", false)]
+}
+
+/// Rewrites a parsed statement.
+pub(crate) fn adapt(statement: &mut Statement) {
+    syntax::adapt(statement);
+}
+
+/// Plans a statement. Only the engine's planner knows the names that a NATURAL join merges, and it calls such a name in
+/// WHERE ambiguous. So the statement is planned again with each of them under the qualifier of merged columns.
+///
+/// # Errors
+/// Those of the planner.
+pub(crate) async fn plan(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
+    let first = match state.statement_to_plan(statement.clone()).await {
+        Ok(plan) => return Ok(plan),
+        Err(error) => error,
+    };
+    let mut name = ambiguous(&first);
+    // Each round changes at least one of the statement's names.
+    while let Some(merged) = name.take()
+        && syntax::qualify_natural(&mut statement, &merged)
+    {
+        match state.statement_to_plan(statement.clone()).await {
+            Ok(plan) => return Ok(plan),
+            Err(error) => name = ambiguous(&error),
+        }
+    }
+    Err(first)
+}
+
+/// The name without a qualifier that an error calls ambiguous.
+fn ambiguous(error: &DataFusionError) -> Option<String> {
+    match error.find_root() {
+        DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
+            SchemaError::AmbiguousReference { field } if field.relation.is_none() => Some(field.name.clone()),
+            _ => None,
+        },
+        DataFusionError::Diagnostic(_, inner) => ambiguous(inner),
+        _ => None,
+    }
+}

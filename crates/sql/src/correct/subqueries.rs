@@ -1,0 +1,389 @@
+//! Subqueries as conditions: `IN`, `NOT IN`, `EXISTS`, and comparisons with `ANY` and `ALL`.
+//!
+//! SQL knows three answers, and the engine's joins know two. So each condition is written with parts that have two
+//! answers each, before the engine sees it (SQL:2016, 8.4 `in` predicate, 8.9 quantified comparison):
+//!
+//! ```text
+//! x IN S       true if a row of S equals x; unknown if S has a NULL, or if x is NULL and S has a row; else false
+//! x > ANY S    true if x > min(S); false if S is empty; unknown if S has a NULL; else x > min(S)
+//! x <= ALL S   NOT (x > ANY S)
+//! ```
+//!
+//! An aggregate without GROUP BY always gives a row, so `EXISTS` over it is true. The engine makes a join of it, in
+//! which the row is missing.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, Spans, internal_err, not_impl_err};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    BinaryExpr, Distinct, Expr, ExprSchemable, FetchType, Filter, LogicalPlan, LogicalPlanBuilder, Operator,
+    SkipType, Subquery, lit, when,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::walk;
+
+/// Gives conditions with subqueries their three answers.
+#[derive(Debug)]
+pub(super) struct ThreeAnswers;
+
+impl AnalyzerRule for ThreeAnswers {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let names = Names::default();
+        plan.transform_up_with_subqueries(|node| names.node(node)).data()
+    }
+
+    fn name(&self) -> &'static str {
+        "three_answers"
+    }
+}
+
+/// Counts the names that one statement needs.
+#[derive(Default)]
+struct Names(Cell<usize>);
+
+fn is_condition(expr: &Expr) -> bool {
+    matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
+}
+
+fn holds_condition(expr: &Expr) -> Result<bool> {
+    expr.exists(|part| Ok(is_condition(part)))
+}
+
+impl Names {
+    fn next(&self, word: &str) -> String {
+        self.0.set(self.0.get() + 1);
+        format!("__{word}_{}", self.0.get())
+    }
+
+    fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let mut any = false;
+        node.apply_expressions(|expr| {
+            any |= holds_condition(expr)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if !any {
+            return Ok(Transformed::no(node));
+        }
+        match node {
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::Projection(_) | LogicalPlan::Join(_) => self.in_place(node),
+            node => self.beside(node),
+        }
+    }
+
+    /// A filter keeps only rows for which its predicate is true. So each of its parts may confuse false and unknown.
+    fn filter(&self, filter: Filter) -> Result<Transformed<LogicalPlan>> {
+        let schema = filter.input.schema().clone();
+        let mut parts = Vec::new();
+        for part in split_conjunction_owned(filter.predicate) {
+            self.conjunct(part, &schema, &mut parts)?;
+        }
+        let predicate = conjunction(parts).unwrap_or_else(|| lit(true));
+        Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
+    }
+
+    fn conjunct(&self, part: Expr, schema: &DFSchema, parts: &mut Vec<Expr>) -> Result<()> {
+        match part {
+            Expr::Not(inner) if is_condition(&inner) => match *inner {
+                Expr::Exists(exists) => {
+                    parts.push(existence(exists.subquery, !exists.negated)?);
+                }
+                Expr::InSubquery(inside) => {
+                    let inside = InSubquery { negated: !inside.negated, ..inside };
+                    self.conjunct(Expr::InSubquery(inside), schema, parts)?;
+                }
+                other => parts.push(self.value(Expr::Not(other.into()), schema, Decorrelated::Join)?),
+            },
+            Expr::Exists(exists) => parts.push(existence(exists.subquery, exists.negated)?),
+            Expr::InSubquery(inside) if one_row(&inside.subquery.subquery) => {
+                parts.push(self.value(Expr::InSubquery(inside), schema, Decorrelated::Join)?);
+            }
+            Expr::InSubquery(inside) if !inside.negated => {
+                refuse_lost_rows(&inside.subquery)?;
+                parts.push(Expr::InSubquery(inside));
+            }
+            Expr::InSubquery(inside) => {
+                let [found, unknown, empty] = self.inside(inside, schema, Decorrelated::Join)?;
+                parts
+                    .extend([found, unknown, empty].into_iter().flatten().map(|part| Expr::Not(part.into())));
+            }
+            other => parts.push(self.value(other, schema, Decorrelated::Join)?),
+        }
+        Ok(())
+    }
+
+    /// A node in which the engine can join subqueries.
+    fn in_place(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let schema = walk::inputs(&node)?;
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(Transformed::yes(name.restore(self.value(expr, &schema, Decorrelated::Scalar)?)))
+        })?
+        .map_data(LogicalPlan::recompute_schema)
+    }
+
+    /// A node in which the engine cannot join subqueries. They move to a projection below it.
+    fn beside(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let [input] = node.inputs()[..] else { return self.in_place(node) };
+        let (columns, before) = (input.schema().columns(), node.schema().columns());
+        let schema = input.schema().clone();
+        let mut values: Vec<Expr> = columns.into_iter().map(Expr::Column).collect();
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let moved = expr.transform_down(|part| {
+                if !is_condition(&part) {
+                    return Ok(Transformed::no(part));
+                }
+                let column = self.next("value");
+                values.push(self.value(part, &schema, Decorrelated::Scalar)?.alias(&column));
+                let column = Expr::Column(Column::new_unqualified(column));
+                Ok(Transformed::new(column, true, TreeNodeRecursion::Jump))
+            })?;
+            Ok(moved.update_data(|expr| name.restore(expr)))
+        })?;
+        let mut values = Some(values);
+        let node = node.data.map_children(|input| {
+            let values = values.take().unwrap_or_default();
+            Ok(Transformed::yes(LogicalPlanBuilder::from(input).project(values)?.build()?))
+        })?;
+        let node = node.data.recompute_schema()?;
+        if node.schema().fields().len() == before.len() {
+            return Ok(Transformed::yes(node));
+        }
+        let columns = before.into_iter().map(Expr::Column);
+        Ok(Transformed::yes(LogicalPlanBuilder::from(node).project(columns)?.build()?))
+    }
+
+    /// An expression in which every condition is a value.
+    fn value(&self, expr: Expr, schema: &DFSchema, how: Decorrelated) -> Result<Expr> {
+        expr.transform_up(|part| match part {
+            Expr::Exists(Exists { subquery, negated }) => {
+                let exists = how.exists(subquery)?;
+                Ok(Transformed::yes(if negated { Expr::Not(exists.into()) } else { exists }))
+            }
+            Expr::InSubquery(inside) => Ok(Transformed::yes(self.in_value(inside, schema, how)?)),
+            Expr::SetComparison(comparison) => Ok(Transformed::yes(self.quantified(comparison, schema)?)),
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
+    }
+
+    fn in_value(&self, inside: InSubquery, schema: &DFSchema, how: Decorrelated) -> Result<Expr> {
+        let negated = inside.negated;
+        if one_row(&inside.subquery.subquery) {
+            let operator = if negated { Operator::NotEq } else { Operator::Eq };
+            return Ok(binary(*inside.expr, operator, Expr::ScalarSubquery(inside.subquery)));
+        }
+        let [found, unknown, empty] = self.inside(inside, schema, how)?;
+        let mut case = when(found.unwrap_or_else(|| lit(false)), lit(!negated));
+        for unknown in [unknown, empty].into_iter().flatten() {
+            case = case.when(unknown, lit(ScalarValue::Boolean(None)));
+        }
+        case.otherwise(lit(negated))
+    }
+
+    /// The three parts of `x IN S`, each with two answers: a row of S equals x; a row of S is NULL; x is NULL and S has
+    /// a row. A part that cannot be true is absent.
+    fn inside(&self, inside: InSubquery, schema: &DFSchema, how: Decorrelated) -> Result<[Option<Expr>; 3]> {
+        let InSubquery { expr, subquery, .. } = inside;
+        refuse_lost_rows(&subquery)?;
+        // Both sides may read a table of one name. The alias keeps their columns apart.
+        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).alias(self.next("in"))?.build()?;
+        let value = Column::from(rows.schema().qualified_field(0));
+        let nullable = rows.schema().field(0).is_nullable();
+        let value = Expr::Column(value);
+        let with = |predicate: Expr| -> Result<Subquery> {
+            let plan = LogicalPlanBuilder::from(rows.clone()).filter(predicate)?.build()?;
+            Ok(as_subquery(plan))
+        };
+        let outer = outer(expr.as_ref().clone(), schema)?;
+        let found = how.exists(with(value.clone().eq(outer))?)?;
+        let unknown = match nullable {
+            true => Some(how.exists(with(value.is_null())?)?),
+            false => None,
+        };
+        let empty = match expr.nullable(schema)? {
+            true => Some(expr.is_null().and(how.exists(as_subquery(rows))?)),
+            false => None,
+        };
+        Ok([Some(found), unknown, empty])
+    }
+
+    /// A comparison with ANY or ALL, by the least and the greatest row of the subquery.
+    fn quantified(&self, comparison: SetComparison, schema: &DFSchema) -> Result<Expr> {
+        let SetComparison { expr, subquery, op, quantifier } = comparison;
+        let inside = |negated| InSubquery { expr: expr.clone(), subquery: subquery.clone(), negated };
+        match (op, &quantifier) {
+            (Operator::Eq, SetQuantifier::Any) => {
+                return self.in_value(inside(false), schema, Decorrelated::Scalar);
+            }
+            (Operator::NotEq, SetQuantifier::All) => {
+                return self.in_value(inside(true), schema, Decorrelated::Scalar);
+            }
+            _ => {}
+        }
+        let (op, all) = match quantifier {
+            SetQuantifier::Any => (op, false),
+            SetQuantifier::All => match op.negate() {
+                Some(op) => (op, true),
+                None => return not_impl_err!("{op} ALL (subquery)"),
+            },
+        };
+        refuse_lost_rows(&subquery)?;
+        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).alias(self.next("any"))?.build()?;
+        let value = Expr::Column(Column::from(rows.schema().qualified_field(0)));
+        let total = |aggregate: Expr| -> Result<Expr> {
+            let aggregate = aggregate.alias(self.next("total"));
+            let plan =
+                LogicalPlanBuilder::from(rows.clone()).aggregate(Vec::<Expr>::new(), [aggregate])?.build()?;
+            Ok(Expr::ScalarSubquery(as_subquery(plan)))
+        };
+        let x = expr.as_ref().clone();
+        let holds = match op {
+            Operator::Gt | Operator::GtEq => binary(x, op, total(min(value.clone()))?),
+            Operator::Lt | Operator::LtEq => binary(x, op, total(max(value.clone()))?),
+            Operator::NotEq => {
+                let least = binary(x.clone(), op, total(min(value.clone()))?);
+                least.or(binary(x, op, total(max(value.clone()))?))
+            }
+            op => return not_impl_err!("{op} with ANY or ALL (subquery)"),
+        };
+        let (rows, known) = (total(count(lit(1)))?, total(count(value))?);
+        let any = when(holds.clone(), lit(true))
+            .when(rows.clone().eq(lit(0_i64)), lit(false))
+            .when(known.lt(rows), lit(ScalarValue::Boolean(None)))
+            .otherwise(holds)?;
+        Ok(if all { Expr::Not(any.into()) } else { any })
+    }
+}
+
+/// How the engine gets rid of a correlated `EXISTS`.
+#[derive(Clone, Copy)]
+enum Decorrelated {
+    /// In a filter, by a join that marks rows.
+    Join,
+    /// Elsewhere, by a correlated count.
+    Scalar,
+}
+
+impl Decorrelated {
+    /// `EXISTS (subquery)` as a value.
+    fn exists(self, subquery: Subquery) -> Result<Expr> {
+        let exists = existence(subquery, false)?;
+        let Expr::Exists(Exists { subquery, .. }) = exists else { return Ok(exists) };
+        let correlated = !subquery.outer_ref_columns.is_empty();
+        if correlated && matches!(self, Decorrelated::Join) {
+            return Ok(Expr::Exists(Exists { subquery, negated: false }));
+        }
+        let mut rows = LogicalPlanBuilder::new_from_arc(subquery.subquery);
+        if !correlated {
+            // One row is enough.
+            rows = rows.limit(0, Some(1))?;
+        }
+        let plan = rows.aggregate(Vec::<Expr>::new(), [count(lit(1))])?.build()?;
+        Ok(Expr::ScalarSubquery(as_subquery(plan)).gt(lit(0_i64)))
+    }
+}
+
+fn as_subquery(plan: LogicalPlan) -> Subquery {
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: Spans::new() }
+}
+
+fn binary(left: Expr, operator: Operator, right: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr::new(left.into(), operator, right.into()))
+}
+
+/// An expression of the outer query inside a subquery.
+fn outer(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    expr.transform_up(|part| match part {
+        Expr::Column(column) => {
+            let (relation, field) = schema.qualified_field_from_column(&column)?;
+            let outer = Column::new(relation.cloned(), column.name);
+            Ok(Transformed::yes(Expr::OuterReferenceColumn(field.clone(), outer)))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
+}
+
+/// `EXISTS (subquery)`, without the subqueries that the engine's join does not do justice.
+fn existence(subquery: Subquery, negated: bool) -> Result<Expr> {
+    if one_row(&subquery.subquery) {
+        return Ok(lit(!negated));
+    }
+    let correlated = !subquery.outer_ref_columns.is_empty();
+    if correlated && let Some(having) = having_of_one(&subquery.subquery) {
+        let plan = LogicalPlanBuilder::new_from_arc(having.input).project([having.predicate])?.build()?;
+        let holds = Expr::ScalarSubquery(as_subquery(plan));
+        return Ok(if negated { holds.is_not_true() } else { holds.is_true() });
+    }
+    refuse_lost_rows(&subquery)?;
+    Ok(Expr::Exists(Exists { subquery, negated }))
+}
+
+/// The node below those that change neither whether there is a row nor how many there are, as long as there is one.
+fn core(plan: &LogicalPlan) -> Option<&LogicalPlan> {
+    match plan {
+        LogicalPlan::Projection(node) => core(&node.input),
+        LogicalPlan::SubqueryAlias(node) => core(&node.input),
+        LogicalPlan::Sort(node) => core(&node.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => core(input),
+        LogicalPlan::Limit(limit) => match (limit.get_skip_type(), limit.get_fetch_type()) {
+            (Ok(SkipType::Literal(0)), Ok(FetchType::Literal(fetch))) if fetch != Some(0) => {
+                core(&limit.input)
+            }
+            _ => None,
+        },
+        node => Some(node),
+    }
+}
+
+/// Whether a plan always gives exactly one row: an aggregate without GROUP BY, or no FROM.
+fn one_row(plan: &LogicalPlan) -> bool {
+    match core(plan) {
+        Some(LogicalPlan::Aggregate(aggregate)) => aggregate.group_expr.is_empty(),
+        Some(LogicalPlan::EmptyRelation(empty)) => empty.produce_one_row,
+        _ => false,
+    }
+}
+
+/// The HAVING of an aggregate without GROUP BY.
+fn having_of_one(plan: &LogicalPlan) -> Option<Filter> {
+    match core(plan) {
+        Some(LogicalPlan::Filter(filter)) if one_row(&filter.input) => Some(filter.clone()),
+        _ => None,
+    }
+}
+
+/// Refuses correlated subqueries of which the engine's join would lose the meaning.
+fn refuse_lost_rows(subquery: &Subquery) -> Result<()> {
+    if subquery.outer_ref_columns.is_empty() {
+        return Ok(());
+    }
+    if having_of_one(&subquery.subquery).is_some() {
+        return not_impl_err!(
+            "a correlated IN, ANY or ALL over an aggregate with HAVING and without GROUP BY"
+        );
+    }
+    subquery.subquery.apply(|node| match node {
+        LogicalPlan::Limit(limit)
+            if limit.skip.is_some() && !matches!(limit.get_skip_type()?, SkipType::Literal(0)) =>
+        {
+            not_impl_err!("OFFSET in a correlated subquery")
+        }
+        LogicalPlan::Subquery(_) => internal_err!("a subquery is no input"),
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Statements as the engine's planner takes them. Each change is one that SQL itself allows.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Cte, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::using;
+
+/// Rewrites a statement.
+pub(super) fn adapt(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => {
+            let _ = VisitMut::visit(statement.as_mut(), &mut Adapt);
+        }
+        Statement::Explain(explain) => adapt(&mut explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+    }
+}
+
+struct Adapt;
+
+impl VisitorMut for Adapt {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let Some(with) = &mut query.with
+            && with.recursive
+        {
+            with.cte_tables.iter_mut().for_each(name_columns);
+        }
+        body(&mut query.body);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        // The last join has its brackets.
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor
+            && let Some(last) = table_with_joins.joins.pop()
+        {
+            using::bracket(std::slice::from_mut(table_with_joins));
+            table_with_joins.joins.push(last);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Says of a name in conditions that it is a merged column of a NATURAL join. Returns whether a condition has the name.
+pub(super) fn qualify_natural(statement: &mut Statement, name: &str) -> bool {
+    match statement {
+        Statement::Statement(statement) => {
+            let mut natural = Natural { name, any: false };
+            let _ = VisitMut::visit(statement.as_mut(), &mut natural);
+            natural.any
+        }
+        Statement::Explain(explain) => qualify_natural(&mut explain.statement, name),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+struct Natural<'a> {
+    name: &'a str,
+    any: bool,
+}
+
+impl Natural<'_> {
+    fn body(&mut self, set: &mut SetExpr) {
+        match set {
+            SetExpr::Select(select) => {
+                if let Some(condition) = &mut select.selection {
+                    self.any |= using::qualify_natural(condition, &select.from, self.name);
+                }
+            }
+            SetExpr::SetOperation { left, right, .. } => {
+                self.body(left);
+                self.body(right);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl VisitorMut for Natural<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.body(&mut query.body);
+        ControlFlow::Continue(())
+    }
+}
+
+fn body(set: &mut SetExpr) {
+    match set {
+        SetExpr::Select(select) => {
+            if let Some(condition) = &mut select.selection {
+                using::qualify(condition, &select.from);
+            }
+            using::bracket(&mut select.from);
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            body(left);
+            body(right);
+        }
+        _ => {}
+    }
+}
+
+/// `WITH RECURSIVE r(n) AS (first UNION next)`: the engine names the columns of `r` after the first part, and reads
+/// the list of names too late. So the first part becomes `SELECT * FROM (first) AS r(n)`.
+fn name_columns(table: &mut Cte) {
+    let SetExpr::SetOperation { op: SetOperator::Union, left, .. } = table.query.body.as_mut() else {
+        return;
+    };
+    if table.alias.columns.is_empty() {
+        return;
+    }
+    let Some((mut select, first)) = template() else { return };
+    let first = std::mem::replace(left, Box::new(first));
+    if let SetExpr::Select(select) = &mut select
+        && let Some(TableFactor::Derived { subquery, alias, .. }) =
+            select.from.first_mut().map(|tables| &mut tables.relation)
+    {
+        *subquery.body = *first;
+        *alias = Some(table.alias.clone());
+    }
+    **left = select;
+}
+
+/// `SELECT * FROM (VALUES (1)) AS x`, and its inner part once more.
+fn template() -> Option<(SetExpr, SetExpr)> {
+    let body = |text| match Parser::parse_sql(&GenericDialect {}, text).ok()?.pop()? {
+        Ast::Query(query) => Some(*query.body),
+        _ => None,
+    };
+    Some((body("SELECT * FROM (VALUES (1)) AS x")?, body("VALUES (1)")?))
+}
