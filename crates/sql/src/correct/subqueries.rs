@@ -63,6 +63,14 @@ impl Names {
         format!("__{word}_{}", self.0.get())
     }
 
+    /// The rows of a subquery, with its column under a name that nothing else has.
+    fn rows(&self, word: &str, subquery: Subquery) -> Result<(LogicalPlan, Expr)> {
+        let name = self.next(word);
+        let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0))).alias(&name);
+        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).project([column])?.build()?;
+        Ok((rows, Expr::Column(Column::new_unqualified(name))))
+    }
+
     fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let mut any = false;
         node.apply_expressions(|expr| {
@@ -197,11 +205,9 @@ impl Names {
     fn inside(&self, inside: InSubquery, schema: &DFSchema, how: Decorrelated) -> Result<[Option<Expr>; 3]> {
         let InSubquery { expr, subquery, .. } = inside;
         refuse_lost_rows(&subquery)?;
-        // Both sides may read a table of one name. The alias keeps their columns apart.
-        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).alias(self.next("in"))?.build()?;
-        let value = Column::from(rows.schema().qualified_field(0));
+        refuse_hidden_columns(&expr, &subquery)?;
+        let (rows, value) = self.rows("in", subquery)?;
         let nullable = rows.schema().field(0).is_nullable();
-        let value = Expr::Column(value);
         let with = |predicate: Expr| -> Result<Subquery> {
             let plan = LogicalPlanBuilder::from(rows.clone()).filter(predicate)?.build()?;
             Ok(as_subquery(plan))
@@ -240,8 +246,7 @@ impl Names {
             },
         };
         refuse_lost_rows(&subquery)?;
-        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).alias(self.next("any"))?.build()?;
-        let value = Expr::Column(Column::from(rows.schema().qualified_field(0)));
+        let (rows, value) = self.rows("any", subquery)?;
         let total = |aggregate: Expr| -> Result<Expr> {
             let aggregate = aggregate.alias(self.next("total"));
             let plan =
@@ -364,6 +369,22 @@ fn having_of_one(plan: &LogicalPlan) -> Option<Filter> {
         Some(LogicalPlan::Filter(filter)) if one_row(&filter.input) => Some(filter.clone()),
         _ => None,
     }
+}
+
+/// Refuses a correlated subquery that reads a table under the name of the outer table that `value` reads. The engine
+/// would take one for the other.
+fn refuse_hidden_columns(value: &Expr, subquery: &Subquery) -> Result<()> {
+    if subquery.outer_ref_columns.is_empty() {
+        return Ok(());
+    }
+    let columns = value.column_refs();
+    subquery.subquery.apply(|node| match columns.iter().find(|column| node.schema().has_column(column)) {
+        Some(column) => {
+            not_impl_err!("'{column}' beside a correlated subquery that has it, too; use an alias")
+        }
+        None => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
 }
 
 /// Refuses correlated subqueries of which the engine's join would lose the meaning.
