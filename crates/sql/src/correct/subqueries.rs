@@ -53,8 +53,11 @@ fn is_condition(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }
 
-fn holds_condition(expr: &Expr) -> Result<bool> {
-    expr.exists(|part| Ok(is_condition(part)))
+/// Whether an expression must move to a projection. The engine joins correlated subqueries in filters and projections
+/// alone.
+fn moves(expr: &Expr) -> bool {
+    is_condition(expr)
+        || matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty())
 }
 
 impl Names {
@@ -66,15 +69,24 @@ impl Names {
     /// The rows of a subquery, with its column under a name that nothing else has.
     fn rows(&self, word: &str, subquery: Subquery) -> Result<(LogicalPlan, Expr)> {
         let name = self.next(word);
-        let column = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0))).alias(&name);
-        let rows = LogicalPlanBuilder::new_from_arc(subquery.subquery).project([column])?.build()?;
+        let (input, column) = match subquery.subquery.as_ref() {
+            // A column beside a cast of it has the name of the cast.
+            LogicalPlan::Projection(rows) if rows.expr.len() == 1 => {
+                (rows.input.clone(), rows.expr[0].clone().unalias())
+            }
+            rows => (subquery.subquery.clone(), Expr::Column(Column::from(rows.schema().qualified_field(0)))),
+        };
+        let rows = LogicalPlanBuilder::new_from_arc(input).project([column.alias(&name)])?.build()?;
         Ok((rows, Expr::Column(Column::new_unqualified(name))))
     }
 
     fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let joins =
+            matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::Join(_));
+        let wanted = if joins { is_condition } else { moves };
         let mut any = false;
         node.apply_expressions(|expr| {
-            any |= holds_condition(expr)?;
+            any |= expr.exists(|part| Ok(wanted(part)))?;
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !any {
@@ -116,7 +128,12 @@ impl Names {
             }
             Expr::InSubquery(inside) if !inside.negated => {
                 refuse_lost_rows(&inside.subquery)?;
-                parts.push(Expr::InSubquery(inside));
+                let correlated = !inside.subquery.outer_ref_columns.is_empty();
+                let subquery = match correlated {
+                    true => as_subquery(self.rows("in", inside.subquery)?.0),
+                    false => inside.subquery,
+                };
+                parts.push(Expr::InSubquery(InSubquery { subquery, ..inside }));
             }
             Expr::InSubquery(inside) => {
                 let [found, unknown, empty] = self.inside(inside, schema, Decorrelated::Join)?;
@@ -149,7 +166,7 @@ impl Names {
         let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let moved = expr.transform_down(|part| {
-                if !is_condition(&part) {
+                if !moves(&part) {
                     return Ok(Transformed::no(part));
                 }
                 let column = self.next("value");
