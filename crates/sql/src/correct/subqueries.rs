@@ -67,7 +67,7 @@ impl Names {
     }
 
     /// The rows of a subquery, with its column under a name that nothing else has.
-    fn rows(&self, word: &str, subquery: Subquery) -> Result<(LogicalPlan, Expr)> {
+    fn rows(&self, word: &str, subquery: &Subquery) -> Result<(LogicalPlan, Expr)> {
         let name = self.next(word);
         let (input, column) = match subquery.subquery.as_ref() {
             // A column beside a cast of it has the name of the cast.
@@ -130,7 +130,7 @@ impl Names {
                 refuse_lost_rows(&inside.subquery)?;
                 let correlated = !inside.subquery.outer_ref_columns.is_empty();
                 let subquery = match correlated {
-                    true => as_subquery(self.rows("in", inside.subquery)?.0),
+                    true => as_subquery(self.rows("in", &inside.subquery)?.0),
                     false => inside.subquery,
                 };
                 parts.push(Expr::InSubquery(InSubquery { subquery, ..inside }));
@@ -223,7 +223,7 @@ impl Names {
         let InSubquery { expr, subquery, .. } = inside;
         refuse_lost_rows(&subquery)?;
         refuse_hidden_columns(&expr, &subquery)?;
-        let (rows, value) = self.rows("in", subquery)?;
+        let (rows, value) = self.rows("in", &subquery)?;
         let nullable = rows.schema().field(0).is_nullable();
         let with = |predicate: Expr| -> Result<Subquery> {
             let plan = LogicalPlanBuilder::from(rows.clone()).filter(predicate)?.build()?;
@@ -263,7 +263,7 @@ impl Names {
             },
         };
         refuse_lost_rows(&subquery)?;
-        let (rows, value) = self.rows("any", subquery)?;
+        let (rows, value) = self.rows("any", &subquery)?;
         let total = |aggregate: Expr| -> Result<Expr> {
             let aggregate = aggregate.alias(self.next("total"));
             let plan =
