@@ -178,7 +178,6 @@ fn shown(broker: &Shared, topic: &Topic, operations: i32) -> MetadataResponseTop
         is_internal: false,
         partitions: (0..topic.partitions).map(partition).collect(),
         topic_authorized_operations: operations,
-        ..MetadataResponseTopic::default()
     }
 }
 
