@@ -24,8 +24,8 @@ use crate::format::header::{self, BatchError, Blame, Header};
 use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
-    UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
+    DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL,
+    TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
@@ -257,8 +257,9 @@ impl Log {
         let (mut entries, mut entered) =
             (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
         let snapshot = self.shared.meta.snapshot();
+        let mut decompressed_left = DECOMPRESSED_BYTES_PER_REQUEST_MAX;
         for (partition, bytes) in batches {
-            match self.ordered(&snapshot, &writer, partition, bytes) {
+            match self.ordered(&snapshot, &writer, partition, bytes, &mut decompressed_left) {
                 Ok((entry, place)) => {
                     entries.push(entry);
                     entered.push(place);
@@ -386,6 +387,7 @@ impl Log {
         writer: &Writer,
         partition: PartitionId,
         bytes: Bytes,
+        decompressed_left: &mut u64,
     ) -> Result<(WalEntry, Option<Entered>), AppendError> {
         let known = self.known(snapshot, partition.topic)?;
         if bytes.len() > known.max_message_bytes {
@@ -395,7 +397,7 @@ impl Log {
         if header.base_offset != 0 {
             return Err(refused(&BatchError::BaseOffset(header.base_offset)));
         }
-        self.look_inside(&known, &mut header, &bytes)?;
+        self.look_inside(&known, &mut header, &bytes, decompressed_left)?;
         let mut entry = self.entry(&known, writer, partition, header, bytes)?;
         let entered = self.shared.order.enter(partition, &header)?;
         entry.follows = entered.is_some_and(|(_, follows)| follows);
@@ -403,12 +405,18 @@ impl Log {
     }
 
     /// Walks the records of a batch. Its largest timestamp replaces what the client says in `header`.
-    fn look_inside(&self, known: &Known, header: &mut Header, bytes: &[u8]) -> Result<(), AppendError> {
+    fn look_inside(
+        &self,
+        known: &Known,
+        header: &mut Header,
+        bytes: &[u8],
+        left: &mut u64,
+    ) -> Result<(), AppendError> {
         let codec = header.compression().map_err(|error| refused(&error))?;
         if codec != Compression::None && !self.shared.validate_compressed {
             return Ok(());
         }
-        let walk = || verify::walk(header, codec, bytes);
+        let mut walk = || verify::walk(header, codec, bytes, left);
         let walked = match bytes.len() >= WALK_APART_BYTES {
             true => self.shared.env.heavy(walk),
             false => walk(),

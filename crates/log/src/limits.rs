@@ -63,6 +63,8 @@ pub const DECOMPRESSED_BYTES_MAX: u64 = 128 << 20;
 pub const DECOMPRESSION_RATIO_MAX: u64 = 1_024;
 /// Bytes that a batch may decompress to whatever its size.
 pub const DECOMPRESSED_BYTES_FREE: u64 = 64 << 20;
+/// Bytes that all batches of one request may decompress to.
+pub const DECOMPRESSED_BYTES_PER_REQUEST_MAX: u64 = 256 << 20;
 /// Bytes of decompressed data that a walk holds.
 pub const WALK_BUFFER_BYTES: usize = 16 << 10;
 /// Batches from this size on are walked where they hold up no other connection.

@@ -12,7 +12,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use crate::format::codec::{Compression, SnappyReader, zstd_reader};
 use crate::format::header::{Blame, HEADER_BYTES, Header};
 use crate::limits::{
-    DECOMPRESSED_BYTES_FREE, DECOMPRESSED_BYTES_MAX, DECOMPRESSION_RATIO_MAX, WALK_BUFFER_BYTES,
+    DECOMPRESSED_BYTES_FREE, DECOMPRESSED_BYTES_MAX, DECOMPRESSION_RATIO_MAX, RECORDS_DECODED_MAX,
+    WALK_BUFFER_BYTES,
 };
 
 /// What a walk found.
@@ -38,6 +39,11 @@ pub(crate) enum Undecodable {
          size: send smaller batches"
     )]
     TooLarge { codec: &'static str, bytes_max: u64 },
+    /// More records and headers than any reader decodes.
+    #[error(
+        "it has more than {RECORDS_DECODED_MAX} records and headers, which is the limit: send smaller batches"
+    )]
+    TooMany,
     /// The records contradict the format or the header.
     #[error("record {index}: {reason}")]
     Record { index: i32, reason: &'static str },
@@ -50,25 +56,32 @@ impl Undecodable {
     pub(crate) fn blame(&self) -> Blame {
         match self {
             Undecodable::Codec { .. } | Undecodable::Garbage { .. } => Blame::Undecodable,
-            Undecodable::TooLarge { .. } | Undecodable::Record { .. } => Blame::Client,
+            Undecodable::TooLarge { .. } | Undecodable::TooMany | Undecodable::Record { .. } => Blame::Client,
         }
     }
 }
 
-/// Walks the records of a whole batch whose header and checksum are right.
+/// Walks the records of a whole batch whose header and checksum are right. Takes the bytes that it decompresses from `left`,
+/// what the batches of one request may decompress to.
 ///
 /// # Errors
 /// The first [`Undecodable`] found.
-pub(crate) fn walk(header: &Header, codec: Compression, batch: &[u8]) -> Result<Walked, Undecodable> {
+pub(crate) fn walk(
+    header: &Header,
+    codec: Compression,
+    batch: &[u8],
+    left: &mut u64,
+) -> Result<Walked, Undecodable> {
     let body = &batch[HEADER_BYTES..];
     if codec == Compression::None {
         return Walk::new(header, body).run(codec);
     }
-    let bytes_max = bytes_max(body.len());
-    let limited = |reader: &mut dyn Read| {
+    let bytes_max = bytes_max(body.len()).min(*left);
+    let mut limited = |reader: &mut dyn Read| {
         let mut counted = Counted { inner: reader, left: bytes_max };
         // The buffer is filled once for many fields, so the walk does not call the decoder for each byte.
         let walked = Walk::new(header, BufReader::with_capacity(WALK_BUFFER_BYTES, &mut counted)).run(codec);
+        *left -= bytes_max - counted.left;
         match walked {
             Err(Undecodable::Codec { .. }) if counted.left == 0 => {
                 Err(Undecodable::TooLarge { codec: codec.name(), bytes_max })
@@ -116,6 +129,7 @@ impl Read for Counted<'_> {
 /// Why a field cannot be read.
 enum Fault {
     Ended,
+    TooMany,
     Offset,
     Io(io::Error),
     Damaged(&'static str),
@@ -128,11 +142,13 @@ struct Walk<'h, R> {
     reader: R,
     /// Bytes of the record that are not read yet.
     left: usize,
+    /// Records and headers that may still come.
+    room: usize,
 }
 
 impl<'h, R: BufRead> Walk<'h, R> {
     fn new(header: &'h Header, reader: R) -> Walk<'h, R> {
-        Walk { header, reader, left: 0 }
+        Walk { header, reader, left: 0, room: RECORDS_DECODED_MAX }
     }
 
     fn run(mut self, codec: Compression) -> Result<Walked, Undecodable> {
@@ -170,9 +186,10 @@ impl<'h, R: BufRead> Walk<'h, R> {
         }
         self.bytes()?;
         let headers = self.varint()?;
-        if headers < 0 {
-            return Err(Fault::Damaged("its number of headers is negative"));
-        }
+        let headers =
+            usize::try_from(headers).map_err(|_| Fault::Damaged("its number of headers is negative"))?;
+        // A header takes two bytes and a reader sixty-four, and this loop runs for each.
+        self.room = self.room.checked_sub(headers.saturating_add(1)).ok_or(Fault::TooMany)?;
         for _ in 0..headers {
             self.bytes()?.ok_or(Fault::Damaged("a header key is null"))?;
             self.bytes()?;
@@ -229,6 +246,7 @@ impl<'h, R: BufRead> Walk<'h, R> {
 
 fn undecodable(fault: Fault, codec: Compression, index: i32) -> Undecodable {
     match fault {
+        Fault::TooMany => Undecodable::TooMany,
         Fault::Ended => Undecodable::Record { index, reason: "the batch ends before it" },
         Fault::Io(error) => Undecodable::Codec { codec: codec.name(), reason: error.to_string() },
         Fault::Damaged(reason) => Undecodable::Record { index, reason },
@@ -267,7 +285,7 @@ mod tests {
 
     fn walked(bytes: &[u8]) -> Result<Walked, Undecodable> {
         let header = Header::parse(bytes).unwrap();
-        walk(&header, header.compression().unwrap(), bytes)
+        walk(&header, header.compression().unwrap(), bytes, &mut u64::MAX.clone())
     }
 
     /// A batch whose records are these bytes, compressed.
@@ -341,7 +359,38 @@ mod tests {
         let bytes = builder.build();
         assert!(bytes.len() < 30 << 10, "a hundred MiB of one letter compress well");
         assert!(matches!(walked(&bytes), Err(Undecodable::TooLarge { codec: "zstd", .. })));
+        let bytes = batch(Compression::Gzip, 1_000);
+        let (header, mut left) = (Header::parse(&bytes).unwrap(), 200_000);
+        assert!(walk(&header, Compression::Gzip, &bytes, &mut left).is_ok());
+        assert!(left < 100_000, "{left}");
+        let again = walk(&header, Compression::Gzip, &bytes, &mut left);
+        assert!(
+            matches!(again, Err(Undecodable::TooLarge { .. })),
+            "the budget is that of the request: {again:?}"
+        );
         assert_eq!(bytes_max(0), DECOMPRESSED_BYTES_FREE);
         assert_eq!(bytes_max(usize::MAX), DECOMPRESSED_BYTES_MAX);
+    }
+
+    #[test]
+    fn records_and_headers_are_bounded() {
+        let headers = RECORDS_DECODED_MAX + 1;
+        let mut body = vec![0, 0, 0, 1, 1];
+        let mut number = headers << 1;
+        while number >= 0x80 {
+            body.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        body.push(number as u8);
+        body.extend(std::iter::repeat_n([0, 1], headers).flatten());
+        let mut record = Vec::new();
+        let mut length = body.len() << 1;
+        while length >= 0x80 {
+            record.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        record.push(length as u8);
+        record.extend(body);
+        assert_eq!(walked(&with_body(Compression::Zstd, 1, &record)), Err(Undecodable::TooMany));
     }
 }

@@ -25,6 +25,7 @@ mod grouping;
 mod in_lists;
 mod order;
 mod patterns;
+mod pushdown;
 mod series;
 mod set_all;
 mod shift;
@@ -102,7 +103,7 @@ fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 fn physical_optimizer() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
         vec![Arc::new(grouping::ForgetBelowSets)];
-    rules.extend(PhysicalOptimizer::new().rules);
+    rules.extend(PhysicalOptimizer::new().rules.into_iter().map(pushdown::careful));
     rules
 }
 

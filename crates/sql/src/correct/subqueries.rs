@@ -253,6 +253,10 @@ impl Names {
             (Operator::NotEq, SetQuantifier::All) => {
                 return self.in_value(inside(true), schema, Decorrelated::Scalar);
             }
+            _ if one_row(&subquery.subquery) => {
+                // Correlated, another aggregate above it would lose the row that it always gives.
+                return Ok(binary(*expr, op, Expr::ScalarSubquery(subquery)));
+            }
             _ => {}
         }
         let (op, all) = match quantifier {
