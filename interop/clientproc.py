@@ -1,6 +1,7 @@
 """Starts the client programs of clients/ and reads the events that they print."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -8,19 +9,33 @@ import sys
 import threading
 import time
 
-from broker import JARS
+from broker import CACHE, JARS
 
 CLIENTS = pathlib.Path(__file__).resolve().parent / "clients"
+ENVIRONMENT = {**os.environ, "NODE_PATH": str(CACHE / "kafkajs" / "node_modules")}
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+# The clients of the whole matrix: each reads what each writes. They have all codecs.
 NAMES = ["java", "librdkafka", "kafka-python"]
+# The other clients with their codecs. kafkajs has no lz4 and zstd that are written in JavaScript.
+OTHERS = {"aiokafka": CODECS, "kafkajs": CODECS[:3]}
+
+
+def program(client):
+    """The command that starts a client program."""
+    match client:
+        case "java":
+            return ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", JARS, "Client"]
+        case "aiokafka":
+            # Not aiokafka.py, which the program itself would import instead of the library.
+            return [sys.executable, str(CLIENTS / "aiokafka_client.py")]
+        case "kafkajs":
+            return ["node", str(CLIENTS / "kafkajs" / "client.js")]
+    return [sys.executable, str(CLIENTS / f"{client.replace('-', '_')}.py")]
 
 
 def command(client, action, broker, topic, **flags):
     """The command line of one client program."""
-    if client == "java":
-        head = ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", JARS, "Client"]
-    else:
-        head = [sys.executable, str(CLIENTS / f"{client.replace('-', '_')}.py")]
-    line = head + [action, "--bootstrap", broker.bootstrap, "--topic", topic]
+    line = program(client) + [action, "--bootstrap", broker.bootstrap, "--topic", topic]
     for name, value in flags.items():
         line += [f"--{name}", str(value)]
     return line
@@ -29,7 +44,7 @@ def command(client, action, broker, topic, **flags):
 def start(client, action, broker, topic, **flags):
     """Starts a client program; `finish` waits for it."""
     return subprocess.Popen(command(client, action, broker, topic, **flags), stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)
+                            stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
 def finish(process):
@@ -62,7 +77,7 @@ class Member:
     def __init__(self, client, broker, topic, group, **flags):
         self.client, self.assigned, self.records, self.committed = client, None, [], []
         self.process = subprocess.Popen(command(client, "member", broker, topic, group=group, **flags),
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 

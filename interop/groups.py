@@ -1,19 +1,25 @@
-"""Classic groups: members of three clients join, leave and die while they share six partitions. Offsets survive a restart."""
+"""Classic groups: members of different clients join, leave and die while they share six partitions. Offsets survive a
+restart."""
 
 import collections
 import subprocess
 
-from clientproc import NAMES, Member, until
+from clientproc import NAMES, OTHERS, Member, until
 
 PARTITIONS = 6
 # So long that a takeover within LEFT_S seconds must come from the leave request.
 LEAVER_SESSION_MS = 45_000
 LEFT_S = 15
+# kafkajs has no assignor but its own, so it shares a group only with itself.
+PARTNERS = {"kafkajs": "kafkajs"}
 
 
 def cases():
     yield "Groups", "Java, librdkafka and kafka-python in one group: join, leave, die", mixed
-    for client in NAMES:
+    for client in OTHERS:
+        partner = PARTNERS.get(client, "java")
+        yield "Groups", f"{client} and {partner} in one group: join, leave, committed once", shared(client, partner)
+    for client in [*NAMES, *OTHERS]:
         yield "Groups", f"{client}: membership goes on and committed offsets survive when the broker is killed", restart(client)
 
 
@@ -60,6 +66,36 @@ def mixed(broker):
     finally:
         for member in (java, rdkafka, python):
             member.kill()
+
+
+def shared(client, partner):
+    """The partner joins a member, and each takes part. Then the partner leaves."""
+    def check(broker):
+        topic, group = f"group-shared-{client}", f"shared-{client}"
+        broker.create(topic, PARTITIONS)
+        fill(broker, topic, 60, "a")
+        members = [Member(client, broker, topic, group)]
+        try:
+            until("the first member owns all", lambda: covers(members[0]))
+            members.append(Member(partner, broker, topic, group, session=LEAVER_SESSION_MS))
+            until("two members share", lambda: covers(*members))
+            fill(broker, topic, 60, "b")
+            committed_all(members, 20)
+            members[1].stop()
+            until("the leaver's partitions are taken", lambda: covers(members[0]), LEFT_S)
+            fill(broker, topic, 60, "c")
+            committed_all(members, 30)
+            committed_once(*members)
+        finally:
+            for member in members:
+                member.kill()
+    return check
+
+
+def committed_all(members, per_partition):
+    """Waits until the members have committed so many records of each partition."""
+    want = {(p, o) for p in range(PARTITIONS) for o in range(per_partition)}
+    until("each record is committed", lambda: {record for member in members for record in member.committed} == want)
 
 
 def restart(client):

@@ -1,18 +1,19 @@
-"""Every client reads the records of every client, in every compression: keys, nulls, headers, timestamps, a record of
-1 MB. Records that an idempotent producer sent twice are in the log once, in order."""
+"""Java, librdkafka and kafka-python read the records of each other, in every compression: keys, nulls, headers, timestamps,
+a record of 1 MB. The other clients write with and without idempotence, and read what librdkafka writes. Records that an
+idempotent producer sent twice are in the log once, in order."""
 
 import time
 
 import common
 import stored
-from clientproc import NAMES, end_offset, finish, run, start
+from clientproc import CODECS, NAMES, OTHERS, end_offset, finish, run, start
 
-CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 COUNT = 60
 LONG = 600
 DELAY_MS = 10
 PATIENCE_MS = 1000
 FREEZES = 2
+MODES = ["plain", "idempotent"]
 
 
 def cases():
@@ -22,18 +23,39 @@ def cases():
     for writer in NAMES:
         what = "idempotent, repeats sends that a frozen broker did not answer: each record once, in order"
         yield "Records", f"{writer}, {what}", frozen(writer)
+    for client, codecs in OTHERS.items():
+        for mode in MODES:
+            for codec in codecs:
+                what = f"{client}, {mode}, writes {codec}; it and librdkafka read it"
+                yield "Records", what, case(client, codec, mode, [client, "librdkafka"])
+        yield "Records", f"{client} reads {', '.join(codecs)} by librdkafka from one partition", reads(client, codecs)
 
 
-def case(writer, codec):
+def case(writer, codec, mode="idempotent", readers=NAMES):
     def check(broker):
-        topic = f"matrix-{writer}-{codec}"
+        topic = f"matrix-{writer}-{codec}-{mode}"
         broker.create(topic)
-        run(writer, "produce", broker, topic, count=COUNT, codec=codec)
+        run(writer, "produce", broker, topic, count=COUNT, codec=codec, mode=mode)
         found = set(stored.codecs(broker, topic))
         # librdkafka sends a batch uncompressed if compression does not make it smaller.
         assert codec in found and found <= {codec, "none"}, f"{writer} was to write {codec}, the broker has {found}"
-        for reader in NAMES:
+        for reader in readers:
             holds(broker, topic, reader, writer, COUNT)
+    return check
+
+
+def reads(reader, codecs):
+    """Batches of all the codecs lie in one partition."""
+    def check(broker):
+        topic = f"matrix-to-{reader}"
+        broker.create(topic)
+        wanted = []
+        for codec in codecs:
+            run("librdkafka", "produce", broker, topic, count=COUNT, codec=codec)
+            wanted += [{**record, "offset": len(wanted) + i} for i, record in enumerate(common.expected(COUNT, "librdkafka"))]
+        assert set(stored.codecs(broker, topic)) >= set(codecs), "librdkafka was to write every codec"
+        got = run(reader, "consume", broker, topic, count=len(wanted))
+        assert got == wanted, next(f"{reader} read {g}, expected {w}" for g, w in zip(got + [None], wanted) if g != w)
     return check
 
 

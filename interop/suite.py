@@ -75,7 +75,9 @@ def main():
 def report(outcomes):
     """Writes docs/compatibility.md."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    versions = [f"{n} {importlib.metadata.version(n)}" for n in ("confluent-kafka", "kafka-python", "pyiceberg", "pyarrow", "duckdb", "moto")]
+    versions = [f"{n} {importlib.metadata.version(n)}" for n in ("confluent-kafka", "kafka-python", "aiokafka", "pyiceberg", "pyarrow", "duckdb", "moto")]
+    npm = json.loads((ROOT / "clients" / "kafkajs" / "package.json").read_text())["dependencies"]
+    versions += [f"{name} {version}" for name, version in npm.items()]
     lines = [
         "# Compatibility", "",
         "Written by `interop/run --report`; not edited by hand.", "",

@@ -1,5 +1,5 @@
-// The Java client as a line-oriented tool: produce, consume, member. The other clients in this folder do the same.
-// Only this one has the action recreate.
+// The Java client as a line-oriented tool: produce, consume, member, recreate. The other clients in this folder do the
+// same.
 import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.time.Duration;
@@ -36,6 +36,7 @@ public class Client {
         p.put("bootstrap.servers", flags.get("bootstrap"));
         p.put("compression.type", flags.get("codec"));
         p.put("acks", "all");
+        p.put("enable.idempotence", !flags.getOrDefault("mode", "idempotent").equals("plain"));
         p.put("max.request.size", "2000000");
         if (flags.containsKey("patience")) p.put("request.timeout.ms", flags.get("patience"));
         int count = Integer.parseInt(flags.get("count"));

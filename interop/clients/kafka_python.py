@@ -2,9 +2,10 @@
 
 import time
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import CommitFailedError, KafkaError
+from kafka.errors import CommitFailedError, KafkaError, TopicAlreadyExistsError
 
 import common
 
@@ -13,7 +14,7 @@ def produce(args):
     producer = KafkaProducer(
         bootstrap_servers=args.bootstrap,
         compression_type=None if args.codec == "none" else args.codec,
-        enable_idempotence=True, acks="all", max_request_size=2_000_000, linger_ms=5,
+        enable_idempotence=args.mode == "idempotent", acks="all", max_request_size=2_000_000, linger_ms=5,
         request_timeout_ms=args.patience,
     )
     sent = []
@@ -25,6 +26,19 @@ def produce(args):
         future.get(60)
     producer.close()
     common.say({"event": "produced", "count": args.count})
+
+
+def recreate(args):
+    producer = KafkaProducer(bootstrap_servers=args.bootstrap, enable_idempotence=True, acks="all")
+    for i in range(args.count):
+        producer.send(args.topic, f"before-{i}".encode(), partition=0).get(60)
+    admin = KafkaAdminClient(bootstrap_servers=args.bootstrap)
+    admin.delete_topics([args.topic])
+    common.insist(lambda: admin.create_topics([NewTopic(args.topic, 1, 1)]), TopicAlreadyExistsError)
+    sent = [producer.send(args.topic, f"after-{i}".encode(), partition=0) for i in range(args.count)]
+    for future in sent:
+        common.say({"event": "delivered", "offset": future.get(60).offset})
+    producer.close()
 
 
 def consumer(args, **more):
@@ -72,4 +86,4 @@ def member(args):
     reader.close()
 
 
-common.main(produce, consume, member)
+common.main(produce, consume, member, recreate)

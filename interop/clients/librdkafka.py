@@ -4,6 +4,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka import TIMESTAMP_CREATE_TIME
+from confluent_kafka.admin import AdminClient, NewTopic
 
 import common
 
@@ -13,7 +14,7 @@ def produce(args):
     producer = Producer({
         "bootstrap.servers": args.bootstrap,
         "compression.type": args.codec,
-        "enable.idempotence": True,
+        "enable.idempotence": args.mode == "idempotent",
         "message.max.bytes": 2_000_000,
         "socket.timeout.ms": args.patience,
         "request.timeout.ms": args.patience,
@@ -28,6 +29,26 @@ def produce(args):
     if failed or left:
         raise SystemExit(f"not delivered: {failed[:3]}, {left} left")
     common.say({"event": "produced", "count": args.count})
+
+
+def recreate(args):
+    delivered = []
+    producer = Producer({"bootstrap.servers": args.bootstrap, "enable.idempotence": True})
+
+    def send(tag):
+        for i in range(args.count):
+            producer.produce(args.topic, f"{tag}-{i}".encode(), partition=0,
+                             on_delivery=lambda error, message: delivered.append(error or message.offset()))
+        producer.flush(60)
+
+    send("before")
+    admin = AdminClient({"bootstrap.servers": args.bootstrap})
+    admin.delete_topics([args.topic])[args.topic].result(20)
+    common.insist(lambda: admin.create_topics([NewTopic(args.topic, 1, 1)])[args.topic].result(20), KafkaException)
+    delivered.clear()
+    send("after")
+    for offset in delivered:
+        common.say({"event": "delivered", "offset": offset if isinstance(offset, int) else str(offset)})
 
 
 def consume(args):
@@ -71,4 +92,4 @@ def member(args):
     consumer.close()
 
 
-common.main(produce, consume, member)
+common.main(produce, consume, member, recreate)
