@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -78,6 +79,8 @@ def report(outcomes):
     versions = [f"{n} {importlib.metadata.version(n)}" for n in ("confluent-kafka", "kafka-python", "aiokafka", "pyiceberg", "pyarrow", "duckdb", "moto")]
     npm = json.loads((ROOT / "clients" / "kafkajs" / "package.json").read_text())["dependencies"]
     versions += [f"{name} {version}" for name, version in npm.items()]
+    go = (ROOT / "clients" / "go" / "go.mod").read_text()
+    versions += [f"{name} {version}" for name, version in re.findall(r"([a-z-]+) v([0-9.]+)$", go, re.MULTILINE)]
     lines = [
         "# Compatibility", "",
         "Written by `interop/run --report`; not edited by hand.", "",

@@ -8,7 +8,7 @@ CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy }
 // Records of one send are one batch.
 const BATCH = 10
-// In Apache Kafka the name of a deleted topic becomes free only after a moment.
+// In Apache Kafka the name of a deleted topic becomes free, and a new topic known, only after a moment.
 const FREE_MS = 20000
 
 const [action, ...words] = process.argv.slice(2)
@@ -54,13 +54,14 @@ async function anew() {
   const admin = kafka.admin()
   await admin.connect()
   await admin.deleteTopics({ topics: [topic] })
-  const end = Date.now() + FREE_MS
-  for (;;) {
-    // The answer is false while the name is taken.
-    if (await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })) break
-    if (Date.now() > end) throw new Error('the topic cannot be created again')
-    await sleep(200)
+  const insist = async attempt => {
+    for (const end = Date.now() + FREE_MS; !await attempt(); await sleep(200)) {
+      if (Date.now() > end) throw new Error('the topic cannot be created again')
+    }
   }
+  // The answer is false while the name is taken.
+  await insist(() => admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] }))
+  await insist(() => admin.fetchTopicOffsets(topic).then(() => true, () => false))
   await admin.disconnect()
 }
 
