@@ -17,7 +17,7 @@ CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 # The clients of the whole matrix: each reads what each writes. They have all codecs.
 NAMES = ["java", "librdkafka", "kafka-python"]
 # The other clients with their codecs. kafkajs has no lz4 and zstd that are written in JavaScript.
-OTHERS = {"aiokafka": CODECS, "kafkajs": CODECS[:3], "franz-go": CODECS}
+OTHERS = {"aiokafka": CODECS, "kafkajs": CODECS[:3], "franz-go": CODECS, "sarama": CODECS}
 
 
 def program(client):
@@ -30,7 +30,7 @@ def program(client):
             return [sys.executable, str(CLIENTS / "aiokafka_client.py")]
         case "kafkajs":
             return ["node", str(CLIENTS / "kafkajs" / "client.js")]
-        case "franz-go":
+        case "franz-go" | "sarama":
             return [str(CACHE / "go" / "bin" / client)]
     return [sys.executable, str(CLIENTS / f"{client.replace('-', '_')}.py")]
 

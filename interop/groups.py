@@ -69,14 +69,15 @@ def mixed(broker):
 
 
 def shared(client, partner):
-    """The partner joins a member, and each takes part. Then the partner leaves."""
+    """The partner joins a member, and each takes part. Then the partner leaves. Nothing is read during a rebalance, because
+    Sarama does not tell how a commit ended that a rebalance interrupted."""
     def check(broker):
         topic, group = f"group-shared-{client}", f"shared-{client}"
         broker.create(topic, PARTITIONS)
         fill(broker, topic, 60, "a")
         members = [Member(client, broker, topic, group)]
         try:
-            until("the first member owns all", lambda: covers(members[0]))
+            committed_all(members, 10)
             members.append(Member(partner, broker, topic, group, session=LEAVER_SESSION_MS))
             until("two members share", lambda: covers(*members))
             fill(broker, topic, 60, "b")

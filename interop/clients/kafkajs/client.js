@@ -18,7 +18,7 @@ const topic = flags.topic
 const count = Number(flags.count)
 const kafka = new Kafka({
   brokers: [flags.bootstrap], logLevel: logLevel.NOTHING, requestTimeout: Number(flags.patience),
-  retry: { initialRetryTime: 100, retries: 10 },
+  retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 60 },
 })
 
 const say = event => console.log(JSON.stringify(event))
