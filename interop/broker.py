@@ -86,7 +86,7 @@ class Floe:
 
 
 class ApacheKafka:
-    """A single KRaft node from Maven Central with default settings."""
+    """A single KRaft node from Maven Central with default settings, but for the retention: the records of the cases are old."""
 
     name = "Apache Kafka"
 
@@ -105,6 +105,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=500
+log.retention.ms=-1
 """)
         subprocess.run(["java", "-cp", JARS, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c",
                         f"{self.dir}/server.properties"], check=True, capture_output=True)

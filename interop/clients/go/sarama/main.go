@@ -40,6 +40,8 @@ func config(f common.Flags) *sarama.Config {
 	c.Consumer.Fetch.Default = 2_000_000
 	c.Consumer.Group.Session.Timeout = f.Session
 	c.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
+	c.Consumer.Group.Rebalance.Retry.Backoff = 200 * time.Millisecond
+	c.Consumer.MaxWaitTime = 200 * time.Millisecond
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	return c
 }
