@@ -69,7 +69,7 @@ class Floe:
         command = [os.environ["FLOE_BIN"], "topic", "--bootstrap", self.bootstrap, "create", topic,
                    "--partitions", str(partitions)]
         if "floe_table" in configs:
-            configs["floe_table_freshness_ms"] = 500
+            configs.setdefault("floe_table_freshness_ms", 500)
         for key, value in configs.items():
             command += ["--config", f"{key.replace('_', '.')}={value}"]
         subprocess.run(command, check=True, capture_output=True, text=True)
