@@ -1,8 +1,8 @@
 """Generated statements over nullable data: Floe answers as DuckDB does.
 
-The rows of a seed are written to two topics: the first half is in the lake before the second half is written, which stays
-in the log. The same rows go to DuckDB. Every seed makes the same rows and the same statements again. A longer run:
-`interop/run differential.py --seeds 50 --from 1`. statements.py says which kinds of statements are left out.
+The rows of a seed are written to two topics: the first half is in the lake before the second half is written, which
+stays in the log. The same rows go to DuckDB. Every seed makes the same rows and the same statements again.
+A longer run: `interop/run differential.py --seeds 50 --from 1`. statements.py says which statements are left out.
 """
 
 import argparse
@@ -28,6 +28,8 @@ HOUR_MS = 3_600_000
 FILE_BYTES = 1 << 20
 # Fewer statements with an answer of both engines say that the generator or an engine is broken.
 MIN_SAME_SHARE = 0.8
+
+SAME, WRONG, REFUSED = "same", "DIFFERENT", "REFUSED BY FLOE"
 
 
 class Refused(Exception):
@@ -82,7 +84,9 @@ class Run:
 
     def __init__(self, broker, seed):
         self.broker, self.connection = broker, duckdb.connect()
-        self.counts, self.differences, self.answers = collections.Counter(), [], []
+        self.counts, self.answers = collections.Counter(), []
+        # The statements of these two outcomes with both answers.
+        self.shown = {WRONG: [], REFUSED: []}
         self.topics = [f"shop_{seed}", f"sale_{seed}"]
         self.generator = Generator(seed, self.topics)
         for topic in self.topics:
@@ -102,14 +106,14 @@ class Run:
         floe, left = attempt(floe_answer, self.broker, statement)
         if floe and duck:
             self.answers.append((statement, left))
-            outcome = "same" if same(statement, left, right) else "DIFFERENT"
-        elif floe or duck:
-            outcome = "refused by DuckDB" if floe else "DIFFERENT"
+            outcome = SAME if same(statement, left, right) else WRONG
+        elif duck:
+            outcome = REFUSED
         else:
-            outcome = "refused by both"
+            outcome = "refused by DuckDB" if floe else "refused by both"
         self.counts[outcome] += 1
-        if outcome == "DIFFERENT":
-            self.differences.append(f"{statement.sql}\n  Floe:   {left}\n  DuckDB: {right}")
+        if outcome in self.shown:
+            self.shown[outcome].append(f"{statement.sql}\n  Floe:   {left}\n  DuckDB: {right}")
 
     def sees_a_changed_row(self):
         """Whether some answer of Floe differs from DuckDB's after one row of DuckDB has changed."""
@@ -125,17 +129,20 @@ def attempt(answer, engine, statement):
         return False, str(reason)
 
 
-def run_seed(broker, seed, statements):
+def run_seed(broker, seed, statements, refusals_fail=True):
     """Runs one seed; raises when an answer differs."""
     print(f"seed {seed}, DuckDB {duckdb.__version__}", flush=True)
     run = Run(broker, seed)
     for _ in range(statements):
         run.compare()
     print(f"seed {seed}: {dict(sorted(run.counts.items()))}", flush=True)
-    assert not run.differences, f"seed {seed} of interop/differential.py:\n" + "\n".join(run.differences)
+    for outcome, shown in run.shown.items():
+        print("".join(f"{outcome}, seed {seed}: {statement}\n" for statement in shown), end="", flush=True)
+    assert not run.counts[WRONG], f"seed {seed}: {run.counts[WRONG]} answers differ, see above"
+    assert not (refusals_fail and run.counts[REFUSED]), f"seed {seed}: {run.counts[REFUSED]} refused by Floe, see above"
     in_lake = [tables.catalog(broker).load_table(f"default.{topic}").scan().to_arrow().num_rows for topic in run.topics]
     assert in_lake == [HALF] * len(run.topics), f"rows in the lake: {in_lake}; the rest belongs into the log"
-    assert run.counts["same"] > statements * MIN_SAME_SHARE, f"too few statements were compared: {run.counts}"
+    assert run.counts[SAME] > statements * MIN_SAME_SHARE, f"too few statements were compared: {run.counts}"
     assert run.sees_a_changed_row(), "the comparison does not see a changed row"
 
 
@@ -144,8 +151,9 @@ def cases():
 
 
 def generated(broker):
-    for seed in (FIXED_SEED, int(time.strftime("%Y%m%d", time.gmtime()))):
-        run_seed(broker, seed, STATEMENTS)
+    """A fixed seed and one of the day. What only the day's seed finds refused is printed and breaks nobody's build."""
+    run_seed(broker, FIXED_SEED, STATEMENTS)
+    run_seed(broker, int(time.strftime("%Y%m%d", time.gmtime())), STATEMENTS, refusals_fail=False)
 
 
 def main():
