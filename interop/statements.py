@@ -6,7 +6,7 @@ correlation in the condition of a join. They also keep away from what Floe does 
 - `a IS DISTINCT FROM b AND c` is read as `a IS DISTINCT FROM (b AND c)`: each is in parentheses here.
 - `DISTINCT` over `NOT` of a boolean column is an engine's fault: `NOT` stands before conditions only.
 - `IN`, `ANY` and `ALL` of a subquery of doubles are refused as values and with `DISTINCT`: they have no doubles here.
-- `CASE .. ELSE b.x END IS NOT NULL` above `b RIGHT JOIN a` can keep rows where it is null: only columns are tested here.
+- `WHERE` above `a RIGHT JOIN b` reads `b.x` for `a.x` of the same name: a `RIGHT JOIN` has no `WHERE` here.
 - `min` over a frame of rows keeps a value that has left the frame while the rest of it is null: `max` only.
 - `||` of a text that `USING` merged is refused as a key of `GROUP BY`: `USING` merges no texts here.
 - A scalar subquery in a key of `GROUP BY` can be an engine's fault: the keys have none here.
@@ -169,7 +169,7 @@ class Generator:
     def null_test(self, scope, depth):
         if self.chance(0.3):
             return f"{self.value('bool', scope, depth)} IS {self.pick('', 'NOT ')}{self.pick('TRUE', 'FALSE')}"
-        return f"{self.column(self.pick('int', 'double', 'text', 'time'), scope)} IS {self.pick('', 'NOT ')}NULL"
+        return f"{self.value(self.pick('int', 'double', 'text', 'time'), scope, depth)} IS {self.pick('', 'NOT ')}NULL"
 
     def like(self, scope, depth):
         pattern = self.pick("'%n%'", "'_lm'", "'Bo%'", "''", "'%'", "'Bo!_n' ESCAPE '!'", "'U__'")
@@ -264,7 +264,8 @@ class Generator:
     def filtered(self, depth=2):
         """A relation and the text from FROM to WHERE."""
         relation = self.relation()
-        where = f" WHERE {self.condition(relation.columns, depth)}" if self.chance(0.7) else ""
+        filtered = self.chance(0.7) and " RIGHT JOIN " not in relation.sql
+        where = f" WHERE {self.condition(relation.columns, depth)}" if filtered else ""
         return relation, f"FROM {relation.sql}{where}"
 
     def kinds(self, low=1, high=4):
