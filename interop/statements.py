@@ -10,6 +10,8 @@ correlation in the condition of a join. They also keep away from what Floe does 
 - `min` over a frame of rows keeps a value that has left the frame while the rest of it is null: `max` only.
 - `||` of a text that `USING` merged is refused as a key of `GROUP BY`: `USING` merges no texts here.
 - A scalar subquery in a key of `GROUP BY` can be an engine's fault: the keys have none here.
+- `GROUP BY` of constants alone makes one group of no rows: each computed key reads a column here.
+- `ORDER BY` of one column under two names is refused: the values of a statement differ here.
 - A set operation in a correlated subquery is refused: only uncorrelated ones have one here.
 """
 
@@ -271,6 +273,16 @@ class Generator:
     def kinds(self, low=1, high=4):
         return [self.pick("int", "double", "text", "bool", "time", "date") for _ in range(self.random.randint(low, high))]
 
+    def values(self, kinds, scope, depth):
+        """Values of these kinds; no two have the same text."""
+        values = []
+        for kind in kinds:
+            value = self.value(kind, scope, depth)
+            while value in values:
+                value = self.value(kind, scope, depth)
+            values.append(value)
+        return values
+
     def select(self, values):
         return ", ".join(f"{value} AS c{number}" for number, value in enumerate(values))
 
@@ -291,7 +303,7 @@ class Generator:
     def plain(self):
         relation, source = self.filtered()
         kinds = self.kinds()
-        values = [self.value(kind, relation.columns, 2) for kind in kinds]
+        values = self.values(kinds, relation.columns, 2)
         return self.ordered(f"SELECT {self.pick('', '', 'DISTINCT ')}{self.select(values)} {source}", kinds)
 
     def aggregate(self, scope):
@@ -317,11 +329,14 @@ class Generator:
 
     def grouped(self):
         relation, source = self.filtered()
-        plain = self.chance(0.5)
+        plain, names = self.chance(0.5), {name for name, _ in relation.columns}
         by = {}
         for _ in range(self.random.randint(1, 2)):
             kind = self.pick("int", "text", "bool", "double", "time")
-            by[self.call(kind, relation.columns, 0) if plain else self.column(kind, relation.columns)] = kind
+            key = self.column(kind, relation.columns)
+            while plain and (key in names or not any(name in key for name in names)):
+                key = self.call(kind, relation.columns, 0)
+            by[key] = kind
         keys, groups = list(by), ", ".join(by)
         values, kinds = zip(*[*by.items(), self.aggregate(relation.columns), self.aggregate(relation.columns)])
         values, kinds = list(values), list(kinds)
@@ -355,7 +370,7 @@ class Generator:
         kinds = self.kinds(1, 2)
         def branch():
             relation, source = self.filtered(1)
-            return f"SELECT {self.select([self.value(kind, relation.columns, 1) for kind in kinds])} {source}"
+            return f"SELECT {self.select(self.values(kinds, relation.columns, 1))} {source}"
         sql = branch()
         for _ in range(self.random.randint(1, 2)):
             sql = f"({sql}) {self.pick('UNION', 'EXCEPT', 'INTERSECT')}{self.pick('', ' ALL')} ({branch()})"
