@@ -4,7 +4,7 @@ The statements keep away from what docs/sql.md names: overflow, division of whol
 correlation in the condition of a join. They also keep away from what Floe does not answer yet:
 
 - `a IS DISTINCT FROM b AND c` is read as `a IS DISTINCT FROM (b AND c)`: each is in parentheses here.
-- `DISTINCT` over `NOT` of a boolean column is an engine's fault: `NOT` stands before conditions only.
+- `NOT x` and `x OR x` of a boolean column below `DISTINCT` and set operations are an engine's fault: neither is here.
 - `IN`, `ANY` and `ALL` of a subquery of doubles are refused as values and with `DISTINCT`: they have no doubles here.
 - `WHERE` above `a RIGHT JOIN b` reads `b.x` for `a.x` of the same name: a `RIGHT JOIN` has no `WHERE` here.
 - `min` over a frame of rows keeps a value that has left the frame while the rest of it is null: `max` only.
@@ -130,7 +130,7 @@ class Generator:
             "text": [lambda: f"{self.pick('upper', 'lower', 'trim')}({one()})", lambda: f"({one()} || {one()})",
                      lambda: f"substr({one()}, 2, 2)", lambda: f"CAST({one('int')} AS VARCHAR)",
                      lambda: f"replace({one()}, 'n', 'm')", lambda: f"concat({one()}, '-', {one()})"],
-            "bool": [lambda: f"({one()} {self.pick('AND', 'OR')} {one()})",
+            "bool": [lambda: f"({self.condition(scope, depth)})",
                      lambda: f"({one('int')} IS NOT DISTINCT FROM {one('int')})"],
             "time": [lambda: f"date_trunc('{self.pick('month', 'day', 'hour')}', {one()})",
                      lambda: f"({one()} {self.pick('+', '-')} INTERVAL '{self.pick('1 day', '2 months', '90 minutes')}')",
