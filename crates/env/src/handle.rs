@@ -168,8 +168,8 @@ impl Env {
         }
     }
 
-    /// Runs heavy computing in place, where the caller is not asynchronous and keeps an order. The other tasks of this thread
-    /// move to another one meanwhile, if the runtime has one.
+    /// Runs heavy computing in place, where the caller is not asynchronous and keeps an order. The other tasks of this
+    /// thread move to another one meanwhile, if the runtime has one.
     pub fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
         use tokio::runtime::{Handle, RuntimeFlavor};
         let many = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;

@@ -1,8 +1,8 @@
 //! What an engine and its fronts say to each other about a statement: the format of its rows, and why it has none.
 //!
 //! # What it is not
-//! No engine and no protocol. `floe-sql` writes the rows and makes the errors, `floe-http` gives them names and codes, and
-//! neither knows the other.
+//! No engine and no protocol. `floe-sql` writes the rows and makes the errors. `floe-http` gives them names and codes.
+//! Neither knows the other.
 //!
 //! # File by file
 //! ```text

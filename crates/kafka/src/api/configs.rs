@@ -182,7 +182,7 @@ fn settings(
         CLIENT_METRICS | GROUP if resource.resource_name.is_empty() => {
             Err((ErrorCode::InvalidRequest, "the name of the group or subscription must not be empty"))
         }
-        // Log levels are set when the broker starts; no client subscribes to metrics; groups have no settings of their own.
+        // Log levels are set when the broker starts. No client subscribes to metrics. Groups have no settings.
         BROKER_LOGGER | CLIENT_METRICS | GROUP => Ok(Vec::new()),
         _ => Err((ErrorCode::InvalidRequest, "there are no settings of this type of resource")),
     }

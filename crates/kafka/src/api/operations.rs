@@ -1,7 +1,7 @@
 //! The operations that a client is told it may do, as bits (KIP-430).
 //!
-//! There are no rights yet: everybody may do everything that a resource knows. As in Apache Kafka, a client that does not ask
-//! gets [`NOT_ASKED`].
+//! There are no rights yet: everybody may do everything that a resource knows. As in Apache Kafka, a client that does
+//! not ask gets [`NOT_ASKED`].
 
 /// The answer to a client that did not ask.
 pub(crate) const NOT_ASKED: i32 = i32::MIN;

@@ -1,9 +1,9 @@
 //! Whether consumers will be able to decode a batch: a walk over its records that keeps none of them.
 //!
-//! A batch is stored as the producer compressed it, and every consumer of the partition has to decode it. A batch that
-//! does not decode would stop them all for good, so it is refused before it is acknowledged. The rules are those of Apache
-//! Kafka (`LogValidator`, `DefaultRecord`): the records fill the batch exactly, there are as many as the header says,
-//! their offset deltas are 0, 1, 2 and so on, and no header key is null.
+//! A batch is stored as the producer compressed it, and every consumer of the partition has to decode it. A batch
+//! that does not decode would stop them all for good, so it is refused before it is acknowledged. The rules are those
+//! of Apache Kafka (`LogValidator`, `DefaultRecord`): the records fill the batch exactly, there are as many as the
+//! header says, their offset deltas are 0, 1, 2 and so on, and no header key is null.
 //!
 //! The walk decompresses piece by piece. It never holds more than one piece, and it stops at [`Bounds`].
 
@@ -61,8 +61,8 @@ impl Undecodable {
     }
 }
 
-/// Walks the records of a whole batch whose header and checksum are right. Takes the bytes that it decompresses from `left`,
-/// what the batches of one request may decompress to.
+/// Walks the records of a whole batch whose header and checksum are right. Takes the bytes that it decompresses from
+/// `left`, what the batches of one request may decompress to.
 ///
 /// # Errors
 /// The first [`Undecodable`] found.

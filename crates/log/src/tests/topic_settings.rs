@@ -10,12 +10,12 @@ const HEAD: &str = "\
 
 Written from `crates/log/src/map/topic_config.rs` by a test; do not edit.
 
-Settings of a topic are given when it is created (`floe topic create NAME --config key=value`, or any Kafka tool). Names,
-types and defaults are those of Apache Kafka 4; those that begin with `floe.` are Floe's own. Every setting is checked. One
-that is kept for tools only can be set and is described, and nothing else follows from it.
+Settings of a topic are given when it is created (`floe topic create NAME --config key=value`, or any Kafka tool).
+Names, types and defaults are those of Apache Kafka 4; those that begin with `floe.` are Floe's own. Every setting
+is checked. One that is kept for tools only can be set and is described, and nothing else follows from it.
 
-A topic has one replica, whatever replication factor is asked for: the store keeps the copies. So any factor from 1 on is
-taken, also one above the number of brokers, which Kafka would refuse.
+A topic has one replica, whatever replication factor is asked for: the store keeps the copies. So any factor from 1
+on is taken, also one above the number of brokers, which Kafka would refuse.
 
 | setting | effect | default | what it is |
 |---|---|---|---|

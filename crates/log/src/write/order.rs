@@ -1,12 +1,12 @@
 //! The order of a producer's batches while its partition does not know it.
 //!
-//! A partition that has no state of a producer takes any first sequence number, as Apache Kafka does: the topic was made
-//! anew under the producer, or its state has expired. That alone would let the second of two batches in flight take the
-//! place of a first one that failed. So this process remembers which batches are in flight and which failed. Until the
-//! failed batch is sent again, those behind it get the same retriable error.
+//! A partition that has no state of a producer takes any first sequence number, as Apache Kafka does: the topic was
+//! made anew under the producer, or its state has expired. That alone would let the second of two batches in flight
+//! take the place of a first one that failed. So this process remembers which batches are in flight and which failed.
+//! Until the failed batch is sent again, those behind it get the same retriable error.
 //!
-//! This is memory of one process. A producer that moves to another broker in the middle of a failure is protected by the
-//! partition's state alone.
+//! This is memory of one process. A producer that moves to another broker in the middle of a failure is protected by
+//! the partition's state alone.
 
 use std::sync::{Arc, Mutex};
 

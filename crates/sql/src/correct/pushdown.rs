@@ -1,11 +1,11 @@
 //! Pushing filters and projections down a plan, made safe.
 //!
-//! The engine passes a filter through a projection by the names of its columns. Where two outputs have one name, as after a
-//! join whose sides were swapped, the filter lands on the wrong column, and rows are lost or invented without an error. So
-//! such a plan keeps its filters where they are, at the price of reading more.
+//! The engine passes a filter through a projection by the names of its columns. Where two outputs have one name, as
+//! after a join whose sides were swapped, the filter lands on the wrong column, and rows are lost or invented without
+//! an error. So such a plan keeps its filters where they are, at the price of reading more.
 //!
-//! Pushing projections down fails on some joins whose condition is no equality. It only saves work, so the plan stays as it
-//! was then.
+//! Pushing projections down fails on some joins whose condition is no equality. It only saves work, so the plan stays
+//! as it was then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
