@@ -93,12 +93,26 @@ pub(crate) fn walk(
         Compression::None => unreachable!("walked above, without a buffer"),
         Compression::Gzip => limited(&mut flate2::read::MultiGzDecoder::new(body)),
         Compression::Snappy => limited(&mut SnappyReader::new(body)),
+        // The decoder takes the end of the bytes for the end of the frame. Kafka's does not.
+        Compression::Lz4 if !ends_as_lz4_frame(body) => {
+            Err(Undecodable::Codec { codec: codec.name(), reason: "the frame has no end".to_owned() })
+        }
         Compression::Lz4 => limited(&mut lz4_flex::frame::FrameDecoder::new(body)),
         Compression::Zstd => match zstd_reader(body) {
             Ok(mut reader) => limited(&mut reader),
             Err(error) => Err(Undecodable::Codec { codec: codec.name(), reason: error.to_string() }),
         },
     }
+}
+
+/// Whether an LZ4 frame is closed: four zero bytes, and behind them the checksum of the contents, if the frame has one.
+/// Source: LZ4 Frame Format, "EndMark".
+fn ends_as_lz4_frame(frame: &[u8]) -> bool {
+    const FLAGS_AT: usize = 4;
+    const CONTENT_CHECKSUM: u8 = 0b100;
+    let checksum = frame.get(FLAGS_AT).is_some_and(|flags| flags & CONTENT_CHECKSUM != 0);
+    let end = frame.len().saturating_sub(if checksum { 4 } else { 0 });
+    frame[..end].ends_with(&[0; 4])
 }
 
 /// Bytes that a batch of this many compressed bytes may decompress to. The ratio keeps a small request from costing
@@ -250,7 +264,9 @@ fn undecodable(fault: Fault, codec: Compression, index: i32) -> Undecodable {
         Fault::Ended => Undecodable::Record { index, reason: "the batch ends before it" },
         Fault::Io(error) => Undecodable::Codec { codec: codec.name(), reason: error.to_string() },
         Fault::Damaged(reason) => Undecodable::Record { index, reason },
-        Fault::Number(reason) => Undecodable::Garbage { index, reason },
+        // Which of the two errors it is differs in Kafka between compressed and plain batches.
+        Fault::Number(reason) if codec == Compression::None => Undecodable::Garbage { index, reason },
+        Fault::Number(reason) => Undecodable::Record { index, reason },
         Fault::Offset => {
             let reason = "its offset does not follow the one before";
             match codec {
@@ -347,8 +363,10 @@ mod tests {
             let error = walked(&flagged).unwrap_err();
             assert!(matches!(error, Undecodable::Codec { .. }), "{}: {error}", codec.name());
             let whole = batch(codec, 500);
-            let error = walked(&whole[..whole.len() - 9]);
-            assert!(error.is_err(), "{}: a cut tail", codec.name());
+            for cut in [1, 3, 9] {
+                let error = walked(&whole[..whole.len() - cut]);
+                assert!(error.is_err(), "{}: {cut} bytes are cut off", codec.name());
+            }
         }
     }
 
