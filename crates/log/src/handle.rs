@@ -404,7 +404,8 @@ impl Log {
         Ok((entry, entered.map(|(entered, _)| entered)))
     }
 
-    /// Walks the records of a batch. Its largest timestamp replaces what the client says in `header`.
+    /// Checks what a batch says about its records, by a walk over them. The largest timestamp found replaces the client's
+    /// in `header`. Without a walk, the client's timestamps are checked.
     fn look_inside(
         &self,
         known: &Known,
@@ -413,13 +414,13 @@ impl Log {
         left: &mut u64,
     ) -> Result<(), AppendError> {
         let codec = header.compression().map_err(|error| refused(&error))?;
-        if codec != Compression::None && !self.shared.validate_compressed {
-            return Ok(());
-        }
         let mut walk = || verify::walk(header, codec, bytes, left);
-        let walked = match bytes.len() >= WALK_APART_BYTES {
-            true => self.shared.env.heavy(walk),
-            false => walk(),
+        let walked = if codec != Compression::None && !self.shared.validate_compressed {
+            Ok(Walked::claimed(header))
+        } else if bytes.len() >= WALK_APART_BYTES {
+            self.shared.env.heavy(walk)
+        } else {
+            walk()
         };
         let walked = walked.map_err(|error| {
             metrics::counter!("floe_log_undecodable_batches_total").increment(1);

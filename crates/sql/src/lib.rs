@@ -25,6 +25,7 @@
 //! limits.rs                      every limit of this crate
 //! format.rs     Encoder          Arrow, JSON, JSON lines, CSV; the table of the command line
 //! printable.rs  check            finds times that no text can hold
+//! wrapped.rs    from_inner       functions that stand before one of the engine
 //! ```
 //!
 //! # Why no row is missing and none comes twice
@@ -55,6 +56,7 @@ mod session;
 mod statement;
 mod table;
 mod tail;
+mod wrapped;
 
 pub use catalog::{CATALOG, SCHEMA};
 pub use config::Config;

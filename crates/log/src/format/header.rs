@@ -1,5 +1,5 @@
-//! The header of a Kafka record batch, version 2: parsing, validation, append time. The produce and fetch paths
-//! never decode the records.
+//! The header of a Kafka record batch, version 2: parsing, validation, append time. The records are the matter of
+//! `verify.rs`, which looks at them once on the way in, and of `records.rs`, which decodes them for views.
 //!
 //! Source: the Kafka protocol guide, "Record Batch". All numbers are big endian.
 //! ```text

@@ -5,7 +5,8 @@
 //! of Apache Kafka (`LogValidator`, `DefaultRecord`): the records fill the batch exactly, there are as many as the
 //! header says, their offset deltas are 0, 1, 2 and so on, and no header key is null.
 //!
-//! The walk decompresses piece by piece. It never holds more than one piece, and it stops at [`Bounds`].
+//! The walk decompresses piece by piece and holds one piece. Bytes, records and headers are bounded by
+//! [`crate::limits`].
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -25,6 +26,15 @@ pub(crate) struct Walked {
     pub(crate) min_timestamp: i64,
     /// The first record without a key, from 0.
     pub(crate) keyless: Option<i32>,
+}
+
+impl Walked {
+    /// What the client says in the header, for a batch that is not walked.
+    pub(crate) fn claimed(header: &Header) -> Walked {
+        let base = header.base_timestamp;
+        let min_timestamp = if base == -1 { i64::MAX } else { base };
+        Walked { max_timestamp: header.max_timestamp, min_timestamp, keyless: None }
+    }
 }
 
 /// Why consumers could not decode the batch.
@@ -301,7 +311,8 @@ mod tests {
 
     fn walked(bytes: &[u8]) -> Result<Walked, Undecodable> {
         let header = Header::parse(bytes).unwrap();
-        walk(&header, header.compression().unwrap(), bytes, &mut u64::MAX.clone())
+        let mut unlimited = u64::MAX;
+        walk(&header, header.compression().unwrap(), bytes, &mut unlimited)
     }
 
     /// A batch whose records are these bytes, compressed.

@@ -64,6 +64,7 @@ impl PhysicalOptimizerRule for Projections {
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.0.optimize(plan.clone(), config).or_else(|error| {
+            metrics::counter!("floe_sql_rules_failed_total", "rule" => "ProjectionPushdown").increment(1);
             tracing::debug!(%error, "projections stay where they are");
             Ok(plan)
         })

@@ -14,10 +14,12 @@ use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, int
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility, lit,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, lit,
 };
 use datafusion::sql::sqlparser::ast::{DataType as Sql, TimezoneInfo};
+
+use crate::wrapped::from_inner;
 
 /// Days from the first of January of the year 1 to the first of January 1970.
 const DAYS_TO_1970: i64 = 719_162;
@@ -60,17 +62,7 @@ impl Now {
 }
 
 impl ScalarUDFImpl for Now {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
+    from_inner!(name, aliases, signature, documentation);
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(micros(None))
@@ -78,10 +70,6 @@ impl ScalarUDFImpl for Now {
 
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         Ok(Arc::new(Field::new(self.name(), micros(None), false)))
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
@@ -112,24 +100,10 @@ impl ToTimestamp {
 }
 
 impl ScalarUDFImpl for ToTimestamp {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
+    from_inner!(name, aliases, signature, documentation);
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(micros(None))
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 
     fn invoke_with_args(&self, mut call: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -201,13 +175,7 @@ impl DateTrunc {
 }
 
 impl ScalarUDFImpl for DateTrunc {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
+    from_inner!(name, aliases, documentation);
 
     fn signature(&self) -> &Signature {
         &self.signature
@@ -234,10 +202,6 @@ impl ScalarUDFImpl for DateTrunc {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(types[1].clone())
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -282,13 +246,7 @@ impl ToChar {
 }
 
 impl ScalarUDFImpl for ToChar {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
+    from_inner!(name, aliases, return_type, documentation);
 
     fn signature(&self) -> &Signature {
         &self.signature
@@ -303,14 +261,6 @@ impl ScalarUDFImpl for ToChar {
             return plan_err!("to_char takes a time, not {value}; cast it");
         }
         Ok(vec![value.clone(), DataType::Utf8])
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(types)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
