@@ -6,7 +6,6 @@ correlation in the condition of a join. They also keep away from what Floe does 
 - `a IS DISTINCT FROM b AND c` is read as `a IS DISTINCT FROM (b AND c)`: each is in parentheses here.
 - `NOT x` and `x OR x` of a boolean column below `DISTINCT` and set operations are an engine's fault: neither is here.
 - `IN`, `ANY` and `ALL` of a subquery of doubles are refused as values and with `DISTINCT`: they have no doubles here.
-- `WHERE` above `a RIGHT JOIN b` reads `b.x` for `a.x` of the same name: a `RIGHT JOIN` has no `WHERE` here.
 - `min` over a frame of rows keeps a value that has left the frame while the rest of it is null: `max` only.
 - `||` of a text that `USING` merged is refused as a key of `GROUP BY`: `USING` merges no texts here.
 - A scalar subquery in a key of `GROUP BY` can be an engine's fault: the keys have none here.
@@ -266,7 +265,7 @@ class Generator:
     def filtered(self, depth=2):
         """A relation and the text from FROM to WHERE."""
         relation = self.relation()
-        filtered = self.chance(0.7) and " RIGHT JOIN " not in relation.sql
+        filtered = self.chance(0.7)
         where = f" WHERE {self.condition(relation.columns, depth)}" if filtered else ""
         return relation, f"FROM {relation.sql}{where}"
 
