@@ -404,8 +404,8 @@ impl Log {
         Ok((entry, entered.map(|(entered, _)| entered)))
     }
 
-    /// Checks what a batch says about its records, by a walk over them. The largest timestamp found replaces the client's
-    /// in `header`. Without a walk, the client's timestamps are checked.
+    /// Checks what a batch says about its records, by a walk over them. The largest timestamp found replaces the
+    /// client's in `header`. Without a walk, the client's timestamps are checked.
     fn look_inside(
         &self,
         known: &Known,

@@ -2,9 +2,9 @@
 //! through the metadata map.
 //!
 //! # What it is not
-//! It knows no Kafka API numbers and no Arrow. It keeps no record of a batch on the produce path, which only looks whether
-//! consumers can decode it, and decodes none on the fetch path ([`records`] serves views, clients and tests). A crash loses none of its state: its memory only caches the store and the
-//! metadata map.
+//! It knows no Kafka API numbers and no Arrow. It keeps no record of a batch on the produce path, which only looks
+//! whether consumers can decode it, and decodes none on the fetch path ([`records`] serves views, clients and tests).
+//! A crash loses none of its state: its memory only caches the store and the metadata map.
 //!
 //! # Rooms
 //! ```text

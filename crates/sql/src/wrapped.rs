@@ -1,6 +1,6 @@
 //! Functions that stand before a function of the engine and take the rest from it.
 
-/// Writes methods of [`ScalarUDFImpl`](datafusion::logical_expr::ScalarUDFImpl) that ask the function in the field `inner`.
+/// Writes methods of `ScalarUDFImpl` that ask the function in the field `inner`.
 macro_rules! from_inner {
     ($($method:ident),+ $(,)?) => {
         $(from_inner! { @ $method })+

@@ -106,7 +106,7 @@ settings! {
         uploads: usize = per_store(log::UPLOADS_LOCAL, log::UPLOADS_REMOTE), count(1..=64);
         /// Memory for records that wait for their upload, in bytes; at least twice `frame_bytes`
         append_bytes: usize = log::BYTES_IN_FLIGHT_MAX, bytes(128 << 10..=1 << 40);
-        /// Decompress each batch once before it is taken, to refuse those that no consumer could decode; without it, compressed records without a key get into compacted topics too
+        /// Decompress each batch once before it is taken, to refuse those that no consumer could decode
         validate_compressed: bool = log::VALIDATE_COMPRESSED, switch();
         /// Memory for records that are read again, in bytes
         cache_bytes: usize = log::CACHE_TAIL_BYTES + log::CACHE_COLD_BYTES, bytes(1 << 20..=1 << 40);
