@@ -17,6 +17,11 @@ pub(crate) fn end_after_panic(kind: &str, name: &str, seed: Option<u64>, panic: 
     end(&format!("{kind} '{name}' panicked"), seed, &reason_of(panic))
 }
 
+/// Ends a simulation in which tasks run, last the one that is named, and no time goes by.
+pub(crate) fn end_at_standstill(name: &str, seed: u64) -> ! {
+    end("the simulated clock stands still", Some(seed), &format!("task '{name}' is one that never waits"))
+}
+
 #[allow(clippy::disallowed_methods, reason = "the one place that ends the process")]
 fn end(what: &str, seed: Option<u64>, why: &dyn Display) -> ! {
     tracing::error!(seed, error = %why, "{what}, ending the process");

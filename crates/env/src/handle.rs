@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Standstill};
 use crate::random::{Seeded, of_the_system};
 use crate::task::{Alive, Member, Scope, Scoped, Task};
 use crate::time::{SIMULATION_EPOCH, Timestamp};
@@ -37,6 +37,7 @@ impl Env {
         Env::with(Clock::Simulated {
             seed,
             origin: Instant::now(),
+            standstill: Standstill::new(Instant::now()),
             wall_ahead: AtomicI64::new(0),
             entropy: Mutex::new(Seeded::new(seed)),
             order: Mutex::new(Seeded::new(!seed)),
@@ -273,6 +274,11 @@ mod tests {
         match part.as_str() {
             "task" => drop(Env::real().spawn_vital("doomed", async { panic_for("real") })),
             "simulated" => drop(Env::simulated(42).spawn_vital("doomed", async { panic_for("simulated") })),
+            "standstill" => drop(Env::simulated(43).spawn("restless", async {
+                loop {
+                    tokio::task::yield_now().await;
+                }
+            })),
             "thread" => drop(Env::real().thread("doomed", || panic_for("thread"))),
             "other" => assert!(Env::real().spawn("spare", async { panic_for("other") }).await.is_err()),
             part => unreachable!("no part {part}"),
@@ -301,6 +307,11 @@ mod tests {
             assert_eq!(status.code(), None, "{part} ended with {status}: {said}");
             assert!(said.contains(expected) && said.contains("planted"), "{part}: {said}");
         }
+        let (status, said) = child("standstill");
+        assert_eq!(status.code(), None, "ended with {status}: {said}");
+        let expected =
+            "the simulated clock stands still, ending the process (simulation with seed 43): task 'restless'";
+        assert!(said.contains(expected), "{said}");
         let (status, said) = child("other");
         assert!(status.success(), "the process outlives its other tasks: {said}");
     }

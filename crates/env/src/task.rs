@@ -168,7 +168,7 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        let Some(Clock::Simulated { order, panics, .. }) = this.clock.as_deref() else {
+        let Some(Clock::Simulated { seed, order, panics, standstill, .. }) = this.clock.as_deref() else {
             return this.future.as_mut().poll(context);
         };
         let scope = &this.member.scope;
@@ -179,6 +179,7 @@ impl<F: Future> Future for Scoped<F> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        standstill.poll(this.name, *seed);
         let number = scope.polls.fetch_add(1, Ordering::SeqCst) + 1;
         let polled = catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(context)));
         let result = polled.unwrap_or_else(|panic| {

@@ -95,6 +95,11 @@ impl Order {
         if again && standing.failed.is_none_or(|(failed, _)| is_before(base_sequence, failed)) {
             standing.failed = Some((base_sequence, self.env.monotonic()));
         }
+        // The same batch may be in flight twice, when its sender has lost the first answer. The try that is appended
+        // counts, whichever is answered first.
+        if outcome.is_ok() && standing.failed.is_some_and(|(failed, _)| !is_before(base_sequence, failed)) {
+            standing.failed = None;
+        }
         match standing {
             Standing { in_flight: 0, failed: None, .. } => drop(producers.remove(&key)),
             standing => put(&mut producers, key, standing),
@@ -157,6 +162,17 @@ mod tests {
         let (first, _) = world.enter(0, 10).unwrap();
         world.0.leave(first, Ok(()));
         assert!(world.enter(0, 12).is_ok(), "nothing is in trouble any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_tries_of_a_batch_the_one_that_is_appended_counts() {
+        let world = World(Order::new(Env::simulated(1)));
+        let (lost, _) = world.enter(0, 10).unwrap();
+        let (again, _) = world.enter(0, 10).unwrap();
+        world.0.leave(lost, Err(&failed()));
+        assert!(world.enter(0, 11).is_err(), "nobody knows yet whether it will be there");
+        world.0.leave(again, Ok(()));
+        assert!(world.enter(0, 11).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -97,6 +97,10 @@ impl Producer {
             let fine = self.send(front.as_mut()).await;
             if fine {
                 self.front = Some(front);
+                if !self.outgoing.is_empty() {
+                    // Clients back off after a refusal. A refusal may take no time, as above.
+                    tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
+                }
             } else {
                 // The next sends use another connection, where their order relative to these sends is unknown.
                 tokio::time::sleep(self.dice.wait(Duration::from_millis(200))).await;
