@@ -6,15 +6,18 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use futures::FutureExt as _;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Standstill};
 use crate::random::{Seeded, of_the_system};
-use crate::task::{Alive, Member, Scope, Scoped, Task};
+use crate::task::{Alive, Member, Scope, Scoped, Task, TaskEnded};
 use crate::time::{SIMULATION_EPOCH, Timestamp};
 use crate::{fatal, lock};
 
@@ -23,12 +26,15 @@ use crate::{fatal, lock};
 pub struct Env {
     clock: Arc<Clock>,
     scope: Arc<Scope>,
+    /// Where tasks and blocking work run, whoever asks for them; `None`: in the runtime of the caller.
+    runtime: Option<Handle>,
 }
 
 impl Env {
-    /// The machine's clock and randomness, and the runtime of the caller.
+    /// The machine's clock and randomness, and the runtime of the caller: tasks of this environment run there, also
+    /// those that a thread of another runtime starts later. Outside of a runtime, each task runs in that of its caller.
     pub fn real() -> Env {
-        Env::with(Clock::Real)
+        Env { runtime: Handle::try_current().ok(), ..Env::with(Clock::Real) }
     }
 
     /// A simulated environment. Its clock begins at [`SIMULATION_EPOCH`] and moves with tokio's paused clock. Its
@@ -46,12 +52,22 @@ impl Env {
     }
 
     fn with(clock: Clock) -> Env {
-        Env { clock: Arc::new(clock), scope: Arc::default() }
+        Env { clock: Arc::new(clock), scope: Arc::default(), runtime: None }
     }
 
     /// The same clock and randomness with a set of tasks of its own: one broker of a simulated cluster.
     pub fn scope(&self) -> Env {
-        Env { clock: self.clock.clone(), scope: Arc::default() }
+        Env { scope: Arc::default(), ..self.clone() }
+    }
+
+    /// The same environment, whose tasks and blocking work run in another runtime.
+    ///
+    /// # Panics
+    /// In a simulation, which has one runtime.
+    #[must_use]
+    pub fn on(&self, runtime: Handle) -> Env {
+        assert!(!self.is_simulated(), "a simulation has one runtime");
+        Env { runtime: Some(runtime), ..self.clone() }
     }
 
     /// Whether this is a simulation: one thread, a paused clock, no real files or sockets.
@@ -119,7 +135,11 @@ impl Env {
         let member = Member::new(&self.scope);
         let (id, done) = (member.id, member.done.clone());
         let clock = self.is_simulated().then(|| self.clock.clone());
-        let handle = tokio::spawn(Scoped { name, future: Box::pin(future), clock, member });
+        let scoped = Scoped { name, future: Box::pin(future), clock, member };
+        let handle = match &self.runtime {
+            Some(runtime) => runtime.spawn(scoped),
+            None => tokio::spawn(scoped),
+        };
         let mut tasks = lock(&self.scope.tasks);
         if !done.load(Ordering::SeqCst) {
             tasks.insert(id, handle.abort_handle());
@@ -149,6 +169,23 @@ impl Env {
         })
     }
 
+    /// Runs a future in the runtime of this environment, whoever awaits it. What the future opens (a connection, a
+    /// timer) belongs to the runtime that polls it, and others use it next. Dropping the call drops the future.
+    ///
+    /// # Errors
+    /// The future panicked, or its runtime is shutting down.
+    pub async fn at_home<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, TaskEnded> {
+        let here = Handle::try_current().ok().map(|runtime| runtime.id());
+        match &self.runtime {
+            Some(home) if Some(home.id()) != here => Guest(self.spawn(name, future)).await,
+            _ => Ok(future.await),
+        }
+    }
+
     /// Runs blocking work (files, heavy computing) on a thread beside the tasks. A simulation runs it in place. A panic
     /// of the work continues in the caller.
     #[allow(clippy::disallowed_methods, reason = "the one place that hands work to blocking threads")]
@@ -161,7 +198,11 @@ impl Env {
             let _alive = alive;
             work()
         };
-        match tokio::task::spawn_blocking(work).await {
+        let running = match &self.runtime {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
+        match running.await {
             Ok(value) => value,
             Err(ended) if ended.is_panic() => resume_unwind(ended.into_panic()),
             // The runtime is shutting down and polls this future no more.
@@ -172,7 +213,7 @@ impl Env {
     /// Runs heavy computing in place, where the caller is not asynchronous and keeps an order. The other tasks of this
     /// thread move to another one meanwhile, if the runtime has one.
     pub fn heavy<T>(&self, work: impl FnOnce() -> T) -> T {
-        use tokio::runtime::{Handle, RuntimeFlavor};
+        use tokio::runtime::RuntimeFlavor;
         let many = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
         match !self.is_simulated() && Handle::try_current().is_ok_and(many) {
             true => tokio::task::block_in_place(work),
@@ -245,6 +286,22 @@ impl Env {
         let mut crashed = self.scope.crashed.subscribe();
         // The sender lives in the scope, and we hold the scope.
         let _ = crashed.wait_for(|crashed| *crashed).await;
+    }
+}
+
+/// A task that ends with the one who waits for it.
+struct Guest<T>(Task<T>);
+
+impl<T> Future for Guest<T> {
+    type Output = Result<T, TaskEnded>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for Guest<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -330,6 +387,27 @@ mod tests {
     #[tokio::test]
     async fn a_vital_task_gives_its_result() {
         assert_eq!(Env::real().spawn_vital("sound", async { 7 }).await, Ok(7));
+    }
+
+    /// A query's threads ask for what others wait for as well, and may end before it is there.
+    #[tokio::test]
+    async fn tasks_and_blocking_work_run_in_the_runtime_of_the_environment() {
+        let (env, home) = (Env::real(), Handle::current().id());
+        let of_home = env.clone();
+        let here = || Handle::current().id();
+        let elsewhere = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                assert_eq!(env.spawn("asked for elsewhere", async move { here() }).await, Ok(home));
+                assert_eq!(env.at_home("guest", async move { here() }).await, Ok(home));
+                assert_eq!(env.blocking(here).await, home);
+                let moved = env.on(Handle::current());
+                assert_eq!(moved.spawn("moved", async move { here() }).await, Ok(here()));
+                assert_eq!(moved.at_home("at home", async move { here() }).await, Ok(here()));
+            });
+        };
+        // The other runtime must not start inside this one.
+        of_home.blocking(elsewhere).await;
     }
 
     #[tokio::test]

@@ -36,6 +36,9 @@ pub struct Sql {
 }
 
 struct Inner {
+    /// Its tasks run on the engine's threads: sorting must not delay those that answer producers, and they have a stack
+    /// that is deep enough for every statement within the limits. What statements ask of the log and of the store runs
+    /// on the broker's, because others wait for it as well.
     env: Env,
     log: Log,
     lake: Lake,
@@ -43,8 +46,8 @@ struct Inner {
     base: SessionState,
     files: Arc<Files>,
     turns: Arc<Semaphore>,
-    /// `None` in a simulation, which has one thread. There a statement runs in the caller's runtime.
-    threads: Option<Threads>,
+    /// `None` in a simulation, which has one thread. There a statement runs in the only runtime.
+    _threads: Option<Threads>,
 }
 
 /// Why the engine did not start.
@@ -86,9 +89,10 @@ impl Sql {
         let base = session::base(&config).map_err(|error| OpenError(error.to_string()))?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
         let threads = if env.is_simulated() { None } else { Some(start()?) };
+        let env = threads.as_ref().map_or_else(|| env.clone(), |threads| env.on(threads.handle()));
         let files = Files::new(log.store().clone());
         let turns = Arc::new(Semaphore::new(config.queries_max.max(1)));
-        Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, threads }) })
+        Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, _threads: threads }) })
     }
 
     /// Runs one statement. It sees everything that was acknowledged before the call. Returns when the statement is
@@ -140,11 +144,7 @@ impl Sql {
         let (planned, plan) = oneshot::channel();
         let (rows, batches) = mpsc::channel(RESULT_BATCHES_IN_FLIGHT);
         let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
-        // The statement runs on the engine's threads. A sort must not delay the threads that answer producers, and the
-        // stack of the engine's threads is deep enough for every statement within the limits.
-        let entered = self.inner.threads.as_ref().map(Threads::enter);
         self.inner.env.spawn("sql statement", run.guarded(planned));
-        drop(entered);
         let late = || self.inner.too_late();
         let (schema, cut) = match timeout_at(deadline, plan).await {
             Ok(Ok(planned)) => planned?,
@@ -268,7 +268,7 @@ impl Run {
     /// Plans on a thread of its own. Nothing can stop the optimizer, and a long run of it must not delay other
     /// statements. The thread keeps the turn until it ends.
     async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
-        if self.inner.threads.is_none() {
+        if self.inner.env.is_simulated() {
             return self.plan().await;
         }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
@@ -355,8 +355,8 @@ impl Threads {
         Ok(Threads(Some(runtime)))
     }
 
-    fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
-        self.0.as_ref().expect("the threads are there until they are dropped").enter()
+    fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().expect("the threads are there until they are dropped").handle().clone()
     }
 }
 
