@@ -28,11 +28,19 @@ use crate::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Threads for blocking work: files of the store (each kind of request has a limit of its own), decoding, compressing.
+/// Work that finds no thread waits for one.
+const BLOCKING_THREADS_MAX: usize = 128;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // Both HTTP clients (the S3 store, `floe sql`) are built without a TLS provider and panic if there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return term::fail(&anyhow::anyhow!("cannot start the runtime: {error}")),
     };

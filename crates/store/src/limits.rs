@@ -36,6 +36,10 @@ pub const FOLDERS_REMEMBERED_MAX: usize = 10_000;
 /// in flight when the process died. A torn region beyond them is found on its first read, as all damage is, and
 /// nothing refers to it.
 pub const REGIONS_VERIFIED_AT_OPEN: usize = 8;
+/// Reads under way at most. Each takes a thread, and a disk answers more of them no sooner.
+pub const READS_AT_ONCE_MAX: usize = 16;
+/// Memory of a read that verifies the payload of a region, beside what it was asked for.
+pub const VERIFY_STEP_BYTES: u64 = 256 << 10;
 
 // The S3 store.
 

@@ -34,11 +34,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::{Env, FileLock, Task, sync_dir};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
-    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD,
-    ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
+    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, READS_AT_ONCE_MAX,
+    REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD, ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
 use crate::local::failure::not_applied;
 use crate::local::files::Files;
@@ -124,6 +124,8 @@ const USED_WHOLE: u64 = 1_000_000;
 pub struct LocalStore {
     env: Env,
     shared: Arc<Shared>,
+    /// A permit for each read that may be under way.
+    reads: Arc<Semaphore>,
     _filler: Arc<Filler>,
 }
 
@@ -186,7 +188,8 @@ impl LocalStore {
             }
         };
         let filler = env.spawn("local store filler", fill(env.clone(), options, Arc::downgrade(&shared)));
-        Ok(LocalStore { env, shared, _filler: Arc::new(Filler(filler)) })
+        let reads = Arc::new(Semaphore::new(READS_AT_ONCE_MAX));
+        Ok(LocalStore { env, shared, reads, _filler: Arc::new(Filler(filler)) })
     }
 
     /// The keys of all objects in packs, in order, for checkers and `floe doctor`.
@@ -222,7 +225,15 @@ impl Store for LocalStore {
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         check_key(key)?;
         let key = key.to_owned();
-        self.blocking(move |shared| shared.get(&key, range)).await
+        let turn = Arc::clone(&self.reads).acquire_owned().await.expect("the semaphore is never closed");
+        metrics::gauge!("floe_store_local_reads")
+            .set((READS_AT_ONCE_MAX - self.reads.available_permits()) as f64);
+        self.blocking(move |shared| {
+            // A read whose caller is gone still takes its thread.
+            let _turn = turn;
+            shared.get(&key, range)
+        })
+        .await
     }
 
     async fn size(&self, key: &str) -> Result<u64, StoreError> {
@@ -266,13 +277,11 @@ impl Shared {
             }
             Err(error) => return Err(not_applied(&error)),
         };
-        // A region whose write failed stays unused until its pack is recycled. The index never had it, and nothing
-        // refers to what it left on disk.
         region.write(payload).map_err(|error| not_applied(&error))?;
         region.sync();
         let replaced = self.index().insert(key.to_owned(), region);
         match replaced {
-            Some(old) => old.bury().map_err(|error| StoreError::Unknown(error.to_string())),
+            Some(old) => old.kill().map_err(|error| StoreError::Unknown(error.to_string())),
             None => Ok(()),
         }
     }
@@ -301,7 +310,7 @@ impl Shared {
         };
         // Marked dead before the index forgets it. Otherwise a second try could not find the region, and the next
         // start would.
-        region.bury().map_err(|error| StoreError::Unknown(error.to_string()))?;
+        region.kill().map_err(|error| StoreError::Unknown(error.to_string()))?;
         let mut index = self.index();
         if index.get(key).is_some_and(|current| Arc::ptr_eq(current, &region)) {
             index.remove(key);
@@ -613,12 +622,12 @@ fn index_packs(
                     pack = pack.number,
                     "dropping a write that a crash cut short"
                 );
-                region.bury()?;
+                region.kill()?;
                 continue;
             }
             let replaced: Option<Arc<Region>> = index.insert(region.header.key.clone(), region);
             if let Some(older) = replaced {
-                older.bury()?;
+                older.kill()?;
             }
         }
         let sealed = space.active.replace(Active { pack, next });

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use floe_env::{sync_data, sync_dir};
 use rustix::fs::{FallocateFlags, OFlags};
 
-use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, ZERO_STEP_BYTES};
+use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, VERIFY_STEP_BYTES, ZERO_STEP_BYTES};
 use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
 
 /// Slices of one vectored write; Linux allows 1,024.
@@ -91,10 +91,14 @@ impl Pack {
     /// Regions are written concurrently, so a region that a crash tore may lie before an acknowledged one. Where
     /// the scan finds no header, it continues at the next block.
     pub(super) fn scan(&self) -> io::Result<Vec<RegionHeader>> {
+        self.scan_to(self.header.capacity)
+    }
+
+    fn scan_to(&self, end: u64) -> io::Result<Vec<RegionHeader>> {
         let mut found = Vec::new();
         let mut window = Window::default();
         let mut at = BLOCK;
-        while at + BLOCK <= self.header.capacity {
+        while at + BLOCK <= end {
             let block = window.block(&self.file, at)?;
             match RegionHeader::decode(block, &self.header, at) {
                 Some(region) => {
@@ -110,7 +114,21 @@ impl Pack {
 
 impl Region {
     /// Writes header and payload. They are durable only after [`Region::sync`].
+    ///
+    /// If that fails, the region is killed at once: its header may be on the disk already, and the next start would
+    /// find a living object there that nothing refers to and nobody deletes.
     pub(super) fn write(&self, payload: &[Bytes]) -> io::Result<()> {
+        let written = self.write_live(payload);
+        if written.is_err()
+            && let Err(error) = self.kill()
+        {
+            let (pack, key) = (self.pack.number, &self.header.key);
+            tracing::warn!(pack, key, %error, "the room of a failed write is lost until its pack is used again");
+        }
+        written
+    }
+
+    fn write_live(&self, payload: &[Bytes]) -> io::Result<()> {
         let header = self.header.encode(&self.pack.header);
         let used = HEADER_BYTES as u64 + self.header.length;
         let filling = (span(self.header.length) - used) as usize;
@@ -127,7 +145,7 @@ impl Region {
     }
 
     /// Marks the region dead, durably.
-    pub(super) fn bury(&self) -> io::Result<()> {
+    pub(super) fn kill(&self) -> io::Result<()> {
         let dead = RegionHeader { live: false, ..self.header.clone() };
         self.pack.file.write_all_at(&dead.encode(&self.pack.header), self.header.offset)?;
         self.sync();
@@ -139,14 +157,32 @@ impl Region {
     pub(super) fn read(&self, start: u64, length: u64) -> io::Result<Option<Bytes>> {
         assert!(start + length <= self.header.length, "a read stays inside its region");
         if !self.verified.load(Ordering::Acquire) {
-            let whole = self.read_raw(0, self.header.length)?;
-            if crc32c::crc32c(&whole) != self.header.crc {
-                return Ok(None);
-            }
-            self.verified.store(true, Ordering::Release);
-            return Ok(Some(whole.slice(start as usize..(start + length) as usize)));
+            return self.read_verified(start, length);
         }
         self.read_raw(start, length).map(Some)
+    }
+
+    /// Reads the whole payload step by step, and keeps what is asked for: a slice of the whole would keep all of it in
+    /// memory. `None` if the checksum does not match.
+    fn read_verified(&self, start: u64, length: u64) -> io::Result<Option<Bytes>> {
+        let mut step = vec![0; VERIFY_STEP_BYTES.min(self.header.length) as usize];
+        let mut wanted = Vec::with_capacity(length as usize);
+        let (mut at, mut crc) = (0, 0);
+        while at < self.header.length {
+            let step = &mut step[..VERIFY_STEP_BYTES.min(self.header.length - at) as usize];
+            self.read_at(step, at)?;
+            crc = crc32c::crc32c_append(crc, step);
+            let end = at + step.len() as u64;
+            let (from, to) = (start.clamp(at, end) - at, (start + length).clamp(at, end) - at);
+            wanted.extend_from_slice(&step[from as usize..to as usize]);
+            at = end;
+        }
+        if crc != self.header.crc {
+            return Ok(None);
+        }
+        assert_eq!(wanted.len() as u64, length, "the payload holds what was asked for");
+        self.verified.store(true, Ordering::Release);
+        Ok(Some(Bytes::from(wanted)))
     }
 
     /// Whether the payload is what was put. Reads it once.
@@ -156,8 +192,12 @@ impl Region {
 
     fn read_raw(&self, start: u64, length: u64) -> io::Result<Bytes> {
         let mut bytes = vec![0; length as usize];
-        self.pack.file.read_exact_at(&mut bytes, self.header.offset + HEADER_BYTES as u64 + start)?;
+        self.read_at(&mut bytes, start)?;
         Ok(Bytes::from(bytes))
+    }
+
+    fn read_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
+        self.pack.file.read_exact_at(bytes, self.header.offset + HEADER_BYTES as u64 + start)
     }
 }
 
@@ -397,4 +437,63 @@ pub(super) fn write_all_vectored_at(
         IoSlice::advance_slices(&mut slices, written);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags};
+
+    use super::*;
+
+    /// A pack whose file cannot grow to its size, so that writes behind the end fail.
+    fn cut_off_pack(file_bytes: u64) -> Arc<Pack> {
+        let memory =
+            rustix::fs::memfd_create("pack", MemfdFlags::ALLOW_SEALING).expect("the system has memfd");
+        let file = File::from(memory);
+        file.set_len(file_bytes).expect("it grows");
+        rustix::fs::fcntl_add_seals(&file, SealFlags::GROW).expect("it is sealed");
+        Pack::with_header(1, file, PackHeader { generation: 1, nonce: 7, capacity: 1 << 20 })
+    }
+
+    fn region(pack: &Arc<Pack>, length: u64, crc: u32, verified: bool) -> Arc<Region> {
+        let header = RegionHeader { live: true, offset: BLOCK, length, crc, key: "wal/1".into() };
+        pack.region(header, verified)
+    }
+
+    #[test]
+    fn a_region_whose_write_failed_is_dead_at_once() {
+        let pack = cut_off_pack(8 * BLOCK);
+        let payload = Bytes::from(vec![5; 20 * BLOCK as usize]);
+        let region = region(&pack, payload.len() as u64, crc32c::crc32c(&payload), true);
+        assert!(region.write(&[payload]).is_err(), "the payload goes beyond the end of the file");
+        let found = pack.scan_to(8 * BLOCK).expect("the file can be read");
+        assert_eq!(
+            found.iter().map(|region| region.live).collect::<Vec<_>>(),
+            [false],
+            "its header was written"
+        );
+    }
+
+    #[test]
+    fn the_first_read_verifies_the_whole_and_keeps_what_was_asked_for() {
+        let pack = cut_off_pack(1 << 20);
+        let length = 2 * VERIFY_STEP_BYTES + 1_000;
+        let payload: Bytes = (0..length).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into();
+        let crc = crc32c::crc32c(&payload);
+        region(&pack, length, crc, true).write(std::slice::from_ref(&payload)).expect("there is room");
+        let edges =
+            [0, 1, VERIFY_STEP_BYTES, VERIFY_STEP_BYTES + 1, 2 * VERIFY_STEP_BYTES, length - 1, length];
+        for (index, &start) in edges.iter().enumerate() {
+            for &end in &edges[index..] {
+                let unverified = region(&pack, length, crc, false);
+                let first =
+                    unverified.read(start, end - start).expect("it can be read").expect("it is sound");
+                let again =
+                    unverified.read(start, end - start).expect("it can be read").expect("it is sound");
+                assert_eq!((&first, &again), (&payload.slice(start as usize..end as usize), &first));
+            }
+        }
+        let damaged = region(&pack, length, crc ^ 1, false);
+        assert_eq!(damaged.read(0, 1).expect("it can be read"), None);
+    }
 }
