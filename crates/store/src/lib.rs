@@ -94,7 +94,8 @@ pub trait Store: Send + Sync + 'static {
     async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError>;
 
     /// The bytes of `range`, or of the whole object without a range. An object that ends before the range is
-    /// [`StoreError::Corrupt`]. A result is never shorter than the range.
+    /// [`StoreError::Corrupt`]. A result is never shorter than the range, and keeps no other memory than its own:
+    /// caches count what they hold.
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError>;
 
     /// The length of the object in bytes.

@@ -60,7 +60,7 @@ impl Store for MemoryStore {
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let object = self.lock().get(key).cloned();
         match object {
-            Some(object) => slice(key, &object, range),
+            Some(object) => slice(key, &object, range).map(|bytes| Bytes::copy_from_slice(&bytes)),
             None => Err(StoreError::NotFound(key.to_owned())),
         }
     }

@@ -174,6 +174,43 @@ impl S3Store {
         Backoff::new(&self.env, pause, pause.saturating_mul(S3_RETRY_GROWTH_MAX))
     }
 
+    /// Makes a read in the broker's runtime. Connections belong to the runtime that opened them, and every request may
+    /// use them; the SQL engine, which also reads, ends its runtime before the broker does.
+    async fn read<T, F>(&self, key: &str, read: impl FnOnce(S3Store, String) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let read = self.env.at_home("s3 read", read(self.clone(), key.to_owned())).await;
+        read.unwrap_or_else(|ended| Err(StoreError::NotApplied(format!("cannot read {key}: {ended}"))))
+    }
+
+    async fn get_here(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
+        let Some(range) = range else {
+            return self.get_tries(key, None).await;
+        };
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let wanted = range.end - range.start;
+        match self.get_tries(key, Some(range.clone())).await {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(_) => Err(StoreError::Corrupt(too_short(key, &range, self.size_here(key).await?))),
+            Err(StoreError::NotApplied(reason)) => match self.size_here(key).await {
+                // Servers refuse a range behind the end in different ways, but the length is certain.
+                Ok(length) if length < range.end => Err(StoreError::Corrupt(too_short(key, &range, length))),
+                _ => Err(StoreError::NotApplied(reason)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn size_here(&self, key: &str) -> Result<u64, StoreError> {
+        let path = self.path(key)?;
+        let head = self.with_tries(key, || self.client.head(&path)).await;
+        head.map(|meta| meta.size).map_err(|failure| failure.of_read(key))
+    }
+
     async fn get_tries(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
         let read = self
@@ -184,7 +221,8 @@ impl S3Store {
                 }
             })
             .await;
-        read.map_err(|failure| failure.of_read(key))
+        // The client may hand out a part of its own buffer, which is larger than what was asked for.
+        read.map(|bytes| Bytes::copy_from_slice(&bytes)).map_err(|failure| failure.of_read(key))
     }
 }
 
@@ -222,29 +260,11 @@ impl Store for S3Store {
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
-        let Some(range) = range else {
-            return self.get_tries(key, None).await;
-        };
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let wanted = range.end - range.start;
-        match self.get_tries(key, Some(range.clone())).await {
-            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
-            Ok(_) => Err(StoreError::Corrupt(too_short(key, &range, self.size(key).await?))),
-            Err(StoreError::NotApplied(reason)) => match self.size(key).await {
-                // Servers refuse a range behind the end in different ways, but the length is certain.
-                Ok(length) if length < range.end => Err(StoreError::Corrupt(too_short(key, &range, length))),
-                _ => Err(StoreError::NotApplied(reason)),
-            },
-            Err(error) => Err(error),
-        }
+        self.read(key, |store, key| async move { store.get_here(&key, range).await }).await
     }
 
     async fn size(&self, key: &str) -> Result<u64, StoreError> {
-        let path = self.path(key)?;
-        let head = self.with_tries(key, || self.client.head(&path)).await;
-        head.map(|meta| meta.size).map_err(|failure| failure.of_read(key))
+        self.read(key, |store, key| async move { store.size_here(&key).await }).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
