@@ -199,13 +199,14 @@ fn s3_config(config: &Config, bucket: &str, prefix: &str) -> floe_store::s3::Con
 fn log_config(config: &Config) -> floe_log::Config {
     // Consumers mostly read what this broker wrote last: the tail.
     let tail = config.cache_bytes / 4 * 3;
+    let cold = config.cache_bytes - tail;
     floe_log::Config {
         object_bytes: config.object_bytes,
         linger: Some(config.linger_ms),
         uploads_max: Some(config.uploads),
         bytes_in_flight_max: config.append_bytes,
         validate_compressed: config.validate_compressed,
-        cache: floe_log::Capacity { tail, cold: config.cache_bytes - tail },
+        cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
         ..floe_log::Config::default()
     }
 }

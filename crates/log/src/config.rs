@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits::{
     BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, OBJECT_BYTES, TRASH_GRACE, VALIDATE_COMPRESSED,
+    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, TRASH_GRACE, VALIDATE_COMPRESSED,
 };
 use crate::read::cache::Capacity;
 
@@ -38,7 +38,7 @@ impl Default for Config {
             linger: None,
             uploads_max: None,
             bytes_in_flight_max: BYTES_IN_FLIGHT_MAX,
-            cache: Capacity { tail: CACHE_TAIL_BYTES, cold: CACHE_COLD_BYTES },
+            cache: Capacity { tail: CACHE_TAIL_BYTES, cold: CACHE_COLD_BYTES, reads: READS_BYTES_MAX },
             times: Times {
                 lease_ids: LEASE_IDS,
                 lease_ttl: LEASE_TTL,

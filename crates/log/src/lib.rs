@@ -32,9 +32,10 @@
 //! # A read, file by file
 //! ```text
 //! handle.rs         Log::read        a snapshot, a partition, an offset, a byte budget
-//! read/reader.rs    Reader::read     plans windows of extents, fetches them, cuts batches within the budget
+//! read/reader.rs    Reader::read     plans windows of extents, fetches them within the memory for reads
 //! read/walk.rs      extents          the extents that cover the offsets, in order
 //! read/cache.rs     Cache::read      memory first, one flight per block, coalesced ranged GETs for missing blocks
+//! read/taken.rs     Taken::take      cuts batches within the byte budget, keeps no larger buffer
 //! read/walk.rs      batches          splits an extent's bytes, assigns base offsets
 //! format/batch.rs   stamped_prefix   16 bytes replace the client's base offset; the rest is not copied
 //! ```
@@ -78,6 +79,6 @@ pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::{cluster, extent, object, partition, producer, remains, topic, topic_config};
-pub use read::cache::{Cache, Capacity};
+pub use read::cache::Capacity;
 pub use read::walk;
 pub use write::{leases, sequencer};

@@ -8,13 +8,22 @@ use std::time::Duration;
 pub const CACHE_TAIL_BYTES: usize = 192 << 20;
 /// Memory for blocks that lagging readers fetch.
 pub const CACHE_COLD_BYTES: usize = 64 << 20;
-/// When an object is cached, its pieces below this size are copied together. They arrive in socket buffers that are
-/// often larger than they are.
-pub const CACHE_COPIED_BYTES: usize = 16 << 10;
+/// Memory for blocks that all reads under way take from the store or from the cold lane. A read waits for its share,
+/// and what it returns counts elsewhere.
+pub const READS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of blocks that one read takes, unless its first batch is larger.
+pub const READ_BLOCKS_BYTES_MAX: u64 = 16 << 20;
+/// The batches of a cached object are copied into buffers of about this size; a larger batch has its own. A reader that
+/// keeps one batch keeps its buffer.
+pub const CACHE_CHUNK_BYTES: usize = 128 << 10;
+/// A larger object is copied where it holds up no other task.
+pub const CACHE_COPIED_APART_BYTES: usize = OBJECT_BYTES * 2;
 /// Memory that an object in the tail takes beside its bytes, rounded up.
 pub const CACHE_OBJECT_OVERHEAD: usize = 512;
-/// Memory that each piece of an object in the tail takes beside its bytes, rounded up.
-pub const CACHE_PIECE_OVERHEAD: usize = 128;
+/// Memory that each buffer of an object in the tail takes beside its bytes, rounded up.
+pub const CACHE_CHUNK_OVERHEAD: usize = 128;
+/// Memory that a block in the cold lane takes beside its bytes, rounded up.
+pub const CACHE_BLOCK_OVERHEAD: usize = 512;
 /// The unit of fetching and caching: large enough that a request is worth its price, small enough for the cold
 /// lane.
 pub const BLOCK_BYTES: u64 = 1 << 20;
@@ -130,3 +139,5 @@ const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
 const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);
+const _: () = assert!(READ_BLOCKS_BYTES_MAX <= READS_BYTES_MAX as u64);
+const _: () = assert!(READ_SURPLUS_BYTES_MAX < READ_BLOCKS_BYTES_MAX);

@@ -35,6 +35,12 @@ impl Batch {
         Ok(Batch { base_offset, bytes, header })
     }
 
+    /// The same batch in memory of its own.
+    #[must_use]
+    pub(crate) fn owned(self) -> Batch {
+        Batch { bytes: Bytes::copy_from_slice(&self.bytes), ..self }
+    }
+
     /// The parsed header, which includes the client's base offset.
     pub fn header(&self) -> &Header {
         &self.header

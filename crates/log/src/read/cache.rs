@@ -1,14 +1,16 @@
 //! The memory between readers and the store.
 //!
 //! It has two LRU lanes, each bounded in bytes:
-//! - **tail**: whole objects that this broker wrote. The WAL writer puts them here before they become visible, so
-//!   readers of the tail find them. Large pieces are the buffers from the sockets, not copies. Small pieces are
-//!   copied together, because each would otherwise keep a whole socket buffer alive that nobody counts.
+//! - **tail**: whole objects that this broker wrote. They get here before they become visible, so readers of the tail
+//!   find them. The lane has copies: a batch is a slice of its socket buffer, which may be a thousand times larger.
 //! - **cold**: aligned blocks that were fetched from the store. A reader that lags far behind fills only this small
 //!   lane and cannot push out the tail.
 //!
 //! A block is fetched once, however many readers want it (single flight). One ranged GET fetches neighbouring
-//! missing blocks of an object. The number of GETs in flight is bounded.
+//! missing blocks of an object. The number of GETs in flight is bounded, and so are the bytes that all reads together
+//! take from the store before they are answered ([`Cache::reserve`]).
+//!
+//! What a lane counts is what it holds: every buffer is one of its own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,36 +18,67 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use floe_env::{Env, Lru, watch};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    BLOCK_BYTES, CACHE_COPIED_BYTES, CACHE_OBJECT_OVERHEAD, CACHE_PIECE_OVERHEAD, GET_BLOCKS_MAX,
-    GETS_IN_FLIGHT_MAX,
+    BLOCK_BYTES, CACHE_BLOCK_OVERHEAD, CACHE_CHUNK_BYTES, CACHE_CHUNK_OVERHEAD, CACHE_COPIED_APART_BYTES,
+    CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
 use crate::map::ids::ObjectId;
 use crate::map::object::wal_key;
 use floe_store::{Store, StoreError};
 
-/// Capacities of the two lanes, in bytes.
+/// Capacities of the two lanes and of the reads between them and the store, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Bytes for objects that this broker wrote.
     pub tail: usize,
     /// Bytes for blocks fetched from the store.
     pub cold: usize,
+    /// Bytes of blocks that all reads under way may take from the store or from the cold lane.
+    pub reads: usize,
 }
 
 /// The cache of a broker. Clones share it.
 #[derive(Clone)]
-pub struct Cache {
+pub(crate) struct Cache {
     shared: Arc<CacheState>,
 }
 
 struct CacheState {
     env: Env,
     store: Arc<dyn Store>,
+    capacity: Capacity,
     gets: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     lanes: Mutex<Lanes>,
+}
+
+/// Memory that is set aside for the blocks of one read. The GETs that the read began keep it until they end, even if
+/// the reader goes away.
+#[derive(Clone)]
+pub(crate) struct Reserved {
+    _share: Option<Arc<Share>>,
+}
+
+struct Share {
+    bytes: u32,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        metrics::gauge!("floe_log_reading_bytes").decrement(f64::from(self.bytes));
+    }
+}
+
+/// A part of a range that lies in one buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    /// The bytes of the range.
+    pub(crate) bytes: Bytes,
+    /// Bytes of the buffer that `bytes` keeps in memory.
+    pub(crate) buffer: usize,
 }
 
 struct Lanes {
@@ -60,7 +93,7 @@ type BlockId = (ObjectId, u64);
 type Flight = watch::Receiver<Option<Landing>>;
 type Landing = Result<Fetched, StoreError>;
 
-/// The blocks of one GET. Each block has memory of its own, so a lane or a reader counts exactly what it holds.
+/// The blocks of one GET, each with memory of its own.
 #[derive(Clone)]
 struct Fetched {
     /// The number of the first block.
@@ -68,35 +101,60 @@ struct Fetched {
     blocks: Arc<[Bytes]>,
 }
 
-/// An object in its uploaded pieces, with small neighbours joined.
-pub(crate) struct Written {
-    /// The position of each piece in the object; there are no holes.
+/// A copy of an uploaded object, in chunks of whole pieces.
+struct Written {
+    /// The position of each chunk in the object; there are no holes.
     starts: Vec<u64>,
-    pieces: Vec<Bytes>,
+    chunks: Vec<Bytes>,
     end: u64,
 }
 
 impl Cache {
     /// An empty cache in front of `store`.
-    pub fn new(env: Env, store: Arc<dyn Store>, capacity: Capacity) -> Cache {
+    pub(crate) fn new(env: Env, store: Arc<dyn Store>, capacity: Capacity) -> Cache {
         let lanes = Lanes {
             tail: Lane::new("tail", capacity.tail),
             cold: Lane::new("cold", capacity.cold),
             flights: BTreeMap::new(),
         };
         let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT_MAX));
-        Cache { shared: Arc::new(CacheState { env, store, gets, lanes: Mutex::new(lanes) }) }
+        let reads = Arc::new(Semaphore::new(capacity.reads.clamp(1, Semaphore::MAX_PERMITS)));
+        Cache { shared: Arc::new(CacheState { env, store, capacity, gets, reads, lanes: Mutex::new(lanes) }) }
     }
 
-    /// Caches an object that was just uploaded. Returns the evicted objects; the caller drops them off the hot
-    /// path.
-    pub(crate) fn publish(&self, object: ObjectId, written: Written) -> Vec<Arc<Written>> {
+    /// Copies an object that is being uploaded, unless it is larger than the lane. Nobody can refer to it yet; the
+    /// caller [forgets](Cache::forget) it if the upload fails.
+    pub(crate) fn copy(&self, object: ObjectId, payload: &[Bytes]) {
+        let size: usize = payload.iter().map(Bytes::len).sum();
+        if size > self.shared.capacity.tail {
+            return;
+        }
+        let written = match size > CACHE_COPIED_APART_BYTES {
+            true => self.shared.env.heavy(|| Written::new(payload)),
+            false => Written::new(payload),
+        };
         let bytes = written.held_bytes();
-        self.shared.lock().tail.insert(object, Arc::new(written), bytes)
+        let evicted = self.shared.lock().tail.insert(object, Arc::new(written), bytes);
+        // Without the lock: freeing many buffers takes time.
+        drop(evicted);
+    }
+
+    /// Sets memory aside for a read that takes `bytes` of blocks, in FIFO order. A read of more than there is gets all
+    /// of it. A caller that holds some must not ask for more.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Reserved {
+        let all = self.shared.capacity.reads.clamp(1, Semaphore::MAX_PERMITS);
+        let share = u32::try_from(bytes.min(all as u64)).unwrap_or(u32::MAX);
+        if share == 0 {
+            return Reserved { _share: None };
+        }
+        let reads = Arc::clone(&self.shared.reads);
+        let permit = reads.acquire_many_owned(share).await.expect("the semaphore is never closed");
+        metrics::gauge!("floe_log_reading_bytes").increment(f64::from(share));
+        Reserved { _share: Some(Arc::new(Share { bytes: share, _permit: permit })) }
     }
 
     /// Drops an object that did not become visible, or was deleted.
-    pub fn forget(&self, object: ObjectId) {
+    pub(crate) fn forget(&self, object: ObjectId) {
         let mut lanes = self.shared.lock();
         let written = lanes.tail.kept.remove(&object);
         let ids = lanes.cold.kept.keys((object, 0)..=(object, u64::MAX));
@@ -110,14 +168,15 @@ impl Cache {
         self.shared.lock().tail.kept.peek(&object).is_some()
     }
 
-    /// The bytes of each range of an object of `size` bytes. The ranges must be in order. Pieces are slices, except
-    /// that small parts of large blocks are copied: a slice would keep the whole block in memory.
-    pub async fn read(
+    /// The bytes of each range of an object of `size` bytes. The ranges must be in order, and `reserved` must cover the
+    /// blocks that they touch.
+    pub(crate) async fn read(
         &self,
         object: ObjectId,
         size: u64,
         ranges: &[Range<u64>],
-    ) -> Result<Vec<Vec<Bytes>>, StoreError> {
+        reserved: &Reserved,
+    ) -> Result<Vec<Vec<Piece>>, StoreError> {
         for range in ranges {
             if range.start > range.end || range.end > size {
                 return Err(StoreError::Corrupt(format!(
@@ -130,11 +189,11 @@ impl Cache {
             metrics::counter!("floe_log_cache_hits_total", "lane" => "tail").increment(1);
             return Ok(written);
         }
-        let blocks = self.blocks(object, size, ranges).await?;
+        let blocks = self.blocks(object, size, ranges, reserved).await?;
         Ok(ranges.iter().map(|range| cut(&blocks, range)).collect())
     }
 
-    fn cut_of_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Bytes>>> {
+    fn cut_of_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Piece>>> {
         let written = self.shared.lock().tail.kept.get(&object).cloned()?;
         Some(ranges.iter().map(|range| written.cut(range)).collect())
     }
@@ -145,6 +204,7 @@ impl Cache {
         object: ObjectId,
         size: u64,
         ranges: &[Range<u64>],
+        reserved: &Reserved,
     ) -> Result<BTreeMap<u64, Bytes>, StoreError> {
         let mut blocks = BTreeMap::new();
         let mut flights = Vec::new();
@@ -169,7 +229,7 @@ impl Cache {
                     lanes.flights.insert((object, number), flight.clone());
                     flights.push((number, flight.clone()));
                 }
-                self.start(object, size, run, sender);
+                self.start(object, size, run, sender, reserved.clone());
             }
         }
         for (number, flight) in flights {
@@ -179,9 +239,17 @@ impl Cache {
     }
 
     /// Fetches a run of blocks in a task of its own, so that a reader that goes away does not cancel it for others.
-    fn start(&self, object: ObjectId, size: u64, run: Range<u64>, landing: watch::Sender<Option<Landing>>) {
+    fn start(
+        &self,
+        object: ObjectId,
+        size: u64,
+        run: Range<u64>,
+        landing: watch::Sender<Option<Landing>>,
+        reserved: Reserved,
+    ) {
         let shared = Arc::clone(&self.shared);
         self.shared.env.spawn_vital("cache fetch", async move {
+            let _reserved = reserved;
             let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
             let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
             let answer = shared.store.get(&wal_key(object), Some(range)).await;
@@ -193,7 +261,7 @@ impl Cache {
                 lanes.flights.remove(&(object, number));
                 if let Ok(fetched) = &fetched {
                     let block = fetched.block(number);
-                    let bytes = block.len();
+                    let bytes = block.len() + CACHE_BLOCK_OVERHEAD;
                     evicted.extend(lanes.cold.insert((object, number), block, bytes));
                 }
             }
@@ -236,68 +304,56 @@ async fn landed(mut flight: Flight, number: u64) -> Result<Bytes, StoreError> {
 }
 
 impl Written {
-    /// The pieces of an uploaded payload. Small pieces are copied into one buffer: a slice of a few bytes would
-    /// keep its whole socket buffer alive.
-    pub(crate) fn new(payload: Vec<Bytes>) -> Written {
-        let small = |piece: &Bytes| piece.len() < CACHE_COPIED_BYTES;
-        let copied = payload.iter().filter(|piece| small(piece)).map(Bytes::len).sum();
-        let mut buffer = BytesMut::with_capacity(copied);
-        let mut pieces = Vec::new();
-        for piece in payload {
-            if small(&piece) {
-                buffer.extend_from_slice(&piece);
-                continue;
+    fn new(payload: &[Bytes]) -> Written {
+        let mut written = Written { starts: Vec::new(), chunks: Vec::new(), end: 0 };
+        let mut begin = 0;
+        while begin < payload.len() {
+            let (mut end, mut bytes) = (begin, 0);
+            while end < payload.len() && (end == begin || bytes + payload[end].len() <= CACHE_CHUNK_BYTES) {
+                bytes += payload[end].len();
+                end += 1;
             }
-            pieces.extend(taken(&mut buffer));
-            pieces.push(piece);
+            if bytes > 0 {
+                let mut chunk = BytesMut::with_capacity(bytes);
+                payload[begin..end].iter().for_each(|piece| chunk.extend_from_slice(piece));
+                written.starts.push(written.end);
+                written.chunks.push(chunk.freeze());
+                written.end += bytes as u64;
+            }
+            begin = end;
         }
-        pieces.extend(taken(&mut buffer));
-        pieces.shrink_to_fit();
-        let mut starts = Vec::with_capacity(pieces.len());
-        let mut end = 0;
-        for piece in &pieces {
-            starts.push(end);
-            end += piece.len() as u64;
-        }
-        Written { starts, pieces, end }
+        written.starts.shrink_to_fit();
+        written.chunks.shrink_to_fit();
+        written
     }
 
-    /// An estimate of the memory that the object takes.
+    /// The memory that the object takes, rounded up.
     fn held_bytes(&self) -> usize {
-        self.end as usize + CACHE_OBJECT_OVERHEAD + self.pieces.len() * CACHE_PIECE_OVERHEAD
+        self.end as usize + CACHE_OBJECT_OVERHEAD + self.chunks.len() * CACHE_CHUNK_OVERHEAD
     }
 
-    fn cut(&self, range: &Range<u64>) -> Vec<Bytes> {
+    fn cut(&self, range: &Range<u64>) -> Vec<Piece> {
         let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
-        let pieces = self.starts[first..].iter().zip(&self.pieces[first..]);
-        pieces
+        let chunks = self.starts[first..].iter().zip(&self.chunks[first..]);
+        chunks
             .take_while(|(start, _)| **start < range.end)
-            .filter_map(|(start, piece)| overlap(*start, piece, range))
+            .filter_map(|(start, chunk)| overlap(*start, chunk, range))
             .collect()
     }
 }
 
-/// The small pieces copied since the last large one.
-fn taken(buffer: &mut BytesMut) -> Option<Bytes> {
-    (!buffer.is_empty()).then(|| buffer.split().freeze())
-}
-
-/// The part of a piece beginning at `start` that lies in `range`.
-fn overlap(start: u64, piece: &Bytes, range: &Range<u64>) -> Option<Bytes> {
+/// The part of a buffer beginning at `start` that lies in `range`.
+fn overlap(start: u64, buffer: &Bytes, range: &Range<u64>) -> Option<Piece> {
     let from = range.start.max(start);
-    let to = range.end.min(start + piece.len() as u64);
-    (from < to).then(|| piece.slice((from - start) as usize..(to - start) as usize))
+    let to = range.end.min(start + buffer.len() as u64);
+    let slice = || buffer.slice((from - start) as usize..(to - start) as usize);
+    (from < to).then(|| Piece { bytes: slice(), buffer: buffer.len() })
 }
 
-/// The pieces of `range` from the blocks that cover it. A part of less than half a block is copied.
-fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Bytes> {
+/// The pieces of `range` from the blocks that cover it.
+fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Piece> {
     touched(std::slice::from_ref(range))
-        .filter_map(|number| {
-            let block = &blocks[&number];
-            let piece = overlap(number * BLOCK_BYTES, block, range)?;
-            let small = piece.len() < block.len() / 2;
-            Some(if small { Bytes::copy_from_slice(&piece) } else { piece })
-        })
+        .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range))
         .collect()
 }
 
@@ -347,167 +403,5 @@ impl<K: Ord + Clone, V> Lane<K, V> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    use super::*;
-    use floe_store::MemoryStore;
-    use floe_store::faulty::{Fault, FaultyStore, Operation};
-
-    /// A store that answers after a second and counts GETs.
-    struct Remote {
-        objects: MemoryStore,
-        gets: Arc<AtomicUsize>,
-    }
-
-    impl Remote {
-        fn new() -> (Remote, FaultyStore) {
-            let (objects, gets) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
-            let counted = Arc::clone(&gets);
-            let store = FaultyStore::new(objects.clone(), move |operation, _| {
-                if operation == Operation::Get {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                }
-                Fault::Slow(Duration::from_secs(1))
-            });
-            (Remote { objects, gets }, store)
-        }
-
-        fn gets(&self) -> usize {
-            self.gets.load(Ordering::SeqCst)
-        }
-    }
-
-    const OBJECT: ObjectId = ObjectId(7);
-
-    fn pattern(bytes: u64) -> Bytes {
-        (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into()
-    }
-
-    async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Remote, Cache) {
-        let env = Env::simulated(1);
-        let (remote, store) = Remote::new();
-        remote.objects.plant(&wal_key(OBJECT), pattern(object_bytes));
-        let cache = Cache::new(env.clone(), Arc::new(store), capacity);
-        (env, remote, cache)
-    }
-
-    const LARGE: Capacity = Capacity { tail: 64 << 20, cold: 64 << 20 };
-
-    fn joined(pieces: &[Bytes]) -> Vec<u8> {
-        pieces.concat()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn any_ranges_of_either_lane_are_the_bytes_of_the_object() {
-        let size = 3 * BLOCK_BYTES + 1000;
-        let (_env, remote, cache) = world(size, LARGE).await;
-        let whole = pattern(size);
-        let edges = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 2 * BLOCK_BYTES, size - 1, size];
-        for tail in [false, true] {
-            if tail {
-                let piece = |from: u64, to: u64| whole.slice(from as usize..to as usize);
-                cache.publish(
-                    OBJECT,
-                    Written::new(vec![piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]),
-                );
-            }
-            for (index, &start) in edges.iter().enumerate() {
-                for &end in &edges[index..] {
-                    let ranges = [start..end, end..size];
-                    let read = cache.read(OBJECT, size, &ranges).await.expect("the store works");
-                    assert_eq!(joined(&read[0]), &whole[start as usize..end as usize]);
-                    assert_eq!(joined(&read[1]), &whole[end as usize..]);
-                }
-            }
-        }
-        assert_eq!(remote.gets(), 1, "each block is fetched once, neighbours together");
-        let beyond = cache.read(OBJECT, size, std::slice::from_ref(&(size..size + 1))).await;
-        assert!(matches!(beyond, Err(StoreError::Corrupt(_))));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
-        let (env, remote, cache) = world(1000, LARGE).await;
-        let reader =
-            |cache: Cache| async move { cache.read(OBJECT, 1000, std::slice::from_ref(&(10..20))).await };
-        let first = env.spawn("first", reader(cache.clone()));
-        let others: Vec<_> = (0..5).map(|_| env.spawn("other", reader(cache.clone()))).collect();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(remote.gets(), 1, "it is under way");
-        first.abort();
-        for other in others {
-            let read = other.await.expect("not aborted").expect("read");
-            assert_eq!(joined(&read[0]), &pattern(1000)[10..20]);
-        }
-        assert_eq!(remote.gets(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failed_flight_is_told_to_all_and_not_kept() {
-        let (_env, remote, cache) = world(0, LARGE).await;
-        remote.objects.delete(&wal_key(OBJECT)).await.expect("delete");
-        let missing = cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await;
-        assert!(matches!(missing, Err(StoreError::NotFound(_))));
-        remote.objects.plant(&wal_key(OBJECT), pattern(10));
-        assert!(cache.read(OBJECT, 10, std::slice::from_ref(&(0..10))).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn old_reads_do_not_push_out_the_tail_and_lanes_stay_in_bounds() {
-        let capacity = Capacity { tail: 10_000, cold: 2 * BLOCK_BYTES as usize };
-        let (_env, remote, cache) = world(5 * BLOCK_BYTES, capacity).await;
-        cache.publish(ObjectId(1), Written::new(vec![pattern(4000)]));
-        cache.publish(ObjectId(2), Written::new(vec![pattern(4000)]));
-        for block in 0..5 {
-            let range = block * BLOCK_BYTES..block * BLOCK_BYTES + 1;
-            cache.read(OBJECT, 5 * BLOCK_BYTES, &[range]).await.expect("read");
-        }
-        assert_eq!(cache.shared.lock().cold.kept.keys(..).len(), 2);
-        let before = remote.gets();
-        // Object 1 was used last, so the third object evicts object 2.
-        cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
-        cache.publish(ObjectId(3), Written::new(vec![pattern(4000)]));
-        cache.read(ObjectId(1), 4000, std::slice::from_ref(&(0..4000))).await.expect("in the tail");
-        assert_eq!(remote.gets(), before);
-        assert!(
-            cache.read(ObjectId(2), 4000, std::slice::from_ref(&(0..4000))).await.is_err(),
-            "gone, not in store"
-        );
-        let held = 2 * (4000 + CACHE_OBJECT_OVERHEAD + CACHE_PIECE_OVERHEAD);
-        assert_eq!(cache.shared.lock().tail.kept.weight(), held);
-        cache.publish(ObjectId(4), Written::new(vec![pattern(10_001)]));
-        assert_eq!(cache.shared.lock().tail.kept.weight(), held, "larger than the lane: not kept");
-    }
-
-    /// Small frames share large buffers, which the tail must not keep alive.
-    #[test]
-    fn small_pieces_are_copied_together_and_large_ones_are_not() {
-        let large = pattern(CACHE_COPIED_BYTES as u64);
-        let buffers: Vec<Bytes> = (0..10).map(|_| pattern(8192)).collect();
-        let small = |at: usize| buffers[at].slice(100..200);
-        let mut payload: Vec<Bytes> = (0..5).map(small).collect();
-        payload.push(large.clone());
-        payload.extend((5..10).map(small));
-        let whole = joined(&payload);
-        let written = Written::new(payload);
-        assert!(buffers.iter().all(Bytes::is_unique), "no buffer is kept for a small piece of it");
-        assert_eq!(written.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [500, large.len(), 500]);
-        assert_eq!(written.pieces[1].as_ptr(), large.as_ptr(), "not copied");
-        assert_eq!(written.held_bytes(), whole.len() + CACHE_OBJECT_OVERHEAD + 3 * CACHE_PIECE_OVERHEAD);
-        for range in [0..1000, 0..whole.len(), 450..550, 499..500 + large.len() + 1] {
-            let cut = written.cut(&(range.start as u64..range.end as u64));
-            assert_eq!(joined(&cut), &whole[range]);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_small_part_of_a_block_does_not_keep_the_block() {
-        let (_env, _remote, cache) = world(2 * BLOCK_BYTES, LARGE).await;
-        let ranges = [0..100, BLOCK_BYTES..2 * BLOCK_BYTES];
-        let read = cache.read(OBJECT, 2 * BLOCK_BYTES, &ranges).await.expect("read");
-        assert!(read[0][0].is_unique(), "copied");
-        assert!(!read[1][0].is_unique(), "a slice of the block in the lane");
-    }
-}
+#[path = "cache_tests.rs"]
+mod tests;

@@ -2,5 +2,6 @@
 
 pub(crate) mod cache;
 pub(crate) mod reader;
+mod taken;
 pub(crate) mod waiters;
 pub mod walk;

@@ -1,31 +1,35 @@
-//! Reading: offsets to extents (`walk.rs`), extents to bytes (`cache.rs`), bytes to batches with offsets.
+//! Reading: offsets to extents (`walk.rs`), extents to bytes (`cache.rs`), bytes to batches (`taken.rs`).
+//!
+//! A read takes memory for the blocks that it needs from one budget for all reads, and gives it back when it returns.
+//! The batches that it returns keep at most twice their own bytes in memory.
 //!
 //! A read uses one snapshot throughout, so it sees one moment of the log, however long it takes. The objects that a
 //! snapshot knows stay in the store for the cleaner's grace period.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Bytes, BytesMut};
 use floe_env::{Env, Lru, Timestamp};
 use floe_meta::Snapshot;
 use futures::future::join_all;
 
-use crate::format::{
-    batch::Batch,
-    header::{HEADER_BYTES, Header},
-};
+use crate::format::batch::Batch;
 use crate::limits::{
-    BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_SURPLUS_BYTES_MAX,
+    BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX,
+    READ_SURPLUS_BYTES_MAX,
 };
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{ObjectId, Offset, PartitionId};
 use crate::map::object::Object;
 use crate::map::partition::{self, Head};
-use crate::read::cache::Cache;
+use crate::read::cache::{Cache, Piece, Reserved};
+use crate::read::taken::{Taken, Took, Window, corrupt};
 use crate::read::walk::{self, At, Read, ReadError};
 use floe_store::StoreError;
+
+/// Bytes of an extent that one read asks for at once: a range may begin and end inside a block.
+const RANGE_BYTES_MAX: u64 = READ_BLOCKS_BYTES_MAX - 2 * BLOCK_BYTES;
 
 /// Reads the log of this broker. Clones share its places.
 #[derive(Clone)]
@@ -38,18 +42,6 @@ pub(crate) struct Reader {
 /// Where reads stopped inside extents, so that the next read need not walk there again. Maps a partition and an
 /// offset to the object and the position in it.
 type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
-
-/// A wanted part of an extent.
-#[derive(Clone, Copy)]
-struct Window {
-    key: ExtentKey,
-    extent: Extent,
-    /// The offset of the batch at `position`.
-    base: Offset,
-    /// The next byte to read, counted from the start of the object.
-    position: u64,
-    object_size: u64,
-}
 
 impl Reader {
     pub(crate) fn new(env: Env, cache: Cache) -> Reader {
@@ -73,14 +65,10 @@ impl Reader {
             });
         }
         let mut taken = Taken::new(from, max_bytes);
-        let windows = self.plan(snapshot, partition, from, max_bytes)?;
-        let fetches = windows.iter().map(|window| self.fetch(window, max_bytes));
-        // All at once, because the extents of one partition lie in different objects.
-        for (window, fetched) in windows.iter().zip(join_all(fetches).await) {
-            if taken.full {
-                break;
-            }
-            self.take(*window, fetched?, &mut taken).await?;
+        let plan = self.plan(snapshot, partition, from, max_bytes)?;
+        let unfinished = self.take_planned(plan, &mut taken).await?;
+        if let Some((window, need)) = unfinished {
+            self.take_first(window, need, &mut taken).await?;
         }
         metrics::counter!("floe_log_read_bytes_total").increment(taken.bytes as u64);
         if let Some(first) = taken.batches.first() {
@@ -100,75 +88,94 @@ impl Reader {
         partition: PartitionId,
         from: Offset,
         max_bytes: usize,
-    ) -> Result<Vec<Window>, ReadError> {
-        let mut windows: Vec<Window> = Vec::new();
+    ) -> Result<Plan, ReadError> {
+        let mut plan = Plan::default();
         let mut planned = 0u64;
         let mut cold = ColdBlocks::default();
         for pair in walk::extents(snapshot, partition, from)? {
             let (key, extent) = pair?;
             let mut window = window(snapshot, key, extent)?;
-            if windows.is_empty()
+            if plan.windows.is_empty()
                 && let Some((object, position)) = self.lock().get(&(partition, from))
                 && *object == extent.object
                 && (extent.position..extent.end()).contains(position)
             {
                 (window.base, window.position) = (from, *position);
             }
+            // One block more than is wanted, so that the last batch is whole.
+            let wanted = (max_bytes as u64 - planned).saturating_add(BLOCK_BYTES);
+            let range = range_of(&window, wanted.min(RANGE_BYTES_MAX));
             planned += extent.end() - window.position;
             if !self.cache.in_tail(extent.object) {
-                cold.add(&window, &range_of(&window, max_bytes));
+                cold.add(&window, &range);
                 // Small extents of many objects cost too much at once. The next read continues here.
-                if !windows.is_empty() && cold.surplus() > READ_SURPLUS_BYTES_MAX {
+                if !plan.windows.is_empty() && cold.exceeds() {
                     break;
                 }
+                plan.cold_bytes = cold.fetched;
             }
-            windows.push(window);
-            if planned >= max_bytes as u64 || windows.len() == EXTENTS_PER_READ_MAX {
+            let is_whole = range.end == extent.end();
+            plan.windows.push((window, range));
+            if planned >= max_bytes as u64 || !is_whole || plan.windows.len() == EXTENTS_PER_READ_MAX {
                 break;
             }
         }
-        Ok(windows)
+        Ok(plan)
     }
 
-    /// Fetches the bytes of the window that the budget allows, and one block more, so that the last batch is whole.
-    async fn fetch(&self, window: &Window, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
-        let range = range_of(window, max_bytes);
-        let read =
-            self.cache.read(window.extent.object, window.object_size, std::slice::from_ref(&range)).await;
+    /// Takes what was planned, all at once, because the extents of one partition lie in different objects. Returns the
+    /// window that holds the first batch, and the bytes that it needs, if the batch was not among them.
+    async fn take_planned(&self, plan: Plan, taken: &mut Taken) -> Result<Option<(Window, u64)>, ReadError> {
+        let reserved = self.cache.reserve(plan.cold_bytes).await;
+        let fetches = plan.windows.iter().map(|(window, range)| self.fetch(window, range, &reserved));
+        for ((window, _), fetched) in plan.windows.iter().zip(join_all(fetches).await) {
+            let mut window = *window;
+            match taken.take(&mut window, fetched?)? {
+                Took::Everything => {}
+                // Whoever reads on continues there.
+                Took::Enough => {
+                    self.remember(&window);
+                    break;
+                }
+                Took::Part(_) if !taken.batches.is_empty() => {
+                    self.remember(&window);
+                    break;
+                }
+                Took::Part(need) => return Ok(Some((window, need))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes batches out of a window whose first batch is larger than what was fetched, or lies further on. Nothing
+    /// else is held meanwhile.
+    async fn take_first(&self, mut window: Window, need: u64, taken: &mut Taken) -> Result<(), ReadError> {
+        let mut need = need;
+        loop {
+            let range = range_of(&window, need.max(RANGE_BYTES_MAX));
+            let reserved = self.cache.reserve(blocks_bytes(&range)).await;
+            let pieces = self.fetch(&window, &range, &reserved).await?;
+            match taken.take(&mut window, pieces)? {
+                Took::Everything => return Ok(()),
+                Took::Part(more) if taken.batches.is_empty() => need = more,
+                Took::Enough | Took::Part(_) => {
+                    self.remember(&window);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        window: &Window,
+        range: &Range<u64>,
+        reserved: &Reserved,
+    ) -> Result<Vec<Piece>, ReadError> {
+        let ranges = std::slice::from_ref(range);
+        let read = self.cache.read(window.extent.object, window.object_size, ranges, reserved).await;
         let mut pieces = read.map_err(|error| unreadable(window, &error))?;
         Ok(pieces.pop().expect("one range was asked for"))
-    }
-
-    /// Takes batches out of a window. Fetches more of its extent until the budget is used up or the extent ends.
-    async fn take(
-        &self,
-        mut window: Window,
-        fetched: Vec<Bytes>,
-        taken: &mut Taken,
-    ) -> Result<(), ReadError> {
-        let mut pieces = fetched;
-        let mut wanted = taken.bytes_max;
-        loop {
-            let (next, used, need) = taken.walk(&window, pieces)?;
-            window.base = next;
-            window.position += used;
-            if window.position == window.extent.end() {
-                return match next == window.extent.next_offset(window.key.base) {
-                    true => Ok(()),
-                    false => Err(corrupt(&window, "its batches do not hold the offsets that they should")),
-                };
-            }
-            if taken.full {
-                self.remember(&window);
-                return Ok(());
-            }
-            // The batch is larger than the window, or the offset lies further on.
-            wanted = wanted.max(need as usize);
-            if window.position + need > window.extent.end() {
-                return Err(corrupt(&window, "its last batch does not end with it"));
-            }
-            pieces = self.fetch(&window, wanted).await?;
-        }
     }
 
     fn remember(&self, stopped: &Window) {
@@ -233,11 +240,15 @@ impl Reader {
         key: ExtentKey,
         extent: Extent,
     ) -> Result<Vec<Batch>, ReadError> {
-        let window = window(snapshot, key, extent)?;
+        let mut window = window(snapshot, key, extent)?;
         let mut taken = Taken::new(key.base, usize::MAX);
-        let fetched = self.fetch(&window, extent.bytes as usize).await?;
-        self.take(window, fetched, &mut taken).await?;
-        Ok(taken.batches)
+        let range = window.position..window.extent.end();
+        let reserved = self.cache.reserve(blocks_bytes(&range)).await;
+        let fetched = self.fetch(&window, &range, &reserved).await?;
+        match taken.take(&mut window, fetched)? {
+            Took::Everything => Ok(taken.batches),
+            Took::Enough | Took::Part(_) => Err(corrupt(&window, "its last batch does not end with it")),
+        }
     }
 }
 
@@ -248,10 +259,22 @@ fn window(snapshot: &Snapshot, key: ExtentKey, extent: Extent) -> Result<Window,
     Ok(Window { key, extent, base: key.base, position: extent.position, object_size: object.size })
 }
 
-/// The range of the object to fetch for a window and a budget.
-fn range_of(window: &Window, max_bytes: usize) -> Range<u64> {
-    let wanted = (max_bytes as u64).saturating_add(BLOCK_BYTES).min(window.extent.end() - window.position);
-    window.position..window.position + wanted
+/// The next `wanted` bytes of a window, as far as it goes.
+fn range_of(window: &Window, wanted: u64) -> Range<u64> {
+    window.position..window.position + wanted.min(window.extent.end() - window.position)
+}
+
+/// Bytes of the blocks that a range touches, at most.
+fn blocks_bytes(range: &Range<u64>) -> u64 {
+    (range.end.div_ceil(BLOCK_BYTES) - range.start / BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// The parts of extents that one read fetches, in order.
+#[derive(Default)]
+struct Plan {
+    windows: Vec<(Window, Range<u64>)>,
+    /// Bytes of the blocks that are not in the tail.
+    cold_bytes: u64,
 }
 
 /// The blocks that a read takes from the store or from the cold lane, each counted once.
@@ -273,100 +296,11 @@ impl ColdBlocks {
         }
     }
 
-    /// Bytes fetched beyond the wanted ones.
-    fn surplus(&self) -> u64 {
-        self.fetched.saturating_sub(self.wanted)
+    /// Whether they are more than one read may take, or too many of them are not wanted.
+    fn exceeds(&self) -> bool {
+        let surplus = self.fetched.saturating_sub(self.wanted);
+        surplus > READ_SURPLUS_BYTES_MAX || self.fetched > READ_BLOCKS_BYTES_MAX
     }
-}
-
-/// The batches that a read has taken so far.
-struct Taken {
-    from: Offset,
-    bytes_max: usize,
-    batches: Vec<Batch>,
-    bytes: usize,
-    /// Whether the next batch exceeds the budget.
-    full: bool,
-}
-
-impl Taken {
-    fn new(from: Offset, bytes_max: usize) -> Taken {
-        Taken { from, bytes_max, batches: Vec::new(), bytes: 0, full: false }
-    }
-
-    /// Takes whole batches from the pieces. Returns the offset of the next batch, the number of bytes before it in
-    /// the pieces, and the least number of bytes that it needs from there if it is cut off.
-    fn walk(&mut self, window: &Window, pieces: Vec<Bytes>) -> Result<(Offset, u64, u64), ReadError> {
-        let mut pieces: VecDeque<Bytes> = pieces.into();
-        let mut next = window.base;
-        let mut used = 0;
-        while let Some(piece) = pieces.pop_front() {
-            if self.is_full(next, &piece) {
-                self.full = true;
-                return Ok((next, used, 0));
-            }
-            let left = self.bytes_max - self.bytes.min(self.bytes_max);
-            let walked = walk::batches(next, &piece, self.from, left)
-                .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
-            self.bytes += walked.batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
-            self.batches.extend(walked.batches);
-            next = walked.next;
-            used += walked.position as u64;
-            let rest = piece.slice(walked.position..);
-            if walked.need > 0 {
-                // The batch continues in the next piece, so the two are joined by a copy.
-                let need = walked.need - walked.position;
-                match join(&rest, &mut pieces, need) {
-                    Some(joined) => pieces.push_front(joined),
-                    None => return Ok((next, used, need as u64)),
-                }
-            } else if !rest.is_empty() {
-                self.full = true;
-                return Ok((next, used, 0));
-            }
-        }
-        Ok((next, used, 1))
-    }
-
-    /// Whether the batch at the start of `piece` exceeds the budget. The first batch never does: a reader with a
-    /// small budget must make progress.
-    fn is_full(&self, next: Offset, piece: &Bytes) -> bool {
-        if self.batches.is_empty() || next < self.from {
-            return false;
-        }
-        match Header::parse(&piece[..piece.len().min(HEADER_BYTES)]) {
-            Ok(header) => self.bytes.saturating_add(header.size) > self.bytes_max,
-            // Too short to tell, or damaged. The walk finds out.
-            Err(_) => self.bytes >= self.bytes_max,
-        }
-    }
-}
-
-/// Joins `first` and the following pieces to `need` bytes. Takes nothing if there are fewer.
-fn join(first: &Bytes, pieces: &mut VecDeque<Bytes>, need: usize) -> Option<Bytes> {
-    let available = first.len() + pieces.iter().map(Bytes::len).sum::<usize>();
-    if available < need {
-        return None;
-    }
-    let mut joined = BytesMut::with_capacity(need);
-    joined.extend_from_slice(first);
-    while joined.len() < need {
-        let mut piece = pieces.pop_front().expect("there are enough bytes");
-        let part = piece.split_to(piece.len().min(need - joined.len()));
-        joined.extend_from_slice(&part);
-        if !piece.is_empty() {
-            pieces.push_front(piece);
-        }
-    }
-    Some(joined.freeze())
-}
-
-fn corrupt(window: &Window, what: &str) -> ReadError {
-    let Window { key, extent, .. } = window;
-    ReadError::Corrupt(format!(
-        "object {}, extent of {} at {}: {what}",
-        extent.object, key.partition, key.base
-    ))
 }
 
 fn unreadable(window: &Window, error: &StoreError) -> ReadError {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::format::wal::{self, WalEntry};
 use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
 use crate::map::object::wal_key;
-use crate::read::cache::{Cache, Written};
+use crate::read::cache::Cache;
 use crate::write::leases::{Ids, TakenId};
 use crate::write::sequencer::{AppendError, Placed, Uploaded};
 
@@ -27,7 +27,6 @@ pub(crate) struct Uploader {
 pub(crate) struct Stored {
     pub(crate) uploaded: Uploaded,
     pub(crate) taken: TakenId,
-    pub(crate) written: Written,
 }
 
 impl Uploader {
@@ -53,23 +52,25 @@ impl Uploader {
                 false => put.await,
             }
         };
-        // Prepares the cached form while the store works.
-        let (put, written) = tokio::join!(biased; put, async { Written::new(payload) });
-        put.map_err(|error| unavailable(error.to_string()))?;
+        // While the store works. Nobody looks for the object before its commit.
+        let (put, ()) = tokio::join!(biased; put, async { self.cache.copy(object, &payload) });
+        if let Err(error) = put {
+            self.cache.forget(object);
+            return Err(unavailable(error.to_string()));
+        }
         let took = self.env.monotonic() - begin;
         metrics::histogram!("floe_log_upload_seconds").record(took.as_secs_f64());
         metrics::counter!("floe_log_objects_total").increment(1);
         metrics::counter!("floe_log_object_bytes_total").increment(encoded.size);
         let batches = entries.into_iter().zip(encoded.positions).map(place).collect();
         let uploaded = Uploaded { object, owner: self.ids.owner(), size: encoded.size, batches };
-        Ok(Stored { uploaded, taken, written })
+        Ok(Stored { uploaded, taken })
     }
 
     /// Uploads for a caller that commits the object itself, and keeps the lease on its id.
     pub(crate) async fn upload_detached(&self, entries: Vec<WalEntry>) -> Result<Uploaded, AppendError> {
         let stored = self.upload(entries).await?;
         self.ids.detach(&stored.taken);
-        drop(self.cache.publish(stored.uploaded.object, stored.written));
         Ok(stored.uploaded)
     }
 }

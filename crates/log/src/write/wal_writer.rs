@@ -124,7 +124,7 @@ impl WalWriter {
     /// durable.
     fn commit(&self, waiting: ObjectRequests, stored: Result<Stored, AppendError>) -> Option<Commit> {
         let intake = self.intake.clone();
-        let Stored { uploaded, taken, written } = match stored {
+        let Stored { uploaded, taken } = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(%error, batches = waiting.batches(), "an upload failed, its batches are refused");
@@ -133,16 +133,12 @@ impl WalWriter {
             }
         };
         let object = uploaded.object;
-        // Before the commit, so that a reader who sees the extents finds their bytes.
-        let evicted = self.uploader.cache.publish(object, written);
         let envelope = match &waiting.writer {
             Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
             None => Envelope::broker("append"),
         };
         let sequenced =
             self.meta.enqueue(envelope, move |tx| Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded)));
-        // After the enqueue, because dropping many evicted buffers takes time.
-        drop(evicted);
         let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
         Some(Box::pin(async move {
             let committed = sequenced.await;

@@ -24,7 +24,7 @@ use floe_store::Store;
 pub(crate) fn config() -> Config {
     Config {
         object_bytes: 64 << 10,
-        cache: Capacity { tail: 1 << 20, cold: 4 << 20 },
+        cache: Capacity { tail: 1 << 20, cold: 4 << 20, reads: 4 << 20 },
         times: Times {
             lease_ids: 4,
             lease_ttl: Duration::from_secs(30),

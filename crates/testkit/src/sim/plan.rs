@@ -214,7 +214,11 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
         object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),
         linger: *dice.pick(&[None, Some(Duration::ZERO), Some(Duration::from_millis(50))]),
         uploads_max: *dice.pick(&[None, Some(1), Some(4)]),
-        cache: Capacity { tail: *dice.pick(&[2_000, 1 << 20]), cold: *dice.pick(&[2_000, 1 << 20]) },
+        cache: Capacity {
+            tail: *dice.pick(&[2_000, 1 << 20]),
+            cold: *dice.pick(&[2_000, 1 << 20]),
+            reads: 64 << 10,
+        },
         times,
         ..floe_log::Config::default()
     }
