@@ -9,6 +9,7 @@
 //! random.rs                   the random generator behind Env
 //! backoff.rs   Backoff        pauses between tries that grow and have jitter
 //! ages.rs      Ages           how long things have been there, by the monotonic clock
+//! grace.rs     Grace          what is older than a grace period, by the monotonic clock
 //! lru.rs       Lru            a bounded map with LRU eviction
 //! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
@@ -32,6 +33,7 @@ mod clock;
 mod data_dir;
 mod durable;
 mod fatal;
+mod grace;
 mod handle;
 mod lru;
 mod random;
@@ -44,6 +46,7 @@ pub use backoff::Backoff;
 pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use fatal::end_process;
+pub use grace::Grace;
 pub use handle::Env;
 pub use lru::Lru;
 pub use task::{Task, TaskEnded};

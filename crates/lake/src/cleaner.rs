@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use floe_env::lock;
+use floe_env::{Grace, lock};
 use floe_log::TopicId;
 use floe_meta::lease::Lease;
 use floe_meta::{CommitError, Envelope, Tx, lease};
@@ -110,26 +110,29 @@ fn stale_lease(shared: &Shared, ttl: Duration) -> Result<Option<Lease>, ViewErro
     Ok(cleaning.watch.stale(now, ttl))
 }
 
-/// Records whose grace is over, oldest first: by the wall clock, or since this process first saw them. The second
-/// counts when the wall clock was put back, because their time is then ahead of it.
+/// Records whose grace is over, oldest first. The grace counts on the monotonic clock of this process, from its first
+/// look: a wall clock that jumps ahead would end it for a reader that still needs the files.
 fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
-    let (now, wall) = (shared.env.monotonic(), shared.env.now());
-    let grace = shared.config.garbage_grace;
+    let (now, period) = (shared.env.monotonic(), shared.config.garbage_grace);
     let snapshot = shared.log.meta().snapshot();
+    let Some(newest) = snapshot.range::<Garbage>(..).next_back() else { return Ok(Vec::new()) };
+    let (newest, _) = newest?;
     let mut cleaning = lock(&shared.cleaning);
-    let young =
-        snapshot.range::<Garbage>(GarbageKey::first_of(wall - grace)..).take(limits::GARBAGE_RECORDS_MAX);
-    let young = young.map(|found| found.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
-    cleaning.young.look(young, now);
+    let grace = cleaning.grace.get_or_insert_with(|| Grace::new(period));
+    grace.look(newest.since, now);
+    let over = grace.over();
     let mut due = Vec::new();
     for found in snapshot.range::<Garbage>(..) {
         let (key, garbage) = found?;
-        let is_due = wall.since(key.since) >= grace || cleaning.young.age(&key, now) >= grace;
+        let is_due = key.since < over || cleaning.young.age(&key, now) >= period;
         if !is_due || due.len() == limits::GARBAGE_RECORDS_MAX {
             break;
         }
         due.push((key, garbage));
     }
+    let young = snapshot.range::<Garbage>(GarbageKey::first_of(over)..).take(limits::GARBAGE_RECORDS_MAX);
+    let young = young.map(|found| found.map(|(key, _)| key)).collect::<Result<Vec<_>, _>>()?;
+    cleaning.young.look(young, now);
     Ok(due)
 }
 

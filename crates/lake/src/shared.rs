@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use floe_env::{Ages, Env};
+use floe_env::{Ages, Env, Grace};
 use floe_log::{Log, TopicId};
 use floe_meta::lease::Watch;
 
@@ -60,7 +60,9 @@ pub(crate) struct Shared {
 pub(crate) struct Cleaning {
     /// The lease while another process holds it.
     pub(crate) watch: Watch,
-    /// Garbage whose grace is not over by the wall clock.
+    /// How old garbage is; `None` before there was some.
+    pub(crate) grace: Option<Grace>,
+    /// The oldest of the garbage that no mark of the grace tells to be old: the newest garbage, if no other follows it.
     pub(crate) young: Ages<GarbageKey>,
 }
 

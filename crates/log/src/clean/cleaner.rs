@@ -2,13 +2,16 @@
 //! frees what deleted topics left. It deletes objects that have been trash for the grace period, and only then
 //! forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
 //! crash.
+//!
+//! The grace counts on the monotonic clock of this process, from its first look at the trash: a wall clock that jumps
+//! ahead would end it for a reader that still needs the object.
 
 use std::sync::Arc;
 
-use floe_env::{Ages, Env, Timestamp};
+use floe_env::{Ages, Env, Grace, Timestamp};
 use floe_meta::lease::{self, Lease, LeaseError, Watch};
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
-use floe_store::Store;
+use floe_store::{Store, StoreError};
 use futures::future::join_all;
 
 use crate::config::Times;
@@ -48,8 +51,13 @@ pub(crate) struct Turn {
     watch: Watch,
     /// Leases on object ids with their last renewal.
     leases: Ages<SeenLease>,
-    /// Trash whose time is ahead of the wall clock, because that was put back.
-    future: Ages<ObjectId>,
+    /// How old trash is; `None` before the first look.
+    grace: Option<Grace>,
+    /// Trash that is not older than a mark of the grace can tell, because the time of commits stands still.
+    youngest: Ages<ObjectId>,
+    /// Where the last round stopped. The next one begins there, so that objects that cannot be deleted do not keep all
+    /// others.
+    trash_next: Option<ObjectId>,
 }
 
 /// The first id of a lease, its owner and its last renewal.
@@ -105,11 +113,13 @@ impl Cleaner {
         let stale = self.look(&mut turn)?;
         let owner = format!("{:032x}", self.owner);
         let ttl = self.times.cleaner_lease;
-        let take = move |tx: &mut Tx<'_>| lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl);
-        let epoch = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
+        let take = move |tx: &mut Tx<'_>| {
+            lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl).map(|epoch| (epoch, tx.now()))
+        };
+        let (epoch, time) = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
         let leases = self.end_leases(&turn, epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
-        let objects = self.empty_trash(&mut turn, epoch).await?;
+        let objects = self.empty_trash(&mut turn, epoch, time).await?;
         let idle = self.expire_producers(&mut turn, epoch).await?;
         metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
         metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
@@ -164,12 +174,19 @@ impl Cleaner {
         Ok(remains::any(&self.meta.snapshot()))
     }
 
-    async fn empty_trash(&self, turn: &mut Turn, epoch: u64) -> Result<usize, CleanError> {
-        let due = self.due_trash(turn)?;
+    async fn empty_trash(&self, turn: &mut Turn, epoch: u64, time: Timestamp) -> Result<usize, CleanError> {
+        let due = self.due_trash(turn, time)?;
         let mut deleted = 0;
+        let mut failure = None;
         for some in due.chunks(DELETES_AT_ONCE) {
             let deletions = some.iter().map(|id| self.delete(*id));
-            let gone: Vec<ObjectId> = join_all(deletions).await.into_iter().flatten().collect();
+            let mut gone = Vec::new();
+            for (id, deletion) in some.iter().zip(join_all(deletions).await) {
+                match deletion {
+                    Ok(()) => gone.push(*id),
+                    Err(error) => failure = failure.or(Some((*id, error))),
+                }
+            }
             deleted += gone.len();
             if !gone.is_empty() {
                 let forget = move |tx: &mut Tx<'_>| {
@@ -179,48 +196,46 @@ impl Cleaner {
                 self.fenced(epoch, forget).await?;
             }
         }
+        if let Some((object, error)) = failure {
+            // They stay trash, and the next round tries again. One line, however many they are.
+            let failed = due.len() - deleted;
+            tracing::warn!(failed, %object, %error, "objects cannot be deleted, the first of them for this reason");
+        }
         Ok(deleted)
     }
 
-    /// Trash whose grace is over. The time of trash from before the wall clock was put back is ahead of it; its grace
-    /// counts from when this process first saw it.
-    fn due_trash(&self, turn: &mut Turn) -> Result<Vec<ObjectId>, DecodeError> {
-        let (now, wall) = (self.env.monotonic(), self.env.now());
-        let grace = self.times.trash_grace;
-        let snapshot = self.meta.snapshot();
-        let (mut due, mut future) = (Vec::new(), Vec::new());
-        for pair in snapshot.range::<Trash>(..) {
+    /// Trash whose grace is over, from where the last round stopped. Commits had come to `time` when this round began.
+    fn due_trash(&self, turn: &mut Turn, time: Timestamp) -> Result<Vec<ObjectId>, DecodeError> {
+        let (now, period) = (self.env.monotonic(), self.times.trash_grace);
+        let grace = turn.grace.get_or_insert_with(|| Grace::new(period));
+        grace.look(time, now);
+        let (over, snapshot) = (grace.over(), self.meta.snapshot());
+        let (mut due, mut youngest) = (Vec::new(), Vec::new());
+        let next = turn.trash_next.take().unwrap_or(ObjectId(0));
+        for pair in snapshot.range::<Trash>(next..).chain(snapshot.range::<Trash>(..next)) {
             let (id, trash) = pair?;
-            let is_due = match trash.since > wall {
-                false => trash.since <= wall - grace,
-                true => turn.future.age(&id, now) >= grace,
-            };
-            if trash.since > wall && future.len() < TRASH_PER_ROUND {
-                future.push(id);
-            }
-            if is_due {
+            if trash.since < over || turn.youngest.age(&id, now) >= period {
                 due.push(id);
+                if due.len() == TRASH_PER_ROUND {
+                    turn.trash_next = Some(ObjectId(id.0.saturating_add(1)));
+                    return Ok(due);
+                }
             }
-            if due.len() == TRASH_PER_ROUND {
-                break;
+            if trash.since >= time {
+                youngest.push(id);
             }
         }
-        turn.future.look(future, now);
+        // In the order of ids, so that the same ones are looked at in every round until they are gone.
+        youngest.sort_unstable();
+        youngest.truncate(TRASH_PER_ROUND);
+        turn.youngest.look(youngest, now);
         Ok(due)
     }
 
-    async fn delete(&self, id: ObjectId) -> Option<ObjectId> {
-        match self.store.delete(&wal_key(id)).await {
-            Ok(()) => {
-                self.cache.forget(id);
-                Some(id)
-            }
-            Err(error) => {
-                // The object stays trash, and the next round tries again.
-                tracing::warn!(object = %id, %error, "cannot delete an object");
-                None
-            }
-        }
+    async fn delete(&self, id: ObjectId) -> Result<(), StoreError> {
+        self.store.delete(&wal_key(id)).await?;
+        self.cache.forget(id);
+        Ok(())
     }
 
     /// Forgets idle producers once an hour, because their last use is known to the hour. Returns whether there are

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_log::PartitionId;
 use floe_log::Times;
 use floe_log::leases::end_former_leases;
-use floe_log::object::ObjectLease;
+use floe_log::object::{ObjectLease, Trash, wal_key};
 use floe_log::{Append, Config};
+use floe_log::{ObjectId, PartitionId};
 use floe_meta::lease::Lease;
-use floe_meta::{Journal, MemoryJournal, Meta, Options};
+use floe_meta::{Envelope, Journal, MemoryJournal, Meta, Options, Tx};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
@@ -176,4 +176,53 @@ async fn deletions_that_fail_are_made_again() {
             clean(2, None, plan).await;
         }
     }
+}
+
+/// A clock that jumps ahead does not end the grace of objects that a reader may still need.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ahead_ends_no_grace() {
+    let env = Env::simulated(6);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let log = open(&env, &journal, Arc::new(memory.clone()), config()).await;
+    let partition = PartitionId::new(topic(&log, "t", 1).await.id, 0);
+    append(&log, partition, &["read by somebody"]).await.expect("appended");
+    log.delete_topic(&writer(), partition.topic).await.expect("deleted");
+    let times = config().times;
+    tokio::time::sleep(times.cleaner_pause * 2).await;
+    env.set_wall_clock_ahead(365 * 86_400_000);
+    tokio::time::sleep(times.trash_grace - times.cleaner_pause * 4).await;
+    assert_eq!(memory.keys().len(), 1, "its grace is not over");
+    tokio::time::sleep(times.trash_grace).await;
+    assert_eq!(memory.keys(), [String::new(); 0]);
+}
+
+/// Objects that cannot be deleted do not keep a round from the others.
+#[tokio::test(start_paused = true)]
+async fn trash_that_stays_does_not_keep_the_rest() {
+    let (per_round, first) = (floe_log::limits::TRASH_PER_ROUND as u64, 1_000_000);
+    let env = Env::simulated(7);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let stuck = first + per_round;
+    let plan = move |operation, key: &str| match operation {
+        Operation::Delete if *key < *wal_key(ObjectId(stuck)) => Fault::Refused,
+        _ => Fault::None,
+    };
+    let log = open(&env, &journal, Arc::new(FaultyStore::new(memory.clone(), plan)), told()).await;
+    for chunk in 0..12 {
+        let trash = move |tx: &mut Tx<'_>| {
+            for id in 0..per_round / 10 {
+                let trash = Trash { since: tx.now(), size: 1 };
+                tx.put(&ObjectId(first + chunk * (per_round / 10) + id), &trash);
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        log.meta().commit(Envelope::broker("test"), trash).await.expect("committed");
+    }
+    for _ in 0..3 {
+        log.clean().await.expect("cleaned");
+        tokio::time::sleep(told().times.trash_grace * 2).await;
+    }
+    let left =
+        log.meta().snapshot().range::<Trash>(..).map(|pair| pair.expect("readable").0).collect::<Vec<_>>();
+    assert_eq!((left.len() as u64, left.last()), (per_round, Some(&ObjectId(stuck - 1))));
 }
