@@ -10,6 +10,7 @@
 //! backoff.rs   Backoff        pauses between tries that grow and have jitter
 //! ages.rs      Ages           how long things have been there, by the monotonic clock
 //! grace.rs     Grace          what is older than a grace period, by the monotonic clock
+//! log_lines.rs LogLines       log lines that could come for each of many things, so many in a while
 //! lru.rs       Lru            a bounded map with LRU eviction
 //! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
@@ -35,6 +36,7 @@ mod durable;
 mod fatal;
 mod grace;
 mod handle;
+mod log_lines;
 mod lru;
 mod random;
 mod task;
@@ -48,6 +50,7 @@ pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use fatal::end_process;
 pub use grace::Grace;
 pub use handle::Env;
+pub use log_lines::LogLines;
 pub use lru::Lru;
 pub use task::{Task, TaskEnded};
 pub use time::{SIMULATION_EPOCH, Timestamp};

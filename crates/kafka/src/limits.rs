@@ -98,6 +98,8 @@ pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
 /// Topics that one Metadata request creates. The others are created when the client asks again.
 pub const TOPICS_CREATED_BY_METADATA_MAX: usize = 1_000;
+/// Log lines a minute about topics that were created because a client asked for them.
+pub const CREATED_LINES_PER_MINUTE: u32 = 20;
 /// Topics and brokers that one DescribeConfigs request describes.
 pub const CONFIG_RESOURCES_PER_REQUEST_MAX: usize = 1_000;
 /// Memory of the settings of one topic or broker in an answer, rounded up.

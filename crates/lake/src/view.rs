@@ -9,7 +9,7 @@ use floe_log::{
 };
 use floe_meta::{Envelope, Snapshot, Tx};
 use floe_schema::{Kind, TableSchema};
-use floe_view::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError};
+use floe_view::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError, topic_label};
 use metrics::counter;
 
 use crate::{
@@ -115,7 +115,7 @@ impl View for TableView {
 
     fn committed(&self, topic: &Topic, before: &OwnedTable, now: &OwnedTable) {
         let rows = now.base.table.rows - before.base.table.rows;
-        counter!("floe_lake_rows_total", "topic" => topic.name.clone()).increment(rows);
+        counter!("floe_lake_rows_total", "topic" => topic_label(&topic.name)).increment(rows);
     }
 
     fn forget(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {

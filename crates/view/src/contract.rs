@@ -164,17 +164,18 @@ pub struct Portion<'a> {
 /// Publishes an output: pure, and run again if another commit came first.
 pub type Command = Box<dyn FnMut(&mut Tx<'_>) -> Result<(), ViewError> + Send>;
 
-/// The names of the metrics that the runner keeps for a view. Each has the label `topic`.
+/// The names of the metrics that the runner keeps for a view. Each has the label `topic` ([`crate::topic_label`]).
 #[derive(Clone, Copy, Debug)]
 pub struct MetricNames {
-    /// Gauge: records that are not committed yet.
+    /// Gauge: records that are not committed yet; the sum of topics that share a label.
     pub lag_records: &'static str,
     /// Histogram: seconds from the first read of a step to its commit.
     pub step_seconds: &'static str,
     /// Counter: failed steps.
     pub errors: &'static str,
     /// Gauge: when the view began to stand still, in seconds since 1970, with the label `why`
-    /// ([`crate::ViewError::kind`]); 0 once it goes on. A view that never failed has none.
+    /// ([`crate::ViewError::kind`]); 0 once it goes on. A view that never failed has none. Of topics that share a
+    /// label, the one counts that has stood longest.
     pub stands_still: &'static str,
     /// Counter: commits.
     pub commits: &'static str,

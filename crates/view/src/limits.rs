@@ -16,6 +16,13 @@ pub const READ_BYTES: usize = 4 << 20;
 /// Bytes that the records of one batch may take when they are decompressed.
 pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
 
+/// Log lines a minute of each kind that every topic's view may write: that it was taken over, that a step
+/// failed, that it ended.
+pub const TOPIC_LINES_PER_MINUTE: u32 = 60;
+
+/// Topics that have a label of their own in metrics. A view has some thirty lines in a scrape.
+pub const METRIC_TOPICS_MAX: usize = 100;
+
 /// Bytes of one dead-letter batch, before compression.
 pub const DEAD_LETTER_BATCH_BYTES: usize = 1 << 20;
 

@@ -1,7 +1,8 @@
 //! One owner for each topic of a view: the lease, and what comes with it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use floe_env::LogLines;
 use floe_log::{
     Offset, PartitionId, TopicId,
     topic::{self, Topic},
@@ -39,6 +40,8 @@ pub(crate) fn epoch_of(snapshot: &Snapshot, lease: &String, owner: &str) -> Resu
     Ok(held.filter(|lease| lease.owner.as_deref() == Some(owner)).map(|lease| lease.epoch))
 }
 
+static TAKEN_OVER_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
+
 /// Takes the lease of a topic and loads what the last owner left. `stale` is the lease if nobody has renewed it for its
 /// time to live.
 pub(crate) async fn take_over<V: View>(
@@ -61,7 +64,9 @@ pub(crate) async fn take_over<V: View>(
     let committed = shared.log.meta().commit(envelope, command).await;
     // If the answer was lost, the next attempt takes the lease again.
     let (epoch, taken, progress) = committed.map_err(ViewError::from_commit)?.reply;
-    info!(view = V::NAME, topic = %topic.name, epoch, "took over the view");
+    if let Some(left_out) = TAKEN_OVER_LINES.next(shared.env.monotonic()) {
+        info!(view = V::NAME, topic = %topic.name, epoch, left_out, "took over the view");
+    }
     let output = shared.view.open(topic, epoch, found, taken).await?;
     Ok(Owned { epoch, progress, output })
 }

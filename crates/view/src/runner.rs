@@ -6,9 +6,9 @@
 //!   └──── back off, load the output again ◀── failed ──┘
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use floe_env::Backoff;
+use floe_env::{Backoff, LogLines};
 use floe_log::{Log, Offset, PartitionId, TopicId, topic::Topic};
 use floe_meta::Snapshot;
 use floe_meta::lease::{LeaseError, Watch};
@@ -23,11 +23,16 @@ use crate::{
     gapless::gapless,
     gather::Gathered,
     intake::{Intake, Taken},
+    labels::{self, TopicGauge, TopicLabel},
     lag, limits, outcome,
     ownership::{self, Owned, lease_name},
     progress::ReadRanges,
     shared::Shared,
 };
+
+/// When the store fails, the views of all tables fail.
+static FAILED_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
+static ENDED_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
 
 /// What a step did.
 enum Step {
@@ -44,6 +49,9 @@ pub(crate) struct TopicRunner<V: View> {
     shared: Arc<Shared<V>>,
     topic: TopicId,
     name: String,
+    /// In metrics.
+    label: TopicLabel,
+    lag_records: TopicGauge,
     lease: String,
     /// None while another process owns the view, or what is known of the output may be wrong.
     owned: Option<Owned<V>>,
@@ -67,12 +75,32 @@ struct Round<T> {
 
 type Folded<V> = <<V as View>::Fold as Fold>::Folded;
 
+impl<V: View> Drop for TopicRunner<V> {
+    fn drop(&mut self) {
+        if let Some(why) = self.stands_still {
+            self.measure_still(why, None);
+        }
+    }
+}
+
 impl<V: View> TopicRunner<V> {
     pub(crate) fn new(shared: Arc<Shared<V>>, topic: &Topic) -> TopicRunner<V> {
         let lease = lease_name(V::NAME, topic.id);
         let name = topic.name.clone();
-        let (owned, watch, since, stands_still) = (None, Watch::default(), None, None);
-        TopicRunner { shared, topic: topic.id, name, lease, owned, watch, first: 0, since, stands_still }
+        let label = labels::label_of(&name);
+        TopicRunner {
+            shared,
+            topic: topic.id,
+            name,
+            lag_records: TopicGauge::new(V::METRICS.lag_records, &label),
+            label,
+            lease,
+            owned: None,
+            watch: Watch::default(),
+            first: 0,
+            since: None,
+            stands_still: None,
+        }
     }
 
     /// Runs until the topic is gone or has no such view any more.
@@ -94,13 +122,16 @@ impl<V: View> TopicRunner<V> {
                 }
                 Err(error) => {
                     let pause = backoff.next_pause();
-                    counter!(V::METRICS.errors, "topic" => self.name.clone()).increment(1);
-                    warn!(
-                        topic = %self.name,
-                        %error,
-                        pause_ms = pause.as_millis(),
-                        "a view's step failed, it will be tried again"
-                    );
+                    counter!(V::METRICS.errors, "topic" => self.label.value.clone()).increment(1);
+                    if let Some(left_out) = FAILED_LINES.next(self.shared.env.monotonic()) {
+                        warn!(
+                            topic = %self.name,
+                            %error,
+                            pause_ms = pause.as_millis(),
+                            left_out,
+                            "a view's step failed, it will be tried again"
+                        );
+                    }
                     if matches!(error, ViewError::Lease(_) | ViewError::Stale(_)) {
                         self.owned = None;
                     }
@@ -110,7 +141,9 @@ impl<V: View> TopicRunner<V> {
             }
         }
         self.report(None);
-        info!(topic = %self.name, "the view has ended");
+        if let Some(left_out) = ENDED_LINES.next(self.shared.env.monotonic()) {
+            info!(topic = %self.name, left_out, "the view has ended");
+        }
     }
 
     /// Notes how the last step went.
@@ -118,16 +151,19 @@ impl<V: View> TopicRunner<V> {
         let now = self.shared.env.now();
         let since = self.shared.status.report(self.topic, now, error.map(ToString::to_string));
         let why = error.map(ViewError::kind);
-        let gauge =
-            |why: &'static str| gauge!(V::METRICS.stands_still, "topic" => self.name.clone(), "why" => why);
         if let Some(before) = self.stands_still.filter(|before| Some(*before) != why) {
-            gauge(before).set(0.0);
+            self.measure_still(before, None);
         }
         if let Some(why) = why {
             #[expect(clippy::cast_precision_loss, reason = "a metric")]
-            gauge(why).set(since.0 as f64 / 1000.0);
+            self.measure_still(why, Some(since.0 as f64 / 1000.0));
         }
         self.stands_still = why;
+    }
+
+    fn measure_still(&self, why: &'static str, since: Option<f64>) {
+        let value = labels::still(&self.label, self.topic, why, since);
+        gauge!(V::METRICS.stands_still, "topic" => self.label.value.clone(), "why" => why).set(value);
     }
 
     /// One commit, or the wait for something to commit.
@@ -166,7 +202,7 @@ impl<V: View> TopicRunner<V> {
         self.commit(&topic, settings.bad_record, &read, folded, &bad).await?;
         self.since = None;
         self.lag(&snapshot, &topic);
-        histogram!(V::METRICS.step_seconds, "topic" => self.name.clone())
+        histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone())
             .record(begun.elapsed().as_secs_f64());
         match stopped {
             Some(stopped) => Err(stopped),
@@ -195,8 +231,7 @@ impl<V: View> TopicRunner<V> {
     /// Records that are not committed yet; noted in the metric and in the status.
     fn lag(&self, snapshot: &Snapshot, topic: &Topic) -> u64 {
         let lag = lag::records(snapshot, topic, &self.owned().progress);
-        #[expect(clippy::cast_precision_loss, reason = "a metric")]
-        gauge!(V::METRICS.lag_records, "topic" => self.name.clone()).set(lag as f64);
+        self.lag_records.set(lag);
         self.shared.status.behind(self.topic, lag);
         lag
     }
@@ -280,7 +315,7 @@ impl<V: View> TopicRunner<V> {
     fn not_below(&self, partition: PartitionId, from: Offset, log_start: Offset) -> Offset {
         if from < log_start {
             let lost = (log_start.0 - from.0).cast_unsigned();
-            counter!(V::METRICS.lost_records, "topic" => self.name.clone()).increment(lost);
+            counter!(V::METRICS.lost_records, "topic" => self.label.value.clone()).increment(lost);
             error!(%partition, %from, %log_start, "records were deleted from the log before the view read them");
         }
         from.max(log_start)
@@ -311,8 +346,8 @@ impl<V: View> TopicRunner<V> {
         let before = std::mem::replace(&mut owned.output, output);
         owned.progress = progress;
         view.committed(topic, &before, &owned.output);
-        counter!(V::METRICS.commits, "topic" => self.name.clone()).increment(1);
-        counter!(V::METRICS.bad_records, "topic" => self.name.clone()).increment(bad_records);
+        counter!(V::METRICS.commits, "topic" => self.label.value.clone()).increment(1);
+        counter!(V::METRICS.bad_records, "topic" => self.label.value.clone()).increment(bad_records);
         Ok(())
     }
 }

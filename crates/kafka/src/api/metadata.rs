@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use floe_env::LogLines;
 use floe_log::topic::{self, NewTopic, Topic, TopicError};
 use floe_wire::ErrorCode;
 use floe_wire::metadata::{
@@ -109,6 +111,9 @@ async fn one(context: &Context<'_>, asked: MetadataRequestTopic, creator: &mut C
     found.map_err(|code| failed(code, Some(name), uuid::Uuid::nil()))
 }
 
+/// Lines about topics that clients created by asking for them. A client may ask for thousands.
+static CREATED_LINES: LogLines = LogLines::new(limits::CREATED_LINES_PER_MINUTE, Duration::from_secs(60));
+
 /// Creates the missing topics of one request.
 struct Creator<'a> {
     context: &'a Context<'a>,
@@ -135,7 +140,14 @@ impl Creator<'_> {
         match context.broker.log.create_topic(&context.writer(), new, false).await {
             Ok(topic) => {
                 let peer = &*context.peer.name;
-                tracing::info!(topic = name, peer, "topic created because a client asked for it");
+                if let Some(left_out) = CREATED_LINES.next(context.broker.env.monotonic()) {
+                    tracing::info!(
+                        topic = name,
+                        peer,
+                        left_out,
+                        "topic created because a client asked for it"
+                    );
+                }
                 Ok(Arc::new(topic))
             }
             // Another client created it meanwhile.
