@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
 };
@@ -16,6 +17,7 @@ use floe_log::Offset;
 use floe_meta::Snapshot;
 use floe_schema::TableSchema;
 
+use crate::described::information_schema;
 use crate::files::Files;
 use crate::table::UnifiedTable;
 use crate::tail::{Span, TailRows};
@@ -57,7 +59,14 @@ impl CatalogProvider for Catalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        (name == SCHEMA).then(|| Arc::new(Schema(self.0.clone())) as Arc<dyn SchemaProvider>)
+        match name {
+            SCHEMA => Some(Arc::new(Schema(self.0.clone()))),
+            INFORMATION_SCHEMA => {
+                let (lake, snapshot) = (self.0.lake.clone(), self.0.snapshot.clone());
+                Some(information_schema((CATALOG, SCHEMA), lake, snapshot, Arc::new(Schema(self.0.clone()))))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! give_way.rs   GiveWay          makes joins yield, so that a statement can end at its deadline
 //! constants.rs  check            refuses large constants that every row would copy
 //! catalog.rs    Cut::unified     floe.default.<topic>: files and tail of one table at the cut
+//! described.rs  Described        information_schema: the columns of all tables, without reading one
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log
 //! files.rs      FileReader       Parquet from the log's store, with cached footers
 //! evolve.rs     Evolution        older files under a newer schema
@@ -35,12 +36,14 @@
 //!
 //! # Names
 //! A table is `floe.default.<topic>`, and a statement may leave out catalog and schema. The engine folds names to lower
-//! case unless they are quoted: `select "userId" from "my-topic"`. `information_schema` lists all tables and columns.
+//! case unless they are quoted: `select "userId" from "my-topic"`. `information_schema` lists all tables, and their
+//! columns as of their last commits; of a single table, also those that records brought since.
 
 mod catalog;
 mod config;
 mod constants;
 mod correct;
+mod described;
 mod engine;
 mod error;
 mod evolve;

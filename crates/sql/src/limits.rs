@@ -72,6 +72,8 @@ pub const READ_GAP_BYTES: u64 = 256 << 10;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Requests to the store in flight per file.
 pub const READS_AT_ONCE: usize = 8;
+/// Columns of all tables that `information_schema` lists. A row takes 150 bytes or so.
+pub const DESCRIBED_COLUMNS_MAX: usize = 500_000;
 /// Characters of an error's message. A message of the engine may list every column of a wide table.
 pub const MESSAGE_CHARS_MAX: usize = 600;
 /// Characters of one line of a value in a printed table.

@@ -29,7 +29,8 @@ pub(crate) fn base(config: &Config) -> Result<SessionState> {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true)
+        // The catalog has its own, which reads no table.
+        .with_information_schema(false)
         .with_target_partitions(config.threads.max(1));
     let options = session.options_mut();
     options.sql_parser.collect_spans = true;

@@ -1,5 +1,14 @@
 //! Answers of statements (joins, nested values, names, raw tables), before and after the lake has the records.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use floe_env::Env;
+use floe_lake::Lake;
+use floe_sql::{Config, Sql};
+use floe_store::MemoryStore;
+use floe_store::faulty::{Fault, FaultyStore, Operation};
+
 use crate::world::World;
 
 /// Two tables with a little of everything.
@@ -103,6 +112,50 @@ async fn names_are_listed_and_found() {
     assert!(world.text("show columns from orders").await.contains("Mixed Case"));
     assert_eq!(world.number("select count(*) from \"My-Table.v1\"").await, 0);
     assert!(world.error("select * from \"not-a-table\"").await.message.contains("not found"));
+}
+
+/// `information_schema` says what the metadata map knows. It does not open thousands of tables one after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn describing_all_tables_reads_none_of_them() {
+    let gets = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&gets);
+    let store = FaultyStore::new(MemoryStore::new(), move |operation, _| {
+        counted.fetch_add(usize::from(operation == Operation::Get), Ordering::SeqCst);
+        Fault::None
+    });
+    let config = Config { threads: 2, ..Config::default() };
+    let world = World::open(Env::real(), Arc::new(store), config.clone()).await;
+    let mut tables = Vec::new();
+    for n in 0..40 {
+        tables.push(world.table(&format!("t{n}"), 1).await);
+        world.append(&tables[n], 0, &[r#"{"early":1}"#]).await;
+    }
+    world.settle().await;
+    for table in &tables {
+        world.append(table, 0, &[r#"{"late":1}"#]).await;
+    }
+    // Nothing that other statements have read is in the caches of this one.
+    let lake = Lake::start(
+        world.env.clone(),
+        world.log.clone(),
+        floe_lake::Config { views: false, ..Default::default() },
+    );
+    let sql = Sql::new(world.env.clone(), world.log.clone(), lake.clone(), config).unwrap();
+    let world = World { sql, lake, ..world };
+    let before = gets.load(Ordering::SeqCst);
+    let early = "select count(*) from information_schema.columns where column_name = 'early'";
+    assert_eq!(world.number(early).await, 40);
+    assert_eq!(
+        world.number("select count(*) from information_schema.views where table_schema = 'default'").await,
+        40
+    );
+    assert!(world.text("show tables").await.contains("t39"));
+    assert_eq!(gets.load(Ordering::SeqCst), before, "the metadata map knows it all");
+    // Of one table also the columns of records that no commit has taken.
+    let late = "select count(*) from information_schema.columns where column_name = 'late'";
+    assert_eq!(world.number(&format!("{late} and table_name = 't7'")).await, 1);
+    assert!(world.text("show columns from t8").await.contains("late"));
+    assert_eq!(world.number(&format!("{late} and table_name = 'none'")).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

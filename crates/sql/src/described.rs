@@ -1,0 +1,225 @@
+//! The tables as `information_schema` describes them: all that it says is in the metadata map. So describing thousands
+//! of tables reads neither their files nor their tails. Only the columns of a single table (`SHOW COLUMNS`, or
+//! `table_name = '…'`) include those that just the tail has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::information_schema::InformationSchemaProvider;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider, Session, TableProvider,
+};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use floe_lake::{Lake, LakeError};
+use floe_meta::Snapshot;
+use floe_query::{Kind, QueryError};
+
+use crate::limits::DESCRIBED_COLUMNS_MAX;
+
+/// The table of `information_schema` that needs more than names.
+const COLUMNS: &str = "columns";
+
+/// The schema `information_schema` over the tables of a snapshot, which are in the schema `schema` of `catalog`. `live`
+/// is that schema as statements read it.
+pub(crate) fn information_schema(
+    (catalog, schema): (&'static str, &'static str),
+    lake: Lake,
+    snapshot: Snapshot,
+    live: Arc<dyn SchemaProvider>,
+) -> Arc<dyn SchemaProvider> {
+    let tables = Described(Arc::new(Tables { schema, lake, snapshot, known: OnceLock::new() }));
+    let all = InformationSchemaProvider::new(list(catalog, Arc::new(tables)));
+    Arc::new(InformationSchema { catalog, schema, all: Arc::new(all), live })
+}
+
+fn list(name: &str, catalog: Arc<dyn CatalogProvider>) -> Arc<dyn CatalogProviderList> {
+    let list = MemoryCatalogProviderList::new();
+    list.register_catalog(name.to_owned(), catalog);
+    Arc::new(list)
+}
+
+#[derive(Clone, Debug)]
+struct InformationSchema {
+    catalog: &'static str,
+    schema: &'static str,
+    all: Arc<InformationSchemaProvider>,
+    live: Arc<dyn SchemaProvider>,
+}
+
+#[async_trait]
+impl SchemaProvider for InformationSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.all.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.all.table(name).await? else { return Ok(None) };
+        Ok(Some(match name.eq_ignore_ascii_case(COLUMNS) {
+            true => Arc::new(Columns { of_all: table, of: self.clone() }),
+            false => table,
+        }))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.all.table_exist(name)
+    }
+}
+
+impl InformationSchema {
+    /// The columns of one table as a statement sees them; none if there is no such table.
+    async fn columns_of_one(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.live.table(name).await? else { return Ok(None) };
+        let (catalog, schema) = (MemoryCatalogProvider::new(), MemorySchemaProvider::new());
+        schema.register_table(name.to_owned(), Arc::new(EmptyTable::new(table.schema())))?;
+        catalog.register_schema(self.schema, Arc::new(schema))?;
+        InformationSchemaProvider::new(list(self.catalog, Arc::new(catalog))).table(COLUMNS).await
+    }
+}
+
+/// `information_schema.columns`.
+#[derive(Debug)]
+struct Columns {
+    of_all: Arc<dyn TableProvider>,
+    of: InformationSchema,
+}
+
+#[async_trait]
+impl TableProvider for Columns {
+    fn schema(&self) -> SchemaRef {
+        self.of_all.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.of_all.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // The engine still applies them.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let of_one = match filters.iter().find_map(one_table) {
+            Some(name) => self.of.columns_of_one(name).await?,
+            None => None,
+        };
+        of_one.as_ref().unwrap_or(&self.of_all).scan(state, projection, &[], limit).await
+    }
+}
+
+/// The only table whose rows pass a filter, if it says so.
+fn one_table(filter: &Expr) -> Option<&str> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return None };
+    match (&**left, &**right) {
+        (Expr::Column(column), Expr::Literal(name, _)) | (Expr::Literal(name, _), Expr::Column(column))
+            if column.name == "table_name" =>
+        {
+            name.try_as_str().flatten()
+        }
+        _ => None,
+    }
+}
+
+/// The catalog and its only schema.
+#[derive(Clone)]
+struct Described(Arc<Tables>);
+
+struct Tables {
+    schema: &'static str,
+    lake: Lake,
+    snapshot: Snapshot,
+    /// Looked at once, and only by a statement that asks.
+    known: OnceLock<std::result::Result<Known, String>>,
+}
+
+struct Known {
+    columns: BTreeMap<String, SchemaRef>,
+    /// Of all tables.
+    count: usize,
+}
+
+impl fmt::Debug for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Described({:?})", self.0.snapshot.lsn())
+    }
+}
+
+impl Described {
+    fn known(&self) -> Result<&Known> {
+        let known = self.0.known.get_or_init(|| {
+            let tables =
+                self.0.lake.tables(&self.0.snapshot).map_err(|error: LakeError| error.to_string())?;
+            let columns: BTreeMap<String, SchemaRef> =
+                tables.into_iter().map(|table| (table.name, table.schema.arrow())).collect();
+            let count = columns.values().map(|schema| schema.fields().len()).sum();
+            Ok(Known { columns, count })
+        });
+        let unavailable =
+            |error: &String| refused(Kind::Unavailable, format!("the tables cannot be listed: {error}"));
+        known.as_ref().map_err(unavailable)
+    }
+}
+
+impl CatalogProvider for Described {
+    fn schema_names(&self) -> Vec<String> {
+        vec![self.0.schema.to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        (name == self.0.schema).then(|| Arc::new(self.clone()) as Arc<dyn SchemaProvider>)
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Described {
+    fn table_names(&self) -> Vec<String> {
+        match self.known() {
+            Ok(known) => known.columns.keys().cloned().collect(),
+            Err(error) => {
+                tracing::error!(%error, "information_schema is empty");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A table without rows: what is asked of it are its columns.
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let known = self.known()?;
+        if known.count > DESCRIBED_COLUMNS_MAX {
+            let message = format!(
+                "the tables have {} columns in all, and information_schema lists at most {DESCRIBED_COLUMNS_MAX}; \
+                 DESCRIBE one table",
+                known.count
+            );
+            return Err(refused(Kind::Limit, message));
+        }
+        let schema = known.columns.get(name).cloned();
+        Ok(schema.map(|schema| Arc::new(EmptyTable::new(schema)) as Arc<dyn TableProvider>))
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        Ok(self.known()?.columns.contains_key(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.known().is_ok_and(|known| known.columns.contains_key(name))
+    }
+}
+
+fn refused(kind: Kind, message: String) -> DataFusionError {
+    DataFusionError::External(Box::new(QueryError::new(kind, message)))
+}
