@@ -365,7 +365,7 @@ def render(figures, memory, disk, floe, args):
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB, clients on the same machine; "
         f"{args.rounds} rounds of {args.mib} MiB, medians (minimum to maximum); records of 1 KiB. "
         f"Command: `bench/run --report --rounds {args.rounds} --mib {args.mib}`.", "",
-        "`kafka` is Apache Kafka 4.2.1, one KRaft node with default settings: an acknowledged record is in the page cache. "
+        f"`kafka` is Apache Kafka {brokers.KAFKA}, one KRaft node with default settings: an acknowledged record is in the page cache. "
         "`kafka-flush` flushes on every message. `floe` syncs every record before it acknowledges it. It is "
         f"{os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}.", "",
         "| workload | figure | kafka | kafka-flush | floe | floe / kafka |", "|---|---|--:|--:|--:|--:|",

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,10 @@ import urllib.request
 
 CACHE = pathlib.Path(os.environ["FLOE_INTEROP_CACHE"])
 JARS = f"{CACHE}/java/*:{CACHE}/classes"
+JARS_OF_2_8 = f"{CACHE}/java-2.8/*:{CACHE}/classes-2.8"
+# The version of Apache Kafka: of its clients, its tools, and the peer.
+KAFKA = re.search(r"<artifactId>kafka_2.13</artifactId><version>([0-9.]+)<",
+                  (pathlib.Path(__file__).resolve().parent / "pom.xml").read_text())[1]
 
 
 def free_port():

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from broker import CACHE, JARS
+from broker import CACHE, JARS, JARS_OF_2_8
 
 CLIENTS = pathlib.Path(__file__).resolve().parent / "clients"
 ENVIRONMENT = {**os.environ, "NODE_PATH": str(CACHE / "kafkajs" / "node_modules")}
@@ -17,14 +17,15 @@ CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 # The clients of the whole matrix: each reads what each writes. They have all codecs.
 NAMES = ["java", "librdkafka", "kafka-python"]
 # The other clients with their codecs. kafkajs has no lz4 and zstd that are written in JavaScript.
-OTHERS = {"aiokafka": CODECS, "kafkajs": CODECS[:3], "franz-go": CODECS, "sarama": CODECS}
+OTHERS = {"java-2.8": CODECS, "aiokafka": CODECS, "kafkajs": CODECS[:3], "franz-go": CODECS, "sarama": CODECS}
 
 
 def program(client):
     """The command that starts a client program."""
     match client:
-        case "java":
-            return ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", JARS, "Client"]
+        case "java" | "java-2.8":
+            jars = JARS if client == "java" else JARS_OF_2_8
+            return ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars, "Client"]
         case "aiokafka":
             # Not aiokafka.py, which the program itself would import instead of the library.
             return [sys.executable, str(CLIENTS / "aiokafka_client.py")]

@@ -12,8 +12,6 @@ LEAVER_SESSION_MS = 45_000
 LEFT_S = 15
 # kafkajs has no assignor but its own, so it shares a group only with itself.
 PARTNERS = {"kafkajs": "kafkajs"}
-# After a killed broker kafkajs comes back at once or not within a minute. Why is not known yet.
-SLOW_TO_RETURN = ("kafkajs",)
 
 
 def cases():
@@ -22,8 +20,7 @@ def cases():
         partner = PARTNERS.get(client, "java")
         yield "Groups", f"{client} and {partner} in one group: join, leave, committed once", shared(client, partner)
     for client in [*NAMES, *OTHERS]:
-        if client not in SLOW_TO_RETURN:
-            yield "Groups", f"{client}: membership goes on and committed offsets survive when the broker is killed", restart(client)
+        yield "Groups", f"{client}: membership goes on and committed offsets survive when the broker is killed", restart(client)
 
 
 def covers(*members):

@@ -1,12 +1,12 @@
 """Java, librdkafka and kafka-python read the records of each other, in every compression: keys, nulls, headers, timestamps,
-a record of 1 MB. The other clients write with and without idempotence, and read what librdkafka writes. Records that an
-idempotent producer sent twice are in the log once, in order."""
+a record of 1 MB. The other clients write with and without idempotence, and without acknowledgements, and read what librdkafka
+writes. Records that an idempotent producer sent twice are in the log once, in order."""
 
 import time
 
 import common
 import stored
-from clientproc import CODECS, NAMES, OTHERS, end_offset, finish, run, start
+from clientproc import CODECS, NAMES, OTHERS, end_offset, finish, run, start, until
 
 COUNT = 60
 LONG = 600
@@ -28,6 +28,7 @@ def cases():
             for codec in codecs:
                 what = f"{client}, {mode}, writes {codec}; it and librdkafka read it"
                 yield "Records", what, case(client, codec, mode, [client, "librdkafka"])
+        yield "Records", f"{client}, acks=0: every record arrives, once and in order", unacknowledged(client)
         yield "Records", f"{client} reads {', '.join(codecs)} by librdkafka from one partition", reads(client, codecs)
 
 
@@ -56,6 +57,17 @@ def reads(reader, codecs):
         assert set(stored.codecs(broker, topic)) >= set(codecs), "librdkafka was to write every codec"
         got = run(reader, "consume", broker, topic, count=len(wanted))
         assert got == wanted, next(f"{reader} read {g}, expected {w}" for g, w in zip(got + [None], wanted) if g != w)
+    return check
+
+
+def unacknowledged(writer):
+    """The broker answers nothing, so the producer learns of no error."""
+    def check(broker):
+        topic = f"matrix-{writer}-acks-0"
+        broker.create(topic)
+        run(writer, "produce", broker, topic, count=COUNT, codec="none", mode="unacknowledged")
+        until("the records arrive", lambda: end_offset(broker, topic) >= COUNT)
+        holds(broker, topic, "librdkafka", writer, COUNT)
     return check
 
 

@@ -83,11 +83,12 @@ def report(outcomes):
     versions += [f"{name} {version}" for name, version in npm.items()]
     go = (ROOT / "clients" / "go" / "go.mod").read_text()
     versions += [f"{name} {version}" for name, version in re.findall(r"([a-z-]+) v([0-9.]+)$", go, re.MULTILINE)]
+    versions.insert(0, f"Java client {re.search(r'kafka-clients</artifactId><version>([0-9.]+)<', (ROOT / 'java-2.8' / 'pom.xml').read_text())[1]}")
     lines = [
         "# Compatibility", "",
         "Written by `interop/run --report`; not edited by hand.", "",
         f"Commit {commit}, {time.strftime('%Y-%m-%d')}, {platform.system()} {platform.machine()}; "
-        f"Apache Kafka clients and tools 4.2.1, {', '.join(versions)}.", "",
+        f"Apache Kafka clients and tools {brokers.KAFKA}, {', '.join(versions)}.", "",
     ]
     for group in dict.fromkeys(group for group, *_ in outcomes):
         lines += [f"## {group}", "", "| what | outcome |", "|---|---|"]

@@ -35,8 +35,9 @@ public class Client {
         Properties p = new Properties();
         p.put("bootstrap.servers", flags.get("bootstrap"));
         p.put("compression.type", flags.get("codec"));
-        p.put("acks", "all");
-        p.put("enable.idempotence", !flags.getOrDefault("mode", "idempotent").equals("plain"));
+        String mode = flags.getOrDefault("mode", "idempotent");
+        p.put("acks", mode.equals("unacknowledged") ? "0" : "all");
+        p.put("enable.idempotence", mode.equals("idempotent"));
         p.put("max.request.size", "2000000");
         if (flags.containsKey("patience")) p.put("request.timeout.ms", flags.get("patience"));
         int count = Integer.parseInt(flags.get("count"));

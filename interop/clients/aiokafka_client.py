@@ -13,7 +13,8 @@ import common
 
 
 def producer(args, **more):
-    return AIOKafkaProducer(bootstrap_servers=args.bootstrap, enable_idempotence=args.mode == "idempotent", acks="all",
+    acks = 0 if args.mode == "unacknowledged" else "all"
+    return AIOKafkaProducer(bootstrap_servers=args.bootstrap, enable_idempotence=args.mode == "idempotent", acks=acks,
                             request_timeout_ms=args.patience, max_request_size=2_000_000, **more)
 
 

@@ -64,7 +64,7 @@ def arguments():
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--codec", default="none")
-    parser.add_argument("--mode", choices=["plain", "idempotent"], default="idempotent")
+    parser.add_argument("--mode", choices=["plain", "idempotent", "unacknowledged"], default="idempotent")
     parser.add_argument("--delay", type=int, default=0, help="milliseconds before each record")
     parser.add_argument("--patience", type=int, default=30_000, help="milliseconds until a request counts as lost")
     parser.add_argument("--group")

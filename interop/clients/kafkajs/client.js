@@ -44,7 +44,7 @@ async function produce() {
   const sender = await producer()
   for (let i = 0; i < count; i += BATCH) {
     const messages = Array.from({ length: Math.min(BATCH, count - i) }, (_, n) => record(i + n))
-    await sender.send({ topic, messages, acks: -1, compression: CODECS[flags.codec] })
+    await sender.send({ topic, messages, acks: flags.mode === 'unacknowledged' ? 0 : -1, compression: CODECS[flags.codec] })
   }
   await sender.disconnect()
   say({ event: 'produced', count })
@@ -123,8 +123,10 @@ async function member() {
         await reader.commitOffsets([{ topic, partition, offset: String(offset + 1) }])
         say({ event: 'committed', records: [[partition, offset]] })
       } catch (error) {
-        // A rebalance is in progress: another member reads this record again.
-        if (error.name !== 'KafkaJSProtocolError') throw error
+        // A rebalance is in progress, or the broker was killed and does not know this member: the record is read again.
+        // kafkajs hides the code of the second in an error that may not be retried, and stops for good if it gets that
+        // error back from here. The next heartbeat lets it join again.
+        if (!['KafkaJSProtocolError', 'KafkaJSNonRetriableError'].includes(error.name)) throw error
       }
     },
   })

@@ -33,8 +33,11 @@ func client(f common.Flags, more ...kgo.Opt) (*kgo.Client, error) {
 
 func produce(f common.Flags) error {
 	var more []kgo.Opt
-	if f.Mode == "plain" {
+	if f.Mode != "idempotent" {
 		more = append(more, kgo.DisableIdempotentWrite())
+	}
+	if f.Mode == "unacknowledged" {
+		more = append(more, kgo.RequiredAcks(kgo.NoAck()))
 	}
 	producer, err := client(f, more...)
 	if err != nil {

@@ -26,6 +26,9 @@ func config(f common.Flags) *sarama.Config {
 	c := sarama.NewConfig()
 	c.Version = sarama.MaxVersion
 	c.Producer.RequiredAcks = sarama.WaitForAll
+	if f.Mode == "unacknowledged" {
+		c.Producer.RequiredAcks = sarama.NoResponse
+	}
 	c.Producer.Return.Successes = true
 	c.Producer.MaxMessageBytes = 2_000_000
 	c.Producer.Partitioner = sarama.NewManualPartitioner
