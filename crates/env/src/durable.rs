@@ -76,7 +76,11 @@ impl FileLock {
         }
         file.set_len(0)?;
         file.rewind()?;
-        writeln!(file, "process {}", std::process::id())?;
+        match writeln!(file, "process {}", std::process::id()) {
+            // The text is for people. A full disk must not keep a process out that could make room.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written?,
+        }
         Ok(Ok(FileLock { _file: file }))
     }
 }

@@ -15,6 +15,7 @@
 //! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
 //! data_dir.rs  DataDir        a directory of one process, with its format
+//! disk.rs      DiskReserve    the room of a disk, and what is kept of it for deletions
 //! fatal.rs     end_process    the one way to end the process, with a line on stderr
 //! ```
 //!
@@ -32,6 +33,7 @@ mod ages;
 mod backoff;
 mod clock;
 mod data_dir;
+mod disk;
 mod durable;
 mod fatal;
 mod grace;
@@ -46,6 +48,7 @@ pub mod watch;
 pub use ages::Ages;
 pub use backoff::Backoff;
 pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
+pub use disk::{DISK_RESERVE_BYTES, DiskReserve, DiskRoom, punch_hole, reserve_blocks};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use fatal::end_process;
 pub use grace::Grace;

@@ -57,7 +57,8 @@ impl Server {
         let (kafka_address, http_address) = (kafka.local_addr()?, http.local_addr()?);
         let advertised = advertised(&config, kafka_address)?;
 
-        let journal = SqliteJournal::open(&env, &config.data.join("journal"))?;
+        let journal =
+            SqliteJournal::open_with(&env, &config.data.join("journal"), config.disk_reserve_bytes)?;
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         // No second process has this directory, so the holders of its leases are dead.
         let ended = floe_log::leases::end_former_leases(&meta)
@@ -172,7 +173,10 @@ fn hosts(config: &Config) -> Hosts {
 async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
     match &config.store {
         StorePlace::Local => {
-            let options = floe_store::local::Options::default();
+            let options = floe_store::local::Options {
+                disk_reserve_bytes: config.disk_reserve_bytes,
+                ..floe_store::local::Options::default()
+            };
             let store = LocalStore::open(env.clone(), config.data.join("store"), options).await;
             Ok(Arc::new(store.context("cannot open the local store")?))
         }

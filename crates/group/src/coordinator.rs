@@ -187,7 +187,7 @@ impl Coordinator {
                 groups.forget(group);
             }
             let group = group.to_owned();
-            self.0.meta.commit(envelope, move |tx| delete_group(tx, &group, held))
+            self.0.meta.commit_deletion(envelope, move |tx| delete_group(tx, &group, held))
         };
         settled(committed.await)
     }

@@ -57,7 +57,7 @@ async fn step(meta: &Meta, from: Bound<OffsetKey>) -> Result<Option<OffsetKey>, 
     if !orphans.is_empty() {
         let freed = orphans.len() as u64;
         let envelope = Envelope::broker("free offsets of deleted topics");
-        meta.commit(envelope, move |tx| free(tx, &orphans)).await?;
+        meta.commit_deletion(envelope, move |tx| free(tx, &orphans)).await?;
         metrics::counter!("floe_kafka_offsets_freed_total").increment(freed);
     }
     Ok(last)

@@ -98,7 +98,7 @@ async fn commit<T: Send + 'static>(
     command: impl FnMut(&mut Tx<'_>) -> Result<T, ViewError> + Send + 'static,
 ) -> Result<T, ViewError> {
     let committed: Result<_, CommitError<ViewError>> =
-        shared.log.meta().commit(Envelope::broker("lake cleaner"), command).await;
+        shared.log.meta().commit_deletion(Envelope::broker("lake cleaner"), command).await;
     Ok(committed.map_err(ViewError::from_commit)?.reply)
 }
 

@@ -226,7 +226,8 @@ impl Log {
 
     /// Deletes a topic with its records. The store loses its objects after the grace period.
     pub async fn delete_topic(&self, who: &Writer, id: TopicId) -> Result<(), TopicError> {
-        let deleted = self.shared.meta.commit(envelope(who), move |tx| topic::delete(tx, id).map(drop)).await;
+        let delete = move |tx: &mut floe_meta::Tx<'_>| topic::delete(tx, id).map(drop);
+        let deleted = self.shared.meta.commit_deletion(envelope(who), delete).await;
         self.topics().remove(&id);
         deleted.map(drop).map_err(topic_error)
     }

@@ -45,6 +45,9 @@ pub(crate) trait Queued: Send {
     /// The envelope as the last run stamped it.
     fn envelope(&self) -> &Envelope;
 
+    /// Whether the command frees room, or lets room be freed.
+    fn is_deletion(&self) -> bool;
+
     /// Answers with the reply of the last run, which is durable.
     fn durable(self: Box<Self>, lsn: Lsn, snapshot: &Snapshot);
 
@@ -57,14 +60,20 @@ pub(crate) trait Queued: Send {
 
 pub(crate) struct Pending<T, E, F> {
     envelope: Envelope,
+    is_deletion: bool,
     command: F,
     result: Option<Result<T, E>>,
     answer: oneshot::Sender<Answer<T, E>>,
 }
 
 impl<T, E, F> Pending<T, E, F> {
-    pub(crate) fn new(envelope: Envelope, command: F, answer: oneshot::Sender<Answer<T, E>>) -> Self {
-        Pending { envelope, command, result: None, answer }
+    pub(crate) fn new(
+        envelope: Envelope,
+        is_deletion: bool,
+        command: F,
+        answer: oneshot::Sender<Answer<T, E>>,
+    ) -> Self {
+        Pending { envelope, is_deletion, command, result: None, answer }
     }
 
     /// Sends the answer. A caller that is gone is not an error: the command took effect all the same.
@@ -90,6 +99,10 @@ where
 
     fn envelope(&self) -> &Envelope {
         &self.envelope
+    }
+
+    fn is_deletion(&self) -> bool {
+        self.is_deletion
     }
 
     fn durable(mut self: Box<Self>, lsn: Lsn, snapshot: &Snapshot) {

@@ -185,6 +185,7 @@ impl Committer {
     fn run_group(&mut self, group: &mut Group) -> Plan {
         let (map, time) = (self.map.clone(), self.time);
         let mut plan = Plan { commits: Vec::new(), map, time, places: Vec::new() };
+        let only_deletions = self.shared.journal.only_deletions();
         let mut group_bytes = 0;
         for command in group.iter_mut() {
             if group_bytes > GROUP_BYTES_MAX {
@@ -200,6 +201,14 @@ impl Committer {
                 plan.places.push(Err(format!(
                     "the command changes {bytes} bytes of metadata, more than {COMMAND_BYTES_MAX}: split it"
                 )));
+                continue;
+            }
+            if let Some(reason) = &only_deletions
+                && !changes.is_empty()
+                && !command.is_deletion()
+            {
+                metrics::counter!("floe_meta_refused_for_deletions_total").increment(1);
+                plan.places.push(Err(reason.clone()));
                 continue;
             }
             if !changes.is_empty() {

@@ -85,8 +85,40 @@ impl Meta {
         E: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
+        self.queue(envelope, false, command)
+    }
+
+    /// The same as [`Meta::commit`], for a command that frees room or lets room be freed. It is also taken when the
+    /// journal is so full that it takes nothing else ([`Journal::only_deletions`]).
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn commit_deletion<T, E, F>(
+        &self,
+        envelope: Envelope,
+        command: F,
+    ) -> impl Future<Output = Result<Committed<T>, CommitError<E>>> + Send + 'static
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.queue(envelope, true, command)
+    }
+
+    fn queue<T, E, F>(
+        &self,
+        envelope: Envelope,
+        is_deletion: bool,
+        command: F,
+    ) -> impl Future<Output = Result<Committed<T>, CommitError<E>>> + Send + 'static
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel::<Answer<T, E>>();
-        let pending = Pending::new(envelope, command, answer);
+        let pending = Pending::new(envelope, is_deletion, command, answer);
         let refused = match self.queue.try_send(Box::new(pending)) {
             Ok(()) => None,
             Err(mpsc::error::TrySendError::Full(_)) => {

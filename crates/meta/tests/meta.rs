@@ -117,6 +117,8 @@ enum Mode {
     Fine,
     /// Refuses, certainly without effect.
     Full,
+    /// Has room left for deletions only.
+    NearlyFull,
     /// Never answers and does nothing.
     Gone,
     /// Applies the group and answers that the outcome is not known.
@@ -145,7 +147,7 @@ impl Journal for Scripted {
         match mode {
             Mode::Full => Err(JournalError::NotApplied("the disk is full".into())),
             Mode::Gone => std::future::pending().await,
-            Mode::Fine => self.journal.commit(expected, attempt, commits).await,
+            Mode::Fine | Mode::NearlyFull => self.journal.commit(expected, attempt, commits).await,
             Mode::Mute => {
                 self.journal.commit(expected, attempt, commits).await?;
                 Err(JournalError::Unknown("who knows".into()))
@@ -157,6 +159,9 @@ impl Journal for Scripted {
     }
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.journal.history(from, count).await
+    }
+    fn only_deletions(&self) -> Option<String> {
+        matches!(*self.mode.lock().unwrap(), Mode::NearlyFull).then(|| "delete topics".to_owned())
     }
 }
 
@@ -183,6 +188,23 @@ async fn a_full_journal_refuses_the_whole_group_and_service_returns() {
     assert_eq!(meta.snapshot().lsn(), Lsn(0));
     journal.set(Mode::Fine);
     assert_eq!(meta.commit(who(), add).await.unwrap().reply, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn near_the_end_of_the_disk_only_deletions_are_committed() {
+    let (journal, meta) = open_scripted(Options::default()).await;
+    meta.commit(who(), |tx| Ok::<_, DecodeError>(tx.put(&1, &Note("one".into())))).await.unwrap();
+    journal.set(Mode::NearlyFull);
+    let (before, deletion, after) = (
+        meta.commit(who(), add),
+        meta.commit_deletion(who(), |tx| Ok::<_, DecodeError>(tx.delete::<Note>(&1))),
+        meta.commit(who(), |tx| tx.get::<Note>(&1)),
+    );
+    assert_eq!(before.await.unwrap_err(), CommitError::NotApplied("delete topics".to_owned()));
+    assert_eq!(deletion.await.unwrap().lsn, Lsn(2));
+    assert_eq!(after.await.unwrap().reply, None, "a command that changes nothing takes no room");
+    journal.set(Mode::Fine);
+    assert_eq!(meta.commit(who(), add).await.unwrap().reply, 1, "what was refused left nothing");
 }
 
 /// `applied`: 1 if the attempt that its callers gave up applies in the end, otherwise 0.

@@ -26,10 +26,14 @@ pub const ZERO_AHEAD: f64 = 2.0;
 pub const ZERO_AHEAD_SHARE: f64 = 0.05;
 /// The pause of the filler after a full disk.
 pub const ZERO_RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// Bytes on the disk that no object may take.
-pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
-/// On a small disk the reserve is the disk's size divided by this, if that is less.
-pub const DISK_RESERVE_SHARE: u64 = 20;
+/// Packs without objects that are kept for their next use, beside [`PACKS_AHEAD`]: one for so many in use. The others
+/// go back to the file system.
+pub const PACKS_IN_USE_PER_SPARE: usize = 8;
+/// With less free room than this beside the reserve, the dead parts of packs go back to the file system. With more, whole
+/// packs are used again, which is faster.
+pub const ROOM_AMPLE_BYTES: u64 = 1 << 30;
+/// The pause between two rounds that give room back to the file system.
+pub const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
 /// Folders that are remembered as having durable names.
 pub const FOLDERS_REMEMBERED_MAX: usize = 10_000;
 /// Regions at the end of a pack in use whose payload is verified when the store opens, because they may have been

@@ -84,7 +84,7 @@ impl<V: View> Views<V> {
         let owner = self.shared.owner.clone();
         let release = move |tx: &mut Tx<'_>| ownership::release::<V>(tx, &topics, &owner);
         let envelope = Envelope::broker(&format!("{} closes", V::NAME));
-        if let Err(error) = self.shared.log.meta().commit(envelope, release).await {
+        if let Err(error) = self.shared.log.meta().commit_deletion(envelope, release).await {
             debug!(error = %ViewError::from_commit(error), "leases of views were not given back and will expire");
         }
     }
@@ -151,7 +151,7 @@ async fn forget_deleted<V: View>(
     for topic in owned.into_iter().filter(|topic| !existing.contains(topic)) {
         let command = move |tx: &mut Tx<'_>| ownership::forget::<V>(tx, topic);
         let envelope = Envelope::broker(&format!("{} {} of a deleted topic", V::NAME, V::OUTPUT));
-        shared.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
+        shared.log.meta().commit_deletion(envelope, command).await.map_err(ViewError::from_commit)?;
     }
     Ok(())
 }

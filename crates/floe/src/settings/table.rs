@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use floe_env::DISK_RESERVE_BYTES;
 use floe_group::limits as group;
 use floe_http::{Hosts, limits as http};
 use floe_kafka::limits as kafka;
@@ -56,6 +57,9 @@ settings! {
         data: PathBuf = PathBuf::from("floe-data"), directory();
         /// Where records are stored: below the data directory or in a bucket
         store: StorePlace = StorePlace::LOCAL, text("STORE", "`local` or s3://BUCKET/PREFIX");
+        /// Bytes of the data directory's disk that are kept for deletions, on a small disk a tenth of it. Within this
+        /// reserve no records and files are written, within half of it only deletions are committed
+        disk_reserve_bytes: u64 = DISK_RESERVE_BYTES, bytes(0..=1 << 40);
         /// S3 endpoint, for stores other than Amazon's
         s3_endpoint: Option<String> = unset("Amazon's"), text("URL", "a URL, such as http://127.0.0.1:9000");
         /// S3 region

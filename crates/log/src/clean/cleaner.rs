@@ -116,7 +116,7 @@ impl Cleaner {
         let take = move |tx: &mut Tx<'_>| {
             lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl).map(|epoch| (epoch, tx.now()))
         };
-        let (epoch, time) = self.meta.commit(Envelope::broker(CLEANER), take).await?.reply;
+        let (epoch, time) = self.meta.commit_deletion(Envelope::broker(CLEANER), take).await?.reply;
         let leases = self.end_leases(&turn, epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
         let objects = self.empty_trash(&mut turn, epoch, time).await?;
@@ -146,7 +146,7 @@ impl Cleaner {
             tx.check_lease(CLEANER, epoch)?;
             command(tx).map_err(LeaseError::from)
         };
-        self.meta.commit(Envelope::broker(CLEANER), work).await.map(drop)
+        self.meta.commit_deletion(Envelope::broker(CLEANER), work).await.map(drop)
     }
 
     async fn end_leases(&self, turn: &Turn, epoch: u64) -> Result<usize, CleanError> {

@@ -61,11 +61,11 @@ const RENEWED: Duration = Duration::from_millis(1);
 /// The journal cannot be written, or a record cannot be read.
 pub async fn end_former_leases(meta: &Meta) -> Result<usize, CommitError<DecodeError>> {
     let envelope = || Envelope::broker("leases of the former process");
-    let mut ended = meta.commit(envelope(), lease::release_all).await?.reply;
+    let mut ended = meta.commit_deletion(envelope(), lease::release_all).await?.reply;
     let leases = meta.snapshot().range::<ObjectLease>(..).collect::<Result<Vec<_>, _>>();
     for (first, held) in leases.map_err(CommitError::Refused)? {
         // One range in one commit: a range that is not known to be unused leaves a record for each of its ids.
-        meta.commit(envelope(), move |tx| end_ids(tx, held.owner, first, held.end)).await?;
+        meta.commit_deletion(envelope(), move |tx| end_ids(tx, held.owner, first, held.end)).await?;
         ended += 1;
     }
     Ok(ended)
@@ -282,7 +282,7 @@ impl Ids {
             return;
         }
         let owner = self.owner;
-        let ended = self.meta.commit(Envelope::broker("object ids"), move |tx| {
+        let ended = self.meta.commit_deletion(Envelope::broker("object ids"), move |tx| {
             done.iter().try_for_each(|(first, used)| end_ids(tx, owner, *first, *used))
         });
         if let Err(error) = ended.await {

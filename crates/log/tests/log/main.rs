@@ -3,6 +3,7 @@
 mod basics;
 mod cleaning;
 mod faults;
+mod full;
 mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]
 #[allow(dead_code, reason = "the store's own tests use the rest")]

@@ -199,4 +199,10 @@ pub trait Journal: Send + Sync {
 
     /// The entries after `from`, at most `count` (and [`crate::limits::ENTRIES_MAX`]), without waiting.
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError>;
+
+    /// Why only deletions may be committed now, if so: the room that is left is kept for them, because they give room
+    /// back. It is asked before each group, and must be quick.
+    fn only_deletions(&self) -> Option<String> {
+        None
+    }
 }

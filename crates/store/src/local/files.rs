@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use floe_env::sync_dir;
+use floe_env::{DiskReserve, sync_dir};
 
 use crate::limits::FOLDERS_REMEMBERED_MAX;
 use crate::local::failure::not_applied;
@@ -22,17 +22,20 @@ use crate::{PutIfAbsent, StoreError, payload_bytes};
 #[derive(Debug)]
 pub(super) struct Files {
     dir: PathBuf,
+    disk: DiskReserve,
     /// Folders whose names this process has made durable.
     durable: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Files {
     /// Creates the folders, and removes files that a crash left half written.
-    pub(super) fn open(dir: &Path) -> io::Result<Files> {
-        let files = Files { dir: dir.to_owned(), durable: Mutex::default() };
-        match std::fs::remove_dir_all(files.tmp()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir(files.tmp())?,
+    pub(super) fn open(dir: &Path, disk: DiskReserve) -> io::Result<Files> {
+        let files = Files { dir: dir.to_owned(), disk, durable: Mutex::default() };
+        // The folder stays, because making one takes room.
+        match std::fs::read_dir(files.tmp()) {
+            Ok(entries) => entries.into_iter().try_for_each(|entry| std::fs::remove_file(entry?.path()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir(files.tmp())?,
+            Err(error) => return Err(error),
         }
         Ok(files)
     }
@@ -113,7 +116,7 @@ impl Files {
     ) -> Result<(PathBuf, PathBuf), StoreError> {
         let aside = self.tmp().join(format!("{aside:016x}"));
         let path = self.path(key);
-        let written = write_synced(&aside, payload).and_then(|()| self.create_folders(&path));
+        let written = write_synced(&aside, &self.disk, payload).and_then(|()| self.create_folders(&path));
         if let Err(error) = written {
             discard(&aside);
             return Err(not_applied(&error));
@@ -144,10 +147,10 @@ impl Files {
     }
 }
 
-fn write_synced(path: &Path, payload: &[Bytes]) -> io::Result<()> {
+fn write_synced(path: &Path, disk: &DiskReserve, payload: &[Bytes]) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).open(path)?;
     // Reserving first makes a full disk show as an error of a write, never as a failed sync.
-    reserve(&file, payload_bytes(payload))?;
+    reserve(&file, disk, payload_bytes(payload))?;
     let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
     write_all_vectored_at(&file, &mut slices, 0)?;
     sync(&file);

@@ -10,16 +10,19 @@
 //! Keys that begin with `wal/` go into packs, except large objects. Opening the store reads the headers of all
 //! packs and rebuilds the index from them. There is no other list of objects.
 //!
-//! On a full disk, PUTs are refused with [`StoreError::Full`] and everything else stays in service. A failed sync
-//! ends the process (`floe_env::sync_data`).
+//! On a full disk, PUTs are refused with [`StoreError::Full`] and everything else stays in service. The last part of
+//! the disk is kept for deletions (`floe_env::DiskReserve`). Packs that are no longer needed go back to the file
+//! system, and on a disk without much room also the dead parts of the others. A failed sync ends the process
+//! (`floe_env::sync_data`).
 //!
-//! The rest of the folder: region.rs is the format of packs, pack.rs reads and writes them, files.rs keeps the
-//! single files, failure.rs maps errors.
+//! The rest of the folder: region.rs is the format of packs, pack.rs reads and writes them, space.rs says which packs
+//! are in use, ready or given back, files.rs keeps the single files, failure.rs maps errors.
 
 mod failure;
 mod files;
 mod pack;
 mod region;
+mod space;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,18 +35,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_env::{Env, FileLock, Task, sync_dir};
+use floe_env::{DiskReserve, Env, FileLock, Task, sync_dir};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
-    PACK_BYTES_FIRST, PACK_BYTES_MAX, PACK_SHARE_MAX, PACKS_AHEAD, READS_AT_ONCE_MAX,
-    REGIONS_VERIFIED_AT_OPEN, ZERO_AHEAD, ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
+    GIVE_BACK_PAUSE, PACK_SHARE_MAX, READS_AT_ONCE_MAX, REGIONS_VERIFIED_AT_OPEN, ROOM_AMPLE_BYTES,
+    ZERO_AHEAD, ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
 use crate::local::failure::not_applied;
 use crate::local::files::Files;
 use crate::local::pack::{Pack, Ready, Region, Zeroing};
 use crate::local::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
+pub use crate::local::space::Options;
+use crate::local::space::{Active, Space};
 use crate::payload::too_short;
 use crate::{PutIfAbsent, Store, StoreError, check_key, payload_bytes};
 
@@ -95,27 +100,6 @@ pub enum OpenError {
     },
 }
 
-/// Sizes of a local store. Tests make them small.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Bytes of the first pack. Each new one is twice the last.
-    pub pack_bytes_first: u64,
-    /// Bytes of the largest pack.
-    pub pack_bytes_max: u64,
-    /// Packs that are zero-filled ahead of use.
-    pub packs_ahead: usize,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            pack_bytes_first: PACK_BYTES_FIRST,
-            pack_bytes_max: PACK_BYTES_MAX,
-            packs_ahead: PACKS_AHEAD,
-        }
-    }
-}
-
 /// The value of `Shared::used` for a full pack.
 const USED_WHOLE: u64 = 1_000_000;
 
@@ -133,6 +117,7 @@ struct Shared {
     options: Options,
     packs: PathBuf,
     files: Files,
+    disk: DiskReserve,
     env: Env,
     index: Mutex<BTreeMap<String, Arc<Region>>>,
     space: Mutex<Space>,
@@ -140,33 +125,11 @@ struct Shared {
     used: AtomicU64,
     /// Notified when room was taken, so that the next pack is prepared in time.
     space_taken: Arc<Notify>,
+    /// Notified when room may be given back to the file system.
+    room_wanted: Arc<Notify>,
     /// Held until the last request has ended, even if its caller is gone. Only then may another process open the
     /// store. The system releases it with the file.
     _lock: FileLock,
-}
-
-/// The task that prepares packs. It ends with the last handle of the store.
-struct Filler(Task<()>);
-
-impl Drop for Filler {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The packs by their use, and where the next region goes.
-struct Space {
-    active: Option<Active>,
-    sealed: Vec<Arc<Pack>>,
-    ready: Vec<Ready>,
-    number_next: u64,
-    generation_next: u64,
-    capacity_next: u64,
-}
-
-struct Active {
-    pack: Arc<Pack>,
-    next: u64,
 }
 
 impl LocalStore {
@@ -187,9 +150,9 @@ impl LocalStore {
                 opened => break Arc::new(opened?),
             }
         };
-        let filler = env.spawn("local store filler", fill(env.clone(), options, Arc::downgrade(&shared)));
+        let filler = Arc::new(Filler::start(&env, options, &shared));
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE_MAX));
-        Ok(LocalStore { env, shared, reads, _filler: Arc::new(Filler(filler)) })
+        Ok(LocalStore { env, shared, reads, _filler: filler })
     }
 
     /// The keys of all objects in packs, in order, for checkers and `floe doctor`.
@@ -208,7 +171,7 @@ impl Store for LocalStore {
     async fn put(&self, key: &str, payload: Vec<Bytes>) -> Result<(), StoreError> {
         check_key(key)?;
         let key = key.to_owned();
-        self.blocking(move |shared| shared.put(&key, &payload)).await
+        self.blocking(move |shared| shared.noting_full(shared.put(&key, &payload))).await
     }
 
     async fn put_if_absent(&self, key: &str, payload: Vec<Bytes>) -> Result<PutIfAbsent, StoreError> {
@@ -219,7 +182,8 @@ impl Store for LocalStore {
             ));
         }
         let key = key.to_owned();
-        self.blocking(move |shared| shared.files.put_if_absent(shared.aside(), &key, &payload)).await
+        let put = move |shared: &Shared| shared.files.put_if_absent(shared.aside(), &key, &payload);
+        self.blocking(move |shared| shared.noting_full(put(shared))).await
     }
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
@@ -262,11 +226,27 @@ impl Store for LocalStore {
 }
 
 impl Shared {
+    /// Passes on the outcome of a write. One that found no room asks for some.
+    fn noting_full<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(outcome, Err(StoreError::Full(_))) {
+            metrics::counter!("floe_store_full_total").increment(1);
+            self.room_wanted.notify_one();
+            self.space_taken.notify_one();
+        }
+        outcome
+    }
+
     fn put(&self, key: &str, payload: &[Bytes]) -> Result<(), StoreError> {
         let length = payload_bytes(payload);
         let packed = key.starts_with(PACKED_PREFIX) && span(length) <= self.packed_bytes_max();
         if !packed {
             return self.files.put(self.aside(), key, payload);
+        }
+        // A ready pack has room, but the commit that makes the object visible would be refused.
+        let room = self.disk.room().map_err(|error| not_applied(&error))?;
+        metrics::gauge!("floe_store_disk_free_bytes").set(room.free as f64);
+        if room.only_deletions() {
+            return Err(not_applied(&room.full(length)));
         }
         let crc = payload.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
         let region = match self.allocate(key, length, crc) {
@@ -315,7 +295,49 @@ impl Shared {
         if index.get(key).is_some_and(|current| Arc::ptr_eq(current, &region)) {
             index.remove(key);
         }
+        self.room_wanted.notify_one();
         Ok(())
+    }
+
+    /// Gives packs that nobody needs back to the file system, and on a disk without much room also the dead parts of the
+    /// others.
+    fn give_back(&self) {
+        let (short, tight) = match self.disk.room() {
+            Ok(room) => (!room.holds(0), !room.holds(ROOM_AMPLE_BYTES)),
+            Err(error) => return tracing::warn!(%error, "cannot tell how full the disk is"),
+        };
+        let in_use = {
+            let mut space = self.space();
+            space.recycle();
+            space.thin_out(&self.options, short);
+            if tight { space.in_use() } else { Vec::new() }
+        };
+        let given = self.give_surplus_back().and_then(|packs| {
+            let dead = in_use.iter().map(|pack| pack.give_back_dead()).sum::<io::Result<u64>>()?;
+            Ok(packs + dead)
+        });
+        match given {
+            Ok(0) => {}
+            Ok(bytes) => {
+                metrics::counter!("floe_store_given_back_bytes_total").increment(bytes);
+                tracing::info!(bytes, "gave room back to the file system");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot give room back to the file system, trying again later")
+            }
+        }
+    }
+
+    fn give_surplus_back(&self) -> io::Result<u64> {
+        let mut given = 0;
+        loop {
+            // Not under the lock: removing a large file takes a while.
+            let next = self.space().surplus.pop_front();
+            let Some(pack) = next else { return Ok(given) };
+            let capacity = pack.capacity;
+            pack.remove(&self.packs)?;
+            given += capacity;
+        }
     }
 
     /// The largest packed object, with its header and filling. Larger ones become files of their own. The smallest
@@ -360,7 +382,7 @@ impl Shared {
         metrics::counter!("floe_store_packs_unzeroed_total").increment(1);
         tracing::debug!("no zero-filled pack is ready, taking a fresh one");
         let (number, capacity) = space.new_pack(&self.options);
-        let created = pack::create_unzeroed(&self.packs, number, capacity);
+        let created = pack::create_unzeroed(&self.packs, &self.disk, number, capacity);
         if created.is_err() {
             space.capacity_next = self.options.pack_bytes_first;
         }
@@ -393,52 +415,60 @@ impl Shared {
     }
 }
 
-impl Space {
-    /// Moves packs without living regions from `sealed` to `ready`.
-    fn recycle(&mut self) {
-        let (idle, sealed) = std::mem::take(&mut self.sealed).into_iter().partition(|pack| pack.idle());
-        self.sealed = sealed;
-        let idle: Vec<Arc<Pack>> = idle;
-        for pack in idle {
-            match pack.into_ready() {
-                Ok(ready) => self.ready.push(ready),
-                // Its last region is being dropped at this moment. The next call will find it idle.
-                Err(pack) => self.sealed.push(pack),
-            }
-        }
-    }
+/// The tasks. They end with the last handle of the store.
+struct Filler([Task<()>; 2]);
 
-    /// Assigns number and size to a new pack.
-    fn new_pack(&mut self, options: &Options) -> (u64, u64) {
-        let created = (self.number_next, self.capacity_next);
-        self.number_next += 1;
-        self.capacity_next =
-            (self.capacity_next * 2).min(options.pack_bytes_max).max(options.pack_bytes_first);
-        created
+impl Filler {
+    fn start(env: &Env, options: Options, store: &Arc<Shared>) -> Filler {
+        let fill = fill(env.clone(), options, Arc::downgrade(store));
+        let give_back = give_back(env.clone(), Arc::downgrade(store));
+        Filler([env.spawn("local store filler", fill), env.spawn("local store giver", give_back)])
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Task::abort);
+    }
+}
+
+/// Gives room back after deletions, and when a write found none. Does not keep the store open.
+async fn give_back(env: Env, store: Weak<Shared>) {
+    loop {
+        let Some(shared) = store.upgrade() else { return };
+        let room_wanted = Arc::clone(&shared.room_wanted);
+        env.blocking(move || shared.give_back()).await;
+        tokio::time::sleep(GIVE_BACK_PAUSE).await;
+        room_wanted.notified().await;
     }
 }
 
 /// Keeps packs ready by zero-filling new ones step by step. Does not keep the store open.
 async fn fill(env: Env, options: Options, store: Weak<Shared>) {
+    let mut failing = false;
     loop {
         let Some(shared) = store.upgrade() else { return };
         let space_taken = Arc::clone(&shared.space_taken);
         let looking = Arc::clone(&shared);
         let wanted = env.blocking(move || looking.wanted_pack()).await;
-        let packs = shared.packs.clone();
+        let (packs, disk) = (shared.packs.clone(), shared.disk.clone());
         drop(shared);
         let Some((number, capacity)) = wanted else {
             space_taken.notified().await;
             continue;
         };
-        match zero_in_steps(&env, &space_taken, &store, packs, number, capacity).await {
+        match zero_in_steps(&env, &space_taken, &store, (packs, disk), number, capacity).await {
             Ok(ready) => {
                 let Some(shared) = store.upgrade() else { return };
                 shared.space().ready.push(ready);
                 metrics::counter!("floe_store_packs_zeroed_total").increment(1);
+                failing = false;
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot prepare a pack file, trying again later");
+                if !failing {
+                    tracing::warn!(%error, "cannot prepare a pack file, trying again until it works");
+                }
+                failing = true;
                 if let Some(shared) = store.upgrade() {
                     // A small pack may still fit on a disk that is nearly full.
                     shared.space().capacity_next = options.pack_bytes_first;
@@ -453,12 +483,12 @@ async fn zero_in_steps(
     env: &Env,
     space_taken: &Notify,
     store: &Weak<Shared>,
-    packs: PathBuf,
+    (packs, disk): (PathBuf, DiskReserve),
     number: u64,
     capacity: u64,
 ) -> io::Result<Ready> {
-    let folder = packs.clone();
-    let mut zeroing = env.blocking(move || Zeroing::begin(&folder, number, capacity)).await?;
+    let (folder, reserve) = (packs.clone(), disk.clone());
+    let mut zeroing = env.blocking(move || Zeroing::begin(&folder, &reserve, number, capacity)).await?;
     loop {
         let step = move || {
             let done = zeroing.step();
@@ -473,6 +503,14 @@ async fn zero_in_steps(
                 let enough = |used: f64| zeroing.share() > used * ZERO_AHEAD + ZERO_AHEAD_SHARE;
                 while store.upgrade().is_some_and(|shared| enough(shared.used_share())) {
                     space_taken.notified().await;
+                    let short = match disk.room() {
+                        Ok(room) if room.holds(0) => continue,
+                        Ok(room) => room.full(0),
+                        Err(error) => error,
+                    };
+                    // Others need the room that this pack has reserved.
+                    zeroing.give_up();
+                    return Err(short);
                 }
             }
             Err(error) => {
@@ -496,24 +534,27 @@ fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenE
     check_format(&dir)?;
     let packs = dir.join("packs");
     std::fs::create_dir_all(&packs).map_err(io_error)?;
-    let files = Files::open(&dir).map_err(io_error)?;
+    let disk = DiskReserve::new(&dir, options.disk_reserve_bytes);
+    let files = Files::open(&dir, disk.clone()).map_err(io_error)?;
     sync_dir(&dir).map_err(io_error)?;
 
     let mut opened = load_packs(&packs, &options)?;
     if opened.space.ready.is_empty() && opened.space.active.is_none() {
         // The first pack of a new store is small and zero-filled at once, so that the first writes are fast.
         let (number, capacity) = opened.space.new_pack(&options);
-        opened.space.ready.push(zero_at_once(&packs, number, capacity).map_err(io_error)?);
+        opened.space.ready.push(zero_at_once(&packs, &disk, number, capacity).map_err(io_error)?);
     }
     Ok(Shared {
         options,
         packs,
         files,
+        disk,
         env,
         index: Mutex::new(opened.index),
         space: Mutex::new(opened.space),
         used: AtomicU64::new(0),
         space_taken: Arc::new(Notify::new()),
+        room_wanted: Arc::new(Notify::new()),
         _lock: lock,
     })
 }
@@ -543,8 +584,8 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn zero_at_once(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
-    let mut zeroing = Zeroing::begin(packs, number, capacity)?;
+fn zero_at_once(packs: &Path, disk: &DiskReserve, number: u64, capacity: u64) -> io::Result<Ready> {
+    let mut zeroing = Zeroing::begin(packs, disk, number, capacity)?;
     while !zeroing.step()? {}
     zeroing.finish(packs)
 }
@@ -557,14 +598,7 @@ struct Opened {
 
 fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
     let io_error = |error| OpenError::Io { path: packs.to_owned(), error };
-    let mut space = Space {
-        active: None,
-        sealed: Vec::new(),
-        ready: Vec::new(),
-        number_next: 1,
-        generation_next: 1,
-        capacity_next: options.pack_bytes_first,
-    };
+    let mut space = Space::empty(options);
     let mut used: BTreeMap<u64, Arc<Pack>> = BTreeMap::new();
     for number in pack_numbers(packs).map_err(io_error)? {
         let file = pack::open_pack(packs, number).map_err(io_error)?;
@@ -613,6 +647,7 @@ fn index_packs(
         let next = regions.last().map_or(BLOCK, |last| last.offset + span(last.length));
         for (place, header) in regions.into_iter().enumerate() {
             if !header.live {
+                pack.note_dead(&header);
                 continue;
             }
             let region = pack.region(header, false);

@@ -6,18 +6,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use floe_env::{sync_data, sync_dir};
-use rustix::fs::{FallocateFlags, OFlags};
+use floe_env::{DiskReserve, punch_hole, reserve_blocks, sync_data, sync_dir};
+use rustix::fs::OFlags;
 
-use crate::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_SHARE, VERIFY_STEP_BYTES, ZERO_STEP_BYTES};
+use crate::limits::{VERIFY_STEP_BYTES, ZERO_STEP_BYTES};
 use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
 
+/// The unit of the number of blocks that the system reports of a file.
+const SECTOR: u64 = 512;
 /// Slices of one vectored write; Linux allows 1,024.
 const SLICES_MAX: usize = 1024;
 /// Zeros that fill the last block of a region.
@@ -32,6 +35,8 @@ pub(super) struct Pack {
     sync: GroupSync,
     /// Regions that the index, a reader, or a writer can still reach.
     regions: AtomicUsize,
+    /// Where dead regions are that nobody can reach, and whose room was not given back.
+    dead: Mutex<Vec<Range<u64>>>,
 }
 
 /// A pack file that is ready for its next use, blank or recycled.
@@ -48,10 +53,15 @@ pub(super) struct Region {
     pub(super) pack: Arc<Pack>,
     pub(super) header: RegionHeader,
     verified: AtomicBool,
+    /// Whether it is marked dead on the disk.
+    dead: AtomicBool,
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.dead.load(Ordering::Acquire) {
+            self.pack.note_dead(&self.header);
+        }
         let before = self.pack.regions.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "region count underflow");
     }
@@ -67,12 +77,32 @@ impl Pack {
     }
 
     pub(super) fn with_header(number: u64, file: File, header: PackHeader) -> Arc<Pack> {
-        Arc::new(Pack { number, header, file, sync: GroupSync::default(), regions: AtomicUsize::new(0) })
+        let (sync, regions, dead) = (GroupSync::default(), AtomicUsize::new(0), Mutex::default());
+        Arc::new(Pack { number, header, file, sync, regions, dead })
     }
 
     /// Whether nobody can reach any region, so that the file may be used again.
     pub(super) fn idle(&self) -> bool {
         self.regions.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes a dead region that nobody reads any more.
+    pub(super) fn note_dead(&self, header: &RegionHeader) {
+        floe_env::lock(&self.dead).push(header.offset..header.offset + span(header.length));
+    }
+
+    /// Gives the room of dead regions back to the file system. Returns the bytes given.
+    ///
+    /// Where a header is gone, a scan goes on at the next block, as after a torn write.
+    pub(super) fn give_back_dead(&self) -> io::Result<u64> {
+        let dead = std::mem::take(&mut *floe_env::lock(&self.dead));
+        let mut given = 0;
+        for range in joined(dead) {
+            let bytes = range.end - range.start;
+            // A file system that cannot do it gives the room back with the whole file.
+            given += if punch_hole(&self.file, range.start, bytes)? { bytes } else { 0 };
+        }
+        Ok(given)
     }
 
     /// Takes the file for its next use, if nobody else holds the pack.
@@ -83,7 +113,8 @@ impl Pack {
 
     pub(super) fn region(self: &Arc<Pack>, header: RegionHeader, verified: bool) -> Arc<Region> {
         self.regions.fetch_add(1, Ordering::AcqRel);
-        Arc::new(Region { pack: Arc::clone(self), header, verified: AtomicBool::new(verified) })
+        let (verified, dead) = (AtomicBool::new(verified), AtomicBool::new(false));
+        Arc::new(Region { pack: Arc::clone(self), header, verified, dead })
     }
 
     /// All regions of this use, in the order of their places.
@@ -149,6 +180,7 @@ impl Region {
         let dead = RegionHeader { live: false, ..self.header.clone() };
         self.pack.file.write_all_at(&dead.encode(&self.pack.header), self.header.offset)?;
         self.sync();
+        self.dead.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -199,6 +231,19 @@ impl Region {
     fn read_at(&self, bytes: &mut [u8], start: u64) -> io::Result<()> {
         self.pack.file.read_exact_at(bytes, self.header.offset + HEADER_BYTES as u64 + start)
     }
+}
+
+/// The same ranges in order, with neighbours joined.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// Coalesces syncs: one sync serves all writes that finished before it began.
@@ -280,6 +325,19 @@ pub(super) fn pack_number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("pack-")?.parse().ok()
 }
 
+impl Ready {
+    /// Whether the file has all its blocks. One with holes would take room while objects are written, and slowly.
+    pub(super) fn is_whole(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.blocks() * SECTOR >= self.capacity)
+    }
+
+    /// Removes the file.
+    pub(super) fn remove(self, packs: &Path) -> io::Result<()> {
+        std::fs::remove_file(pack_path(packs, self.number))?;
+        sync_dir(packs)
+    }
+}
+
 /// Opens an existing pack file.
 pub(super) fn open_pack(packs: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(pack_path(packs, number))
@@ -302,10 +360,15 @@ pub(super) fn holds_objects(file: &File, capacity: u64, whole: bool) -> io::Resu
 
 /// Creates a pack file at once, without zeroing. The room is reserved, so a full disk shows here and not while an
 /// object is written. The first write to each block is slow.
-pub(super) fn create_unzeroed(packs: &Path, number: u64, capacity: u64) -> io::Result<Ready> {
+pub(super) fn create_unzeroed(
+    packs: &Path,
+    disk: &DiskReserve,
+    number: u64,
+    capacity: u64,
+) -> io::Result<Ready> {
     let path = pack_path(packs, number);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-    let reserved = reserve(&file, capacity).and_then(|()| file.set_len(capacity));
+    let reserved = reserve(&file, disk, capacity).and_then(|()| file.set_len(capacity));
     if let Err(error) = reserved {
         std::fs::remove_file(&path)?;
         return Err(error);
@@ -334,13 +397,13 @@ pub(super) struct Zeroing {
 }
 
 impl Zeroing {
-    pub(super) fn begin(packs: &Path, number: u64, capacity: u64) -> io::Result<Zeroing> {
+    pub(super) fn begin(packs: &Path, disk: &DiskReserve, number: u64, capacity: u64) -> io::Result<Zeroing> {
         let path = packs.join(format!("zeroing-{number:08}"));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         let flags = OFlags::DIRECT.bits().cast_signed();
         let direct = OpenOptions::new().write(true).custom_flags(flags).open(&path).ok();
         let zeroing = Zeroing { number, capacity, written: 0, file, direct, path };
-        if let Err(error) = reserve(&zeroing.file, capacity) {
+        if let Err(error) = reserve(&zeroing.file, disk, capacity) {
             zeroing.give_up();
             return Err(error);
         }
@@ -390,27 +453,17 @@ impl Zeroing {
     }
 }
 
-/// Reserves room on the disk. File systems that cannot reserve report a full disk at a write.
-///
-/// The last part of the disk is left for the metadata, which lives beside the objects: deleting objects to make
-/// room takes commits.
-pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+/// Reserves room on the disk for a file. The last part of the disk is left for deletions. File systems that cannot
+/// reserve report a full disk at a write.
+pub(super) fn reserve(file: &File, disk: &DiskReserve, bytes: u64) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());
     }
-    let disk = rustix::fs::fstatvfs(file)?;
-    let kept = DISK_RESERVE_BYTES.min(disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_RESERVE_SHARE);
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // Some file systems do not say how large they are.
-    if disk.f_blocks > 0 && free < bytes.saturating_add(kept) {
-        let reason =
-            format!("{free} bytes are free, {bytes} are needed and {kept} are kept for the metadata");
-        return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
+    let room = disk.room()?;
+    if !room.holds(bytes) {
+        return Err(room.full(bytes));
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    reserve_blocks(file, bytes).map(drop)
 }
 
 /// Makes the writes to a file of the store durable, or ends the process.
@@ -495,5 +548,11 @@ mod tests {
         }
         let damaged = region(&pack, length, crc ^ 1, false);
         assert_eq!(damaged.read(0, 1).expect("it can be read"), None);
+    }
+
+    #[test]
+    fn neighbours_are_joined() {
+        assert_eq!(joined(vec![8..12, 0..4, 4..8, 20..24]), [0..12, 20..24]);
+        assert!(joined(Vec::new()).is_empty());
     }
 }

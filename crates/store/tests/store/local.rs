@@ -14,7 +14,8 @@ const BLOCK: usize = 4096;
 
 /// Packs of sixteen blocks, so that tests fill them.
 fn small() -> Options {
-    Options { pack_bytes_first: 16 * BLOCK as u64, pack_bytes_max: 16 * BLOCK as u64, packs_ahead: 1 }
+    let pack_bytes = 16 * BLOCK as u64;
+    Options { pack_bytes_first: pack_bytes, pack_bytes_max: pack_bytes, packs_ahead: 1, ..Options::default() }
 }
 
 async fn open(dir: &Path) -> LocalStore {
@@ -115,6 +116,32 @@ async fn deletions_are_durable_and_packs_are_used_again() {
     assert_eq!(store.get("wal/99", None).await, Ok(bytes(99, 7000)));
     assert_eq!(store.get("wal/kept", None).await, Ok(bytes(1, 100)));
     assert_eq!(store.get("tables/x", None).await, Err(StoreError::NotFound("tables/x".into())));
+}
+
+/// A few packs are kept for their next use, and the others go back to the file system.
+#[tokio::test]
+async fn packs_that_nobody_needs_are_given_back() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    for number in 0..60 {
+        store.put(&format!("wal/{number}"), vec![bytes(number, 7000)]).await.expect("put");
+    }
+    let before = pack_files(dir.path()).len();
+    assert!(before >= 9, "{before} packs");
+    for number in 1..60 {
+        store.delete(&format!("wal/{number}")).await.expect("deleted");
+    }
+    // The pack in use, that of the first object, one that is prepared, and one that is kept.
+    let mut patience = 200;
+    while pack_files(dir.path()).len() > 4 {
+        patience -= 1;
+        assert!(patience > 0, "{:?}", pack_files(dir.path()));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(store.get("wal/0", None).await, Ok(bytes(0, 7000)));
+    store.put("wal/new", vec![bytes(1, 7000)]).await.expect("put");
+    let copy = crashed(dir.path());
+    assert_eq!(open(copy.path()).await.packed_keys(), ["wal/0", "wal/new"]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use floe_env::DiskRoom;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
@@ -82,8 +83,8 @@ pub(super) struct Opened {
     pub(super) backlog_bytes: u64,
 }
 
-/// Opens or creates both files. New ones carry `id`, which binds them to each other.
-pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError> {
+/// Opens or creates both files. New ones carry `id`, which binds them to each other. `room` is that of the disk.
+pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened, SqliteOpenError> {
     let journal_path = directory.join(JOURNAL);
     let image_path = directory.join(IMAGE);
     let writer = connect(
@@ -112,7 +113,10 @@ pub(super) fn open(directory: &Path, id: u128) -> Result<Opened, SqliteOpenError
     if image_id != id || folded > last {
         return Err(foreign(&image_path, "it belongs to another journal; remove it, and it is made again"));
     }
-    grow_log(&directory.join(format!("{JOURNAL}-wal")))?;
+    // On a full disk the log grows with each commit, which is slower. Commits matter more there than their speed.
+    if room.holds(SQLITE_LOG_BYTES) {
+        grow_log(&directory.join(format!("{JOURNAL}-wal")))?;
+    }
     let backlog_bytes = backlog_bytes(&writer, folded).map_err(failed)?;
     let opened = OpenOptions::new().write(true).open(&journal_path);
     let database = opened.map_err(|source| SqliteOpenError::Io { path: journal_path.clone(), source })?;
@@ -264,10 +268,14 @@ fn entry(lsn: i64, attempt: &[u8], envelope: &[u8], changes: &[u8]) -> Result<En
     })
 }
 
+/// Whether the disk is full.
+pub(super) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 /// Whether a failed COMMIT surely left nothing, because the log could not be written. Any other error leaves doubt.
 pub(super) fn is_write_failure(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-        || matches!(extended(error), Some(ffi::SQLITE_IOERR_WRITE))
+    is_full(error) || matches!(extended(error), Some(ffi::SQLITE_IOERR_WRITE))
 }
 
 /// Ends the process if a sync failed. The system may have dropped the pages, so nothing known about the files is

@@ -123,6 +123,9 @@ impl Keeper {
     /// Returns how long to wait for the next slice.
     fn work_slice(&mut self, idle: bool) -> Result<Duration, String> {
         let began = self.env.monotonic();
+        if let Err(error) = self.shared.reserve.tend() {
+            tracing::warn!(%error, "cannot make the reserve for deletions, trying again");
+        }
         if self.must_fold(idle) {
             self.fold()?;
         }
@@ -253,6 +256,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::sync::mpsc::sync_channel;
 
+    use floe_env::DiskReserve;
     use tokio::sync::{oneshot, watch};
 
     use super::*;
@@ -267,13 +271,15 @@ mod tests {
     }
 
     fn keeper(directory: &Path) -> (Connection, Keeper) {
-        let opened = files::open(directory, 1).unwrap();
+        let reserve = DiskReserve::new(directory, 0);
+        let opened = files::open(directory, 1, reserve.room().unwrap()).unwrap();
         let shared = Arc::new(JournalState {
             last: watch::Sender::new(opened.last),
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
             database: opened.database,
+            reserve,
         });
         (opened.writer, Keeper::new(opened.reader, opened.image, opened.folded, Env::real(), shared))
     }

@@ -6,6 +6,7 @@
 //! <directory>/image.sqlite     map(key, value): the map folded up to folded_lsn
 //!                              meta(name, value): format, id, folded_lsn
 //! <directory>/journal.lock     locked while a process has the files open
+//! <directory>/reserve          room on the disk that is given up for deletions when the disk is full
 //! ```
 //! Two threads own them:
 //!
@@ -39,8 +40,8 @@ pub use crate::journal::sqlite::files::SqliteOpenError;
 use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::{ENTRIES_MAX, SQLITE_ORDERS_MAX};
+use floe_env::{DISK_RESERVE_BYTES, DiskReserve, FileLock, create_dir_durable, sync_dir};
 use floe_env::{Env, lock};
-use floe_env::{FileLock, create_dir_durable, sync_dir};
 
 /// A journal in SQLite files. Dropping it waits for its threads and closes the files.
 pub struct SqliteJournal {
@@ -52,19 +53,34 @@ pub struct SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// Opens the journal of a directory and starts its threads. Creates the directory and the files if they are
-    /// missing.
+    /// Opens the journal of a directory with the default reserve on its disk, see [`SqliteJournal::open_with`].
     ///
     /// # Errors
     /// See [`SqliteOpenError`].
     pub fn open(env: &Env, directory: &Path) -> Result<SqliteJournal, SqliteOpenError> {
+        SqliteJournal::open_with(env, directory, DISK_RESERVE_BYTES)
+    }
+
+    /// Opens the journal of a directory and starts its threads. Creates the directory and the files if they are
+    /// missing. Keeps `reserve_bytes` of the disk for deletions.
+    ///
+    /// # Errors
+    /// See [`SqliteOpenError`].
+    pub fn open_with(
+        env: &Env,
+        directory: &Path,
+        reserve_bytes: u64,
+    ) -> Result<SqliteJournal, SqliteOpenError> {
         let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
         create_dir_durable(directory).map_err(failed)?;
         let file_lock = match FileLock::take(&directory.join("journal.lock")).map_err(failed)? {
             Ok(file_lock) => file_lock,
             Err(holder) => return Err(SqliteOpenError::InUse { path: directory.to_owned(), holder }),
         };
-        let opened = files::open(directory, env.random_u128())?;
+        let reserve = DiskReserve::new(directory, reserve_bytes);
+        // Opening writes. On a full disk it takes the ballast, so that a broker can start and topics be deleted.
+        let room = reserve.begin().map_err(failed)?;
+        let opened = files::open(directory, env.random_u128(), room)?;
         sync_dir(directory).map_err(failed)?;
         let shared = Arc::new(JournalState {
             last: watch::Sender::new(opened.last),
@@ -72,6 +88,7 @@ impl SqliteJournal {
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
             database: opened.database,
+            reserve,
         });
         let (orders_in, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
@@ -131,6 +148,27 @@ impl Journal for SqliteJournal {
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.ask(|answer| KeeperTask::History { from, count: count.min(ENTRIES_MAX), answer }).await
+    }
+
+    fn only_deletions(&self) -> Option<String> {
+        match self.shared.reserve.room() {
+            Ok(room) => {
+                metrics::gauge!("floe_meta_disk_free_bytes").set(room.free as f64);
+                metrics::gauge!("floe_meta_only_deletions").set(f64::from(room.only_deletions()));
+                room.only_deletions().then(|| {
+                    format!(
+                        "the disk of the metadata is nearly full, the last {} bytes are kept for deletions: delete \
+                         topics or free some space",
+                        room.free
+                    )
+                })
+            }
+            Err(error) => {
+                // The commit itself finds out whether the disk takes it.
+                tracing::warn!(%error, "cannot tell how full the disk of the metadata is");
+                None
+            }
+        }
     }
 }
 

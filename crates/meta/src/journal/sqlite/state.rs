@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
+use floe_env::DiskReserve;
 use tokio::sync::{oneshot, watch};
 
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
@@ -21,6 +22,8 @@ pub(super) struct JournalState {
     /// The journal's file, to sync it ahead of SQLite. It must be closed after the connections: a process that
     /// closes a file loses its locks on it.
     pub(super) database: File,
+    /// The part of the disk that only deletions may take.
+    pub(super) reserve: DiskReserve,
 }
 
 impl JournalState {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::files::{abort_if_sync_failed, entries, is_write_failure, last_lsn};
+use crate::journal::sqlite::files::{abort_if_sync_failed, entries, is_full, is_write_failure, last_lsn};
 use crate::journal::sqlite::keeper::checkpoint;
 use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
 use crate::journal::{JournalError, Lsn, Outcome};
@@ -23,6 +23,8 @@ pub(super) struct JournalThread {
     connection: Connection,
     /// The last durable commit; `None` while the file must be asked.
     last: Option<Lsn>,
+    /// Whether the last commit found the disk full.
+    is_full: bool,
     shared: Arc<JournalState>,
     keeper: SyncSender<KeeperTask>,
 }
@@ -34,7 +36,7 @@ impl JournalThread {
         shared: Arc<JournalState>,
         keeper: SyncSender<KeeperTask>,
     ) -> JournalThread {
-        JournalThread { connection, last: Some(last), shared, keeper }
+        JournalThread { connection, last: Some(last), is_full: false, shared, keeper }
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
@@ -47,7 +49,10 @@ impl JournalThread {
 
     pub(super) fn serve(&mut self, order: Order) {
         let Order { expected, attempt, rows, answer } = order;
-        let outcome = self.commit(expected, attempt, &rows);
+        let mut outcome = self.commit(expected, attempt, &rows);
+        if matches!(outcome, Err(JournalError::NotApplied(_))) && self.is_full && self.give_up_ballast() {
+            outcome = self.commit(expected, attempt, &rows);
+        }
         if let Ok(Outcome::Committed(last)) = &outcome {
             let bytes: usize = rows.iter().map(|(_, changes)| changes.len()).sum();
             self.shared.backlog_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
@@ -59,12 +64,21 @@ impl JournalThread {
         self.catch_up();
     }
 
+    /// Makes room for a commit that found none. The committer lets only deletions come this far.
+    fn give_up_ballast(&self) -> bool {
+        self.shared.reserve.give_up_ballast().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot give the reserve for deletions up");
+            false
+        })
+    }
+
     fn commit(
         &mut self,
         expected: Lsn,
         attempt: u128,
         rows: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<Outcome, JournalError> {
+        self.is_full = false;
         let last = self.find_last()?;
         if expected > last {
             return Err(JournalError::NotApplied(format!("the journal ends at {last}, before {expected}")));
@@ -101,6 +115,7 @@ impl JournalThread {
     fn roll_back(&mut self, error: &rusqlite::Error, outcome: fn(String) -> JournalError) -> JournalError {
         abort_if_sync_failed(error);
         self.last = None;
+        self.is_full = is_full(error);
         if !self.connection.is_autocommit()
             && let Err(second) = self.connection.execute_batch("ROLLBACK")
         {
