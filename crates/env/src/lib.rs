@@ -13,6 +13,7 @@
 //! log_lines.rs LogLines       log lines that could come for each of many things, so many in a while
 //! lru.rs       Lru            a bounded map with LRU eviction
 //! watch.rs     watch::Sender  a value that changes; its waiters wake in FIFO order
+//! descriptors.rs              how many files this process may have open
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
 //! data_dir.rs  DataDir        a directory of one process, with its format
 //! disk.rs      DiskReserve    the room of a disk, and what is kept of it for deletions
@@ -33,6 +34,7 @@ mod ages;
 mod backoff;
 mod clock;
 mod data_dir;
+mod descriptors;
 mod disk;
 mod durable;
 mod fatal;
@@ -48,6 +50,7 @@ pub mod watch;
 pub use ages::Ages;
 pub use backoff::Backoff;
 pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
+pub use descriptors::raise_open_files;
 pub use disk::{DISK_RESERVE_BYTES, DiskReserve, DiskRoom, punch_hole, reserve_blocks};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use fatal::end_process;

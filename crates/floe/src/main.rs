@@ -1,7 +1,7 @@
 //! The floe binary: commands, settings and wiring. It has no logic of its own.
 //!
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
-//! - `server.rs`: one broker, wired from the crates below.
+//! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
 //! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`: the commands.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
@@ -9,6 +9,7 @@
 mod cli;
 mod client;
 mod demo;
+mod descriptors;
 mod query;
 mod serve;
 mod server;

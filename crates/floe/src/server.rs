@@ -18,8 +18,9 @@ use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::descriptors::{self, Shares};
 use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
 
@@ -51,6 +52,7 @@ impl Server {
     pub(crate) async fn start(config: Config) -> Result<Self> {
         let env = Env::real();
         let metrics = Metrics::install(&env).context("cannot collect metrics")?;
+        let shares = share_descriptors(&config)?;
         let directory = DataDir::open(&config.data)?;
         let kafka = listen(&config.kafka, "--kafka").await?;
         let http = listen(&config.http, "--http").await?;
@@ -69,12 +71,13 @@ impl Server {
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), lake_config(&config));
         let sql = Sql::new(env.clone(), log.clone(), lake.clone(), sql_config(&config))?;
-        let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, advertised));
+        let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
 
         let (shutdown, stopping) = watch::channel(false);
         let writing = log.clone();
         let services = Services {
             env: env.clone(),
+            connections: shares.http,
             hosts: hosts(&config),
             // The metadata is loaded before a client can connect, so readiness depends on writing alone. Tables that
             // stand still are named beside it.
@@ -118,9 +121,7 @@ impl Server {
         // A dropped task may have left work on a blocking thread, such as filling a pack with zeros. The next owner of
         // the data directory, or the one who removes it, must not race with that work.
         if tokio::time::timeout(DRAINED_WITHIN, self.env.drained()).await.is_err() {
-            tracing::warn!(
-                "some background work did not end within {DRAINED_WITHIN:?}; it ends with the process"
-            );
+            warn!("some background work did not end within {DRAINED_WITHIN:?}; it ends with the process");
         }
     }
 
@@ -142,6 +143,22 @@ impl Server {
     fn table(&self, name: &str) -> Option<floe_lake::TableRef> {
         self.lake.table(&self.log.meta().snapshot(), name).ok().flatten()
     }
+}
+
+/// Shares the descriptors of this process out, and says so if clients get fewer than they were meant to have.
+fn share_descriptors(config: &Config) -> Result<Shares> {
+    let descriptors = floe_env::raise_open_files();
+    let shares = descriptors::share(descriptors, config.connections, config.connections_per_ip)?;
+    if shares.kafka < config.connections {
+        warn!(
+            descriptors,
+            connections = shares.kafka,
+            connections_per_ip = shares.kafka_per_ip,
+            "the process may open too few files for {} connections: raise the limit (ulimit -n) to have them",
+            config.connections
+        );
+    }
+    Ok(shares)
 }
 
 async fn listen(address: &HostPort, flag: &str) -> Result<TcpListener> {
@@ -215,7 +232,7 @@ fn log_config(config: &Config) -> floe_log::Config {
     }
 }
 
-fn kafka_config(config: &Config, advertised: HostPort) -> floe_kafka::Config {
+fn kafka_config(config: &Config, shares: Shares, advertised: HostPort) -> floe_kafka::Config {
     floe_kafka::Config {
         advertised_host: advertised.host,
         advertised_port: advertised.port,
@@ -223,8 +240,8 @@ fn kafka_config(config: &Config, advertised: HostPort) -> floe_kafka::Config {
         default_partitions: config.default_partitions,
         default_topic_configs: vec![("floe.table".to_owned(), config.table_default.clone())],
         frame_bytes_max: config.frame_bytes,
-        connections_max: config.connections,
-        connections_per_ip_max: config.connections_per_ip,
+        connections_max: shares.kafka,
+        connections_per_ip_max: shares.kafka_per_ip,
         group_initial_delay: config.group_initial_delay_ms,
         ..floe_kafka::Config::default()
     }
@@ -272,7 +289,9 @@ mod tests {
             ..floe_kafka::Config::default()
         };
         let advertised = HostPort { host: of_front.advertised_host.clone(), port: of_front.advertised_port };
-        assert_same(&kafka_config(&config, advertised), &of_front);
+        let shares =
+            descriptors::share(1 << 20, config.connections, config.connections_per_ip).expect("enough");
+        assert_same(&kafka_config(&config, shares, advertised), &of_front);
         assert_same(&lake_config(&config), &floe_lake::Config::default());
         assert_same(&sql_config(&config), &floe_sql::Config::default());
     }

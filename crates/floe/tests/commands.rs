@@ -116,6 +116,49 @@ fn a_broker_serves_although_its_ready_line_cannot_be_written() {
     assert!(child.wait().expect("it ends").success());
 }
 
+/// Idle clients of both fronts, more of each than the process may open files.
+#[test]
+fn idle_clients_leave_descriptors_for_health_and_files() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let mut child = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 300 && exec \"$0\" serve --kafka 127.0.0.1:0 --http 127.0.0.1:0 --data \"$1\"",
+        ])
+        .arg(env!("CARGO_BIN_EXE_floe"))
+        .arg(temporary.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the broker starts");
+    let mut ready = String::new();
+    let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
+    output.read_line(&mut ready).expect("it is text");
+    let address =
+        |name| ready.split_whitespace().find_map(|word| word.strip_prefix(name)).expect("an address");
+    let (kafka, http) = (address("kafka="), address("http="));
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(http).expect("it listens");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        answer
+    };
+    let mut idle = Vec::new();
+    for _ in 0..350 {
+        idle.push(TcpStream::connect(kafka).expect("it listens"));
+        idle.push(TcpStream::connect(http).expect("it listens"));
+    }
+    ask("GET /health HTTP/1.0\r\n\r\n");
+    let metrics = ask("GET /metrics HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n");
+    let connections = metrics.lines().find_map(|line| line.strip_prefix("floe_kafka_connections "));
+    assert!(connections.expect("the metric").parse::<u32>().expect("a number") <= 169, "{metrics}");
+    stop(&child);
+    assert!(child.wait().expect("it ends").success());
+}
+
 #[test]
 fn what_would_be_used_is_printed_if_it_can_be() {
     let said = ended_well(&floe(&["serve", "--print-config", "--uploads", "3"]).output().expect("it runs"));

@@ -15,6 +15,11 @@ use crate::tables::{StandsStill, TableService};
 /// Tells whether the broker can serve, or why it cannot (for example "the store refuses writes: disk full").
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Whether a request is a probe: those of orchestrators and of monitoring. They are answered when nothing else is.
+pub(crate) fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/ready" | "/metrics")
+}
+
 /// Liveness: restart the process when this stops answering.
 pub(crate) fn live() -> Response {
     Json(json!({ "status": "live" })).into_response()

@@ -7,6 +7,7 @@
 //! # A request, file by file
 //! ```text
 //! server.rs     serve              accepts within the limit of connections, one task each, drains at shutdown
+//! seats.rs      Seats              who gets a connection when there are too many; idle ones give way
 //! stall.rs      StallGuard         ends a connection whose client reads next to nothing
 //! routes.rs     router             path -> handler; counts, times, turns a panic into an answer
 //! door.rs       guard              refuses web pages of other origins; the headers of every answer
@@ -43,6 +44,7 @@ mod iceberg;
 pub mod limits;
 mod query;
 mod routes;
+mod seats;
 mod server;
 mod services;
 mod stall;

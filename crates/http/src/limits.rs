@@ -4,8 +4,12 @@ use std::time::Duration;
 
 /// Where the front listens by default.
 pub const LISTEN_ADDRESS: &str = "127.0.0.1:8080";
-/// Connections served at once. The next one gets 503 and is closed.
+/// Connections served at once, if the process may open as many files. The next one takes the place of an idle one.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Connections beyond that which only get an answer to probes, for when none is idle. The next one gets 503.
+pub const PROBE_CONNECTIONS: usize = 16;
+/// Time after an answer in which an idle connection keeps its place: the end of the answer may be on its way.
+pub const IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 /// Time for the head of a request, counted from the end of the previous request. So it is the idle limit too.
 pub const HEAD_READ_SECONDS_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a request's head (hyper's buffer for it).

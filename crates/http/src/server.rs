@@ -1,31 +1,38 @@
 //! The server: accepts within the limit of connections, runs one task per connection, drains at shutdown.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use floe_env::Env;
 
+use crate::failure::Failure;
 use crate::limits::{
-    ACCEPT_RETRY_DELAY, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_READ_SECONDS_MAX,
-    HEADERS_MAX, WRITE_BYTES_MIN, WRITE_STALL_SECONDS_MAX,
+    ACCEPT_RETRY_DELAY, DRAIN_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_READ_SECONDS_MAX, HEADERS_MAX,
+    WRITE_BYTES_MIN, WRITE_STALL_SECONDS_MAX,
 };
-use crate::routes;
+use crate::seats::{BusyBody, Seat, Seats};
 use crate::services::Services;
 use crate::stall::StallGuard;
+use crate::{door, health, routes};
 
 /// Serves until `shutdown` turns true or its sender is gone. Then requests in progress get [`DRAIN_SECONDS_MAX`] to
 /// end. Returns when no connection is left.
 pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::Receiver<bool>) {
     let env = services.env.clone();
+    let seats = Seats::new(env.clone(), services.connections);
     let router = routes::router(Arc::new(services));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut ended = shutdown.clone();
     let mut stop = pin!(async move { stopped(&mut ended).await });
     loop {
@@ -35,16 +42,18 @@ pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::R
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => {
-                    let connection = connection(stream, env.clone(), router.clone(), shutdown.clone(), slot);
+            Ok((stream, peer)) => match seats.admit() {
+                Some(seat) => {
+                    let served = (seats.clone(), seat);
+                    let connection =
+                        connection(stream, env.clone(), router.clone(), shutdown.clone(), served);
                     env.spawn("http connection", async move {
                         if let Err(error) = connection.await {
                             tracing::debug!(%peer, %error, "an http connection ended with an error");
                         }
                     });
                 }
-                Err(_) => refuse(&stream),
+                None => refuse(&stream),
             },
             Err(error) => {
                 tracing::warn!(%error, "an http connection could not be accepted");
@@ -53,8 +62,7 @@ pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::R
         }
     }
     drop(listener);
-    let all = u32::try_from(CONNECTIONS_MAX).expect("the limit of connections is small");
-    slots.acquire_many(all).await.map(drop).expect("the semaphore is never closed");
+    seats.empty().await;
 }
 
 /// Returns when the server must stop.
@@ -77,20 +85,32 @@ async fn connection(
     env: Env,
     router: Router,
     mut shutdown: watch::Receiver<bool>,
-    slot: OwnedSemaphorePermit,
+    (seats, mut seat): (Seats, Seat),
 ) -> hyper::Result<()> {
-    let open = metrics::gauge!("floe_http_connections");
-    open.increment(1.0);
     // Answers are small and clients wait for them, so there is no reason to wait for more bytes.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(StallGuard::new(stream, env, WRITE_STALL_SECONDS_MAX, WRITE_BYTES_MIN));
+    let (routes, number, is_for_probes) =
+        (TowerToHyperService::new(router), seat.number(), seat.is_for_probes);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let busy = seats.begin(number);
+        let is_answered = !is_for_probes || health::is_probe(request.uri().path());
+        let answer = is_answered.then(|| routes.call(request));
+        async move {
+            let response = match answer {
+                Some(answer) => answer.await?,
+                None => door::with_headers(turned_away()).await,
+            };
+            Ok::<_, Infallible>(response.map(|body| Body::new(BusyBody { body, _busy: busy })))
+        }
+    });
     let mut served = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_READ_SECONDS_MAX)
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(io, TowerToHyperService::new(router))
+            .serve_connection(io, service)
     );
     let result = tokio::select! {
         biased;
@@ -101,9 +121,20 @@ async fn connection(
                 Ok(())
             })
         }
+        // Another connection has its seat now.
+        _ = &mut seat.evicted => Ok(()),
         result = served.as_mut() => result,
     };
-    open.decrement(1.0);
-    drop(slot);
+    drop(seat);
     result
+}
+
+/// The answer to all but probes on a seat that is kept for them.
+fn turned_away() -> Response {
+    metrics::counter!("floe_http_refused_connections_total").increment(1);
+    let reason = "all connections are busy; retry".to_owned();
+    let mut response =
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "TooManyConnections", reason).into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }

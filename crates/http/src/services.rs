@@ -16,6 +16,8 @@ use crate::telemetry::Metrics;
 pub struct Services {
     /// Clock and tasks.
     pub env: Env,
+    /// Connections served at once, see [`limits::CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX).
+    pub connections: usize,
     /// The names under which the server answers.
     pub hosts: Hosts,
     /// The source of `/ready`.

@@ -104,12 +104,17 @@ struct Server {
 }
 
 async fn start(ready: Result<(), String>) -> Server {
+    start_with(ready, limits::CONNECTIONS_MAX).await
+}
+
+async fn start_with(ready: Result<(), String>, connections: usize) -> Server {
     let env = Env::real();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
     let services = Services {
         env: env.clone(),
+        connections,
         hosts: Hosts::parse("floe").unwrap(),
         ready: Arc::new(move || ready.clone()),
         metrics: Metrics::detached(),
@@ -401,33 +406,50 @@ async fn limits_have_clear_answers() {
     );
     let many: String = (0..limits::HEADERS_MAX + 1).map(|i| format!("x-{i}: 1\r\n")).collect();
     assert_eq!(ask(&server, "GET", "/health", &many, b"").await.status, 431);
+}
 
-    let mut held = Vec::new();
-    for _ in 0..limits::CONNECTIONS_MAX {
-        held.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    // The last connections may still be in the backlog: connect until the server refuses one.
-    let refused = loop {
+/// Whoever sits idle keeps nobody out.
+#[tokio::test]
+async fn idle_connections_give_way() {
+    let server = start(Ok(())).await;
+    let mut idle = Vec::new();
+    for number in 0..limits::CONNECTIONS_MAX + limits::PROBE_CONNECTIONS {
         let mut one = TcpStream::connect(server.address).await.unwrap();
-        let mut bytes = Vec::new();
-        if let Ok(Ok(1..)) =
-            tokio::time::timeout(Duration::from_millis(200), one.read_to_end(&mut bytes)).await
-        {
-            break answer(&bytes);
+        if number % 2 == 1 {
+            one.write_all(b"GET /health HTTP/1.1\r\nhost: half a head").await.unwrap();
         }
-        held.push(one);
-    };
-    assert_eq!((refused.status, &refused.json()["error"]["type"]), (503, &json!("TooManyConnections")));
-    drop(held);
-    let mut status = 0;
-    for _ in 0..50 {
-        status = get(&server, "/health").await.status;
-        if status == 200 {
-            break;
+        idle.push(one);
+        // A listener has room for so many that it has not accepted.
+        if number % 64 == 0 {
+            assert_eq!(get(&server, "/health").await.status, 200, "beside {number}");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(status, 200, "room is made again");
+    for _ in 0..3 {
+        assert_eq!(get(&server, "/health").await.status, 200);
+        assert_eq!(sql(&server, "x", "").await.status, 200);
+    }
+    let mut first = idle.remove(0);
+    let mut bytes = Vec::new();
+    first.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes, b"", "the one that was idle longest was closed");
+}
+
+/// While every connection is busy, probes are answered and other requests are told to come again.
+#[tokio::test]
+async fn busy_connections_leave_room_for_probes() {
+    let server = start_with(Ok(()), 2).await;
+    let asking = async { tokio::join!(sql(&server, "slow", ""), sql(&server, "slow", "")) };
+    let probing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for path in ["/health", "/ready", "/metrics"] {
+            assert_eq!(get(&server, path).await.status, 200, "{path}");
+        }
+        let refused = get(&server, "/api/v1/tables/t").await;
+        assert_eq!((refused.status, &refused.json()["error"]["type"]), (503, &json!("TooManyConnections")));
+    };
+    let ((one, two), ()) = tokio::join!(asking, probing);
+    assert_eq!((one.status, two.status), (200, 200), "nobody who asks loses the connection");
+    assert_eq!(sql(&server, "x", "").await.status, 200);
 }
 
 #[tokio::test]

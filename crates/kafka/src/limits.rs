@@ -25,6 +25,9 @@ pub const REQUEST_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes that may be set aside for frames of one address and have not arrived. A client that announces frames and does
 /// not send them then holds up its own address only.
 pub const ARRIVING_BYTES_PER_ADDRESS: usize = 32 * 1024 * 1024;
+/// Of the memory that large produces share in the log, the bytes that frames of one address may have announced and not
+/// sent are 1 / this. So a few slow ones hold up their own address only.
+pub const LARGE_ARRIVING_SHARE: usize = 2;
 /// Longest frame of any other API than Produce. Decoded it may take sixteen times as much memory.
 pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Memory that is set aside per byte of such a frame.

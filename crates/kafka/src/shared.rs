@@ -39,7 +39,7 @@ impl Shared {
     pub(crate) fn new(env: Env, log: Log, config: Config) -> Shared {
         let groups = Coordinator::start(&env, log.meta(), config.group_rules());
         let directory = Directory::new(log.meta());
-        let doorman = Doorman::new(ConnectionLimits::of(&config));
+        let doorman = Doorman::new(ConnectionLimits::of(&config, &log));
         let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");
         let answers = Budget::measured(config.answer_bytes_max, "floe_kafka_answer_bytes");
         let sessions =

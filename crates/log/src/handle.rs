@@ -232,13 +232,18 @@ impl Log {
         deleted.map(drop).map_err(topic_error)
     }
 
+    /// Memory that requests above [`LARGE_REQUEST_BYTES`] share.
+    pub fn large_requests_bytes(&self) -> usize {
+        self.shared.budget_bytes / 2
+    }
+
     /// Waits until the memory for a request of this size is free. Hold the permit until the append is answered.
     ///
     /// A request larger than the whole budget gets all of it. Requests above [`LARGE_REQUEST_BYTES`] share half of
     /// the budget and wait for that half first, so that a few slow ones cannot stop the small ones.
     pub async fn reserve(&self, bytes: usize) -> Permit {
         let large = match bytes > LARGE_REQUEST_BYTES {
-            true => Some(share(&self.shared.budget_large, bytes, self.shared.budget_bytes / 2).await),
+            true => Some(share(&self.shared.budget_large, bytes, self.large_requests_bytes()).await),
             false => None,
         };
         let permit = share(&self.shared.budget, bytes, self.shared.budget_bytes).await;

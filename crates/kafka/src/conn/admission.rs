@@ -5,6 +5,7 @@
 use floe_log::Log;
 
 use crate::budget::{Budget, Held};
+use crate::conn::doorman::Arriving;
 use crate::conn::progress::Progress;
 use crate::limits;
 
@@ -26,7 +27,7 @@ pub(crate) struct Admission<'a> {
     /// For other requests.
     pub(crate) requests: &'a Budget,
     /// For bytes of frames of this address that have not arrived.
-    pub(crate) arriving: &'a Budget,
+    pub(crate) arriving: &'a Arriving,
     /// For small requests, which no other budget counts.
     pub(crate) unreserved: Budget,
     pub(crate) progress: &'a Progress,
@@ -43,7 +44,7 @@ impl<'a> Admission<'a> {
     pub(crate) fn new(
         log: &'a Log,
         requests: &'a Budget,
-        arriving: &'a Budget,
+        arriving: &'a Arriving,
         progress: &'a Progress,
     ) -> Admission<'a> {
         let unreserved = Budget::new(limits::CONNECTION_BYTES_UNRESERVED);
@@ -64,24 +65,28 @@ impl<'a> Admission<'a> {
         // The requests behind a waiting call cannot begin. So they take no memory yet.
         self.progress.calls_answered().await;
         if api_key == PRODUCE {
-            // Large produces wait for each other in the log, where they share half of its budget.
-            let counted = if whole > limits::FRAME_BYTES_TRUSTED { 0 } else { missing };
-            let arriving = self.arriving(counted).await;
+            let share = match whole > limits::FRAME_BYTES_TRUSTED {
+                true => &self.arriving.large_produces,
+                false => &self.arriving.frames,
+            };
+            let arriving = taken(share, missing).await;
             return Admitted {
                 permit: RequestPermit::Log { _permit: self.log.reserve(whole).await },
                 arriving,
             };
         }
-        let arriving = self.arriving(missing.saturating_mul(limits::OTHER_FRAME_WEIGHT)).await;
+        let missing = missing.saturating_mul(limits::OTHER_FRAME_WEIGHT);
+        let arriving = taken(&self.arriving.frames, missing).await;
         let held = self.requests.take(whole.saturating_mul(limits::OTHER_FRAME_WEIGHT)).await;
         Admitted { permit: RequestPermit::Front { _held: held }, arriving }
     }
+}
 
-    async fn arriving(&self, bytes: usize) -> Option<Held> {
-        match bytes {
-            0 => None,
-            bytes => Some(self.arriving.take(bytes).await),
-        }
+/// The share of an address for bytes that have not arrived; none is needed for a frame that is already there.
+async fn taken(share: &Budget, bytes: usize) -> Option<Held> {
+    match bytes {
+        0 => None,
+        bytes => Some(share.take(bytes).await),
     }
 }
 
@@ -108,11 +113,39 @@ mod tests {
         Log::open(env, meta.await.expect("opens"), store, config).await.expect("opens")
     }
 
+    /// The share of an address: `bytes` of frames, and as many of large produces.
+    fn address(bytes: usize) -> Arriving {
+        Arriving { frames: Budget::new(bytes), large_produces: Budget::new(bytes) }
+    }
+
+    /// Two of three slow clients of one address would use up what large produces share in the log.
+    #[tokio::test(start_paused = true)]
+    async fn slow_large_produces_hold_up_their_address_only() {
+        const MIB: usize = 1 << 20;
+        let log = log(16 * MIB).await;
+        let (requests, progress) = (Budget::new(1_000), Progress::default());
+        let share = log.large_requests_bytes() / limits::LARGE_ARRIVING_SHARE;
+        assert_eq!(share, 4 * MIB);
+        let (here, there) = (address(share), address(share));
+        let stranger = Admission::new(&log, &requests, &here, &progress);
+        let client = Admission::new(&log, &requests, &there, &progress);
+        let slow = stranger.admit(PRODUCE, 3 * MIB, 3 * MIB - limits::READ_BYTES).await;
+        let mut second = Box::pin(stranger.admit(PRODUCE, 3 * MIB, 3 * MIB - limits::READ_BYTES));
+        assert!(second.as_mut().now_or_never().is_none(), "it waits for itself");
+        let large = client.admit(PRODUCE, 4 * MIB, 4 * MIB - limits::READ_BYTES).now_or_never();
+        assert!(large.is_some(), "another address does not");
+        assert!(stranger.admit(PRODUCE, 1_000, 500).now_or_never().is_some(), "nor do its small requests");
+        drop((slow, large));
+        assert!(second.now_or_never().is_some());
+        let whole = stranger.admit(PRODUCE, 6 * MIB, 5 * MIB).now_or_never();
+        assert!(whole.is_some(), "a frame above the share takes all of it");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_announces_and_does_not_send_holds_up_its_address_only() {
         let log = log(1_000).await;
         let (requests, progress) = (Budget::new(1_000), Progress::default());
-        let (here, there) = (Budget::new(500), Budget::new(500));
+        let (here, there) = (address(500), address(500));
         let stranger = Admission::new(&log, &requests, &here, &progress);
         let client = Admission::new(&log, &requests, &there, &progress);
         let announced = stranger.admit(PRODUCE, 400, 390).await;
@@ -128,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_little_memory_that_no_budget_counts() {
         let log = log(1_000).await;
-        let (requests, progress, here) = (Budget::new(100), Progress::default(), Budget::new(1_000_000));
+        let (requests, progress, here) = (Budget::new(100), Progress::default(), address(1_000_000));
         let admission = Admission::new(&log, &requests, &here, &progress);
         let small = limits::FRAME_BYTES_UNRESERVED;
         let mut held = Vec::new();

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use floe_env::lock;
+use floe_log::Log;
 use tokio::sync::Notify;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::limits::LARGE_ARRIVING_SHARE;
 
 /// Counts open connections.
 #[derive(Debug, Clone)]
@@ -17,7 +19,7 @@ pub(crate) struct Doorman {
     left: Arc<Notify>,
     limits: ConnectionLimits,
     /// For the frames of connections without an address.
-    nowhere: Budget,
+    nowhere: Arriving,
 }
 
 /// The limits that a doorman keeps.
@@ -25,16 +27,36 @@ pub(crate) struct Doorman {
 pub(crate) struct ConnectionLimits {
     pub(crate) total: usize,
     pub(crate) per_ip: usize,
-    /// Bytes that may be set aside for frames of one address and have not arrived.
+    /// Bytes that may be set aside for frames of one address and have not arrived …
     pub(crate) arriving_bytes_per_ip: usize,
+    /// … and for those of large produces.
+    pub(crate) arriving_large_bytes_per_ip: usize,
+}
+
+/// Bytes that frames of one address have announced and not sent. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Arriving {
+    pub(crate) frames: Budget,
+    /// Large produces have a share of their own, so that the small requests of the address need not wait for them.
+    pub(crate) large_produces: Budget,
+}
+
+impl Arriving {
+    fn new(limits: ConnectionLimits) -> Arriving {
+        Arriving {
+            frames: Budget::new(limits.arriving_bytes_per_ip),
+            large_produces: Budget::new(limits.arriving_large_bytes_per_ip),
+        }
+    }
 }
 
 impl ConnectionLimits {
-    pub(crate) fn of(config: &Config) -> ConnectionLimits {
+    pub(crate) fn of(config: &Config, log: &Log) -> ConnectionLimits {
         ConnectionLimits {
             total: config.connections_max,
             per_ip: config.connections_per_ip_max,
             arriving_bytes_per_ip: config.arriving_bytes_per_ip,
+            arriving_large_bytes_per_ip: log.large_requests_bytes() / LARGE_ARRIVING_SHARE,
         }
     }
 }
@@ -48,7 +70,7 @@ struct OpenConnections {
 #[derive(Debug)]
 struct Address {
     connections: usize,
-    arriving: Budget,
+    arriving: Arriving,
 }
 
 /// Why a connection is turned away.
@@ -67,12 +89,12 @@ pub(crate) struct Seat {
     left: Arc<Notify>,
     ip: Option<IpAddr>,
     /// For bytes that frames of this address have announced and not sent.
-    pub(crate) arriving: Budget,
+    pub(crate) arriving: Arriving,
 }
 
 impl Doorman {
     pub(crate) fn new(limits: ConnectionLimits) -> Doorman {
-        let nowhere = Budget::new(limits.arriving_bytes_per_ip);
+        let nowhere = Arriving::new(limits);
         Doorman { open: Arc::default(), left: Arc::default(), limits, nowhere }
     }
 
@@ -84,8 +106,7 @@ impl Doorman {
         }
         let mut arriving = self.nowhere.clone();
         if let Some(ip) = ip {
-            let bytes = self.limits.arriving_bytes_per_ip;
-            let fresh = || Address { connections: 0, arriving: Budget::new(bytes) };
+            let fresh = || Address { connections: 0, arriving: Arriving::new(self.limits) };
             let address = open.by_ip.entry(ip).or_insert_with(fresh);
             if address.connections >= self.limits.per_ip {
                 return Err(TurnedAway::FullForAddress(address.connections));
@@ -127,7 +148,10 @@ mod tests {
 
     #[test]
     fn seats_are_limited_and_come_back() {
-        let doorman = Doorman::new(ConnectionLimits { total: 3, per_ip: 2, arriving_bytes_per_ip: 1 });
+        let (arriving_bytes_per_ip, arriving_large_bytes_per_ip) = (1, 1);
+        let limits =
+            ConnectionLimits { total: 3, per_ip: 2, arriving_bytes_per_ip, arriving_large_bytes_per_ip };
+        let doorman = Doorman::new(limits);
         let (here, there) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 1])));
         let first = doorman.admit(here).expect("room");
         let _second = doorman.admit(here).expect("room");
