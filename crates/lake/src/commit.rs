@@ -101,12 +101,7 @@ pub(crate) fn create(
         "partition-specs": [{"spec-id": 0, "fields": []}],
         "default-spec-id": 0,
         "last-partition-id": 999,
-        "properties": {
-            "write.parquet.compression-codec": "zstd",
-            "write.metadata.previous-versions-max": limits::METADATA_KEPT.to_string(),
-            "write.metadata.delete-after-commit.enabled": "true",
-            "floe.topic": name,
-        },
+        "properties": {"write.parquet.compression-codec": "zstd", "floe.topic": name},
         "sort-orders": [{"order-id": 0, "fields": []}],
         "default-sort-order-id": 0,
         "snapshots": [],
@@ -179,7 +174,7 @@ pub(crate) async fn prepare(
     let built = builder
         .set_branch_snapshot(snapshot, MAIN_BRANCH)?
         .remove_snapshots(&ids)
-        .set_properties(HashMap::from([("floe.committed-offsets".to_owned(), offsets(delta.progress))]))?
+        .set_properties(properties(&delta))?
         .build()?;
     garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
     check_schema_id(&built.metadata, &schema)?;
@@ -269,6 +264,21 @@ fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg
 fn offsets(progress: &BTreeMap<u32, Offset>) -> String {
     let offsets: BTreeMap<String, i64> =
         progress.iter().map(|(p, offset)| (p.to_string(), offset.0)).collect();
+/// The properties that every commit sets: how far the log is in the table, and what the table keeps. The names of the
+/// latter are Iceberg's.
+fn properties(delta: &Delta<'_>) -> HashMap<String, String> {
+    let set = |key: &str, value: String| (key.to_owned(), value);
+    HashMap::from([
+        set("floe.committed-offsets", offsets(delta.progress)),
+        set("write.metadata.previous-versions-max", limits::METADATA_KEPT.to_string()),
+        set("write.metadata.delete-after-commit.enabled", true.to_string()),
+        set("history.expire.min-snapshots-to-keep", delta.snapshots_kept.max(2).to_string()),
+        // A snapshot beyond that number expires with the next commit, however young it is.
+        set("history.expire.max-snapshot-age-ms", 1.to_string()),
+        set("commit.manifest.min-count-to-merge", limits::MANIFEST_MERGE.to_string()),
+    ])
+}
+
     json!(offsets).to_string()
 }
 

@@ -49,8 +49,9 @@
 //! these values. Whole numbers beyond 2^53 that a double cannot hold go to the text column beside it (`floe_schema`).
 //!
 //! # Freshness
-//! A view gathers records for half of `floe.table.freshness.ms`, counted from the record that woke it. It commits
-//! sooner when the log has enough bytes for a data file (`floe.table.file.bytes`), or as many as a query should have to
+//! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the
+//! record that woke it. Every commit makes some files, so a patient view makes fewer and larger ones. It commits sooner
+//! when the log has enough bytes for a data file (`floe.table.file.bytes`), or as many as a query should have to
 //! read ([`Config::gather_bytes`]). A view that is behind commits without a pause, in chunks of bounded memory. An idle
 //! topic makes no commits.
 //!

@@ -20,8 +20,9 @@ pub const MANIFEST_MERGE: usize = 8;
 /// A manifest with this many entries is not merged again: rewriting it would cost more than reading it.
 pub const MANIFEST_ENTRIES_MAX: u64 = 8 * 8 * 8 * 8;
 
-/// Snapshots that a table keeps, unless the broker sets another value ([`crate::Config::snapshots_kept`]).
-pub const SNAPSHOTS_KEPT: usize = 100;
+/// Snapshots that a table keeps, unless the broker sets another value ([`crate::Config::snapshots_kept`]). Every commit
+/// writes all of them into a new metadata document, some 800 bytes each.
+pub const SNAPSHOTS_KEPT: usize = 20;
 
 /// Earlier metadata documents that the current one names. Older ones become garbage.
 pub const METADATA_KEPT: usize = 20;
@@ -62,7 +63,7 @@ pub const FILE_CACHE_BYTES: usize = 256 << 20;
 
 /// With more partitions than this in a commit, the snapshot's summary leaves their offsets out. The table's properties
 /// always have the offsets of all partitions.
-pub const SUMMARY_PARTITIONS_MAX: usize = 64;
+pub const SUMMARY_PARTITIONS_MAX: usize = 16;
 
 const _: () = assert!(BATCH_BYTES < floe_view::limits::COMMIT_BYTES_MAX);
 const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

@@ -51,7 +51,7 @@ impl View for TableView {
     fn settings(&self, topic: &Topic) -> Option<Settings> {
         let config = TopicConfig::of(topic);
         (config.table != TableMode::Off).then(|| Settings {
-            gather_time: Duration::from_millis(config.table_freshness_ms / 2),
+            freshness: Duration::from_millis(config.table_freshness_ms),
             gather_bytes: config.table_file_bytes.min(self.shared.config.gather_bytes),
             bad_record: match config.table_bad_record {
                 BadRecord::DeadLetter => BadRecordRule::DeadLetter,

@@ -138,8 +138,8 @@ pub enum BadRecordRule {
 /// How the view of one topic works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long records may gather before a commit.
-    pub gather_time: Duration,
+    /// How old a record may be before it is in the output. Records gather for as long as that allows.
+    pub freshness: Duration,
     /// Bytes of the log, as stored, that end the gathering before its time.
     pub gather_bytes: u64,
     /// What happens to bad records.

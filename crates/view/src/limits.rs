@@ -45,3 +45,6 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+/// The part of a view's freshness, as its divisor, that is set aside for the commit itself when commits are quick.
+pub const GATHER_RESERVE: u32 = 10;
+

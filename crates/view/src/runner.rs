@@ -21,7 +21,7 @@ use crate::{
     dead_letter::{self, DeadLetter},
     error::ViewError,
     gapless::gapless,
-    gather::Gathered,
+    gather::{self, Gathered},
     intake::{Intake, Taken},
     labels::{self, TopicGauge, TopicLabel},
     lag, limits, outcome,
@@ -61,6 +61,8 @@ pub(crate) struct TopicRunner<V: View> {
     first: u32,
     /// Since when there have been records that no commit has taken.
     since: Option<Instant>,
+    /// How long a commit takes: the longest of late.
+    step_time: Duration,
     /// Why the last step failed, as the metric has it.
     stands_still: Option<&'static str>,
 }
@@ -99,6 +101,7 @@ impl<V: View> TopicRunner<V> {
             watch: Watch::default(),
             first: 0,
             since: None,
+            step_time: Duration::ZERO,
             stands_still: None,
         }
     }
@@ -202,8 +205,10 @@ impl<V: View> TopicRunner<V> {
         self.commit(&topic, settings.bad_record, &read, folded, &bad).await?;
         self.since = None;
         self.lag(&snapshot, &topic);
+        let took = shared.env.monotonic() - begun;
+        self.step_time = took.max(self.step_time / 2);
         histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone())
-            .record(begun.elapsed().as_secs_f64());
+            .record(took.as_secs_f64());
         match stopped {
             Some(stopped) => Err(stopped),
             None if full => Ok(Step::Behind),
@@ -256,7 +261,8 @@ impl<V: View> TopicRunner<V> {
             // Settings may have changed in the meantime.
             let Some((topic, settings)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(()) };
             self.lag(&snapshot, &topic);
-            let left = settings.gather_time.saturating_sub(self.shared.env.monotonic() - since);
+            let time = gather::time(settings.freshness, self.step_time);
+            let left = time.saturating_sub(self.shared.env.monotonic() - since);
             if left.is_zero() || gathered.reaches(settings.gather_bytes, &snapshot, &topic)? {
                 return Ok(());
             }

@@ -308,4 +308,5 @@ pub(crate) fn as_json(batch: &arrow::array::RecordBatch) -> Vec<Value> {
 /// Few, so that tests see snapshots expire.
 pub(crate) const SNAPSHOTS_KEPT: usize = 10;
 
-pub(crate) const JSON: &[(&str, &str)] = &[("floe.table", "json")];
+/// A table that is fresher than by default, so that a test has several commits.
+pub(crate) const JSON: &[(&str, &str)] = &[("floe.table", "json"), ("floe.table.freshness.ms", "1000")];

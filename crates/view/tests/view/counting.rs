@@ -34,7 +34,7 @@ pub(crate) struct Counting<const COUNTS: u8, const PROGRESS: u8> {
 /// What a test changes while the view runs.
 pub(crate) struct Knobs {
     pub(crate) rule: Mutex<BadRecordRule>,
-    pub(crate) gather_time: Mutex<Duration>,
+    pub(crate) freshness: Mutex<Duration>,
     /// How long preparing takes.
     pub(crate) prepare_time: Mutex<Duration>,
     /// Whether preparing fails.
@@ -49,7 +49,7 @@ impl Default for Knobs {
     fn default() -> Knobs {
         Knobs {
             rule: Mutex::new(BadRecordRule::DeadLetter),
-            gather_time: Mutex::new(Duration::from_millis(50)),
+            freshness: Mutex::new(Duration::from_millis(50)),
             prepare_time: Mutex::default(),
             fails: AtomicBool::default(),
             panics: AtomicBool::default(),
@@ -101,7 +101,7 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
 
     fn settings(&self, topic: &Topic) -> Option<Settings> {
         (TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
-            gather_time: *lock(&self.knobs.gather_time),
+            freshness: *lock(&self.knobs.freshness),
             gather_bytes: 1 << 20,
             bad_record: *lock(&self.knobs.rule),
         })
