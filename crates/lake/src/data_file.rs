@@ -1,7 +1,8 @@
 //! One Parquet file: rows in, bytes and statistics out.
 //!
 //! A file is compressed with zstd, has column ids and statistics, and its timestamps are microseconds in UTC. It has no
-//! embedded Arrow schema: some readers take its hints literally (string views, for example) and fail.
+//! embedded Arrow schema: some readers take its hints literally (string views, for example) and fail. Every byte of it
+//! has a checksum ([`crate::checks`]).
 
 use std::{
     cmp::Ordering,
@@ -21,7 +22,10 @@ use parquet::{
     file::{metadata::ParquetMetaData, properties::WriterProperties},
 };
 
-use crate::{convert, limits};
+use crate::{
+    checks::{self, Damage},
+    convert, limits,
+};
 
 /// Why a data file cannot be written or read again.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,9 @@ pub enum FileError {
     /// The rows do not fit the table's schema.
     #[error(transparent)]
     Adapt(#[from] AdaptError),
+    /// A byte of the file is not as it was written.
+    #[error("the file is damaged: {0}")]
+    Damaged(#[from] Damage),
 }
 
 /// A finished file that is not in the store yet.
@@ -117,7 +124,9 @@ impl FileWriter {
 
     pub(crate) fn finish(mut self) -> Result<Encoded, FileError> {
         let metadata = self.writer.finish()?;
-        let bytes = Bytes::from(std::mem::take(self.writer.inner_mut()));
+        let mut bytes = std::mem::take(self.writer.inner_mut());
+        checks::add(&mut bytes);
+        let bytes = Bytes::from(bytes);
         let metrics = metrics(&metadata, &convert::schema(&self.schema)?)?;
         Ok(Encoded { bytes, rows: self.rows, schema: self.schema, metrics })
     }
@@ -177,6 +186,7 @@ fn widen(bounds: &mut HashMap<i32, Datum>, id: i32, bound: Datum, keep: Ordering
 
 /// Rewrites a file that has an earlier schema of the table under `schema`.
 pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, FileError> {
+    checks::verify(&file)?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(8192).build()?;
     let mut writer = FileWriter::new(schema.clone())?;
     for batch in reader {
@@ -191,6 +201,7 @@ pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, File
 /// # Errors
 /// The file is damaged, or not of this table.
 pub fn read(file: Bytes, schema: &TableSchema) -> Result<Vec<RecordBatch>, FileError> {
+    checks::verify(&file)?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
     let mut batches = Vec::new();
     for batch in reader {

@@ -95,18 +95,25 @@ impl Files {
 
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         let bytes = self.get_url(&file.manifest_path).await?;
-        Ok(manifest::parse(&bytes, file)?)
+        manifest::parse(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, error))
+    }
+
+    /// The manifests that the manifest list `key` names.
+    pub(crate) async fn list(&self, key: &str) -> Result<Vec<ManifestFile>, TableError> {
+        let bytes = self.get(key).await?;
+        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(key, error))
     }
 
     pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, TableError> {
-        Ok(serde_json::from_slice(&self.get(key).await?)?)
+        let bytes = self.get(key).await?;
+        serde_json::from_slice(&bytes).map_err(|error| TableError::damaged(key, error))
     }
 
     /// The table as its record points to it.
     pub(crate) async fn load(&self, table: Table) -> Result<Base, TableError> {
         let metadata = self.metadata(&table.metadata).await?;
         let manifests = match &table.manifest_list {
-            Some(list) => manifest::parse_list(&self.get(list).await?)?,
+            Some(list) => self.list(list).await?,
             None => Vec::new(),
         };
         Ok(Base { table, metadata, manifests })
@@ -158,14 +165,15 @@ impl Files {
             Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
             found => found?,
         };
-        let (entries, _) = Manifest::parse_avro(&bytes)?.into_parts();
+        let parsed = Manifest::parse_avro(&bytes).map_err(|error| TableError::damaged(manifest, error))?;
+        let (entries, _) = parsed.into_parts();
         let removed = entries.iter().filter(|entry| entry.status() == ManifestStatus::Deleted);
         Ok(removed.filter_map(|entry| self.key_of_url(entry.file_path())).collect())
     }
 
     async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
         match self.get_url(url).await {
-            Ok(bytes) => Ok(manifest::parse_list(&bytes)?),
+            Ok(bytes) => manifest::parse_list(&bytes).map_err(|error| TableError::damaged(url, error)),
             Err(TableError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
             Err(error) => Err(error),
         }

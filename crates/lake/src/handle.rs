@@ -146,7 +146,7 @@ impl Lake {
         }
         let known = self.cache().manifests(topic);
         let files = self.shared.files(&record.name, table.topic.id);
-        let manifests = manifest::parse_list(&files.get(&list).await?).map_err(TableError::from)?;
+        let manifests = files.list(&list).await?;
         let mut read = Manifests::new();
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
             let live = match known.get(&manifest.manifest_path) {
@@ -159,8 +159,9 @@ impl Lake {
             };
             read.insert(manifest.manifest_path.clone(), live);
         }
-        let read = CachedTable::new(list, record.snapshots, read);
+        let read = CachedTable::new(list.clone(), record.snapshots, read);
         let found = read.files();
+        check_totals(record, list, &found)?;
         let now = self.log().meta().snapshot();
         self.cache().insert(topic, read, |topic| !matches!(topic::by_id(&now, topic), Ok(None)));
         Ok(found)
@@ -235,6 +236,19 @@ impl Lake {
     pub fn log(&self) -> &Log {
         &self.shared.log
     }
+}
+
+/// Refuses manifests that have other live files than the table. They have no checksums, and a lost file would be rows
+/// that are missing.
+fn check_totals(table: &Table, list: String, files: &[Arc<DataFile>]) -> Result<(), TableError> {
+    let sum = |of: fn(&DataFile) -> u64| files.iter().map(|file| of(file)).sum::<u64>();
+    let found = (files.len() as u64, sum(|file| file.records), sum(|file| file.bytes));
+    let wanted = (table.files, table.rows, table.bytes);
+    if found == wanted {
+        return Ok(());
+    }
+    let told = |(files, rows, bytes)| format!("{files} files with {rows} rows and {bytes} bytes");
+    Err(TableError::Totals { list, found: told(found), wanted: told(wanted) })
 }
 
 fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, TableError> {

@@ -16,6 +16,7 @@
 //! view.rs       TableView      the lake's view: what the runner asks it for
 //! encode.rs     Encoder        records of one commit -> Parquet files
 //! data_file.rs  FileWriter     one Parquet file and its statistics
+//! checks.rs     Checks         the checksums of all its bytes, inside the file
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
 //! manifest.rs                  which manifests are merged; how they are read and written
@@ -61,6 +62,7 @@
 
 mod cache;
 pub mod catalog;
+pub mod checks;
 mod cleaner;
 mod command;
 mod commit;

@@ -76,7 +76,8 @@ async fn put(
     let mut added = put_data(files, table, &rows.files).await?;
     for url in &old {
         let (bytes, schema) = (files.get_url(url).await?, rows.schema.clone());
-        let encoded = shared.env.blocking(move || data_file::rewrite(bytes, &schema)).await?;
+        let encoded = shared.env.blocking(move || data_file::rewrite(bytes, &schema)).await;
+        let encoded = encoded.map_err(|error| TableError::damaged(url, error))?;
         added.extend(put_data(files, table, &[encoded]).await?);
     }
     let delta = Delta {
