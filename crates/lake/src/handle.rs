@@ -1,6 +1,9 @@
 //! The handle on the lake: starts and ends the views, and answers questions about tables.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use floe_env::{Env, Task, lock};
 use floe_log::{
@@ -17,6 +20,7 @@ use iceberg::spec::TableMetadata;
 use crate::{
     cache::{CachedTable, FileCache, Manifests},
     cleaner, command,
+    convert::Old,
     error::TableError,
     files::Files,
     limits, manifest,
@@ -178,6 +182,17 @@ impl Lake {
     pub async fn metadata(&self, table: &TableRef) -> Result<Option<TableMetadata>, LakeError> {
         let Some(record) = &table.record else { return Ok(None) };
         Ok(Some(self.shared.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
+    }
+
+    /// Whether files of the table hold columns that others replaced, so that a job has to rewrite them. Other readers see
+    /// both columns meanwhile.
+    ///
+    /// # Errors
+    /// The store fails, or the document is damaged.
+    pub async fn is_rewriting(&self, table: &TableRef) -> Result<bool, LakeError> {
+        let Some(metadata) = self.metadata(table).await? else { return Ok(false) };
+        let old = Old::of(&table.schema, metadata.current_schema(), &BTreeSet::new());
+        Ok(!old.ids().is_empty())
     }
 
     /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents. Any other

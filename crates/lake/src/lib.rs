@@ -17,6 +17,7 @@
 //! encode.rs     Encoder        records of one commit -> Parquet files
 //! data_file.rs  FileWriter     one Parquet file and its statistics
 //! checks.rs     Checks         the checksums of all its bytes, inside the file
+//! rewrite.rs    job            rewrites files that hold replaced columns: small tables in a step, others by a job
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
 //! manifest.rs                  which manifests are merged; how they are read and written
@@ -45,9 +46,11 @@
 //! ```
 //!
 //! # From whole numbers to double
-//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the commit that first
-//! has it is an `overwrite`: it rewrites the data files that hold the old column. So no reader sees the table without
-//! these values. Whole numbers beyond 2^53 that a double cannot hold go to the text column beside it (`floe_schema`).
+//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the data files that hold
+//! the old one are rewritten: those of a small table in the commit that first has the new column, those of a large one
+//! by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both columns, and
+//! every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53 that a
+//! double cannot hold go to the text column beside it (`floe_schema`).
 //!
 //! # Freshness
 //! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the
@@ -77,6 +80,7 @@ pub mod limits;
 mod manifest;
 pub mod map;
 mod prepare;
+mod rewrite;
 mod shared;
 mod supervise;
 mod table;

@@ -47,6 +47,19 @@ pub const NUMBERS_LEASED: u64 = 256;
 /// Files of one commit that are put, or deleted by the cleaner, at the same time.
 pub const PUTS_AT_ONCE: usize = 8;
 
+/// Bytes of data files up to which a table is rewritten in the step that replaces a column, unless the broker sets
+/// another value ([`crate::Config::step_rewrite_bytes`]). That takes about a second of one core.
+pub const STEP_REWRITE_BYTES: u64 = 8 << 20;
+
+/// Files up to which it is.
+pub const STEP_REWRITE_FILES: u64 = 64;
+
+/// Bytes of data files that one piece of a job rewrites, and one file more at most. They and their copies are in memory.
+pub const PIECE_BYTES: u64 = 32 << 20;
+
+/// Files that one piece of a job rewrites.
+pub const PIECE_FILES: usize = 256;
+
 /// How often a file is put before the whole commit fails.
 pub const PUT_ATTEMPTS: u32 = 3;
 

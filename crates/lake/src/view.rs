@@ -9,7 +9,7 @@ use floe_log::{
 };
 use floe_meta::{Envelope, Snapshot, Tx};
 use floe_schema::{Kind, TableSchema};
-use floe_view::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError, topic_label};
+use floe_view::{BadRecordRule, Command, Job, MetricNames, Portion, Settings, View, ViewError, topic_label};
 use metrics::counter;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     limits,
     map::{Progress, Table},
     prepare::{self, OwnedTable},
+    rewrite::{self, Clean, Rewritten},
     shared::Shared,
 };
 
@@ -36,6 +37,8 @@ impl View for TableView {
         lag_records: "floe_lake_lag_records",
         step_seconds: "floe_lake_step_seconds",
         errors: "floe_lake_errors_total",
+        job_seconds: "floe_lake_job_seconds",
+        job_errors: "floe_lake_job_errors_total",
         stands_still: "floe_lake_stands_still_since_seconds",
         commits: "floe_lake_commits_total",
         bad_records: "floe_lake_bad_records_total",
@@ -47,6 +50,7 @@ impl View for TableView {
     type Taken = Taken;
     type Output = OwnedTable;
     type Fold = Encoder;
+    type Made = Rewritten;
 
     fn settings(&self, topic: &Topic) -> Option<Settings> {
         let config = TopicConfig::of(topic);
@@ -87,7 +91,7 @@ impl View for TableView {
             (None, _) => self.create(topic, &view.schema, &mut numbers, epoch).await?,
         };
         let loose = numbers.next;
-        Ok(OwnedTable { base, schema: view.schema, numbers, loose })
+        Ok(OwnedTable { base, schema: view.schema, numbers, loose, clean: Clean::default() })
     }
 
     fn check(&self, topic: &Topic, table: &OwnedTable) -> Result<(), ViewError> {
@@ -111,6 +115,19 @@ impl View for TableView {
         rows: EncodedRows,
     ) -> Result<(OwnedTable, Command), ViewError> {
         prepare::prepare(&self.shared, portion, table, rows).await
+    }
+
+    fn job(&self, topic: &Topic, table: &OwnedTable) -> Option<Job<Rewritten>> {
+        rewrite::job(&self.shared, topic, table)
+    }
+
+    async fn adopt(
+        &self,
+        portion: Portion<'_>,
+        table: &mut OwnedTable,
+        rewritten: Rewritten,
+    ) -> Result<(OwnedTable, Command), ViewError> {
+        prepare::adopt(&self.shared, portion, table, rewritten).await
     }
 
     fn committed(&self, topic: &Topic, before: &OwnedTable, now: &OwnedTable) {

@@ -23,6 +23,7 @@ use crate::{
     gapless::gapless,
     gather::{self, Gathered},
     intake::{Intake, Taken},
+    jobs::Jobs,
     labels::{self, TopicGauge, TopicLabel},
     lag, limits, outcome,
     ownership::{self, Owned, lease_name},
@@ -63,6 +64,8 @@ pub(crate) struct TopicRunner<V: View> {
     since: Option<Instant>,
     /// How long a commit takes: the longest of late.
     step_time: Duration,
+    /// The background work of the output.
+    jobs: Jobs<V>,
     /// Why the last step failed, as the metric has it.
     stands_still: Option<&'static str>,
 }
@@ -91,6 +94,7 @@ impl<V: View> TopicRunner<V> {
         let name = topic.name.clone();
         let label = labels::label_of(&name);
         TopicRunner {
+            jobs: Jobs::new(&shared),
             shared,
             topic: topic.id,
             name,
@@ -174,6 +178,7 @@ impl<V: View> TopicRunner<V> {
         let snapshot = self.shared.log.meta().snapshot();
         let Some((topic, _)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(Step::Gone) };
         self.own(&snapshot, &topic).await?;
+        self.tend_jobs(&topic).await?;
         if self.lag(&snapshot, &topic) == 0 {
             self.since = None;
             if !self.wait(&topic).await {
@@ -229,6 +234,27 @@ impl<V: View> TopicRunner<V> {
         self.shared.view.check(topic, &self.owned().output)
     }
 
+    /// Adopts the piece of a job that is done, or keeps the lease for it, and begins the next.
+    async fn tend_jobs(&mut self, topic: &Topic) -> Result<(), ViewError> {
+        let epoch = self.owned().epoch;
+        if let Some(made) = self.jobs.take(&self.shared, topic, epoch).await {
+            let owned = self.owned.as_mut().expect("a step owns the view before it does anything else");
+            let (read, progress) = (ReadRanges::new(), owned.progress.clone());
+            let portion = Portion { topic, epoch, read: &read, progress: &progress, bad_records: 0 };
+            let (output, command) = self.shared.view.adopt(portion, &mut owned.output, made).await?;
+            outcome::commit(&self.shared, topic, epoch, &read, None, command).await?;
+            let before = std::mem::replace(&mut owned.output, output);
+            self.shared.view.committed(topic, &before, &owned.output);
+        }
+        if self.jobs.wants_renewal(self.shared.env.monotonic()) {
+            outcome::renew(&self.shared, topic, epoch).await?;
+        }
+        let owned = self.owned.as_ref().expect("a step owns the view before it does anything else");
+        let job = self.jobs.begin(&self.shared, topic, owned);
+        self.shared.status.job(self.topic, job);
+        Ok(())
+    }
+
     fn owned(&self) -> &Owned<V> {
         self.owned.as_ref().expect("a step owns the view before it does anything else")
     }
@@ -241,8 +267,9 @@ impl<V: View> TopicRunner<V> {
         lag
     }
 
-    /// Waits until a partition has records that are not committed yet; `false` if a topic changed first.
-    async fn wait(&self, topic: &Topic) -> bool {
+    /// Waits until a partition has records that are not committed yet; `false` if a topic changed first, or a job needs
+    /// the runner.
+    async fn wait(&mut self, topic: &Topic) -> bool {
         let owned = self.owned();
         let positions: Vec<_> = topic.partition_ids().map(|p| (p, owned.next(p.index))).collect();
         let mut changed = self.shared.topics_changed.subscribe();
@@ -250,17 +277,19 @@ impl<V: View> TopicRunner<V> {
             biased;
             () = self.shared.log.wait(&positions) => true,
             _ = changed.changed() => false,
+            () = self.jobs.wait() => false,
         }
     }
 
     /// Lets records gather until their time is over, counted from `since`, or until there are enough bytes of them.
-    async fn gather(&self, since: Instant) -> Result<(), ViewError> {
+    async fn gather(&mut self, since: Instant) -> Result<(), ViewError> {
         let mut gathered = Gathered::since(self.owned().progress.clone());
         loop {
             let snapshot = self.shared.log.meta().snapshot();
             // Settings may have changed in the meantime.
             let Some((topic, settings)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(()) };
             self.lag(&snapshot, &topic);
+            self.tend_jobs(&topic).await?;
             let time = gather::time(settings.freshness, self.step_time);
             let left = time.saturating_sub(self.shared.env.monotonic() - since);
             if left.is_zero() || gathered.reaches(settings.gather_bytes, &snapshot, &topic)? {

@@ -45,6 +45,7 @@ impl<V: View> Views<V> {
             owner,
             config,
             working: Semaphore::new(config.views_at_work.max(1)),
+            jobs_at_work: Semaphore::new(limits::JOBS_AT_WORK),
             topics_changed: watch::Sender::new(0),
             status: StatusBoard::default(),
         });

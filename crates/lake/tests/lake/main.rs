@@ -5,5 +5,6 @@ mod cleaning;
 mod crash;
 mod faults;
 mod freshness;
+mod rewriting;
 mod stories;
 mod world;
