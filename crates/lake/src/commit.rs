@@ -84,12 +84,12 @@ impl Numbers {
     }
 }
 
-/// The first state of a table, without a snapshot.
+/// The first state of the table of a topic, without a snapshot. Its folder has the name `name`.
 pub(crate) fn create(
     files: &Files,
     numbers: &mut Numbers,
     uuid: u128,
-    name: &str,
+    (topic, name): (&str, &str),
     schema: &TableSchema,
     time: Timestamp,
 ) -> Result<Next, TableError> {
@@ -105,7 +105,7 @@ pub(crate) fn create(
         "partition-specs": [{"spec-id": 0, "fields": []}],
         "default-spec-id": 0,
         "last-partition-id": 999,
-        "properties": {"write.parquet.compression-codec": "zstd", "floe.topic": name},
+        "properties": {"write.parquet.compression-codec": "zstd", "floe.topic": topic},
         "sort-orders": [{"order-id": 0, "fields": []}],
         "default-sort-order-id": 0,
         "snapshots": [],

@@ -220,7 +220,7 @@ pub(crate) fn rewrite_all(
 }
 
 /// Gives the rows of a file, under `schema`, to `take`.
-fn copy(
+pub(crate) fn copy(
     file: Bytes,
     schema: &TableSchema,
     mut take: impl FnMut(&RecordBatch) -> Result<(), FileError>,

@@ -68,6 +68,16 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// Whether a file is not what was written, as opposed to a store that fails for a while.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            TableError::Damaged { .. }
+                | TableError::Foreign(_)
+                | TableError::Store(StoreError::NotFound(_) | StoreError::Corrupt(_))
+        )
+    }
+
     /// A file that cannot be read, for this reason.
     pub(crate) fn damaged(key: &str, reason: impl ToString) -> TableError {
         TableError::Damaged { key: key.to_owned(), reason: reason.to_string() }

@@ -24,7 +24,9 @@ use crate::{
     error::TableError,
     files::Files,
     limits, manifest,
-    map::{Garbage, Progress, Table, ViewState},
+    map::{Garbage, Progress, Rebuild, Table, ViewState},
+    place::{Beside, Running},
+    rebuild::{self, Below, LogStarts},
     shared::{Config, Shared},
     supervise::supervise,
     table::{DataFile, TableRef},
@@ -43,6 +45,15 @@ pub enum LakeError {
     /// A document of a table.
     #[error(transparent)]
     Document(#[from] TableError),
+    /// Rebuilding a table would lose rows.
+    #[error(
+        "up to {rows} rows are damaged that the log does not have any more: rebuilding would lose them; to do it \
+         nevertheless, say --lose"
+    )]
+    WouldLose {
+        /// At most so many.
+        rows: u64,
+    },
     /// A round of the cleaner, which goes on in the next one; or a change of a table.
     #[error(transparent)]
     Commit(#[from] ViewError),
@@ -52,7 +63,8 @@ pub enum LakeError {
 #[derive(Clone)]
 pub struct Lake {
     shared: Arc<Shared>,
-    views: Views<TableView>,
+    views: Views<TableView<Running>>,
+    rebuilds: Views<TableView<Beside>>,
     cache: Arc<Mutex<FileCache>>,
     supervisor: Arc<Mutex<Option<Task<()>>>>,
 }
@@ -63,12 +75,15 @@ impl Lake {
         let cleaning = Mutex::default();
         let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config, cleaning });
         let Config { views_at_work, commit_bytes, .. } = config;
-        let view = TableView { shared: Arc::clone(&shared) };
-        let views = Views::new(env, log, view, floe_view::Config { views_at_work, commit_bytes });
-        let start = || shared.env.spawn("lake", supervise(Arc::clone(&shared), views.clone()));
+        let working = floe_view::Config { views_at_work, commit_bytes };
+        let views = Views::new(env.clone(), log.clone(), TableView::new(&shared), working);
+        let one = floe_view::Config { views_at_work: 1, ..working };
+        let rebuilds = Views::new(env, log, TableView::new(&shared), one);
+        let tasks = || supervise(Arc::clone(&shared), views.clone(), rebuilds.clone());
+        let start = || shared.env.spawn("lake", tasks());
         let supervisor = Arc::new(Mutex::new(config.views.then(start)));
         let cache = Arc::new(Mutex::new(FileCache::new(limits::FILE_CACHE_BYTES)));
-        Lake { shared, views, cache, supervisor }
+        Lake { shared, views, rebuilds, cache, supervisor }
     }
 
     /// Ends the views and gives their leases back, so that another process need not wait for them to expire. A commit
@@ -79,6 +94,7 @@ impl Lake {
         supervisor.abort();
         let _ = supervisor.await;
         self.views.release().await;
+        self.rebuilds.release().await;
     }
 
     /// The topics that are tables, by name.
@@ -236,6 +252,70 @@ impl Lake {
         let command = move |tx: &mut Tx<'_>| command::drop_columns(tx, topic, &patterns);
         let committed = self.log().meta().commit(envelope, command).await;
         Ok(committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?.reply)
+    }
+
+    /// Makes a table anew from the log, beside the running one, which goes on as far as it can until the new one has
+    /// caught up and takes its place. Rows that the log does not have any more are kept if their files verify. Returns
+    /// how many rows are lost at most: 0 unless `lose` allows it.
+    ///
+    /// # Errors
+    /// The table has not been made yet, rows would be lost, or the store or the journal fails.
+    pub async fn rebuild(&self, table: &TableRef, lose: bool) -> Result<u64, LakeError> {
+        let snapshot = self.log().meta().snapshot();
+        let starts = rebuild::log_starts(&snapshot, &table.topic);
+        let lost = match &table.record {
+            Some(record) if !starts.is_empty() => self.lost_below(table, record, &starts).await?,
+            _ => 0,
+        };
+        if lost > 0 && !lose {
+            return Err(LakeError::WouldLose { rows: lost });
+        }
+        let topic = table.topic.id;
+        let envelope = Envelope::broker(&format!("the table of {} is made anew", table.name));
+        let command = move |tx: &mut Tx<'_>| command::begin_rebuild(tx, topic, lose, &starts);
+        let committed = self.log().meta().commit(envelope, command).await;
+        committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?;
+        self.rebuilds.look();
+        Ok(lost)
+    }
+
+    /// How many rows below the log's start cannot be read: at most as many as there are offsets without a row, if
+    /// anything there is damaged.
+    async fn lost_below(
+        &self,
+        table: &TableRef,
+        record: &Table,
+        starts: &LogStarts,
+    ) -> Result<u64, LakeError> {
+        let files = self.shared.files(&record.name, table.topic.id);
+        let mut below = Below::find(files, record, starts).await?;
+        let mut rows = 0;
+        while let Some(bytes) = below.next().await? {
+            let (schema, starts) = (table.schema.clone(), starts.clone());
+            let counted = self.shared.env.blocking(move || rebuild::count(bytes, &schema, &starts)).await;
+            rows += counted.map_err(TableError::from)?;
+        }
+        if below.damage.is_empty() {
+            return Ok(0);
+        }
+        let read = |partition| table.progress.get(&partition).map_or(0, |next| next.0);
+        let offsets: i64 = starts.iter().map(|(partition, start)| read(*partition).min(*start)).sum();
+        // Damage without offsets is no loss, but a reason to tell.
+        Ok(offsets.cast_unsigned().saturating_sub(rows).max(1))
+    }
+
+    /// How the rebuilding of a table is doing; none if it is not rebuilt.
+    ///
+    /// # Errors
+    /// The metadata cannot be read.
+    pub fn rebuilding(&self, table: &TableRef) -> Result<Option<ViewStatus>, LakeError> {
+        let snapshot = self.log().meta().snapshot();
+        if snapshot.get::<Rebuild>(&table.topic.id)?.is_none() {
+            return Ok(None);
+        }
+        let (topic, name) = (table.topic.id, table.name.clone());
+        let begun = self.rebuilds.status().into_iter().find(|view| view.topic == topic);
+        Ok(Some(begun.unwrap_or(ViewStatus { topic, name, lag: 0, job: None, error: None })))
     }
 
     /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the

@@ -18,6 +18,8 @@
 //! data_file.rs  FileWriter     one Parquet file and its statistics
 //! checks.rs     Checks         the checksums of all its bytes, inside the file
 //! rewrite.rs    job            rewrites files that hold replaced columns: small tables in a step, others by a job
+//! place.rs      Place          where a table is in the map: it runs, or it is rebuilt beside the running one
+//! rebuild.rs                   makes a table anew from the log; what lies below the log's start
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
 //! manifest.rs                  which manifests are merged; how they are read and written
@@ -79,7 +81,9 @@ mod layout;
 pub mod limits;
 mod manifest;
 pub mod map;
+mod place;
 mod prepare;
+mod rebuild;
 mod rewrite;
 mod shared;
 mod supervise;

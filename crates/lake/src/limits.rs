@@ -60,6 +60,9 @@ pub const PIECE_BYTES: u64 = 32 << 20;
 /// Files that one piece of a job rewrites.
 pub const PIECE_FILES: usize = 256;
 
+/// Bytes of a topic's name in the name of the folder of a rebuilt table: a file system takes 255 in all.
+pub const REBUILT_NAME_BYTES: usize = 200;
+
 /// How often a file is put before the whole commit fails.
 pub const PUT_ATTEMPTS: u32 = 3;
 

@@ -2,6 +2,7 @@
 //! them.
 
 use floe_env::Env;
+use floe_log::TopicId;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
 use floe_view::{Command, Portion, ViewError};
@@ -18,6 +19,7 @@ use crate::{
     layout::FileKind,
     limits,
     map::Garbage,
+    place::Place,
     rewrite::{self, Clean, Rewritten},
     shared::Shared,
 };
@@ -43,7 +45,7 @@ struct Change {
 }
 
 /// Puts the data files of new records and all documents of the next state of the table.
-pub(crate) async fn prepare(
+pub(crate) async fn prepare<P: Place>(
     shared: &Shared,
     portion: Portion<'_>,
     table: &mut OwnedTable,
@@ -52,11 +54,11 @@ pub(crate) async fn prepare(
     let files = shared.files(&table.base.table.name, portion.topic.id);
     let rewritten = rewrite::in_step(shared, &files, table, &rows.schema).await?;
     let change = Change { schema: rows.schema, files: rows.files, rewritten };
-    publish(shared, &files, portion, table, change).await
+    publish::<P>(shared, &files, portion, table, change).await
 }
 
 /// The same for what a job has rewritten.
-pub(crate) async fn adopt(
+pub(crate) async fn adopt<P: Place>(
     shared: &Shared,
     portion: Portion<'_>,
     table: &mut OwnedTable,
@@ -64,10 +66,10 @@ pub(crate) async fn adopt(
 ) -> Result<(OwnedTable, Command), ViewError> {
     let files = shared.files(&table.base.table.name, portion.topic.id);
     let change = Change { schema: table.schema.clone(), files: Vec::new(), rewritten };
-    publish(shared, &files, portion, table, change).await
+    publish::<P>(shared, &files, portion, table, change).await
 }
 
-async fn publish(
+async fn publish<P: Place>(
     shared: &Shared,
     files: &Files,
     portion: Portion<'_>,
@@ -79,7 +81,7 @@ async fn publish(
     // Loose files are those of failed attempts and become garbage. The files of this attempt must not.
     let failed: Vec<Garbage> = command::numbers(&name, table.loose, table.numbers.next).collect();
     let wanted = change.files.len() + change.rewritten.files.len() + table.base.manifests.len() + 16;
-    reserve_numbers(shared, &portion, table, wanted as u64).await?;
+    reserve_numbers::<P>(shared, topic, portion.epoch, &mut table.numbers, wanted as u64).await?;
     let (schema, clean) = (change.schema.clone(), change.rewritten.clean.clone());
     let next = put(shared, files, &portion, table, change).await?;
     // First the files that manifests name, because some of the manifests may be among the others.
@@ -93,7 +95,7 @@ async fn publish(
     };
     let numbers = Numbers { ..table.numbers };
     let loose = numbers.next;
-    let command = Box::new(move |tx: &mut Tx<'_>| command::publish(tx, &publication));
+    let command = Box::new(move |tx: &mut Tx<'_>| command::publish::<P>(tx, &publication));
     Ok((OwnedTable { base: next.base, schema, numbers, loose, clean }, command))
 }
 
@@ -106,8 +108,8 @@ async fn put(
     change: Change,
 ) -> Result<Next, TableError> {
     let Change { schema, files: new, rewritten } = change;
-    let mut added = put_data(files, table, &new).await?;
-    added.extend(put_data(files, table, &rewritten.files).await?);
+    let mut added = put_data(files, &mut table.numbers, &new).await?;
+    added.extend(put_data(files, &mut table.numbers, &rewritten.files).await?);
     let delta = Delta {
         old: Old::of(&schema, table.base.metadata.current_schema(), &rewritten.gone()),
         schema: &schema,
@@ -126,40 +128,43 @@ async fn put(
     Ok(next)
 }
 
-/// A new id for a snapshot. It is positive, because some engines take no other.
-fn snapshot_id(env: &Env) -> i64 {
-    (env.random_u64() >> 1).max(1).cast_signed()
-}
-
-async fn reserve_numbers(
+/// Makes sure that the owner has this many file numbers.
+pub(crate) async fn reserve_numbers<P: Place>(
     shared: &Shared,
-    portion: &Portion<'_>,
-    table: &mut OwnedTable,
+    topic: TopicId,
+    epoch: u64,
+    numbers: &mut Numbers,
     wanted: u64,
 ) -> Result<(), ViewError> {
-    if table.numbers.end - table.numbers.next >= wanted {
+    if numbers.end - numbers.next >= wanted {
         return Ok(());
     }
-    let (topic, epoch, count) = (portion.topic.id, portion.epoch, wanted.max(limits::NUMBERS_LEASED));
-    let command = move |tx: &mut Tx<'_>| command::more_numbers(tx, topic, epoch, count);
+    let count = wanted.max(limits::NUMBERS_LEASED);
+    let command = move |tx: &mut Tx<'_>| command::more_numbers::<P>(tx, topic, epoch, count);
     let committed = shared.log.meta().commit(Envelope::broker("lake file numbers"), command).await;
     // If the answer was lost, the range may be longer than we know. Unused numbers do no harm.
-    table.numbers.end = committed.map_err(ViewError::from_commit)?.reply;
+    numbers.end = committed.map_err(ViewError::from_commit)?.reply;
     Ok(())
 }
 
-async fn put_data(
+/// Puts data files under new numbers. Returns their entries in a manifest.
+pub(crate) async fn put_data(
     files: &Files,
-    table: &mut OwnedTable,
+    numbers: &mut Numbers,
     encoded: &[Encoded],
 ) -> Result<Vec<DataFile>, TableError> {
     let mut entries = Vec::with_capacity(encoded.len());
     let mut puts = Vec::with_capacity(encoded.len());
     for file in encoded {
-        let key = files.key(FileKind::Data, table.numbers.take()?);
+        let key = files.key(FileKind::Data, numbers.take()?);
         entries.push(file.data_file(files.url(&key))?);
         puts.push((key, file.bytes.clone()));
     }
     files.put_all(puts).await?;
     Ok(entries)
+}
+
+/// A new id for a snapshot. It is positive, because some engines take no other.
+pub(crate) fn snapshot_id(env: &Env) -> i64 {
+    (env.random_u64() >> 1).max(1).cast_signed()
 }

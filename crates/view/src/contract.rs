@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use floe_log::{Offset, PartitionId, TopicId, records::Record, topic::Topic};
-use floe_meta::{Snapshot, Tx};
+use floe_meta::{DecodeError, Snapshot, Tx};
 use futures::future::BoxFuture;
 
 use crate::{
@@ -39,7 +39,10 @@ pub trait View: Send + Sync + 'static {
     type Made: Send + 'static;
 
     /// How the view of this topic works; none if the topic has no such view.
-    fn settings(&self, topic: &Topic) -> Option<Settings>;
+    ///
+    /// # Errors
+    /// A record of the map cannot be read.
+    fn settings(&self, map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError>;
 
     /// Reads what the take-over will need and may fail to read, before anything is taken. It may be outdated when the
     /// lease is taken.
@@ -101,6 +104,22 @@ pub trait View: Send + Sync + 'static {
         output: &mut Self::Output,
         made: Self::Made,
     ) -> impl Future<Output = Result<(Self::Output, Command), ViewError>> + Send;
+
+    /// The last command of a view that exists for a while, such as one that rebuilds an output beside the running one.
+    /// It is asked for before each step; none while the view goes on. `progress` is that of the output.
+    ///
+    /// The command may find that the map has moved on and refuse with [`ViewError::NotYet`]: then the view goes on.
+    ///
+    /// # Errors
+    /// A record of the map cannot be read.
+    fn last(
+        &self,
+        _map: &Snapshot,
+        _topic: &Topic,
+        _progress: &BTreeMap<u32, Offset>,
+    ) -> Result<Option<Command>, DecodeError> {
+        Ok(None)
+    }
 
     /// Told after each commit, for metrics.
     fn committed(&self, _topic: &Topic, _before: &Self::Output, _now: &Self::Output) {}

@@ -179,6 +179,9 @@ impl<V: View> TopicRunner<V> {
         let Some((topic, _)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(Step::Gone) };
         self.own(&snapshot, &topic).await?;
         self.tend_jobs(&topic).await?;
+        if self.end(&snapshot, &topic).await? {
+            return Ok(Step::Gone);
+        }
         if self.lag(&snapshot, &topic) == 0 {
             self.since = None;
             if !self.wait(&topic).await {
@@ -232,6 +235,17 @@ impl<V: View> TopicRunner<V> {
             self.owned = Some(ownership::take_over(&self.shared, snapshot, topic, stale).await?);
         }
         self.shared.view.check(topic, &self.owned().output)
+    }
+
+    /// Commits the last command of the view, if it is at its end.
+    async fn end(&mut self, snapshot: &Snapshot, topic: &Topic) -> Result<bool, ViewError> {
+        let Owned { epoch, progress, .. } = self.owned();
+        let Some(command) = self.shared.view.last(snapshot, topic, progress)? else { return Ok(false) };
+        match outcome::commit(&self.shared, topic, *epoch, &ReadRanges::new(), None, command).await {
+            Ok(()) => Ok(true),
+            Err(ViewError::NotYet) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adopts the piece of a job that is done, or keeps the lease for it, and begins the next.

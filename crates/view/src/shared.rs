@@ -53,6 +53,6 @@ impl<V: View> Shared<V> {
         id: TopicId,
     ) -> Result<Option<(Topic, Settings)>, DecodeError> {
         let Some(topic) = topic::by_id(snapshot, id)? else { return Ok(None) };
-        Ok(self.view.settings(&topic).map(|settings| (topic, settings)))
+        Ok(self.view.settings(snapshot, &topic)?.map(|settings| (topic, settings)))
     }
 }

@@ -110,12 +110,12 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
     /// The number of the piece.
     type Made = u64;
 
-    fn settings(&self, topic: &Topic) -> Option<Settings> {
-        (TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
+    fn settings(&self, _map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError> {
+        Ok((TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
             freshness: *lock(&self.knobs.freshness),
             gather_bytes: 1 << 20,
             bad_record: *lock(&self.knobs.rule),
-        })
+        }))
     }
 
     async fn find(&self, _snapshot: &Snapshot, _topic: &Topic) -> Result<(), ViewError> {
