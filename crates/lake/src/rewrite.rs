@@ -15,7 +15,7 @@ use std::{
 
 use floe_log::{topic::Topic, topic_config::TopicConfig};
 use floe_schema::TableSchema;
-use floe_view::Job;
+use floe_view::{Job, topic_label};
 use iceberg::spec::{DataFile, ManifestFile};
 use metrics::counter;
 
@@ -106,11 +106,11 @@ pub(crate) fn job(shared: &Arc<Shared>, topic: &Topic, table: &OwnedTable) -> Op
     let task = Task { manifests: table.base.manifests.clone(), clean: table.clean.of(&ids), old, size };
     let (shared, schema) = (Arc::clone(shared), table.schema.clone());
     let files = shared.files(&table.base.table.name, topic.id);
-    let (name, file_bytes) = (topic.name.clone(), TopicConfig::of(topic).table_file_bytes);
+    let (label, file_bytes) = (topic_label(&topic.name), TopicConfig::of(topic).table_file_bytes);
     let work = async move {
         let file_bytes = usize::try_from(file_bytes).unwrap_or(usize::MAX);
         let made = task.run(&shared, &files, &schema, file_bytes).await?;
-        counter!("floe_lake_rewritten_files_total", "topic" => name).increment(made.removed.len() as u64);
+        counter!("floe_lake_rewritten_files_total", "topic" => label).increment(made.removed.len() as u64);
         Ok(made)
     };
     Some(Job { name: "widen", work: Box::pin(work) })

@@ -14,7 +14,9 @@ use metrics::{counter, histogram};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::{contract::View, error::ViewError, limits, ownership::Owned, shared::Shared};
+use crate::{
+    contract::View, error::ViewError, labels::topic_label, limits, ownership::Owned, shared::Shared,
+};
 
 /// What the jobs of one topic are doing.
 pub(crate) struct Jobs<V: View> {
@@ -118,7 +120,7 @@ impl<V: View> Jobs<V> {
         }
         let mut piece = self.piece.take()?;
         piece.finish().await;
-        let labels = [("topic", topic.name.clone()), ("job", piece.job.to_owned())];
+        let labels = [("topic", topic_label(&topic.name)), ("job", piece.job.into())];
         let took = shared.env.monotonic() - piece.begun;
         match piece.done.take()? {
             Ok(made) if piece.epoch == epoch => {

@@ -215,8 +215,7 @@ impl<V: View> TopicRunner<V> {
         self.lag(&snapshot, &topic);
         let took = shared.env.monotonic() - begun;
         self.step_time = took.max(self.step_time / 2);
-        histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone())
-            .record(took.as_secs_f64());
+        histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone()).record(took.as_secs_f64());
         match stopped {
             Some(stopped) => Err(stopped),
             None if full => Ok(Step::Behind),
