@@ -56,6 +56,12 @@ Examples:
   floe topic drop-columns orders 'user-*'
   floe topic delete orders")]
     Topic(TopicArgs),
+    /// Mend the table of a topic on a running broker.
+    #[command(after_help = "\
+Examples:
+  floe table rebuild orders           make a damaged table anew from the log
+  floe table rebuild orders --lose    even if rows that the log does not have any more are damaged")]
+    Table(TableArgs),
 }
 
 /// `floe serve`.
@@ -174,5 +180,43 @@ pub(crate) enum TopicAction {
     Delete {
         /// Its name.
         name: String,
+    },
+}
+
+/// `floe table`.
+#[derive(Debug, Args)]
+pub(crate) struct TableArgs {
+    /// The broker's HTTP address.
+    #[arg(
+        long,
+        env = "FLOE_SERVER",
+        value_name = "URL",
+        default_value_t = format!("http://{}", http::LISTEN_ADDRESS),
+        global = true
+    )]
+    pub(crate) server: String,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) action: TableAction,
+}
+
+/// What to do with a table.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TableAction {
+    /// Make a table anew from the log, and wait until it is done.
+    ///
+    /// The table goes on meanwhile, as far as it can. The new one takes its place when it has read as far. Rows that the
+    /// log does not have any more are kept if their files verify; otherwise nothing is done, unless --lose allows it.
+    Rebuild {
+        /// The topic.
+        name: String,
+        /// Do it although rows are lost.
+        #[arg(long)]
+        lose: bool,
+        /// Do not wait until it is done.
+        #[arg(long)]
+        no_wait: bool,
     },
 }

@@ -3,7 +3,7 @@
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
-//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`: the commands.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`: the commands.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 
 mod cli;
@@ -15,6 +15,7 @@ mod serve;
 mod server;
 mod settings;
 mod sql;
+mod table;
 mod term;
 mod topic;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Topic(args) => topic::run(args).await,
+            Command::Table(args) => table::run(args).await,
         }
     });
     // A blocked read of standard input must not hold the process.

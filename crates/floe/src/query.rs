@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
 use floe_env::Timestamp;
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService, StandsStill,
-    TableFailure, TableService, TableStatus,
+    CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService, Rebuilding,
+    StandsStill, TableFailure, TableService, TableStatus,
 };
 use floe_lake::{Lake, LakeError, TableRef, catalog};
 use floe_query::QueryError;
@@ -70,6 +70,10 @@ impl TableService for Tables {
             stands_still: view
                 .and_then(|view| view.error)
                 .map(|error| stands_still(table.name.clone(), error)),
+            rebuild: self.0.rebuilding(&table).map_err(|error| unavailable(&error))?.map(|view| Rebuilding {
+                lag: view.lag,
+                stands_still: view.error.map(|error| stands_still(table.name.clone(), error)),
+            }),
             table: table.name,
         }))
     }
@@ -86,9 +90,21 @@ impl TableService for Tables {
         }
         .boxed()
     }
+
+    fn rebuild(&self, name: String, lose: bool) -> BoxFuture<'_, Result<u64, TableFailure>> {
+        async move { self.begin_rebuild(&name, lose).await }.boxed()
+    }
 }
 
 impl Tables {
+    async fn begin_rebuild(&self, name: &str, lose: bool) -> Result<u64, TableFailure> {
+        let table = self.find(name)?.ok_or(TableFailure::Missing)?;
+        self.0.rebuild(&table, lose).await.map_err(|error| match error {
+            LakeError::WouldLose { .. } => TableFailure::Refused(error.to_string()),
+            other => unavailable(&other),
+        })
+    }
+
     fn find(&self, name: &str) -> Result<Option<TableRef>, TableFailure> {
         self.0.table(&self.0.log().meta().snapshot(), name).map_err(|error| unavailable(&error))
     }

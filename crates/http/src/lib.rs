@@ -16,7 +16,7 @@
 //! health.rs     /health /ready     alive, and able to serve
 //! telemetry.rs  /metrics           Prometheus text
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
-//! tables.rs     /api/v1/tables     how a table is doing; drops columns
+//! tables.rs     /api/v1/tables     how a table is doing; drops columns, makes it anew
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
 //! failure.rs    Failure            the one JSON shape of every error
 //! limits.rs                        every limit of this crate
@@ -57,5 +57,5 @@ pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};
 pub use query::{QueryReply, QueryRequest, QueryService};
 pub use server::serve;
 pub use services::Services;
-pub use tables::{StandsStill, TableFailure, TableService, TableStatus};
+pub use tables::{Rebuilding, StandsStill, TableFailure, TableService, TableStatus};
 pub use telemetry::Metrics;

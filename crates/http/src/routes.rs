@@ -40,6 +40,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/api/v1/sql", post(sql))
         .route("/api/v1/tables/{table}", get(table_status))
         .route("/api/v1/tables/{table}/drop-columns", post(drop_columns))
+        .route("/api/v1/tables/{table}/rebuild", post(rebuild))
         .method_not_allowed_fallback(wrong_method)
         .nest("/iceberg/v1", catalog)
         .fallback(unknown_path)
@@ -73,6 +74,15 @@ async fn drop_columns(
     body: Body,
 ) -> Response {
     tables::drop_columns(services.tables.as_ref(), table, &headers, body).await
+}
+
+async fn rebuild(
+    State(services): State<Arc<Services>>,
+    Path(table): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    tables::rebuild(services.tables.as_ref(), table, &headers, body).await
 }
 
 /// Makes a catalog request from the path and the parameters.

@@ -23,6 +23,9 @@ pub trait TableService: Send + Sync + 'static {
 
     /// Drops the columns of the top-level keys that match one of the patterns. Returns how many columns went.
     fn drop_columns(&self, name: String, keys: Vec<String>) -> BoxFuture<'_, Result<u64, TableFailure>>;
+
+    /// Begins to make a table anew from the log. Returns how many rows that loses at most, which `lose` allows.
+    fn rebuild(&self, name: String, lose: bool) -> BoxFuture<'_, Result<u64, TableFailure>>;
 }
 
 /// A table whose last step failed. It takes no rows until a step succeeds.
@@ -57,6 +60,17 @@ pub struct TableStatus {
     pub columns_max: usize,
     /// Set while it stands still.
     pub stands_still: Option<StandsStill>,
+    /// Set while it is made anew from the log.
+    pub rebuild: Option<Rebuilding>,
+}
+
+/// How the rebuilding of a table is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilding {
+    /// Records in the log that the new table has not read yet, as of its last look.
+    pub lag: u64,
+    /// Set while it stands still.
+    pub stands_still: Option<StandsStill>,
 }
 
 /// Why a question about a table has no answer.
@@ -66,6 +80,8 @@ pub enum TableFailure {
     Missing,
     /// The request is wrong; the words say what to do.
     Wrong(String),
+    /// What it asks for would do harm; the words say which.
+    Refused(String),
     /// It may work later.
     Unavailable(String),
 }
@@ -88,7 +104,12 @@ impl TableStatus {
             "columns": self.columns,
             "columns_max": self.columns_max,
         });
-        body["stands_still"] = self.stands_still.as_ref().map_or(Value::Null, StandsStill::json);
+        let still = |still: &Option<StandsStill>| still.as_ref().map_or(Value::Null, StandsStill::json);
+        body["stands_still"] = still(&self.stands_still);
+        body["rebuild"] = self.rebuild.as_ref().map_or(
+            Value::Null,
+            |rebuild| json!({ "lag": rebuild.lag, "stands_still": still(&rebuild.stands_still) }),
+        );
         body
     }
 }
@@ -99,6 +120,7 @@ impl TableFailure {
         match self {
             TableFailure::Missing => Failure::new(StatusCode::NOT_FOUND, "NoSuchTable", missing()),
             TableFailure::Wrong(reason) => Failure::new(StatusCode::BAD_REQUEST, "InvalidRequest", reason),
+            TableFailure::Refused(reason) => Failure::new(StatusCode::CONFLICT, "Refused", reason),
             TableFailure::Unavailable(reason) => {
                 Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", reason)
             }
@@ -132,6 +154,41 @@ pub(crate) async fn drop_columns(
         Ok(columns) => Json(json!({ "table": name, "columns_dropped": columns })).into_response(),
         Err(failure) => failure.into_response(),
     }
+}
+
+/// The body of a request to make a table anew.
+#[derive(serde::Deserialize)]
+struct RebuildBody {
+    #[serde(default)]
+    lose: bool,
+}
+
+/// Handles `POST /api/v1/tables/{table}/rebuild`.
+pub(crate) async fn rebuild(
+    service: &dyn TableService,
+    name: String,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
+    match begun(service, &name, headers, body).await {
+        Ok(rows) => Json(json!({ "table": name, "rows_lost": rows })).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn begun(
+    service: &dyn TableService,
+    name: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<u64, Failure> {
+    json_body(headers)?;
+    let body = read_body(body).await?;
+    let RebuildBody { lose } = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body must be JSON like {{\"lose\": false}}: {error}");
+        Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
+    })?;
+    service.rebuild(name.to_owned(), lose).await.map_err(|failure| failure.of(name))
 }
 
 async fn dropped(

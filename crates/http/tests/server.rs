@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, Hosts, Metrics, QueryReply, QueryRequest, QueryService,
-    Services, StandsStill, TableFailure, TableService, TableStatus, limits, serve,
+    Rebuilding, Services, StandsStill, TableFailure, TableService, TableStatus, limits, serve,
 };
 use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
@@ -73,8 +73,19 @@ impl TableService for Fake {
         let stands_still = (name == "t").then(|| still(name));
         let table = name.to_owned();
         let columns_max = 2000;
-        let status =
-            TableStatus { table, rows, files, bytes, bad_records, lag, columns, columns_max, stands_still };
+        let rebuild = stands_still.clone().map(|still| Rebuilding { lag: 7, stands_still: Some(still) });
+        let status = TableStatus {
+            table,
+            rows,
+            files,
+            bytes,
+            bad_records,
+            lag,
+            columns,
+            columns_max,
+            stands_still,
+            rebuild,
+        };
         Ok(Some(status).filter(|_| name != "none"))
     }
 
@@ -84,6 +95,16 @@ impl TableService for Fake {
             "busy" => Err(TableFailure::Unavailable("later".to_owned())),
             _ if keys.is_empty() => Err(TableFailure::Wrong("name keys".to_owned())),
             _ => Ok(keys.len() as u64),
+        };
+        std::future::ready(outcome).boxed()
+    }
+
+    fn rebuild(&self, name: String, lose: bool) -> BoxFuture<'_, Result<u64, TableFailure>> {
+        let outcome = match name.as_str() {
+            "none" => Err(TableFailure::Missing),
+            "damaged" if !lose => Err(TableFailure::Refused("say --lose".to_owned())),
+            "damaged" => Ok(3),
+            _ => Ok(0),
         };
         std::future::ready(outcome).boxed()
     }
@@ -206,11 +227,12 @@ async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     let server = start(Ok(())).await;
     let mut table = json!({
         "table": "a b", "rows": 1, "files": 2, "bytes": 3, "bad_records": 4, "lag": 5, "columns": 6,
-        "columns_max": 2000, "stands_still": null,
+        "columns_max": 2000, "stands_still": null, "rebuild": null,
     });
     assert_eq!(get(&server, "/api/v1/tables/a%20b").await.json(), table);
     table["table"] = "t".into();
     table["stands_still"] = json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
+    table["rebuild"] = json!({ "lag": 7, "stands_still": table["stands_still"] });
     assert_eq!(get(&server, "/api/v1/tables/t").await.json(), table);
     error_is(&get(&server, "/api/v1/tables/none").await, 404, "NoSuchTable", &["none", "floe.table"]);
 
@@ -225,6 +247,16 @@ async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     error_is(&drop("none", JSON, keys).await, 404, "NoSuchTable", &[]);
     error_is(&drop("busy", JSON, keys).await, 503, "Unavailable", &["later"]);
     assert_eq!(get(&server, "/api/v1/tables/t/drop-columns").await.status, 405);
+
+    let rebuild = async |table: &str, body: &str| {
+        ask(&server, "POST", &format!("/api/v1/tables/{table}/rebuild"), JSON, body.as_bytes()).await
+    };
+    assert_eq!(rebuild("t", "{}").await.json(), json!({ "table": "t", "rows_lost": 0 }));
+    error_is(&rebuild("damaged", "{}").await, 409, "Refused", &["--lose"]);
+    let lost = json!({ "table": "damaged", "rows_lost": 3 });
+    assert_eq!(rebuild("damaged", r#"{"lose":true}"#).await.json(), lost);
+    error_is(&rebuild("none", "{}").await, 404, "NoSuchTable", &[]);
+    error_is(&rebuild("t", "yes").await, 400, "InvalidBody", &["lose"]);
 }
 
 #[tokio::test]

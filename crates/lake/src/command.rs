@@ -1,17 +1,21 @@
 //! The commands of the lake: pure functions over the metadata map, each one journal entry.
 
+use std::collections::BTreeMap;
+
 use floe_log::{
-    TopicId,
+    Offset, PartitionId, TopicId,
     topic::{self, Topic},
 };
 use floe_meta::Tx;
 use floe_meta::lease::{self, Lease};
 use floe_schema::{Kind, TableSchema};
-use floe_view::{ViewError, lease_name};
+use floe_view::{ViewError, lease_name, progress_of};
 
 use crate::{
     limits,
-    map::{Garbage, GarbageKey, Table, ViewState},
+    map::{Garbage, GarbageKey, Progress, Rebuild, RebuildProgress, Table, ViewState},
+    place::Place,
+    rebuild::LogStarts,
 };
 
 /// The name of the lake's view. It is in leases and envelopes, and never changes.
@@ -21,26 +25,50 @@ pub(crate) const VIEW: &str = "lake";
 pub(crate) struct Taken {
     pub(crate) table: Option<Table>,
     pub(crate) view: ViewState,
+    /// For a table that is rebuilt and is not made yet: the request, and the running table.
+    pub(crate) rebuild: Option<(Rebuild, Option<Table>)>,
 }
 
 /// Takes a range of file numbers for a new owner. Files that the former owner may have written under its numbers, and
 /// that no commit names, become garbage.
-pub(crate) fn take_over(tx: &mut Tx<'_>, topic: &Topic, kind: Kind, epoch: u64) -> Result<Taken, ViewError> {
-    let (topic, name) = (topic.id, topic.name.clone());
-    let table = tx.get::<Table>(&topic)?;
-    let former = tx.get::<ViewState>(&topic)?;
+pub(crate) fn take_over<P: Place>(
+    tx: &mut Tx<'_>,
+    topic: &Topic,
+    kind: Kind,
+    epoch: u64,
+) -> Result<Taken, ViewError> {
+    let id = topic.id;
+    let table = P::table(tx, id)?;
+    let former = P::state(tx, id)?;
     let start = former.as_ref().map_or(0, |view| view.numbers_end);
     if let Some(view) = &former {
-        put_garbage(tx, topic, orphans(table.as_ref(), view))?;
+        put_garbage(tx, id, orphans(table.as_ref(), view))?;
     }
+    let rebuild = P::rebuild(tx, id)?;
     let (name, schema) = match former {
         Some(view) => (view.name, view.schema),
-        None => (name, TableSchema::new(kind)),
+        None => (P::folder(tx, topic)?, first_schema(tx, id, rebuild.as_ref(), kind)?),
     };
     let view =
         ViewState { name, schema, numbers_from: start, numbers_end: start + limits::NUMBERS_LEASED, epoch };
-    tx.put(&topic, &view);
-    Ok(Taken { table, view })
+    P::put_state(tx, id, &view)?;
+    let rebuild = match rebuild.filter(|_| table.is_none()) {
+        Some(rebuild) => Some((rebuild, tx.get::<Table>(&id)?)),
+        None => None,
+    };
+    Ok(Taken { table, view, rebuild })
+}
+
+/// The first schema of a table. One that keeps rows of the running table begins with the ids of its columns.
+fn first_schema(
+    tx: &Tx<'_>,
+    topic: TopicId,
+    rebuild: Option<&Rebuild>,
+    kind: Kind,
+) -> Result<TableSchema, ViewError> {
+    let keeps = rebuild.is_some_and(|rebuild| !rebuild.starts.is_empty());
+    let running = if keeps { tx.get::<ViewState>(&topic)? } else { None };
+    Ok(running.map_or_else(|| TableSchema::new(kind), |view| view.schema))
 }
 
 /// Files that an owner may have written and that no record names.
@@ -50,29 +78,32 @@ fn orphans(table: Option<&Table>, view: &ViewState) -> Vec<Garbage> {
 }
 
 /// Takes more file numbers. Returns the end of the range, which begins where the last one ended.
-pub(crate) fn more_numbers(
+pub(crate) fn more_numbers<P: Place>(
     tx: &mut Tx<'_>,
     topic: TopicId,
     epoch: u64,
     count: u64,
 ) -> Result<u64, ViewError> {
-    tx.check_lease(&lease_name(VIEW, topic), epoch)?;
-    let view =
-        tx.get::<ViewState>(&topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
+    tx.check_lease(&lease_name(P::VIEW, topic), epoch)?;
+    let view = P::state(tx, topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
     let numbers_end = view.numbers_end + count;
-    tx.put(&topic, &ViewState { numbers_end, ..view });
+    P::put_state(tx, topic, &ViewState { numbers_end, ..view })?;
     Ok(numbers_end)
 }
 
 /// Publishes the first state of a table.
-pub(crate) fn create(tx: &mut Tx<'_>, topic: TopicId, epoch: u64, table: &Table) -> Result<(), ViewError> {
-    tx.check_lease(&lease_name(VIEW, topic), epoch)?;
+pub(crate) fn create<P: Place>(
+    tx: &mut Tx<'_>,
+    topic: TopicId,
+    epoch: u64,
+    table: &Table,
+) -> Result<(), ViewError> {
+    tx.check_lease(&lease_name(P::VIEW, topic), epoch)?;
     topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
-    if tx.get::<Table>(&topic)?.is_some() {
+    if P::table(tx, topic)?.is_some() {
         return Err(ViewError::Stale("it was made before".to_owned()));
     }
-    tx.put(&topic, table);
-    Ok(())
+    P::put_table(tx, topic, table)
 }
 
 /// What one commit of the view publishes, besides progress and dead letters.
@@ -86,18 +117,90 @@ pub(crate) struct Publication {
 }
 
 /// Publishes a table's next state, if the table is as the owner left it.
-pub(crate) fn publish(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), ViewError> {
+pub(crate) fn publish<P: Place>(tx: &mut Tx<'_>, publication: &Publication) -> Result<(), ViewError> {
     let Publication { topic, from, table, schema, garbage } = publication;
-    let current = tx.get::<Table>(topic)?.ok_or_else(|| ViewError::Stale("it is gone".to_owned()))?;
+    let current = P::table(tx, *topic)?.ok_or_else(|| ViewError::Stale("it is gone".to_owned()))?;
     if current.metadata != *from {
         return Err(ViewError::Stale(format!("it is at {}, not at {from}", current.metadata)));
     }
-    tx.put(topic, table);
-    let view = tx.get::<ViewState>(topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
+    P::put_table(tx, *topic, table)?;
+    let view = P::state(tx, *topic)?.ok_or_else(|| ViewError::Stale("its state is gone".to_owned()))?;
     if view.schema != *schema {
-        tx.put(topic, &ViewState { schema: schema.clone(), ..view });
+        P::put_state(tx, *topic, &ViewState { schema: schema.clone(), ..view })?;
     }
     put_garbage(tx, *topic, garbage.clone())
+}
+
+/// Leaves the request that a table be made anew from the log. A second request only adds that rows may be lost.
+pub(crate) fn begin_rebuild(
+    tx: &mut Tx<'_>,
+    topic: TopicId,
+    lose: bool,
+    starts: &LogStarts,
+) -> Result<(), ViewError> {
+    let name = topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?.name;
+    if let Some(before) = tx.get::<Rebuild>(&topic)? {
+        tx.put(&topic, &Rebuild { lose: lose || before.lose, ..before });
+        return Ok(());
+    }
+    let running = tx.get::<ViewState>(&topic)?;
+    let running = running.ok_or_else(|| ViewError::Stale("the table has not been made yet".to_owned()))?;
+    // The folder's name begins with the topic's id, so it differs from those of all other topics.
+    let base = format!("{}.rebuilt-", &name[..name.len().min(limits::REBUILT_NAME_BYTES)]);
+    let number = running.name.strip_prefix(&base).and_then(|number| number.parse().ok()).unwrap_or(0_u32);
+    let name = format!("{base}{}", number + 1);
+    let starts: Vec<(u32, i64)> = starts.iter().map(|(partition, start)| (*partition, *start)).collect();
+    for (partition, start) in &starts {
+        tx.put(&PartitionId::new(topic, *partition), &RebuildProgress { next: *start });
+    }
+    tx.put(&topic, &Rebuild { name, lose, starts, table: None, state: None });
+    Ok(())
+}
+
+/// Puts the table that was made anew in the place of the running one, if it has read as far.
+///
+/// The owner of the running table knows the old one. It loses its lease, as in [`drop_columns`].
+pub(crate) fn end_rebuild(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
+    let rebuild = tx.get::<Rebuild>(&topic)?.ok_or_else(|| ViewError::Stale("it is over".to_owned()))?;
+    let Rebuild { table: Some(mut table), state: Some(state), .. } = rebuild else {
+        return Err(ViewError::NotYet);
+    };
+    let progress = progress_of::<RebuildProgress>(tx, topic)?;
+    if !covers(&progress, &progress_of::<Progress>(tx, topic)?) {
+        return Err(ViewError::NotYet);
+    }
+    for (partition, next) in progress {
+        let partition = PartitionId::new(topic, partition);
+        tx.put(&partition, &Progress { next: next.0 });
+        tx.delete::<RebuildProgress>(&partition);
+    }
+    let (old, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
+    let mut garbage = view.as_ref().map_or_else(Vec::new, |view| orphans(old.as_ref(), view));
+    if let Some(old) = old {
+        // Readers tell a table's states apart by their number.
+        table.snapshots += old.snapshots;
+        garbage.push(Garbage::Table(Box::new(old)));
+    }
+    put_garbage(tx, topic, garbage)?;
+    tx.put(&topic, &table);
+    tx.put(&topic, &state);
+    tx.delete::<Rebuild>(&topic);
+    release(tx, topic)
+}
+
+/// Whether `progress` is at least as far as `other` in every partition.
+pub(crate) fn covers(progress: &BTreeMap<u32, Offset>, other: &BTreeMap<u32, Offset>) -> bool {
+    let of = |partition| progress.get(partition).copied().unwrap_or(Offset::ZERO);
+    other.iter().all(|(partition, next)| of(partition) >= *next)
+}
+
+/// Takes the lease of the running table from its owner.
+fn release(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
+    let name = lease_name(VIEW, topic);
+    if let Some(Lease { owner: Some(_), epoch, .. }) = tx.get::<Lease>(&name)? {
+        lease::release(tx, &name, epoch)?;
+    }
+    Ok(())
 }
 
 /// Drops the columns of the top-level keys that match one of the patterns. Returns how many columns went.
@@ -116,24 +219,16 @@ pub(crate) fn drop_columns(tx: &mut Tx<'_>, topic: TopicId, patterns: &[String])
         return Ok(0);
     }
     tx.put(&topic, &ViewState { schema, ..view });
-    let name = lease_name(VIEW, topic);
-    if let Some(Lease { owner: Some(_), epoch, .. }) = tx.get::<Lease>(&name)? {
-        lease::release(tx, &name, epoch)?;
-    }
+    release(tx, topic)?;
     Ok(dropped)
 }
 
 /// Removes the table of a deleted topic from the map. Its files become garbage.
-pub(crate) fn drop_table(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
-    let (table, view) = (tx.get::<Table>(&topic)?, tx.get::<ViewState>(&topic)?);
+pub(crate) fn drop_table<P: Place>(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
+    let (table, view) = (P::table(tx, topic)?, P::state(tx, topic)?);
     let mut garbage = view.as_ref().map_or_else(Vec::new, |view| orphans(table.as_ref(), view));
-    if let Some(table) = table {
-        garbage.push(Garbage::Table(Box::new(table)));
-        tx.delete::<Table>(&topic);
-    }
-    if view.is_some() {
-        tx.delete::<ViewState>(&topic);
-    }
+    garbage.extend(table.map(|table| Garbage::Table(Box::new(table))));
+    P::remove(tx, topic)?;
     put_garbage(tx, topic, garbage)
 }
 

@@ -1,24 +1,89 @@
 //! The schema of a table as Iceberg writes it.
+//!
+//! A column of whole numbers that became double has a new id. While data files still hold the old column, the schema
+//! has both: the old one is called `<name>_long`, behind the new one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use floe_schema::{Column, ColumnType, TableSchema};
 use iceberg::spec::{ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type};
 
+/// What the comment of an old column says to other readers.
+const OLD_DOC: &str =
+    "values of rows whose files are not rewritten yet; coalesce it with the column before it";
+
 /// The Iceberg schema with the same ids, names and order.
 pub(crate) fn schema(table: &TableSchema) -> Result<Schema, iceberg::Error> {
-    Schema::builder().with_fields(fields(&table.columns())).build()
+    schema_with(table, &Old::default())
 }
 
-fn fields(columns: &[Column]) -> Vec<NestedFieldRef> {
-    columns.iter().map(|c| Arc::new(NestedField::new(c.id, &c.name, kind(&c.of), c.required))).collect()
+/// The same with the columns that data files still hold besides.
+pub(crate) fn schema_with(table: &TableSchema, old: &Old) -> Result<Schema, iceberg::Error> {
+    Schema::builder().with_fields(fields(&table.columns(), old)).build()
 }
 
-fn kind(of: &ColumnType) -> Type {
+/// Columns that others replaced and that data files still hold.
+#[derive(Debug, Default)]
+pub(crate) struct Old {
+    /// By the id of the column that replaced it.
+    by_new: BTreeMap<i32, NestedFieldRef>,
+}
+
+impl Old {
+    /// The replaced columns of `table` that the Iceberg schema `current` still has, without those in `gone`.
+    pub(crate) fn of(table: &TableSchema, current: &Schema, gone: &BTreeSet<i32>) -> Old {
+        let replaced = table.replaced().into_iter().filter(|(old, _)| !gone.contains(old));
+        let held = replaced.filter_map(|(old, new)| Some((new, Arc::clone(current.field_by_id(old)?))));
+        Old { by_new: held.collect() }
+    }
+
+    /// Their ids.
+    pub(crate) fn ids(&self) -> BTreeSet<i32> {
+        self.by_new.values().map(|field| field.id).collect()
+    }
+
+    /// The ids of all leaves below them. A data file's statistics are by leaf.
+    pub(crate) fn leaves(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        self.by_new.values().for_each(|field| leaves(field, &mut found));
+        found
+    }
+}
+
+fn leaves(field: &NestedField, found: &mut BTreeSet<i32>) {
+    match &*field.field_type {
+        Type::Primitive(_) => {
+            found.insert(field.id);
+        }
+        Type::List(list) => leaves(&list.element_field, found),
+        Type::Struct(of) => of.fields().iter().for_each(|field| leaves(field, found)),
+        Type::Map(_) => unreachable!("a table has no maps"),
+    }
+}
+
+fn fields(columns: &[Column], old: &Old) -> Vec<NestedFieldRef> {
+    let mut fields = Vec::with_capacity(columns.len());
+    let mut names: BTreeSet<String> = columns.iter().map(|column| column.name.to_lowercase()).collect();
+    for c in columns {
+        fields.push(Arc::new(NestedField::new(c.id, &c.name, kind(&c.of, old), c.required)));
+        if let Some(before) = old.by_new.get(&c.id) {
+            let numbered = (2..).map(|number| format!("{}_long_{number}", c.name));
+            let mut free = std::iter::once(format!("{}_long", c.name)).chain(numbered);
+            let name = free.find(|name| names.insert(name.to_lowercase())).expect("some number is free");
+            fields.push(Arc::new(NestedField { name, doc: Some(OLD_DOC.to_owned()), ..(**before).clone() }));
+        }
+    }
+    fields
+}
+
+fn kind(of: &ColumnType, old: &Old) -> Type {
     match of {
-        ColumnType::Struct(columns) => Type::Struct(StructType::new(fields(columns))),
+        ColumnType::Struct(columns) => Type::Struct(StructType::new(fields(columns, old))),
         ColumnType::List { id, required, of } => {
-            Type::List(ListType::new(Arc::new(NestedField::list_element(*id, kind(of), *required))))
+            Type::List(ListType::new(Arc::new(NestedField::list_element(*id, kind(of, old), *required))))
         }
         primitive => Type::Primitive(self::primitive(primitive).expect("all others are primitive")),
     }
@@ -35,28 +100,4 @@ fn primitive(of: &ColumnType) -> Option<PrimitiveType> {
         ColumnType::Timestamptz => PrimitiveType::Timestamptz,
         ColumnType::Struct(_) | ColumnType::List { .. } => return None,
     })
-}
-
-/// The ids of all leaves below the columns `roots`. A data file's statistics are by leaf.
-pub(crate) fn leaves(table: &TableSchema, roots: &BTreeSet<i32>) -> BTreeSet<i32> {
-    let mut found = BTreeSet::new();
-    for column in table.columns() {
-        collect(column.id, &column.of, roots.contains(&column.id), roots, &mut found);
-    }
-    found
-}
-
-fn collect(id: i32, of: &ColumnType, inside: bool, roots: &BTreeSet<i32>, found: &mut BTreeSet<i32>) {
-    match of {
-        ColumnType::Struct(columns) => {
-            for column in columns {
-                collect(column.id, &column.of, inside || roots.contains(&column.id), roots, found);
-            }
-        }
-        ColumnType::List { id, of, .. } => collect(*id, of, inside, roots, found),
-        _ if inside => {
-            found.insert(id);
-        }
-        _ => {}
-    }
 }

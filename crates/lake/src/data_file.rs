@@ -1,7 +1,8 @@
 //! One Parquet file: rows in, bytes and statistics out.
 //!
 //! A file is compressed with zstd, has column ids and statistics, and its timestamps are microseconds in UTC. It has no
-//! embedded Arrow schema: some readers take its hints literally (string views, for example) and fail.
+//! embedded Arrow schema: some readers take its hints literally (string views, for example) and fail. Every byte of it
+//! has a checksum ([`crate::checks`]).
 
 use std::{
     cmp::Ordering,
@@ -21,7 +22,12 @@ use parquet::{
     file::{metadata::ParquetMetaData, properties::WriterProperties},
 };
 
-use crate::{convert, limits};
+use crate::{
+    checks::{self, Damage},
+    convert,
+    error::TableError,
+    limits,
+};
 
 /// Why a data file cannot be written or read again.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,9 @@ pub enum FileError {
     /// The rows do not fit the table's schema.
     #[error(transparent)]
     Adapt(#[from] AdaptError),
+    /// A byte of the file is not as it was written.
+    #[error("the file is damaged: {0}")]
+    Damaged(#[from] Damage),
 }
 
 /// A finished file that is not in the store yet.
@@ -117,7 +126,9 @@ impl FileWriter {
 
     pub(crate) fn finish(mut self) -> Result<Encoded, FileError> {
         let metadata = self.writer.finish()?;
-        let bytes = Bytes::from(std::mem::take(self.writer.inner_mut()));
+        let mut bytes = std::mem::take(self.writer.inner_mut());
+        checks::add(&mut bytes);
+        let bytes = Bytes::from(bytes);
         let metrics = metrics(&metadata, &convert::schema(&self.schema)?)?;
         Ok(Encoded { bytes, rows: self.rows, schema: self.schema, metrics })
     }
@@ -175,15 +186,50 @@ fn widen(bounds: &mut HashMap<i32, Datum>, id: i32, bound: Datum, keep: Ordering
     }
 }
 
-/// Rewrites a file that has an earlier schema of the table under `schema`.
-pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, FileError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(8192).build()?;
+/// Rewrites one file of a commit in the making under a later schema of the table.
+pub(crate) fn rewrite(file: &Encoded, schema: &TableSchema) -> Result<Encoded, FileError> {
     let mut writer = FileWriter::new(schema.clone())?;
-    for batch in reader {
-        let batch = batch.map_err(ParquetError::from)?;
-        writer.write(&schema.adapt(&batch)?)?;
-    }
+    copy(file.bytes.clone(), schema, |batch| writer.write(batch))?;
     writer.finish()
+}
+
+/// Makes the files of the rows of other files, which have earlier schemas of the table. A new file begins where one has
+/// `file_bytes_max`.
+pub(crate) fn rewrite_all(
+    files: Vec<(String, Bytes)>,
+    schema: &TableSchema,
+    file_bytes_max: usize,
+) -> Result<Vec<Encoded>, TableError> {
+    let mut made = Vec::new();
+    let mut writer = FileWriter::new(schema.clone())?;
+    for (name, bytes) in files {
+        let copied = copy(bytes, schema, |batch| {
+            writer.write(batch)?;
+            if writer.size() >= file_bytes_max {
+                let full = std::mem::replace(&mut writer, FileWriter::new(schema.clone())?);
+                made.push(full.finish()?);
+            }
+            Ok(())
+        });
+        copied.map_err(|error| TableError::damaged(&name, error))?;
+    }
+    if writer.rows > 0 {
+        made.push(writer.finish()?);
+    }
+    Ok(made)
+}
+
+/// Gives the rows of a file, under `schema`, to `take`.
+pub(crate) fn copy(
+    file: Bytes,
+    schema: &TableSchema,
+    mut take: impl FnMut(&RecordBatch) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    checks::verify(&file)?;
+    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(8192).build()? {
+        take(&schema.adapt(&batch.map_err(ParquetError::from)?)?)?;
+    }
+    Ok(())
 }
 
 /// Every row of a file under `schema`, for tests and tools.
@@ -191,10 +237,10 @@ pub(crate) fn rewrite(file: Bytes, schema: &TableSchema) -> Result<Encoded, File
 /// # Errors
 /// The file is damaged, or not of this table.
 pub fn read(file: Bytes, schema: &TableSchema) -> Result<Vec<RecordBatch>, FileError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
     let mut batches = Vec::new();
-    for batch in reader {
-        batches.push(schema.adapt(&batch.map_err(ParquetError::from)?)?);
-    }
+    copy(file, schema, |batch| {
+        batches.push(batch.clone());
+        Ok(())
+    })?;
     Ok(batches)
 }

@@ -100,7 +100,7 @@ impl Fold for Encoder {
         for file in &mut self.files {
             // Whole numbers became doubles after this file was begun. No file may hold the old column.
             if file.schema.replaced() != schema.replaced() {
-                *file = crate::data_file::rewrite(file.bytes.clone(), &schema)?;
+                *file = crate::data_file::rewrite(file, &schema)?;
             }
         }
         Ok(EncodedRows { schema, files: self.files })

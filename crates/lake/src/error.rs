@@ -11,18 +11,39 @@ pub enum TableError {
     /// The store failed.
     #[error("the store failed: {0}")]
     Store(#[from] StoreError),
-    /// A data file.
+    /// A data file in the making.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A manifest, a manifest list or a schema.
+    /// A document in the making.
     #[error("iceberg: {0}")]
     Iceberg(#[from] iceberg::Error),
-    /// A metadata document.
-    #[error("the table's metadata document cannot be read: {0}")]
+    /// A metadata document in the making.
+    #[error("the table's metadata document cannot be written: {0}")]
     Json(#[from] serde_json::Error),
+    /// A file of the table is in the store and is not what was written.
+    #[error("{key} cannot be read: {reason}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The manifests name other files than the table has by its record in the metadata map.
+    #[error("the manifests that {list} names are damaged: they have {found}, and the table has {wanted}")]
+    Totals {
+        /// The key of the manifest list.
+        list: String,
+        /// What is live in the manifests.
+        found: String,
+        /// What the map says.
+        wanted: String,
+    },
     /// The commit needs more files than it reserved numbers for; the next attempt reserves more.
     #[error("the commit needs more file numbers than were leased")]
     OutOfNumbers,
+    /// Files that were rewritten are not in the table any more. The job begins anew.
+    #[error("{0} files that were rewritten are not in the table any more")]
+    NotLive(usize),
     /// A document names a file that is not in the table's folder.
     #[error("{0} is not a file of this table")]
     Foreign(String),
@@ -44,6 +65,23 @@ pub enum TableError {
         /// The setting now: `json` or `raw`.
         wanted: &'static str,
     },
+}
+
+impl TableError {
+    /// Whether a file is not what was written, as opposed to a store that fails for a while.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            TableError::Damaged { .. }
+                | TableError::Foreign(_)
+                | TableError::Store(StoreError::NotFound(_) | StoreError::Corrupt(_))
+        )
+    }
+
+    /// A file that cannot be read, for this reason.
+    pub(crate) fn damaged(key: &str, reason: impl ToString) -> TableError {
+        TableError::Damaged { key: key.to_owned(), reason: reason.to_string() }
+    }
 }
 
 impl From<TableError> for ViewError {

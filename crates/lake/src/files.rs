@@ -95,18 +95,25 @@ impl Files {
 
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         let bytes = self.get_url(&file.manifest_path).await?;
-        Ok(manifest::parse(&bytes, file)?)
+        manifest::parse(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, error))
+    }
+
+    /// The manifests that the manifest list `key` names.
+    pub(crate) async fn list(&self, key: &str) -> Result<Vec<ManifestFile>, TableError> {
+        let bytes = self.get(key).await?;
+        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(key, error))
     }
 
     pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, TableError> {
-        Ok(serde_json::from_slice(&self.get(key).await?)?)
+        let bytes = self.get(key).await?;
+        serde_json::from_slice(&bytes).map_err(|error| TableError::damaged(key, error))
     }
 
     /// The table as its record points to it.
     pub(crate) async fn load(&self, table: Table) -> Result<Base, TableError> {
         let metadata = self.metadata(&table.metadata).await?;
         let manifests = match &table.manifest_list {
-            Some(list) => manifest::parse_list(&self.get(list).await?)?,
+            Some(list) => self.list(list).await?,
             None => Vec::new(),
         };
         Ok(Base { table, metadata, manifests })
@@ -117,31 +124,39 @@ impl Files {
     /// any point: the next one still finds the rest. With `live`, only the data files that a snapshot still has.
     pub(crate) async fn everything(&self, table: &Table, live: bool) -> Result<Vec<Vec<String>>, TableError> {
         let metadata = match self.metadata(&table.metadata).await {
-            Ok(metadata) => metadata,
+            Ok(metadata) => Some(metadata),
             // It is deleted last, so the others are gone.
             Err(TableError::Store(StoreError::NotFound(_))) => return Ok(Vec::new()),
+            // A table that was rebuilt because it is damaged. What its documents do not tell any more is left alone.
+            Err(error) if !live && error.is_damage() => {
+                warn!(%error, folder = %self.folder, "files of a damaged table may be left in its folder");
+                None
+            }
             Err(error) => return Err(error),
         };
         let mut keys: BTreeMap<String, ()> = BTreeMap::new();
         let mut name = |url: &str| keys.extend(self.key_of_url(url).map(|key| (key, ())));
         // Snapshots come in the order of a hash map, and the simulation needs the same order in every run.
-        let mut lists: Vec<&str> = metadata.snapshots().map(|snapshot| snapshot.manifest_list()).collect();
+        let mut lists: Vec<String> = match &metadata {
+            Some(metadata) => {
+                metadata.snapshots().map(|snapshot| snapshot.manifest_list().to_owned()).collect()
+            }
+            None => table.manifest_list.iter().map(|list| self.url(list)).collect(),
+        };
         lists.sort_unstable();
-        for list in lists {
+        for list in &lists {
             name(list);
-            for manifest in self.list_or_nothing(list).await? {
+            for manifest in self.or_nothing(self.list_of_url(list).await, live)? {
                 name(&manifest.manifest_path);
-                for entry in self
-                    .manifest_or_nothing(&manifest)
-                    .await?
-                    .iter()
-                    .filter(|entry| !live || entry.is_alive())
-                {
+                let entries = self.or_nothing(self.manifest(&manifest).await, live)?;
+                for entry in entries.iter().filter(|entry| !live || entry.is_alive()) {
                     name(entry.file_path());
                 }
             }
         }
-        metadata.metadata_log().iter().for_each(|log| name(&log.metadata_file));
+        if let Some(metadata) = &metadata {
+            metadata.metadata_log().iter().for_each(|log| name(&log.metadata_file));
+        }
         keys.remove(&table.metadata);
         let mut ranks = vec![Vec::new(); 4];
         for key in keys.into_keys() {
@@ -158,22 +173,32 @@ impl Files {
             Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
             found => found?,
         };
-        let (entries, _) = Manifest::parse_avro(&bytes)?.into_parts();
+        let (entries, _) = match Manifest::parse_avro(&bytes) {
+            Ok(parsed) => parsed.into_parts(),
+            // The cleaner of the table must not stand still for it.
+            Err(error) => {
+                warn!(manifest, %error, "a manifest is damaged: the files that it removed are left in the store");
+                return Ok(Vec::new());
+            }
+        };
         let removed = entries.iter().filter(|entry| entry.status() == ManifestStatus::Deleted);
         Ok(removed.filter_map(|entry| self.key_of_url(entry.file_path())).collect())
     }
 
-    async fn list_or_nothing(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
-        match self.get_url(url).await {
-            Ok(bytes) => Ok(manifest::parse_list(&bytes)?),
-            Err(TableError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+    async fn list_of_url(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
+        let bytes = self.get_url(url).await?;
+        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(url, error))
     }
 
-    async fn manifest_or_nothing(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
-        match self.manifest(file).await {
+    /// What was read of a document; nothing if it is gone, or, unless the files of a `live` table are asked for,
+    /// damaged.
+    fn or_nothing<T>(&self, read: Result<Vec<T>, TableError>, live: bool) -> Result<Vec<T>, TableError> {
+        match read {
             Err(TableError::Store(StoreError::NotFound(_))) => Ok(Vec::new()),
+            Err(error) if !live && error.is_damage() => {
+                warn!(%error, folder = %self.folder, "files of a damaged table may be left in its folder");
+                Ok(Vec::new())
+            }
             other => other,
         }
     }

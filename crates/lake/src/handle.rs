@@ -1,6 +1,9 @@
 //! The handle on the lake: starts and ends the views, and answers questions about tables.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use floe_env::{Env, Task, lock};
 use floe_log::{
@@ -17,10 +20,13 @@ use iceberg::spec::TableMetadata;
 use crate::{
     cache::{CachedTable, FileCache, Manifests},
     cleaner, command,
+    convert::Old,
     error::TableError,
     files::Files,
     limits, manifest,
-    map::{Garbage, Progress, Table, ViewState},
+    map::{Garbage, Progress, Rebuild, Table, ViewState},
+    place::{Beside, Running},
+    rebuild::{self, Below, LogStarts},
     shared::{Config, Shared},
     supervise::supervise,
     table::{DataFile, TableRef},
@@ -39,6 +45,15 @@ pub enum LakeError {
     /// A document of a table.
     #[error(transparent)]
     Document(#[from] TableError),
+    /// Rebuilding a table would lose rows.
+    #[error(
+        "up to {rows} rows are damaged that the log does not have any more: rebuilding would lose them; to do it \
+         nevertheless, say --lose"
+    )]
+    WouldLose {
+        /// At most so many.
+        rows: u64,
+    },
     /// A round of the cleaner, which goes on in the next one; or a change of a table.
     #[error(transparent)]
     Commit(#[from] ViewError),
@@ -48,7 +63,8 @@ pub enum LakeError {
 #[derive(Clone)]
 pub struct Lake {
     shared: Arc<Shared>,
-    views: Views<TableView>,
+    views: Views<TableView<Running>>,
+    rebuilds: Views<TableView<Beside>>,
     cache: Arc<Mutex<FileCache>>,
     supervisor: Arc<Mutex<Option<Task<()>>>>,
 }
@@ -59,12 +75,15 @@ impl Lake {
         let cleaning = Mutex::default();
         let shared = Arc::new(Shared { env: env.clone(), log: log.clone(), config, cleaning });
         let Config { views_at_work, commit_bytes, .. } = config;
-        let view = TableView { shared: Arc::clone(&shared) };
-        let views = Views::new(env, log, view, floe_view::Config { views_at_work, commit_bytes });
-        let start = || shared.env.spawn("lake", supervise(Arc::clone(&shared), views.clone()));
+        let working = floe_view::Config { views_at_work, commit_bytes };
+        let views = Views::new(env.clone(), log.clone(), TableView::new(&shared), working);
+        let one = floe_view::Config { views_at_work: 1, ..working };
+        let rebuilds = Views::new(env, log, TableView::new(&shared), one);
+        let tasks = || supervise(Arc::clone(&shared), views.clone(), rebuilds.clone());
+        let start = || shared.env.spawn("lake", tasks());
         let supervisor = Arc::new(Mutex::new(config.views.then(start)));
         let cache = Arc::new(Mutex::new(FileCache::new(limits::FILE_CACHE_BYTES)));
-        Lake { shared, views, cache, supervisor }
+        Lake { shared, views, rebuilds, cache, supervisor }
     }
 
     /// Ends the views and gives their leases back, so that another process need not wait for them to expire. A commit
@@ -75,6 +94,7 @@ impl Lake {
         supervisor.abort();
         let _ = supervisor.await;
         self.views.release().await;
+        self.rebuilds.release().await;
     }
 
     /// The topics that are tables, by name.
@@ -146,7 +166,7 @@ impl Lake {
         }
         let known = self.cache().manifests(topic);
         let files = self.shared.files(&record.name, table.topic.id);
-        let manifests = manifest::parse_list(&files.get(&list).await?).map_err(TableError::from)?;
+        let manifests = files.list(&list).await?;
         let mut read = Manifests::new();
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
             let live = match known.get(&manifest.manifest_path) {
@@ -159,8 +179,9 @@ impl Lake {
             };
             read.insert(manifest.manifest_path.clone(), live);
         }
-        let read = CachedTable::new(list, record.snapshots, read);
+        let read = CachedTable::new(list.clone(), record.snapshots, read);
         let found = read.files();
+        check_totals(record, list, &found)?;
         let now = self.log().meta().snapshot();
         self.cache().insert(topic, read, |topic| !matches!(topic::by_id(&now, topic), Ok(None)));
         Ok(found)
@@ -177,6 +198,17 @@ impl Lake {
     pub async fn metadata(&self, table: &TableRef) -> Result<Option<TableMetadata>, LakeError> {
         let Some(record) = &table.record else { return Ok(None) };
         Ok(Some(self.shared.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
+    }
+
+    /// Whether files of the table hold columns that others replaced, so that a job has to rewrite them. Other readers see
+    /// both columns meanwhile.
+    ///
+    /// # Errors
+    /// The store fails, or the document is damaged.
+    pub async fn is_rewriting(&self, table: &TableRef) -> Result<bool, LakeError> {
+        let Some(metadata) = self.metadata(table).await? else { return Ok(false) };
+        let old = Old::of(&table.schema, metadata.current_schema(), &BTreeSet::new());
+        Ok(!old.ids().is_empty())
     }
 
     /// The keys of all files that the table needs: those of every kept snapshot, and its metadata documents. Any other
@@ -222,6 +254,70 @@ impl Lake {
         Ok(committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?.reply)
     }
 
+    /// Makes a table anew from the log, beside the running one, which goes on as far as it can until the new one has
+    /// caught up and takes its place. Rows that the log does not have any more are kept if their files verify. Returns
+    /// how many rows are lost at most: 0 unless `lose` allows it.
+    ///
+    /// # Errors
+    /// The table has not been made yet, rows would be lost, or the store or the journal fails.
+    pub async fn rebuild(&self, table: &TableRef, lose: bool) -> Result<u64, LakeError> {
+        let snapshot = self.log().meta().snapshot();
+        let starts = rebuild::log_starts(&snapshot, &table.topic);
+        let lost = match &table.record {
+            Some(record) if !starts.is_empty() => self.lost_below(table, record, &starts).await?,
+            _ => 0,
+        };
+        if lost > 0 && !lose {
+            return Err(LakeError::WouldLose { rows: lost });
+        }
+        let topic = table.topic.id;
+        let envelope = Envelope::broker(&format!("the table of {} is made anew", table.name));
+        let command = move |tx: &mut Tx<'_>| command::begin_rebuild(tx, topic, lose, &starts);
+        let committed = self.log().meta().commit(envelope, command).await;
+        committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?;
+        self.rebuilds.look();
+        Ok(lost)
+    }
+
+    /// How many rows below the log's start cannot be read: at most as many as there are offsets without a row, if
+    /// anything there is damaged.
+    async fn lost_below(
+        &self,
+        table: &TableRef,
+        record: &Table,
+        starts: &LogStarts,
+    ) -> Result<u64, LakeError> {
+        let files = self.shared.files(&record.name, table.topic.id);
+        let mut below = Below::find(files, record, starts).await?;
+        let mut rows = 0;
+        while let Some(bytes) = below.next().await? {
+            let (schema, starts) = (table.schema.clone(), starts.clone());
+            let counted = self.shared.env.blocking(move || rebuild::count(bytes, &schema, &starts)).await;
+            rows += counted.map_err(TableError::from)?;
+        }
+        if below.damage.is_empty() {
+            return Ok(0);
+        }
+        let read = |partition| table.progress.get(&partition).map_or(0, |next| next.0);
+        let offsets: i64 = starts.iter().map(|(partition, start)| read(*partition).min(*start)).sum();
+        // Damage without offsets is no loss, but a reason to tell.
+        Ok(offsets.cast_unsigned().saturating_sub(rows).max(1))
+    }
+
+    /// How the rebuilding of a table is doing; none if it is not rebuilt.
+    ///
+    /// # Errors
+    /// The metadata cannot be read.
+    pub fn rebuilding(&self, table: &TableRef) -> Result<Option<ViewStatus>, LakeError> {
+        let snapshot = self.log().meta().snapshot();
+        if snapshot.get::<Rebuild>(&table.topic.id)?.is_none() {
+            return Ok(None);
+        }
+        let (topic, name) = (table.topic.id, table.name.clone());
+        let begun = self.rebuilds.status().into_iter().find(|view| view.topic == topic);
+        Ok(Some(begun.unwrap_or(ViewStatus { topic, name, lag: 0, job: None, error: None })))
+    }
+
     /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the
     /// number of files.
     ///
@@ -235,6 +331,19 @@ impl Lake {
     pub fn log(&self) -> &Log {
         &self.shared.log
     }
+}
+
+/// Refuses manifests that have other live files than the table. They have no checksums, and a lost file would be rows
+/// that are missing.
+fn check_totals(table: &Table, list: String, files: &[Arc<DataFile>]) -> Result<(), TableError> {
+    let sum = |of: fn(&DataFile) -> u64| files.iter().map(|file| of(file)).sum::<u64>();
+    let found = (files.len() as u64, sum(|file| file.records), sum(|file| file.bytes));
+    let wanted = (table.files, table.rows, table.bytes);
+    if found == wanted {
+        return Ok(());
+    }
+    let told = |(files, rows, bytes)| format!("{files} files with {rows} rows and {bytes} bytes");
+    Err(TableError::Totals { list, found: told(found), wanted: told(wanted) })
 }
 
 fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, TableError> {

@@ -16,6 +16,10 @@
 //! view.rs       TableView      the lake's view: what the runner asks it for
 //! encode.rs     Encoder        records of one commit -> Parquet files
 //! data_file.rs  FileWriter     one Parquet file and its statistics
+//! checks.rs     Checks         the checksums of all its bytes, inside the file
+//! rewrite.rs    job            rewrites files that hold replaced columns: small tables in a step, others by a job
+//! place.rs      Place          where a table is in the map: it runs, or it is rebuilt beside the running one
+//! rebuild.rs                   makes a table anew from the log; what lies below the log's start
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
 //! manifest.rs                  which manifests are merged; how they are read and written
@@ -44,13 +48,16 @@
 //! ```
 //!
 //! # From whole numbers to double
-//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the commit that first
-//! has it is an `overwrite`: it rewrites the data files that hold the old column. So no reader sees the table without
-//! these values. Whole numbers beyond 2^53 that a double cannot hold go to the text column beside it (`floe_schema`).
+//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the data files that hold
+//! the old one are rewritten: those of a small table in the commit that first has the new column, those of a large one
+//! by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both columns, and
+//! every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53 that a
+//! double cannot hold go to the text column beside it (`floe_schema`).
 //!
 //! # Freshness
-//! A view gathers records for half of `floe.table.freshness.ms`, counted from the record that woke it. It commits
-//! sooner when the log has enough bytes for a data file (`floe.table.file.bytes`), or as many as a query should have to
+//! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the
+//! record that woke it. Every commit makes some files, so a patient view makes fewer and larger ones. It commits sooner
+//! when the log has enough bytes for a data file (`floe.table.file.bytes`), or as many as a query should have to
 //! read ([`Config::gather_bytes`]). A view that is behind commits without a pause, in chunks of bounded memory. An idle
 //! topic makes no commits.
 //!
@@ -60,6 +67,7 @@
 
 mod cache;
 pub mod catalog;
+pub mod checks;
 mod cleaner;
 mod command;
 mod commit;
@@ -73,7 +81,10 @@ mod layout;
 pub mod limits;
 mod manifest;
 pub mod map;
+mod place;
 mod prepare;
+mod rebuild;
+mod rewrite;
 mod shared;
 mod supervise;
 mod table;

@@ -20,8 +20,9 @@ pub const MANIFEST_MERGE: usize = 8;
 /// A manifest with this many entries is not merged again: rewriting it would cost more than reading it.
 pub const MANIFEST_ENTRIES_MAX: u64 = 8 * 8 * 8 * 8;
 
-/// Snapshots that a table keeps, unless the broker sets another value ([`crate::Config::snapshots_kept`]).
-pub const SNAPSHOTS_KEPT: usize = 100;
+/// Snapshots that a table keeps, unless the broker sets another value ([`crate::Config::snapshots_kept`]). Every commit
+/// writes all of them into a new metadata document, some 800 bytes each.
+pub const SNAPSHOTS_KEPT: usize = 20;
 
 /// Earlier metadata documents that the current one names. Older ones become garbage.
 pub const METADATA_KEPT: usize = 20;
@@ -46,6 +47,22 @@ pub const NUMBERS_LEASED: u64 = 256;
 /// Files of one commit that are put, or deleted by the cleaner, at the same time.
 pub const PUTS_AT_ONCE: usize = 8;
 
+/// Bytes of data files up to which a table is rewritten in the step that replaces a column, unless the broker sets
+/// another value ([`crate::Config::step_rewrite_bytes`]). That takes about a second of one core.
+pub const STEP_REWRITE_BYTES: u64 = 8 << 20;
+
+/// Files up to which it is.
+pub const STEP_REWRITE_FILES: u64 = 64;
+
+/// Bytes of data files that one piece of a job rewrites, and one file more at most. They and their copies are in memory.
+pub const PIECE_BYTES: u64 = 32 << 20;
+
+/// Files that one piece of a job rewrites.
+pub const PIECE_FILES: usize = 256;
+
+/// Bytes of a topic's name in the name of the folder of a rebuilt table: a file system takes 255 in all.
+pub const REBUILT_NAME_BYTES: usize = 200;
+
 /// How often a file is put before the whole commit fails.
 pub const PUT_ATTEMPTS: u32 = 3;
 
@@ -62,7 +79,7 @@ pub const FILE_CACHE_BYTES: usize = 256 << 20;
 
 /// With more partitions than this in a commit, the snapshot's summary leaves their offsets out. The table's properties
 /// always have the offsets of all partitions.
-pub const SUMMARY_PARTITIONS_MAX: usize = 64;
+pub const SUMMARY_PARTITIONS_MAX: usize = 16;
 
 const _: () = assert!(BATCH_BYTES < floe_view::limits::COMMIT_BYTES_MAX);
 const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

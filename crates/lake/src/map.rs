@@ -5,6 +5,8 @@
 //! key 41 Progress   topic id | partition index       -> next offset (floe_view)
 //! key 42 ViewState  topic id                         -> schema, range of file numbers
 //! key 43 Garbage    time | topic id | number         -> files to delete when their grace is over
+//! key 44 Rebuild    topic id                         -> the table that is made anew beside the running one
+//! key 45 Progress   topic id | partition index       -> its next offset (floe_view)
 //! ```
 
 use floe_env::Timestamp;
@@ -60,6 +62,25 @@ pub struct ViewState {
     pub epoch: u64,
 }
 
+/// A table that is made anew from the log, beside the running one. It is there from the request until the new table takes
+/// the place of the old.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    /// The name of its folder.
+    pub name: String,
+    /// Whether rows may be lost that the log does not have any more, and whose files are damaged.
+    pub lose: bool,
+    /// By partition, where the log began at the request, unless that is 0. Rows below it come from the running table.
+    pub starts: Vec<(u32, i64)>,
+    /// Its pointer; none until it is made.
+    pub table: Option<Table>,
+    /// What its next owner needs; none before the first.
+    pub state: Option<ViewState>,
+}
+
+/// As [`Progress`], of the table that is made anew.
+pub type RebuildProgress = floe_view::Progress<45>;
+
 /// Files that no snapshot names. They are deleted from the store when their grace is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Garbage {
@@ -99,6 +120,7 @@ pub struct GarbageKey {
 postcard_record!(Table, 40, 1, TopicId);
 postcard_record!(ViewState, 42, 1, TopicId);
 postcard_record!(Garbage, 43, 1, GarbageKey);
+postcard_record!(Rebuild, 44, 1, TopicId);
 
 impl GarbageKey {
     /// The first key of a moment.
@@ -160,7 +182,16 @@ mod tests {
         check(&Garbage::Files(vec!["a".into()]), "00010161");
         check(&Garbage::Numbers { name: "t".into(), from: 1, to: 2 }, "0101740102");
         check(&Garbage::Removed { name: "t".into(), manifest: "m".into() }, "030174016d");
-        check(&Garbage::Table(Box::new(table)), "02010174016d01016c0105040506ac020809");
+        check(&Garbage::Table(Box::new(table.clone())), "02010174016d01016c0105040506ac020809");
+        let rebuild = Rebuild {
+            name: "t.1".into(),
+            lose: true,
+            starts: vec![(2, 300)],
+            table: Some(table),
+            state: Some(state),
+        };
+        let golden = "03742e31 01 0102d804 01010174016d01016c0105040506ac020809 010174000008000001800203";
+        check(&rebuild, golden.replace(' ', "").as_str());
     }
 
     /// A schema with every type, a column of text, one that replaced another, and keys of bytes.

@@ -1,9 +1,8 @@
 //! Turns the rows of one commit into the next state of the table: puts the files, and makes the command that publishes
 //! them.
 
-use std::collections::BTreeSet;
-
 use floe_env::Env;
+use floe_log::TopicId;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
 use floe_view::{Command, Portion, ViewError};
@@ -12,14 +11,16 @@ use iceberg::spec::DataFile;
 use crate::{
     command::{self, Publication},
     commit::{self, Delta, Next, Numbers},
-    convert,
-    data_file::{self, Encoded},
+    convert::Old,
+    data_file::Encoded,
     encode::EncodedRows,
     error::TableError,
     files::{Base, Files},
     layout::FileKind,
-    limits, manifest,
+    limits,
     map::Garbage,
+    place::Place,
+    rewrite::{self, Clean, Rewritten},
     shared::Shared,
 };
 
@@ -30,25 +31,59 @@ pub(crate) struct OwnedTable {
     pub(crate) numbers: Numbers,
     /// Files with numbers from here on may be in the store and belong to no commit.
     pub(crate) loose: u64,
+    /// What a job has looked through.
+    pub(crate) clean: Clean,
 }
 
-/// Puts the data files and all documents of the next state of the table.
-pub(crate) async fn prepare(
+/// What one commit brings.
+struct Change {
+    /// The schema that every row fits.
+    schema: TableSchema,
+    /// Files with rows of new records.
+    files: Vec<Encoded>,
+    rewritten: Rewritten,
+}
+
+/// Puts the data files of new records and all documents of the next state of the table.
+pub(crate) async fn prepare<P: Place>(
     shared: &Shared,
     portion: Portion<'_>,
     table: &mut OwnedTable,
     rows: EncodedRows,
 ) -> Result<(OwnedTable, Command), ViewError> {
+    let files = shared.files(&table.base.table.name, portion.topic.id);
+    let rewritten = rewrite::in_step(shared, &files, table, &rows.schema).await?;
+    let change = Change { schema: rows.schema, files: rows.files, rewritten };
+    publish::<P>(shared, &files, portion, table, change).await
+}
+
+/// The same for what a job has rewritten.
+pub(crate) async fn adopt<P: Place>(
+    shared: &Shared,
+    portion: Portion<'_>,
+    table: &mut OwnedTable,
+    rewritten: Rewritten,
+) -> Result<(OwnedTable, Command), ViewError> {
+    let files = shared.files(&table.base.table.name, portion.topic.id);
+    let change = Change { schema: table.schema.clone(), files: Vec::new(), rewritten };
+    publish::<P>(shared, &files, portion, table, change).await
+}
+
+async fn publish<P: Place>(
+    shared: &Shared,
+    files: &Files,
+    portion: Portion<'_>,
+    table: &mut OwnedTable,
+    change: Change,
+) -> Result<(OwnedTable, Command), ViewError> {
     let topic = portion.topic.id;
     let name = table.base.table.name.clone();
-    let files = shared.files(&name, topic);
     // Loose files are those of failed attempts and become garbage. The files of this attempt must not.
     let failed: Vec<Garbage> = command::numbers(&name, table.loose, table.numbers.next).collect();
-    let old = holders_of_replaced(&files, table, &rows.schema).await?;
-    let wanted = rows.files.len() + old.len() + table.base.manifests.len() + 16;
-    reserve_numbers(shared, &portion, table, wanted as u64).await?;
-    let schema = rows.schema.clone();
-    let next = put(shared, &files, &portion, table, rows, old).await?;
+    let wanted = change.files.len() + change.rewritten.files.len() + table.base.manifests.len() + 16;
+    reserve_numbers::<P>(shared, topic, portion.epoch, &mut table.numbers, wanted as u64).await?;
+    let (schema, clean) = (change.schema.clone(), change.rewritten.clean.clone());
+    let next = put(shared, files, &portion, table, change).await?;
     // First the files that manifests name, because some of the manifests may be among the others.
     let removed = next.removed.into_iter().map(|manifest| Garbage::Removed { name: name.clone(), manifest });
     let publication = Publication {
@@ -60,29 +95,27 @@ pub(crate) async fn prepare(
     };
     let numbers = Numbers { ..table.numbers };
     let loose = numbers.next;
-    let command = Box::new(move |tx: &mut Tx<'_>| command::publish(tx, &publication));
-    Ok((OwnedTable { base: next.base, schema, numbers, loose }, command))
+    let command = Box::new(move |tx: &mut Tx<'_>| command::publish::<P>(tx, &publication));
+    Ok((OwnedTable { base: next.base, schema, numbers, loose, clean }, command))
 }
 
-/// Puts every file of the commit: the new data files, those that replace `old` ones, and the documents.
+/// Puts every file of the commit: the data files and the documents.
 async fn put(
     shared: &Shared,
     files: &Files,
     portion: &Portion<'_>,
     table: &mut OwnedTable,
-    rows: EncodedRows,
-    old: BTreeSet<String>,
+    change: Change,
 ) -> Result<Next, TableError> {
-    let mut added = put_data(files, table, &rows.files).await?;
-    for url in &old {
-        let (bytes, schema) = (files.get_url(url).await?, rows.schema.clone());
-        let encoded = shared.env.blocking(move || data_file::rewrite(bytes, &schema)).await?;
-        added.extend(put_data(files, table, &[encoded]).await?);
-    }
+    let Change { schema, files: new, rewritten } = change;
+    let mut added = put_data(files, &mut table.numbers, &new).await?;
+    added.extend(put_data(files, &mut table.numbers, &rewritten.files).await?);
     let delta = Delta {
-        schema: &rows.schema,
+        old: Old::of(&schema, table.base.metadata.current_schema(), &rewritten.gone()),
+        schema: &schema,
         added,
-        removed: old,
+        removed: rewritten.removed,
+        untouched: &rewritten.clean.manifests,
         read: portion.read,
         progress: portion.progress,
         bad_records: portion.bad_records,
@@ -95,63 +128,43 @@ async fn put(
     Ok(next)
 }
 
-/// A new id for a snapshot. It is positive, because some engines take no other.
-fn snapshot_id(env: &Env) -> i64 {
-    (env.random_u64() >> 1).max(1).cast_signed()
-}
-
-/// URLs of the live data files that hold a column which the new schema replaces.
-async fn holders_of_replaced(
-    files: &Files,
-    table: &OwnedTable,
-    schema: &TableSchema,
-) -> Result<BTreeSet<String>, TableError> {
-    let before = table.schema.replaced();
-    let gone: BTreeSet<i32> = schema.replaced().into_keys().filter(|id| !before.contains_key(id)).collect();
-    let leaves = convert::leaves(&table.schema, &gone);
-    let mut holders = BTreeSet::new();
-    if leaves.is_empty() {
-        return Ok(holders);
-    }
-    for manifest in table.base.manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
-        for entry in files.manifest(manifest).await?.iter().filter(|entry| entry.is_alive()) {
-            if entry.data_file().value_counts().keys().any(|id| leaves.contains(id)) {
-                holders.insert(entry.file_path().to_owned());
-            }
-        }
-    }
-    Ok(holders)
-}
-
-async fn reserve_numbers(
+/// Makes sure that the owner has this many file numbers.
+pub(crate) async fn reserve_numbers<P: Place>(
     shared: &Shared,
-    portion: &Portion<'_>,
-    table: &mut OwnedTable,
+    topic: TopicId,
+    epoch: u64,
+    numbers: &mut Numbers,
     wanted: u64,
 ) -> Result<(), ViewError> {
-    if table.numbers.end - table.numbers.next >= wanted {
+    if numbers.end - numbers.next >= wanted {
         return Ok(());
     }
-    let (topic, epoch, count) = (portion.topic.id, portion.epoch, wanted.max(limits::NUMBERS_LEASED));
-    let command = move |tx: &mut Tx<'_>| command::more_numbers(tx, topic, epoch, count);
+    let count = wanted.max(limits::NUMBERS_LEASED);
+    let command = move |tx: &mut Tx<'_>| command::more_numbers::<P>(tx, topic, epoch, count);
     let committed = shared.log.meta().commit(Envelope::broker("lake file numbers"), command).await;
     // If the answer was lost, the range may be longer than we know. Unused numbers do no harm.
-    table.numbers.end = committed.map_err(ViewError::from_commit)?.reply;
+    numbers.end = committed.map_err(ViewError::from_commit)?.reply;
     Ok(())
 }
 
-async fn put_data(
+/// Puts data files under new numbers. Returns their entries in a manifest.
+pub(crate) async fn put_data(
     files: &Files,
-    table: &mut OwnedTable,
+    numbers: &mut Numbers,
     encoded: &[Encoded],
 ) -> Result<Vec<DataFile>, TableError> {
     let mut entries = Vec::with_capacity(encoded.len());
     let mut puts = Vec::with_capacity(encoded.len());
     for file in encoded {
-        let key = files.key(FileKind::Data, table.numbers.take()?);
+        let key = files.key(FileKind::Data, numbers.take()?);
         entries.push(file.data_file(files.url(&key))?);
         puts.push((key, file.bytes.clone()));
     }
     files.put_all(puts).await?;
     Ok(entries)
+}
+
+/// A new id for a snapshot. It is positive, because some engines take no other.
+pub(crate) fn snapshot_id(env: &Env) -> i64 {
+    (env.random_u64() >> 1).max(1).cast_signed()
 }

@@ -25,6 +25,9 @@ pub struct Config {
     /// Bytes of the log, as stored, at which a view commits although the freshness allows more: queries read them from
     /// the log until then. A smaller `floe.table.file.bytes` of a topic counts instead.
     pub gather_bytes: u64,
+    /// Bytes of data files up to which a table is rewritten in the step that replaces a column. A larger one is rewritten
+    /// by a job, and other readers see both columns meanwhile.
+    pub step_rewrite_bytes: u64,
     /// How long a file is kept that no snapshot names any more. A reader may still hold a snapshot that does, and a
     /// late PUT may still be on its way.
     pub garbage_grace: Duration,
@@ -40,6 +43,7 @@ impl Default for Config {
             snapshots_kept: limits::SNAPSHOTS_KEPT,
             commit_bytes: floe_view::limits::COMMIT_BYTES_MAX,
             gather_bytes: limits::GATHER_BYTES_MAX,
+            step_rewrite_bytes: limits::STEP_REWRITE_BYTES,
             garbage_grace: limits::GARBAGE_GRACE,
             clean_interval: limits::CLEAN_INTERVAL,
         }

@@ -1,15 +1,16 @@
-//! The lake's view: a topic as an Iceberg table. The runner of `floe_view` drives it.
+//! The lake's view: a topic as an Iceberg table. The runner of `floe_view` drives it. Two kinds of it differ in where
+//! their table is (`place.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
 use floe_log::{
-    TopicId,
+    Offset, TopicId,
     topic::Topic,
-    topic_config::{BadRecord, TableMode, TopicConfig},
+    topic_config::{TableMode, TopicConfig},
 };
-use floe_meta::{Envelope, Snapshot, Tx};
-use floe_schema::{Kind, TableSchema};
-use floe_view::{BadRecordRule, Command, MetricNames, Portion, Settings, View, ViewError, topic_label};
+use floe_meta::{DecodeError, Envelope, Snapshot, Tx};
+use floe_schema::Kind;
+use floe_view::{Command, Job, MetricNames, Portion, Settings, View, ViewError, topic_label};
 use metrics::counter;
 
 use crate::{
@@ -19,57 +20,54 @@ use crate::{
     error::TableError,
     files::Base,
     limits,
-    map::{Progress, Table},
+    map::{Rebuild, Table, ViewState},
+    place::Place,
     prepare::{self, OwnedTable},
+    rebuild,
+    rewrite::{self, Clean, Rewritten},
     shared::Shared,
 };
 
-/// The view of every topic that is a table.
-pub(crate) struct TableView {
+/// The view of every topic that is a table, or of those whose table is rebuilt.
+pub(crate) struct TableView<P> {
     pub(crate) shared: Arc<Shared>,
+    place: PhantomData<P>,
 }
 
-impl View for TableView {
-    const NAME: &'static str = command::VIEW;
+impl<P: Place> View for TableView<P> {
+    const NAME: &'static str = P::VIEW;
     const OUTPUT: &'static str = "table";
-    const METRICS: MetricNames = MetricNames {
-        lag_records: "floe_lake_lag_records",
-        step_seconds: "floe_lake_step_seconds",
-        errors: "floe_lake_errors_total",
-        stands_still: "floe_lake_stands_still_since_seconds",
-        commits: "floe_lake_commits_total",
-        bad_records: "floe_lake_bad_records_total",
-        lost_records: "floe_lake_lost_records_total",
-    };
+    const METRICS: MetricNames = P::METRICS;
 
-    type Progress = Progress;
+    type Progress = P::Progress;
     type Found = Option<Base>;
     type Taken = Taken;
     type Output = OwnedTable;
     type Fold = Encoder;
+    type Made = Rewritten;
 
-    fn settings(&self, topic: &Topic) -> Option<Settings> {
+    fn settings(&self, map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError> {
         let config = TopicConfig::of(topic);
-        (config.table != TableMode::Off).then(|| Settings {
-            gather_time: Duration::from_millis(config.table_freshness_ms / 2),
+        if config.table == TableMode::Off || !P::is_wanted(map, topic.id)? {
+            return Ok(None);
+        }
+        Ok(Some(Settings {
+            freshness: P::freshness(&config),
             gather_bytes: config.table_file_bytes.min(self.shared.config.gather_bytes),
-            bad_record: match config.table_bad_record {
-                BadRecord::DeadLetter => BadRecordRule::DeadLetter,
-                BadRecord::Skip => BadRecordRule::Skip,
-            },
-        })
+            bad_record: P::bad_record(&config),
+        }))
     }
 
     /// The table's documents. While the store fails nothing is taken, because every take-over uses up numbers.
     async fn find(&self, snapshot: &Snapshot, topic: &Topic) -> Result<Option<Base>, ViewError> {
-        Ok(match snapshot.get::<Table>(&topic.id)? {
+        Ok(match P::table(snapshot, topic.id)? {
             Some(table) => Some(self.shared.files(&table.name, topic.id).load(table).await?),
             None => None,
         })
     }
 
     fn take_over(tx: &mut Tx<'_>, topic: &Topic, epoch: u64) -> Result<Taken, ViewError> {
-        command::take_over(tx, topic, kind(topic), epoch)
+        command::take_over::<P>(tx, topic, kind(topic), epoch)
     }
 
     async fn open(
@@ -79,15 +77,15 @@ impl View for TableView {
         found: Option<Base>,
         taken: Taken,
     ) -> Result<OwnedTable, ViewError> {
-        let Taken { table, view } = taken;
+        let Taken { table, view, rebuild } = taken;
         let mut numbers = Numbers { next: view.numbers_end - limits::NUMBERS_LEASED, end: view.numbers_end };
         let base = match (table, found) {
             (Some(table), Some(found)) if found.table == table => found,
             (Some(table), _) => self.shared.files(&table.name, topic.id).load(table).await?,
-            (None, _) => self.create(topic, &view.schema, &mut numbers, epoch).await?,
+            (None, _) => self.create(topic, &view, rebuild, &mut numbers, epoch).await?,
         };
         let loose = numbers.next;
-        Ok(OwnedTable { base, schema: view.schema, numbers, loose })
+        Ok(OwnedTable { base, schema: view.schema, numbers, loose, clean: Clean::default() })
     }
 
     fn check(&self, topic: &Topic, table: &OwnedTable) -> Result<(), ViewError> {
@@ -110,7 +108,29 @@ impl View for TableView {
         table: &mut OwnedTable,
         rows: EncodedRows,
     ) -> Result<(OwnedTable, Command), ViewError> {
-        prepare::prepare(&self.shared, portion, table, rows).await
+        prepare::prepare::<P>(&self.shared, portion, table, rows).await
+    }
+
+    fn job(&self, topic: &Topic, table: &OwnedTable) -> Option<Job<Rewritten>> {
+        rewrite::job(&self.shared, topic, table)
+    }
+
+    async fn adopt(
+        &self,
+        portion: Portion<'_>,
+        table: &mut OwnedTable,
+        rewritten: Rewritten,
+    ) -> Result<(OwnedTable, Command), ViewError> {
+        prepare::adopt::<P>(&self.shared, portion, table, rewritten).await
+    }
+
+    fn last(
+        &self,
+        map: &Snapshot,
+        topic: &Topic,
+        progress: &BTreeMap<u32, Offset>,
+    ) -> Result<Option<Command>, DecodeError> {
+        P::last(map, topic.id, progress)
     }
 
     fn committed(&self, topic: &Topic, before: &OwnedTable, now: &OwnedTable) {
@@ -119,29 +139,41 @@ impl View for TableView {
     }
 
     fn forget(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
-        command::drop_table(tx, topic)
+        command::drop_table::<P>(tx, topic)
     }
 }
 
-impl TableView {
-    /// Makes the table, without a snapshot, so that catalogs list it before its first row.
+impl<P: Place> TableView<P> {
+    pub(crate) fn new(shared: &Arc<Shared>) -> TableView<P> {
+        TableView { shared: Arc::clone(shared), place: PhantomData }
+    }
+
+    /// Makes the table: without a snapshot, so that catalogs list it before its first row. Or, if it is rebuilt, with
+    /// the rows that the log does not have any more.
     async fn create(
         &self,
         topic: &Topic,
-        schema: &TableSchema,
+        view: &ViewState,
+        rebuild: Option<(Rebuild, Option<Table>)>,
         numbers: &mut Numbers,
         epoch: u64,
     ) -> Result<Base, ViewError> {
         let env = &self.shared.env;
-        let files = self.shared.files(&topic.name, topic.id);
-        let next = commit::create(&files, numbers, env.random_u128(), &topic.name, schema, env.now())?;
+        let files = self.shared.files(&view.name, topic.id);
+        let names = (topic.name.as_str(), view.name.as_str());
+        let next = commit::create(&files, numbers, env.random_u128(), names, &view.schema, env.now())?;
         files.put_all(next.files).await?;
-        let (id, table) = (topic.id, next.base.table.clone());
+        let mut base = next.base;
+        if let Some((rebuild, Some(running))) = rebuild {
+            let below = rebuild::BelowStart { topic, epoch, rebuild: &rebuild, running: &running };
+            base = below.copy_into::<P>(&self.shared, &files, numbers, base, &view.schema).await?;
+        }
+        let (id, table) = (topic.id, base.table.clone());
         let envelope = Envelope::broker(&format!("lake table of {}", topic.name));
-        let command = move |tx: &mut Tx<'_>| command::create(tx, id, epoch, &table);
+        let command = move |tx: &mut Tx<'_>| command::create::<P>(tx, id, epoch, &table);
         // If the answer is lost, the take-over starts again: it finds the table or makes another.
         self.shared.log.meta().commit(envelope, command).await.map_err(ViewError::from_commit)?;
-        Ok(next.base)
+        Ok(base)
     }
 }
 

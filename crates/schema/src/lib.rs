@@ -98,7 +98,7 @@ pub use crate::{
     decode::{BadRecord, Decoder, Refused},
     narrow::matches,
     row::{NO_TIMESTAMP, Row},
-    table::{Column, ColumnType, FIELD_ID, Kind, TableSchema},
+    table::{Column, ColumnType, FIELD_ID, Kind, OFFSET_ID, TableSchema},
 };
 
 #[cfg(test)]

@@ -123,7 +123,8 @@ pub enum ColumnType {
 
 /// Ids of the system columns. They are part of every table for ever.
 const PARTITION_ID: i32 = 1;
-const OFFSET_ID: i32 = 2;
+/// The id of the column [`names::OFFSET`].
+pub const OFFSET_ID: i32 = 2;
 const TIMESTAMP_ID: i32 = 3;
 const KEY_ID: i32 = 4;
 const RAW_VALUE_ID: i32 = 5;

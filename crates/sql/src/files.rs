@@ -1,4 +1,7 @@
 //! Reads Parquet files of the lake from the log's store. Caches footers, and reads close column chunks in one request.
+//!
+//! Every byte is checked before the engine sees it ([`floe_lake::checks`]). So each read begins and ends with a piece
+//! that has a checksum, and a damaged file is an error with its name.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,11 +15,12 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::async_reader::{AsyncFileReader, MetadataFetch};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use floe_env::{Lru, lock};
+use floe_lake::checks::{self, Checks, Damage, Found};
 use floe_store::Store;
 
 use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
@@ -65,9 +69,22 @@ impl ParquetFileReaderFactory for FileReaders {
             files: self.0.clone(),
             key: key.0.clone(),
             size: file.object_meta.size,
+            footer: None,
             metrics: ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), metrics),
         }))
     }
+}
+
+/// The footer of a file, and what its bytes are checked with.
+struct Footer {
+    metadata: Arc<ParquetMetaData>,
+    checks: Checks,
+}
+
+/// The last bytes of a file, from an offset on. They are checked.
+struct Tail {
+    from: u64,
+    bytes: Bytes,
 }
 
 /// Reads one file.
@@ -75,11 +92,18 @@ struct FileReader {
     files: Arc<Files>,
     key: String,
     size: u64,
+    footer: Option<Arc<Footer>>,
     metrics: ParquetFileMetrics,
 }
 
 impl FileReader {
-    async fn get(&self, range: Range<u64>) -> Result<Bytes> {
+    fn damaged(&self, damage: &Damage) -> ParquetError {
+        metrics::counter!("floe_sql_damaged_reads_total").increment(1);
+        ParquetError::General(format!("{} is damaged: {damage}", self.key))
+    }
+
+    /// Bytes of the file as the store has them.
+    async fn get_unchecked(&self, range: Range<u64>) -> Result<Bytes> {
         let expected = range.end - range.start;
         let bytes = self.files.store.get(&self.key, Some(range)).await.map_err(|error| {
             ParquetError::General(format!("{} could not be read from the store: {error}", self.key))
@@ -94,65 +118,110 @@ impl FileReader {
         Ok(bytes)
     }
 
-    async fn get_many(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
-        let joined = join(&ranges);
-        let requests = joined.iter().map(|range| self.get(range.clone()));
+    /// Whole pieces of the file.
+    async fn get_pieces(&self, checks: &Checks, pieces: Range<u64>) -> Result<Bytes> {
+        let from = pieces.start;
+        let bytes = self.get_unchecked(pieces).await?;
+        checks.verify(from, &bytes).map_err(|damage| self.damaged(&damage))?;
+        Ok(bytes)
+    }
+
+    async fn get_many(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+        let footer = self.footer().await?;
+        // A damaged file may point anywhere.
+        let pieces = ranges.iter().map(|range| footer.checks.pieces(range));
+        let pieces = pieces.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| self.damaged(&e))?;
+        let joined = join(&pieces);
+        let requests = joined.iter().map(|range| self.get_pieces(&footer.checks, range.clone()));
         // The requests are collected, because they borrow: a lazy iterator would have to be Send over all lifetimes.
         let requests: Vec<_> = requests.collect();
         let parts: Vec<Bytes> = stream::iter(requests).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(ranges.iter().map(|range| cut(range, &joined, &parts)).collect())
     }
 
-    async fn footer(&mut self) -> Result<Arc<ParquetMetaData>> {
+    async fn footer(&mut self) -> Result<Arc<Footer>> {
+        if let Some(footer) = &self.footer {
+            return Ok(footer.clone());
+        }
         if let Some(footer) = self.files.footers.get(&self.key) {
             metrics::counter!("floe_sql_footers_total", "from" => "cache").increment(1);
+            self.footer = Some(footer.clone());
             return Ok(footer);
         }
         metrics::counter!("floe_sql_footers_total", "from" => "store").increment(1);
-        let size = self.size;
+        let (checks, tail) = self.checked_tail().await?;
         // This also reads the page index, which the engine did not request. Skipping pages needs it, and with a cached
         // footer that lacks it, each statement would read it again.
-        let footer = ParquetMetaDataReader::new()
+        let metadata = ParquetMetaDataReader::new()
             .with_prefetch_hint(Some(FOOTER_HINT_BYTES))
             .with_page_index_policy(PageIndexPolicy::Optional)
-            .load_and_finish(&mut *self, size)
-            .await?;
-        let footer = Arc::new(footer);
+            .load_and_finish(TailFetch { reader: self, checks: &checks, tail }, self.size)
+            .await;
+        let metadata = metadata.map_err(|error| ParquetError::General(format!("{}: {error}", self.key)))?;
+        let footer = Arc::new(Footer { metadata: Arc::new(metadata), checks });
         self.files.footers.put(&self.key, &footer);
+        self.footer = Some(footer.clone());
         Ok(footer)
+    }
+
+    /// The checksums of the file, and its last bytes, checked.
+    async fn checked_tail(&self) -> Result<(Checks, Tail)> {
+        let mut from = checks::begin_of_piece(self.size.saturating_sub(FOOTER_HINT_BYTES as u64));
+        let mut bytes = self.get_unchecked(from..self.size).await?;
+        loop {
+            match Checks::find(&bytes, from, self.size).map_err(|damage| self.damaged(&damage))? {
+                // A footer of many columns is larger than the hint.
+                Found::Before(more) => {
+                    bytes = self.get_unchecked(more..self.size).await?;
+                    from = more;
+                }
+                Found::Checks(checks) => {
+                    let covered = checks.covered().saturating_sub(from);
+                    let covered = usize::try_from(covered).expect("a part of what is in memory");
+                    checks.verify(from, &bytes[..covered]).map_err(|damage| self.damaged(&damage))?;
+                    return Ok((checks, Tail { from, bytes }));
+                }
+            }
+        }
+    }
+}
+
+/// Reads the footer and the page index: from the tail, or else from before it.
+struct TailFetch<'a> {
+    reader: &'a FileReader,
+    checks: &'a Checks,
+    tail: Tail,
+}
+
+impl MetadataFetch for TailFetch<'_> {
+    fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        async move {
+            let Tail { from, bytes } = &self.tail;
+            if range.start >= *from && range.start <= range.end && range.end <= self.reader.size {
+                return Ok(cut(&range, &[*from..self.reader.size], std::slice::from_ref(bytes)));
+            }
+            let pieces = self.checks.pieces(&range).map_err(|damage| self.reader.damaged(&damage))?;
+            let bytes = self.reader.get_pieces(self.checks, pieces.clone()).await?;
+            Ok(cut(&range, &[pieces], &[bytes]))
+        }
+        .boxed()
     }
 }
 
 impl AsyncFileReader for FileReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
-        async move {
-            // A damaged file may point anywhere. A sound file never points beyond its end.
-            if range.start > range.end || range.end > self.size {
-                let message =
-                    format!("{} is damaged: it points at {range:?} of {} bytes", self.key, self.size);
-                return Err(ParquetError::General(message));
-            }
-            self.get(range).await
-        }
-        .boxed()
+        async move { Ok(self.get_many(vec![range]).await?.swap_remove(0)) }.boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
-        async move {
-            if let Some(bad) = ranges.iter().find(|range| range.start > range.end || range.end > self.size) {
-                let message = format!("{} is damaged: it points at {bad:?} of {} bytes", self.key, self.size);
-                return Err(ParquetError::General(message));
-            }
-            self.get_many(ranges).await
-        }
-        .boxed()
+        self.get_many(ranges).boxed()
     }
 
     fn get_metadata<'a>(
         &'a mut self,
         _: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        self.footer().boxed()
+        async move { Ok(self.footer().await?.metadata.clone()) }.boxed()
     }
 }
 
@@ -187,20 +256,21 @@ fn cut(range: &Range<u64>, joined: &[Range<u64>], parts: &[Bytes]) -> Bytes {
 }
 
 /// An LRU of footers by key. Files never change, so entries never go stale.
-struct Footers(Mutex<Lru<String, Arc<ParquetMetaData>>>);
+struct Footers(Mutex<Lru<String, Arc<Footer>>>);
 
 impl Footers {
     fn new(bytes_max: usize) -> Footers {
         Footers(Mutex::new(Lru::new(bytes_max)))
     }
 
-    fn get(&self, key: &String) -> Option<Arc<ParquetMetaData>> {
+    fn get(&self, key: &String) -> Option<Arc<Footer>> {
         lock(&self.0).get(key).cloned()
     }
 
-    fn put(&self, key: &str, footer: &Arc<ParquetMetaData>) {
+    fn put(&self, key: &str, footer: &Arc<Footer>) {
+        let bytes = footer.metadata.memory_size() + footer.checks.memory_size();
         let mut footers = lock(&self.0);
-        let evicted = footers.insert(key.to_owned(), footer.clone(), footer.memory_size());
+        let evicted = footers.insert(key.to_owned(), footer.clone(), bytes);
         metrics::gauge!("floe_sql_footer_cache_bytes").set(footers.weight() as f64);
         // Footers are large trees. They are freed without the lock.
         drop(footers);

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use floe_log::{Offset, PartitionId, TopicId, records::Record, topic::Topic};
-use floe_meta::{Snapshot, Tx};
+use floe_meta::{DecodeError, Snapshot, Tx};
+use futures::future::BoxFuture;
 
 use crate::{
     error::ViewError,
@@ -34,9 +35,14 @@ pub trait View: Send + Sync + 'static {
     type Output: Send + Sync;
     /// What takes in the records of one commit.
     type Fold: Fold;
+    /// What a piece of a job makes. A view without jobs has [`std::convert::Infallible`].
+    type Made: Send + 'static;
 
     /// How the view of this topic works; none if the topic has no such view.
-    fn settings(&self, topic: &Topic) -> Option<Settings>;
+    ///
+    /// # Errors
+    /// A record of the map cannot be read.
+    fn settings(&self, map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError>;
 
     /// Reads what the take-over will need and may fail to read, before anything is taken. It may be outdated when the
     /// lease is taken.
@@ -84,6 +90,37 @@ pub trait View: Send + Sync + 'static {
         folded: <Self::Fold as Fold>::Folded,
     ) -> impl Future<Output = Result<(Self::Output, Command), ViewError>> + Send;
 
+    /// The next piece of background work that the output needs and that no step waits for; none while it needs none. It
+    /// is asked for often, so it is quick, and the work does the rest.
+    fn job(&self, _topic: &Topic, _output: &Self::Output) -> Option<Job<Self::Made>> {
+        None
+    }
+
+    /// Makes what a piece has made a part of the output, as [`prepare`](View::prepare) does with records. The portion
+    /// has none.
+    fn adopt(
+        &self,
+        portion: Portion<'_>,
+        output: &mut Self::Output,
+        made: Self::Made,
+    ) -> impl Future<Output = Result<(Self::Output, Command), ViewError>> + Send;
+
+    /// The last command of a view that exists for a while, such as one that rebuilds an output beside the running one.
+    /// It is asked for before each step; none while the view goes on. `progress` is that of the output.
+    ///
+    /// The command may find that the map has moved on and refuse with [`ViewError::NotYet`]: then the view goes on.
+    ///
+    /// # Errors
+    /// A record of the map cannot be read.
+    fn last(
+        &self,
+        _map: &Snapshot,
+        _topic: &Topic,
+        _progress: &BTreeMap<u32, Offset>,
+    ) -> Result<Option<Command>, DecodeError> {
+        Ok(None)
+    }
+
     /// Told after each commit, for metrics.
     fn committed(&self, _topic: &Topic, _before: &Self::Output, _now: &Self::Output) {}
 
@@ -115,6 +152,15 @@ pub trait Fold: Send + 'static {
     fn finish(self) -> Result<Self::Folded, ViewError>;
 }
 
+/// A piece of background work. It is bounded in bytes by the view, because its result stays in memory until it is
+/// adopted, and it makes nothing visible. It is dropped when the view of the topic ends.
+pub struct Job<M> {
+    /// What it does, as a word for metrics and logs.
+    pub name: &'static str,
+    /// The work.
+    pub work: BoxFuture<'static, Result<M, ViewError>>,
+}
+
 /// What a fold says of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -138,8 +184,8 @@ pub enum BadRecordRule {
 /// How the view of one topic works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long records may gather before a commit.
-    pub gather_time: Duration,
+    /// How old a record may be before it is in the output. Records gather for as long as that allows.
+    pub freshness: Duration,
     /// Bytes of the log, as stored, that end the gathering before its time.
     pub gather_bytes: u64,
     /// What happens to bad records.
@@ -173,6 +219,10 @@ pub struct MetricNames {
     pub step_seconds: &'static str,
     /// Counter: failed steps.
     pub errors: &'static str,
+    /// Histogram: seconds of a piece of a job, with the label `job`; the wait for a turn counts.
+    pub job_seconds: &'static str,
+    /// Counter: pieces of jobs that failed, with the label `job`.
+    pub job_errors: &'static str,
     /// Gauge: when the view began to stand still, in seconds since 1970, with the label `why`
     /// ([`crate::ViewError::kind`]); 0 once it goes on. A view that never failed has none. Of topics that share a
     /// label, the one counts that has stood longest.

@@ -39,6 +39,9 @@ pub enum ViewError {
     /// The output or the progress was changed by somebody else. The runner loads them again.
     #[error("the output is not as this view left it: {0}")]
     Stale(String),
+    /// The last command of a view came too early.
+    #[error("the view is not at its end yet")]
+    NotYet,
     /// The journal did not take the commit.
     #[error("the commit was not applied: {0}")]
     NotApplied(String),
@@ -72,6 +75,7 @@ impl ViewError {
             ViewError::Metadata(_) => "metadata",
             ViewError::Lease(_) => "lease",
             ViewError::Stale(_) => "stale",
+            ViewError::NotYet => "not_yet",
             ViewError::NotApplied(_) => "not_applied",
             ViewError::Unknown(_) => "unknown",
             ViewError::TopicGone => "topic_gone",

@@ -19,6 +19,7 @@
 //! contract.rs     View::prepare      makes the output and the command that publishes it
 //! dead_letter.rs  upload             stores bad records for the dead-letter topic
 //! outcome.rs      commit             one entry: command, progress.rs, dead letters; resolves a lost answer
+//! jobs.rs         Jobs               background work of the output, in pieces that are adopted between steps
 //! ```
 //! A step that fails leaves nothing visible. The runner backs off and tries again, and status.rs says since when.
 //!
@@ -37,6 +38,7 @@ mod error;
 mod gapless;
 mod gather;
 mod intake;
+mod jobs;
 mod labels;
 mod lag;
 pub mod limits;
@@ -48,7 +50,7 @@ mod shared;
 mod status;
 mod supervisor;
 
-pub use contract::{BadRecordRule, Command, Fold, MetricNames, Portion, Settings, Verdict, View};
+pub use contract::{BadRecordRule, Command, Fold, Job, MetricNames, Portion, Settings, Verdict, View};
 pub use error::ViewError;
 pub use gapless::gapless;
 pub use labels::{OTHER_TOPICS, topic_label};

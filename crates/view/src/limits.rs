@@ -10,6 +10,18 @@ pub const COMMIT_BYTES_MAX: usize = 128 << 20;
 /// ([`crate::Config::views_at_work`]).
 pub const VIEWS_AT_WORK: usize = 2;
 
+/// Pieces of jobs that are at work at the same time in one process. Each takes a core and the memory of a piece, beside
+/// the views.
+pub const JOBS_AT_WORK: usize = 1;
+
+/// How often the owner of a view renews its lease while a piece of a job is at work.
+pub const JOB_RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The first pause after a piece of a job failed. It doubles with each failure …
+pub const JOB_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// … up to this.
+pub const JOB_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
 /// Bytes of batches that one read asks of the log.
 pub const READ_BYTES: usize = 4 << 20;
 
@@ -38,10 +50,14 @@ pub const LEASE_TTL: Duration = Duration::from_secs(10);
 /// How often a view that gathers looks how much there is, and whether the topic's settings have changed.
 pub const GATHER_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The part of a view's freshness, as its divisor, that is set aside for the commit itself when commits are quick.
+pub const GATHER_RESERVE: u32 = 10;
+
 /// The first pause after a failed attempt. It doubles with each failure …
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// … up to this.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
+const _: () = assert!(JOB_RENEWAL_INTERVAL.as_millis() * 2 < LEASE_TTL.as_millis());
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());

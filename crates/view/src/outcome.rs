@@ -48,7 +48,22 @@ pub(crate) async fn commit<V: View>(
     };
     match shared.log.meta().commit(envelope::<V>(topic, read), publish).await {
         Ok(_) => Ok(()),
+        // No progress tells of a piece of a job. The output is loaded again, as the journal has it.
+        Err(CommitError::Unknown(reason)) if read.is_empty() => {
+            Err(ViewError::Stale(format!("the answer of a commit was lost: {reason}")))
+        }
         Err(CommitError::Unknown(reason)) => resolve(shared, topic, epoch, read, reason).await,
+        Err(error) => Err(ViewError::from_commit(error)),
+    }
+}
+
+/// Renews the lease of a topic's view. A lost answer does not matter: the next commit checks the epoch.
+pub(crate) async fn renew<V: View>(shared: &Shared<V>, topic: &Topic, epoch: u64) -> Result<(), ViewError> {
+    let name = lease_name(V::NAME, topic.id);
+    let renew = move |tx: &mut Tx<'_>| Ok(lease::renew(tx, &name, epoch, limits::LEASE_TTL)?);
+    let envelope = Envelope::broker(&format!("{} view of {} is at work", V::NAME, topic.name));
+    match shared.log.meta().commit(envelope, renew).await {
+        Ok(_) | Err(CommitError::Unknown(_)) => Ok(()),
         Err(error) => Err(ViewError::from_commit(error)),
     }
 }
@@ -56,6 +71,9 @@ pub(crate) async fn commit<V: View>(
 /// The envelope of a commit: what it was made from.
 fn envelope<V: View>(topic: &Topic, read: &ReadRanges) -> Envelope {
     let from = read.iter().next().map_or(String::new(), |(p, (from, to))| format!(" {p}@{from}..{to}"));
+    if read.is_empty() {
+        return Envelope::broker(&format!("{} job of {}", V::NAME, topic.name));
+    }
     let more =
         if read.len() > 1 { format!(" and {} more partitions", read.len() - 1) } else { String::new() };
     Envelope::broker(&format!("{} view of {}{from}{more}", V::NAME, topic.name))

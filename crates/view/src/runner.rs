@@ -21,8 +21,9 @@ use crate::{
     dead_letter::{self, DeadLetter},
     error::ViewError,
     gapless::gapless,
-    gather::Gathered,
+    gather::{self, Gathered},
     intake::{Intake, Taken},
+    jobs::Jobs,
     labels::{self, TopicGauge, TopicLabel},
     lag, limits, outcome,
     ownership::{self, Owned, lease_name},
@@ -61,6 +62,10 @@ pub(crate) struct TopicRunner<V: View> {
     first: u32,
     /// Since when there have been records that no commit has taken.
     since: Option<Instant>,
+    /// How long a commit takes: the longest of late.
+    step_time: Duration,
+    /// The background work of the output.
+    jobs: Jobs<V>,
     /// Why the last step failed, as the metric has it.
     stands_still: Option<&'static str>,
 }
@@ -89,6 +94,7 @@ impl<V: View> TopicRunner<V> {
         let name = topic.name.clone();
         let label = labels::label_of(&name);
         TopicRunner {
+            jobs: Jobs::new(&shared),
             shared,
             topic: topic.id,
             name,
@@ -99,6 +105,7 @@ impl<V: View> TopicRunner<V> {
             watch: Watch::default(),
             first: 0,
             since: None,
+            step_time: Duration::ZERO,
             stands_still: None,
         }
     }
@@ -171,6 +178,10 @@ impl<V: View> TopicRunner<V> {
         let snapshot = self.shared.log.meta().snapshot();
         let Some((topic, _)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(Step::Gone) };
         self.own(&snapshot, &topic).await?;
+        self.tend_jobs(&topic).await?;
+        if self.end(&snapshot, &topic).await? {
+            return Ok(Step::Gone);
+        }
         if self.lag(&snapshot, &topic) == 0 {
             self.since = None;
             if !self.wait(&topic).await {
@@ -202,8 +213,9 @@ impl<V: View> TopicRunner<V> {
         self.commit(&topic, settings.bad_record, &read, folded, &bad).await?;
         self.since = None;
         self.lag(&snapshot, &topic);
-        histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone())
-            .record(begun.elapsed().as_secs_f64());
+        let took = shared.env.monotonic() - begun;
+        self.step_time = took.max(self.step_time / 2);
+        histogram!(V::METRICS.step_seconds, "topic" => self.label.value.clone()).record(took.as_secs_f64());
         match stopped {
             Some(stopped) => Err(stopped),
             None if full => Ok(Step::Behind),
@@ -224,6 +236,38 @@ impl<V: View> TopicRunner<V> {
         self.shared.view.check(topic, &self.owned().output)
     }
 
+    /// Commits the last command of the view, if it is at its end.
+    async fn end(&mut self, snapshot: &Snapshot, topic: &Topic) -> Result<bool, ViewError> {
+        let Owned { epoch, progress, .. } = self.owned();
+        let Some(command) = self.shared.view.last(snapshot, topic, progress)? else { return Ok(false) };
+        match outcome::commit(&self.shared, topic, *epoch, &ReadRanges::new(), None, command).await {
+            Ok(()) => Ok(true),
+            Err(ViewError::NotYet) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adopts the piece of a job that is done, or keeps the lease for it, and begins the next.
+    async fn tend_jobs(&mut self, topic: &Topic) -> Result<(), ViewError> {
+        let epoch = self.owned().epoch;
+        if let Some(made) = self.jobs.take(&self.shared, topic, epoch).await {
+            let owned = self.owned.as_mut().expect("a step owns the view before it does anything else");
+            let (read, progress) = (ReadRanges::new(), owned.progress.clone());
+            let portion = Portion { topic, epoch, read: &read, progress: &progress, bad_records: 0 };
+            let (output, command) = self.shared.view.adopt(portion, &mut owned.output, made).await?;
+            outcome::commit(&self.shared, topic, epoch, &read, None, command).await?;
+            let before = std::mem::replace(&mut owned.output, output);
+            self.shared.view.committed(topic, &before, &owned.output);
+        }
+        if self.jobs.wants_renewal(self.shared.env.monotonic()) {
+            outcome::renew(&self.shared, topic, epoch).await?;
+        }
+        let owned = self.owned.as_ref().expect("a step owns the view before it does anything else");
+        let job = self.jobs.begin(&self.shared, topic, owned);
+        self.shared.status.job(self.topic, job);
+        Ok(())
+    }
+
     fn owned(&self) -> &Owned<V> {
         self.owned.as_ref().expect("a step owns the view before it does anything else")
     }
@@ -236,8 +280,9 @@ impl<V: View> TopicRunner<V> {
         lag
     }
 
-    /// Waits until a partition has records that are not committed yet; `false` if a topic changed first.
-    async fn wait(&self, topic: &Topic) -> bool {
+    /// Waits until a partition has records that are not committed yet; `false` if a topic changed first, or a job needs
+    /// the runner.
+    async fn wait(&mut self, topic: &Topic) -> bool {
         let owned = self.owned();
         let positions: Vec<_> = topic.partition_ids().map(|p| (p, owned.next(p.index))).collect();
         let mut changed = self.shared.topics_changed.subscribe();
@@ -245,18 +290,21 @@ impl<V: View> TopicRunner<V> {
             biased;
             () = self.shared.log.wait(&positions) => true,
             _ = changed.changed() => false,
+            () = self.jobs.wait() => false,
         }
     }
 
     /// Lets records gather until their time is over, counted from `since`, or until there are enough bytes of them.
-    async fn gather(&self, since: Instant) -> Result<(), ViewError> {
+    async fn gather(&mut self, since: Instant) -> Result<(), ViewError> {
         let mut gathered = Gathered::since(self.owned().progress.clone());
         loop {
             let snapshot = self.shared.log.meta().snapshot();
             // Settings may have changed in the meantime.
             let Some((topic, settings)) = self.shared.topic(&snapshot, self.topic)? else { return Ok(()) };
             self.lag(&snapshot, &topic);
-            let left = settings.gather_time.saturating_sub(self.shared.env.monotonic() - since);
+            self.tend_jobs(&topic).await?;
+            let time = gather::time(settings.freshness, self.step_time);
+            let left = time.saturating_sub(self.shared.env.monotonic() - since);
             if left.is_zero() || gathered.reaches(settings.gather_bytes, &snapshot, &topic)? {
                 return Ok(());
             }

@@ -38,6 +38,8 @@ pub(crate) struct Shared<V> {
     pub(crate) config: Config,
     /// A permit for each view that may work.
     pub(crate) working: Semaphore,
+    /// A permit for each piece of a job that may work.
+    pub(crate) jobs_at_work: Semaphore,
     /// Counts the changes of topics.
     pub(crate) topics_changed: watch::Sender<u64>,
     pub(crate) status: StatusBoard,
@@ -51,6 +53,6 @@ impl<V: View> Shared<V> {
         id: TopicId,
     ) -> Result<Option<(Topic, Settings)>, DecodeError> {
         let Some(topic) = topic::by_id(snapshot, id)? else { return Ok(None) };
-        Ok(self.view.settings(&topic).map(|settings| (topic, settings)))
+        Ok(self.view.settings(snapshot, &topic)?.map(|settings| (topic, settings)))
     }
 }

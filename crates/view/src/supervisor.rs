@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use floe_env::{Env, Task};
@@ -45,6 +48,7 @@ impl<V: View> Views<V> {
             owner,
             config,
             working: Semaphore::new(config.views_at_work.max(1)),
+            jobs_at_work: Semaphore::new(limits::JOBS_AT_WORK),
             topics_changed: watch::Sender::new(0),
             status: StatusBoard::default(),
         });
@@ -89,6 +93,11 @@ impl<V: View> Views<V> {
         }
     }
 
+    /// Looks soon which topics have the view, although no topic has changed.
+    pub fn look(&self) {
+        self.shared.topics_changed.send_modify(|changes| *changes += 1);
+    }
+
     /// The view.
     pub fn view(&self) -> &V {
         &self.shared.view
@@ -106,11 +115,27 @@ impl<V: View> Views<V> {
 }
 
 /// The task of one topic. It ends when this is dropped.
-struct Runner(Task<()>);
+struct Runner {
+    task: Task<()>,
+    /// Whether it ended by itself, because its view was not wanted any more.
+    ended: Arc<AtomicBool>,
+}
+
+impl Runner {
+    fn start<V: View>(shared: &Arc<Shared<V>>, topic: &Topic) -> Runner {
+        let ended = Arc::<AtomicBool>::default();
+        let (runner, at_end) = (TopicRunner::new(Arc::clone(shared), topic), Arc::clone(&ended));
+        let work = async move {
+            runner.run().await;
+            at_end.store(true, Ordering::Relaxed);
+        };
+        Runner { task: shared.env.spawn("view", work), ended }
+    }
+}
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -121,21 +146,25 @@ async fn supervise<V: View>(
 ) -> Result<(), ViewError> {
     let snapshot = shared.log.meta().snapshot();
     let all = topic::all(&snapshot)?;
-    let wanted = all.iter().filter(|topic| shared.view.settings(topic).is_some());
-    let wanted: BTreeMap<TopicId, Topic> = wanted.map(|topic| (topic.id, topic.clone())).collect();
+    let mut wanted: BTreeMap<TopicId, Topic> = BTreeMap::new();
+    for topic in &all {
+        if shared.view.settings(&snapshot, topic)?.is_some() {
+            wanted.insert(topic.id, topic.clone());
+        }
+    }
     runners.retain(|id, runner| {
         let is_wanted = wanted.contains_key(id);
-        if is_wanted && runner.0.is_finished() {
+        // A view that had ended may be wanted again by now.
+        if is_wanted && runner.task.is_finished() && !runner.ended.load(Ordering::Relaxed) {
             error!(topic = %id, "a view ended that should run, it is started again");
             let why = "the view ended unexpectedly, see the log; it was started again".to_owned();
             shared.status.report(*id, shared.env.now(), Some(why));
         }
-        is_wanted && !runner.0.is_finished()
+        is_wanted && !runner.task.is_finished()
     });
     shared.status.match_with(&wanted);
     for topic in wanted.values() {
-        let start = || Runner(shared.env.spawn("view", TopicRunner::new(Arc::clone(shared), topic).run()));
-        runners.entry(topic.id).or_insert_with(start);
+        runners.entry(topic.id).or_insert_with(|| Runner::start(shared, topic));
     }
     forget_deleted(shared, &snapshot, &all).await
 }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use floe_env::Env;
+use floe_lake::Config;
 use floe_log::topic;
 
-use crate::world::{Broker, Ground, JSON};
+use crate::world::{Broker, Ground, JSON, config};
 
 /// What a broker does in its life: some records, some of them bad, and a column that becomes double.
 async fn live(broker: &Broker, life: u32) {
@@ -29,12 +30,16 @@ async fn live(broker: &Broker, life: u32) {
 
 /// A broker that crashes after `poll` polls, then one that does not; both over the same ground.
 async fn crash_and_go_on(seed: u64, poll: u64) -> u64 {
+    crash_and_go_on_with(seed, poll, config()).await
+}
+
+async fn crash_and_go_on_with(seed: u64, poll: u64, lake: Config) -> u64 {
     let ground = Ground::new();
     let world = Env::simulated(seed);
     for life in 0..2 {
         let env = world.scope();
         env.crash_at_poll(poll);
-        let broker = ground.broker(env.clone());
+        let broker = ground.broker_with(env.clone(), lake);
         let work = async {
             let broker = broker.await;
             live(&broker, life).await;
@@ -49,8 +54,9 @@ async fn crash_and_go_on(seed: u64, poll: u64) -> u64 {
         env.abort_all();
     }
     let env = world.scope();
-    let broker = ground.broker(env.clone()).await;
+    let broker = ground.broker_with(env.clone(), lake).await;
     live(&broker, 2).await;
+    broker.jobs_done().await;
     broker.check_every_snapshot("t").await;
     broker.check_no_orphans(&ground.store).await;
     check_letters(&broker).await;
@@ -73,6 +79,15 @@ async fn a_crash_after_any_poll_loses_and_doubles_nothing() {
     assert!(polls > 20, "{polls} polls");
     for poll in 1..polls + polls / 4 {
         crash_and_go_on(1, poll).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_a_job_rewrites_the_table_loses_and_doubles_nothing() {
+    let lake = Config { step_rewrite_bytes: 0, ..config() };
+    let polls = crash_and_go_on_with(1, u64::MAX, lake).await;
+    for poll in 1..polls + polls / 4 {
+        crash_and_go_on_with(1, poll, lake).await;
     }
 }
 

@@ -5,5 +5,7 @@ mod cleaning;
 mod crash;
 mod faults;
 mod freshness;
+mod rebuilding;
+mod rewriting;
 mod stories;
 mod world;

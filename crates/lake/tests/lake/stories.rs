@@ -135,8 +135,12 @@ async fn a_commit_ends_inside_of_what_was_read() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_partition_does_not_starve_the_others() {
     let ground = Ground::new();
-    let broker =
-        ground.broker_with(Env::simulated(10), Config { commit_bytes: 2_000, ..Config::default() }).await;
+    let broker = ground
+        .broker_with(
+            Env::simulated(10),
+            Config { commit_bytes: 2_000, snapshots_kept: 100, ..Config::default() },
+        )
+        .await;
     let topic = broker.topic("t", 3, JSON).await;
     broker.settled("t").await;
     let row = format!("{{\"x\":\"{}\"}}", "y".repeat(1_000));

@@ -115,6 +115,22 @@ impl Broker {
         panic!("the table {name} does not catch up: {:?}", self.lake.status());
     }
 
+    /// Waits until no table needs a job any more.
+    pub(crate) async fn jobs_done(&self) {
+        for _ in 0..10_000 {
+            let tables = self.lake.tables(&self.log.meta().snapshot()).expect("the metadata can be read");
+            let mut needs = false;
+            for table in &tables {
+                needs |= self.lake.is_rewriting(table).await.expect("it can be read");
+            }
+            if !needs {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("a job is not done: {:?}", self.lake.status());
+    }
+
     /// The rows of the table's current files as JSON, sorted by partition and offset.
     pub(crate) async fn rows(&self, table: &TableRef) -> Vec<Value> {
         let mut rows = Vec::new();
@@ -308,4 +324,5 @@ pub(crate) fn as_json(batch: &arrow::array::RecordBatch) -> Vec<Value> {
 /// Few, so that tests see snapshots expire.
 pub(crate) const SNAPSHOTS_KEPT: usize = 10;
 
-pub(crate) const JSON: &[(&str, &str)] = &[("floe.table", "json")];
+/// A table that is fresher than by default, so that a test has several commits.
+pub(crate) const JSON: &[(&str, &str)] = &[("floe.table", "json"), ("floe.table.freshness.ms", "1000")];

@@ -147,7 +147,7 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
         "What happens to a record that does not fit the table: it goes to the topic <name>.dead-letter with the reason, or is skipped. Both are counted."),
     works("floe.table.file.bytes", "", Kind::Long, "134217728", Check::Range(1 << 20, 1 << 34),
         "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
-    works("floe.table.freshness.ms", "", Kind::Long, "1000", Check::Range(100, 86_400_000),
+    works("floe.table.freshness.ms", "", Kind::Long, "10000", Check::Range(100, 86_400_000),
         "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or a quarter of what the broker's SQL reads of the log, has gathered."),
     kept("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),

@@ -5,6 +5,7 @@
 mod answer_files;
 mod answers;
 mod bombs;
+mod damage;
 mod errors;
 mod evolution;
 mod fresh;

@@ -244,6 +244,8 @@ fn lake_config(dice: &Dice, brisk: bool) -> floe_lake::Config {
     floe_lake::Config {
         views_at_work: 1,
         snapshots_kept: if brisk { 2 } else { *dice.pick(&[2, 100]) },
+        // So that jobs rewrite tables, too.
+        step_rewrite_bytes: if brisk { 0 } else { floe_lake::limits::STEP_REWRITE_BYTES },
         garbage_grace: seconds(30, 9),
         clean_interval: seconds(8, 2),
         ..floe_lake::Config::default()

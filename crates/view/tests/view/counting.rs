@@ -18,7 +18,7 @@ use floe_log::{
 };
 use floe_meta::{DecodeError, MapRecord, Snapshot, Tx, put_postcard, take_postcard};
 use floe_view::{
-    BadRecordRule, Command, Fold, MetricNames, Portion, Progress, Settings, Verdict, View, ViewError,
+    BadRecordRule, Command, Fold, Job, MetricNames, Portion, Progress, Settings, Verdict, View, ViewError,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -34,13 +34,17 @@ pub(crate) struct Counting<const COUNTS: u8, const PROGRESS: u8> {
 /// What a test changes while the view runs.
 pub(crate) struct Knobs {
     pub(crate) rule: Mutex<BadRecordRule>,
-    pub(crate) gather_time: Mutex<Duration>,
+    pub(crate) freshness: Mutex<Duration>,
     /// How long preparing takes.
     pub(crate) prepare_time: Mutex<Duration>,
     /// Whether preparing fails.
     pub(crate) fails: AtomicBool,
     /// Whether the next fold panics.
     pub(crate) panics: AtomicBool,
+    /// Pieces of a job that are left, how long each takes, and whether the next fails.
+    pub(crate) pieces_left: AtomicU64,
+    pub(crate) piece_time: Mutex<Duration>,
+    pub(crate) piece_fails: AtomicBool,
     /// Commits that the runner told the view of.
     pub(crate) commits: AtomicU64,
 }
@@ -49,10 +53,13 @@ impl Default for Knobs {
     fn default() -> Knobs {
         Knobs {
             rule: Mutex::new(BadRecordRule::DeadLetter),
-            gather_time: Mutex::new(Duration::from_millis(50)),
+            freshness: Mutex::new(Duration::from_millis(50)),
             prepare_time: Mutex::default(),
             fails: AtomicBool::default(),
             panics: AtomicBool::default(),
+            pieces_left: AtomicU64::default(),
+            piece_time: Mutex::default(),
+            piece_fails: AtomicBool::default(),
             commits: AtomicU64::default(),
         }
     }
@@ -86,6 +93,8 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
         lag_records: "test_lag_records",
         step_seconds: "test_step_seconds",
         errors: "test_errors_total",
+        job_seconds: "test_job_seconds",
+        job_errors: "test_job_errors_total",
         stands_still: "test_stands_still_since_seconds",
         commits: "test_commits_total",
         bad_records: "test_bad_records_total",
@@ -98,13 +107,15 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
     /// Everything is in the metadata map.
     type Output = ();
     type Fold = Tally<COUNTS>;
+    /// The number of the piece.
+    type Made = u64;
 
-    fn settings(&self, topic: &Topic) -> Option<Settings> {
-        (TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
-            gather_time: *lock(&self.knobs.gather_time),
+    fn settings(&self, _map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError> {
+        Ok((TopicConfig::of(topic).table != TableMode::Off).then(|| Settings {
+            freshness: *lock(&self.knobs.freshness),
             gather_bytes: 1 << 20,
             bad_record: *lock(&self.knobs.rule),
-        })
+        }))
     }
 
     async fn find(&self, _snapshot: &Snapshot, _topic: &Topic) -> Result<(), ViewError> {
@@ -144,6 +155,25 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
             Ok(())
         };
         Ok(((), Box::new(command)))
+    }
+
+    fn job(&self, _topic: &Topic, (): &()) -> Option<Job<u64>> {
+        let (left, pieces) = (self.knobs.pieces_left.load(Ordering::SeqCst), Arc::clone(&self.knobs));
+        let work = async move {
+            let pause = *lock(&pieces.piece_time);
+            sleep(pause).await;
+            if pieces.piece_fails.swap(false, Ordering::SeqCst) {
+                return Err(ViewError::output(std::io::Error::other("planted")));
+            }
+            Ok(left)
+        };
+        (left > 0).then(|| Job { name: "count down", work: Box::pin(work) })
+    }
+
+    async fn adopt(&self, portion: Portion<'_>, (): &mut (), made: u64) -> Result<((), Command), ViewError> {
+        assert!(portion.read.is_empty(), "a piece takes in no records");
+        self.knobs.pieces_left.store(made - 1, Ordering::SeqCst);
+        Ok(((), Box::new(|_: &mut Tx<'_>| Ok(()))))
     }
 
     fn committed(&self, _topic: &Topic, (): &(), (): &()) {

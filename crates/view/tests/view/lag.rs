@@ -14,7 +14,7 @@ async fn lag_is_what_gathers_and_is_gone_with_the_commit() {
     let metrics = Metrics::default();
     let _recording = metrics.record();
     let broker = Ground::default().broker(Env::simulated(1)).await;
-    *lock(&broker.knobs.gather_time) = Duration::from_secs(60);
+    *lock(&broker.knobs.freshness) = Duration::from_secs(60);
     let topic = broker.topic("t", 2).await;
     broker.produce(&topic, 0, &["a", "b", "c"]).await;
     broker.produce(&topic, 1, &["d", "e"]).await;
@@ -58,7 +58,7 @@ async fn records_that_were_deleted_unread_are_counted() {
     let metrics = Metrics::default();
     let _recording = metrics.record();
     let broker = Ground::default().broker(Env::simulated(3)).await;
-    *lock(&broker.knobs.gather_time) = Duration::from_secs(60);
+    *lock(&broker.knobs.freshness) = Duration::from_secs(60);
     let topic = broker.topic("t", 1).await;
     broker.produce(&topic, 0, &["a"]).await;
     broker.produce(&topic, 0, &["b"]).await;

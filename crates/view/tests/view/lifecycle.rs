@@ -81,7 +81,7 @@ async fn a_view_that_panics_is_started_again_and_says_so() {
     broker.produce(&topic, 0, &["one"]).await;
     broker.settled(&topic).await;
     // So that the status can be seen before the next step reports.
-    *lock(&broker.knobs.gather_time) = Duration::from_secs(60);
+    *lock(&broker.knobs.freshness) = Duration::from_secs(60);
     broker.knobs.panics.store(true, Ordering::SeqCst);
     broker.produce(&topic, 0, &["two"]).await;
     sleep(Duration::from_secs(60) + SUPERVISE_INTERVAL * 2).await;

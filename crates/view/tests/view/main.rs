@@ -4,6 +4,7 @@
 mod bad_records;
 mod counting;
 mod crash;
+mod jobs;
 mod lag;
 mod lifecycle;
 mod metrics;

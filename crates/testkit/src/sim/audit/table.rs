@@ -25,12 +25,15 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// Most bytes of a batch's records after decompression.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
-/// Waits until every table has caught up with the log.
+/// Waits until every table has caught up with the log, and no job has to rewrite one.
 pub(crate) async fn catch_up(cluster: &Cluster) {
     let caught_up = async {
         loop {
             let running = cluster.broker().await;
-            if behind(&running).is_empty() {
+            let reader = Arc::clone(&running);
+            if behind(&running).is_empty()
+                && running.run(async move { is_whole(&reader).await }).await == Some(true)
+            {
                 return;
             }
             sleep(Duration::from_millis(200)).await;
@@ -41,6 +44,17 @@ pub(crate) async fn catch_up(cluster: &Cluster) {
         let (behind, status) = (behind(&running), running.lake.status());
         cluster.recorder().stuck(format!("a table does not catch up: {behind:?} {status:?}"));
     }
+}
+
+/// Whether no table has files that a job has to rewrite.
+async fn is_whole(running: &Running) -> bool {
+    let tables = running.lake.tables(&running.log.meta().snapshot()).expect("the tables can be read");
+    for table in &tables {
+        if !matches!(running.lake.is_rewriting(table).await, Ok(false)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Partitions of tables whose progress is behind the high watermark, with both numbers.
