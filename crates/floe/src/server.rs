@@ -69,7 +69,7 @@ impl Server {
         info!(leases = ended, "ended the leases of the former process");
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
-        let lake = Lake::start(env.clone(), log.clone(), lake_config(&config));
+        let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
         let sql = Sql::new(env.clone(), log.clone(), lake.clone(), sql_config(&config))?;
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
 
@@ -247,20 +247,13 @@ fn kafka_config(config: &Config, shares: Shares, advertised: HostPort) -> floe_k
     }
 }
 
-/// Views commit well before SQL refuses a table whose tail is too long, because the tail grows while they commit.
-fn lake_config(config: &Config) -> floe_lake::Config {
-    let default = floe_lake::Config::default();
-    floe_lake::Config {
-        gather_bytes: (config.sql_tail_bytes / 4).clamp(1 << 20, default.gather_bytes),
-        ..default
-    }
-}
-
 fn sql_config(config: &Config) -> floe_sql::Config {
     floe_sql::Config {
         memory_bytes: config.sql_memory_bytes,
+        spill_directory: Some(config.data.join("spill")),
+        spill_bytes: config.sql_spill_bytes,
         query_time_max: config.sql_timeout_ms,
-        tail_bytes_max: config.sql_tail_bytes,
+        tail_held_bytes: config.sql_tail_bytes,
         ..floe_sql::Config::default()
     }
 }
@@ -292,14 +285,10 @@ mod tests {
         let shares =
             descriptors::share(1 << 20, config.connections, config.connections_per_ip).expect("enough");
         assert_same(&kafka_config(&config, shares, advertised), &of_front);
-        assert_same(&lake_config(&config), &floe_lake::Config::default());
-        assert_same(&sql_config(&config), &floe_sql::Config::default());
-    }
-
-    /// The help of `sql_tail_bytes` tells both numbers.
-    #[test]
-    fn views_gather_at_most_a_quarter_of_what_sql_reads_of_a_tail() {
-        let most = floe_lake::Config::default().gather_bytes;
-        assert_eq!((most, most), (64 << 20, floe_sql::limits::TAIL_BYTES_MAX / 4));
+        let of_sql = floe_sql::Config {
+            spill_directory: Some(config.data.join("spill")),
+            ..floe_sql::Config::default()
+        };
+        assert_same(&sql_config(&config), &of_sql);
     }
 }

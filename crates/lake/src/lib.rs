@@ -96,5 +96,5 @@ pub use crate::{
     handle::{Lake, LakeError},
     shared::Config,
     table::{DataFile, TableRef},
-    tail::{Hold, Tail, TailError},
+    tail::{Hold, Tail, TailError, TailReader, TailSchema},
 };

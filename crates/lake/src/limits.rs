@@ -67,12 +67,8 @@ pub const REBUILT_NAME_BYTES: usize = 200;
 pub const PUT_ATTEMPTS: u32 = 3;
 
 /// Bytes of the log, as stored, at which a view commits although the freshness allows more, unless the broker sets
-/// another value ([`crate::Config::gather_bytes`]). Every query reads them, so this is a quarter of what SQL reads of a
-/// tail by default.
+/// another value ([`crate::Config::gather_bytes`]). Every query decodes them, some of them twice.
 pub const GATHER_BYTES_MAX: u64 = 64 << 20;
-
-/// Bytes of the log's tail that a query takes into memory.
-pub const TAIL_BYTES_MAX: usize = 1 << 30;
 
 /// Bytes of the cache of data files' names: enough for some million files.
 pub const FILE_CACHE_BYTES: usize = 256 << 20;

@@ -1,4 +1,11 @@
 //! The tail of a topic as rows: the records that the log holds at a cut and the table does not yet.
+//!
+//! A tail may be longer than memory. So there are three ways to read it. [`Lake::tail`] holds all rows.
+//! [`Lake::tail_schema`] decodes the records only to learn the columns that they need, and forgets the rows. With that
+//! schema a [`TailReader`] gives the rows batch by batch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use arrow::array::RecordBatch;
 use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
@@ -32,6 +39,17 @@ pub struct Tail {
     pub bad_records: u64,
 }
 
+/// The columns that the records of a tail need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailSchema {
+    /// The table's schema, as it was when reading began.
+    pub table: TableSchema,
+    /// That schema, wider where the tail needs it.
+    pub schema: TableSchema,
+    /// The offset after the last record that was looked at, by partition.
+    pub ends: BTreeMap<u32, Offset>,
+}
+
 /// Why the tail cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
@@ -44,14 +62,6 @@ pub enum TailError {
     /// The caller refuses the memory, for this reason.
     #[error("{0}")]
     Memory(String),
-    /// The view is too far behind.
-    #[error("table {table} is more than {max} bytes behind its topic, ask again when its view has caught up")]
-    TooLong {
-        /// The table.
-        table: String,
-        /// The limit.
-        max: usize,
-    },
 }
 
 /// Is told how many bytes the tail takes in all, before it takes them and after it frees some. An error ends the read.
@@ -62,49 +72,99 @@ impl Lake {
     /// Together with the rows of the table's files, each record of the topic is there once. `hold` allows the memory.
     ///
     /// # Errors
-    /// The log cannot be read, `hold` refuses, or the tail is too long ([`limits::TAIL_BYTES_MAX`]).
+    /// The log cannot be read, or `hold` refuses.
     pub async fn tail(
         &self,
         snapshot: &Snapshot,
         table: &TableRef,
         hold: Hold<'_>,
     ) -> Result<Tail, TailError> {
-        let mut rows = Rows::new(table.schema.clone(), hold);
-        for partition in table.topic.partition_ids() {
-            self.read_partition(snapshot, table, partition, &mut rows).await?;
+        let mut reader = self.tail_reader(snapshot, table, table.schema.clone());
+        let (mut batches, mut held) = (Vec::new(), 0);
+        while let Some(batch) = reader.next(&mut |bytes| hold(held + bytes)).await? {
+            held += batch.get_array_memory_size();
+            batches.push(batch);
         }
-        rows.finish()
+        let (schema, bad_records) = (reader.schema().clone(), reader.bad_records());
+        let batches = adapted(batches, &schema, held, hold)?;
+        Ok(Tail { schema, batches, bad_records })
     }
 
-    async fn read_partition(
+    /// The columns that the records of the tail need. Records that `known` has looked at are not read again. `hold`
+    /// allows the memory for decoding.
+    ///
+    /// # Errors
+    /// The log cannot be read, or `hold` refuses.
+    pub async fn tail_schema(
         &self,
         snapshot: &Snapshot,
         table: &TableRef,
-        partition: PartitionId,
-        rows: &mut Rows<'_>,
-    ) -> Result<(), TailError> {
-        let Some(bounds) = Log::bounds(snapshot, partition) else { return Ok(()) };
-        let from = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
-        let mut at = from.max(bounds.log_start);
-        while at < bounds.high_watermark {
-            let read = self.log().read(snapshot, partition, at, READ_BYTES).await?;
-            let batches = gapless(partition, at, read.batches)?;
-            let next = batches.last().map_or(at, Batch::next_offset);
-            for batch in batches.iter().filter(|batch| !batch.header().is_control()) {
-                rows.push_batch(partition, batch, at)?;
-                if rows.bytes + rows.decoder.bytes() > limits::TAIL_BYTES_MAX {
-                    return Err(TailError::TooLong {
-                        table: table.name.clone(),
-                        max: limits::TAIL_BYTES_MAX,
-                    });
-                }
-                // Decoding a long tail must not block the other tasks of this thread.
-                tokio::task::yield_now().await;
+        known: Option<TailSchema>,
+        hold: Hold<'_>,
+    ) -> Result<TailSchema, TailError> {
+        let mut reader = self.tail_reader(snapshot, table, table.schema.clone());
+        let ends: BTreeMap<u32, Offset> =
+            reader.spans.iter().map(|span| (span.partition.index, span.end)).collect();
+        // What is based on another schema has other ids. What a later cut needed may be no column of this one.
+        let seen = |index: &u32| known.as_ref().and_then(|known| known.ends.get(index)).copied();
+        let usable = |known: &TailSchema| {
+            known.table == table.schema
+                && known.ends.iter().all(|(index, seen)| ends.get(index) >= Some(seen))
+        };
+        if let Some(known) = known.as_ref().filter(|known| usable(known)) {
+            reader.decoder = Decoder::new(known.schema.clone());
+            for span in &mut reader.spans {
+                span.at = span.at.max(seen(&span.partition.index).unwrap_or(Offset::ZERO));
             }
-            at = next;
         }
-        Ok(())
+        while reader.fill(hold).await?.is_some() {}
+        hold(0).map_err(TailError::Memory)?;
+        Ok(TailSchema { table: table.schema.clone(), schema: reader.schema().clone(), ends })
     }
+
+    /// A reader of the rows that [`Lake::tail`] holds. If `schema` is that of [`Lake::tail_schema`], all its batches
+    /// have that schema. With the table's own schema, later batches may be wider than earlier ones.
+    pub fn tail_reader(&self, snapshot: &Snapshot, table: &TableRef, schema: TableSchema) -> TailReader {
+        let spans = table.topic.partition_ids().filter_map(|partition| {
+            let bounds = Log::bounds(snapshot, partition)?;
+            let progress = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
+            Some(Span { partition, at: progress.max(bounds.log_start), end: bounds.high_watermark })
+        });
+        TailReader {
+            log: self.log().clone(),
+            snapshot: snapshot.clone(),
+            spans: spans.collect(),
+            read: VecDeque::new(),
+            decoded: Decoded::default(),
+            decoder: Decoder::new(schema),
+            bad_records: 0,
+        }
+    }
+}
+
+/// Batches under one schema, which is that of the widest.
+fn adapted(
+    batches: Vec<RecordBatch>,
+    schema: &TableSchema,
+    mut held: usize,
+    hold: Hold<'_>,
+) -> Result<Vec<RecordBatch>, TailError> {
+    let arrow = schema.arrow();
+    let mut wide = Vec::with_capacity(batches.len());
+    for batch in batches {
+        if batch.schema() == arrow {
+            wide.push(batch);
+            continue;
+        }
+        let before = batch.get_array_memory_size();
+        hold(held + before + schema.cells_of(&batch) * CELL_BYTES).map_err(TailError::Memory)?;
+        let adapted = schema.adapt(&batch)?;
+        drop(batch);
+        held = held - before + adapted.get_array_memory_size();
+        wide.push(adapted);
+    }
+    hold(held).map_err(TailError::Memory)?;
+    Ok(wide)
 }
 
 /// The most bytes that decoding `value` takes.
@@ -113,113 +173,188 @@ fn value_bytes(value: &[u8]) -> usize {
     2 * value.len() + nodes * NODE_BYTES
 }
 
-struct Rows<'a> {
-    decoder: Decoder,
-    done: Vec<RecordBatch>,
-    /// Bytes of memory that `done` takes.
-    held: usize,
-    hold: Hold<'a>,
-    /// Bytes of the records in `done`.
+/// The offsets of a partition that are still to be read.
+#[derive(Debug)]
+struct Span {
+    partition: PartitionId,
+    at: Offset,
+    end: Offset,
+}
+
+/// The records of one batch of the log, of which the first ones are already rows.
+#[derive(Debug, Default)]
+struct Decoded {
+    partition: u32,
+    records: std::vec::IntoIter<Record>,
+    /// Bytes of memory that they take.
     bytes: usize,
+}
+
+/// Reads a tail batch by batch.
+pub struct TailReader {
+    log: Log,
+    snapshot: Snapshot,
+    spans: VecDeque<Span>,
+    /// Batches of the log that are not decoded yet, each with the first offset that is wanted of it.
+    read: VecDeque<(PartitionId, Offset, Batch)>,
+    decoded: Decoded,
+    decoder: Decoder,
     bad_records: u64,
 }
 
-impl<'a> Rows<'a> {
-    fn new(schema: TableSchema, hold: Hold<'a>) -> Rows<'a> {
-        let decoder = Decoder::new(schema);
-        Rows { decoder, done: Vec::new(), held: 0, hold, bytes: 0, bad_records: 0 }
+impl std::fmt::Debug for TailReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TailReader").field("spans", &self.spans).finish_non_exhaustive()
+    }
+}
+
+impl TailReader {
+    /// Leaves out the records of other partitions and of other offsets.
+    pub fn within(&mut self, partitions: &RangeInclusive<i64>, offsets: &RangeInclusive<i64>) {
+        self.spans.retain(|span| partitions.contains(&i64::from(span.partition.index)));
+        for span in &mut self.spans {
+            span.at = span.at.max(Offset(*offsets.start()));
+            span.end = span.end.min(Offset(offsets.end().saturating_add(1)));
+        }
     }
 
-    fn push_batch(&mut self, partition: PartitionId, batch: &Batch, from: Offset) -> Result<(), TailError> {
-        let mut decoding = 0;
-        let Some(records) = self.decode(batch, &mut decoding)? else {
-            // The view counts the whole batch as one bad record.
-            self.bad_records += 1;
-            return Ok(());
-        };
-        for record in records.iter().filter(|record| record.offset >= from) {
-            let row = Row {
-                partition: partition.index,
-                offset: record.offset.0,
-                timestamp: record.timestamp,
-                key: record.key.as_deref(),
-                value: record.value.as_deref(),
-                headers: &record.headers,
-            };
-            if let Some(value) = row.value.filter(|value| value.len() > VALUE_BYTES_SMALL) {
-                self.hold(decoding + value_bytes(value))?;
+    /// The schema of the rows so far.
+    pub fn schema(&self) -> &TableSchema {
+        self.decoder.schema()
+    }
+
+    /// Records so far that do not fit the table.
+    pub fn bad_records(&self) -> u64 {
+        self.bad_records
+    }
+
+    /// The next rows, or `None` after the last. `hold` is told what decoding takes, and with the last call what the
+    /// batch takes.
+    ///
+    /// # Errors
+    /// The log cannot be read, or `hold` refuses.
+    pub async fn next(&mut self, hold: Hold<'_>) -> Result<Option<RecordBatch>, TailError> {
+        let Some(decoder) = self.fill(hold).await? else { return Ok(None) };
+        let (_, batch) = decoder.finish();
+        let bytes = self.decoded.bytes + batch.get_array_memory_size();
+        hold(bytes).map_err(TailError::Memory)?;
+        Ok(Some(batch))
+    }
+
+    /// Decodes until a batch is full. `None` after the last record.
+    async fn fill(&mut self, hold: Hold<'_>) -> Result<Option<Decoder>, TailError> {
+        loop {
+            while let Some(record) = self.decoded.records.next() {
+                let full = self.push(&record, hold)?;
+                if full.is_some() {
+                    return Ok(full);
+                }
             }
-            let mut pushed = self.decoder.push(&row);
-            if pushed == Err(Refused::Full) {
-                self.flush(decoding)?;
-                pushed = self.decoder.push(&row);
-            }
-            if pushed.is_err() {
-                self.bad_records += 1;
-            }
-            let rows = self.decoder.rows();
-            if rows >= limits::BATCH_ROWS
-                || self.decoder.bytes() >= limits::BATCH_BYTES
-                || self.decoder.cells() * CELL_BYTES >= limits::BATCH_BYTES
-            {
-                self.flush(decoding)?;
+            self.decoded = Decoded::default();
+            self.hold(hold)?;
+            // Decoding a long tail must not block the other tasks of this thread.
+            tokio::task::yield_now().await;
+            if !self.decode_next(hold).await? {
+                return Ok((self.decoder.rows() > 0).then(|| self.take()));
             }
         }
-        drop(records);
-        self.hold(0)
     }
 
-    /// The records of a batch; none if it cannot be decoded. `decoding` becomes the bytes that they take.
-    fn decode(&mut self, batch: &Batch, decoding: &mut usize) -> Result<Option<Vec<Record>>, TailError> {
-        let mut refused = None;
-        let records = batch.records_in(BATCH_DECODED_BYTES_MAX, &mut |more| {
-            *decoding += more;
-            refused = self.hold(*decoding).err();
-            refused.is_none()
-        });
-        refused.map_or(Ok(records.ok()), Err)
+    /// Makes a row of a record. Returns the rows when the batch is full.
+    fn push(&mut self, record: &Record, hold: Hold<'_>) -> Result<Option<Decoder>, TailError> {
+        let row = Row {
+            partition: self.decoded.partition,
+            offset: record.offset.0,
+            timestamp: record.timestamp,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+        };
+        if let Some(value) = row.value.filter(|value| value.len() > VALUE_BYTES_SMALL) {
+            hold(self.bytes() + value_bytes(value)).map_err(TailError::Memory)?;
+        }
+        let mut pushed = self.decoder.push(&row);
+        let mut full = None;
+        if pushed == Err(Refused::Full) {
+            self.hold(hold)?;
+            full = Some(self.take());
+            pushed = self.decoder.push(&row);
+        }
+        if pushed.is_err() {
+            self.bad_records += 1;
+        }
+        if full.is_none()
+            && (self.decoder.rows() >= limits::BATCH_ROWS
+                || self.decoder.bytes() >= limits::BATCH_BYTES
+                || self.decoder.cells() * CELL_BYTES >= limits::BATCH_BYTES)
+        {
+            self.hold(hold)?;
+            full = Some(self.take());
+        }
+        Ok(full)
     }
 
-    /// Asks for the memory of all rows, and of `beside` bytes more.
-    fn hold(&mut self, beside: usize) -> Result<(), TailError> {
+    /// Replaces the decoder by an empty one.
+    fn take(&mut self) -> Decoder {
+        let next = Decoder::new(self.decoder.schema().clone());
+        std::mem::replace(&mut self.decoder, next)
+    }
+
+    /// Bytes that the decoded records and the rows of the next batch take.
+    fn bytes(&self) -> usize {
         // Text is copied, and escaped where it becomes JSON again. Every column has a cell in each row, even if the
         // record has no value for it.
-        let decoding = 2 * self.decoder.bytes() + self.decoder.cells() * CELL_BYTES;
-        (self.hold)(self.held + decoding + beside).map_err(TailError::Memory)
+        2 * self.decoder.bytes() + self.decoder.cells() * CELL_BYTES + self.decoded.bytes
     }
 
-    fn flush(&mut self, beside: usize) -> Result<(), TailError> {
-        if self.decoder.rows() == 0 {
-            return Ok(());
-        }
-        self.hold(beside)?;
-        let next = Decoder::new(self.decoder.schema().clone());
-        let decoder = std::mem::replace(&mut self.decoder, next);
-        self.bytes += decoder.bytes();
-        let (_, batch) = decoder.finish();
-        self.held += batch.get_array_memory_size();
-        self.done.push(batch);
-        self.hold(beside)
+    fn hold(&self, hold: Hold<'_>) -> Result<(), TailError> {
+        hold(self.bytes()).map_err(TailError::Memory)
     }
 
-    fn finish(mut self) -> Result<Tail, TailError> {
-        self.flush(0)?;
-        let schema = self.decoder.schema().clone();
-        let arrow = schema.arrow();
-        let mut batches = Vec::with_capacity(self.done.len());
-        for batch in std::mem::take(&mut self.done) {
-            if batch.schema() == arrow {
-                batches.push(batch);
+    /// Decodes the next batch of the log. Returns `false` if there is none.
+    async fn decode_next(&mut self, hold: Hold<'_>) -> Result<bool, TailError> {
+        loop {
+            while let Some((partition, from, batch)) = self.read.pop_front() {
+                if batch.header().is_control() {
+                    continue;
+                }
+                let Some(mut records) = self.decode(&batch, hold)? else {
+                    // The view counts the whole batch as one bad record.
+                    self.bad_records += 1;
+                    continue;
+                };
+                records.retain(|record| record.offset >= from);
+                self.decoded.partition = partition.index;
+                self.decoded.records = records.into_iter();
+                return Ok(true);
+            }
+            let Some(span) = self.spans.front_mut() else { return Ok(false) };
+            if span.at >= span.end {
+                self.spans.pop_front();
                 continue;
             }
-            let before = batch.get_array_memory_size();
-            self.hold(before + schema.cells_of(&batch) * CELL_BYTES)?;
-            let adapted = schema.adapt(&batch)?;
-            drop(batch);
-            self.held = self.held - before + adapted.get_array_memory_size();
-            batches.push(adapted);
+            let (partition, at) = (span.partition, span.at);
+            let read = self.log.read(&self.snapshot, partition, at, READ_BYTES).await?;
+            let batches = gapless(partition, at, read.batches)?;
+            span.at = batches.last().map_or(at, Batch::next_offset);
+            self.read = batches.into_iter().map(|batch| (partition, at, batch)).collect();
         }
-        self.hold(0)?;
-        Ok(Tail { schema, batches, bad_records: self.bad_records })
+    }
+
+    /// The records of a batch; none if it cannot be decoded.
+    fn decode(&mut self, batch: &Batch, hold: Hold<'_>) -> Result<Option<Vec<Record>>, TailError> {
+        let before = self.bytes();
+        let (mut decoding, mut refused) = (0, None);
+        let records = batch.records_in(BATCH_DECODED_BYTES_MAX, &mut |more| {
+            decoding += more;
+            refused = hold(before + decoding).err();
+            refused.is_none()
+        });
+        if let Some(reason) = refused {
+            return Err(TailError::Memory(reason));
+        }
+        let records = records.ok();
+        self.decoded.bytes = if records.is_some() { decoding } else { 0 };
+        Ok(records)
     }
 }

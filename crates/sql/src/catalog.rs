@@ -1,7 +1,7 @@
 //! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, at one cut.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
@@ -9,18 +9,20 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
 };
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::TableType;
 
-use floe_lake::{Lake, LakeError, TableRef, TailError};
-use floe_log::Offset;
+use floe_env::{Lru, lock};
+use floe_lake::{Lake, LakeError, TableRef, TailError, TailSchema};
+use floe_log::{Offset, TopicId};
 use floe_meta::Snapshot;
 use floe_schema::TableSchema;
 
 use crate::described::information_schema;
 use crate::files::Files;
+use crate::limits::{TAIL_COLUMN_BYTES, TAIL_PARTITION_BYTES};
 use crate::table::UnifiedTable;
-use crate::tail::{Span, TailRows};
+use crate::tail::{self, Logged, Rows, Span, Tail};
 use floe_query::{Kind, QueryError};
 
 /// The only catalog. A name without a catalog means this one.
@@ -34,7 +36,9 @@ pub(crate) struct Cut {
     pub(crate) lake: Lake,
     pub(crate) files: Arc<Files>,
     pub(crate) memory: Arc<dyn MemoryPool>,
-    pub(crate) tail_bytes_max: u64,
+    /// Bytes, as stored, up to which the rows of a tail are held.
+    pub(crate) tail_held_bytes: u64,
+    pub(crate) tails: Arc<Tails>,
 }
 
 impl fmt::Debug for Cut {
@@ -108,39 +112,77 @@ impl Cut {
     /// The table at this cut: its files in the lake and its tail in the log.
     async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, QueryError> {
         let files = self.lake.data_files(&table).await.map_err(|error| unreadable(&table.name, &error))?;
-        let (schema, rows) = self.tail(&table).await?;
-        let (arrow, tail) = (schema.arrow(), Arc::new(rows));
+        let (schema, tail) = self.tail(table).await?;
+        let (arrow, tail) = (schema.arrow(), Arc::new(tail));
         Ok(UnifiedTable { schema: Arc::new(schema), arrow, files, readers: self.files.clone(), tail })
     }
 
-    /// Reads the rows that the lake's table does not hold yet. Also returns the schema that fits them.
-    async fn tail(&self, table: &TableRef) -> std::result::Result<(TableSchema, TailRows), QueryError> {
-        let span = self.span(table)?;
-        let memory = MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory);
-        let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
-        let tail = self.lake.tail(&self.snapshot, table, &mut hold).await;
-        let tail = tail.map_err(|error| tail_error(&table.name, &error))?;
-        metrics::histogram!("floe_sql_tail_bytes").record(memory.size() as f64);
-        let rows = TailRows { table: table.name.clone(), batches: tail.batches, span, _memory: memory };
-        Ok((tail.schema, rows))
-    }
-
-    /// Finds the span of the tail. Refuses a tail that is larger than `tail_bytes_max`.
-    fn span(&self, table: &TableRef) -> std::result::Result<Span, QueryError> {
+    /// The rows that the lake's table does not hold yet, and the schema that fits them. A short tail is decoded once
+    /// and held. A longer one is only looked at here.
+    async fn tail(&self, table: TableRef) -> std::result::Result<(TableSchema, Tail), QueryError> {
         let progress = |partition| table.progress.get(&partition).copied().unwrap_or(Offset(0));
         let span = Span::of(&self.snapshot, table.topic.partition_ids(), progress)
             .map_err(|error| QueryError::new(Kind::Internal, error.to_string()))?;
-        if span.bytes <= self.tail_bytes_max {
-            return Ok(span);
+        metrics::histogram!("floe_sql_tail_bytes").record(span.bytes as f64);
+        if span.bytes <= self.tail_held_bytes
+            && let Some((schema, rows)) = self.held(&table).await?
+        {
+            return Ok((schema, Tail { table: table.name, span, rows }));
         }
-        let message = format!(
-            "the lake is behind its topic: {} MiB of the log of '{}' are not in its table yet, and a statement \
-             reads at most {} MiB; wait for the lake to catch up, or raise sql_tail_bytes",
-            span.bytes >> 20,
-            table.name,
-            self.tail_bytes_max >> 20,
-        );
-        Err(QueryError::new(Kind::Limit, message))
+        metrics::counter!("floe_sql_tails_streamed_total").increment(1);
+        let memory = self.reserve(&table);
+        let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
+        let known = self.tails.get(table.topic.id);
+        let seen = self.lake.tail_schema(&self.snapshot, &table, known, &mut hold).await;
+        let seen = seen.map_err(|error| tail::refused(&table.name, &error))?;
+        let schema = seen.schema.clone();
+        self.tails.put(table.topic.id, seen);
+        let name = table.name.clone();
+        let (lake, snapshot) = (self.lake.clone(), self.snapshot.clone());
+        let rows = Rows::Logged(Box::new(Logged { lake, snapshot, table, schema: schema.clone() }));
+        Ok((schema, Tail { table: name, span, rows }))
+    }
+
+    /// The rows of a tail in memory; none if they take more than is allowed, or than is free now.
+    async fn held(&self, table: &TableRef) -> std::result::Result<Option<(TableSchema, Rows)>, QueryError> {
+        let memory = self.reserve(table);
+        let allowed = usize::try_from(self.tail_held_bytes).unwrap_or(usize::MAX);
+        let mut hold = |bytes| match bytes > allowed.saturating_mul(2) {
+            true => Err("the tail is streamed".to_owned()),
+            false => memory.try_resize(bytes).map_err(|error| error.message().into_owned()),
+        };
+        match self.lake.tail(&self.snapshot, table, &mut hold).await {
+            Ok(tail) => {
+                let rows = Rows::Held { batches: tail.batches, _memory: memory };
+                Ok(Some((tail.schema, rows)))
+            }
+            Err(TailError::Memory(_)) => Ok(None),
+            Err(error) => Err(tail::refused(&table.name, &error)),
+        }
+    }
+
+    fn reserve(&self, table: &TableRef) -> MemoryReservation {
+        MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory)
+    }
+}
+
+/// What statements have learned of long tails, so that the next statement need not decode all of them to plan.
+pub(crate) struct Tails(Mutex<Lru<TopicId, TailSchema>>);
+
+impl Tails {
+    pub(crate) fn new(bytes_max: usize) -> Tails {
+        Tails(Mutex::new(Lru::new(bytes_max)))
+    }
+
+    fn get(&self, topic: TopicId) -> Option<TailSchema> {
+        lock(&self.0).get(&topic).cloned()
+    }
+
+    fn put(&self, topic: TopicId, seen: TailSchema) {
+        let columns = seen.table.columns_used() + seen.schema.columns_used();
+        let bytes = columns * TAIL_COLUMN_BYTES + seen.ends.len() * TAIL_PARTITION_BYTES;
+        let evicted = lock(&self.0).insert(topic, seen, bytes);
+        drop(evicted);
     }
 }
 
@@ -150,13 +192,4 @@ fn external(error: QueryError) -> DataFusionError {
 
 fn unreadable(table: &str, error: &LakeError) -> QueryError {
     QueryError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
-}
-
-fn tail_error(table: &str, error: &TailError) -> QueryError {
-    let kind = match error {
-        TailError::TooLong { .. } | TailError::Memory(_) => Kind::Limit,
-        TailError::Read(_) => Kind::Unavailable,
-        TailError::Adapt(_) => Kind::Internal,
-    };
-    QueryError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits::{
-    MEMORY_BYTES_MAX, QUERIES_MAX, QUERY_TIME_MAX, RESULT_ROWS_MAX, SPILL_BYTES_MAX, TAIL_BYTES_MAX,
+    MEMORY_BYTES_MAX, QUERIES_MAX, QUERY_TIME_MAX, RESULT_ROWS_MAX, SPILL_BYTES_MAX, TAIL_HELD_BYTES,
 };
 
 /// Settings of the SQL engine. The defaults of the limits come from [`crate::limits`].
@@ -18,14 +18,16 @@ pub struct Config {
     pub query_time_max: Duration,
     /// Bytes of memory that all statements share for sorting, joining, grouping and decoded tails.
     pub memory_bytes: usize,
-    /// Directory for spilling. Without one, a statement that does not fit in memory fails.
+    /// Directory for what sorting and grouping cannot hold in memory. It is emptied when the engine starts. Without one,
+    /// a statement that does not fit in memory fails.
     pub spill_directory: Option<PathBuf>,
     /// Bytes that all statements together may spill there.
     pub spill_bytes: u64,
     /// Rows of one result.
     pub result_rows_max: u64,
-    /// Bytes of log, as stored, that the tail of one table may have.
-    pub tail_bytes_max: u64,
+    /// Bytes of log, as stored, up to which the rows of a table's tail are held in memory. They may take twice as much
+    /// there. A longer tail is decoded twice, once to plan and once to run, and only a part of it is in memory.
+    pub tail_held_bytes: u64,
 }
 
 impl Default for Config {
@@ -38,7 +40,7 @@ impl Default for Config {
             spill_directory: None,
             spill_bytes: SPILL_BYTES_MAX,
             result_rows_max: RESULT_ROWS_MAX,
-            tail_bytes_max: TAIL_BYTES_MAX,
+            tail_held_bytes: TAIL_HELD_BYTES,
         }
     }
 }

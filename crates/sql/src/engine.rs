@@ -9,11 +9,12 @@ use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::execute_stream;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use floe_env::Env;
@@ -22,12 +23,16 @@ use floe_log::Log;
 use floe_meta::{Lsn, Snapshot};
 use floe_query::{Format, Kind, QueryError};
 
-use crate::catalog::Cut;
+use crate::catalog::{Cut, Tails};
 use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
-use crate::limits::{RESULT_BATCHES_IN_FLIGHT, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
-use crate::{constants, correct, error, fault, format, session, statement};
+use crate::functions::Meter;
+use crate::limits::{TAIL_SCHEMAS_BYTES, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
+use crate::results::Rows;
+use crate::spill::Runtimes;
+
+use crate::{arguments, constants, correct, error, fault, format, pieces, results, session, statement};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -44,7 +49,9 @@ struct Inner {
     lake: Lake,
     config: Config,
     base: SessionState,
+    runtimes: Runtimes,
     files: Arc<Files>,
+    tails: Arc<Tails>,
     turns: Arc<Semaphore>,
     /// `None` in a simulation, which has one thread. There a statement runs in the only runtime.
     _threads: Option<Threads>,
@@ -74,25 +81,35 @@ impl std::fmt::Debug for QueryResult {
     }
 }
 
-/// A message from a running statement to its reader.
-enum Message {
-    Batch(RecordBatch),
-    End(Result<(), QueryError>),
-}
-
 impl Sql {
     /// Starts the engine and its threads.
     ///
     /// # Errors
     /// The system refuses the threads, or the engine cannot use the spill directory.
     pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
-        let base = session::base(&config).map_err(|error| OpenError(error.to_string()))?;
+        let failed = |error: DataFusionError| OpenError(error.to_string());
+        let runtimes = Runtimes::open(&config, &session::stores()).map_err(failed)?;
+        let base = session::base(&config, &runtimes).map_err(failed)?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
         let threads = if env.is_simulated() { None } else { Some(start()?) };
         let env = threads.as_ref().map_or_else(|| env.clone(), |threads| env.on(threads.handle()));
         let files = Files::new(log.store().clone());
+        let tails = Arc::new(Tails::new(TAIL_SCHEMAS_BYTES));
         let turns = Arc::new(Semaphore::new(config.queries_max.max(1)));
-        Ok(Sql { inner: Arc::new(Inner { env, log, lake, config, base, files, turns, _threads: threads }) })
+        Ok(Sql {
+            inner: Arc::new(Inner {
+                env,
+                log,
+                lake,
+                config,
+                base,
+                runtimes,
+                files,
+                tails,
+                turns,
+                _threads: threads,
+            }),
+        })
     }
 
     /// Runs one statement. It sees everything that was acknowledged before the call. Returns when the statement is
@@ -123,26 +140,17 @@ impl Sql {
         format: Format,
     ) -> Result<BoxStream<'static, Result<Bytes, QueryError>>, QueryError> {
         let result = self.query(text).await?;
-        let encoder = Encoder::new(format, &result.schema).map_err(not_encoded)?;
-        let pieces = stream::unfold(Some((encoder, result.batches)), |state| async {
-            let (mut encoder, mut batches) = state?;
-            match batches.next().await {
-                Some(Ok(batch)) => match encoder.batch(&batch) {
-                    Ok(bytes) => Some((Ok(bytes.into()), Some((encoder, batches)))),
-                    Err(error) => Some((Err(not_encoded(error)), None)),
-                },
-                Some(Err(error)) => Some((Err(error), None)),
-                None => Some((encoder.finish().map(Bytes::from).map_err(not_encoded), None)),
-            }
-        });
-        Ok(pieces.boxed())
+        let encoder = Encoder::new(format, &result.schema).map_err(pieces::not_encoded)?;
+        let memory = MemoryConsumer::new("the encoded result").register(&self.inner.memory());
+        Ok(pieces::pieces(encoder, result.batches, memory))
     }
 
     async fn start(&self, text: &str, started: Instant) -> Result<QueryResult, QueryError> {
         let turn = self.turn().await?;
         let deadline = started + self.inner.config.query_time_max;
         let (planned, plan) = oneshot::channel();
-        let (rows, batches) = mpsc::channel(RESULT_BATCHES_IN_FLIGHT);
+        let (rows, reader) = results::queue();
+        let rows = Arc::new(rows);
         let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
         self.inner.env.spawn("sql statement", run.guarded(planned));
         let late = || self.inner.too_late();
@@ -152,17 +160,16 @@ impl Sql {
             Err(_) => return Err(late()),
         };
         let (late, env) = (late(), self.inner.env.clone());
-        let batches = stream::unfold(Some(batches), move |batches| {
+        let batches = stream::unfold(Some(reader), move |reader| {
             let (late, env) = (late.clone(), env.clone());
             async move {
-                let mut batches = batches?;
-                match timeout_at(deadline, batches.recv()).await {
-                    Ok(Some(Message::Batch(batch))) => Some((Ok(batch), Some(batches))),
-                    Ok(Some(Message::End(Ok(())))) => None,
-                    Ok(Some(Message::End(Err(error)))) => Some((Err(error), None)),
-                    // The statement ends at its deadline even if the channel has no room for the error.
-                    Ok(None) if env.monotonic() >= deadline => Some((Err(late), None)),
-                    Ok(None) => Some((Err(ended()), None)),
+                let mut reader = reader?;
+                match timeout_at(deadline, reader.next()).await {
+                    Ok(Ok(Some(batch))) => Some((Ok(batch), Some(reader))),
+                    Ok(Ok(None)) => None,
+                    Ok(Err(Some(error))) => Some((Err(error), None)),
+                    Ok(Err(None)) if env.monotonic() >= deadline => Some((Err(late), None)),
+                    Ok(Err(None)) => Some((Err(ended()), None)),
                     Err(_) => Some((Err(late), None)),
                 }
             }
@@ -195,13 +202,18 @@ impl Inner {
         )
     }
 
+    fn memory(&self) -> Arc<dyn MemoryPool> {
+        self.runtimes.plain().memory_pool.clone()
+    }
+
     fn cut(&self, snapshot: Snapshot) -> Arc<Cut> {
         Arc::new(Cut {
             snapshot,
             lake: self.lake.clone(),
             files: self.files.clone(),
-            memory: self.base.runtime_env().memory_pool.clone(),
-            tail_bytes_max: self.config.tail_bytes_max,
+            memory: self.memory(),
+            tail_held_bytes: self.config.tail_held_bytes,
+            tails: self.tails.clone(),
         })
     }
 }
@@ -213,7 +225,7 @@ struct Run {
     inner: Arc<Inner>,
     text: String,
     deadline: Instant,
-    rows: mpsc::Sender<Message>,
+    rows: Arc<Rows>,
     /// The turn becomes free when the statement has ended, not when its reader has left.
     _turn: OwnedSemaphorePermit,
 }
@@ -227,7 +239,7 @@ impl Run {
         let rows = self.rows.clone();
         if let Err(panic) = AssertUnwindSafe(self.run(planned)).catch_unwind().await {
             let error = fault::logged(&env, &fault::panicked(panic.as_ref()));
-            let _ = rows.try_send(Message::End(Err(error)));
+            rows.end(Err(error));
         }
         running.decrement(1.0);
         let seconds = (env.monotonic() - started).as_secs_f64();
@@ -259,10 +271,8 @@ impl Run {
             () = run.rows.closed() => return,
             end = timeout_at(run.deadline, run.pump(rows)) => end,
         };
-        let end = end.unwrap_or_else(|_| Err(run.inner.too_late()));
-        // A slow reader does not keep the turn. Past the deadline the channel closes without an end, and the reader
-        // knows from the clock that the statement was late.
-        let _ = timeout_at(run.deadline, run.rows.send(Message::End(end))).await;
+        // A slow reader does not keep the turn: it finds the end beside the queue.
+        run.rows.end(end.unwrap_or_else(|_| Err(run.inner.too_late())));
     }
 
     /// Plans on a thread of its own. Nothing can stop the optimizer, and a long run of it must not delay other
@@ -297,7 +307,8 @@ impl Run {
         let snapshot = self.inner.log.meta().snapshot();
         let (lsn, cut) = (snapshot.lsn(), self.inner.cut(snapshot));
         let now = self.inner.env.now();
-        let state = session::session(&self.inner.base, cut, now);
+        let runtime = self.inner.runtimes.next();
+        let mut state = session::session(&self.inner.base, runtime, cut, now, Arc::new(self.meter()));
         let failed = |error| self.failed(&error);
         let plan = correct::plan(&state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
@@ -305,9 +316,20 @@ impl Run {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
         let plan = state.optimize(&plan).map_err(failed)?;
-        constants::check(&plan)?;
+        state.config_mut().options_mut().execution.batch_size = constants::check(&plan)?;
+        arguments::check(&plan)?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;
         Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))
+    }
+
+    /// Functions end with the statement: at its deadline, and when its reader has left.
+    fn meter(&self) -> Meter {
+        let (inner, rows, deadline) = (self.inner.clone(), Arc::downgrade(&self.rows), self.deadline);
+        let why = move || match rows.upgrade().is_none_or(|rows| rows.is_closed()) {
+            true => Some(ended()),
+            false => (inner.env.monotonic() >= deadline).then(|| inner.too_late()),
+        };
+        Meter::new(self.inner.memory(), Box::new(why))
     }
 
     /// The error for the client. A fault of the engine goes to the log.
@@ -333,7 +355,7 @@ impl Run {
                 return Err(QueryError::new(Kind::Limit, message));
             }
             metrics::counter!("floe_sql_rows_total").increment(batch.num_rows() as u64);
-            if batch.num_rows() > 0 && self.rows.send(Message::Batch(batch)).await.is_err() {
+            if batch.num_rows() > 0 && !self.rows.send(batch).await? {
                 return Ok(());
             }
         }
@@ -382,12 +404,4 @@ fn outcome(kind: Kind) -> &'static str {
 fn ended() -> QueryError {
     let message = "the SQL engine gave the statement up because of a bug; see the server's log";
     QueryError::new(Kind::Internal, message)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn not_encoded(error: arrow::error::ArrowError) -> QueryError {
-    QueryError::new(
-        Kind::Invalid,
-        format!("the result cannot be written in this format: {error}; ask for another"),
-    )
 }

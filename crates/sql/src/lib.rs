@@ -10,20 +10,26 @@
 //! guard.rs      check            bounds size, nesting and weight on tokens, before any recursive code runs
 //! statement.rs  parse            one read-only statement
 //! session.rs    session          the engine without files, stores or writes
+//! spill.rs      Runtimes         memory, and the directory for what does not fit
 //! correct/                        right answers where the engine's are wrong
-//! functions.rs  bound            bounds functions whose result is much larger than their arguments
+//! functions/     MeteredFunctions keeps functions within the memory and the time of their statement
 //! give_way.rs   GiveWay          makes joins yield, so that a statement can end at its deadline
+//! held.rs       CountHeldRows    counts the rows that window functions hold
 //! constants.rs  check            refuses large constants that every row would copy
+//! arguments.rs  check            refuses arguments that make aggregates allocate too much
 //! catalog.rs    Cut::unified     floe.default.<topic>: files and tail of one table at the cut
 //! described.rs  Described        information_schema: the columns of all tables, without reading one
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log
 //! files.rs      FileReader       Parquet from the log's store, with cached footers
 //! evolve.rs     Evolution        older files under a newer schema
-//! tail.rs       TailSource       rows of the log, in memory
+//! tail.rs       TailSource       rows of the log, in memory or decoded as they are needed
+//! wanted.rs     Wanted           the partitions and offsets that filters let through
 //! error.rs      of               the engine's errors -> their kind, and their place in the text
 //! fault.rs      logged           faults of the engine -> a number, and the log
 //! config.rs     Config           the operator's settings
 //! limits.rs                      every limit of this crate
+//! results.rs    Rows             the queue between a statement and its reader
+//! pieces.rs     pieces           results in encoded pieces of bounded size
 //! format.rs     Encoder          Arrow, JSON, JSON lines, CSV; the table of the command line
 //! printable.rs  check            finds times that no text can hold
 //! wrapped.rs    from_inner       functions that stand before one of the engine
@@ -39,6 +45,7 @@
 //! case unless they are quoted: `select "userId" from "my-topic"`. `information_schema` lists all tables, and their
 //! columns as of their last commits; of a single table, also those that records brought since.
 
+mod arguments;
 mod catalog;
 mod config;
 mod constants;
@@ -53,12 +60,17 @@ mod format;
 mod functions;
 mod give_way;
 mod guard;
+mod held;
 pub mod limits;
+mod pieces;
 mod printable;
+mod results;
 mod session;
+mod spill;
 mod statement;
 mod table;
 mod tail;
+mod wanted;
 mod wrapped;
 
 pub use catalog::{CATALOG, SCHEMA};

@@ -24,8 +24,8 @@ pub const TABLE_DEPTH: u64 = 1;
 pub const CASE_DEPTH: u64 = 2;
 /// Depth that a subquery in the place of a value adds: `in (select ...)`, `exists (...)`, `x = (select ...)`.
 pub const VALUE_DEPTH: u64 = 3;
-/// Weight of a call of a function whose result is much larger than its arguments (`repeat`, `range`, ...). Each call
-/// may make [`FUNCTION_BYTES_MAX`], and the engine does not count that memory.
+/// Weight of a call of a function whose result is much larger than its arguments (`repeat`, `range`, ...). Planning runs
+/// a few of them over constants before the statement has a meter, and each may make [`FUNCTION_BYTES_MAX`].
 pub const GROWING_FUNCTION_WEIGHT: u64 = 64;
 /// Weight of a call of a function whose arguments bound its result (`concat`, `replace`, ...).
 pub const TEXT_FUNCTION_WEIGHT: u64 = 32;
@@ -37,13 +37,33 @@ pub const PARSER_RECURSION_MAX: usize = 512;
 /// Stack of a thread that plans and runs statements. It is reserved, not used. `tests/sql/bombs.rs` tries the deepest
 /// statements that the limits above let through.
 pub const THREAD_STACK_BYTES: usize = 128 << 20;
-/// Values that one call of a function may make for one batch (`range`, `array_resize`, ...).
+/// Values that one call of a function may make for one row (`range`, `array_resize`, ...).
 pub const FUNCTION_VALUES_MAX: u64 = 1 << 20;
-/// Bytes that one call of a function may make for one batch (`repeat`, `lpad`, ...).
+/// Bytes that one call of a function may make for one row (`repeat`, `lpad`, ...).
 pub const FUNCTION_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the result of one call for a batch. Offsets of text and of lists have 32 bits.
+pub const FUNCTION_RESULT_BYTES_MAX: usize = 1 << 30;
+/// Bytes that a function makes at a time, if a row does not make more. Its rows are counted between two such slices.
+pub const FUNCTION_SLICE_BYTES: usize = 4 << 20;
+/// Steps that a function takes at a time, if a row does not take more. A statement ends at its deadline between two such
+/// slices. A step looks at a character or compares two; it takes about a nanosecond.
+pub const FUNCTION_SLICE_STEPS: u64 = 1 << 28;
+/// Steps of one row of a function that compares everything with everything (`levenshtein`, a pattern with counts, ...).
+pub const FUNCTION_STEPS_MAX: u64 = 1 << 31;
+/// States of a pattern, at most: its compiled form is bounded.
+pub const PATTERN_STATES_MAX: u128 = 1 << 18;
+/// Bytes of every value of a type of fixed width. A NULL takes them, too.
+pub const FIXED_WIDTH_MAX: usize = 64 << 10;
+/// Centroids of `approx_percentile_cont`. The engine allocates room for all of them for each group.
+pub const CENTROIDS_MAX: u64 = 10_000;
 /// Bytes of all large constants beside rows in a statement. A batch of 8,192 rows holds 8,192 copies of each.
 pub const CONSTANTS_BYTES_MAX: usize = 64 << 10;
-/// A constant up to this size is not large. The length of the text bounds the number of small constants.
+/// Rows of a batch.
+pub const BATCH_ROWS_MAX: usize = 8_192;
+/// Bytes of a batch's constants, and of the numbers that its expressions make. Batches of statements with many of them
+/// have fewer rows.
+pub const BATCH_VALUES_BYTES: usize = 32 << 20;
+/// A constant up to this size is not large. Batches with many small ones have fewer rows.
 pub const CONSTANT_BYTES_SMALL: usize = 1 << 10;
 
 /// Statements that run at once.
@@ -52,14 +72,31 @@ pub const QUERIES_MAX: usize = 16;
 pub const MEMORY_BYTES_MAX: usize = 512 << 20;
 /// Time of one statement, including planning and reading the result.
 pub const QUERY_TIME_MAX: Duration = Duration::from_secs(60);
-/// Bytes of log, as stored, that the tail of one table may have.
-pub const TAIL_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of log, as stored, up to which the rows of a table's tail are held in memory. They may take twice as much
+/// there. So sixteen statements hold at most twice [`MEMORY_BYTES_MAX`] of tails, and those that find it taken stream.
+pub const TAIL_HELD_BYTES: u64 = 32 << 20;
+/// Memory for the schemas of long tails (LRU).
+pub const TAIL_SCHEMAS_BYTES: usize = 8 << 20;
+/// Memory for one column of such a schema.
+pub const TAIL_COLUMN_BYTES: usize = 256;
+/// Memory for one partition of such a tail.
+pub const TAIL_PARTITION_BYTES: usize = 64;
 /// Bytes that all statements together may spill to disk.
 pub const SPILL_BYTES_MAX: u64 = 8 << 30;
+/// Bytes that each sort keeps for merging what it has spilled, if the memory is large enough.
+pub const SORT_MERGE_BYTES: usize = 4 << 20;
 /// Rows of one result.
 pub const RESULT_ROWS_MAX: u64 = 10_000_000;
 /// Batches queued between a running statement and the reader of its result (backpressure).
 pub const RESULT_BATCHES_IN_FLIGHT: usize = 2;
+/// How long a statement waits for a reader that does not read. Then it ends, and others get its turn.
+pub const READER_SECONDS_MAX: Duration = Duration::from_secs(10);
+/// Bytes of rows that are encoded at a time, if a row does not take more.
+pub const RESULT_PIECE_BYTES: usize = 1 << 20;
+/// Bytes of one row of an encoded result, before any character of it is escaped.
+pub const RESULT_ROW_BYTES_MAX: usize = 64 << 20;
+/// How much longer a text may get in JSON: a control character becomes six characters.
+pub const ESCAPE_FACTOR: usize = 6;
 /// How long a statement waits for its turn before it is refused.
 pub const TURN_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// Memory for cached Parquet footers (LRU).
@@ -80,6 +117,9 @@ pub const MESSAGE_CHARS_MAX: usize = 600;
 pub const CELL_CHARS_MAX: usize = 512;
 
 const _: () = assert!(TOKENS_MAX < TEXT_BYTES_MAX);
+const _: () = assert!(TURN_SECONDS_MAX.as_secs() < READER_SECONDS_MAX.as_secs());
+const _: () = assert!(RESULT_PIECE_BYTES < RESULT_ROW_BYTES_MAX);
+const _: () = assert!(FUNCTION_RESULT_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(NESTING_MAX * 4 < PARSER_RECURSION_MAX);
 const _: () = assert!(READ_GAP_BYTES < READ_BYTES_MAX);
 const _: () = assert!(FOOTER_HINT_BYTES < FOOTER_CACHE_BYTES);

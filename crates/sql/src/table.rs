@@ -20,7 +20,8 @@ use floe_schema::TableSchema;
 
 use crate::evolve::EvolutionFactory;
 use crate::files::{FileKey, FileReaders, Files, LAKE_URL};
-use crate::tail::{TailRows, TailSource};
+use crate::tail::{Tail, TailSource};
+use crate::wanted::Wanted;
 
 /// A table at the cut of one statement.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct UnifiedTable {
     pub(crate) files: Arc<Vec<Arc<DataFile>>>,
     pub(crate) readers: Arc<Files>,
     /// The rows that are not in the files yet.
-    pub(crate) tail: Arc<TailRows>,
+    pub(crate) tail: Arc<Tail>,
 }
 
 impl UnifiedTable {
@@ -99,10 +100,10 @@ impl TableProvider for UnifiedTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let tail = TailSource::new(self.tail.clone(), &self.arrow, projection, limit)?;
+        let tail = TailSource::new(self.tail.clone(), &self.arrow, projection, Wanted::by(filters), limit)?;
         let tail: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(tail);
         if self.files.is_empty() {
             return Ok(tail);

@@ -1,4 +1,5 @@
-//! The tail of the log as part of a plan. Its rows are in memory. EXPLAIN shows its table, count and offsets.
+//! The tail of the log as part of a plan. The rows of a short tail are in memory. Those of a long one are decoded while
+//! the plan runs, and again wherever the plan reads the table once more. EXPLAIN shows table, count and offsets.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -6,22 +7,29 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::stats::Precision;
-use datafusion::common::{Result, Statistics, project_schema};
+use datafusion::common::{DataFusionError, Result, Statistics, internal_err, project_schema};
 use datafusion::datasource::source::DataSource;
-use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, Partitioning};
+use futures::StreamExt;
 
+use floe_lake::{Lake, TableRef, TailError, TailReader};
 use floe_log::Log;
 use floe_log::extent::Extent;
 use floe_log::walk;
 use floe_log::{Offset, PartitionId};
 use floe_meta::{DecodeError, Snapshot};
+use floe_query::{Kind, QueryError};
+use floe_schema::TableSchema;
+
+use crate::wanted::Wanted;
 
 /// The offsets of a tail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,49 +67,87 @@ impl Span {
     }
 }
 
-/// The rows of a tail. They live as long as a plan holds them.
+/// A tail as planning knows it.
 #[derive(Debug)]
-pub(crate) struct TailRows {
+pub(crate) struct Tail {
     pub(crate) table: String,
-    /// All batches have the table's schema.
-    pub(crate) batches: Vec<RecordBatch>,
     pub(crate) span: Span,
-    /// The share of the rows in the memory of all statements.
-    pub(crate) _memory: MemoryReservation,
+    pub(crate) rows: Rows,
 }
 
-/// The rows of a tail as a source of the engine.
+/// The rows of a tail.
+#[derive(Debug)]
+pub(crate) enum Rows {
+    /// They live as long as a plan holds them. All batches have the table's schema.
+    Held {
+        batches: Vec<RecordBatch>,
+        /// Their share in the memory of all statements.
+        _memory: MemoryReservation,
+    },
+    /// They are in the log.
+    Logged(Box<Logged>),
+}
+
+/// What it takes to read a tail.
+pub(crate) struct Logged {
+    pub(crate) lake: Lake,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) table: TableRef,
+    /// The schema that every record of the tail fits.
+    pub(crate) schema: TableSchema,
+}
+
+impl fmt::Debug for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logged").field("table", &self.table.name).finish_non_exhaustive()
+    }
+}
+
+/// A tail as a source of the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct TailSource {
-    rows: Arc<TailRows>,
+    tail: Arc<Tail>,
     projection: Option<Vec<usize>>,
     schema: SchemaRef,
+    wanted: Wanted,
     fetch: Option<usize>,
 }
 
 impl TailSource {
     pub(crate) fn new(
-        rows: Arc<TailRows>,
+        tail: Arc<Tail>,
         schema: &SchemaRef,
         projection: Option<&Vec<usize>>,
+        wanted: Wanted,
         fetch: Option<usize>,
     ) -> Result<TailSource> {
         let schema = project_schema(schema, projection)?;
-        Ok(TailSource { rows, projection: projection.cloned(), schema, fetch })
+        Ok(TailSource { tail, projection: projection.cloned(), schema, wanted, fetch })
     }
 
-    fn count(&self) -> usize {
-        self.rows.batches.iter().map(RecordBatch::num_rows).sum()
+    /// The number of rows; for a tail in the log the number of its offsets, some of which may be no rows.
+    fn count(&self) -> Precision<usize> {
+        match &self.tail.rows {
+            Rows::Held { batches, .. } => Precision::Exact(batches.iter().map(RecordBatch::num_rows).sum()),
+            Rows::Logged(_) => {
+                let offsets = self.tail.span.partitions.iter().map(|(_, from, to)| to.0.abs_diff(from.0));
+                usize::try_from(offsets.sum::<u64>()).map_or(Precision::Absent, Precision::Inexact)
+            }
+        }
     }
 
     fn describe(&self) -> String {
-        let mut text = format!("log_tail={}, records={}, offsets=[", self.rows.table, self.count());
+        let mut text = format!("log_tail={}, ", self.tail.table);
+        let _ = match self.count() {
+            Precision::Exact(count) => write!(text, "records={count}, offsets=["),
+            _ => write!(text, "streamed, bytes={}, offsets=[", self.tail.span.bytes),
+        };
         const SHOWN: usize = 8;
-        for (index, (partition, from, to)) in self.rows.span.partitions.iter().take(SHOWN).enumerate() {
+        for (index, (partition, from, to)) in self.tail.span.partitions.iter().take(SHOWN).enumerate() {
             let comma = if index > 0 { ", " } else { "" };
             let _ = write!(text, "{comma}{partition}:{}..{}", from.0, to.0);
         }
-        let more = self.rows.span.partitions.len().saturating_sub(SHOWN);
+        let more = self.tail.span.partitions.len().saturating_sub(SHOWN);
         if more > 0 {
             let _ = write!(text, ", {more} more");
         }
@@ -110,19 +156,52 @@ impl TailSource {
 }
 
 impl DataSource for TailSource {
-    fn open(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn open(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         assert_eq!(partition, 0, "a tail is one partition");
-        let stream =
-            MemoryStream::try_new(self.rows.batches.clone(), self.schema.clone(), self.projection.clone())?;
-        Ok(Box::pin(cooperative(stream.with_fetch(self.fetch))))
+        match &self.tail.rows {
+            Rows::Held { batches, .. } => {
+                let rows = context.session_config().batch_size().max(1);
+                let parts = batches.iter().flat_map(|batch| {
+                    (0..batch.num_rows())
+                        .step_by(rows)
+                        .map(move |at| batch.slice(at, rows.min(batch.num_rows() - at)))
+                });
+                let stream =
+                    MemoryStream::try_new(parts.collect(), self.schema.clone(), self.projection.clone())?;
+                Ok(Box::pin(cooperative(stream.with_fetch(self.fetch))))
+            }
+            Rows::Logged(logged) => {
+                let name = format!("log tail of {}", self.tail.table);
+                let memory = MemoryConsumer::new(name).register(context.memory_pool());
+                let mut reader =
+                    logged.lake.tail_reader(&logged.snapshot, &logged.table, logged.schema.clone());
+                reader.within(&self.wanted.partitions, &self.wanted.offsets);
+                let open = Open {
+                    table: self.tail.table.clone(),
+                    reader,
+                    memory,
+                    planned: logged.schema.arrow(),
+                    projection: self.projection.clone(),
+                    left: self.fetch.unwrap_or(usize::MAX),
+                    batch_rows: context.session_config().batch_size().max(1),
+                    rows: None,
+                };
+                let batches = futures::stream::try_unfold(open, Open::next).boxed();
+                let stream = RecordBatchStreamAdapter::new(self.schema.clone(), batches);
+                Ok(Box::pin(cooperative(stream)))
+            }
+        }
     }
 
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => f.write_str(&self.describe()),
             DisplayFormatType::TreeRender => {
-                writeln!(f, "log_tail={}", self.rows.table)?;
-                writeln!(f, "records={}", self.count())
+                writeln!(f, "log_tail={}", self.tail.table)?;
+                match self.count() {
+                    Precision::Exact(count) => writeln!(f, "records={count}"),
+                    _ => writeln!(f, "streamed bytes={}", self.tail.span.bytes),
+                }
             }
         }
     }
@@ -140,9 +219,13 @@ impl DataSource for TailSource {
     }
 
     fn partition_statistics(&self, _: Option<usize>) -> Result<Arc<Statistics>> {
-        let count = self.fetch.map_or(self.count(), |fetch| fetch.min(self.count()));
-        let unknown = Statistics::new_unknown(&self.schema);
-        Ok(Arc::new(Statistics { num_rows: Precision::Exact(count), ..unknown }))
+        let most = self.fetch.unwrap_or(usize::MAX);
+        let num_rows = match self.count() {
+            Precision::Exact(count) => Precision::Exact(count.min(most)),
+            Precision::Inexact(count) => Precision::Inexact(count.min(most)),
+            Precision::Absent => Precision::Absent,
+        };
+        Ok(Arc::new(Statistics { num_rows, ..Statistics::new_unknown(&self.schema) }))
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
@@ -156,4 +239,65 @@ impl DataSource for TailSource {
     fn try_swapping_with_projection(&self, _: &ProjectionExprs) -> Result<Option<Arc<dyn DataSource>>> {
         Ok(None)
     }
+}
+
+/// A tail that is being decoded.
+struct Open {
+    table: String,
+    reader: TailReader,
+    memory: MemoryReservation,
+    /// The schema of every batch of the reader.
+    planned: SchemaRef,
+    projection: Option<Vec<usize>>,
+    /// Rows that are still wanted.
+    left: usize,
+    /// Rows of a batch of the engine.
+    batch_rows: usize,
+    /// Decoded rows of which the engine has taken the first ones.
+    rows: Option<RecordBatch>,
+}
+
+impl Open {
+    /// The next rows.
+    async fn next(mut self) -> Result<Option<(RecordBatch, Open)>> {
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None if self.left == 0 => return Ok(None),
+            None => match self.decode().await? {
+                Some(rows) => rows,
+                None => return Ok(None),
+            },
+        };
+        let count = rows.num_rows().min(self.left).min(self.batch_rows);
+        self.left -= count;
+        let rest = rows.num_rows() - count;
+        self.rows = (rest > 0 && self.left > 0).then(|| rows.slice(count, rest));
+        Ok(Some((rows.slice(0, count), self)))
+    }
+
+    async fn decode(&mut self) -> Result<Option<RecordBatch>> {
+        let memory = &self.memory;
+        let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
+        let failed = |error: TailError| DataFusionError::External(Box::new(refused(&self.table, &error)));
+        let Some(rows) = self.reader.next(&mut hold).await.map_err(failed)? else { return Ok(None) };
+        // Planning has looked at every record, so none needs another column.
+        if rows.schema() != self.planned {
+            return internal_err!("a record of the tail of {} does not fit the planned schema", self.table);
+        }
+        metrics::counter!("floe_sql_tail_rows_total").increment(rows.num_rows() as u64);
+        Ok(Some(match &self.projection {
+            Some(columns) => rows.project(columns)?,
+            None => rows,
+        }))
+    }
+}
+
+/// The error of a statement whose tail cannot be read.
+pub(crate) fn refused(table: &str, error: &TailError) -> QueryError {
+    let kind = match error {
+        TailError::Memory(_) => Kind::Limit,
+        TailError::Read(_) => Kind::Unavailable,
+        TailError::Adapt(_) => Kind::Internal,
+    };
+    QueryError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))
 }

@@ -33,6 +33,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 #[doc(hidden)]
+pub mod disk;
 pub mod faulty;
 mod key;
 pub mod limits;

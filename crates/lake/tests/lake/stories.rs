@@ -308,6 +308,65 @@ async fn the_tail_holds_what_the_table_does_not() {
     assert_ne!(tail.schema, table.schema);
 }
 
+/// A tail that is longer than the memory that may be taken for it.
+#[tokio::test(start_paused = true)]
+async fn a_long_tail_is_read_batch_by_batch() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(18)).await;
+    let slow = &[
+        ("floe.table", "json"),
+        ("floe.table.freshness.ms", "200000"),
+        ("floe.table.file.bytes", "1000000000"),
+    ];
+    let topic = broker.topic("t", 2, slow).await;
+    let text = "y".repeat(10_000);
+    let produce = async |partition: u32, value: &str| {
+        let values: Vec<String> =
+            (0..100).map(|_| format!("{{\"x\":{value},\"text\":\"{text}\"}}")).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        broker.produce(&topic, partition, &values).await;
+    };
+    for n in 0..40 {
+        produce(n % 2, &n.to_string()).await;
+    }
+    // The column becomes another one, with a text beside it.
+    produce(1, "9007199254740993").await;
+    produce(0, "0.5").await;
+    let (snapshot, table) = (broker.log.meta().snapshot(), broker.table("t"));
+    let mut most = 0;
+    let mut hold = |bytes| {
+        most = most.max(bytes);
+        Ok(())
+    };
+    let seen = broker.lake.tail_schema(&snapshot, &table, None, &mut hold).await.unwrap();
+    let mut reader = broker.lake.tail_reader(&snapshot, &table, seen.schema.clone());
+    let mut streamed = Vec::new();
+    while let Some(batch) = reader.next(&mut hold).await.unwrap() {
+        assert_eq!(batch.schema(), seen.schema.arrow());
+        streamed.extend(as_json(&batch));
+    }
+    assert!(most < 32 << 20, "{most} bytes at once");
+    let whole = broker.lake.tail(&snapshot, &table, &mut |_| Ok(())).await.unwrap();
+    assert_eq!(whole.schema, seen.schema);
+    assert_eq!(streamed.len(), 4_200);
+    assert_eq!(streamed, whole.batches.iter().flat_map(as_json).collect::<Vec<_>>());
+
+    // What has been looked at is not read again.
+    broker.produce(&topic, 0, &["{\"new\":1}"]).await;
+    let later = broker.log.meta().snapshot();
+    let mut most = 0;
+    let mut hold = |bytes| {
+        most = most.max(bytes);
+        Ok(())
+    };
+    let more = broker.lake.tail_schema(&later, &table, Some(seen.clone()), &mut hold).await.unwrap();
+    assert!(most < 1 << 20, "{most} bytes for one small record");
+    assert_eq!(more.schema, broker.lake.tail(&later, &table, &mut |_| Ok(())).await.unwrap().schema);
+    // What a later cut needed is no column of an earlier one.
+    let again = broker.lake.tail_schema(&snapshot, &table, Some(more), &mut |_| Ok(())).await.unwrap();
+    assert_eq!(again, seen);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tail_takes_no_memory_that_it_is_not_given() {
     let ground = Ground::new();

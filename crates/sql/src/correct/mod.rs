@@ -35,7 +35,7 @@ mod sum;
 mod syntax;
 mod times;
 mod using;
-mod walk;
+pub(crate) mod walk;
 mod zero;
 
 use std::sync::Arc;

@@ -143,6 +143,30 @@ async fn functions_do_not_make_much_out_of_little() {
         "select array_repeat(repeat('x', 60000000), value % 2) from generate_series(1, 8192)",
         "select concat(repeat('x', 60000000), value) from generate_series(1, 8192)",
         "select repeat(s, x * 2000000000) from t",
+        // A text between many elements, and in their place.
+        "select length(array_to_string(range(0, 1000000), repeat('x', 100000)))",
+        "select array_replace_all(array_repeat(1, 1000000), 1, x) from t where length(repeat(s, 70000000)) > 0",
+        "select length(array_to_string(array_repeat(null, 100000), ',', repeat('x', 100000)))",
+        "select array_length(regexp_match(repeat('a', 10000000), '(((((((((((a*)))))))))))'))",
+        "select to_char(now(), repeat('%+', 4000000))",
+        // Types whose every NULL takes this much.
+        "select arrow_cast(arrow_cast(null, 'Binary'), 'FixedSizeBinary(2000000000)') from t",
+        "select arrow_cast(null, 'FixedSizeList(1000000000, Int64)') from t",
+        // Everything with everything.
+        "select levenshtein(repeat('a', 1000000), repeat('b', 1000000))",
+        "select levenshtein(repeat(s, 1000000), repeat('b', 1000000)) from t",
+        "select btrim(repeat('a', 50000000), repeat('b', 50000000))",
+        "select array_has_any(range(0, 1000000), range(1000000, 2000000))",
+        // Room that is allocated before there is a row.
+        "select approx_percentile_cont(0.5, 9000000000000000000) within group (order by value) from generate_series(1, 3)",
+        "select approx_percentile_cont(0.5, 20000000000000) within group (order by value) from generate_series(1, 3)",
+        "select approx_percentile_cont_with_weight(1, 0.5, 20000000000000) within group (order by value) \
+         from generate_series(1, 3)",
+        "select approx_percentile_cont(value, 0.5, 1000000000) over () from generate_series(1, 3)",
+        "select 1 where 2 > (select approx_percentile_cont(0.5, 20000000 * 1000000) within group (order by value) \
+         from generate_series(1, 3))",
+        "select approx_percentile_cont(0.5, cast(random() * 0 + 20000000000000 as bigint)) \
+         within group (order by value) from generate_series(1, 3)",
     ] {
         let error = world.error(text).await;
         assert!(matches!(error.kind, Kind::Limit | Kind::Invalid), "{text}: {error}");
@@ -152,6 +176,11 @@ async fn functions_do_not_make_much_out_of_little() {
         "select repeat('x', 1000000) as x",
         "select repeat('x', 1000000), count(*) from t",
         "select count(*) from (select unnest(range(0, 100000)))",
+        "select approx_percentile_cont(0.5, 200) within group (order by value) from generate_series(1, 3)",
+        "select levenshtein(s, 'kitten'), upper(s) || lower(s), s || '-' || cast(x as varchar) from t",
+        // A batch of long texts goes through in slices.
+        "select count(*), max(length(encode(arrow_cast(upper(k), 'Binary'), 'hex'))) from \
+         (select repeat(cast(value % 10 as varchar), 2000) as k from generate_series(1, 8192))",
     ] {
         world.rows(text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }

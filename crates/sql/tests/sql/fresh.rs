@@ -87,10 +87,10 @@ async fn statements_beside_producers_see_between_acknowledged_and_sent() {
     views.close().await;
 }
 
-/// The tail of a table stays below the limit of a statement, however long the freshness of the table is.
+/// The tail of a table stays short, however long the freshness of the table is.
 #[tokio::test(start_paused = true)]
 async fn a_patient_table_can_always_be_read() {
-    let world = World::simulated_with(2, Config { tail_bytes_max: 4 << 20, ..Config::default() }).await;
+    let world = World::simulated_with(2, Config { tail_held_bytes: 4 << 20, ..Config::default() }).await;
     let views = world.views_with(floe_lake::Config { gather_bytes: 1 << 20, ..floe_lake::Config::default() });
     let topic = world.topic("t", 2, &[("floe.table", "json"), ("floe.table.freshness.ms", "86400000")]).await;
     let value = format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(200 << 10));

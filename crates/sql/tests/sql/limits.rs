@@ -66,6 +66,10 @@ async fn memory() {
     let error =
         world.error("select value % 8999999, count(*) from generate_series(1, 9000000) group by 1").await;
     assert_eq!(error.kind, Kind::Limit, "{error}");
+    let error = world
+        .error("select max(s) from (select sum(value) over () s from generate_series(1, 5000000))")
+        .await;
+    assert!(error.kind == Kind::Limit && error.message.contains("window function"), "{error}");
     assert_eq!(world.number("select count(*) from generate_series(1, 1000)").await, 1000);
 }
 
@@ -84,18 +88,74 @@ async fn one_statement_may_take_the_memory_that_others_do_not_need() {
     assert_eq!(world.number(&format!("select count(*) from ({sort} limit 400000)")).await, 400_000);
 }
 
+/// Statements over a tail that is larger than the memory of all statements, in the log and in columns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tail_that_is_too_long() {
-    let world = World::with(Config { tail_bytes_max: 10_000, ..config() }).await;
-    let topic = world.table("t", 1).await;
-    let value = format!(r#"{{"text":"{}"}}"#, "x".repeat(1000));
-    world.append(&topic, 0, &[value.as_str(); 5]).await;
-    assert_eq!(world.number("select count(*) from t").await, 5);
-    world.append(&topic, 0, &[value.as_str(); 9]).await;
-    let error = world.error("select count(*) from t").await;
-    assert!(error.kind == Kind::Limit && error.message.contains("raise sql_tail_bytes"), "{error}");
+async fn a_long_tail_is_streamed() {
+    let world = World::with(Config { memory_bytes: 24 << 20, tail_held_bytes: 1 << 20, ..config() }).await;
+    let topic = world.table("t", 2).await;
+    let text = "x".repeat(1_000);
+    let append = async |from: i64, count: i64| {
+        let values: Vec<String> =
+            (from..from + count).map(|n| format!(r#"{{"n":{n},"text":"{text}"}}"#)).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        world.append(&topic, u32::try_from(from / count % 2).unwrap(), &values).await;
+    };
+    for batch in 0..60 {
+        append(batch * 500, 500).await;
+    }
+    let check = async || {
+        assert_eq!(world.number("select count(*) from t").await, 30_000);
+        assert_eq!(world.number("select cast(sum(n) as bigint) from t where n >= 29000").await, 29_499_500);
+        assert_eq!(world.number("select count(*) from (select n from t limit 7)").await, 7);
+        assert_eq!(world.number("select count(distinct n) from t").await, 30_000);
+        let both = "select count(*) from t a join t b on a.n = b.n where a.n % 1000 = 0";
+        assert_eq!(world.number(both).await, 30);
+    };
+    check().await;
+    // Another column, and whole numbers that become doubles, come with the last records.
+    world.append(&topic, 1, &[r#"{"n":0.5,"new":"a"}"#]).await;
+    world
+        .check(
+            "select count(*) as rows, cast(sum(n) as bigint) as n, max(new) as new from t",
+            "
+         rows  |     n     | new
+        -------+-----------+-----
+         30001 | 449985000 | a",
+        )
+        .await;
+    let plan = world.text("explain format indent select n from t").await;
+    assert!(plan.contains("log_tail=t, streamed, bytes="), "{plan}");
     world.settle().await;
-    assert_eq!(world.number("select count(*) from t").await, 14);
+    assert_eq!(world.number("select count(*) from t").await, 30_001);
+    assert!(!world.text("explain format indent select n from t").await.contains("streamed"));
+}
+
+/// A statement that reads no more than it needs of a long tail.
+#[tokio::test(start_paused = true)]
+async fn a_limit_ends_the_reading_of_a_tail() {
+    let world = World::simulated_with(3, Config { tail_held_bytes: 0, ..config() }).await;
+    let topic = world.table("t", 1).await;
+    for batch in 0..40 {
+        let values: Vec<String> = (0..3_000).map(|n| format!(r#"{{"n":{}}}"#, batch * 3_000 + n)).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        world.append(&topic, 0, &values).await;
+    }
+    let polls = async |text: &str| {
+        let before = world.env.polls();
+        world.rows(text).await.unwrap();
+        world.env.polls() - before
+    };
+    // The first statement looks at every record to learn the columns.
+    polls("select n from t limit 1").await;
+    let (one, all) = (polls("select n from t limit 1").await, polls("select n from t").await);
+    assert!(one * 2 < all, "{one} polls for one row, {all} for all");
+    let last = polls("select n from t where _offset >= 119000").await;
+    assert!(last * 2 < all, "{last} polls for the last rows, {all} for all");
+    assert_eq!(
+        world.number("select count(*) from t where _offset >= 119000 and _partition_id = 0").await,
+        1_000
+    );
+    assert_eq!(world.number("select count(*) from t where _partition_id = 1").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,6 +184,59 @@ async fn statements_at_once() {
     drop(two);
     assert_eq!(world.number("select 1").await, 1);
     drop(one);
+}
+
+/// A body that nobody reads loses its turn long before the deadline of its statement.
+#[tokio::test(start_paused = true)]
+async fn a_result_that_nobody_reads_loses_its_turn() {
+    let patient = Config { queries_max: 1, query_time_max: Duration::from_secs(600), ..config() };
+    let world = World::simulated_with(1, patient).await;
+    let mut slow = world.sql.query("select * from generate_series(1, 10000000)").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(world.number("select 1").await, 1);
+    let error = slow.batches.next().await.unwrap().expect_err("the rows are gone");
+    assert!(error.kind == Kind::Limit && error.message.contains("nobody read"), "{error}");
+    // A short result is whole, however late it is read, and its statement has ended.
+    let mut short = world.sql.query("select * from generate_series(1, 10000)").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.number("select 1").await, 1);
+    let mut rows = 0;
+    while let Some(batch) = short.batches.next().await {
+        rows += batch.unwrap().num_rows();
+    }
+    assert_eq!(rows, 10_000);
+}
+
+/// Sorting and grouping more than the memory holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_in_memory_is_spilled() {
+    let directory = std::env::temp_dir().join(format!("floe-sql-spill-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("left behind")).unwrap();
+    let query_time_max = Duration::from_secs(600);
+    let limited = Config {
+        memory_bytes: 12 << 20,
+        spill_directory: Some(directory.clone()),
+        query_time_max,
+        ..config()
+    };
+    let world = World::with(limited.clone()).await;
+    assert!(!directory.join("left behind").exists());
+    let sort = "select cast(max(r) as bigint) from \
+                (select row_number() over (order by value % 1000, value desc) as r from generate_series(1, 1000000))";
+    assert_eq!(world.number(sort).await, 1_000_000);
+    let group = "select count(*) from (select value % 799999 as k, count(*) from generate_series(1, 1000000) group by 1)";
+    assert_eq!(world.number(group).await, 799_999);
+    let files = || {
+        std::fs::read_dir(&directory).unwrap().flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap())
+    };
+    assert_eq!(files().count(), 0, "what was spilled is deleted");
+    drop(world);
+    // The disk that all statements may use is bounded, too.
+    let world = World::with(Config { spill_bytes: 1 << 20, ..limited }).await;
+    let error = world.error(sort).await;
+    assert_eq!(error.kind, Kind::Limit, "{error}");
+    drop(world);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
