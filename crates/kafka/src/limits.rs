@@ -27,6 +27,10 @@ pub const REQUEST_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const ARRIVING_BYTES_PER_ADDRESS: usize = 32 * 1024 * 1024;
 /// Longest frame of any other API than Produce. Decoded it may take sixteen times as much memory.
 pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that the topics and partitions of one Produce may take when they are decoded, beside the batches: room for
+/// ten times as many batches as the log takes of one request. A partition takes 8 bytes on the wire, and its answer
+/// several hundred.
+pub const PRODUCE_DECODED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Memory that is set aside per byte of such a frame.
 pub const OTHER_FRAME_WEIGHT: usize = 4;
 /// Bytes that one read of the socket asks for, unless a long frame is under way.
@@ -109,6 +113,7 @@ pub const PARTITION_ANSWER_BYTES: usize = 192;
 /// Partitions of all topics of one CreateTopics request, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 
+const _: () = assert!(PRODUCE_DECODED_BYTES_MAX >= 256 * floe_log::limits::BATCHES_PER_REQUEST_MAX);
 const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= CONNECTION_BYTES_UNRESERVED);

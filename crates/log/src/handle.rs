@@ -24,8 +24,9 @@ use crate::format::header::{self, BatchError, Blame, Header};
 use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL,
-    TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
+    BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL,
+    LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE,
+    WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
@@ -254,11 +255,15 @@ impl Log {
     pub fn append(&self, request: Append) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
-        let (mut entries, mut entered) =
-            (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
+        let taken = batches.len().min(BATCHES_PER_REQUEST_MAX);
+        let (mut entries, mut entered) = (Vec::with_capacity(taken), Vec::with_capacity(taken));
         let snapshot = self.shared.meta.snapshot();
         let mut decompressed_left = DECOMPRESSED_BYTES_PER_REQUEST_MAX;
-        for (partition, bytes) in batches {
+        for (at, (partition, bytes)) in batches.into_iter().enumerate() {
+            if at >= BATCHES_PER_REQUEST_MAX {
+                results.push(Some(Err(self.beyond(partition, &bytes))));
+                continue;
+            }
             match self.ordered(&snapshot, &writer, partition, bytes, &mut decompressed_left) {
                 Ok((entry, place)) => {
                     entries.push(entry);
@@ -402,6 +407,19 @@ impl Log {
         let entered = self.shared.order.enter(partition, &header)?;
         entry.follows = entered.is_some_and(|(_, follows)| follows);
         Ok((entry, entered.map(|(entered, _)| entered)))
+    }
+
+    /// Refuses a batch beyond those that one request may hold. It holds back the later batches of its producer, as a
+    /// failed one does.
+    fn beyond(&self, partition: PartitionId, bytes: &Bytes) -> AppendError {
+        metrics::counter!("floe_log_appends_refused_total", "limit" => "batches of a request").increment(1);
+        let error = AppendError::TooManyBatches;
+        if let Ok(header) = header::validate(bytes)
+            && let Ok(Some((entered, _))) = self.shared.order.enter(partition, &header)
+        {
+            self.shared.order.leave(entered, Err(&error));
+        }
+        error
     }
 
     /// Checks what a batch says about its records, by a walk over them. The largest timestamp found replaces the

@@ -57,6 +57,16 @@ pub const LARGE_REQUEST_BYTES: usize = 1 << 20;
 /// Appends are refused once unanswered requests exceed the budget by this factor. Only callers that do not reserve
 /// get there.
 pub const WAITING_SHARE: usize = 2;
+/// Batches of one append. Those behind them are refused, and may be sent again in another request.
+pub const BATCHES_PER_REQUEST_MAX: usize = 10_000;
+/// Batches of one WAL object. They bound the changes of its commit: without that bound, one client's request of a
+/// million small batches would make a commit that no journal takes, for all clients of the object.
+pub const BATCHES_PER_OBJECT_MAX: usize = 10_000;
+/// Bytes of changes that one batch adds to the commit of its object at most: an extent, the head of a partition, a
+/// producer and their count, and a writer with two long names.
+pub const CHANGE_BYTES_PER_BATCH: usize = 2_560;
+/// Batches of all unanswered requests. Each takes half a kilobyte of memory beside its own bytes.
+pub const WAITING_BATCHES_MAX: usize = 256 << 10;
 /// How long the limits of a topic are cached.
 pub const TOPIC_CONFIG_TTL: Duration = Duration::from_secs(1);
 /// Topics whose limits are cached; a full cache is emptied.
@@ -136,6 +146,10 @@ pub const TROUBLE_TIME: Duration = Duration::from_secs(30);
 pub const PRODUCERS_PER_COMMIT: usize = 1_000;
 
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
+const _: () = assert!(BATCHES_PER_REQUEST_MAX <= BATCHES_PER_OBJECT_MAX);
+const _: () = assert!(BATCHES_PER_OBJECT_MAX <= WAITING_BATCHES_MAX);
+const _: () =
+    assert!(BATCHES_PER_OBJECT_MAX * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::COMMAND_BYTES_MAX);
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
 const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);

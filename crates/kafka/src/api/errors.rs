@@ -24,7 +24,9 @@ pub(crate) fn append(error: &AppendError) -> ErrorCode {
         AppendError::Undecodable(_) => ErrorCode::UnknownServerError,
         AppendError::Timestamp(_) => ErrorCode::InvalidTimestamp,
         // Every client tries again on this code, and none looks for another leader.
-        AppendError::Unavailable(_) => ErrorCode::NotEnoughReplicas,
+        AppendError::Unavailable(_) | AppendError::TooManyBatches | AppendError::TooManyProducers { .. } => {
+            ErrorCode::NotEnoughReplicas
+        }
         AppendError::Unknown(_) => ErrorCode::RequestTimedOut,
     }
 }

@@ -21,6 +21,7 @@ use floe_meta::{DecodeError, Tx};
 use crate::format::header::Header;
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::identity::Writer;
+use crate::limits::BATCHES_PER_REQUEST_MAX;
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::{self, Object, Trash};
 use crate::map::partition::Head;
@@ -103,6 +104,21 @@ pub enum AppendError {
     /// Nothing was appended. The same batch may be sent again.
     #[error("nothing was appended, send it again: {0}")]
     Unavailable(String),
+    /// A new producer finds no room (Kafka: `NOT_ENOUGH_REPLICAS`, on which clients try again).
+    #[error(
+        "{whose} remember {max} idempotent producers, all used within the last hour: use fewer producers for longer"
+    )]
+    TooManyProducers {
+        /// Whose limit it is.
+        whose: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// The request held more batches than one may (Kafka: `NOT_ENOUGH_REPLICAS`, on which clients try again).
+    #[error(
+        "a request may hold {BATCHES_PER_REQUEST_MAX} batches, this one lies behind them: send it in another request"
+    )]
+    TooManyBatches,
     /// The outcome is not known. Only an idempotent producer may send the batch again.
     #[error("it is not known whether the batch was appended: {0}")]
     Unknown(String),
@@ -111,6 +127,26 @@ pub enum AppendError {
 /// Command: assigns offsets to the batches of an uploaded object. Results are in the order of
 /// [`Uploaded::batches`]; offsets follow the order of positions.
 ///
+impl AppendError {
+    /// Whether the batch was not appended for a reason that may pass, or may have been appended.
+    pub(crate) fn may_be_sent_again(&self) -> bool {
+        match self {
+            AppendError::Unavailable(_)
+            | AppendError::Unknown(_)
+            | AppendError::TooManyBatches
+            | AppendError::TooManyProducers { .. } => true,
+            AppendError::UnknownPartition
+            | AppendError::Corrupt(_)
+            | AppendError::Invalid(_)
+            | AppendError::TooLarge { .. }
+            | AppendError::OutOfOrderSequence
+            | AppendError::InvalidProducerEpoch
+            | AppendError::Undecodable(_)
+            | AppendError::Timestamp(_) => false,
+        }
+    }
+}
+
 /// Refuses all batches with [`AppendError::Unavailable`] if the lease on the object has ended, because the object
 /// may already be deleted. Does the same if the object was sequenced before, or if metadata cannot be read. In
 /// these cases nothing changes.
