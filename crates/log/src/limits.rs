@@ -137,6 +137,16 @@ pub const TRASH_PER_ROUND: usize = 10_000;
 pub const DELETES_AT_ONCE: usize = 64;
 /// How long an idle producer is remembered (Kafka: `producer.id.expiration.ms`).
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Idempotent producers that a partition remembers. At the limit it forgets those that were idle for
+/// [`PRODUCER_IDLE_MIN`]. If all are in use, new ones are refused for now.
+pub const PRODUCERS_PER_PARTITION_MAX: u64 = 50_000;
+/// Idempotent producers that all partitions remember, each as often as it wrote to a partition. Each takes about 300
+/// bytes of every broker's memory.
+pub const PRODUCERS_MAX: u64 = 1_000_000;
+/// From so many producers in all on, those that were idle for [`PRODUCER_IDLE_MIN`] are forgotten.
+pub const PRODUCERS_MANY: u64 = PRODUCERS_MAX / 8 * 7;
+/// A producer is never forgotten earlier, however many there are.
+pub const PRODUCER_IDLE_MIN: Duration = Duration::from_secs(3600);
 /// Producers that one round forgets.
 pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
 /// How long a failed append counts as a sign that the next would fail too. It must end: a broker that gets no more
@@ -152,6 +162,8 @@ const _: () =
     assert!(BATCHES_PER_OBJECT_MAX * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::COMMAND_BYTES_MAX);
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
+const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_MANY);
+const _: () = assert!(PRODUCER_IDLE_MIN.as_secs() < PRODUCER_TTL.as_secs());
 const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);
 const _: () = assert!(READ_BLOCKS_BYTES_MAX <= READS_BYTES_MAX as u64);
 const _: () = assert!(READ_SURPLUS_BYTES_MAX < READ_BLOCKS_BYTES_MAX);
