@@ -222,6 +222,7 @@ fn kafka_config(config: &Config, advertised: HostPort) -> floe_kafka::Config {
         connections_max: config.connections,
         connections_per_ip_max: config.connections_per_ip,
         group_initial_delay: config.group_initial_delay_ms,
+        offsets_retention: Duration::from_secs(config.offsets_retention_minutes * 60),
         ..floe_kafka::Config::default()
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(env: Env, log: Log, config: Config) -> Shared {
-        let groups = Coordinator::start(&env, log.meta(), config.group_rules());
+        let groups = Coordinator::start(&env, log.meta(), config.group_rules(), config.offsets_retention);
         let directory = Directory::new(log.meta());
         let doorman = Doorman::new(ConnectionLimits::of(&config));
         let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");

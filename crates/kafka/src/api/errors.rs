@@ -79,7 +79,8 @@ pub(crate) fn group(refusal: &Refusal) -> ErrorCode {
 pub(crate) fn group_commit(failure: &Failure) -> ErrorCode {
     match failure {
         Failure::Refused(refusal) => group(refusal),
-        Failure::Unavailable(_) => ErrorCode::CoordinatorNotAvailable,
+        // Clients try again on this code.
+        Failure::Unavailable(_) | Failure::Full { .. } => ErrorCode::CoordinatorNotAvailable,
         Failure::Unknown(_) => ErrorCode::RequestTimedOut,
         Failure::Corrupt(error) => metadata(error),
     }
