@@ -35,6 +35,7 @@ use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::read::cache::Cache;
+use crate::read::lookup::Lookups;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{At, Read, ReadError};
@@ -77,6 +78,7 @@ struct Shared {
     validate_compressed: bool,
     uploader: Uploader,
     reader: Reader,
+    lookups: Lookups,
     waiters: Waiters,
     cleaner: Cleaner,
     budget: Arc<Semaphore>,
@@ -166,6 +168,7 @@ impl Log {
             background.push(env.spawn("cleaner", cleaner.clone().run()));
         }
         let writer = Mutex::new(Some(env.spawn_vital("wal writer", writer.run())));
+        let reader = Reader::new(cache);
         let shared = Shared {
             meta,
             store,
@@ -174,7 +177,8 @@ impl Log {
             order,
             validate_compressed: config.validate_compressed,
             uploader,
-            reader: Reader::new(env.clone(), cache),
+            lookups: Lookups::new(env.clone(), reader.clone()),
+            reader,
             waiters,
             cleaner,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
@@ -348,7 +352,7 @@ impl Log {
         partition: PartitionId,
         at: At,
     ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        self.shared.reader.offset_at(snapshot, partition, at).await
+        self.shared.lookups.offset_at(snapshot, partition, at).await
     }
 
     /// Whether appends are likely to succeed, judged by the last one. Callers use it to decide whether to send more.

@@ -107,6 +107,10 @@ pub const EXTENTS_PER_READ_MAX: usize = 64;
 pub const PLACES_MAX: usize = 16_384;
 /// Bytes that a read may fetch beyond what it wants, because it fetches whole blocks.
 pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;
+/// Lookups of offsets by time that run at once, of all connections. Each takes a thread while it scans.
+pub const LOOKUPS_MAX: usize = 8;
+/// Bytes of batches that a lookup by time holds, or one batch if that is larger.
+pub const LOOKUP_READ_BYTES: usize = 1 << 20;
 /// Bytes that a batch may decompress to when a timestamp is looked up. Of a larger batch only the header is used.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
 /// Records and headers of one batch that are decoded. Each takes 100 bytes of memory, however short, and 7 or 2
