@@ -96,6 +96,10 @@ pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;
 /// again for those alone.
 pub const GROUPS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Memory of one group in the answer to ListGroups, with the longest name in it three times: as it is listed, answered
+/// and encoded. All of it is set aside before the groups are listed.
+pub const LISTED_GROUP_BYTES_MAX: u64 = 512 + 3 * floe_group::limits::GROUP_NAME_BYTES_MAX as u64;
+
 /// Longest error message in an answer, in bytes; old versions carry at most 32,767.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
