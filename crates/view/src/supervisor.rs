@@ -17,7 +17,9 @@ use tracing::{debug, error, warn};
 use crate::{
     contract::View,
     error::ViewError,
-    limits, ownership,
+    limits,
+    memory::Memory,
+    ownership,
     runner::TopicRunner,
     shared::{Config, Shared},
     status::{StatusBoard, ViewStatus},
@@ -45,6 +47,7 @@ impl<V: View> Views<V> {
             owner,
             config,
             working: Semaphore::new(config.views_at_work.max(1)),
+            memory: Arc::new(Memory::new(config.views_at_work, config.commit_bytes)),
             topics_changed: watch::Sender::new(0),
             status: StatusBoard::default(),
         });
