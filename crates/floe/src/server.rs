@@ -243,6 +243,7 @@ fn kafka_config(config: &Config, shares: Shares, advertised: HostPort) -> floe_k
         connections_max: shares.kafka,
         connections_per_ip_max: shares.kafka_per_ip,
         group_initial_delay: config.group_initial_delay_ms,
+        offsets_retention: Duration::from_secs(config.offsets_retention_minutes * 60),
         ..floe_kafka::Config::default()
     }
 }

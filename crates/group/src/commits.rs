@@ -5,7 +5,8 @@ use floe_meta::{CommitError, Committed, DecodeError, Tx};
 
 use crate::classic::Refusal;
 use crate::map::{GroupRecord, OffsetKey, OffsetRecord};
-use crate::sweep::KnownTopics;
+use crate::stored::Stored;
+use crate::topics::KnownTopics;
 
 /// Why a commit or a deletion did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +20,14 @@ pub enum Failure {
     /// It may have been written.
     #[error("it is not known whether the commit was written: {0}")]
     Unknown(String),
+    /// There is no room for a new group or a new offset. It may be tried again when others have expired.
+    #[error("{limit} {what} are kept, which is the limit: delete groups, or lower offsets.retention.minutes")]
+    Full {
+        /// The limit.
+        limit: u64,
+        /// What it counts.
+        what: &'static str,
+    },
     /// A record in the map cannot be decoded.
     #[error("a group's metadata cannot be read: {0}")]
     Corrupt(DecodeError),
@@ -49,11 +58,11 @@ pub(crate) fn write_offsets(
     record: &GroupRecord,
     offsets: &[NewOffset],
 ) -> Result<(), Failure> {
-    let name = group.to_owned();
+    let (name, generation) = (group.to_owned(), record.generation);
     let known = tx.get::<GroupRecord>(&name)?;
     let newest = known.as_ref().map_or(0, |known| known.generation);
     // Generation 0 comes from consumers without membership. The group has allowed their commits.
-    if record.generation > 0 && record.generation < newest {
+    if generation > 0 && generation < newest {
         return Err(Refusal::IllegalGeneration.into());
     }
     // Topics may have been deleted since the commit was checked. Their offsets would outlive the sweep.
@@ -67,15 +76,28 @@ pub(crate) fn write_offsets(
     if left.is_empty() {
         return Ok(());
     }
+    let before = Stored::of(tx)?;
+    let mut stored = before;
     let mut record = GroupRecord { generation: record.generation.max(newest), ..record.clone() };
-    if let Some(known) = known.as_ref().filter(|_| record.protocol_type.is_empty()) {
-        record.protocol_type.clone_from(&known.protocol_type);
+    match &known {
+        None => stored.add_group(group),
+        Some(known) => {
+            if record.protocol_type.is_empty() {
+                record.protocol_type.clone_from(&known.protocol_type);
+            }
+            // A commit without membership does not tell whether there are members.
+            record.empty_since = known.empty_since.filter(|_| generation == 0);
+        }
     }
     if known.as_ref() != Some(&record) {
         tx.put(&name, &record);
     }
     for new in left {
         let key = OffsetKey { group: name.clone(), partition: new.partition };
+        if let Some(old) = tx.get::<OffsetRecord>(&key)? {
+            stored.remove_offset(&key, &old);
+        }
+        stored.add_offset(&key, &new.metadata);
         let value = OffsetRecord {
             offset: new.offset,
             leader_epoch: new.leader_epoch,
@@ -84,6 +106,10 @@ pub(crate) fn write_offsets(
         };
         tx.put(&key, &value);
     }
+    if let Some((limit, what)) = stored.exceeded(&before) {
+        return Err(Failure::Full { limit, what });
+    }
+    stored.put(tx);
     Ok(())
 }
 
@@ -93,14 +119,17 @@ pub(crate) fn delete_group(tx: &mut Tx<'_>, group: &str, held: bool) -> Result<(
     if !known && !held {
         return Err(Refusal::NotFound.into());
     }
+    let mut stored = Stored::of(tx)?;
     if known {
         tx.delete::<GroupRecord>(&name);
+        stored.remove_group(group);
     }
-    let keys: Result<Vec<OffsetKey>, DecodeError> =
-        tx.range::<OffsetRecord>(OffsetKey::of_group(group)).map(|entry| entry.map(|(key, _)| key)).collect();
-    for key in keys? {
+    let offsets: Result<Vec<_>, DecodeError> = tx.range::<OffsetRecord>(OffsetKey::of_group(group)).collect();
+    for (key, record) in offsets? {
+        stored.remove_offset(&key, &record);
         tx.delete::<OffsetRecord>(&key);
     }
+    stored.put(tx);
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 //! Members are in memory only. After a restart every group is empty: its members learn that they are unknown, join
 //! again, and continue from their committed offsets. So a restart causes one rebalance, of static members, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use bytes::Bytes;
 use floe_env::Env;
 use floe_meta::{DecodeError, Envelope, Meta, Snapshot};
 use tokio::sync::{Notify, oneshot};
@@ -18,7 +19,8 @@ use crate::commits::{Failure, NewOffset, delete_group, settled, write_offsets};
 use crate::groups::{GroupSlot, Groups, Sleeper};
 use crate::limits;
 use crate::map::GroupRecord;
-use crate::sweep;
+use crate::retention::{CONSUMER, Standing, topics_of};
+use crate::sweep::{self, Members};
 
 /// The groups of one broker. Clones share them.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ struct Shared {
     env: Env,
     meta: Meta,
     rules: Rules,
+    retention: Duration,
     started: Instant,
     groups: Mutex<Groups>,
     wake: Arc<Notify>,
@@ -59,23 +62,23 @@ pub struct Described {
 }
 
 impl Coordinator {
-    /// A coordinator without groups in memory. Groups in the map are loaded when they are used.
-    pub fn start(env: &Env, meta: &Meta, rules: Rules) -> Coordinator {
+    /// A coordinator without groups in memory. Groups in the map are loaded when they are used. Committed offsets that
+    /// nobody uses are kept for `retention`.
+    pub fn start(env: &Env, meta: &Meta, rules: Rules, retention: Duration) -> Coordinator {
         let wake = Arc::new(Notify::new());
         let sweeper = Arc::new(Notify::new());
         let shared = Arc::new(Shared {
             env: env.clone(),
             meta: meta.clone(),
             rules,
+            retention,
             started: env.monotonic(),
             groups: Mutex::new(Groups::default()),
             wake: wake.clone(),
             sweep: sweeper.clone(),
         });
         sweep::observe(meta, &sweeper);
-        let held = Arc::downgrade(&shared);
-        let meta = move || held.upgrade().map(|shared| shared.meta.clone());
-        env.spawn("offset sweep", sweep::run(meta, sweeper));
+        env.spawn("offset sweep", sweep::run(Arc::downgrade(&shared), sweeper));
         env.spawn_vital("groups", keep_time(Arc::downgrade(&shared), wake));
         Coordinator(shared)
     }
@@ -166,12 +169,16 @@ impl Coordinator {
             if offsets.is_empty() {
                 return Ok(());
             }
-            let record = GroupRecord { protocol_type, generation: generation.max(0) };
+            let record = GroupRecord { protocol_type, generation: generation.max(0), empty_since: None };
             let group = group.to_owned();
             // It is enqueued under the lock, so commits of a group keep the order in which they were checked.
             self.0.meta.commit(envelope, move |tx| write_offsets(tx, &group, &record, &offsets))
         };
-        settled(committed.await)
+        let settled = settled(committed.await);
+        if let Err(Failure::Full { what, .. }) = &settled {
+            metrics::counter!("floe_kafka_groups_refused_total", "limit" => *what).increment(1);
+        }
+        settled
     }
 
     /// Deletes a group without members, and its offsets.
@@ -258,7 +265,7 @@ impl Shared {
     ) -> Result<T, Refusal> {
         if !groups.slots.contains_key(name) {
             groups.room()?;
-            let GroupRecord { generation, protocol_type } = self.remembered(name);
+            let GroupRecord { generation, protocol_type, .. } = self.remembered(name);
             let group = Group::new(self.rules, generation, &protocol_type);
             groups.slots.insert(name.to_owned(), GroupSlot { group, alarm: None, bytes: 0 });
         }
@@ -276,7 +283,7 @@ impl Shared {
 
     /// The record of a group in the map. A record that cannot be decoded counts as none here; commits report it.
     fn remembered(&self, name: &str) -> GroupRecord {
-        self.recorded(name).unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 })
+        self.recorded(name).unwrap_or_default()
     }
 
     fn recorded(&self, name: &str) -> Option<GroupRecord> {
@@ -304,10 +311,49 @@ impl Shared {
             // There is no such group, so there is no such generation of it.
             return Err(Refusal::IllegalGeneration);
         }
-        let remembered = recorded.unwrap_or(GroupRecord { protocol_type: String::new(), generation: 0 });
+        let remembered = recorded.unwrap_or_default();
         let mut group = Group::new(self.rules, remembered.generation, &remembered.protocol_type);
         group.commit(now, speaker, generation)?;
         Ok(remembered.protocol_type)
+    }
+}
+
+impl Members for Shared {
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn retention(&self) -> Duration {
+        self.retention
+    }
+
+    fn has_members(&self, group: &str) -> bool {
+        self.lock().slots.get(group).is_some_and(|slot| !slot.group.idle())
+    }
+
+    fn standing(&self, group: &str) -> Standing {
+        let unknown = Standing::Active { subscribed: None };
+        let metadata: Vec<Bytes> = {
+            let groups = self.lock();
+            let Some(slot) = groups.slots.get(group).filter(|slot| !slot.group.idle()) else {
+                return Standing::Empty;
+            };
+            let group = &slot.group;
+            if group.state() != GroupState::Stable || group.protocol_type() != CONSUMER {
+                return unknown;
+            }
+            group.members().map(|member| member.metadata(group.protocol())).collect()
+        };
+        let mut subscribed = BTreeSet::new();
+        for metadata in &metadata {
+            let Some(topics) = topics_of(metadata) else { return unknown };
+            subscribed.extend(topics.into_iter().map(str::to_owned));
+        }
+        Standing::Active { subscribed: Some(subscribed) }
     }
 }
 
@@ -358,7 +404,8 @@ mod tests {
         let env = Env::simulated(7);
         let journal = Arc::new(MemoryJournal::new());
         let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("opens");
-        Coordinator::start(&env, &meta, Rules { initial_delay_ms: 0, members_max: 10, bytes_max: 1 << 20 })
+        const RULES: Rules = Rules { initial_delay_ms: 0, members_max: 10, bytes_max: 1 << 20 };
+        Coordinator::start(&env, &meta, RULES, limits::OFFSETS_RETENTION)
     }
 
     fn join() -> Join {

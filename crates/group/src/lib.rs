@@ -7,7 +7,10 @@
 //! coordinator.rs  Coordinator  the entrance: runs commands under one lock, one timer for all deadlines
 //! commits.rs                   commits of offsets and deletions of groups, as changes of the metadata map
 //! map.rs                       the records in the metadata map
-//! sweep.rs                     deletes the committed offsets of deleted topics
+//! stored.rs       Stored       how much of it the metadata map holds, and the limits
+//! retention.rs                 when committed offsets expire
+//! sweep.rs                     deletes committed offsets of deleted topics, and expired ones
+//! topics.rs                    the names of topics
 //! ```
 //!
 //! # What it is not
@@ -33,7 +36,13 @@ mod coordinator;
 mod groups;
 pub mod limits;
 mod map;
+mod retention;
+mod stored;
 mod sweep;
+mod topics;
+
+#[cfg(test)]
+mod tests;
 
 pub use classic::{
     Group, GroupState, Join, Joined, JoinedMember, Member, Moment, Protocol, Refusal, Reply, Rules, Speaker,
@@ -42,3 +51,4 @@ pub use classic::{
 pub use commits::{Failure, NewOffset};
 pub use coordinator::{Coordinator, Described, Listed};
 pub use map::{GroupRecord, OffsetKey, OffsetRecord, committed_offset, committed_offsets};
+pub use stored::Stored;

@@ -23,6 +23,20 @@ pub const GROUP_INITIAL_REBALANCE_DELAY_MS: u64 = 500;
 pub const GROUP_NAME_BYTES_MAX: usize = 1_024;
 /// Bytes of the text that a client stores beside an offset; Kafka's `offset.metadata.max.bytes`.
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4_096;
+/// Bytes of a group's protocol type, which its record keeps.
+pub const GROUP_PROTOCOL_TYPE_BYTES_MAX: usize = 255;
+/// Groups with committed offsets. Beyond them, commits of new groups are refused for now.
+pub const GROUPS_STORED_MAX: u64 = 200_000;
+/// Memory of the records of all groups and committed offsets, in bytes. Beyond it, commits of partitions that a group
+/// has not committed before are refused for now.
+pub const GROUPS_STORED_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Memory of a record beside its texts, rounded up.
+pub const STORED_RECORD_BYTES: u64 = 300;
+/// How long committed offsets are kept when nobody uses them; Kafka's `offsets.retention.minutes`.
+pub const OFFSETS_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Pause between two rounds that delete expired offsets; Kafka's `offsets.retention.check.interval.ms`. A broker that
+/// has just started waits so long before the first round: members join again meanwhile.
+pub const OFFSETS_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
 /// Offsets in one commit request.
 pub const OFFSETS_PER_COMMIT_MAX: usize = 100_000;
 /// Offsets that one step of the sweep checks, and deletes in one commit: at most 2 MiB of changes.

@@ -53,6 +53,8 @@ pub struct Config {
     pub group_initial_delay: Duration,
     /// Members of one group; Kafka's `group.max.size`.
     pub group_members_max: usize,
+    /// How long committed offsets are kept when nobody uses them; Kafka's `offsets.retention.minutes`.
+    pub offsets_retention: Duration,
 }
 
 impl Default for Config {
@@ -79,6 +81,7 @@ impl Default for Config {
             fetch_sessions_max: limits::FETCH_SESSIONS_MAX,
             group_initial_delay: Duration::from_millis(floe_group::limits::GROUP_INITIAL_REBALANCE_DELAY_MS),
             group_members_max: floe_group::limits::GROUP_MEMBERS_MAX,
+            offsets_retention: floe_group::limits::OFFSETS_RETENTION,
         }
     }
 }

@@ -30,6 +30,10 @@ pub const ARRIVING_BYTES_PER_ADDRESS: usize = 32 * 1024 * 1024;
 pub const LARGE_ARRIVING_SHARE: usize = 2;
 /// Longest frame of any other API than Produce. Decoded it may take sixteen times as much memory.
 pub const OTHER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that the topics and partitions of one Produce may take when they are decoded, beside the batches: room for
+/// ten times as many batches as the log takes of one request. A partition takes 8 bytes on the wire, and its answer
+/// several hundred.
+pub const PRODUCE_DECODED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Memory that is set aside per byte of such a frame.
 pub const OTHER_FRAME_WEIGHT: usize = 4;
 /// Bytes that one read of the socket asks for, unless a long frame is under way.
@@ -95,6 +99,10 @@ pub const GROUPS_PER_REQUEST_MAX: usize = 10_000;
 /// again for those alone.
 pub const GROUPS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Memory of one group in the answer to ListGroups, with the longest name in it three times: as it is listed, answered
+/// and encoded. All of it is set aside before the groups are listed.
+pub const LISTED_GROUP_BYTES_MAX: u64 = 512 + 3 * floe_group::limits::GROUP_NAME_BYTES_MAX as u64;
+
 /// Longest error message in an answer, in bytes; old versions carry at most 32,767.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 4_096;
 /// Topics in one CreateTopics or DeleteTopics request.
@@ -112,6 +120,7 @@ pub const PARTITION_ANSWER_BYTES: usize = 192;
 /// Partitions of all topics of one CreateTopics request, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 
+const _: () = assert!(PRODUCE_DECODED_BYTES_MAX >= 256 * floe_log::limits::BATCHES_PER_REQUEST_MAX);
 const _: () = assert!(FRAME_BYTES_TRUSTED <= FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= FRAME_BYTES_TRUSTED);
 const _: () = assert!(FRAME_BYTES_UNRESERVED <= CONNECTION_BYTES_UNRESERVED);

@@ -1,6 +1,6 @@
 //! What the connections of one broker share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use floe_env::Env;
 use floe_group::Coordinator;
@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) principal: Arc<str>,
     pub(crate) directory: Directory,
     pub(crate) groups: Coordinator,
-    pub(crate) sessions: Mutex<Sessions>,
+    pub(crate) sessions: Sessions,
     /// Memory for requests other than produces.
     pub(crate) requests: Budget,
     /// Memory for answers until they are written.
@@ -37,13 +37,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(env: Env, log: Log, config: Config) -> Shared {
-        let groups = Coordinator::start(&env, log.meta(), config.group_rules());
+        let groups = Coordinator::start(&env, log.meta(), config.group_rules(), config.offsets_retention);
         let directory = Directory::new(log.meta());
         let doorman = Doorman::new(ConnectionLimits::of(&config, &log));
         let requests = Budget::measured(config.request_bytes_max, "floe_kafka_request_bytes");
         let answers = Budget::measured(config.answer_bytes_max, "floe_kafka_answer_bytes");
-        let sessions =
-            Mutex::new(Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX));
+        let sessions = Sessions::new(config.fetch_sessions_max, limits::FETCH_SESSIONS_PARTITIONS_MAX);
         let cluster_id = log.cluster_id();
         let (shutdown, _) = watch::channel(false);
         let principal = PRINCIPAL.into();

@@ -24,8 +24,9 @@ use crate::format::header::{self, BatchError, Blame, Header};
 use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL,
-    TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
+    BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL,
+    LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE,
+    WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
@@ -34,6 +35,7 @@ use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::read::cache::Cache;
+use crate::read::lookup::Lookups;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{At, Read, ReadError};
@@ -76,6 +78,7 @@ struct Shared {
     validate_compressed: bool,
     uploader: Uploader,
     reader: Reader,
+    lookups: Lookups,
     waiters: Waiters,
     cleaner: Cleaner,
     budget: Arc<Semaphore>,
@@ -165,6 +168,7 @@ impl Log {
             background.push(env.spawn("cleaner", cleaner.clone().run()));
         }
         let writer = Mutex::new(Some(env.spawn_vital("wal writer", writer.run())));
+        let reader = Reader::new(cache);
         let shared = Shared {
             meta,
             store,
@@ -173,7 +177,8 @@ impl Log {
             order,
             validate_compressed: config.validate_compressed,
             uploader,
-            reader: Reader::new(env.clone(), cache),
+            lookups: Lookups::new(env.clone(), reader.clone()),
+            reader,
             waiters,
             cleaner,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
@@ -260,11 +265,15 @@ impl Log {
     pub fn append(&self, request: Append) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
-        let (mut entries, mut entered) =
-            (Vec::with_capacity(batches.len()), Vec::with_capacity(batches.len()));
+        let taken = batches.len().min(BATCHES_PER_REQUEST_MAX);
+        let (mut entries, mut entered) = (Vec::with_capacity(taken), Vec::with_capacity(taken));
         let snapshot = self.shared.meta.snapshot();
         let mut decompressed_left = DECOMPRESSED_BYTES_PER_REQUEST_MAX;
-        for (partition, bytes) in batches {
+        for (at, (partition, bytes)) in batches.into_iter().enumerate() {
+            if at >= BATCHES_PER_REQUEST_MAX {
+                results.push(Some(Err(self.beyond(partition, &bytes))));
+                continue;
+            }
             match self.ordered(&snapshot, &writer, partition, bytes, &mut decompressed_left) {
                 Ok((entry, place)) => {
                     entries.push(entry);
@@ -349,7 +358,7 @@ impl Log {
         partition: PartitionId,
         at: At,
     ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        self.shared.reader.offset_at(snapshot, partition, at).await
+        self.shared.lookups.offset_at(snapshot, partition, at).await
     }
 
     /// Whether appends are likely to succeed, judged by the last one. Callers use it to decide whether to send more.
@@ -408,6 +417,19 @@ impl Log {
         let entered = self.shared.order.enter(partition, &header)?;
         entry.follows = entered.is_some_and(|(_, follows)| follows);
         Ok((entry, entered.map(|(entered, _)| entered)))
+    }
+
+    /// Refuses a batch beyond those that one request may hold. It holds back the later batches of its producer, as a
+    /// failed one does.
+    fn beyond(&self, partition: PartitionId, bytes: &Bytes) -> AppendError {
+        metrics::counter!("floe_log_appends_refused_total", "limit" => "batches of a request").increment(1);
+        let error = AppendError::TooManyBatches;
+        if let Ok(header) = header::validate(bytes)
+            && let Ok(Some((entered, _))) = self.shared.order.enter(partition, &header)
+        {
+            self.shared.order.leave(entered, Err(&error));
+        }
+        error
     }
 
     /// Checks what a batch says about its records, by a walk over them. The largest timestamp found replaces the

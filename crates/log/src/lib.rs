@@ -53,9 +53,10 @@
 //! key 16 Lease     first object id                   -> end of the range, owning process, expiry
 //! key 17 Trash     object id                         -> time when it became useless, size
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
+//! key 19 Count     topic id | index                  -> producers, the oldest hour of an append among them
 //! ```
-//! Indexes and identities have kinds of their own: 1 the cluster, 4 and 5 writers by number and by name, 11 topics
-//! by name.
+//! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
+//! name.
 
 mod claim;
 mod clean;
@@ -79,6 +80,9 @@ pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::{cluster, extent, object, partition, producer, remains, topic, topic_config};
+pub use map::{
+    identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
+};
 pub use read::cache::Capacity;
 pub use read::walk;
 pub use write::{leases, sequencer};

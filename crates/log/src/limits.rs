@@ -57,6 +57,16 @@ pub const LARGE_REQUEST_BYTES: usize = 1 << 20;
 /// Appends are refused once unanswered requests exceed the budget by this factor. Only callers that do not reserve
 /// get there.
 pub const WAITING_SHARE: usize = 2;
+/// Batches of one append. Those behind them are refused, and may be sent again in another request.
+pub const BATCHES_PER_REQUEST_MAX: usize = 10_000;
+/// Batches of one WAL object. They bound the changes of its commit: without that bound, one client's request of a
+/// million small batches would make a commit that no journal takes, for all clients of the object.
+pub const BATCHES_PER_OBJECT_MAX: usize = 10_000;
+/// Bytes of changes that one batch adds to the commit of its object at most: an extent, the head of a partition, a
+/// producer and their count, and a writer with two long names.
+pub const CHANGE_BYTES_PER_BATCH: usize = 2_560;
+/// Batches of all unanswered requests. Each takes half a kilobyte of memory beside its own bytes.
+pub const WAITING_BATCHES_MAX: usize = 256 << 10;
 /// How long the limits of a topic are cached.
 pub const TOPIC_CONFIG_TTL: Duration = Duration::from_secs(1);
 /// Topics whose limits are cached; a full cache is emptied.
@@ -97,6 +107,10 @@ pub const EXTENTS_PER_READ_MAX: usize = 64;
 pub const PLACES_MAX: usize = 16_384;
 /// Bytes that a read may fetch beyond what it wants, because it fetches whole blocks.
 pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;
+/// Lookups of offsets by time that run at once, of all connections. Each takes a thread while it scans.
+pub const LOOKUPS_MAX: usize = 8;
+/// Bytes of batches that a lookup by time holds, or one batch if that is larger.
+pub const LOOKUP_READ_BYTES: usize = 1 << 20;
 /// Bytes that a batch may decompress to when a timestamp is looked up. Of a larger batch only the header is used.
 pub const DECODED_BYTES_MAX: usize = 32 << 20;
 /// Records and headers of one batch that are decoded. Each takes 100 bytes of memory, however short, and 7 or 2
@@ -127,6 +141,16 @@ pub const TRASH_PER_ROUND: usize = 10_000;
 pub const DELETES_AT_ONCE: usize = 64;
 /// How long an idle producer is remembered (Kafka: `producer.id.expiration.ms`).
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Idempotent producers that a partition remembers. At the limit it forgets those that were idle for
+/// [`PRODUCER_IDLE_MIN`]. If all are in use, new ones are refused for now.
+pub const PRODUCERS_PER_PARTITION_MAX: u64 = 50_000;
+/// Idempotent producers that all partitions remember, each as often as it wrote to a partition. Each takes about 300
+/// bytes of every broker's memory.
+pub const PRODUCERS_MAX: u64 = 1_000_000;
+/// From so many producers in all on, those that were idle for [`PRODUCER_IDLE_MIN`] are forgotten.
+pub const PRODUCERS_MANY: u64 = PRODUCERS_MAX / 8 * 7;
+/// A producer is never forgotten earlier, however many there are.
+pub const PRODUCER_IDLE_MIN: Duration = Duration::from_secs(3600);
 /// Producers that one round forgets.
 pub const PRODUCERS_EXPIRED_MAX: usize = 10_000;
 /// How long a failed append counts as a sign that the next would fail too. It must end: a broker that gets no more
@@ -136,8 +160,14 @@ pub const TROUBLE_TIME: Duration = Duration::from_secs(30);
 pub const PRODUCERS_PER_COMMIT: usize = 1_000;
 
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
+const _: () = assert!(BATCHES_PER_REQUEST_MAX <= BATCHES_PER_OBJECT_MAX);
+const _: () = assert!(BATCHES_PER_OBJECT_MAX <= WAITING_BATCHES_MAX);
+const _: () =
+    assert!(BATCHES_PER_OBJECT_MAX * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::COMMAND_BYTES_MAX);
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
+const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_MANY);
+const _: () = assert!(PRODUCER_IDLE_MIN.as_secs() < PRODUCER_TTL.as_secs());
 const _: () = assert!(BLOCK_BYTES * GET_BLOCKS_MAX < CACHE_COLD_BYTES as u64);
 const _: () = assert!(READ_BLOCKS_BYTES_MAX <= READS_BYTES_MAX as u64);
 const _: () = assert!(READ_SURPLUS_BYTES_MAX < READ_BLOCKS_BYTES_MAX);

@@ -15,6 +15,7 @@
 //! ownership.rs    take_over          acquires the lease of the topic, and loads what the last owner left
 //! lag.rs          records            how many records the view is behind; waits while there are none
 //! gather.rs       Gathered           lets records gather until they are due or there are enough of them
+//! memory.rs       Memory             a portion for the records of one commit, and more if there is some
 //! intake.rs       Intake::fill       folds batches, round-robin over the partitions, checked by gapless.rs
 //! contract.rs     View::prepare      makes the output and the command that publishes it
 //! dead_letter.rs  upload             stores bad records for the dead-letter topic
@@ -42,6 +43,7 @@ mod jobs;
 mod labels;
 mod lag;
 pub mod limits;
+mod memory;
 mod outcome;
 mod ownership;
 mod progress;

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// value ([`crate::Config::commit_bytes`]). They stay in memory, as the view keeps them, until the commit.
 pub const COMMIT_BYTES_MAX: usize = 128 << 20;
 
-/// Views of one broker that work on a commit at the same time, unless the broker sets another value
-/// ([`crate::Config::views_at_work`]).
+/// Views of one broker that compute at the same time, unless the broker sets another value
+/// ([`crate::Config::views_at_work`]). The memory of all views is that of so many full commits.
 pub const VIEWS_AT_WORK: usize = 2;
 
 /// Pieces of jobs that are at work at the same time in one process. Each takes a core and the memory of a piece, beside
@@ -21,6 +21,9 @@ pub const JOB_RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
 pub const JOB_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// … up to this.
 pub const JOB_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// A view begins with this part of the memory of a full commit. So many times as many views can wait for the store.
+pub const PORTIONS_PER_COMMIT: usize = 8;
 
 /// Bytes of batches that one read asks of the log.
 pub const READ_BYTES: usize = 4 << 20;
@@ -58,6 +61,6 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// … up to this.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX);
 const _: () = assert!(JOB_RENEWAL_INTERVAL.as_millis() * 2 < LEASE_TTL.as_millis());
+const _: () = assert!(READ_BYTES < COMMIT_BYTES_MAX / PORTIONS_PER_COMMIT);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());

@@ -25,7 +25,9 @@ use crate::{
     intake::{Intake, Taken},
     jobs::Jobs,
     labels::{self, TopicGauge, TopicLabel},
-    lag, limits, outcome,
+    lag, limits,
+    memory::Share,
+    outcome,
     ownership::{self, Owned, lease_name},
     progress::ReadRanges,
     shared::Shared,
@@ -76,6 +78,7 @@ struct Round<T> {
     read: ReadRanges,
     /// Whether there was more than one commit takes.
     full: bool,
+    memory: Share,
 }
 
 type Folded<V> = <<V as View>::Fold as Fold>::Folded;
@@ -194,13 +197,15 @@ impl<V: View> TopicRunner<V> {
             self.gather(since).await?;
         }
         let shared = Arc::clone(&self.shared);
-        let _working = shared.working.acquire().await.map_err(|_| ViewError::Closed)?;
+        let memory = shared.memory.share().await;
         let snapshot = shared.log.meta().snapshot();
         let Some((topic, settings)) = shared.topic(&snapshot, self.topic)? else { return Ok(Step::Gone) };
         // The wait may have been long: another process may own the view by now.
         self.own(&snapshot, &topic).await?;
         let begun = shared.env.monotonic();
-        let Round { taken, read, full } = self.read(&snapshot, &topic, &settings).await?;
+        // The memory is held until the commit.
+        let Round { taken, read, full, memory: _memory } =
+            self.read(&snapshot, &topic, &settings, memory).await?;
         let Taken { folded, bad, stopped } = taken;
         if read.is_empty() {
             // Behind a bad record there is nothing to do but to wait for another rule.
@@ -318,6 +323,7 @@ impl<V: View> TopicRunner<V> {
         snapshot: &Snapshot,
         topic: &Topic,
         settings: &Settings,
+        mut memory: Share,
     ) -> Result<Round<Folded<V>>, ViewError> {
         let owned = self.owned();
         let mut intake = Intake::new(self.shared.view.fold(topic, &owned.output), settings.bad_record);
@@ -329,8 +335,8 @@ impl<V: View> TopicRunner<V> {
             let from = owned.next(partition.index);
             let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
             let begin = self.not_below(partition, from, bounds.log_start);
-            let (mut at, mut stopped) = (begin, false);
-            while at < bounds.high_watermark && intake.bytes() < bytes_max && !stopped {
+            let (mut at, mut stopped, mut room) = (begin, false, true);
+            while at < bounds.high_watermark && intake.bytes() < bytes_max && !stopped && room {
                 let read = self.shared.log.read(snapshot, partition, at, limits::READ_BYTES).await?;
                 let batches = gapless(partition, at, read.batches)?;
                 let work = move || {
@@ -339,23 +345,33 @@ impl<V: View> TopicRunner<V> {
                     Ok::<_, ViewError>((intake, filled))
                 };
                 let filled;
-                (intake, filled) = self.shared.env.blocking(work).await?;
+                (intake, filled) = self.compute(work).await?;
                 assert!(filled.stopped || filled.next > at, "a read moves on");
                 (at, stopped) = (filled.next, filled.stopped);
+                room = memory.cover(intake.bytes());
             }
             if at > from {
                 read.insert(partition.index, (from, at));
             }
-            if at < bounds.high_watermark && !stopped {
+            if at < bounds.high_watermark && !stopped || !room {
                 // A partition that had its part of this commit is last in the next: it does not starve the others.
                 let had_its_part = u32::from(at > begin);
                 (first, full) = ((partition.index + had_its_part) % topic.partitions, true);
                 break;
             }
         }
-        let taken = self.shared.env.blocking(move || intake.finish()).await?;
+        let taken = self.compute(move || intake.finish()).await?;
         self.first = first;
-        Ok(Round { taken, read, full })
+        Ok(Round { taken, read, full, memory })
+    }
+
+    /// Runs work that takes a core, when it is this view's turn. Nobody waits for the store while it has the turn.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+    ) -> Result<T, ViewError> {
+        let _turn = self.shared.working.acquire().await.map_err(|_| ViewError::Closed)?;
+        self.shared.env.blocking(work).await
     }
 
     /// Where reading begins. Records that were deleted before they were read are lost to the view; that is counted and

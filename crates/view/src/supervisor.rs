@@ -20,7 +20,9 @@ use tracing::{debug, error, warn};
 use crate::{
     contract::View,
     error::ViewError,
-    limits, ownership,
+    limits,
+    memory::Memory,
+    ownership,
     runner::TopicRunner,
     shared::{Config, Shared},
     status::{StatusBoard, ViewStatus},
@@ -49,6 +51,7 @@ impl<V: View> Views<V> {
             config,
             working: Semaphore::new(config.views_at_work.max(1)),
             jobs_at_work: Semaphore::new(limits::JOBS_AT_WORK),
+            memory: Arc::new(Memory::new(config.views_at_work, config.commit_bytes)),
             topics_changed: watch::Sender::new(0),
             status: StatusBoard::default(),
         });

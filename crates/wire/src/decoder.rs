@@ -23,6 +23,12 @@ impl Decoder {
         Decoder { at: 0, end: frame.len(), budget: limits::decode_budget(frame.len()), frame }
     }
 
+    /// The same decoder with a budget of at most `bytes` for strings and arrays.
+    #[must_use]
+    pub fn with_budget(self, bytes: usize) -> Decoder {
+        Decoder { budget: self.budget.min(bytes), ..self }
+    }
+
     /// The number of bytes that are not read yet.
     pub fn remaining(&self) -> usize {
         self.end - self.at

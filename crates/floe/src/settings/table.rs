@@ -86,6 +86,9 @@ settings! {
         /// Delay of the first rebalance of an empty group, in milliseconds
         group_initial_delay_ms: Duration = Duration::from_millis(group::GROUP_INITIAL_REBALANCE_DELAY_MS),
             millis(0..=1_800_000);
+        /// Committed offsets are kept so many minutes after the last member of a group has left, or nobody subscribes
+        /// to the topic any more
+        offsets_retention_minutes: u64 = group::OFFSETS_RETENTION.as_secs() / 60, count(1..=5_256_000);
     }
 
     "Topics" {

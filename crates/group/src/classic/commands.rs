@@ -35,6 +35,9 @@ impl Group {
         if join.instance_id.as_ref().is_some_and(|id| id.len() > limits::GROUP_NAME_BYTES_MAX) {
             return Err(Refusal::TooLarge);
         }
+        if join.protocol_type.len() > limits::GROUP_PROTOCOL_TYPE_BYTES_MAX {
+            return Err(Refusal::TooLarge);
+        }
         let bytes = bytes_of(&join.protocols);
         if join.protocols.len() > limits::GROUP_PROTOCOLS_MAX || bytes > limits::GROUP_METADATA_BYTES_MAX {
             return Err(Refusal::TooLarge);

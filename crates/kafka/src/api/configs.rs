@@ -100,6 +100,7 @@ fn of_broker(config: &Config) -> Vec<Setting> {
             KIND_INT,
             floe_group::limits::OFFSET_METADATA_BYTES_MAX.to_string(),
         ),
+        setting("offsets.retention.minutes", KIND_INT, (config.offsets_retention.as_secs() / 60).to_string()),
         setting("socket.request.max.bytes", KIND_INT, config.frame_bytes_max.to_string()),
     ]
 }

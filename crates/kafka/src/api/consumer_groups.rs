@@ -1,7 +1,7 @@
 //! The APIs of consumer groups: messages to commands of [`floe_group`] and back.
 
-use floe_group::{Described, GroupState, Join, Joined, Protocol, Refusal, Speaker, Sync};
-use floe_meta::Snapshot;
+use floe_group::{Described, GroupState, Join, Joined, Listed, Protocol, Refusal, Speaker, Stored, Sync};
+use floe_meta::{DecodeError, Snapshot};
 use floe_wire::ErrorCode;
 use floe_wire::groups::{
     Coordinator, DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest,
@@ -15,6 +15,7 @@ use crate::api::answer_room::{AnswerRoom, distinct};
 use crate::api::call::{Context, truncated};
 use crate::api::errors;
 use crate::api::operations;
+use crate::limits;
 
 /// Key types of FindCoordinator. Groups are served; transactional ids and share groups (2) are not.
 const KEY_GROUP: i8 = 0;
@@ -245,8 +246,7 @@ pub(crate) async fn leave_group(context: &Context<'_>, request: LeaveGroupReques
 
 /// Answers ListGroups.
 pub(crate) async fn list_groups(context: &Context<'_>, request: ListGroupsRequest) -> ListGroupsResponse {
-    let snapshot = context.broker.log.meta().snapshot();
-    let listed = match context.broker.groups.list(&snapshot) {
+    let listed = match all_groups(context).await {
         Ok(listed) => listed,
         Err(error) => {
             let error_code = errors::metadata(&error).number();
@@ -267,6 +267,17 @@ pub(crate) async fn list_groups(context: &Context<'_>, request: ListGroupsReques
         group_type: CLASSIC.to_owned(),
     });
     ListGroupsResponse { groups: shown.collect(), ..ListGroupsResponse::default() }
+}
+
+/// Lists all groups beside the tasks, because there may be hundreds of thousands. The memory of the list is set aside
+/// before.
+async fn all_groups(context: &Context<'_>) -> Result<Vec<Listed>, DecodeError> {
+    let snapshot = context.broker.log.meta().snapshot();
+    let stored = Stored::of(&snapshot)?;
+    let bytes = stored.bytes.min(stored.groups.saturating_mul(limits::LISTED_GROUP_BYTES_MAX));
+    context.reserve(usize::try_from(bytes).unwrap_or(usize::MAX)).await;
+    let groups = context.broker.groups.clone();
+    context.broker.env.blocking(move || groups.list(&snapshot)).await
 }
 
 /// Answers DescribeGroups: each group once, while the answer has room.

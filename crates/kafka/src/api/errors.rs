@@ -24,7 +24,9 @@ pub(crate) fn append(error: &AppendError) -> ErrorCode {
         AppendError::Undecodable(_) => ErrorCode::UnknownServerError,
         AppendError::Timestamp(_) => ErrorCode::InvalidTimestamp,
         // Every client tries again on this code, and none looks for another leader.
-        AppendError::Unavailable(_) => ErrorCode::NotEnoughReplicas,
+        AppendError::Unavailable(_) | AppendError::TooManyBatches | AppendError::TooManyProducers { .. } => {
+            ErrorCode::NotEnoughReplicas
+        }
         AppendError::Unknown(_) => ErrorCode::RequestTimedOut,
     }
 }
@@ -77,7 +79,8 @@ pub(crate) fn group(refusal: &Refusal) -> ErrorCode {
 pub(crate) fn group_commit(failure: &Failure) -> ErrorCode {
     match failure {
         Failure::Refused(refusal) => group(refusal),
-        Failure::Unavailable(_) => ErrorCode::CoordinatorNotAvailable,
+        // Clients try again on this code.
+        Failure::Unavailable(_) | Failure::Full { .. } => ErrorCode::CoordinatorNotAvailable,
         Failure::Unknown(_) => ErrorCode::RequestTimedOut,
         Failure::Corrupt(error) => metadata(error),
     }

@@ -43,24 +43,19 @@ pub(crate) async fn fetch(context: &Context<'_>, request: FetchRequest) -> Fetch
     // A client that asks for no bytes still gets a first batch, as from Kafka. Otherwise it would never get on.
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
     let bytes_max = bytes_max.min(context.broker.config.fetch_bytes_max).max(1);
-    let plan = {
-        let mut sessions = lock(&context.broker.sessions);
-        let ask = ask(context.version, &request);
-        let plan = sessions.plan(context.broker.env.now(), ask, context.broker.env.random_u64());
-        metrics::gauge!("floe_kafka_fetch_sessions").set(sessions.len() as f64);
-        plan
-    };
+    let env = &context.broker.env;
+    let plan = context.broker.sessions.plan(env.now(), ask(context.version, &request), env.random_u64());
     // The fetch may wait, and the request may be large.
     drop(request);
-    let plan = match plan {
+    let mut plan = match plan {
         Ok(plan) => plan,
         Err(refusal) => {
             let error_code = refusal.code().number();
             return FetchResponse { error_code, ..FetchResponse::default() };
         }
     };
-    let wants = match &plan {
-        Plan::Full { wants, .. } | Plan::Incremental { wants, .. } => wants.clone(),
+    let wants = match &mut plan {
+        Plan::Full { wants, .. } | Plan::Incremental { wants, .. } => std::mem::take(wants),
     };
     let mut parts: Vec<Part> = wants.into_iter().map(|(key, want)| part(context, key, want)).collect();
     let held = serve(context, &mut parts, bytes_min.min(bytes_max), bytes_max, deadline).await;

@@ -17,6 +17,7 @@ use crate::api::errors;
 use crate::conn::admission::RequestPermit;
 use crate::conn::ending::Ending;
 use crate::directory::TopicRef;
+use crate::limits;
 use crate::shared::Shared;
 
 const API: &str = ApiKey::Produce.name();
@@ -51,11 +52,12 @@ enum BatchState {
 /// Decodes a request and hands its batches to the log. The log keeps the order of these calls.
 pub(crate) fn start(
     context: &Context<'_>,
-    mut body: Decoder,
+    body: Decoder,
     correlation_id: i32,
     arrived: Instant,
     permit: Option<RequestPermit>,
 ) -> Result<Produced, WireError> {
+    let mut body = body.with_budget(limits::PRODUCE_DECODED_BYTES_MAX);
     let request = ProduceRequest::decode(&mut body, context.version)?;
     let refusal = refusal(&request);
     let mut batches = Vec::new();

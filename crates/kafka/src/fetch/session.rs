@@ -101,6 +101,30 @@ impl Session {
         session
     }
 
+    /// Takes the changes of a request in. Returns what is wanted now.
+    fn take_in(
+        &mut self,
+        epoch: i32,
+        by_id: bool,
+        forgotten: &[PartitionRef],
+        wants: Vec<(PartitionRef, Want)>,
+    ) -> Result<Vec<(PartitionRef, Want)>, SessionRefusal> {
+        if self.epoch != epoch {
+            return Err(SessionRefusal::InvalidEpoch);
+        }
+        if self.by_id != by_id {
+            return Err(SessionRefusal::TopicIds);
+        }
+        self.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
+        for key in forgotten {
+            self.forget(key);
+        }
+        for (key, want) in wants {
+            self.want(key, want);
+        }
+        Ok(self.wants())
+    }
+
     fn want(&mut self, key: PartitionRef, want: Want) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.want = want;
@@ -161,13 +185,19 @@ pub(crate) enum Plan {
 struct SessionSlot {
     session: Arc<Mutex<Session>>,
     used: Timestamp,
-    /// Its share of [`Sessions::partitions`].
+    /// Its share of [`Table::partitions`].
     partitions: usize,
 }
 
-/// The sessions of a broker.
+/// The sessions of a broker. Their table has a lock that is held for a look-up only: what a request wants of its
+/// session is worked out under the session's own lock, so polls of large sessions do not wait for each other.
 #[derive(Debug)]
 pub(crate) struct Sessions {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
     slots: BTreeMap<i32, SessionSlot>,
     /// Of all sessions.
     partitions: usize,
@@ -178,78 +208,90 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Room for `slots_max` sessions with `partitions_max` partitions in all.
     pub(crate) fn new(slots_max: usize, partitions_max: usize) -> Sessions {
-        Sessions { slots: BTreeMap::new(), partitions: 0, slots_max, partitions_max }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        let table = Table { slots: BTreeMap::new(), partitions: 0, slots_max, partitions_max };
+        Sessions { table: Mutex::new(table) }
     }
 
     /// Plans the answer to a request. The id of a new session is made of `random`.
     ///
     /// # Errors
     /// [`SessionRefusal`]: the client then opens a new session.
-    pub(crate) fn plan(&mut self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, SessionRefusal> {
+    pub(crate) fn plan(&self, now: Timestamp, ask: Ask, random: u64) -> Result<Plan, SessionRefusal> {
         if ask.epoch <= 0 {
+            // Made before the table is locked, because it holds every partition.
+            let session = (ask.epoch == 0 && fits(&ask.wants)).then(|| Session::new(ask.by_id, &ask.wants));
+            let mut table = lock(&self.table);
             if ask.id != 0 {
-                self.close(ask.id);
+                table.close(ask.id);
             }
-            let id = if ask.epoch == 0 { self.open(now, &ask, random) } else { 0 };
-            let session = self.slots.get(&id).map(|slot| slot.session.clone());
+            let opened = session.and_then(|session| table.open(now, session, random));
+            table.measure();
+            let (id, session) = opened.map_or((0, None), |(id, session)| (id, Some(session)));
             return Ok(Plan::Full { id, session, wants: ask.wants });
         }
-        let slot = self.slots.get_mut(&ask.id).ok_or(SessionRefusal::NotFound)?;
-        slot.used = now;
-        let session = slot.session.clone();
-        let mut held = lock(&session);
-        if held.epoch != ask.epoch {
-            return Err(SessionRefusal::InvalidEpoch);
-        }
-        if held.by_id != ask.by_id {
-            return Err(SessionRefusal::TopicIds);
-        }
-        held.epoch = if ask.epoch == i32::MAX { 1 } else { ask.epoch + 1 };
-        for key in &ask.forgotten {
-            held.forget(key);
-        }
-        for (key, want) in ask.wants {
-            held.want(key, want);
-        }
-        let wants = held.wants();
-        drop(held);
-        self.partitions = self.partitions + wants.len() - slot.partitions;
-        slot.partitions = wants.len();
-        if !fits(&wants) || !self.room(now, ask.id) {
+        let session = {
+            let mut table = lock(&self.table);
+            let slot = table.slots.get_mut(&ask.id).ok_or(SessionRefusal::NotFound)?;
+            slot.used = now;
+            slot.session.clone()
+        };
+        let changes = !ask.wants.is_empty() || !ask.forgotten.is_empty();
+        let wants = lock(&session).take_in(ask.epoch, ask.by_id, &ask.forgotten, ask.wants)?;
+        if changes && !(fits(&wants) && lock(&self.table).resize(now, ask.id, &session)) {
             // The client then opens a new session, and gets none if there is no room for it.
-            self.close(ask.id);
+            lock(&self.table).close_this(ask.id, &session);
             return Err(SessionRefusal::NotFound);
         }
         Ok(Plan::Incremental { id: ask.id, session, wants })
     }
+}
 
-    fn open(&mut self, now: Timestamp, ask: &Ask, random: u64) -> i32 {
-        let wants = &ask.wants;
-        if wants.is_empty() || !fits(wants) || wants.len() > self.partitions_max {
-            return 0;
+impl Table {
+    fn open(&mut self, now: Timestamp, session: Session, random: u64) -> Option<(i32, Arc<Mutex<Session>>)> {
+        let partitions = session.entries.len();
+        if partitions == 0 || partitions > self.partitions_max {
+            return None;
         }
         let mut id = i32::try_from(random >> 33).expect("31 bits").max(1);
         while self.slots.contains_key(&id) {
             id = if id == i32::MAX { 1 } else { id + 1 };
         }
-        let session = Arc::new(Mutex::new(Session::new(ask.by_id, wants)));
-        self.partitions += wants.len();
-        self.slots.insert(id, SessionSlot { session, used: now, partitions: wants.len() });
+        let session = Arc::new(Mutex::new(session));
+        self.partitions += partitions;
+        self.slots.insert(id, SessionSlot { session: session.clone(), used: now, partitions });
         if !self.room(now, id) {
             self.close(id);
-            return 0;
+            return None;
         }
-        id
+        Some((id, session))
+    }
+
+    /// Counts the partitions of a session again. `false` if there is no room for it.
+    fn resize(&mut self, now: Timestamp, id: i32, session: &Arc<Mutex<Session>>) -> bool {
+        let Some(slot) = self.slots.get_mut(&id).filter(|slot| Arc::ptr_eq(&slot.session, session)) else {
+            return false; // it was closed meanwhile
+        };
+        // Nobody locks the table while they hold a session, so this waits for a plan of this session at most.
+        let partitions = lock(session).entries.len();
+        self.partitions = self.partitions + partitions - slot.partitions;
+        slot.partitions = partitions;
+        let room = self.room(now, id);
+        self.measure();
+        room
     }
 
     fn close(&mut self, id: i32) {
         if let Some(slot) = self.slots.remove(&id) {
             self.partitions -= slot.partitions;
         }
+    }
+
+    /// Closes a session, unless another has its id by now.
+    fn close_this(&mut self, id: i32, session: &Arc<Mutex<Session>>) {
+        if self.slots.get(&id).is_some_and(|slot| Arc::ptr_eq(&slot.session, session)) {
+            self.close(id);
+        }
+        self.measure();
     }
 
     /// Whether the sessions are within their limits. If not, idle ones are dropped in LRU order first; `kept` stays.
@@ -264,6 +306,11 @@ impl Sessions {
             self.close(id);
         }
         true
+    }
+
+    fn measure(&self) {
+        metrics::gauge!("floe_kafka_fetch_sessions").set(self.slots.len() as f64);
+        metrics::gauge!("floe_kafka_fetch_session_partitions").set(self.partitions as f64);
     }
 }
 
@@ -295,8 +342,16 @@ mod tests {
         Ask { id, epoch, by_id: false, wants, forgotten }
     }
 
+    /// Sessions, and partitions of all sessions.
+    fn sizes(sessions: &Sessions) -> (usize, usize) {
+        let table = lock(&sessions.table);
+        let counted: usize = table.slots.values().map(|slot| lock(&slot.session).entries.len()).sum();
+        assert_eq!(counted, table.partitions);
+        (table.slots.len(), table.partitions)
+    }
+
     /// A line per request: id/epoch, wanted partitions, forgotten ones; what comes out, in short.
-    fn run(sessions: &mut Sessions, at: i64, ask: Ask) -> String {
+    fn run(sessions: &Sessions, at: i64, ask: Ask) -> String {
         let show = |wants: &[(PartitionRef, Want)]| {
             let one = |(key, want): &(PartitionRef, Want)| format!("{}@{}", key.partition, want.offset);
             wants.iter().map(one).collect::<Vec<_>>().join(" ")
@@ -313,22 +368,22 @@ mod tests {
 
     #[test]
     fn a_session_from_its_first_request_to_its_last() {
-        let mut s = Sessions::new(2, 100);
-        assert_eq!(run(&mut s, 0, ask(0, -1, &[(0, 0)], &[])), "full 0: 0@0");
-        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 5)], &[])), "full 7: 0@0 1@5");
-        assert_eq!(run(&mut s, 0, ask(7, 1, &[], &[])), "more 7: 0@0 1@5");
-        assert_eq!(run(&mut s, 0, ask(7, 2, &[(1, 6), (2, 9)], &[0])), "more 7: 1@6 2@9");
-        assert_eq!(run(&mut s, 0, ask(7, 2, &[], &[])), "InvalidEpoch");
-        assert_eq!(run(&mut s, 0, ask(8, 1, &[], &[])), "NotFound");
+        let s = Sessions::new(2, 100);
+        assert_eq!(run(&s, 0, ask(0, -1, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!(run(&s, 0, ask(0, 0, &[(0, 0), (1, 5)], &[])), "full 7: 0@0 1@5");
+        assert_eq!(run(&s, 0, ask(7, 1, &[], &[])), "more 7: 0@0 1@5");
+        assert_eq!(run(&s, 0, ask(7, 2, &[(1, 6), (2, 9)], &[0])), "more 7: 1@6 2@9");
+        assert_eq!(run(&s, 0, ask(7, 2, &[], &[])), "InvalidEpoch");
+        assert_eq!(run(&s, 0, ask(8, 1, &[], &[])), "NotFound");
         let by_id = Ask { by_id: true, ..ask(7, 3, &[], &[]) };
-        assert_eq!(run(&mut s, 0, by_id), "TopicIds");
-        assert_eq!(run(&mut s, 0, ask(7, -1, &[(3, 3)], &[])), "full 0: 3@3");
-        assert_eq!(s.len(), 0, "a final request closes the session");
+        assert_eq!(run(&s, 0, by_id), "TopicIds");
+        assert_eq!(run(&s, 0, ask(7, -1, &[(3, 3)], &[])), "full 0: 3@3");
+        assert_eq!(sizes(&s).0, 0, "a final request closes the session");
     }
 
     #[test]
     fn a_partition_with_records_moves_to_the_end_and_only_news_are_told() {
-        let mut s = Sessions::new(2, 100);
+        let s = Sessions::new(2, 100);
         let all = [(0, 0), (1, 0), (2, 0)];
         let Ok(Plan::Full { session: Some(session), .. }) =
             s.plan(Timestamp(0), ask(0, 0, &all, &[]), 9 << 33)
@@ -345,40 +400,53 @@ mod tests {
             assert!(held.tell(&key(2), Told { failed: true, ..told }, false), "an error always is");
             assert!(held.tell(&key(2), Told { failed: true, ..told }, false), "an error always is");
         }
-        assert_eq!(run(&mut s, 0, ask(9, 1, &[], &[])), "more 9: 1@0 2@0 0@0");
+        assert_eq!(run(&s, 0, ask(9, 1, &[], &[])), "more 9: 1@0 2@0 0@0");
     }
 
     #[test]
     fn the_cache_is_bounded_and_drops_only_the_idle() {
-        let mut s = Sessions::new(2, 100);
-        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
-        assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
-        assert_eq!(run(&mut s, 2, ask(0, 0, &[(0, 0)], &[])), "full 0: 0@0");
-        assert_eq!(run(&mut s, 119_000, ask(7, 1, &[], &[])), "more 7: 0@0");
-        assert_eq!(run(&mut s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 9: 5@5");
-        assert_eq!(run(&mut s, 121_000, ask(8, 1, &[], &[])), "NotFound");
-        assert_eq!(s.len(), 2);
-        let mut narrow = Sessions::new(9, 3);
-        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
-        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 0: 0@0 1@0");
-        assert_eq!(run(&mut narrow, 0, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+        let s = Sessions::new(2, 100);
+        assert_eq!(run(&s, 0, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
+        assert_eq!(run(&s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+        assert_eq!(run(&s, 2, ask(0, 0, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!(run(&s, 119_000, ask(7, 1, &[], &[])), "more 7: 0@0");
+        assert_eq!(run(&s, 121_000, ask(0, 0, &[(5, 5)], &[])), "full 9: 5@5");
+        assert_eq!(run(&s, 121_000, ask(8, 1, &[], &[])), "NotFound");
+        assert_eq!(sizes(&s).0, 2);
+        let narrow = Sessions::new(9, 3);
+        assert_eq!(run(&narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
+        assert_eq!(run(&narrow, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 0: 0@0 1@0");
+        assert_eq!(run(&narrow, 0, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
     }
 
     #[test]
     fn sessions_that_grow_are_bounded_and_idle_ones_make_room() {
-        let mut s = Sessions::new(9, 4);
-        assert_eq!(run(&mut s, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
-        assert_eq!(run(&mut s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
-        assert_eq!(run(&mut s, 2, ask(8, 1, &[(1, 0)], &[])), "more 8: 0@0 1@0");
-        assert_eq!(run(&mut s, 3, ask(8, 2, &[(2, 0), (3, 0)], &[0])), "NotFound", "it grew beyond all room");
-        assert_eq!((s.len(), s.partitions), (1, 2), "and is closed");
-        assert_eq!(run(&mut s, 119_000, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 8: 0@0 1@0");
+        let s = Sessions::new(9, 4);
+        assert_eq!(run(&s, 0, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 7: 0@0 1@0");
+        assert_eq!(run(&s, 1, ask(0, 0, &[(0, 0)], &[])), "full 8: 0@0");
+        assert_eq!(run(&s, 2, ask(8, 1, &[(1, 0)], &[])), "more 8: 0@0 1@0");
+        assert_eq!(run(&s, 3, ask(8, 2, &[(2, 0), (3, 0)], &[0])), "NotFound", "it grew beyond all room");
+        assert_eq!(sizes(&s), (1, 2), "and is closed");
+        assert_eq!(run(&s, 119_000, ask(0, 0, &[(0, 0), (1, 0)], &[])), "full 8: 0@0 1@0");
         // The first was idle for two minutes. It makes room when another grows or is opened.
-        assert_eq!(run(&mut s, 120_000, ask(8, 1, &[(2, 0), (3, 0)], &[])), "more 8: 0@0 1@0 2@0 3@0");
-        assert_eq!((s.len(), s.partitions), (1, 4));
-        assert_eq!(run(&mut s, 240_000, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
-        assert_eq!((s.len(), s.partitions), (1, 1));
-        assert_eq!(run(&mut s, 240_000, ask(7, -1, &[(0, 0)], &[])), "full 0: 0@0");
-        assert_eq!((s.len(), s.partitions), (0, 0));
+        assert_eq!(run(&s, 120_000, ask(8, 1, &[(2, 0), (3, 0)], &[])), "more 8: 0@0 1@0 2@0 3@0");
+        assert_eq!(sizes(&s), (1, 4));
+        assert_eq!(run(&s, 240_000, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
+        assert_eq!(sizes(&s), (1, 1));
+        assert_eq!(run(&s, 240_000, ask(7, -1, &[(0, 0)], &[])), "full 0: 0@0");
+        assert_eq!(sizes(&s), (0, 0));
+    }
+
+    /// A poll of one session waits for no other session, and not for their table while it works.
+    #[test]
+    fn a_session_at_work_holds_up_no_other() {
+        let s = Sessions::new(9, 100);
+        assert_eq!(run(&s, 0, ask(0, 0, &[(0, 0)], &[])), "full 7: 0@0");
+        assert_eq!(run(&s, 0, ask(0, 0, &[(5, 0)], &[])), "full 8: 5@0");
+        let first = lock(&s.table).slots[&7].session.clone();
+        let at_work = lock(&first);
+        assert_eq!(run(&s, 0, ask(8, 1, &[(6, 0)], &[])), "more 8: 5@0 6@0");
+        assert_eq!(run(&s, 0, ask(0, 0, &[(9, 0)], &[])), "full 9: 9@0");
+        drop(at_work);
     }
 }

@@ -202,3 +202,24 @@ async fn one_request_creates_and_describes_so_much_and_not_more() {
     assert!(described[..1_000].iter().all(|one| one.error_code == 0 && one.configs.len() == 1));
     assert_eq!(described[1_000].error_code, ErrorCode::PolicyViolation.number());
 }
+
+/// A partition without a batch takes 8 bytes on the wire and several hundred in memory and in the answer.
+#[tokio::test(start_paused = true)]
+async fn a_produce_of_very_many_partitions_is_not_decoded() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[]).await.expect("created");
+    let request = |partitions: usize| {
+        let nothing = PartitionProduceData { index: 0, records: None };
+        let partition_data = vec![nothing; partitions];
+        let topic_data =
+            vec![TopicProduceData { name: "t".to_owned(), partition_data, ..Default::default() }];
+        ProduceRequest { acks: -1, timeout_ms: 1_000, topic_data, ..Default::default() }
+    };
+    let sent = client.send_at_most(&request(20_000), 12).await.expect("sent");
+    let answered = client.receive(sent).await.expect("answered");
+    assert_eq!(answered.responses[0].partition_responses.len(), 20_000);
+    let sent = client.send_at_most(&request(300_000), 12).await.expect("sent");
+    assert!(client.receive(sent).await.is_err(), "the connection is closed");
+    assert_eq!(produce(&mut world.client(), "t", &["a"]).await.ok(), Some(0), "and others are served");
+}

@@ -16,12 +16,14 @@ use futures::future::join_all;
 
 use crate::config::Times;
 use crate::limits::{
-    CLEANER_STEP_PAUSE, DELETES_AT_ONCE, LEASES_ENDED_PER_ROUND, PRODUCER_TTL, PRODUCERS_EXPIRED_MAX,
-    PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
+    CLEANER_STEP_PAUSE, DELETES_AT_ONCE, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN, PRODUCER_TTL,
+    PRODUCERS_EXPIRED_MAX, PRODUCERS_MANY, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
 };
+use crate::map::identity;
 use crate::map::ids::ObjectId;
 use crate::map::object::{ObjectLease, Trash, wal_key};
 use crate::map::producer::{self, Producer};
+use crate::map::producer_count;
 use crate::map::remains::{self, SWEEP_RECORDS_MAX};
 use crate::read::cache::Cache;
 use crate::write::leases::end_ids;
@@ -242,17 +244,21 @@ impl Cleaner {
     /// more. The search runs on a snapshot, beside the commits: there may be a million producers, nearly all of
     /// them in use.
     async fn expire_producers(&self, turn: &mut Turn, epoch: u64) -> Result<bool, CleanError> {
-        let before = self.env.now() - PRODUCER_TTL;
+        let snapshot = self.meta.snapshot();
+        let producers = producer_count::in_all(&snapshot)?;
+        metrics::gauge!("floe_log_producers").set(producers as f64);
+        metrics::gauge!("floe_log_writers").set(identity::writers(&snapshot)? as f64);
+        let idle = if producers < PRODUCERS_MANY { PRODUCER_TTL } else { PRODUCER_IDLE_MIN };
+        let before = self.env.now() - idle;
         let hour = Producer::hour(before);
         if turn.producers_hour == Some(hour) {
             return Ok(false);
         }
-        let snapshot = self.meta.snapshot();
         let search = move || producer::idle(&snapshot, before, PRODUCERS_EXPIRED_MAX);
         let idle = self.env.blocking(search).await?;
         for some in idle.chunks(PRODUCERS_PER_COMMIT) {
             let some = some.to_vec();
-            self.fenced(epoch, move |tx| producer::forget(tx, before, &some)).await?;
+            self.fenced(epoch, move |tx| producer_count::forget(tx, before, &some)).await?;
         }
         let more = idle.len() == PRODUCERS_EXPIRED_MAX;
         if !more {

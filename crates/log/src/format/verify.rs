@@ -82,15 +82,53 @@ pub(crate) fn walk(
     batch: &[u8],
     left: &mut u64,
 ) -> Result<Walked, Undecodable> {
+    walk_with(header, codec, batch, left, Offsets::Dense, |_, _| true)
+}
+
+/// Walks the records of a stored batch, which may decompress to `bytes_max` bytes. Hands the offset delta and the
+/// timestamp of each record to `each`, until it returns `false`. Holds no record.
+///
+/// # Errors
+/// The first [`Undecodable`] found.
+pub(crate) fn timestamps(
+    header: &Header,
+    codec: Compression,
+    batch: &[u8],
+    bytes_max: u64,
+    mut each: impl FnMut(i32, i64) -> bool,
+) -> Result<(), Undecodable> {
+    let appended = header.is_log_append_time().then_some(header.max_timestamp);
+    let each = |delta, timestamp| each(delta, appended.unwrap_or(timestamp));
+    walk_with(header, codec, batch, &mut { bytes_max }, Offsets::Growing, each).map(drop)
+}
+
+/// Which offset deltas records may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offsets {
+    /// 0, 1, 2 and so on, as clients write them.
+    Dense,
+    /// Growing ones up to the last of the header, as compaction leaves them.
+    Growing,
+}
+
+fn walk_with(
+    header: &Header,
+    codec: Compression,
+    batch: &[u8],
+    left: &mut u64,
+    offsets: Offsets,
+    mut each: impl FnMut(i32, i64) -> bool,
+) -> Result<Walked, Undecodable> {
     let body = &batch[HEADER_BYTES..];
     if codec == Compression::None {
-        return Walk::new(header, body).run(codec);
+        return Walk::new(header, body, offsets, &mut each).run(codec);
     }
     let bytes_max = bytes_max(body.len()).min(*left);
     let mut limited = |reader: &mut dyn Read| {
         let mut counted = Counted { inner: reader, left: bytes_max };
         // The buffer is filled once for many fields, so the walk does not call the decoder for each byte.
-        let walked = Walk::new(header, BufReader::with_capacity(WALK_BUFFER_BYTES, &mut counted)).run(codec);
+        let buffered = BufReader::with_capacity(WALK_BUFFER_BYTES, &mut counted);
+        let walked = Walk::new(header, buffered, offsets, &mut each).run(codec);
         *left -= bytes_max - counted.left;
         match walked {
             Err(Undecodable::Codec { .. }) if counted.left == 0 => {
@@ -161,24 +199,31 @@ enum Fault {
 }
 
 /// A walk under way: the bytes that are left, and how many of them belong to the record.
-struct Walk<'h, R> {
+struct Walk<'h, R, F> {
     header: &'h Header,
     reader: R,
+    offsets: Offsets,
+    /// The least offset delta that the next record may have.
+    next_delta: i32,
+    each: F,
     /// Bytes of the record that are not read yet.
     left: usize,
     /// Records and headers that may still come.
     room: usize,
 }
 
-impl<'h, R: BufRead> Walk<'h, R> {
-    fn new(header: &'h Header, reader: R) -> Walk<'h, R> {
-        Walk { header, reader, left: 0, room: RECORDS_DECODED_MAX }
+impl<'h, R: BufRead, F: FnMut(i32, i64) -> bool> Walk<'h, R, F> {
+    fn new(header: &'h Header, reader: R, offsets: Offsets, each: F) -> Walk<'h, R, F> {
+        Walk { header, reader, offsets, next_delta: 0, each, left: 0, room: RECORDS_DECODED_MAX }
     }
 
     fn run(mut self, codec: Compression) -> Result<Walked, Undecodable> {
         let mut walked = Walked { max_timestamp: -1, min_timestamp: i64::MAX, keyless: None };
         for index in 0..self.header.count {
-            self.record(index, &mut walked).map_err(|fault| undecodable(fault, codec, index))?;
+            let more = self.record(index, &mut walked).map_err(|fault| undecodable(fault, codec, index))?;
+            if !more {
+                return Ok(walked);
+            }
         }
         match self.reader.fill_buf() {
             Ok([]) => Ok(walked),
@@ -189,16 +234,23 @@ impl<'h, R: BufRead> Walk<'h, R> {
         }
     }
 
-    fn record(&mut self, index: i32, walked: &mut Walked) -> Result<(), Fault> {
+    /// Whether the walk goes on behind this record.
+    fn record(&mut self, index: i32, walked: &mut Walked) -> Result<bool, Fault> {
         // The length of a record is the one field outside of it.
         self.left = usize::MAX;
         let length = self.varint()?;
         self.left = usize::try_from(length).map_err(|_| Fault::Damaged("its length is negative"))?;
         self.skip(1)?; // attributes, which the format does not use
         let timestamp_delta = self.varlong()?;
-        if self.varint()? != index {
+        let delta = self.varint()?;
+        let fits = match self.offsets {
+            Offsets::Dense => delta == index,
+            Offsets::Growing => (self.next_delta..=self.header.last_offset_delta).contains(&delta),
+        };
+        if !fits {
             return Err(Fault::Offset);
         }
+        self.next_delta = delta.saturating_add(1);
         // Wraps as Kafka's own arithmetic does.
         let timestamp = self.header.base_timestamp.wrapping_add(timestamp_delta);
         walked.max_timestamp = walked.max_timestamp.max(timestamp);
@@ -219,7 +271,7 @@ impl<'h, R: BufRead> Walk<'h, R> {
             self.bytes()?;
         }
         match self.left {
-            0 => Ok(()),
+            0 => Ok((self.each)(delta, timestamp)),
             _ => Err(Fault::Damaged("its length exceeds its contents")),
         }
     }

@@ -7,6 +7,7 @@ pub(crate) mod ids;
 pub mod object;
 pub mod partition;
 pub mod producer;
+pub(crate) mod producer_count;
 pub mod remains;
 pub mod topic;
 pub mod topic_config;

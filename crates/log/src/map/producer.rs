@@ -6,7 +6,7 @@
 use floe_env::Timestamp;
 use floe_meta::key::put_i64;
 use floe_meta::key::{Key, KeyReader};
-use floe_meta::{DecodeError, Lookup, MapRecord, Tx};
+use floe_meta::{DecodeError, Lookup, MapRecord};
 use floe_meta::{put_postcard, take_postcard};
 use serde::{Deserialize, Serialize};
 
@@ -180,18 +180,4 @@ pub fn idle(
         }
     }
     Ok(idle)
-}
-
-/// Command: forgets the given producers whose last append is still before `before`. A forgotten producer that comes
-/// back must begin a new epoch, which clients do by themselves.
-///
-/// # Errors
-/// A record cannot be read.
-pub fn forget(tx: &mut Tx<'_>, before: Timestamp, producers: &[ProducerKey]) -> Result<(), DecodeError> {
-    for key in producers {
-        if tx.get::<Producer>(key)?.is_some_and(|producer| producer.active_hour < Producer::hour(before)) {
-            tx.delete::<Producer>(key);
-        }
-    }
-    Ok(())
 }

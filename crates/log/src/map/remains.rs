@@ -8,9 +8,11 @@ use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::map::extent::Extent;
-use crate::map::ids::{ObjectId, TopicId};
+use crate::map::identity;
+use crate::map::ids::{ObjectId, TopicId, WriterId};
 use crate::map::object;
-use crate::map::producer::Producer;
+use crate::map::producer::{Producer, ProducerKey};
+use crate::map::producer_count;
 
 /// Extents and producers that one commit frees: less than 1 MiB of changes.
 pub const SWEEP_RECORDS_MAX: usize = 10_000;
@@ -59,17 +61,21 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, Dec
     let room = records_max - extents.len();
     let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
     let done = producers.len() < room;
-    let mut freed: BTreeMap<ObjectId, u32> = BTreeMap::new();
+    let mut objects: BTreeMap<ObjectId, u32> = BTreeMap::new();
+    let mut writers: BTreeMap<WriterId, u64> = BTreeMap::new();
     for (key, extent) in extents {
         tx.delete::<Extent>(&key);
-        *freed.entry(extent.object).or_default() += 1;
+        *objects.entry(extent.object).or_default() += 1;
+        *writers.entry(extent.writer).or_default() += 1;
     }
-    for (object, extents) in freed {
+    for (object, extents) in objects {
         object::release(tx, object, extents)?;
     }
-    for (key, _) in producers {
-        tx.delete::<Producer>(&key);
+    for (writer, extents) in writers {
+        identity::release(tx, writer, extents)?;
     }
+    let producers: Vec<ProducerKey> = producers.into_iter().map(|(key, _)| key).collect();
+    producer_count::delete(tx, &producers)?;
     Ok(done)
 }
 

@@ -1,6 +1,7 @@
 //! The way out: offsets to extents, extents to bytes, bytes to batches with offsets.
 
 pub(crate) mod cache;
+pub(crate) mod lookup;
 pub(crate) mod reader;
 mod taken;
 pub(crate) mod waiters;

@@ -10,22 +10,19 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use floe_env::{Env, Lru, Timestamp};
+use floe_env::Lru;
 use floe_meta::Snapshot;
 use futures::future::join_all;
 
-use crate::format::batch::Batch;
 use crate::limits::{
-    BLOCK_BYTES, DECODED_BYTES_MAX, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX,
-    READ_SURPLUS_BYTES_MAX,
+    BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX, READ_SURPLUS_BYTES_MAX,
 };
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{ObjectId, Offset, PartitionId};
 use crate::map::object::Object;
-use crate::map::partition::{self, Head};
 use crate::read::cache::{Cache, Piece, Reserved};
 use crate::read::taken::{Taken, Took, Window, corrupt};
-use crate::read::walk::{self, At, Read, ReadError};
+use crate::read::walk::{self, Read, ReadError};
 use floe_store::StoreError;
 
 /// Bytes of an extent that one read asks for at once: a range may begin and end inside a block.
@@ -34,7 +31,6 @@ const RANGE_BYTES_MAX: u64 = READ_BLOCKS_BYTES_MAX - 2 * BLOCK_BYTES;
 /// Reads the log of this broker. Clones share its places.
 #[derive(Clone)]
 pub(crate) struct Reader {
-    env: Env,
     cache: Cache,
     places: Arc<Mutex<Places>>,
 }
@@ -44,8 +40,8 @@ pub(crate) struct Reader {
 type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
 
 impl Reader {
-    pub(crate) fn new(env: Env, cache: Cache) -> Reader {
-        Reader { env, cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
+    pub(crate) fn new(cache: Cache) -> Reader {
+        Reader { cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
     }
 
     pub(crate) async fn read(
@@ -185,70 +181,6 @@ impl Reader {
 
     fn lock(&self) -> MutexGuard<'_, Places> {
         floe_env::lock(&self.places)
-    }
-
-    pub(crate) async fn offset_at(
-        &self,
-        snapshot: &Snapshot,
-        partition: PartitionId,
-        at: At,
-    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        let head = partition::head(snapshot, partition)?.ok_or(ReadError::UnknownPartition)?;
-        let none = Timestamp(-1);
-        match at {
-            At::Earliest => Ok(Some((head.log_start, none))),
-            At::Latest => Ok(Some((head.next, none))),
-            At::Timestamp(time) => self.offset_of_time(snapshot, partition, head, time).await,
-            At::MaxTimestamp => match walk::extent_of_max(snapshot, partition, head.log_start)? {
-                Some((key, extent)) => {
-                    let batches = self.whole(snapshot, key, extent).await?;
-                    let find = move || walk::record_of_max(&batches, head.log_start, DECODED_BYTES_MAX);
-                    self.env.blocking(find).await.map_err(|error| ReadError::Corrupt(error.to_string()))
-                }
-                None => Ok(None),
-            },
-        }
-    }
-
-    async fn offset_of_time(
-        &self,
-        snapshot: &Snapshot,
-        partition: PartitionId,
-        head: Head,
-        time: Timestamp,
-    ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        let mut from = head.log_start;
-        // The extent's largest timestamp may belong to a record before the log start. In that case the search
-        // continues.
-        while let Some((key, extent)) = walk::extent_at(snapshot, partition, from, time)? {
-            let batches = self.whole(snapshot, key, extent).await?;
-            let find = move || walk::record_at(&batches, head.log_start, time, DECODED_BYTES_MAX);
-            let found =
-                self.env.blocking(find).await.map_err(|error| ReadError::Corrupt(error.to_string()))?;
-            if found.is_some() {
-                return Ok(found);
-            }
-            from = extent.next_offset(key.base);
-        }
-        Ok(None)
-    }
-
-    /// All batches of an extent.
-    async fn whole(
-        &self,
-        snapshot: &Snapshot,
-        key: ExtentKey,
-        extent: Extent,
-    ) -> Result<Vec<Batch>, ReadError> {
-        let mut window = window(snapshot, key, extent)?;
-        let mut taken = Taken::new(key.base, usize::MAX);
-        let range = window.position..window.extent.end();
-        let reserved = self.cache.reserve(blocks_bytes(&range)).await;
-        let fetched = self.fetch(&window, &range, &reserved).await?;
-        match taken.take(&mut window, fetched)? {
-            Took::Everything => Ok(taken.batches),
-            Took::Enough | Took::Part(_) => Err(corrupt(&window, "its last batch does not end with it")),
-        }
     }
 }
 

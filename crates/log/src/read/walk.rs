@@ -4,10 +4,11 @@ use bytes::Bytes;
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup};
 
-use crate::format::records::{Record, RecordsError};
+use crate::format::records::RecordsError;
 use crate::format::{
     batch::Batch,
-    header::{BatchError, HEADER_BYTES, Header},
+    header::{self, BatchError, HEADER_BYTES, Header},
+    verify,
 };
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{Offset, PartitionId};
@@ -204,13 +205,17 @@ pub fn record_at(
 ) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
     let promising = |batch: &&Batch| batch.header().max_timestamp >= time.0 && batch.next_offset() > from;
     for batch in batches.iter().filter(promising) {
-        let Some(records) = decoded(batch, bytes_max)? else {
-            return Ok(Some(by_header(batch, from)));
-        };
-        for record in records {
-            if record.timestamp >= time.0 && record.offset >= from {
-                return Ok(Some((record.offset, Timestamp(record.timestamp))));
-            }
+        let mut found = None;
+        let whole = each_record(batch, bytes_max, |offset, timestamp| {
+            let wanted = timestamp >= time.0 && offset >= from;
+            found = wanted.then_some((offset, Timestamp(timestamp)));
+            !wanted
+        })?;
+        if found.is_none() && !whole {
+            found = Some(by_header(batch, from));
+        }
+        if found.is_some() {
+            return Ok(found);
         }
     }
     Ok(None)
@@ -227,34 +232,41 @@ pub fn record_of_max(
     bytes_max: usize,
 ) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
     let mut best: Option<(Offset, Timestamp)> = None;
+    let time = |best: Option<(Offset, Timestamp)>| best.map_or(-1, |(_, Timestamp(time))| time);
     for batch in batches {
-        let newer = |time: i64| time > best.map_or(-1, |(_, Timestamp(best))| best);
-        if !newer(batch.header().max_timestamp) || batch.next_offset() <= from {
+        if batch.header().max_timestamp <= time(best) || batch.next_offset() <= from {
             continue;
         }
-        let Some(records) = decoded(batch, bytes_max)? else {
-            best = Some(by_header(batch, from));
-            continue;
-        };
-        for record in records {
-            if record.offset >= from && record.timestamp > best.map_or(-1, |(_, Timestamp(best))| best) {
-                best = Some((record.offset, Timestamp(record.timestamp)));
+        let mut better = best;
+        let whole = each_record(batch, bytes_max, |offset, timestamp| {
+            if offset >= from && timestamp > time(better) {
+                better = Some((offset, Timestamp(timestamp)));
             }
-        }
+            true
+        })?;
+        best = if whole { better } else { Some(by_header(batch, from)) };
     }
     Ok(best)
 }
 
-/// The records of a batch; `None` if its checksum is right but its contents are damaged or too large.
-fn decoded(batch: &Batch, bytes_max: usize) -> Result<Option<Vec<Record>>, RecordsError> {
-    match batch.records(bytes_max) {
-        Ok(records) => Ok(Some(records)),
-        Err(error @ RecordsError::Batch(_)) => Err(error),
-        Err(error @ (RecordsError::Codec(_) | RecordsError::TooMany | RecordsError::Damaged { .. })) => {
-            tracing::debug!(offset = %batch.base_offset, %error, "a batch cannot be decoded, using its header");
-            Ok(None)
-        }
+/// Hands offset and timestamp of the records of a batch to `each`, until it returns `false`. Returns `false` if the
+/// batch's checksum is right but its contents are damaged or too large. Holds no record, however many there are.
+fn each_record(
+    batch: &Batch,
+    bytes_max: usize,
+    mut each: impl FnMut(Offset, i64) -> bool,
+) -> Result<bool, RecordsError> {
+    let header = batch.header();
+    header::verify_checksum(header, &batch.bytes)?;
+    let each = |delta: i32, timestamp| each(batch.base_offset.plus(delta.cast_unsigned()), timestamp);
+    let walked = header.compression().map_err(|error| error.to_string()).and_then(|codec| {
+        let walked = verify::timestamps(header, codec, &batch.bytes, bytes_max as u64, each);
+        walked.map_err(|error| error.to_string())
+    });
+    if let Err(error) = &walked {
+        tracing::debug!(offset = %batch.base_offset, %error, "a batch cannot be decoded, using its header");
     }
+    Ok(walked.is_ok())
 }
 
 /// The answer for a batch that cannot be decoded: its first readable offset and the largest timestamp in its

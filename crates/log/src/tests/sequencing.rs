@@ -1,14 +1,23 @@
 //! The sequencer against a naive model that keeps the whole history, and a test for each of its rules.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use floe_env::Env;
+use floe_meta::{MemoryJournal, Meta, Options};
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
 use crate::map::extent::{Extent, ExtentKey};
+use crate::map::identity;
 use crate::map::ids::{Offset, TopicId};
 use crate::map::object::{Object, Trash};
 use crate::map::partition::{self, Head};
 use crate::map::producer::{self, BATCHES_REMEMBERED, Producer};
-use crate::write::sequencer::{AppendError, Appended, sequence};
+use crate::map::producer_count::{self, Room};
+use crate::write::sequencer::{AppendError, Appended, sequence, sequence_within};
 
 const SEQUENCES: u64 = 1 << 31;
 
@@ -188,6 +197,8 @@ fn compare(tx: &Tx<'_>, topic: TopicId, models: &[Model], writers: &[Writer]) {
         }
         assert!(kept.next().is_none(), "every batch has an extent");
     }
+    assert_eq!(identity::miscounted(tx).unwrap(), [""; 0]);
+    assert_eq!(producer_count::miscounted(tx).unwrap(), [""; 0]);
 }
 
 proptest! {
@@ -257,7 +268,7 @@ fn the_comparison_sees_planted_damage() {
         }),
         ("the object is another", |tx, key, extent| tx.put(&key, &Extent { object: ObjectId(9), ..extent })),
         ("the writer is another", |tx, key, extent| {
-            let writer = Writer::new("User:b", "x").intern(tx).unwrap();
+            let writer = Writer::new("User:b", "x").intern(tx, 1).unwrap();
             tx.put(&key, &Extent { writer, ..extent });
         }),
         ("the head went back", |tx, key, _| tx.put(&key.partition, &Head::default())),
@@ -406,8 +417,114 @@ fn idle_producers_are_forgotten_in_steps() {
         // One of them came back after the search.
         let active = tx.get::<Producer>(&idle[1]).unwrap().unwrap();
         tx.put(&idle[1], &Producer { active_hour: Producer::hour(later), ..active });
-        producer::forget(tx, later, &idle).unwrap();
+        producer_count::forget(tx, later, &idle).unwrap();
         let left: Vec<_> = tx.range::<Producer>(..).map(|pair| pair.unwrap().0.producer_id).collect();
         assert_eq!(left, [1, 3, 4]);
     });
+}
+
+/// A map whose commits have times in hours.
+struct Hours {
+    meta: Meta,
+    started: Instant,
+}
+
+impl Hours {
+    async fn begin() -> Hours {
+        let env = Env::simulated(1);
+        let (journal, started) = (Arc::new(MemoryJournal::new()), env.monotonic());
+        let meta = Meta::open(env, journal, Options::default()).await.unwrap();
+        Hours { meta, started }
+    }
+
+    async fn at<T: Send + 'static>(
+        &self,
+        hour: u64,
+        mut command: impl FnMut(&mut Tx<'_>) -> T + Send + 'static,
+    ) -> T {
+        tokio::time::sleep_until(self.started + Duration::from_secs(hour * 3600)).await;
+        let command = move |tx: &mut Tx<'_>| Ok::<_, Infallible>(command(tx));
+        self.meta.commit(Envelope::broker("test"), command).await.unwrap().reply
+    }
+
+    /// A topic of three partitions, and leases for the objects.
+    async fn topic(&self) -> [PartitionId; 3] {
+        let create = |tx: &mut Tx<'_>| {
+            cluster::open(tx, 1 << 64).unwrap();
+            lease(tx, 1, 100);
+            create(tx, "t", 3).id
+        };
+        let topic = self.at(0, create).await;
+        [0, 1, 2].map(|index| PartitionId::new(topic, index))
+    }
+
+    /// Which of these new batches are taken.
+    async fn taken<const N: usize>(
+        &self,
+        hour: u64,
+        object: u64,
+        room: Room,
+        of: [(PartitionId, i64, i32); N],
+    ) -> Vec<bool> {
+        self.at(hour, move |tx| taken(tx, object, room, &of)).await
+    }
+
+    fn producers_of(&self, partition: PartitionId) -> Vec<i64> {
+        let snapshot = self.meta.snapshot();
+        let all = snapshot.range::<Producer>(..).map(|pair| pair.unwrap().0);
+        all.filter(|key| key.partition == partition).map(|key| key.producer_id).collect()
+    }
+}
+
+/// Appends one object with a batch of each of these producers, and says which were taken.
+fn taken(tx: &mut Tx<'_>, object: u64, room: Room, of: &[(PartitionId, i64, i32)]) -> Vec<bool> {
+    let writer = Writer::new("User:a", "c");
+    let batch =
+        |(partition, id, sequence): &(PartitionId, i64, i32)| (*partition, idempotent(*id, 0, *sequence, 1));
+    let batches: Vec<_> = of.iter().map(batch).collect();
+    let batches: Vec<_> = batches.iter().map(|(partition, bytes)| (*partition, &writer, bytes)).collect();
+    let answers = sequence_within(tx, &uploaded(object, &batches), room);
+    let refused = |error: &AppendError| matches!(error, AppendError::TooManyProducers { .. });
+    assert!(answers.iter().filter_map(|answer| answer.as_ref().err()).all(refused), "{answers:?}");
+    assert_eq!(producer_count::miscounted(tx).unwrap(), [""; 0]);
+    answers.iter().map(Result::is_ok).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_partition_forgets_idle_producers_and_refuses_new_ones_beside_busy_ones() {
+    let hours = Hours::begin().await;
+    let room = Room { per_partition: 3, in_all: 100 };
+    let [p, q, _] = hours.topic().await;
+    let four = [(p, 1, 0), (p, 2, 0), (p, 3, 0), (p, 4, 0), (q, 4, 0)];
+    assert_eq!(hours.taken(0, 1, room, four).await, [true, true, true, false, true]);
+    let one_hour_later = hours.taken(1, 2, room, [(p, 1, 1), (p, 4, 0)]).await;
+    assert_eq!(
+        one_hour_later,
+        [true, false],
+        "the others were idle for less than an hour, as far as is known"
+    );
+    // The second and the third are idle. The third comes in the same commit and keeps its place.
+    assert_eq!(hours.taken(2, 3, room, [(p, 3, 1), (p, 4, 0), (p, 5, 0)]).await, [true, true, false]);
+    assert_eq!(hours.producers_of(p), [1, 3, 4]);
+    // All are idle. A forgotten one comes back behind another in the same commit.
+    assert_eq!(hours.taken(9, 4, room, [(p, 8, 0), (p, 1, 7)]).await, [true, true]);
+    assert_eq!(hours.producers_of(p), [1, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_partitions_together_have_a_limit() {
+    let hours = Hours::begin().await;
+    let room = Room { per_partition: 3, in_all: 4 };
+    let [p, q, r] = hours.topic().await;
+    let six = [(p, 0, 0), (q, 1, 0), (r, 2, 0), (p, 3, 0), (q, 4, 0), (r, 5, 0)];
+    assert_eq!(hours.taken(0, 1, room, six).await, [true, true, true, true, false, false]);
+    let later = hours.taken(2, 2, room, [(q, 4, 0), (r, 5, 0)]).await;
+    assert_eq!(later, [true, true], "idle ones of the same partition make room");
+    let delete = move |tx: &mut Tx<'_>| {
+        topic::delete(tx, p.topic).unwrap();
+        assert_eq!(producer_count::in_all(tx).unwrap(), 0);
+        assert_eq!(producer_count::miscounted(tx).unwrap(), [""; 0]);
+        assert_eq!(identity::miscounted(tx).unwrap(), [""; 0]);
+    };
+    hours.at(2, delete).await;
 }

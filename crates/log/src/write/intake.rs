@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::format::wal::WalEntry;
-use crate::limits::TROUBLE_TIME;
+use crate::limits::{BATCHES_PER_OBJECT_MAX, TROUBLE_TIME, WAITING_BATCHES_MAX};
 use crate::write::order::Entered;
 use crate::write::sequencer::{AppendError, Appended};
 
@@ -48,8 +48,12 @@ struct Queue {
     requests: VecDeque<Request>,
     /// Bytes of the requests in the queue.
     bytes: usize,
+    /// Batches of the requests in the queue.
+    batches: usize,
     /// Bytes of all unanswered requests, in the queue or in flight.
     unanswered_bytes: usize,
+    /// Batches of all unanswered requests.
+    unanswered_batches: usize,
     closed: bool,
     /// Why the last object is not in the log, and since when; `None` after a success.
     trouble: Option<(String, Instant)>,
@@ -88,17 +92,24 @@ impl Intake {
         if queue.closed {
             return Err(AppendError::Unavailable("the broker is shutting down".into()));
         }
+        let refuse = |max: usize, what: &'static str| {
+            metrics::counter!("floe_log_appends_refused_total", "limit" => what).increment(1);
+            Err(AppendError::Unavailable(format!("{max} {what} wait to be written already")))
+        };
         if queue.unanswered_bytes.saturating_add(bytes) > self.shared.waiting_bytes_max {
-            metrics::counter!("floe_log_appends_refused_total").increment(1);
-            let max = self.shared.waiting_bytes_max;
-            return Err(AppendError::Unavailable(format!("{max} bytes wait to be written already")));
+            return refuse(self.shared.waiting_bytes_max, "bytes");
+        }
+        if queue.unanswered_batches + entries.len() > WAITING_BATCHES_MAX {
+            return refuse(WAITING_BATCHES_MAX, "batches");
         }
         let (answer, answered) = oneshot::channel();
         queue.bytes += bytes;
+        queue.batches += entries.len();
         queue.unanswered_bytes += bytes;
+        queue.unanswered_batches += entries.len();
         let arrived = self.shared.env.monotonic();
         queue.requests.push_back(Request { entries, entered, bytes, arrived, answer });
-        metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
+        queue.measure();
         drop(queue);
         self.shared.wake.notify_one();
         Ok(answered)
@@ -134,7 +145,7 @@ impl Intake {
         if uploads >= pace.uploads_max {
             return Err(None);
         }
-        let full = queue.bytes >= pace.object_bytes;
+        let full = queue.bytes >= pace.object_bytes || queue.batches >= BATCHES_PER_OBJECT_MAX;
         if !full && !queue.closed {
             let due = first.arrived + pace.linger;
             if pace.linger.is_zero() && uploads > 0 {
@@ -145,14 +156,20 @@ impl Intake {
             }
         }
         let mut taken = Vec::new();
-        let mut bytes = 0;
-        while bytes < pace.object_bytes
-            && let Some(request) = queue.requests.pop_front()
-        {
+        let (mut bytes, mut batches) = (0, 0);
+        while let Some(next) = queue.requests.front() {
+            let room = bytes < pace.object_bytes && batches + next.entries.len() <= BATCHES_PER_OBJECT_MAX;
+            if !room && !taken.is_empty() {
+                break;
+            }
+            let request = queue.requests.pop_front().expect("there is a first one");
             bytes += request.bytes;
+            batches += request.entries.len();
             taken.push(request);
         }
         queue.bytes -= bytes;
+        queue.batches -= batches;
+        metrics::histogram!("floe_log_object_batches").record(batches as f64);
         Ok(taken)
     }
 
@@ -168,16 +185,24 @@ impl Intake {
         (now.saturating_duration_since(*since) < TROUBLE_TIME).then(|| reason.clone())
     }
 
-    pub(crate) fn answered(&self, bytes: usize, trouble: Option<&AppendError>) {
+    pub(crate) fn answered(&self, bytes: usize, batches: usize, trouble: Option<&AppendError>) {
         let now = self.shared.env.monotonic();
         let mut queue = self.lock();
         queue.trouble = trouble.map(|error| (error.to_string(), now));
         queue.unanswered_bytes -= bytes;
-        metrics::gauge!("floe_log_unanswered_bytes").set(queue.unanswered_bytes as f64);
+        queue.unanswered_batches -= batches;
+        queue.measure();
     }
 
     pub(crate) fn finished(&self) -> bool {
         let queue = self.lock();
         queue.closed && queue.requests.is_empty()
+    }
+}
+
+impl Queue {
+    fn measure(&self) {
+        metrics::gauge!("floe_log_unanswered_bytes").set(self.unanswered_bytes as f64);
+        metrics::gauge!("floe_log_unanswered_batches").set(self.unanswered_batches as f64);
     }
 }

@@ -91,7 +91,7 @@ impl Order {
             return;
         };
         standing.in_flight = standing.in_flight.saturating_sub(1);
-        let again = matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown(_)));
+        let again = outcome.is_err_and(AppendError::may_be_sent_again);
         if again && standing.failed.is_none_or(|(failed, _)| is_before(base_sequence, failed)) {
             standing.failed = Some((base_sequence, self.env.monotonic()));
         }

@@ -8,23 +8,27 @@
 //! - A batch of an idempotent producer must carry the next sequence number of the producer's newest epoch. A repeat
 //!   of one of the last five batches is a duplicate, and is answered with the offset that it already has. The first
 //!   batch of a producer that the partition does not know may carry any number.
+//! - A producer that is new to the partition needs room for one more (`map/producer_count.rs`).
 //! - An accepted batch takes the next offsets.
 //!
 //! Rejected and duplicate batches stay in the object as holes. Adjacent batches of one partition and one writer
 //! share an extent.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Tx};
 
 use crate::format::header::Header;
+use crate::limits::BATCHES_PER_REQUEST_MAX;
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::{self, Object, Trash};
 use crate::map::partition::Head;
 use crate::map::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen};
+use crate::map::producer_count::{self, Full, ProducerCount, Room};
 
 /// An object that is durable in the store and has no offsets yet.
 #[derive(Clone, Debug)]
@@ -100,12 +104,47 @@ pub enum AppendError {
     /// A record's timestamp is too far from the broker's clock (Kafka: `INVALID_TIMESTAMP`).
     #[error("{0}")]
     Timestamp(String),
+    /// A new producer finds no room (Kafka: `NOT_ENOUGH_REPLICAS`, on which clients try again).
+    #[error(
+        "{whose} remember {max} idempotent producers, all used within the last hour: use fewer producers for longer"
+    )]
+    TooManyProducers {
+        /// Whose limit it is.
+        whose: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// The request held more batches than one may (Kafka: `NOT_ENOUGH_REPLICAS`, on which clients try again).
+    #[error(
+        "a request may hold {BATCHES_PER_REQUEST_MAX} batches, this one lies behind them: send it in another request"
+    )]
+    TooManyBatches,
     /// Nothing was appended. The same batch may be sent again.
     #[error("nothing was appended, send it again: {0}")]
     Unavailable(String),
     /// The outcome is not known. Only an idempotent producer may send the batch again.
     #[error("it is not known whether the batch was appended: {0}")]
     Unknown(String),
+}
+
+impl AppendError {
+    /// Whether the batch was not appended for a reason that may pass, or may have been appended.
+    pub(crate) fn may_be_sent_again(&self) -> bool {
+        match self {
+            AppendError::Unavailable(_)
+            | AppendError::Unknown(_)
+            | AppendError::TooManyBatches
+            | AppendError::TooManyProducers { .. } => true,
+            AppendError::UnknownPartition
+            | AppendError::Corrupt(_)
+            | AppendError::Invalid(_)
+            | AppendError::TooLarge { .. }
+            | AppendError::OutOfOrderSequence
+            | AppendError::InvalidProducerEpoch
+            | AppendError::Undecodable(_)
+            | AppendError::Timestamp(_) => false,
+        }
+    }
 }
 
 /// Command: assigns offsets to the batches of an uploaded object. Results are in the order of
@@ -115,6 +154,15 @@ pub enum AppendError {
 /// may already be deleted. Does the same if the object was sequenced before, or if metadata cannot be read. In
 /// these cases nothing changes.
 pub fn sequence(tx: &mut Tx<'_>, uploaded: &Uploaded) -> Vec<Result<Appended, AppendError>> {
+    sequence_within(tx, uploaded, Room::default())
+}
+
+/// [`sequence`] with other limits for producers.
+pub(crate) fn sequence_within(
+    tx: &mut Tx<'_>,
+    uploaded: &Uploaded,
+    room: Room,
+) -> Vec<Result<Appended, AppendError>> {
     let refuse = |error: AppendError| vec![Err(error); uploaded.batches.len()];
     match admit(tx, uploaded) {
         Ok(None) => {}
@@ -124,15 +172,17 @@ pub fn sequence(tx: &mut Tx<'_>, uploaded: &Uploaded) -> Vec<Result<Appended, Ap
     let mut order: Vec<usize> = (0..uploaded.batches.len()).collect();
     order.sort_by_key(|&index| uploaded.batches[index].position);
     let mut results = refuse(AppendError::UnknownPartition);
-    let mut run = Run::new(tx, uploaded);
+    let mut run = Run::new(tx, uploaded, room);
     for index in order {
         match run.batch(&uploaded.batches[index]) {
             Ok(result) => results[index] = result,
             Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
         }
     }
-    run.finish();
-    results
+    match run.finish() {
+        Ok(()) => results,
+        Err(error) => refuse(AppendError::Unavailable(error.to_string())),
+    }
 }
 
 /// Why the whole object may not be sequenced; `None` if it may.
@@ -197,20 +247,38 @@ struct Run<'r, 't> {
     uploaded: &'r Uploaded,
     hour: u32,
     heads: BTreeMap<PartitionId, Option<Head>>,
+    /// `None` for a producer that the partition does not know, or forgets in this commit.
     producers: BTreeMap<ProducerKey, Option<Producer>>,
-    writers: BTreeMap<&'r Writer, WriterId>,
-    extents: Vec<(ExtentKey, Extent)>,
+    forgotten: BTreeSet<ProducerKey>,
+    room: Room,
+    counts: BTreeMap<PartitionId, ProducerCount>,
+    /// The producers of all partitions, once it was asked.
+    in_all: Option<u64>,
+    extents: Vec<NewExtent<'r>>,
+}
+
+/// An extent whose writer has no number yet.
+struct NewExtent<'r> {
+    key: ExtentKey,
+    position: u64,
+    bytes: u64,
+    offsets: u32,
+    max_timestamp: i64,
+    writer: &'r Writer,
 }
 
 impl<'r, 't> Run<'r, 't> {
-    fn new(tx: &'r mut Tx<'t>, uploaded: &'r Uploaded) -> Run<'r, 't> {
+    fn new(tx: &'r mut Tx<'t>, uploaded: &'r Uploaded, room: Room) -> Run<'r, 't> {
         Run {
             hour: Producer::hour(tx.now()),
             tx,
             uploaded,
             heads: BTreeMap::new(),
             producers: BTreeMap::new(),
-            writers: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            room,
+            counts: BTreeMap::new(),
+            in_all: None,
             extents: Vec::new(),
         }
     }
@@ -223,7 +291,13 @@ impl<'r, 't> Run<'r, 't> {
         let header = &placed.header;
         if header.is_idempotent() {
             let producer = self.producer(placed)?;
+            let is_new = producer.is_none();
             match judge(producer, placed) {
+                Verdict::Append if is_new => {
+                    if let Some(full) = self.count_in(placed.partition)? {
+                        return Ok(Err(self.no_room(full)));
+                    }
+                }
                 Verdict::Append => {}
                 Verdict::Duplicate(base_offset) => {
                     return Ok(Ok(Appended { base_offset, log_start, duplicate: true, append_time: None }));
@@ -233,8 +307,7 @@ impl<'r, 't> Run<'r, 't> {
                 Verdict::Held => return Ok(Err(held())),
             }
         }
-        let writer = self.writer(&placed.writer)?;
-        let base_offset = self.append(placed, head, writer);
+        let base_offset = self.append(placed, head);
         if header.is_idempotent() {
             self.remember(placed, base_offset);
         }
@@ -260,18 +333,57 @@ impl<'r, 't> Run<'r, 't> {
         Ok(self.producers[&key].as_ref())
     }
 
-    fn writer(&mut self, writer: &'r Writer) -> Result<WriterId, DecodeError> {
-        if let Some(&id) = self.writers.get(writer) {
-            return Ok(id);
+    /// Counts a new producer of a partition, if need be after idle ones are forgotten. Returns the limit that leaves no
+    /// room for it.
+    fn count_in(&mut self, partition: PartitionId) -> Result<Option<Full>, DecodeError> {
+        let mut all = match self.in_all {
+            Some(all) => all,
+            None => producer_count::in_all(self.tx)?,
+        };
+        let mut count = match self.counts.get(&partition) {
+            Some(count) => *count,
+            None => producer_count::of_partition(self.tx, partition)?,
+        };
+        if self.room.full(&count, all).is_some()
+            && let Some(searched) = producer_count::search(self.tx, partition, &count, self.tx.now())?
+        {
+            // The map does not have those yet that this commit adds.
+            let before = producer_count::of_partition(self.tx, partition)?.producers;
+            let added = count.producers.saturating_sub(before);
+            let mut left = searched.left.producers + added;
+            for key in searched.idle {
+                match self.producers.entry(key) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(None);
+                        self.forgotten.insert(key);
+                        all = all.saturating_sub(1);
+                    }
+                    // This commit uses it.
+                    Entry::Occupied(_) => left += 1,
+                }
+            }
+            count = ProducerCount { producers: left, ..searched.left };
         }
-        let id = writer.intern(self.tx)?;
-        self.writers.insert(writer, id);
-        Ok(id)
+        let full = self.room.full(&count, all);
+        if full.is_none() {
+            (count.producers, all) = (count.producers + 1, all + 1);
+        }
+        self.counts.insert(partition, count);
+        self.in_all = Some(all);
+        Ok(full)
+    }
+
+    fn no_room(&self, full: Full) -> AppendError {
+        let (whose, max) = match full {
+            Full::Partition => ("the partition", self.room.per_partition),
+            Full::All => ("all partitions together", self.room.in_all),
+        };
+        AppendError::TooManyProducers { whose, max }
     }
 
     /// Assigns the next offsets. Extends the last extent or begins a new one.
-    fn append(&mut self, placed: &Placed, mut head: Head, writer: WriterId) -> Offset {
-        let Placed { partition, position, header, .. } = placed;
+    fn append(&mut self, placed: &'r Placed, mut head: Head) -> Offset {
+        let Placed { partition, writer, position, header, .. } = placed;
         let base = head.next;
         let bytes = header.size as u64;
         assert!(position + bytes <= self.uploaded.size, "a batch lies within its object");
@@ -280,26 +392,26 @@ impl<'r, 't> Run<'r, 't> {
         head.bytes += bytes;
         self.heads.insert(*partition, Some(head));
 
-        if let Some((key, last)) = self.extents.last_mut() {
-            assert!(last.end() <= *position, "batches of an object do not overlap");
-            let adjacent = key.partition == *partition && last.writer == writer && last.end() == *position;
+        if let Some(last) = self.extents.last_mut() {
+            let end = last.position + last.bytes;
+            assert!(end <= *position, "batches of an object do not overlap");
+            let adjacent = last.key.partition == *partition && last.writer == writer && end == *position;
             if adjacent && let Some(offsets) = last.offsets.checked_add(header.offsets()) {
-                assert_eq!(last.next_offset(key.base), base, "adjacent batches have adjacent offsets");
+                assert_eq!(last.key.base.plus(last.offsets), base, "adjacent batches have adjacent offsets");
                 last.offsets = offsets;
                 last.bytes += bytes;
                 last.max_timestamp = last.max_timestamp.max(header.max_timestamp);
                 return base;
             }
         }
-        let extent = Extent {
-            object: self.uploaded.object,
+        self.extents.push(NewExtent {
+            key: ExtentKey::new(*partition, base),
             position: *position,
             bytes,
             offsets: header.offsets(),
             max_timestamp: header.max_timestamp,
             writer,
-        };
-        self.extents.push((ExtentKey::new(*partition, base), extent));
+        });
         base
     }
 
@@ -324,27 +436,52 @@ impl<'r, 't> Run<'r, 't> {
     }
 
     /// Writes the decisions. Unchanged records cost nothing, because the transaction drops equal values.
-    fn finish(self) {
-        let Run { tx, uploaded, heads, producers, extents, .. } = self;
+    fn finish(self) -> Result<(), DecodeError> {
+        let Run { tx, uploaded, heads, producers, forgotten, counts, in_all, extents, .. } = self;
+        // First, because it may meet a record that cannot be read.
+        let writers = intern(tx, &extents)?;
         for (partition, head) in heads {
             if let Some(head) = head {
                 tx.put(&partition, &head);
             }
         }
         for (key, producer) in producers {
-            if let Some(producer) = producer {
-                tx.put(&key, &producer);
+            match producer {
+                Some(producer) => tx.put(&key, &producer),
+                None if forgotten.contains(&key) => tx.delete::<Producer>(&key),
+                None => {}
             }
         }
-        for (key, extent) in &extents {
-            tx.put(key, extent);
+        for (partition, count) in counts {
+            tx.put(&partition, &count);
+        }
+        if let Some(producers) = in_all {
+            producer_count::put_all(tx, producers);
+        }
+        for new in &extents {
+            let NewExtent { key, position, bytes, offsets, max_timestamp, writer } = *new;
+            let (object, writer) = (uploaded.object, writers[writer]);
+            tx.put(&key, &Extent { object, position, bytes, offsets, max_timestamp, writer });
         }
         let (id, size) = (uploaded.object, uploaded.size);
         match u32::try_from(extents.len()).expect("an object has far fewer batches than 2^32") {
             0 => tx.put(&id, &Trash { since: tx.now(), size }),
             extents => tx.put(&id, &Object { size, extents }),
         }
+        Ok(())
     }
+}
+
+/// The numbers of the writers that these extents name.
+fn intern<'r>(
+    tx: &mut Tx<'_>,
+    extents: &[NewExtent<'r>],
+) -> Result<BTreeMap<&'r Writer, WriterId>, DecodeError> {
+    let mut named: BTreeMap<&Writer, u32> = BTreeMap::new();
+    for extent in extents {
+        *named.entry(extent.writer).or_default() += 1;
+    }
+    named.into_iter().map(|(writer, extents)| Ok((writer, writer.intern(tx, extents)?))).collect()
 }
 
 fn key_of(placed: &Placed) -> ProducerKey {

@@ -181,12 +181,15 @@ impl ObjectRequests {
     }
 
     fn answer(self, all: Answers, intake: &Intake) {
-        intake.answered(self.bytes, None);
+        let crowded = |answer: &&Result<_, _>| matches!(answer, Err(AppendError::TooManyProducers { .. }));
+        let refused = all.iter().filter(crowded).count();
+        metrics::counter!("floe_log_producers_refused_total").increment(refused as u64);
+        intake.answered(self.bytes, self.batches(), None);
         self.tell(all);
     }
 
     fn refuse(self, error: &AppendError, intake: &Intake) {
-        intake.answered(self.bytes, Some(error));
+        intake.answered(self.bytes, self.batches(), Some(error));
         let all = vec![Err(error.clone()); self.batches()];
         self.tell(all);
     }

@@ -119,9 +119,12 @@ fn sent(place: Place, answer: Option<Result<floe_log::sequencer::Appended, Appen
         Err(AppendError::InvalidProducerEpoch) => Sent::Fenced,
         Err(AppendError::Unknown(reason)) => Sent::Unknown(reason),
         Err(AppendError::UnknownPartition) if place.incarnation.is_some() => Sent::Gone,
-        Err(refused @ (AppendError::Unavailable(_) | AppendError::UnknownPartition)) => {
-            Sent::NotApplied(refused.to_string())
-        }
+        Err(
+            refused @ (AppendError::Unavailable(_)
+            | AppendError::TooManyBatches
+            | AppendError::TooManyProducers { .. }
+            | AppendError::UnknownPartition),
+        ) => Sent::NotApplied(refused.to_string()),
         Err(refused) => Sent::Final(refused.to_string()),
     }
 }

@@ -118,3 +118,21 @@ async fn two_views_of_one_topic_keep_apart() {
     assert_eq!(of_views, [&format!("view/counter/{}", topic.id), &format!("view/recounter/{}", topic.id)]);
     broker.check_every_moment(&topic).await;
 }
+
+/// The turn to compute bounds processors. A view that waits for the store does not have it.
+#[tokio::test(start_paused = true)]
+async fn views_that_wait_for_the_store_do_not_wait_for_each_other() {
+    let broker = Ground::default().broker(Env::simulated(8)).await;
+    *lock(&broker.knobs.prepare_time) = Duration::from_secs(60);
+    let mut topics = Vec::new();
+    for n in 0..6 {
+        topics.push(broker.topic(&format!("t{n}"), 1).await);
+    }
+    for topic in &topics {
+        broker.produce(topic, 0, &["one"]).await;
+    }
+    sleep(Duration::from_secs(70)).await;
+    for topic in &topics {
+        assert_eq!(broker.counts(topic, 0), Counts { records: 1, bytes: 3 }, "{}", topic.name);
+    }
+}

@@ -36,6 +36,8 @@ pub(crate) async fn look(cluster: &Cluster) {
     if remains::any(&snapshot) {
         what.push("the remains of a deleted topic".to_owned());
     }
+    what.extend(floe_log::miscounted_writers(&snapshot).expect("writers can be read"));
+    what.extend(floe_log::miscounted_producers(&snapshot).expect("producers can be read"));
     cluster.recorder().note(running.number, Event::Leftovers { what });
 }
 
