@@ -147,6 +147,11 @@ impl DiskRoom {
         self.free >= bytes.saturating_add(self.reserve)
     }
 
+    /// Bytes that may be written beside the reserve.
+    pub fn beside(&self) -> u64 {
+        self.free.saturating_sub(self.reserve)
+    }
+
     /// Whether only deletions may be committed.
     pub fn only_deletions(&self) -> bool {
         self.free < self.reserve / DELETIONS_SHARE
@@ -202,6 +207,7 @@ mod tests {
         assert!(room(100).holds(36 * MIB));
         assert!(!room(100).holds(36 * MIB + 1));
         assert!(!room(63).holds(0), "no object at all");
+        assert_eq!((room(100).beside(), room(63).beside()), (36 * MIB, 0));
         assert!(!room(63).only_deletions());
         assert!(!room(32).only_deletions());
         assert!(room(31).only_deletions());

@@ -253,6 +253,7 @@ fn sql_config(config: &Config) -> floe_sql::Config {
         memory_bytes: config.sql_memory_bytes,
         spill_directory: Some(config.data.join("spill")),
         spill_bytes: config.sql_spill_bytes,
+        disk_reserve_bytes: config.disk_reserve_bytes,
         query_time_max: config.sql_timeout_ms,
         tail_held_bytes: config.sql_tail_bytes,
         ..floe_sql::Config::default()

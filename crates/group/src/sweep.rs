@@ -74,13 +74,8 @@ pub(crate) async fn run<M: Members>(held: Weak<M>, wake: Arc<Notify>) {
 type Failure = CommitError<DecodeError>;
 
 async fn round<M: Members>(held: &Weak<M>, expires: bool) -> Result<(), Failure> {
-    let mut from = Bound::Unbounded;
-    while expires {
-        let Some(members) = held.upgrade() else { return Err(CommitError::Closed) };
-        let Some(last) = mark(&*members, from).await? else { break };
-        from = Bound::Excluded(last);
-        drop(members);
-        tokio::time::sleep(limits::OFFSET_SWEEP_STEP_PAUSE).await;
+    if expires {
+        mark_all(held).await?;
     }
     let mut from = Bound::Unbounded;
     loop {
@@ -92,6 +87,18 @@ async fn round<M: Members>(held: &Weak<M>, expires: bool) -> Result<(), Failure>
             metrics::gauge!("floe_kafka_offsets_stored").set(stored.offsets as f64);
             return Ok(());
         };
+        from = Bound::Excluded(last);
+        drop(members);
+        tokio::time::sleep(limits::OFFSET_SWEEP_STEP_PAUSE).await;
+    }
+}
+
+/// Writes down which groups have no members.
+async fn mark_all<M: Members>(held: &Weak<M>) -> Result<(), Failure> {
+    let mut from = Bound::Unbounded;
+    loop {
+        let Some(members) = held.upgrade() else { return Err(CommitError::Closed) };
+        let Some(last) = mark(&*members, from).await? else { return Ok(()) };
         from = Bound::Excluded(last);
         drop(members);
         tokio::time::sleep(limits::OFFSET_SWEEP_STEP_PAUSE).await;

@@ -211,7 +211,7 @@ pub(crate) fn rewrite_all(
             }
             Ok(())
         });
-        copied.map_err(|error| TableError::damaged(&name, error))?;
+        copied.map_err(|error| TableError::damaged(&name, &error))?;
     }
     if writer.rows > 0 {
         made.push(writer.finish()?);

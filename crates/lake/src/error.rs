@@ -79,7 +79,7 @@ impl TableError {
     }
 
     /// A file that cannot be read, for this reason.
-    pub(crate) fn damaged(key: &str, reason: impl ToString) -> TableError {
+    pub(crate) fn damaged(key: &str, reason: &dyn std::fmt::Display) -> TableError {
         TableError::Damaged { key: key.to_owned(), reason: reason.to_string() }
     }
 }

@@ -95,18 +95,18 @@ impl Files {
 
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         let bytes = self.get_url(&file.manifest_path).await?;
-        manifest::parse(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, error))
+        manifest::parse(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, &error))
     }
 
     /// The manifests that the manifest list `key` names.
     pub(crate) async fn list(&self, key: &str) -> Result<Vec<ManifestFile>, TableError> {
         let bytes = self.get(key).await?;
-        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(key, error))
+        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(key, &error))
     }
 
     pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, TableError> {
         let bytes = self.get(key).await?;
-        serde_json::from_slice(&bytes).map_err(|error| TableError::damaged(key, error))
+        serde_json::from_slice(&bytes).map_err(|error| TableError::damaged(key, &error))
     }
 
     /// The table as its record points to it.
@@ -187,7 +187,7 @@ impl Files {
 
     async fn list_of_url(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
         let bytes = self.get_url(url).await?;
-        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(url, error))
+        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(url, &error))
     }
 
     /// What was read of a document; nothing if it is gone, or, unless the files of a `live` table are asked for,

@@ -87,7 +87,7 @@ impl Below {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, TableError> {
         while let Some(url) = self.urls.pop_front() {
             let read = self.files.get_url(&url).await.and_then(|bytes| {
-                checks::verify(&bytes).map_err(|damage| TableError::damaged(&url, damage))?;
+                checks::verify(&bytes).map_err(|damage| TableError::damaged(&url, &damage))?;
                 Ok(bytes)
             });
             if let Some(bytes) = self.whole(read)? {
@@ -189,7 +189,7 @@ impl BelowStart<'_> {
         }
         if let Some(damage) = below.damage.first().filter(|_| !self.rebuild.lose) {
             let reason = format!("rows that the log does not have any more are damaged: {damage}");
-            return Err(TableError::damaged(&self.running.metadata, reason).into());
+            return Err(TableError::damaged(&self.running.metadata, &reason).into());
         }
         if added.is_empty() {
             return Ok(base);

@@ -135,7 +135,7 @@ impl Task {
         let old = self.old.ids();
         let (chosen, more, clean) = self.choose(files).await?;
         let mut inputs = Vec::with_capacity(chosen.len());
-        for (url, _) in &chosen {
+        for url in chosen.keys() {
             inputs.push((url.clone(), files.get_url(url).await?));
         }
         let schema = schema.clone();

@@ -193,11 +193,19 @@ async fn a_full_journal_refuses_the_whole_group_and_service_returns() {
 #[tokio::test(start_paused = true)]
 async fn near_the_end_of_the_disk_only_deletions_are_committed() {
     let (journal, meta) = open_scripted(Options::default()).await;
-    meta.commit(who(), |tx| Ok::<_, DecodeError>(tx.put(&1, &Note("one".into())))).await.unwrap();
+    meta.commit(who(), |tx| {
+        tx.put(&1, &Note("one".into()));
+        Ok::<_, DecodeError>(())
+    })
+    .await
+    .unwrap();
     journal.set(Mode::NearlyFull);
     let (before, deletion, after) = (
         meta.commit(who(), add),
-        meta.commit_deletion(who(), |tx| Ok::<_, DecodeError>(tx.delete::<Note>(&1))),
+        meta.commit_deletion(who(), |tx| {
+            tx.delete::<Note>(&1);
+            Ok::<_, DecodeError>(())
+        }),
         meta.commit(who(), |tx| tx.get::<Note>(&1)),
     );
     assert_eq!(before.await.unwrap_err(), CommitError::NotApplied("delete topics".to_owned()));

@@ -32,6 +32,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<(), QueryError> {
 }
 
 /// The number of centroids that a call asks for.
+#[derive(Clone, Copy)]
 enum Centroids {
     Count(u64),
     /// It is not known before the statement runs.

@@ -23,6 +23,8 @@ pub struct Config {
     pub spill_directory: Option<PathBuf>,
     /// Bytes that all statements together may spill there.
     pub spill_bytes: u64,
+    /// Bytes on the disk of that directory that no statement may take.
+    pub disk_reserve_bytes: u64,
     /// Rows of one result.
     pub result_rows_max: u64,
     /// Bytes of log, as stored, up to which the rows of a table's tail are held in memory. They may take twice as much
@@ -39,6 +41,7 @@ impl Default for Config {
             memory_bytes: MEMORY_BYTES_MAX,
             spill_directory: None,
             spill_bytes: SPILL_BYTES_MAX,
+            disk_reserve_bytes: floe_env::DISK_RESERVE_BYTES,
             result_rows_max: RESULT_ROWS_MAX,
             tail_held_bytes: TAIL_HELD_BYTES,
         }

@@ -86,6 +86,7 @@ impl Sql {
     ///
     /// # Errors
     /// The system refuses the threads, or the engine cannot use the spill directory.
+    #[expect(clippy::needless_pass_by_value, reason = "an engine keeps its environment, as all parts do")]
     pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
         let failed = |error: DataFusionError| OpenError(error.to_string());
         let runtimes = Runtimes::open(&config, &session::stores()).map_err(failed)?;

@@ -198,7 +198,11 @@ impl MetadataFetch for TailFetch<'_> {
         async move {
             let Tail { from, bytes } = &self.tail;
             if range.start >= *from && range.start <= range.end && range.end <= self.reader.size {
-                return Ok(cut(&range, &[*from..self.reader.size], std::slice::from_ref(bytes)));
+                return Ok(cut(
+                    &range,
+                    std::slice::from_ref(&(*from..self.reader.size)),
+                    std::slice::from_ref(bytes),
+                ));
             }
             let pieces = self.checks.pieces(&range).map_err(|damage| self.reader.damaged(&damage))?;
             let bytes = self.reader.get_pieces(self.checks, pieces.clone()).await?;

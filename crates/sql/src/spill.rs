@@ -1,6 +1,6 @@
 //! The directory into which sorting and grouping write what does not fit in memory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result};
@@ -9,7 +9,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, Memory
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
-use floe_store::disk;
+use floe_env::DiskReserve;
 
 use crate::config::Config;
 
@@ -17,7 +17,7 @@ use crate::config::Config;
 pub(crate) struct Runtimes {
     /// Without a place to spill.
     plain: Arc<RuntimeEnv>,
-    spilling: Option<(PathBuf, Arc<RuntimeEnv>)>,
+    spilling: Option<(DiskReserve, Arc<RuntimeEnv>)>,
 }
 
 impl Runtimes {
@@ -47,10 +47,11 @@ impl Runtimes {
         let Some(directory) = directory else { return Ok(Runtimes { plain, spilling: None }) };
         empty(&directory).map_err(DataFusionError::IoError)?;
         // Half of the room is for the records that arrive meanwhile.
-        let room = disk::room(&directory).map_err(DataFusionError::IoError)?;
-        let bytes = room.map_or(config.spill_bytes, |room| config.spill_bytes.min(room / 2));
-        let spilling = runtime(DiskManagerMode::Directories(vec![directory.clone()]), bytes)?;
-        Ok(Runtimes { plain, spilling: Some((directory, spilling)) })
+        let disk = DiskReserve::new(directory.clone(), config.disk_reserve_bytes);
+        let room = disk.room().map_err(DataFusionError::IoError)?;
+        let bytes = config.spill_bytes.min(room.beside() / 2);
+        let spilling = runtime(DiskManagerMode::Directories(vec![directory]), bytes)?;
+        Ok(Runtimes { plain, spilling: Some((disk, spilling)) })
     }
 
     /// The runtime that knows only the memory.
@@ -61,12 +62,12 @@ impl Runtimes {
     /// The runtime for the next statement. It spills only if the disk has room for all that statements may spill, beside
     /// what is kept for the metadata: a statement must not fill the disk of the log.
     pub(crate) fn next(&self) -> &Arc<RuntimeEnv> {
-        let Some((directory, spilling)) = &self.spilling else { return &self.plain };
+        let Some((disk, spilling)) = &self.spilling else { return &self.plain };
         let (used, most) =
             (spilling.disk_manager.used_disk_space(), spilling.disk_manager.max_temp_directory_size());
         metrics::gauge!("floe_sql_spilled_bytes").set(used as f64);
-        match disk::room(directory) {
-            Ok(room) if room.is_none_or(|room| room >= most.saturating_sub(used)) => spilling,
+        match disk.room() {
+            Ok(room) if room.holds(most.saturating_sub(used)) => spilling,
             Ok(_) => {
                 metrics::counter!("floe_sql_spills_refused_total").increment(1);
                 &self.plain

@@ -33,7 +33,6 @@ use bytes::Bytes;
 use thiserror::Error;
 
 #[doc(hidden)]
-pub mod disk;
 pub mod faulty;
 mod key;
 pub mod limits;

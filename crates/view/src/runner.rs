@@ -345,7 +345,7 @@ impl<V: View> TopicRunner<V> {
                     Ok::<_, ViewError>((intake, filled))
                 };
                 let filled;
-                (intake, filled) = self.compute(work).await?;
+                (intake, filled) = compute(&self.shared, work).await?;
                 assert!(filled.stopped || filled.next > at, "a read moves on");
                 (at, stopped) = (filled.next, filled.stopped);
                 room = memory.cover(intake.bytes());
@@ -360,18 +360,9 @@ impl<V: View> TopicRunner<V> {
                 break;
             }
         }
-        let taken = self.compute(move || intake.finish()).await?;
+        let taken = compute(&self.shared, move || intake.finish()).await?;
         self.first = first;
         Ok(Round { taken, read, full, memory })
-    }
-
-    /// Runs work that takes a core, when it is this view's turn. Nobody waits for the store while it has the turn.
-    async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
-    ) -> Result<T, ViewError> {
-        let _turn = self.shared.working.acquire().await.map_err(|_| ViewError::Closed)?;
-        self.shared.env.blocking(work).await
     }
 
     /// Where reading begins. Records that were deleted before they were read are lost to the view; that is counted and
@@ -414,4 +405,13 @@ impl<V: View> TopicRunner<V> {
         counter!(V::METRICS.bad_records, "topic" => self.label.value.clone()).increment(bad_records);
         Ok(())
     }
+}
+
+/// Runs work that takes a core, when it is this view's turn. Nobody waits for the store while it has the turn.
+async fn compute<V: View, T: Send + 'static>(
+    shared: &Shared<V>,
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Result<T, ViewError> {
+    let _turn = shared.working.acquire().await.map_err(|_| ViewError::Closed)?;
+    shared.env.blocking(work).await
 }

@@ -145,6 +145,9 @@ pub(super) enum Work {
     Pattern,
 }
 
+/// The steps that a row takes.
+type Steps = Box<dyn Fn(usize) -> u128>;
+
 impl Work {
     pub(super) fn of(name: &str) -> Work {
         match name {
@@ -160,8 +163,8 @@ impl Work {
     }
 
     /// A function that maps a row to its steps, if they are not those of [`Work::Linear`].
-    pub(super) fn each(self, args: &[ColumnarValue]) -> Result<Option<Box<dyn Fn(usize) -> u128>>> {
-        let product = |a: Vec<u128>, b: Vec<u128>| -> Option<Box<dyn Fn(usize) -> u128>> {
+    pub(super) fn each(self, args: &[ColumnarValue]) -> Result<Option<Steps>> {
+        let product = |a: Vec<u128>, b: Vec<u128>| -> Option<Steps> {
             Some(Box::new(move |row| at(&a, row).saturating_mul(at(&b, row))))
         };
         let [first, second, ..] = args else { return Ok(None) };

@@ -323,7 +323,7 @@ impl Shared {
                 tracing::info!(bytes, "gave room back to the file system");
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot give room back to the file system, trying again later")
+                tracing::warn!(%error, "cannot give room back to the file system, trying again later");
             }
         }
     }
