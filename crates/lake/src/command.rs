@@ -1,8 +1,9 @@
 //! The commands of the lake: pure functions over the metadata map, each one journal entry.
 
 use floe_log::{
-    TopicId,
+    TopicId, WriterNumber,
     topic::{self, Topic},
+    writer_number,
 };
 use floe_meta::Tx;
 use floe_meta::lease::{self, Lease};
@@ -29,7 +30,9 @@ pub(crate) fn take_over(tx: &mut Tx<'_>, topic: &Topic, kind: Kind, epoch: u64) 
     let (topic, name) = (topic.id, topic.name.clone());
     let table = tx.get::<Table>(&topic)?;
     let former = tx.get::<ViewState>(&topic)?;
-    let start = former.as_ref().map_or(0, |view| view.numbers_end);
+    // The count goes on, and the rest is of this process: no other one has files of the same names.
+    let count = former.as_ref().map_or(0, |view| WriterNumber::count(view.numbers_end));
+    let start = writer_number::known(tx)?.number(count);
     if let Some(view) = &former {
         put_garbage(tx, topic, orphans(table.as_ref(), view))?;
     }
