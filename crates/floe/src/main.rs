@@ -3,9 +3,10 @@
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below.
 //! - `query.rs`: SQL and the lake behind HTTP.
-//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`: the commands.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `check.rs`: the commands.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 
+mod check;
 mod cli;
 mod client;
 mod demo;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Sql(args) => sql::run(args).await,
             Command::Topic(args) => topic::run(args).await,
+            Command::Check(args) => check::run(*args).await,
         }
     });
     // A blocked read of standard input must not hold the process.
