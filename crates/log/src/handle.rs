@@ -145,7 +145,6 @@ impl Log {
         let waiters = Waiters::default();
         let woken = waiters.clone();
         meta.observe(move |applied| woken.applied(applied));
-
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
         let uploader =
