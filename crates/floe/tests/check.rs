@@ -47,7 +47,9 @@ impl Server {
         assert!(sent.success(), "the process is there");
     }
 
-    fn stop(mut self) {
+    async fn stop(mut self) {
+        // It listens for signals a moment after it says that it is ready.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         self.signal("-TERM");
         assert!(self.child.wait().expect("it ends").success());
     }
@@ -147,7 +149,7 @@ async fn a_copy_of_a_broker_that_stands_still_is_a_backup() {
         let restored = Server::start(&backup.path().join("data"));
         let end = restored.client().await.list_offsets("t", 0, floe_client::LATEST).await.expect("an offset");
         assert!(end.offset >= before as i64, "{} records of {before}", end.offset);
-        restored.stop();
+        restored.stop().await;
     }
     assert!(faulty(&data).contains("in use"));
     done.store(true, Ordering::SeqCst);
@@ -167,7 +169,7 @@ async fn an_old_journal_beside_a_newer_store_is_refused() {
     produce(&server, 600).await;
     drop(server);
     whole(&data);
-    Server::start(&data).stop();
+    Server::start(&data).stop().await;
     for file in fs::read_dir(data.join("journal")).expect("readable") {
         let file = file.expect("one");
         let is_log = file.file_name().to_string_lossy().ends_with("-wal");
@@ -195,13 +197,13 @@ async fn an_old_journal_beside_a_newer_store_is_refused() {
 async fn damage_is_named_and_what_can_be_is_mended() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("data");
-    broker(&data).await.stop();
+    broker(&data).await.stop().await;
     let path = pack(&data);
     let aside = path.with_extension("aside");
     fs::rename(&path, &aside).expect("moved");
     let named = faulty(&data);
     assert!(named.contains("is missing") && named.contains(".aside"), "{named}");
-    Server::start(&data).stop();
+    Server::start(&data).stop().await;
     fs::rename(&aside, path.with_file_name("pack-00000099")).expect("moved back");
     whole(&data);
 
@@ -213,7 +215,7 @@ async fn damage_is_named_and_what_can_be_is_mended() {
     assert!(faulty(&data).contains("repairable"));
     let repaired = check(&data, &["--repair"]);
     assert!(repaired.status.success(), "{}", said(&repaired));
-    Server::start(&data).stop();
+    Server::start(&data).stop().await;
     whole(&data);
 
     // A mistyped place gets no files.
