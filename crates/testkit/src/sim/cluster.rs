@@ -304,9 +304,14 @@ impl Cluster {
 
     /// The journal that the next broker finds in its data directory: in some runs now and then one from a backup.
     async fn found_journal(&self, dice: &Dice) -> SimJournal {
-        let restored = self.plan().harm && !self.healed() && dice.chance(RESTORED);
+        let restored = self.plan().harm && !self.healed() && dice.chance(self.restored());
         let old = if restored { self.0.journal.restored().await } else { None };
         old.unwrap_or_else(|| self.0.journal.clone())
+    }
+
+    /// Share of starts on a journal from a backup, in a thousand.
+    fn restored(&self) -> u64 {
+        if self.bug() == Some(Bug::OldJournalIsContinued) { 600 } else { RESTORED }
     }
 
     /// Share of brokers whose data directory is copied, in a thousand.

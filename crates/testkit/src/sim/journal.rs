@@ -64,6 +64,10 @@ impl SimJournal {
         SimJournal { rots, ..self }
     }
 
+    fn rots_share(&self) -> u64 {
+        if self.bug == Some(Bug::JournalServesRot) { 1_000 } else { ROTS }
+    }
+
     /// The number of loads that were refused because of a rotten bit.
     pub(crate) fn rotten(&self) -> u64 {
         self.rotten.load(Ordering::SeqCst)
@@ -156,7 +160,7 @@ impl SimJournal {
 impl Journal for SimJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
         self.read("load").await?;
-        let mut loaded = match self.rots && !self.weather.is_calm() && self.dice.chance(ROTS) {
+        let mut loaded = match self.rots && !self.weather.is_calm() && self.dice.chance(self.rots_share()) {
             true => self.load_rotten()?,
             false => self.entries.load().await?,
         };
