@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use floe_log::{
-    Offset, PartitionId, TopicId,
+    Offset, PartitionId, TopicId, WriterNumber,
     topic::{self, Topic},
+    writer_number,
 };
 use floe_meta::Tx;
 use floe_meta::lease::{self, Lease};
@@ -40,7 +41,9 @@ pub(crate) fn take_over<P: Place>(
     let id = topic.id;
     let table = P::table(tx, id)?;
     let former = P::state(tx, id)?;
-    let start = former.as_ref().map_or(0, |view| view.numbers_end);
+    // The count goes on, and the rest is of this process: no other one has files of the same names.
+    let count = former.as_ref().map_or(0, |view| WriterNumber::count(view.numbers_end));
+    let start = writer_number::known(tx)?.number(count);
     if let Some(view) = &former {
         put_garbage(tx, id, orphans(table.as_ref(), view))?;
     }

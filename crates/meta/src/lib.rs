@@ -29,9 +29,9 @@
 //! files  journal.sqlite, image.sqlite                               journal/sqlite/
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name, 10 topic, 11 topic by name, 12 partition, 13
-//! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 30 group, 31 group offset, 40
-//! table, 41 progress, 42 view state, 43 garbage of a table. A number is never reused. Numbers from 200 on belong
-//! to tests.
+//! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 writer number, 30 group, 31
+//! group offset, 40 table, 41 progress, 42 view state, 43 garbage of a table. A number is never reused. Numbers from
+//! 200 on belong to tests.
 //!
 //! # What it is not
 //!
@@ -62,6 +62,8 @@ pub use handle::{Meta, OpenError};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
+pub use journal::seal;
+pub use journal::sqlite::inspect::{Inspected, inspect, set_image_aside};
 pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
 pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
 pub use published::Applied;

@@ -10,3 +10,4 @@ pub mod producer;
 pub mod remains;
 pub mod topic;
 pub mod topic_config;
+pub mod writer_number;
