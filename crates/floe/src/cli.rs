@@ -236,8 +236,9 @@ pub(crate) struct TableArgs {
 pub(crate) enum TableAction {
     /// Make a table anew from the log, and wait until it is done.
     ///
-    /// The table goes on meanwhile, as far as it can. The new one takes its place when it has read as far. Rows that the
-    /// log does not have any more are kept if their files verify; otherwise nothing is done, unless --lose allows it.
+    /// The table goes on meanwhile, as far as it can. The new one takes its place when it has read as far. Rows that
+    /// the log does not have any more are kept if their files verify; otherwise nothing is done, unless --lose allows
+    /// it.
     Rebuild {
         /// The topic.
         name: String,

@@ -14,9 +14,8 @@ use floe_view::{ViewError, lease_name, progress_of};
 
 use crate::{
     limits,
-    map::{Garbage, GarbageKey, Progress, Rebuild, RebuildProgress, Table, ViewState},
+    map::{Garbage, GarbageKey, LogStarts, Progress, Rebuild, RebuildProgress, Table, ViewState},
     place::Place,
-    rebuild::LogStarts,
 };
 
 /// The name of the lake's view. It is in leases and envelopes, and never changes.

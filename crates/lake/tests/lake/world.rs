@@ -290,6 +290,11 @@ fn same(cell: &Value, value: &Value) -> bool {
     match (cell, value) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            let same_in_b =
+                |(name, cell): (&String, &Value)| b.get(name).is_some_and(|value| same(cell, value));
+            a.len() == b.len() && a.iter().all(same_in_b)
+        }
         (cell, value) => cell == value,
     }
 }

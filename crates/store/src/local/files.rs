@@ -14,7 +14,7 @@ use floe_env::{DiskReserve, sync_dir};
 
 use crate::limits::FOLDERS_REMEMBERED_MAX;
 use crate::local::failure::not_applied;
-use crate::local::open::Finding;
+use crate::local::finding::Finding;
 use crate::local::pack::{allocate, reserve, sync, write_all_vectored_at};
 use crate::payload::too_short;
 use crate::{CLUSTER_FOLDER, PutIfAbsent, StoreError, payload_bytes};

@@ -22,10 +22,12 @@
 //!
 //! The rest of the folder: open.rs opens the store, region.rs is the format of packs, pack.rs reads and writes them,
 //! space.rs says which packs are in use, ready, in quarantine or given back, files.rs keeps the single files,
-//! failure.rs maps errors.
+//! finding.rs is
+//! what opening found, failure.rs maps errors.
 
 mod failure;
 mod files;
+mod finding;
 mod open;
 mod pack;
 mod region;
@@ -42,7 +44,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::{DiskReserve, Env, FileLock, Task};
-use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
@@ -51,7 +52,9 @@ use crate::limits::{
 };
 use crate::local::failure::not_applied;
 use crate::local::files::Files;
-pub use crate::local::open::{Finding, Inspected, inspect};
+pub use crate::local::finding::Finding;
+use crate::local::open::Opened;
+pub use crate::local::open::{Inspected, OpenError, inspect};
 use crate::local::pack::{Pack, Ready, Region, Zeroing};
 use crate::local::region::{BLOCK, RegionHeader, span};
 pub use crate::local::space::Options;
@@ -64,41 +67,6 @@ const PACKED_PREFIX: &str = "wal/";
 /// How often opening asks for the lock, [`LOCK_PAUSE`] apart, before it reports that the store is in use.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Why a local store could not be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another process has the store open.
-    #[error("{0} is in use by another process, stop that one or choose another directory")]
-    InUse(PathBuf),
-    /// A newer version wrote the directory, or it is something else.
-    #[error(
-        "{path} has the format {found:?}, this program knows \"floe local store 1\": \
-         use the version of Floe that wrote it"
-    )]
-    Format {
-        /// The file with the format.
-        path: PathBuf,
-        /// The file's content.
-        found: String,
-    },
-    /// A newer version wrote a pack.
-    #[error("{path}: {reason}")]
-    NewerPack {
-        /// The path of the pack file.
-        path: PathBuf,
-        /// The version in its header.
-        reason: String,
-    },
-    /// The file system refused.
-    #[error("cannot open the store in {path}: {error}")]
-    Io {
-        /// The directory of the store.
-        path: PathBuf,
-        /// The error of the file system.
-        error: io::Error,
-    },
-}
 
 /// The value of `Shared::used` for a full pack.
 const USED_WHOLE: u64 = 1_000_000;
@@ -141,14 +109,14 @@ impl LocalStore {
         let dir: PathBuf = dir.into();
         let mut patience = LOCK_TRIES;
         let shared = loop {
-            let (opening, dir) = (env.clone(), dir.clone());
-            match env.blocking(move || open::open(opening, &dir, options)).await {
+            let dir = dir.clone();
+            match env.blocking(move || open::open(&dir, &options)).await {
                 // The last requests of a store that was just dropped may still be in flight.
                 Err(OpenError::InUse(_)) if patience > 0 => {
                     patience -= 1;
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
-                opened => break Arc::new(opened?),
+                opened => break Arc::new(Shared::new(env.clone(), options, opened?)),
             }
         };
         let filler = Arc::new(Filler::start(&env, options, &shared));
@@ -238,6 +206,24 @@ impl Store for LocalStore {
 }
 
 impl Shared {
+    fn new(env: Env, options: Options, opened: Opened) -> Shared {
+        let Opened { lock, packs, files, disk, index, space, findings } = opened;
+        Shared {
+            options,
+            packs,
+            files,
+            disk,
+            env,
+            index: Mutex::new(index),
+            findings,
+            space: Mutex::new(space),
+            used: AtomicU64::new(0),
+            space_taken: Arc::new(Notify::new()),
+            room_wanted: Arc::new(Notify::new()),
+            _lock: lock,
+        }
+    }
+
     /// Passes on the outcome of a write. One that found no room asks for some.
     fn noting_full<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(outcome, Err(StoreError::Full(_))) {
@@ -311,8 +297,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives packs that nobody needs back to the file system, and on a disk without much room also the dead parts of the
-    /// others.
+    /// Gives packs that nobody needs back to the file system, and on a disk without much room also the dead parts of
+    /// the others.
     fn give_back(&self) {
         let (short, tight) = match self.disk.room() {
             Ok(room) => (!room.holds(0), !room.holds(ROOM_AMPLE_BYTES)),

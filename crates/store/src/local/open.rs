@@ -1,49 +1,58 @@
 //! Opens the files of a store, and judges them without opening it. Nothing here destroys what it does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use floe_env::{DiskReserve, Env, FileLock, sync_dir};
-use tokio::sync::Notify;
+use floe_env::{DiskReserve, FileLock, sync_dir};
+use thiserror::Error;
 
 use crate::limits::REGIONS_VERIFIED_AT_OPEN;
 use crate::local::files::Files;
+use crate::local::finding::Finding;
 use crate::local::pack::{self, Pack, Ready, Region, Zeroing};
 use crate::local::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, span};
-use crate::local::space::{Active, Space};
-use crate::local::{OpenError, Options, Shared};
+use crate::local::space::{Active, Options, Space};
 
 /// The content of the file `format`.
 const FORMAT: &str = "floe local store 1\n";
 
-/// Something in the directory of a store that is not as it should be. It was left alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it, and what becomes of it.
-    pub what: String,
-    /// The object that it is about, if it is one.
-    pub key: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn unknown(path: PathBuf) -> Finding {
-        let what = "this name is none of the store's; the file is left alone".to_owned();
-        Finding { path, what, key: None }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.what)
-    }
+/// Why a local store could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has the store open.
+    #[error("{0} is in use by another process, stop that one or choose another directory")]
+    InUse(PathBuf),
+    /// A newer version wrote the directory, or it is something else.
+    #[error(
+        "{path} has the format {found:?}, this program knows \"floe local store 1\": \
+         use the version of Floe that wrote it"
+    )]
+    Format {
+        /// The file with the format.
+        path: PathBuf,
+        /// The file's content.
+        found: String,
+    },
+    /// A newer version wrote a pack.
+    #[error("{path}: {reason}")]
+    NewerPack {
+        /// The path of the pack file.
+        path: PathBuf,
+        /// The version in its header.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("cannot open the store in {path}: {error}")]
+    Io {
+        /// The directory of the store.
+        path: PathBuf,
+        /// The error of the file system.
+        error: io::Error,
+    },
 }
 
 /// What is in the directory of a store.
@@ -65,7 +74,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, OpenError> {
     dir.join("format").metadata().map_err(io_error)?;
     let _lock = lock(dir)?;
     check_format(dir)?;
-    let opened = load_packs(&dir.join("packs"), &Options::default(), Depth::Everything)?;
+    let loaded = load_packs(&dir.join("packs"), &Options::default(), Depth::Everything)?;
     let files = Files::look(dir);
     let mut objects = BTreeMap::new();
     for entry in std::fs::read_dir(dir).map_err(io_error)? {
@@ -75,11 +84,22 @@ pub fn inspect(dir: &Path) -> Result<Inspected, OpenError> {
             objects.extend(files.list(&folder).map_err(io_error)?);
         }
     }
-    objects.extend(opened.index.iter().map(|(key, region)| (key.clone(), region.header.length)));
-    Ok(Inspected { findings: opened.findings, objects })
+    objects.extend(loaded.index.iter().map(|(key, region)| (key.clone(), region.header.length)));
+    Ok(Inspected { findings: loaded.findings, objects })
 }
 
-pub(super) fn open(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenError> {
+/// The parts of a store that was opened.
+pub(super) struct Opened {
+    pub(super) lock: FileLock,
+    pub(super) packs: PathBuf,
+    pub(super) files: Files,
+    pub(super) disk: DiskReserve,
+    pub(super) index: BTreeMap<String, Arc<Region>>,
+    pub(super) space: Space,
+    pub(super) findings: Vec<Finding>,
+}
+
+pub(super) fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
     let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
     std::fs::create_dir_all(dir).map_err(io_error)?;
     let dir = dir.canonicalize().map_err(io_error)?;
@@ -92,33 +112,22 @@ pub(super) fn open(env: Env, dir: &Path, options: Options) -> Result<Shared, Ope
     check_format(&dir)?;
     let packs = dir.join("packs");
     std::fs::create_dir_all(&packs).map_err(io_error)?;
-    let mut opened = load_packs(&packs, &options, Depth::Ends)?;
+    let mut loaded = load_packs(&packs, options, Depth::Ends)?;
     let disk = DiskReserve::new(&dir, options.disk_reserve_bytes);
-    let files = Files::open(&dir, disk.clone(), &mut opened.findings).map_err(io_error)?;
+    let files = Files::open(&dir, disk.clone(), &mut loaded.findings).map_err(io_error)?;
     sync_dir(&dir).map_err(io_error)?;
-    for finding in &opened.findings {
+    for finding in &loaded.findings {
         tracing::warn!(%finding, "the store is not as it should be");
     }
-    if opened.space.ready.is_empty() && opened.space.active.is_none() {
+    let space = &loaded.space;
+    if space.ready.is_empty() && space.active.is_none() && space.quarantined.is_empty() {
         // The first pack of a new store is small and zero-filled at once, so that the first writes are fast.
-        let (number, capacity) = opened.space.new_pack(&options);
-        opened.space.ready.push(zero_at_once(&packs, &disk, number, capacity).map_err(io_error)?);
+        let (number, capacity) = loaded.space.new_pack(options);
+        loaded.space.ready.push(zero_at_once(&packs, &disk, number, capacity).map_err(io_error)?);
     }
-    metrics::gauge!("floe_store_packs_quarantined").set(opened.space.quarantined.len() as f64);
-    Ok(Shared {
-        options,
-        packs,
-        files,
-        disk,
-        env,
-        index: Mutex::new(opened.index),
-        findings: opened.findings,
-        space: Mutex::new(opened.space),
-        used: AtomicU64::new(0),
-        space_taken: Arc::new(Notify::new()),
-        room_wanted: Arc::new(Notify::new()),
-        _lock: lock,
-    })
+    metrics::gauge!("floe_store_packs_quarantined").set(loaded.space.quarantined.len() as f64);
+    let Loaded { index, space, findings } = loaded;
+    Ok(Opened { lock, packs, files, disk, index, space, findings })
 }
 
 fn lock(dir: &Path) -> Result<FileLock, OpenError> {
@@ -162,7 +171,7 @@ enum Depth {
 }
 
 /// The contents of the pack files.
-struct Opened {
+struct Loaded {
     index: BTreeMap<String, Arc<Region>>,
     space: Space,
     findings: Vec<Finding>,
@@ -175,7 +184,7 @@ struct Used {
     damage: Option<String>,
 }
 
-fn load_packs(packs: &Path, options: &Options, depth: Depth) -> Result<Opened, OpenError> {
+fn load_packs(packs: &Path, options: &Options, depth: Depth) -> Result<Loaded, OpenError> {
     let io_error = |error| OpenError::Io { path: packs.to_owned(), error };
     let mut space = Space::empty(options);
     let mut findings = Vec::new();
@@ -226,7 +235,7 @@ fn load_packs(packs: &Path, options: &Options, depth: Depth) -> Result<Opened, O
         used.insert((header.generation, number), Used { pack, damage });
     }
     let index = index_packs(packs, used, depth, &mut space, &mut findings).map_err(io_error)?;
-    Ok(Opened { index, space, findings })
+    Ok(Loaded { index, space, findings })
 }
 
 /// Finds the regions of all packs, oldest use first, and decides where the next region goes.
