@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use floe_http::limits as http;
 use floe_kafka::limits as kafka;
 
-use crate::settings::{Typed, TypedForDemo};
+use crate::settings::{Typed, TypedForCheck, TypedForDemo};
 
 /// Records in through the Kafka protocol, stored once, read as topics, Iceberg tables and SQL.
 #[derive(Debug, Parser)]
@@ -62,6 +62,35 @@ Examples:
   floe table rebuild orders           make a damaged table anew from the log
   floe table rebuild orders --lose    even if rows that the log does not have any more are damaged")]
     Table(TableArgs),
+    /// Say whether a data directory and its store are whole and belong together, without starting.
+    #[command(after_help = "\
+Examples:
+  floe check ./floe-data            of a broker that is stopped, or of a copy
+  floe check ./floe-data --repair   mend what can be mended without losing anything
+  floe check ./floe-data --store s3://bucket/prefix
+  floe check s3://bucket/prefix --data ./floe-data
+
+Ends with an error if a fault is found. docs/reliability.md says what each fault means.")]
+    Check(Box<CheckArgs>),
+}
+
+/// `floe check`.
+#[derive(Debug, Args)]
+#[command(next_line_help = true)]
+pub(crate) struct CheckArgs {
+    /// The data directory, or `s3://bucket/prefix` for the bucket that goes with `--data`.
+    pub(crate) place: Option<String>,
+    /// Mend what can be mended without losing anything.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Read settings from this TOML file.
+    #[arg(long, env = "FLOE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: TypedForCheck,
 }
 
 /// `floe serve`.
@@ -207,8 +236,9 @@ pub(crate) struct TableArgs {
 pub(crate) enum TableAction {
     /// Make a table anew from the log, and wait until it is done.
     ///
-    /// The table goes on meanwhile, as far as it can. The new one takes its place when it has read as far. Rows that the
-    /// log does not have any more are kept if their files verify; otherwise nothing is done, unless --lose allows it.
+    /// The table goes on meanwhile, as far as it can. The new one takes its place when it has read as far. Rows that
+    /// the log does not have any more are kept if their files verify; otherwise nothing is done, unless --lose allows
+    /// it.
     Rebuild {
         /// The topic.
         name: String,

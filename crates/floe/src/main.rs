@@ -3,9 +3,10 @@
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
-//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`: the commands.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check.rs`: the commands.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 
+mod check;
 mod cli;
 mod client;
 mod demo;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
             Command::Sql(args) => sql::run(args).await,
             Command::Topic(args) => topic::run(args).await,
             Command::Table(args) => table::run(args).await,
+            Command::Check(args) => check::run(*args).await,
         }
     });
     // A blocked read of standard input must not hold the process.

@@ -23,9 +23,23 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     if let Err(error) = say(&format!("floe is ready kafka={} http={}", server.kafka, server.http)) {
         warn!(%error, "the line that says so was not written, the broker serves");
     }
-    stop_signal().await?;
+    let newer = tokio::select! {
+        biased;
+        stopped = stop_signal() => {
+            stopped?;
+            None
+        }
+        newer = server.fenced() => Some(newer),
+    };
     info!("stopping: no new connections, open uploads are finished");
-    stop(server).await
+    stop(server).await?;
+    match newer {
+        None => Ok(()),
+        Some(newer) => bail!(
+            "writer {newer} has started on this store with a copy of this broker's data directory: start only one of \
+             the two again"
+        ),
+    }
 }
 
 /// Stops the broker in order. A second signal ends the process without waiting for that.

@@ -62,11 +62,6 @@ impl Server {
         let journal =
             SqliteJournal::open_with(&env, &config.data.join("journal"), config.disk_reserve_bytes)?;
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
-        // No second process has this directory, so the holders of its leases are dead.
-        let ended = floe_log::leases::end_former_leases(&meta)
-            .await
-            .context("cannot end the leases of the former process")?;
-        info!(leases = ended, "ended the leases of the former process");
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
@@ -123,6 +118,11 @@ impl Server {
         if tokio::time::timeout(DRAINED_WITHIN, self.env.drained()).await.is_err() {
             warn!("some background work did not end within {DRAINED_WITHIN:?}; it ends with the process");
         }
+    }
+
+    /// Returns when another broker has started on the store with a copy of this broker's metadata.
+    pub(crate) async fn fenced(&self) -> u64 {
+        self.log.fenced().await.0
     }
 
     /// The seam to clock and tasks.
@@ -204,7 +204,7 @@ async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
     }
 }
 
-fn s3_config(config: &Config, bucket: &str, prefix: &str) -> floe_store::s3::Config {
+pub(crate) fn s3_config(config: &Config, bucket: &str, prefix: &str) -> floe_store::s3::Config {
     let credentials = config.s3_access_key_id.clone().zip(config.s3_secret_access_key.clone());
     floe_store::s3::Config {
         prefix: prefix.to_owned(),
@@ -227,6 +227,8 @@ fn log_config(config: &Config) -> floe_log::Config {
         uploads_max: Some(config.uploads),
         bytes_in_flight_max: config.append_bytes,
         validate_compressed: config.validate_compressed,
+        // No second process has this directory, so the holders of its leases are dead.
+        sole: true,
         cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
         ..floe_log::Config::default()
     }
@@ -276,6 +278,7 @@ mod tests {
         let of_local_store = floe_log::Config {
             linger: Some(floe_log::limits::LINGER_LOCAL),
             uploads_max: Some(floe_log::limits::UPLOADS_LOCAL),
+            sole: true,
             ..floe_log::Config::default()
         };
         assert_same(&log_config(&config), &of_local_store);

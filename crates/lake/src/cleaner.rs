@@ -47,6 +47,10 @@ pub(crate) async fn clean(shared: &Shared, owner: &str) -> Result<u64, ViewError
     if due.is_empty() {
         return Ok(0);
     }
+    // What is garbage here may be the table of a broker that went on with a copy of this one's metadata.
+    if shared.log.former_lived_on().await.map_err(ViewError::output)? {
+        return Ok(0);
+    }
     let owner = owner.to_owned();
     let take = move |tx: &mut Tx<'_>| Ok(lease::acquire(tx, LEASE, &owner, stale.as_ref(), ttl)?);
     let epoch = commit(shared, take).await?;

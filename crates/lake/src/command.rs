@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use floe_log::{
-    Offset, PartitionId, TopicId,
+    Offset, PartitionId, TopicId, WriterNumber,
     topic::{self, Topic},
+    writer_number,
 };
 use floe_meta::Tx;
 use floe_meta::lease::{self, Lease};
@@ -13,9 +14,8 @@ use floe_view::{ViewError, lease_name, progress_of};
 
 use crate::{
     limits,
-    map::{Garbage, GarbageKey, Progress, Rebuild, RebuildProgress, Table, ViewState},
+    map::{Garbage, GarbageKey, LogStarts, Progress, Rebuild, RebuildProgress, Table, ViewState},
     place::Place,
-    rebuild::LogStarts,
 };
 
 /// The name of the lake's view. It is in leases and envelopes, and never changes.
@@ -40,7 +40,9 @@ pub(crate) fn take_over<P: Place>(
     let id = topic.id;
     let table = P::table(tx, id)?;
     let former = P::state(tx, id)?;
-    let start = former.as_ref().map_or(0, |view| view.numbers_end);
+    // The count goes on, and the rest is of this process: no other one has files of the same names.
+    let count = former.as_ref().map_or(0, |view| WriterNumber::count(view.numbers_end));
+    let start = writer_number::known(tx)?.number(count);
     if let Some(view) = &former {
         put_garbage(tx, id, orphans(table.as_ref(), view))?;
     }

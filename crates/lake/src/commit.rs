@@ -30,7 +30,7 @@ use crate::{
     convert::{self, Old},
     error::TableError,
     files::{Base, Files},
-    layout::FileKind,
+    layout::{self, FileKind},
     limits, manifest,
     manifest::Change,
     map::Table,
@@ -447,7 +447,7 @@ impl Work<'_> {
         let key = self.files.key_of_url(&manifest.manifest_path);
         let key = key.expect("a table's manifests are in its folder");
         let name = key.rsplit('/').next().unwrap_or_default();
-        self.dropped.push(name.trim_end_matches("-m.avro").trim_start_matches('0').to_owned());
+        self.dropped.extend(layout::number_of_manifest(name).map(|number| number.to_string()));
     }
 
     /// What no snapshot needs when the `expired` ones, the oldest, are gone: keys of files, and keys of manifests that

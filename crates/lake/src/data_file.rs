@@ -11,7 +11,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use floe_schema::{AdaptError, TableSchema};
+use floe_schema::TableSchema;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Type,
 };
@@ -23,28 +23,10 @@ use parquet::{
 };
 
 use crate::{
-    checks::{self, Damage},
-    convert,
-    error::TableError,
+    checks, convert,
+    error::{FileError, TableError},
     limits,
 };
-
-/// Why a data file cannot be written or read again.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// From the Parquet library.
-    #[error("parquet: {0}")]
-    Parquet(#[from] ParquetError),
-    /// From the Iceberg library.
-    #[error("iceberg: {0}")]
-    Iceberg(#[from] iceberg::Error),
-    /// The rows do not fit the table's schema.
-    #[error(transparent)]
-    Adapt(#[from] AdaptError),
-    /// A byte of the file is not as it was written.
-    #[error("the file is damaged: {0}")]
-    Damaged(#[from] Damage),
-}
 
 /// A finished file that is not in the store yet.
 #[derive(Debug, Clone)]

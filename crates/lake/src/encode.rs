@@ -7,7 +7,8 @@ use floe_schema::{Decoder, Refused, Row, TableSchema};
 use floe_view::{Fold, Verdict, ViewError};
 
 use crate::{
-    data_file::{Encoded, FileError, FileWriter},
+    data_file::{Encoded, FileWriter},
+    error::FileError,
     limits,
 };
 

@@ -1,9 +1,11 @@
 //! Why the files of a table could not be read or written.
 
+use floe_schema::AdaptError;
 use floe_store::StoreError;
 use floe_view::ViewError;
+use parquet::errors::ParquetError;
 
-use crate::data_file::FileError;
+use crate::checks::Damage;
 
 /// Why the files of a table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,23 @@ pub enum TableError {
         /// The setting now: `json` or `raw`.
         wanted: &'static str,
     },
+}
+
+/// Why a data file cannot be written or read again.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// From the Parquet library.
+    #[error("parquet: {0}")]
+    Parquet(#[from] ParquetError),
+    /// From the Iceberg library.
+    #[error("iceberg: {0}")]
+    Iceberg(#[from] iceberg::Error),
+    /// The rows do not fit the table's schema.
+    #[error(transparent)]
+    Adapt(#[from] AdaptError),
+    /// A byte of the file is not as it was written.
+    #[error("the file is damaged: {0}")]
+    Damaged(#[from] Damage),
 }
 
 impl TableError {

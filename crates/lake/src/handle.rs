@@ -24,9 +24,9 @@ use crate::{
     error::TableError,
     files::Files,
     limits, manifest,
-    map::{Garbage, Progress, Rebuild, Table, ViewState},
-    place::{Beside, Running},
-    rebuild::{self, Below, LogStarts},
+    map::{Garbage, LogStarts, Progress, Rebuild, Table, ViewState},
+    places::{Beside, Running},
+    rebuild::{self, Below},
     shared::{Config, Shared},
     supervise::supervise,
     table::{DataFile, TableRef},
@@ -200,8 +200,8 @@ impl Lake {
         Ok(Some(self.shared.files(&record.name, table.topic.id).metadata(&record.metadata).await?))
     }
 
-    /// Whether files of the table hold columns that others replaced, so that a job has to rewrite them. Other readers see
-    /// both columns meanwhile.
+    /// Whether files of the table hold columns that others replaced, so that a job has to rewrite them. Other readers
+    /// see both columns meanwhile.
     ///
     /// # Errors
     /// The store fails, or the document is damaged.

@@ -18,7 +18,8 @@
 //! data_file.rs  FileWriter     one Parquet file and its statistics
 //! checks.rs     Checks         the checksums of all its bytes, inside the file
 //! rewrite.rs    job            rewrites files that hold replaced columns: small tables in a step, others by a job
-//! place.rs      Place          where a table is in the map: it runs, or it is rebuilt beside the running one
+//! owned.rs      OwnedTable     what the owner of a table knows of it
+//! place.rs      Place          where a table is in the map; places.rs: it runs, or is rebuilt beside the running one
 //! rebuild.rs                   makes a table anew from the log; what lies below the log's start
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
@@ -48,10 +49,10 @@
 //! ```
 //!
 //! # From whole numbers to double
-//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the data files that hold
-//! the old one are rewritten: those of a small table in the commit that first has the new column, those of a large one
-//! by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both columns, and
-//! every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53 that a
+//! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the data files that
+//! hold the old one are rewritten: those of a small table in the commit that first has the new column, those of a large
+//! one by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both columns,
+//! and every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53 that a
 //! double cannot hold go to the text column beside it (`floe_schema`).
 //!
 //! # Freshness
@@ -81,7 +82,9 @@ mod layout;
 pub mod limits;
 mod manifest;
 pub mod map;
+mod owned;
 mod place;
+mod places;
 mod prepare;
 mod rebuild;
 mod rewrite;

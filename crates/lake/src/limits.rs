@@ -54,7 +54,8 @@ pub const STEP_REWRITE_BYTES: u64 = 8 << 20;
 /// Files up to which it is.
 pub const STEP_REWRITE_FILES: u64 = 64;
 
-/// Bytes of data files that one piece of a job rewrites, and one file more at most. They and their copies are in memory.
+/// Bytes of data files that one piece of a job rewrites, and one file more at most. They and their copies are in
+/// memory.
 pub const PIECE_BYTES: u64 = 32 << 20;
 
 /// Files that one piece of a job rewrites.

@@ -9,6 +9,8 @@
 //! key 45 Progress   topic id | partition index       -> its next offset (floe_view)
 //! ```
 
+use std::collections::BTreeMap;
+
 use floe_env::Timestamp;
 use floe_log::TopicId;
 use floe_meta::key::{self, Key, KeyReader};
@@ -62,8 +64,11 @@ pub struct ViewState {
     pub epoch: u64,
 }
 
-/// A table that is made anew from the log, beside the running one. It is there from the request until the new table takes
-/// the place of the old.
+/// By partition, the offset below which the log has nothing any more. Partitions whose log is whole are not in it.
+pub(crate) type LogStarts = BTreeMap<u32, i64>;
+
+/// A table that is made anew from the log, beside the running one. It is there from the request until the new table
+/// takes the place of the old.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     /// The name of its folder.

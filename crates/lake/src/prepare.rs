@@ -15,25 +15,15 @@ use crate::{
     data_file::Encoded,
     encode::EncodedRows,
     error::TableError,
-    files::{Base, Files},
+    files::Files,
     layout::FileKind,
     limits,
     map::Garbage,
+    owned::OwnedTable,
     place::Place,
-    rewrite::{self, Clean, Rewritten},
+    rewrite::{self, Rewritten},
     shared::Shared,
 };
-
-/// What the owner of a table knows of it.
-pub(crate) struct OwnedTable {
-    pub(crate) base: Base,
-    pub(crate) schema: TableSchema,
-    pub(crate) numbers: Numbers,
-    /// Files with numbers from here on may be in the store and belong to no commit.
-    pub(crate) loose: u64,
-    /// What a job has looked through.
-    pub(crate) clean: Clean,
-}
 
 /// What one commit brings.
 struct Change {

@@ -1,14 +1,14 @@
 //! Makes a table anew from the log, beside the running one (`floe table rebuild`), when its documents or its data files
 //! are damaged.
 //!
-//! 1. [`begin`](crate::Lake::rebuild) leaves a request in the map. A second view (`place.rs`, [`Beside`]) reads the log
+//! 1. [`begin`](crate::Lake::rebuild) leaves a request in the map. A second view (`places.rs`, `Beside`) reads the log
 //!    from its start, into a folder of its own, while the running table goes on as far as it can.
 //! 2. Rows that the log does not have any more are copied from the running table, as far as their files verify. If one
 //!    does not, nothing is begun unless the caller accepts the loss.
 //! 3. When the new table has read as far as the running one, one journal entry puts its pointer, its schema and its
 //!    progress in the place of the others'. The files of the old table become garbage.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use arrow::{
     array::{AsArray, BooleanArray, RecordBatch},
@@ -27,18 +27,15 @@ use crate::{
     checks,
     commit::{self, Delta, Numbers},
     convert::Old,
-    data_file::{self, Encoded, FileError, FileWriter},
-    error::TableError,
+    data_file::{self, Encoded, FileWriter},
+    error::{FileError, TableError},
     files::{Base, Files},
     manifest,
-    map::{Rebuild, Table},
+    map::{LogStarts, Rebuild, Table},
     place::Place,
     prepare::{put_data, reserve_numbers, snapshot_id},
     shared::Shared,
 };
-
-/// By partition, the offset below which the log has nothing any more. Partitions whose log is whole are not in it.
-pub(crate) type LogStarts = BTreeMap<u32, i64>;
 
 /// The partitions of a topic whose log does not begin at 0.
 pub(crate) fn log_starts(snapshot: &Snapshot, topic: &Topic) -> LogStarts {

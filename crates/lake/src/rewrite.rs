@@ -25,7 +25,7 @@ use crate::{
     error::TableError,
     files::Files,
     limits, manifest,
-    prepare::OwnedTable,
+    owned::{Clean, OwnedTable},
     shared::Shared,
 };
 
@@ -48,23 +48,6 @@ impl Rewritten {
     /// The old columns that no file holds any more.
     pub(crate) fn gone(&self) -> BTreeSet<i32> {
         if self.more { BTreeSet::new() } else { self.old.clone() }
-    }
-}
-
-/// Manifests none of whose files hold certain columns.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Clean {
-    old: BTreeSet<i32>,
-    pub(crate) manifests: BTreeSet<String>,
-}
-
-impl Clean {
-    /// The same as far as it is about the columns `old`.
-    fn of(&self, old: &BTreeSet<i32>) -> Clean {
-        if self.old == *old {
-            return self.clone();
-        }
-        Clean { old: old.clone(), manifests: BTreeSet::new() }
     }
 }
 

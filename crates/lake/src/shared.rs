@@ -25,8 +25,8 @@ pub struct Config {
     /// Bytes of the log, as stored, at which a view commits although the freshness allows more: queries read them from
     /// the log until then. A smaller `floe.table.file.bytes` of a topic counts instead.
     pub gather_bytes: u64,
-    /// Bytes of data files up to which a table is rewritten in the step that replaces a column. A larger one is rewritten
-    /// by a job, and other readers see both columns meanwhile.
+    /// Bytes of data files up to which a table is rewritten in the step that replaces a column. A larger one is
+    /// rewritten by a job, and other readers see both columns meanwhile.
     pub step_rewrite_bytes: u64,
     /// How long a file is kept that no snapshot names any more. A reader may still hold a snapshot that does, and a
     /// late PUT may still be on its way.

@@ -7,7 +7,7 @@ use floe_view::Views;
 
 use crate::{
     cleaner,
-    place::{Beside, Running},
+    places::{Beside, Running},
     shared::Shared,
     view::TableView,
 };

@@ -21,10 +21,10 @@ use crate::{
     files::Base,
     limits,
     map::{Rebuild, Table, ViewState},
+    owned::{Clean, OwnedTable},
     place::Place,
-    prepare::{self, OwnedTable},
-    rebuild,
-    rewrite::{self, Clean, Rewritten},
+    prepare, rebuild,
+    rewrite::{self, Rewritten},
     shared::Shared,
 };
 

@@ -16,7 +16,7 @@ use crate::map::ids::ObjectId;
 use crate::map::object::Object;
 
 /// The key of the claim, below [`floe_store::CLUSTER_FOLDER`].
-const CLAIM_KEY: &str = "floe/cluster";
+pub(crate) const CLAIM_KEY: &str = "floe/cluster";
 /// The beginning of a claim; the number is the version of its format.
 const PREFIX: &str = "floe cluster 1 ";
 /// Bytes of a claim.
@@ -63,7 +63,7 @@ async fn check(store: &dyn Store, cluster: &Cluster) -> Result<bool, OpenError> 
     Err(OpenError::OtherCluster { url: store.url(CLAIM_KEY), found, cluster: cluster.id() })
 }
 
-fn text(cluster: &Cluster) -> Bytes {
+pub(crate) fn text(cluster: &Cluster) -> Bytes {
     Bytes::from(format!("{PREFIX}{}\n", cluster.id()))
 }
 

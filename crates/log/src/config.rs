@@ -27,6 +27,9 @@ pub struct Config {
     /// Whether compressed batches are decompressed once to find those that no consumer could decode. Uncompressed ones
     /// are always looked at.
     pub validate_compressed: bool,
+    /// Whether this process alone may use the journal, because it has locked the data directory. Then its start ends
+    /// the leases of the process before, refuses a journal that is older than the store, and a newer writer ends it.
+    pub sole: bool,
     /// Whether this broker competes for the cleaner's lease. In a cluster, only the holder of the lease cleans.
     pub cleaner: bool,
 }
@@ -47,6 +50,7 @@ impl Default for Config {
                 cleaner_lease: CLEANER_LEASE,
             },
             validate_compressed: VALIDATE_COMPRESSED,
+            sole: false,
             cleaner: true,
         }
     }

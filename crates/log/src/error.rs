@@ -27,6 +27,18 @@ pub enum OpenError {
         /// This cluster.
         cluster: String,
     },
+    /// The store has what the metadata does not know.
+    #[error(
+        "this metadata is older than its store ({url}): {reason}. A broker that went on would give offsets, object ids \
+         and producer ids a second time. Start with the newest data directory, with all files of its journal; \
+         `floe check` judges a copy without starting it, and docs/reliability.md says what else there is to do"
+    )]
+    Older {
+        /// What shows it.
+        url: String,
+        /// How it shows.
+        reason: String,
+    },
     /// The metadata refers to objects, but no cluster has claimed the store. The objects must be in another store.
     #[error(
         "this metadata (cluster {cluster}) has its records in another store, there is no {url}: \

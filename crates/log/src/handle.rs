@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use floe_env::{Env, Task, Timestamp};
-use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Snapshot};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Snapshot, Tx};
 use floe_store::{Measured, Store};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -25,8 +25,8 @@ use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
     BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL,
-    LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_REMOTE, WAITING_SHARE,
-    WALK_APART_BYTES,
+    LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_MAX, UPLOADS_REMOTE,
+    WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::identity::Writer;
@@ -34,13 +34,18 @@ use crate::map::ids::{Offset, PartitionId, TopicId};
 use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
+use crate::map::writer_number::{self, WriterNumber};
 use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{At, Read, ReadError};
+use crate::start::former::Former;
+use crate::start::newest;
+use crate::start::watch::Watchman;
+use crate::start::writers::{self, OwnWater, Writers};
 use crate::write::intake::{Answers, Intake, Pace};
-use crate::write::leases::Ids;
+use crate::write::leases::{Ids, end_former_leases};
 use crate::write::order::{Entered, Order};
 use crate::write::sequencer::{AppendError, Appended, Uploaded};
 use crate::write::uploader::Uploader;
@@ -77,6 +82,7 @@ struct Shared {
     order: Order,
     validate_compressed: bool,
     uploader: Uploader,
+    fenced: Arc<floe_env::watch::Sender<Option<WriterNumber>>>,
     reader: Reader,
     lookups: Lookups,
     waiters: Waiters,
@@ -136,12 +142,12 @@ impl Log {
         let cluster = open_cluster(&env, &meta).await?;
         let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
         claim(&*store, &cluster, &meta.snapshot()).await?;
+        let (water, former) = begin(&env, &meta, &store, config.sole).await?;
         let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
-        let ids = Ids::new(env.clone(), meta.clone(), config.times);
+        let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
         let waiters = Waiters::default();
         let woken = waiters.clone();
         meta.observe(move |applied| woken.applied(applied));
-
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
         let uploader =
@@ -160,10 +166,21 @@ impl Log {
             store: Arc::clone(&store),
             cache: cache.clone(),
             times: config.times,
+            former,
             owner: ids.owner(),
             turn: Arc::default(),
         };
-        let mut background = vec![env.spawn("object ids", ids.run())];
+        let fenced = Arc::default();
+        let watchman = Watchman {
+            env: env.clone(),
+            meta: meta.clone(),
+            store: Arc::clone(&store),
+            water,
+            intake: intake.clone(),
+            sole: config.sole,
+            fenced: Arc::clone(&fenced),
+        };
+        let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         if config.cleaner {
             background.push(env.spawn("cleaner", cleaner.clone().run()));
         }
@@ -177,6 +194,7 @@ impl Log {
             order,
             validate_compressed: config.validate_compressed,
             uploader,
+            fenced,
             lookups: Lookups::new(env.clone(), reader.clone()),
             reader,
             waiters,
@@ -210,6 +228,28 @@ impl Log {
     /// The id of the cluster as Kafka clients see it: 22 characters.
     pub fn cluster_id(&self) -> String {
         self.shared.cluster.id()
+    }
+
+    /// The number of this start, which is part of the name of everything that this process writes.
+    pub fn writer_number(&self) -> WriterNumber {
+        self.shared.uploader.ids.writer()
+    }
+
+    /// Returns when another process has started on the store with a copy of the metadata. From then on this log takes
+    /// no records, and its process should end. Never returns where several brokers share the journal.
+    pub async fn fenced(&self) -> WriterNumber {
+        let mut newer = self.shared.fenced.subscribe();
+        let seen = newer.wait_for(Option::is_some).await.expect("the log holds the sender");
+        (*seen).expect("waited for")
+    }
+
+    /// Whether the process before this one lived on after this start, on a copy of the journal. Then nothing that it
+    /// may have written since may be deleted.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn former_lived_on(&self) -> Result<bool, OpenError> {
+        self.shared.cleaner.former.lived_on().await
     }
 
     /// Creates a topic. With `validate_only`, only says whether that would work.
@@ -588,6 +628,34 @@ fn topic_error(error: CommitError<TopicError>) -> TopicError {
     }
 }
 
+/// What a start does between the claim of the store and the first write: compares, takes a number, notes it, and ends
+/// the leases of the former process if there can be no other.
+async fn begin(
+    env: &Env,
+    meta: &Meta,
+    store: &Arc<dyn Store>,
+    sole: bool,
+) -> Result<(OwnWater, Former), OpenError> {
+    let last = meta.snapshot().lsn();
+    if sole {
+        newest::check(&Writers { env, store }, &meta.snapshot()).await?;
+    }
+    let water = writers::begin(env, store, &meta.snapshot(), sole).await?;
+    let number = water.number;
+    // On a full disk a broker must start, so that topics can be deleted there.
+    let note = move |tx: &mut Tx<'_>| writer_number::note(tx, number);
+    let noted = meta.commit_deletion(Envelope::broker("open"), note).await;
+    noted.map_err(|error| OpenError::Metadata(error.to_string()))?;
+    if sole {
+        let ended = end_former_leases(meta).await.map_err(|error| OpenError::Metadata(error.to_string()))?;
+        tracing::info!(leases = ended, "ended the leases of the former process");
+    }
+    // Where brokers share a journal, the others live on, and each knows what they do.
+    let former = if sole { water.former } else { WriterNumber(0) };
+    let former = Former::new(env.clone(), Arc::clone(store), former, last);
+    Ok((water, former))
+}
+
 async fn open_cluster(env: &Env, meta: &Meta) -> Result<Cluster, OpenError> {
     let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
     if let Some(cluster) = cluster::get(&meta.snapshot()).map_err(unreadable)? {
@@ -604,6 +672,9 @@ fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {
     }
     if config.bytes_in_flight_max > Semaphore::MAX_PERMITS {
         return Err(OpenError::Config("bytes_in_flight_max is out of range"));
+    }
+    if config.uploads_max.is_some_and(|uploads| uploads > UPLOADS_MAX) {
+        return Err(OpenError::Config("uploads_max is at most 64"));
     }
     if config.times.lease_ids == 0 {
         return Err(OpenError::Config("lease_ids is at least 1"));

@@ -13,6 +13,7 @@
 //! write/   the way in: intake, object ids, uploads, sequencer
 //! read/    the way out: walk, cache, reader, waiters
 //! clean/   deletes what nobody needs any more
+//! start/   what a start compares before it serves, and the number that it takes
 //! ```
 //! Beside them: `claim.rs` binds a store to its cluster, `config.rs` holds the settings, `limits.rs` every limit,
 //! `error.rs` the errors of opening, and `handle.rs` the handle.
@@ -54,6 +55,7 @@
 //! key 17 Trash     object id                         -> time when it became useless, size
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! key 19 Count     topic id | index                  -> producers, the oldest hour of an append among them
+//! key 20 Writer number                               -> the highest number of a start
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name.
@@ -67,6 +69,7 @@ mod handle;
 pub mod limits;
 mod map;
 mod read;
+mod start;
 mod write;
 
 #[cfg(test)]
@@ -79,10 +82,12 @@ pub use format::{batch, codec, header, records, wal};
 pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
+pub use map::writer_number::{self, WriterNumber};
 pub use map::{cluster, extent, object, partition, producer, remains, topic, topic_config};
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
 };
 pub use read::cache::Capacity;
 pub use read::walk;
+pub use start::{compare, judge};
 pub use write::{leases, sequencer};

@@ -127,6 +127,18 @@ pub const LEASE_TTL: Duration = Duration::from_secs(120);
 pub const DETACHED_UPLOAD_TTL: Duration = Duration::from_secs(600);
 /// How long trash is kept, for readers with an old snapshot and for uploads still in flight.
 pub const TRASH_GRACE: Duration = Duration::from_secs(600);
+/// Objects whose commit is still open, beside those that are being uploaded. More wait in memory.
+pub const COMMITS_OPEN_MAX: usize = 32;
+/// Ids whose upload or commit failed and that the journal does not know as useless yet. Then no more are given out.
+pub const USELESS_IDS_MAX: usize = 16;
+/// Detached uploads whose caller has not committed them yet.
+pub const DETACHED_UPLOADS_MAX: usize = 16;
+/// Uploads under way at once, whatever the settings say.
+pub const UPLOADS_MAX: usize = 64;
+/// Objects that one process can leave behind that no record names: those in the four limits above. Twice the uploads,
+/// because as many wait for an earlier one to end.
+pub const UNEXPLAINED_OBJECTS_MAX: usize =
+    2 * UPLOADS_MAX + COMMITS_OPEN_MAX + USELESS_IDS_MAX + DETACHED_UPLOADS_MAX;
 /// The pause between two rounds of the cleaner.
 pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the next round when one has left work.
@@ -159,6 +171,28 @@ pub const TROUBLE_TIME: Duration = Duration::from_secs(30);
 /// Producers that one commit forgets.
 pub const PRODUCERS_PER_COMMIT: usize = 1_000;
 
+// The start.
+
+/// Writers whose high water a start reads: the newest ones.
+pub const WRITERS_COMPARED_MAX: u64 = 1_000;
+/// The newest objects that the map names and a start looks for in a remote store.
+pub const NEWEST_OBJECTS_COMPARED: usize = 16;
+/// Objects that a start lists of a remote store: one request.
+pub const NEWEST_OBJECTS_LISTED: usize = 1_000;
+/// Lines about damaged objects that a start writes.
+pub const DAMAGE_LINES_MAX: usize = 20;
+/// Tries of one read of the store at a start, the first included.
+pub const START_TRIES_MAX: u32 = 5;
+/// The first pause between two of them.
+pub const START_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two of them.
+pub const START_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The pause between two looks for a newer writer.
+pub const WATCH_PAUSE: Duration = Duration::from_secs(5);
+/// After so many of these looks, the last commit is noted in the store.
+pub const HIGH_WATER_ROUNDS: u64 = 6;
+
+const _: () = assert!(UNEXPLAINED_OBJECTS_MAX < NEWEST_OBJECTS_LISTED);
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
 const _: () = assert!(BATCHES_PER_REQUEST_MAX <= BATCHES_PER_OBJECT_MAX);
 const _: () = assert!(BATCHES_PER_OBJECT_MAX <= WAITING_BATCHES_MAX);

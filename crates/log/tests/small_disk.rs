@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use floe_env::{DiskReserve, DiskRoom, Env};
 use floe_log::codec::Compression;
-use floe_log::leases::end_former_leases;
 use floe_log::records::Builder;
 use floe_log::sequencer::AppendError;
 use floe_log::topic::{NewTopic, Topic, TopicError};
@@ -98,7 +97,6 @@ impl Broker {
         let env = Env::real().scope();
         let journal = SqliteJournal::open(&env, &disk.mount.join("journal")).expect("the journal opens");
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await.expect("it loads");
-        end_former_leases(&meta).await.expect("the leases of the former process end");
         let store = LocalStore::open(env.clone(), disk.mount.join("store"), local::Options::default()).await;
         let store: Arc<dyn Store> = Arc::new(store.expect("the store opens"));
         let default = Config::default();
@@ -107,7 +105,9 @@ impl Broker {
             cleaner_pause: Duration::from_millis(100),
             ..default.times
         };
-        let log = Log::open(env.clone(), meta, store, Config { times, ..default }).await.expect("it opens");
+        let log = Log::open(env.clone(), meta, store, Config { times, sole: true, ..default })
+            .await
+            .expect("it opens");
         Broker { env, log }
     }
 

@@ -30,9 +30,9 @@
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
-//! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 producers of a partition, 30
-//! group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage of a table. A number is never reused.
-//! Numbers from 200 on belong to tests.
+//! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 producers of a partition, 20
+//! writer number, 30 group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage of a table, 44 and 45 the
+//! rebuilding of a table. A number is never reused. Numbers from 200 on belong to tests.
 //!
 //! # What it is not
 //!
@@ -63,6 +63,8 @@ pub use handle::{Meta, OpenError};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
+pub use journal::seal;
+pub use journal::sqlite::inspect::{Inspected, inspect, set_image_aside};
 pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
 pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
 pub use published::Applied;

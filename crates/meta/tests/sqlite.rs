@@ -38,6 +38,20 @@ fn open(path: &Path) -> Result<SqliteJournal, SqliteOpenError> {
     SqliteJournal::open(&Env::real(), path)
 }
 
+/// Removes a database with what SQLite keeps beside it.
+fn remove(path: &Path, file: &str) {
+    for file in [file.to_owned(), format!("{file}-wal"), format!("{file}-shm")] {
+        match fs::remove_file(path.join(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+fn remove_image(path: &Path) {
+    remove(path, "image.sqlite");
+}
+
 fn put(value: String) -> Commit {
     let change = Change { key: "key".into(), value: Some(value.into()) };
     Commit { envelope: Envelope::broker("test"), changes: vec![change] }
@@ -61,25 +75,26 @@ async fn files_that_are_not_ours_or_newer_are_refused() {
             let connection = rusqlite::Connection::open(path.join(file)).unwrap();
             connection.execute("UPDATE meta SET value = ?1 WHERE name = 'format'", [format]).unwrap();
         };
-        set_format(2);
+        set_format(3);
         let newer = open(&path).unwrap_err();
-        assert!(matches!(newer, SqliteOpenError::NewerFormat { found: 2, known: 1, .. }), "{newer}");
+        assert!(matches!(newer, SqliteOpenError::NewerFormat { found: 3, known: 2, .. }), "{newer}");
         assert!(newer.to_string().contains("use a newer floe"));
         set_format(1);
+        let older = open(&path).unwrap_err();
+        assert!(matches!(older, SqliteOpenError::OlderFormat { found: 1, known: 2, .. }), "{older}");
+        assert!(older.to_string().contains("start with a new data directory"));
+        set_format(2);
         assert_eq!(open(&path).unwrap().lsn(), Lsn(1));
     }
 
     // An image of another journal is refused. A missing image is rebuilt from the journal.
     let other = Directory::new();
     drop(open(&other.path()).unwrap());
-    for file in ["image.sqlite", "image.sqlite-wal", "image.sqlite-shm"] {
-        fs::copy(other.path().join(file), path.join(file)).unwrap();
-    }
+    remove_image(&path);
+    fs::copy(other.path().join("image.sqlite"), path.join("image.sqlite")).unwrap();
     let foreign = open(&path).unwrap_err();
     assert!(foreign.to_string().contains("belongs to another journal"), "{foreign}");
-    for file in ["image.sqlite", "image.sqlite-wal", "image.sqlite-shm"] {
-        fs::remove_file(path.join(file)).unwrap();
-    }
+    remove_image(&path);
     let again = open(&path).unwrap();
     assert_eq!(again.load().await.unwrap().entries.len(), 1);
     drop(again);
@@ -87,8 +102,7 @@ async fn files_that_are_not_ours_or_newer_are_refused() {
     fs::write(path.join("journal.sqlite"), "this is not a database, but long enough to be one".repeat(100))
         .unwrap();
     assert!(matches!(open(&path).unwrap_err(), SqliteOpenError::Foreign { .. }));
-    fs::remove_file(path.join("journal.sqlite-wal")).unwrap();
-    fs::remove_file(path.join("journal.sqlite")).unwrap();
+    remove(&path, "journal.sqlite");
     let connection = rusqlite::Connection::open(path.join("journal.sqlite")).unwrap();
     connection.execute_batch("CREATE TABLE theirs(x)").unwrap();
     drop(connection);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{PutIfAbsent, Store, StoreError};
+use crate::{Listed, PutIfAbsent, Store, StoreError};
 
 /// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Operation {
     Size,
     /// [`Store::delete`].
     Delete,
+    /// [`Store::list`].
+    List,
 }
 
 /// The fate of one request.
@@ -120,6 +122,10 @@ impl Store for FaultyStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.request(Operation::Delete, key, self.inner.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        self.request(Operation::List, prefix, self.inner.list(prefix, after, count)).await
     }
 
     fn url(&self, key: &str) -> String {

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! # What it is not
-//! A store keeps bytes under a key. It does not list, rename, lock or append. The metadata map knows which objects
-//! exist, so nothing here is ever searched for. It knows no batches and no tables.
+//! A store keeps bytes under a key. It does not rename, lock or append. The metadata map knows which objects exist, so
+//! nothing here is ever searched for; only a start and `floe check` list, to compare. It knows no batches and no
+//! tables.
 //!
 //! # Outcomes
 //! An outcome has three values, because a lost answer is not a refusal. A request was applied (`Ok`), or was
@@ -71,6 +72,15 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// An object in a [`Store::list`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The object's key.
+    pub key: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
 /// The outcome of a successful [`Store::put_if_absent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutIfAbsent {
@@ -103,6 +113,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the object, durably. Deleting a missing object succeeds, so a deletion can be repeated.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// The objects of the folder `prefix` (without a slash at its end) and of the folders in it whose keys come after
+    /// `after`, in the order of their keys, at most `count`. For comparing the store with the metadata, at a start and
+    /// in `floe check`; nothing else lists.
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError>;
 
     /// The address under which other programs find the object: `file:///…`, `s3://bucket/…`. Iceberg's documents
     /// contain it.

@@ -29,8 +29,8 @@ pub const ZERO_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Packs without objects that are kept for their next use, beside [`PACKS_AHEAD`]: one for so many in use. The others
 /// go back to the file system.
 pub const PACKS_IN_USE_PER_SPARE: usize = 8;
-/// With less free room than this beside the reserve, the dead parts of packs go back to the file system. With more, whole
-/// packs are used again, which is faster.
+/// With less free room than this beside the reserve, the dead parts of packs go back to the file system. With more,
+/// whole packs are used again, which is faster.
 pub const ROOM_AMPLE_BYTES: u64 = 1 << 30;
 /// The pause between two rounds that give room back to the file system.
 pub const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);

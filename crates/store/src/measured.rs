@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
 
-use crate::{PutIfAbsent, Store, StoreError, payload_bytes};
+use crate::{Listed, PutIfAbsent, Store, StoreError, payload_bytes};
 
 /// A store that delegates to another, and counts requests, bytes, errors and latencies.
 ///
@@ -77,6 +77,10 @@ impl Store for Measured {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.measure("delete", 0, self.store.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        self.measure("list", 0, self.store.list(prefix, after, count)).await
     }
 
     fn url(&self, key: &str) -> String {

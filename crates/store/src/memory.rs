@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{CLUSTER_FOLDER, PutIfAbsent, Store, StoreError, check_key, concat, slice};
+use crate::{CLUSTER_FOLDER, Listed, PutIfAbsent, Store, StoreError, check_key, concat, slice};
 
 /// Objects in an ordered map. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,11 @@ impl MemoryStore {
     /// referenced, leased or in its grace period?
     pub fn keys(&self) -> Vec<String> {
         self.lock().keys().filter(|key| !key.starts_with(CLUSTER_FOLDER)).cloned().collect()
+    }
+
+    /// Removes an object at once, for tests.
+    pub fn remove(&self, key: &str) {
+        self.lock().remove(key);
     }
 
     /// Plants an object or replaces its bytes, for tests of damage.
@@ -75,6 +80,15 @@ impl Store for MemoryStore {
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.lock().remove(key);
         Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        check_key(prefix)?;
+        let begin = format!("{prefix}/");
+        let objects = self.lock();
+        let inside = objects.range(begin.clone()..).take_while(|(key, _)| key.starts_with(&begin));
+        let listed = inside.filter(|(key, _)| key.as_str() > after).take(count);
+        Ok(listed.map(|(key, object)| Listed { key: key.clone(), bytes: object.len() as u64 }).collect())
     }
 
     fn url(&self, key: &str) -> String {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::{Backoff, Env};
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
@@ -25,7 +26,7 @@ use crate::limits::{
     S3_CONNECT_TIMEOUT, S3_REQUEST_TIMEOUT, S3_RETRY_GROWTH_MAX, S3_RETRY_PAUSE, S3_TRIES_MAX,
 };
 use crate::payload::too_short;
-use crate::{PutIfAbsent, Store, StoreError, check_key, concat};
+use crate::{Listed, PutIfAbsent, Store, StoreError, check_key, concat};
 
 /// The settings of an S3 store: where the bucket is, and the credentials.
 #[derive(Clone)]
@@ -273,6 +274,29 @@ impl Store for S3Store {
             Ok(()) | Err(Failure::NotFound) => Ok(()),
             Err(failure) => Err(failure.of_write(key)),
         }
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        let path = self.path(prefix)?;
+        let begin = self.full_key("");
+        let offset = match after {
+            "" => None,
+            after => Some(self.path(after)?),
+        };
+        let list = || async {
+            let listed = match &offset {
+                Some(offset) => self.client.list_with_offset(Some(&path), offset),
+                None => self.client.list(Some(&path)),
+            };
+            // S3 lists in the order of the keys.
+            listed.take(count).try_collect::<Vec<_>>().await
+        };
+        let found = self.with_tries(prefix, list).await.map_err(|failure| failure.of_read(prefix))?;
+        let key = |full: &str| full.strip_prefix(&begin).unwrap_or(full).to_owned();
+        Ok(found
+            .into_iter()
+            .map(|meta| Listed { key: key(meta.location.as_ref()), bytes: meta.size })
+            .collect())
     }
 
     fn url(&self, key: &str) -> String {

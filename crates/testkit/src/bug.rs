@@ -40,6 +40,12 @@ pub enum Bug {
     StoreNeverHeals,
     /// A task of a broker panics, and nobody awaits the task.
     TaskPanics,
+    /// A journal serves a value that has rotted.
+    JournalServesRot,
+    /// A broker goes on with a journal that is older than its store.
+    OldJournalIsContinued,
+    /// The store hides which writer numbers are taken, so no broker sees a newer one.
+    StoreHidesWriters,
     /// Some answers of SQL lack a row.
     SqlDropsRow,
 }
@@ -65,6 +71,9 @@ impl Bug {
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
         Bug::TaskPanics,
+        Bug::JournalServesRot,
+        Bug::OldJournalIsContinued,
+        Bug::StoreHidesWriters,
         Bug::SqlDropsRow,
     ];
 
@@ -82,7 +91,8 @@ impl Bug {
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
-            Bug::StoreNeverHeals | Bug::TaskPanics => "live",
+            Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
+            Bug::JournalServesRot | Bug::OldJournalIsContinued => "lost",
             Bug::SqlDropsRow => "sql",
         }
     }

@@ -3,7 +3,7 @@
 //! More seeds: `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
 
 use floe_testkit::Bug;
-use floe_testkit::sim::{Options, Report, run};
+use floe_testkit::sim::{Harm, Options, Report, run};
 
 /// Worlds of one test. The tests run in parallel.
 const SEEDS: u64 = 50;
@@ -22,16 +22,20 @@ fn passes(report: &Report) {
 }
 
 fn worlds(from: u64) {
-    let (mut acknowledged, mut crashes) = (0, 0);
+    let (mut acknowledged, mut crashes, mut harm) = (0, 0, Harm::default());
     for seed in from..from + SEEDS {
         let report = run(&Options::seed(seed));
         passes(&report);
         acknowledged += report.acknowledged;
         crashes += report.crashes;
+        harm.refused += report.harm.refused;
+        harm.rotten += report.harm.rotten;
+        harm.copies += report.harm.copies;
     }
     // A harness that does nothing finds nothing.
     assert!(acknowledged > 100 * SEEDS, "only {acknowledged} records were acknowledged");
     assert!(crashes > SEEDS, "only {crashes} crashes");
+    assert!(harm.refused > 2 && harm.rotten > 2 && harm.copies > 2, "only {harm:?}");
 }
 
 #[test]
@@ -153,6 +157,21 @@ fn orphan_files_of_a_table_are_seen() {
 #[test]
 fn a_table_that_is_not_the_log_is_seen() {
     finds(Bug::JournalDropsProgress);
+}
+
+#[test]
+fn values_that_rotted_are_seen() {
+    finds(Bug::JournalServesRot);
+}
+
+#[test]
+fn an_old_journal_that_is_continued_is_seen() {
+    finds(Bug::OldJournalIsContinued);
+}
+
+#[test]
+fn a_broker_that_goes_on_beside_a_newer_one_is_seen() {
+    finds(Bug::StoreHidesWriters);
 }
 
 #[test]

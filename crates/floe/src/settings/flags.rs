@@ -16,20 +16,7 @@ use crate::settings::words;
 /// `floe serve` takes every setting as a flag or from the environment.
 impl Args for Typed {
     fn augment_args(command: Command) -> Command {
-        command.args(SETTINGS.iter().map(|setting| {
-            let name = &setting.environment;
-            let environment = match std::env::var_os(name).unwrap_or_default() {
-                _ if setting.is_secret() => format!("[env: {name}]"),
-                value => format!("[env: {name}={}]", value.display()),
-            };
-            let preset = format!("[default: {}]", words::preset(setting));
-            let takes = format!("[takes: {}]", setting.takes);
-            flag(setting)
-                .env(name.as_str())
-                .help_heading(setting.section)
-                .help(words::help(setting, &[&preset, &environment]))
-                .long_help(words::long_help(setting, &[&preset, &takes, &environment]))
-        }))
+        command.args(SETTINGS.iter().map(flag_with_environment))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -84,6 +71,54 @@ impl FromArgMatches for TypedForDemo {
         *self = TypedForDemo::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// The settings that `floe check` takes: those that say where the data is.
+#[derive(Debug)]
+pub(crate) struct TypedForCheck(pub(crate) Typed);
+
+impl TypedForCheck {
+    fn settings() -> impl Iterator<Item = &'static Setting> {
+        SETTINGS
+            .iter()
+            .filter(|setting| ["data", "store"].contains(&setting.name) || setting.name.starts_with("s3_"))
+    }
+}
+
+impl Args for TypedForCheck {
+    fn augment_args(command: Command) -> Command {
+        command.args(TypedForCheck::settings().map(flag_with_environment))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        TypedForCheck::augment_args(command)
+    }
+}
+
+impl FromArgMatches for TypedForCheck {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<TypedForCheck, clap::Error> {
+        Ok(TypedForCheck(found(matches, TypedForCheck::settings())))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = TypedForCheck::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn flag_with_environment(setting: &'static Setting) -> Arg {
+    let name = &setting.environment;
+    let environment = match std::env::var_os(name).unwrap_or_default() {
+        _ if setting.is_secret() => format!("[env: {name}]"),
+        value => format!("[env: {name}={}]", value.display()),
+    };
+    let preset = format!("[default: {}]", words::preset(setting));
+    let takes = format!("[takes: {}]", setting.takes);
+    flag(setting)
+        .env(name.as_str())
+        .help_heading(setting.section)
+        .help(words::help(setting, &[&preset, &environment]))
+        .long_help(words::long_help(setting, &[&preset, &takes, &environment]))
 }
 
 fn flag(setting: &'static Setting) -> Arg {

@@ -22,7 +22,7 @@ mod value;
 mod words;
 
 pub(crate) use checked::Checked;
-pub(crate) use flags::TypedForDemo;
+pub(crate) use flags::{TypedForCheck, TypedForDemo};
 pub(crate) use table::Config;
 pub(crate) use typed::Typed;
 pub(crate) use value::{HostPort, LogFilter, LogFormat, Secret, StorePlace};

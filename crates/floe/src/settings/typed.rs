@@ -76,6 +76,22 @@ impl Typed {
         self
     }
 
+    /// These values with the place that a command names: a data directory, or a bucket.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub(crate) fn at(mut self, place: Option<&str>) -> Result<Typed> {
+        let Some(place) = place else { return Ok(self) };
+        let name = if place.starts_with("s3://") { "store" } else { "data" };
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let setting = setting.with_context(|| format!("there is no setting {name}"))?;
+        let origin = Origin::Flag(name);
+        let value = setting.takes.parse(place.as_ref());
+        let value = value.ok_or_else(|| WrongValue::new(setting, place, &origin))?;
+        self.insert(setting, value, origin);
+        Ok(self)
+    }
+
     /// Reads a TOML file.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use floe_lake::catalog;
 use serde_json::json;
 
 use floe_lake::map::Table;
+use floe_log::WriterNumber;
 use floe_meta::{Envelope, Tx};
 use floe_store::Store;
 
@@ -104,7 +105,7 @@ async fn a_table_with_documents_of_the_former_name_goes_on() {
     broker.lake.clone().close().await;
     let record = broker.log.meta().snapshot().get::<Table>(&table.topic.id).expect("readable").expect("made");
     let (folder, _) = record.metadata.rsplit_once('/').expect("a folder");
-    let former = format!("{folder}/{:010}.metadata.json", record.next_file - 1);
+    let former = format!("{folder}/{:010}.metadata.json", WriterNumber::count(record.next_file) - 1);
     let document = ground.store.get(&record.metadata, None).await.expect("it is there");
     ground.store.put(&former, vec![document]).await.expect("stored");
     ground.store.delete(&record.metadata).await.expect("deleted");

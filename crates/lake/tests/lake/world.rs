@@ -10,7 +10,7 @@ use bytes::Bytes;
 use floe_env::Env;
 use floe_lake::{Config, Lake, TableRef, map::Table};
 use floe_log::{
-    self, Append, Log, Offset, PartitionId, Writer,
+    self, Append, Log, Offset, PartitionId, Writer, WriterNumber,
     codec::Compression,
     records::Builder,
     topic::{NewTopic, Topic},
@@ -236,7 +236,7 @@ impl Broker {
                 let file = object.rsplit('/').next().expect("a name");
                 let digits = file.find(|c: char| !c.is_ascii_digit()).expect("more than a number");
                 let number: u64 = file[..digits].parse().expect("a number");
-                let known = named.contains(&object) || number >= record.next_file;
+                let known = named.contains(&object) || number >= WriterNumber::count(record.next_file);
                 assert!(known, "{object} belongs to nobody");
             }
         }
@@ -290,6 +290,11 @@ fn same(cell: &Value, value: &Value) -> bool {
     match (cell, value) {
         (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            let same_in_b =
+                |(name, cell): (&String, &Value)| b.get(name).is_some_and(|value| same(cell, value));
+            a.len() == b.len() && a.iter().all(same_in_b)
+        }
         (cell, value) => cell == value,
     }
 }

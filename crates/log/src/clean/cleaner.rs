@@ -15,6 +15,7 @@ use floe_store::{Store, StoreError};
 use futures::future::join_all;
 
 use crate::config::Times;
+use crate::error::OpenError;
 use crate::limits::{
     CLEANER_STEP_PAUSE, DELETES_AT_ONCE, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN, PRODUCER_TTL,
     PRODUCERS_EXPIRED_MAX, PRODUCERS_MANY, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
@@ -25,7 +26,9 @@ use crate::map::object::{ObjectLease, Trash, wal_key};
 use crate::map::producer::{self, Producer};
 use crate::map::producer_count;
 use crate::map::remains::{self, SWEEP_RECORDS_MAX};
+use crate::map::writer_number::WriterNumber;
 use crate::read::cache::Cache;
+use crate::start::former::Former;
 use crate::write::leases::end_ids;
 
 const CLEANER: &str = "cleaner";
@@ -38,6 +41,8 @@ pub(crate) struct Cleaner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Cache,
     pub(crate) times: Times,
+    /// The process whose place this one took.
+    pub(crate) former: Former,
     /// This process's name as a holder of the lease: random bits.
     pub(crate) owner: u128,
     /// Serialises the rounds of this process. They share the owner, so the lease does not keep them apart.
@@ -87,6 +92,8 @@ pub(crate) enum CleanError {
     Lease(#[from] CommitError<LeaseError>),
     #[error(transparent)]
     Metadata(#[from] DecodeError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
 }
 
 impl Cleaner {
@@ -177,7 +184,11 @@ impl Cleaner {
     }
 
     async fn empty_trash(&self, turn: &mut Turn, epoch: u64, time: Timestamp) -> Result<usize, CleanError> {
-        let due = self.due_trash(turn, time)?;
+        let mut due = self.due_trash(turn, time)?;
+        let of_former = |id: &ObjectId| WriterNumber::of(id.0) == self.former.number;
+        if due.iter().any(of_former) && self.former.lived_on().await? {
+            due.retain(|id| !of_former(id));
+        }
         let mut deleted = 0;
         let mut failure = None;
         for some in due.chunks(DELETES_AT_ONCE) {

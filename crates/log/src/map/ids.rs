@@ -28,7 +28,8 @@ pub struct PartitionId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offset(pub i64);
 
-/// An immutable object in the store, numbered from 1. Numbers are never reused.
+/// An immutable object in the store. Its number has two parts ([`crate::writer_number`]): the writer number of the
+/// process that put it, and a count of all objects from 1. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId(pub u64);
 
@@ -75,9 +76,10 @@ impl fmt::Display for Offset {
     }
 }
 
+/// As in the object's key, without zeros in front: the writer number and a count.
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::LowerHex::fmt(&self.0, f)
     }
 }
 

@@ -11,3 +11,4 @@ pub(crate) mod producer_count;
 pub mod remains;
 pub mod topic;
 pub mod topic_config;
+pub mod writer_number;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
+use floe_meta::{CounterKey, DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::map::ids::ObjectId;
@@ -52,9 +52,22 @@ postcard_record!(Object, 15, 1, ObjectId);
 postcard_record!(ObjectLease, 16, 1, ObjectId);
 postcard_record!(Trash, 17, 1, ObjectId);
 
-/// The key of a WAL object in the store. The number after `wal/` is the version of the key scheme.
+/// The counter of object ids.
+pub(crate) const IDS: CounterKey = CounterKey::named("object");
+
+/// The folder of WAL objects. The number is the version of the key scheme.
+pub const WAL_FOLDER: &str = "wal/1";
+
+/// The key of a WAL object in the store. Keys sort like ids.
 pub fn wal_key(object: ObjectId) -> String {
-    format!("wal/1/{:016x}", object.0)
+    format!("{WAL_FOLDER}/{:016x}", object.0)
+}
+
+/// The object of a key; `None` if it is no WAL object.
+pub fn object_of_key(key: &str) -> Option<ObjectId> {
+    let digits = key.strip_prefix(WAL_FOLDER)?.strip_prefix('/')?;
+    let id = ObjectId(u64::from_str_radix(digits, 16).ok()?);
+    (wal_key(id) == key).then_some(id)
 }
 
 /// The lease that covers an object id, with the first id of its range.
@@ -67,6 +80,11 @@ pub fn lease_of(map: &impl Lookup, object: ObjectId) -> Result<Option<(ObjectId,
     };
     let (first, lease) = found?;
     Ok(Some((first, lease)).filter(|(_, lease)| object < lease.end))
+}
+
+/// Whether a record names the object. One that cannot be read names it too.
+pub fn is_named(map: &impl Lookup, id: ObjectId) -> bool {
+    !matches!((map.get::<Object>(&id), map.get::<Trash>(&id)), (Ok(None), Ok(None)))
 }
 
 /// Command: removes `extents` live extents of an object. An object without extents becomes trash.

@@ -68,7 +68,10 @@ impl Reader {
         }
         metrics::counter!("floe_log_read_bytes_total").increment(taken.bytes as u64);
         if let Some(first) = taken.batches.first() {
-            assert!(first.next_offset() > from, "the first batch holds the offset or what follows it");
+            assert!(first.next_offset() > from, "the first batch holds the offset");
+            if first.base_offset > from {
+                return Err(walk::gap(partition, from));
+            }
         }
         Ok(Read {
             batches: taken.batches,
@@ -88,8 +91,14 @@ impl Reader {
         let mut plan = Plan::default();
         let mut planned = 0u64;
         let mut cold = ColdBlocks::default();
+        let mut next = from;
         for pair in walk::extents(snapshot, partition, from)? {
             let (key, extent) = pair?;
+            // What lies before a gap is still served. The read that begins at it is refused.
+            if !walk::continues(next, key, extent, plan.windows.is_empty()) {
+                break;
+            }
+            next = extent.next_offset(key.base);
             let mut window = window(snapshot, key, extent)?;
             if plan.windows.is_empty()
                 && let Some((object, position)) = self.lock().get(&(partition, from))
@@ -116,7 +125,10 @@ impl Reader {
                 break;
             }
         }
-        Ok(plan)
+        match plan.windows.is_empty() {
+            true => Err(walk::gap(partition, from)),
+            false => Ok(plan),
+        }
     }
 
     /// Takes what was planned, all at once, because the extents of one partition lie in different objects. Returns the

@@ -102,6 +102,23 @@ pub fn extents<M: Lookup>(
     Ok(map.range::<Extent>(start..=last))
 }
 
+/// Whether an extent holds the offset `next`: every offset between the log start and the high watermark is in exactly
+/// one extent. The `first` extent of a read may begin before it.
+pub fn continues(next: Offset, key: ExtentKey, extent: Extent, first: bool) -> bool {
+    let begins = key.base == next || (first && key.base < next);
+    begins && extent.next_offset(key.base) > next
+}
+
+/// The error for an offset that should be readable and that no extent holds. A reader that went on behind it would lose
+/// records silently.
+pub fn gap(partition: PartitionId, at: Offset) -> ReadError {
+    metrics::counter!("floe_log_gaps_read_total").increment(1);
+    ReadError::Corrupt(format!(
+        "partition {partition} has no record at offset {at}, although later ones exist; `floe check` looks at the \
+         whole log"
+    ))
+}
+
 /// The first extent with a record that is not older than `time`; `None` if all are older. Scans every extent before
 /// it.
 ///

@@ -19,6 +19,7 @@ mod batches;
 mod formats;
 mod reading;
 mod sequencing;
+mod starting;
 mod topic_settings;
 mod topics;
 mod wal;

@@ -3,29 +3,39 @@
 //! Ids come in leased ranges (`map/object.rs` draws the life of an object). A process takes a range before it
 //! uploads anything, and renews the lease while it lives. It ends the lease once every id of the range is settled:
 //! committed, or known to be useless, which makes the object trash. When a process dies, its leases expire.
+//!
+//! An id whose upload or commit failed is made trash soon, and before many of them are there no more ids are given out.
+//! So a process that dies leaves few objects that no record names, and a start can tell them from objects whose commits
+//! the journal has lost (`start/compare.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use floe_env::Env;
-use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Tx, lease};
+use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Meta, Tx, lease};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Times;
-use crate::limits::DETACHED_UPLOAD_TTL;
+use crate::limits::{DETACHED_UPLOAD_TTL, DETACHED_UPLOADS_MAX, USELESS_IDS_MAX};
 use crate::map::ids::ObjectId;
-use crate::map::object::{Object, ObjectLease, Trash};
+use crate::map::object::{self, Object, ObjectLease, Trash};
+use crate::map::writer_number::WriterNumber;
+use crate::start::writers::OwnWater;
 
-const COUNTER: CounterKey = CounterKey::named("object");
-
-/// Command: leases `count` new ids to `owner`; returns the first.
+/// Command: leases `count` new ids of `writer` to `owner`; returns the first.
 ///
 /// # Errors
 /// A record cannot be read.
-pub fn lease_ids(tx: &mut Tx<'_>, owner: u128, count: u64, ttl: Duration) -> Result<ObjectId, DecodeError> {
-    let first = ObjectId(tx.take_counter(&COUNTER, count)?);
+pub fn lease_ids(
+    tx: &mut Tx<'_>,
+    writer: WriterNumber,
+    owner: u128,
+    count: u64,
+    ttl: Duration,
+) -> Result<ObjectId, DecodeError> {
+    let first = ObjectId(writer.number(tx.take_counter(&object::IDS, count)?));
     let lease = ObjectLease { end: ObjectId(first.0 + count), owner, expires: tx.now() + ttl };
     tx.put(&first, &lease);
     Ok(first)
@@ -89,12 +99,27 @@ pub fn end_ids(tx: &mut Tx<'_>, owner: u128, first: ObjectId, used: ObjectId) ->
     Ok(())
 }
 
+/// Command: makes ids useless that `owner` holds and that no record names.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn give_up_ids(tx: &mut Tx<'_>, owner: u128, ids: &[ObjectId]) -> Result<(), DecodeError> {
+    for id in ids {
+        let held = object::lease_of(tx, *id)?.is_some_and(|(_, lease)| lease.owner == owner);
+        if held && tx.get::<Object>(id)?.is_none() && tx.get::<Trash>(id)?.is_none() {
+            tx.put(id, &Trash { since: tx.now(), size: 0 });
+        }
+    }
+    Ok(())
+}
+
 /// The object ids that this process may use. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Ids {
     env: Env,
     meta: Meta,
     owner: u128,
+    water: OwnWater,
     times: Times,
     shared: Arc<LeasedRanges>,
 }
@@ -102,9 +127,21 @@ pub(crate) struct Ids {
 #[derive(Default)]
 struct LeasedRanges {
     ranges: Mutex<VecDeque<Leased>>,
-    refill: tokio::sync::Mutex<()>,
+    /// Held by the one that takes a range. The range is in it between its commit and its note in the store.
+    refill: tokio::sync::Mutex<Option<Pending>>,
+    /// Ids whose upload or commit failed, which the journal does not know yet.
+    useless: Mutex<Vec<ObjectId>>,
+    /// Ids of detached uploads, and until when their callers may commit them.
+    detached: Mutex<BTreeMap<ObjectId, Instant>>,
     /// Notified when the loop has work: few ids are left, or a range is settled.
     wake: Notify,
+}
+
+/// A range that is leased and not noted in the store.
+#[derive(Debug)]
+struct Pending {
+    range: Leased,
+    lsn: Lsn,
 }
 
 /// A leased range of ids.
@@ -124,10 +161,23 @@ pub(crate) struct TakenId {
     pub(crate) id: ObjectId,
     shared: Arc<LeasedRanges>,
     first: ObjectId,
+    /// Whether a record of the map names the id, or its caller sees to that.
+    named: bool,
+}
+
+impl TakenId {
+    /// Settles the id of an object that is committed, or that the sequencer refused for a reason that is in the map.
+    pub(crate) fn named(mut self) {
+        self.named = true;
+    }
 }
 
 impl Drop for TakenId {
     fn drop(&mut self) {
+        if !self.named {
+            floe_env::lock(&self.shared.useless).push(self.id);
+            self.shared.wake.notify_one();
+        }
         let mut ranges = self.shared.lock();
         if let Some(range) = ranges.iter_mut().find(|range| range.first == self.first) {
             assert!(range.open > 0, "an id is settled once");
@@ -156,10 +206,14 @@ impl LeasedRanges {
 }
 
 impl Ids {
-    pub(crate) fn new(env: Env, meta: Meta, times: Times) -> Ids {
+    pub(crate) fn new(env: Env, meta: Meta, water: OwnWater, times: Times) -> Ids {
         assert!(times.lease_ids > 0, "a lease has at least one id");
         let owner = env.random_u128();
-        Ids { env, meta, owner, times, shared: Arc::default() }
+        Ids { env, meta, owner, water, times, shared: Arc::default() }
+    }
+
+    pub(crate) fn writer(&self) -> WriterNumber {
+        self.water.number
     }
 
     pub(crate) fn owner(&self) -> u128 {
@@ -168,20 +222,49 @@ impl Ids {
 
     /// Takes an id that nobody else uses. Waits for the journal only when no leased id is left.
     pub(crate) async fn take(&self) -> Result<TakenId, String> {
+        if floe_env::lock(&self.shared.useless).len() >= USELESS_IDS_MAX {
+            self.give_up_useless().await?;
+        }
         if let Some(taken) = self.take_leased() {
             return Ok(taken);
         }
-        let _one_at_a_time = self.shared.refill.lock().await;
+        let mut pending = self.shared.refill.lock().await;
         if let Some(taken) = self.take_leased() {
             return Ok(taken);
         }
-        self.lease().await?;
+        self.lease(&mut pending).await?;
         self.take_leased().ok_or_else(|| "the lease on object ids ended at once, try again".to_owned())
+    }
+
+    /// Refuses when too many detached uploads wait for their commits.
+    pub(crate) fn check_detached(&self) -> Result<(), String> {
+        self.settle_detached();
+        match floe_env::lock(&self.shared.detached).len() < DETACHED_UPLOADS_MAX {
+            true => Ok(()),
+            false => {
+                Err(format!("{DETACHED_UPLOADS_MAX} uploads wait for their commits already, try again later"))
+            }
+        }
+    }
+
+    /// Forgets detached uploads that a record names. Those that are too old are useless.
+    fn settle_detached(&self) {
+        let (snapshot, now) = (self.meta.snapshot(), self.env.monotonic());
+        let mut late = Vec::new();
+        floe_env::lock(&self.shared.detached).retain(|id, until| {
+            let open = !object::is_named(&snapshot, *id);
+            if open && *until <= now {
+                late.push(*id);
+            }
+            open && *until > now
+        });
+        floe_env::lock(&self.shared.useless).extend(late);
     }
 
     /// Keeps the lease on a taken id long enough for its caller to commit the upload.
     pub(crate) fn detach(&self, taken: &TakenId) {
         let until = self.env.monotonic() + DETACHED_UPLOAD_TTL;
+        floe_env::lock(&self.shared.detached).insert(taken.id, until);
         if let Some(range) = self.shared.lock().iter_mut().find(|range| range.first == taken.first) {
             range.detached_until = Some(until);
         }
@@ -197,12 +280,16 @@ impl Ids {
                 () = tokio::time::sleep_until(renew_at) => {
                     renew_at = self.env.monotonic() + self.times.lease_ttl / 3;
                     self.renew().await;
+                    self.settle_detached();
                 }
+            }
+            if let Err(error) = self.give_up_useless().await {
+                tracing::warn!(error, "cannot give up object ids whose upload failed, trying again");
             }
             self.end_settled(false).await;
             if self.left() < self.times.lease_ids / 2 {
-                let _one_at_a_time = self.shared.refill.lock().await;
-                if let Err(error) = self.lease().await {
+                let mut pending = self.shared.refill.lock().await;
+                if let Err(error) = self.lease(&mut pending).await {
                     // A caller that needs an id asks again and gets the error.
                     tracing::warn!(error, "cannot lease object ids ahead of use");
                 }
@@ -213,6 +300,22 @@ impl Ids {
     /// Ends every lease, so that nobody has to wait for its expiry.
     pub(crate) async fn close(&self) {
         self.end_settled(true).await;
+        if let Err(error) = self.water.raise(self.meta.snapshot().lsn(), 0).await {
+            tracing::warn!(%error, "cannot note the last commit in the store");
+        }
+    }
+
+    /// Makes the ids whose upload or commit failed trash, while their lease lasts.
+    async fn give_up_useless(&self) -> Result<(), String> {
+        let ids = floe_env::lock(&self.shared.useless).clone();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (owner, given_up) = (self.owner, ids.clone());
+        let work = move |tx: &mut Tx<'_>| give_up_ids(tx, owner, &ids);
+        self.meta.commit(Envelope::broker("object ids"), work).await.map_err(|error| error.to_string())?;
+        floe_env::lock(&self.shared.useless).retain(|id| !given_up.contains(id));
+        Ok(())
     }
 
     fn take_leased(&self) -> Option<TakenId> {
@@ -230,7 +333,7 @@ impl Ids {
         if left_before - 1 < self.times.lease_ids / 2 {
             self.shared.wake.notify_one();
         }
-        Some(TakenId { id, shared: Arc::clone(&self.shared), first: range.first })
+        Some(TakenId { id, shared: Arc::clone(&self.shared), first: range.first, named: false })
     }
 
     fn holds(&self, snapshot: &floe_meta::Snapshot, first: ObjectId) -> bool {
@@ -242,15 +345,26 @@ impl Ids {
         self.shared.lock().iter().map(Leased::left).sum()
     }
 
-    async fn lease(&self) -> Result<(), String> {
-        let (owner, count, ttl) = (self.owner, self.times.lease_ids, self.times.lease_ttl);
-        let leased = self
-            .meta
-            .commit(Envelope::broker("object ids"), move |tx| lease_ids(tx, owner, count, ttl))
-            .await;
-        let first = leased.map_err(|error| error.to_string())?.reply;
-        let end = ObjectId(first.0 + count);
-        self.shared.lock().push_back(Leased { first, next: first, end, open: 0, detached_until: None });
+    /// Takes a range: first in the journal, then in the store. Only then its ids are used, so that the store never has
+    /// an object above the high water of its writer.
+    async fn lease(&self, pending: &mut Option<Pending>) -> Result<(), String> {
+        let held = pending.as_ref().is_some_and(|p| self.holds(&self.meta.snapshot(), p.range.first));
+        if !held {
+            let (writer, owner) = (self.water.number, self.owner);
+            let (count, ttl) = (self.times.lease_ids, self.times.lease_ttl);
+            let leased = self
+                .meta
+                .commit(Envelope::broker("object ids"), move |tx| lease_ids(tx, writer, owner, count, ttl))
+                .await
+                .map_err(|error| error.to_string())?;
+            let (first, end) = (leased.reply, ObjectId(leased.reply.0 + count));
+            let range = Leased { first, next: first, end, open: 0, detached_until: None };
+            *pending = Some(Pending { range, lsn: leased.lsn });
+        }
+        let Some(Pending { range, lsn }) = pending.as_ref() else { return Ok(()) };
+        let last = WriterNumber::count(range.end.0 - 1);
+        self.water.raise(*lsn, last).await.map_err(|error| error.to_string())?;
+        self.shared.lock().extend(pending.take().map(|pending| pending.range));
         Ok(())
     }
 

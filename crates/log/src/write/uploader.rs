@@ -69,8 +69,10 @@ impl Uploader {
 
     /// Uploads for a caller that commits the object itself, and keeps the lease on its id.
     pub(crate) async fn upload_detached(&self, entries: Vec<WalEntry>) -> Result<Uploaded, AppendError> {
+        self.ids.check_detached().map_err(AppendError::Unavailable)?;
         let stored = self.upload(entries).await?;
         self.ids.detach(&stored.taken);
+        stored.taken.named();
         Ok(stored.uploaded)
     }
 }

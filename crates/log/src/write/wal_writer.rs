@@ -28,8 +28,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::format::wal::WalEntry;
+use crate::limits::COMMITS_OPEN_MAX;
 use crate::map::identity::Writer;
 use crate::map::ids::ObjectId;
+use crate::map::object;
 use crate::read::cache::Cache;
 use crate::write::intake::{Answers, Intake, Pace, Request};
 use crate::write::order::{Entered, Order};
@@ -70,7 +72,7 @@ impl WalWriter {
         let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
         loop {
             let mut look_again = None;
-            while uploads.len() < self.pace.uploads_max * 2 {
+            while uploads.len() < self.pace.uploads_max * 2 && commits.len() < COMMITS_OPEN_MAX {
                 match self.intake.take(&self.pace, self.in_flight.load(Ordering::SeqCst)) {
                     Ok(requests) => uploads.push_back(self.start(requests)),
                     Err(due) => {
@@ -142,7 +144,10 @@ impl WalWriter {
         let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
         Some(Box::pin(async move {
             let committed = sequenced.await;
-            drop(taken);
+            match &committed {
+                Ok(committed) if object::is_named(&committed.snapshot, taken.id) => taken.named(),
+                _ => drop(taken),
+            }
             finish(&env, &cache, &intake, object, waiting, committed);
         }))
     }

@@ -21,8 +21,10 @@ use crate::world::{append, batch, config, offset, open, request, topic, values, 
 /// A store whose PUTs take a little time. `faults` maps the number of a PUT, counted from 0, to its fault.
 fn faulty(inner: &MemoryStore, faults: impl IntoIterator<Item = (usize, Fault)>) -> Arc<FaultyStore> {
     let (faults, puts) = (faults.into_iter().collect::<BTreeMap<_, _>>(), AtomicUsize::new(0));
-    let plan = move |operation, _: &str| match operation {
-        Operation::Put => faults.get(&puts.fetch_add(1, Ordering::SeqCst)).copied().unwrap_or(Fault::None),
+    let plan = move |operation, key: &str| match operation {
+        Operation::Put if key.starts_with("wal/") => {
+            faults.get(&puts.fetch_add(1, Ordering::SeqCst)).copied().unwrap_or(Fault::None)
+        }
         _ => Fault::None,
     };
     Arc::new(FaultyStore::new(inner.clone(), plan).with_latency(Duration::from_millis(1)))

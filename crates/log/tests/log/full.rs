@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use floe_env::Env;
-use floe_log::leases::end_former_leases;
 use floe_log::sequencer::AppendError;
 use floe_log::topic::{NewTopic, TopicError};
-use floe_log::{Log, PartitionId};
+use floe_log::{Config, Log, PartitionId};
 use floe_meta::{Commit, Entry, Journal, JournalError, Loaded, Lsn, MemoryJournal, Meta, Options, Outcome};
 use floe_store::faulty::{Fault, FaultyStore, Operation};
-use floe_store::{MemoryStore, Store};
+use floe_store::{CLUSTER_FOLDER, MemoryStore, Store};
 
 use crate::faults::{long_after, nothing_is_orphaned};
 use crate::world::{append, config, topic, values, writer};
@@ -35,7 +34,9 @@ impl Disk {
 
     fn store(&self, memory: &MemoryStore) -> Arc<dyn Store> {
         let disk = self.clone();
-        let plan = move |operation, _: &str| match operation {
+        // What the cluster notes is taken from the reserve, as on a local disk.
+        let plan = move |operation, key: &str| match operation {
+            _ if key.starts_with(CLUSTER_FOLDER) => Fault::None,
             Operation::Put | Operation::PutIfAbsent if disk.is_full() => Fault::Full,
             _ => Fault::None,
         };
@@ -44,8 +45,8 @@ impl Disk {
 
     async fn open(&self, env: &Env, memory: &MemoryStore) -> Log {
         let meta = Meta::open(env.clone(), Arc::new(self.clone()), Options::default()).await.expect("opens");
-        end_former_leases(&meta).await.expect("the leases of the former process end");
-        Log::open(env.clone(), meta, self.store(memory), config()).await.expect("the log opens")
+        let config = Config { sole: true, ..config() };
+        Log::open(env.clone(), meta, self.store(memory), config).await.expect("the log opens")
     }
 }
 

@@ -8,4 +8,5 @@ mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]
 #[allow(dead_code, reason = "the store's own tests use the rest")]
 mod s3_server;
+mod starting;
 mod world;

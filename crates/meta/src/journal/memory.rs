@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::journal::entry::{encode_changes, encode_envelope};
+use crate::journal::seal;
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::ENTRIES_MAX;
 use floe_env::lock;
@@ -48,6 +50,85 @@ impl MemoryJournal {
     pub fn lsn(&self) -> Lsn {
         *self.0.last.borrow()
     }
+
+    /// A journal of its own that has the entries up to `last`: what a copy or a backup holds.
+    pub fn fork(&self, last: Lsn) -> MemoryJournal {
+        let mut state = State::default();
+        for entry in lock(&self.0.state).entries.iter().take_while(|entry| entry.lsn <= last) {
+            state.entries.push(entry.clone());
+            state.fold();
+        }
+        let last = watch::Sender::new(state.last());
+        MemoryJournal(Arc::new(Shared { state: Mutex::new(state), last }))
+    }
+
+    /// Loads the journal as if a bit had rotted of one value of the image, or of one entry. `pick` draws below its
+    /// argument. Only values of keys that begin with `kind` rot, if there is one. A journal compares what it reads with
+    /// its checksums; without `compared`, this one serves the rotten value, for tests of checkers.
+    ///
+    /// # Errors
+    /// The checksum does not match.
+    pub fn load_rotten(
+        &self,
+        pick: impl Fn(usize) -> usize,
+        kind: Option<u8>,
+        compared: bool,
+    ) -> Result<Loaded, JournalError> {
+        let state = lock(&self.0.state);
+        let mut loaded = state.load();
+        let rots = |key: &Bytes, value: &Bytes| {
+            !value.is_empty() && kind.is_none_or(|kind| key.first() == Some(&kind))
+        };
+        let of_image: Vec<usize> =
+            (0..loaded.image.len()).filter(|at| rots(&loaded.image[*at].0, &loaded.image[*at].1)).collect();
+        let changes = loaded.entries.iter().enumerate().flat_map(|(entry, found)| {
+            found.changes.iter().enumerate().map(move |(at, change)| (entry, at, change))
+        });
+        let of_entries: Vec<(usize, usize)> = changes
+            .filter(|(_, _, change)| change.value.as_ref().is_some_and(|value| rots(&change.key, value)))
+            .map(|(entry, at, _)| (entry, at))
+            .collect();
+        let count = of_image.len() + of_entries.len();
+        if count == 0 {
+            return Ok(loaded);
+        }
+        let chosen = pick(count);
+        let same = if let Some(at) = of_image.get(chosen) {
+            let (key, value) = &mut loaded.image[*at];
+            let crc = seal::of_value(key, value);
+            *value = rotten(value, &pick);
+            crc == seal::of_value(key, value)
+        } else {
+            let (entry, at) = of_entries[chosen - of_image.len()];
+            let entry = &mut loaded.entries[entry];
+            let crc = crc_of(entry);
+            let value = &mut entry.changes[at].value;
+            *value = value.as_ref().map(|value| rotten(value, &pick));
+            crc == crc_of(entry)
+        };
+        match same || !compared {
+            true => Ok(loaded),
+            false => {
+                Err(JournalError::NotApplied("the journal is damaged: a checksum does not match".to_owned()))
+            }
+        }
+    }
+}
+
+fn rotten(value: &Bytes, pick: &impl Fn(usize) -> usize) -> Bytes {
+    let mut bytes = value.to_vec();
+    let at = pick(bytes.len());
+    bytes[at] ^= 1 << pick(8);
+    bytes.into()
+}
+
+fn crc_of(entry: &Entry) -> u32 {
+    seal::of_entry(
+        entry.lsn,
+        entry.attempt,
+        &encode_envelope(&entry.envelope),
+        &encode_changes(&entry.changes),
+    )
 }
 
 impl State {
@@ -58,6 +139,11 @@ impl State {
     fn after(&self, lsn: Lsn) -> &[Entry] {
         let start = usize::try_from(lsn.0).unwrap_or(usize::MAX).min(self.entries.len());
         &self.entries[start..]
+    }
+
+    fn load(&self) -> Loaded {
+        let image = self.image.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Loaded { image, image_lsn: self.image_lsn, entries: self.after(self.image_lsn).to_vec() }
     }
 
     fn fold(&mut self) {
@@ -79,10 +165,7 @@ impl State {
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
-        let state = lock(&self.0.state);
-        let image = state.image.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let entries = state.after(state.image_lsn).to_vec();
-        Ok(Loaded { image, image_lsn: state.image_lsn, entries })
+        Ok(lock(&self.0.state).load())
     }
 
     async fn commit(

@@ -16,6 +16,7 @@
 pub mod conformance;
 pub(crate) mod entry;
 pub(crate) mod memory;
+pub mod seal;
 pub(crate) mod sqlite;
 
 use std::fmt;

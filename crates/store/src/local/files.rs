@@ -1,7 +1,7 @@
 //! Objects that are files of their own. Each is written aside, synced, and given its name; then the
 //! name is synced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -14,9 +14,10 @@ use floe_env::{DiskReserve, sync_dir};
 
 use crate::limits::FOLDERS_REMEMBERED_MAX;
 use crate::local::failure::not_applied;
-use crate::local::pack::{reserve, sync, write_all_vectored_at};
+use crate::local::finding::Finding;
+use crate::local::pack::{allocate, reserve, sync, write_all_vectored_at};
 use crate::payload::too_short;
-use crate::{PutIfAbsent, StoreError, payload_bytes};
+use crate::{CLUSTER_FOLDER, PutIfAbsent, StoreError, payload_bytes};
 
 /// A directory of objects, one file each.
 #[derive(Debug)]
@@ -28,16 +29,52 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Creates the folders, and removes files that a crash left half written.
-    pub(super) fn open(dir: &Path, disk: DiskReserve) -> io::Result<Files> {
+    /// Creates the folders, and removes files that a crash left half written. Adds what is there and should not be.
+    pub(super) fn open(dir: &Path, disk: DiskReserve, findings: &mut Vec<Finding>) -> io::Result<Files> {
         let files = Files { dir: dir.to_owned(), disk, durable: Mutex::default() };
         // The folder stays, because making one takes room.
-        match std::fs::read_dir(files.tmp()) {
-            Ok(entries) => entries.into_iter().try_for_each(|entry| std::fs::remove_file(entry?.path()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir(files.tmp())?,
-            Err(error) => return Err(error),
+        std::fs::create_dir_all(files.tmp())?;
+        for entry in std::fs::read_dir(files.tmp())? {
+            let path = entry?.path();
+            match is_aside(&path) {
+                true => std::fs::remove_file(&path)?,
+                false => findings.push(Finding::unknown(path)),
+            }
         }
         Ok(files)
+    }
+
+    /// The files as they are, to list them.
+    pub(super) fn look(dir: &Path) -> Files {
+        // Nothing is written with these.
+        let disk = DiskReserve::new(dir, 0);
+        Files { dir: dir.to_owned(), disk, durable: Mutex::default() }
+    }
+
+    /// The files of a folder and of those in it, with their lengths.
+    pub(super) fn list(&self, prefix: &str) -> io::Result<BTreeMap<String, u64>> {
+        let (mut found, mut folders) = (BTreeMap::new(), vec![prefix.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            let entries = match std::fs::read_dir(self.path(&folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+                let key = format!("{folder}/{name}");
+                let metadata = match entry.metadata() {
+                    // Deleted since.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    metadata => metadata?,
+                };
+                match metadata.is_dir() {
+                    true => folders.push(key),
+                    false => drop(found.insert(key, metadata.len())),
+                }
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn path(&self, key: &str) -> PathBuf {
@@ -116,7 +153,8 @@ impl Files {
     ) -> Result<(PathBuf, PathBuf), StoreError> {
         let aside = self.tmp().join(format!("{aside:016x}"));
         let path = self.path(key);
-        let written = write_synced(&aside, &self.disk, payload).and_then(|()| self.create_folders(&path));
+        let written =
+            write_synced(&aside, key, &self.disk, payload).and_then(|()| self.create_folders(&path));
         if let Err(error) = written {
             discard(&aside);
             return Err(not_applied(&error));
@@ -147,10 +185,23 @@ impl Files {
     }
 }
 
-fn write_synced(path: &Path, disk: &DiskReserve, payload: &[Bytes]) -> io::Result<()> {
+/// Whether a file in `tmp` has a name that this store gives.
+fn is_aside(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == ASIDE_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Digits of the name of a file that is being written.
+const ASIDE_DIGITS: usize = 16;
+
+fn write_synced(path: &Path, key: &str, disk: &DiskReserve, payload: &[Bytes]) -> io::Result<()> {
     let file = File::options().write(true).create_new(true).open(path)?;
     // Reserving first makes a full disk show as an error of a write, never as a failed sync.
-    reserve(&file, disk, payload_bytes(payload))?;
+    // What the cluster notes there (a few bytes for many objects) belongs to the metadata, for which room is left.
+    match key.starts_with(CLUSTER_FOLDER) {
+        true => allocate(&file, payload_bytes(payload))?,
+        false => reserve(&file, disk, payload_bytes(payload))?,
+    }
     let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
     write_all_vectored_at(&file, &mut slices, 0)?;
     sync(&file);

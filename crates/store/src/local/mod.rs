@@ -10,95 +10,63 @@
 //! Keys that begin with `wal/` go into packs, except large objects. Opening the store reads the headers of all
 //! packs and rebuilds the index from them. There is no other list of objects.
 //!
+//! Opening destroys nothing. A file with an unknown name is left alone. A pack with damage is in quarantine: what can
+//! be read of it is served, and nothing is written to it any more. An object whose bytes do not match their checksum
+//! stays, and reads of it are refused: whether a crash cut it short or it rotted later, only the metadata can tell.
+//! [`LocalStore::findings`] names all that.
+//!
 //! On a full disk, PUTs are refused with [`StoreError::Full`] and everything else stays in service. The last part of
 //! the disk is kept for deletions (`floe_env::DiskReserve`). Packs that are no longer needed go back to the file
-//! system, and on a disk without much room also the dead parts of the others. A failed sync ends the process
-//! (`floe_env::sync_data`).
+//! system, and on a disk without much room also the dead parts of the others, but never those in quarantine. A failed
+//! sync ends the process (`floe_env::sync_data`).
 //!
-//! The rest of the folder: region.rs is the format of packs, pack.rs reads and writes them, space.rs says which packs
-//! are in use, ready or given back, files.rs keeps the single files, failure.rs maps errors.
+//! The rest of the folder: open.rs opens the store, region.rs is the format of packs, pack.rs reads and writes them,
+//! space.rs says which packs are in use, ready, in quarantine or given back, files.rs keeps the single files,
+//! finding.rs is
+//! what opening found, failure.rs maps errors.
 
 mod failure;
 mod files;
+mod finding;
+mod open;
 mod pack;
 mod region;
 mod space;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_env::{DiskReserve, Env, FileLock, Task, sync_dir};
-use thiserror::Error;
+use floe_env::{DiskReserve, Env, FileLock, Task};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
-    GIVE_BACK_PAUSE, PACK_SHARE_MAX, READS_AT_ONCE_MAX, REGIONS_VERIFIED_AT_OPEN, ROOM_AMPLE_BYTES,
-    ZERO_AHEAD, ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
+    GIVE_BACK_PAUSE, PACK_SHARE_MAX, READS_AT_ONCE_MAX, ROOM_AMPLE_BYTES, ZERO_AHEAD, ZERO_AHEAD_SHARE,
+    ZERO_RETRY_PAUSE,
 };
 use crate::local::failure::not_applied;
 use crate::local::files::Files;
+pub use crate::local::finding::Finding;
+use crate::local::open::Opened;
+pub use crate::local::open::{Inspected, OpenError, inspect};
 use crate::local::pack::{Pack, Ready, Region, Zeroing};
-use crate::local::region::{BLOCK, HEADER_BYTES, NewerFormat, PackHeader, PackState, RegionHeader, span};
+use crate::local::region::{BLOCK, RegionHeader, span};
 pub use crate::local::space::Options;
 use crate::local::space::{Active, Space};
 use crate::payload::too_short;
-use crate::{PutIfAbsent, Store, StoreError, check_key, payload_bytes};
+use crate::{Listed, PutIfAbsent, Store, StoreError, check_key, payload_bytes};
 
-/// The content of the file `format`.
-const FORMAT: &str = "floe local store 1\n";
 /// Keys with this prefix are packed.
 const PACKED_PREFIX: &str = "wal/";
 /// How often opening asks for the lock, [`LOCK_PAUSE`] apart, before it reports that the store is in use.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-
-/// Why a local store could not be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another process has the store open.
-    #[error("{0} is in use by another process, stop that one or choose another directory")]
-    InUse(PathBuf),
-    /// A newer version wrote the directory, or it is something else.
-    #[error(
-        "{path} has the format {found:?}, this program knows \"floe local store 1\": \
-         use the version of Floe that wrote it"
-    )]
-    Format {
-        /// The file with the format.
-        path: PathBuf,
-        /// The file's content.
-        found: String,
-    },
-    /// A newer version wrote a pack.
-    #[error("{path}: {reason}")]
-    NewerPack {
-        /// The path of the pack file.
-        path: PathBuf,
-        /// The version in its header.
-        reason: String,
-    },
-    /// A pack holds objects, but its header is damaged.
-    #[error(
-        "{0} holds objects but its header is damaged; restore the file, or move it away to go on without its objects"
-    )]
-    DamagedPack(PathBuf),
-    /// The file system refused.
-    #[error("cannot open the store in {path}: {error}")]
-    Io {
-        /// The directory of the store.
-        path: PathBuf,
-        /// The error of the file system.
-        error: io::Error,
-    },
-}
 
 /// The value of `Shared::used` for a full pack.
 const USED_WHOLE: u64 = 1_000_000;
@@ -120,6 +88,7 @@ struct Shared {
     disk: DiskReserve,
     env: Env,
     index: Mutex<BTreeMap<String, Arc<Region>>>,
+    findings: Vec<Finding>,
     space: Mutex<Space>,
     /// The used part of the pack in use, in units of 1 / `USED_WHOLE`.
     used: AtomicU64,
@@ -140,14 +109,14 @@ impl LocalStore {
         let dir: PathBuf = dir.into();
         let mut patience = LOCK_TRIES;
         let shared = loop {
-            let (opening, dir) = (env.clone(), dir.clone());
-            match env.blocking(move || open_blocking(opening, &dir, options)).await {
+            let dir = dir.clone();
+            match env.blocking(move || open::open(&dir, &options)).await {
                 // The last requests of a store that was just dropped may still be in flight.
                 Err(OpenError::InUse(_)) if patience > 0 => {
                     patience -= 1;
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
-                opened => break Arc::new(opened?),
+                opened => break Arc::new(Shared::new(env.clone(), options, opened?)),
             }
         };
         let filler = Arc::new(Filler::start(&env, options, &shared));
@@ -158,6 +127,11 @@ impl LocalStore {
     /// The keys of all objects in packs, in order, for checkers and `floe doctor`.
     pub fn packed_keys(&self) -> Vec<String> {
         self.shared.index().keys().cloned().collect()
+    }
+
+    /// What opening found that is not as it should be, and left alone.
+    pub fn findings(&self) -> &[Finding] {
+        &self.shared.findings
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> T + Send + 'static) -> T {
@@ -216,6 +190,12 @@ impl Store for LocalStore {
         self.blocking(move |shared| shared.delete(&key)).await
     }
 
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        check_key(prefix)?;
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.blocking(move |shared| shared.list(&prefix, &after, count)).await
+    }
+
     fn url(&self, key: &str) -> String {
         format!("file://{}", self.shared.files.path(key).display())
     }
@@ -226,6 +206,24 @@ impl Store for LocalStore {
 }
 
 impl Shared {
+    fn new(env: Env, options: Options, opened: Opened) -> Shared {
+        let Opened { lock, packs, files, disk, index, space, findings } = opened;
+        Shared {
+            options,
+            packs,
+            files,
+            disk,
+            env,
+            index: Mutex::new(index),
+            findings,
+            space: Mutex::new(space),
+            used: AtomicU64::new(0),
+            space_taken: Arc::new(Notify::new()),
+            room_wanted: Arc::new(Notify::new()),
+            _lock: lock,
+        }
+    }
+
     /// Passes on the outcome of a write. One that found no room asks for some.
     fn noting_full<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(outcome, Err(StoreError::Full(_))) {
@@ -299,8 +297,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives packs that nobody needs back to the file system, and on a disk without much room also the dead parts of the
-    /// others.
+    /// Gives packs that nobody needs back to the file system, and on a disk without much room also the dead parts of
+    /// the others.
     fn give_back(&self) {
         let (short, tight) = match self.disk.room() {
             Ok(room) => (!room.holds(0), !room.holds(ROOM_AMPLE_BYTES)),
@@ -338,6 +336,18 @@ impl Shared {
             pack.remove(&self.packs)?;
             given += capacity;
         }
+    }
+
+    fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        let unreadable = |error: io::Error| StoreError::NotApplied(format!("cannot list {prefix}: {error}"));
+        let mut found = self.files.list(prefix).map_err(unreadable)?;
+        let begin = format!("{prefix}/");
+        let index = self.index();
+        let packed = index.range(begin.clone()..).take_while(|(key, _)| key.starts_with(&begin));
+        found.extend(packed.map(|(key, region)| (key.clone(), region.header.length)));
+        drop(index);
+        let wanted = found.into_iter().filter(|(key, _)| key.as_str() > after).take(count);
+        Ok(wanted.map(|(key, bytes)| Listed { key, bytes }).collect())
     }
 
     /// The largest packed object, with its header and filling. Larger ones become files of their own. The smallest
@@ -519,188 +529,4 @@ async fn zero_in_steps(
             }
         }
     }
-}
-
-fn open_blocking(env: Env, dir: &Path, options: Options) -> Result<Shared, OpenError> {
-    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
-    std::fs::create_dir_all(dir).map_err(io_error)?;
-    let dir = dir.canonicalize().map_err(io_error)?;
-    match dir.parent().map_or(Ok(()), sync_dir) {
-        // A process cannot have created `dir` in a parent that it may not read.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        synced => synced.map_err(io_error)?,
-    }
-    let lock = lock(&dir)?;
-    check_format(&dir)?;
-    let packs = dir.join("packs");
-    std::fs::create_dir_all(&packs).map_err(io_error)?;
-    let disk = DiskReserve::new(&dir, options.disk_reserve_bytes);
-    let files = Files::open(&dir, disk.clone()).map_err(io_error)?;
-    sync_dir(&dir).map_err(io_error)?;
-
-    let mut opened = load_packs(&packs, &options)?;
-    if opened.space.ready.is_empty() && opened.space.active.is_none() {
-        // The first pack of a new store is small and zero-filled at once, so that the first writes are fast.
-        let (number, capacity) = opened.space.new_pack(&options);
-        opened.space.ready.push(zero_at_once(&packs, &disk, number, capacity).map_err(io_error)?);
-    }
-    Ok(Shared {
-        options,
-        packs,
-        files,
-        disk,
-        env,
-        index: Mutex::new(opened.index),
-        space: Mutex::new(opened.space),
-        used: AtomicU64::new(0),
-        space_taken: Arc::new(Notify::new()),
-        room_wanted: Arc::new(Notify::new()),
-        _lock: lock,
-    })
-}
-
-fn lock(dir: &Path) -> Result<FileLock, OpenError> {
-    let taken = FileLock::take(&dir.join("lock"));
-    let taken = taken.map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
-    taken.map_err(|_holder| OpenError::InUse(dir.to_owned()))
-}
-
-fn check_format(dir: &Path) -> Result<(), OpenError> {
-    let path = dir.join("format");
-    let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
-    match std::fs::read(&path) {
-        Ok(found) if found == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => {
-            Err(OpenError::Format { path, found: String::from_utf8_lossy(&found).trim_end().to_owned() })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Written aside and renamed, because a half-written file would be refused for ever.
-            let aside = dir.join("format.new");
-            std::fs::write(&aside, FORMAT).map_err(io_error)?;
-            pack::sync(&File::open(&aside).map_err(io_error)?);
-            std::fs::rename(&aside, &path).map_err(io_error)
-        }
-        Err(error) => Err(io_error(error)),
-    }
-}
-
-fn zero_at_once(packs: &Path, disk: &DiskReserve, number: u64, capacity: u64) -> io::Result<Ready> {
-    let mut zeroing = Zeroing::begin(packs, disk, number, capacity)?;
-    while !zeroing.step()? {}
-    zeroing.finish(packs)
-}
-
-/// The contents of the pack files.
-struct Opened {
-    index: BTreeMap<String, Arc<Region>>,
-    space: Space,
-}
-
-fn load_packs(packs: &Path, options: &Options) -> Result<Opened, OpenError> {
-    let io_error = |error| OpenError::Io { path: packs.to_owned(), error };
-    let mut space = Space::empty(options);
-    let mut used: BTreeMap<u64, Arc<Pack>> = BTreeMap::new();
-    for number in pack_numbers(packs).map_err(io_error)? {
-        let file = pack::open_pack(packs, number).map_err(io_error)?;
-        let capacity = file.metadata().map_err(io_error)?.len();
-        space.number_next = space.number_next.max(number + 1);
-        space.capacity_next = space.capacity_next.max((capacity * 2).min(options.pack_bytes_max));
-        let state = read_header(&file, capacity).map_err(io_error)?;
-        let unused = matches!(state, Ok(PackState::Blank | PackState::Torn));
-        if unused && pack::holds_objects(&file, capacity, state == Ok(PackState::Torn)).map_err(io_error)? {
-            return Err(OpenError::DamagedPack(pack::pack_path(packs, number)));
-        }
-        match state {
-            Ok(PackState::Used(header)) => {
-                space.generation_next = space.generation_next.max(header.generation + 1);
-                used.insert(header.generation, Pack::with_header(number, file, header));
-            }
-            // A pack must have room for the largest packed object. A smaller file comes from other options.
-            Ok(PackState::Blank | PackState::Torn) if capacity >= options.pack_bytes_first => {
-                space.ready.push(Ready { number, file, capacity });
-            }
-            Ok(PackState::Blank | PackState::Torn) => {
-                std::fs::remove_file(pack::pack_path(packs, number)).map_err(io_error)?;
-            }
-            Err(newer) => {
-                let path = pack::pack_path(packs, number);
-                return Err(OpenError::NewerPack { path, reason: newer.to_string() });
-            }
-        }
-    }
-    let index = index_packs(used, &mut space).map_err(io_error)?;
-    Ok(Opened { index, space })
-}
-
-/// Finds the regions of all packs, oldest use first, and decides where the next region goes.
-fn index_packs(
-    used: BTreeMap<u64, Arc<Pack>>,
-    space: &mut Space,
-) -> io::Result<BTreeMap<String, Arc<Region>>> {
-    let mut index = BTreeMap::new();
-    let count = used.len();
-    for (position, pack) in used.into_values().enumerate() {
-        let regions = pack.scan()?;
-        // Writes may have been in flight in the last pack, and in the one before if it was left just then.
-        let unsettled = position + 2 >= count;
-        let verify_from = regions.len().saturating_sub(REGIONS_VERIFIED_AT_OPEN);
-        let next = regions.last().map_or(BLOCK, |last| last.offset + span(last.length));
-        for (place, header) in regions.into_iter().enumerate() {
-            if !header.live {
-                pack.note_dead(&header);
-                continue;
-            }
-            let region = pack.region(header, false);
-            if unsettled && place >= verify_from && !region.verify()? {
-                tracing::info!(
-                    key = region.header.key,
-                    pack = pack.number,
-                    "dropping a write that a crash cut short"
-                );
-                region.kill()?;
-                continue;
-            }
-            let replaced: Option<Arc<Region>> = index.insert(region.header.key.clone(), region);
-            if let Some(older) = replaced {
-                older.kill()?;
-            }
-        }
-        let sealed = space.active.replace(Active { pack, next });
-        space.sealed.extend(sealed.map(|active| active.pack));
-    }
-    Ok(index)
-}
-
-fn read_header(file: &File, capacity: u64) -> io::Result<Result<PackState, NewerFormat>> {
-    use std::os::unix::fs::FileExt;
-    if capacity < BLOCK {
-        return Ok(Ok(PackState::Torn));
-    }
-    let mut block = [0; HEADER_BYTES];
-    file.read_exact_at(&mut block, 0)?;
-    let state = PackHeader::decode(&block);
-    // A file shorter than its header says was cut. Its missing regions may have been alive.
-    if let Ok(PackState::Used(header)) = &state
-        && header.capacity > capacity
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "a pack file is shorter than its header says",
-        ));
-    }
-    Ok(state)
-}
-
-/// The numbers of the pack files, in order. Removes files that were being zero-filled.
-fn pack_numbers(packs: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(packs)? {
-        let path = entry?.path();
-        match pack::pack_number(&path) {
-            Some(number) => numbers.push(number),
-            None => std::fs::remove_file(&path)?,
-        }
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
 }

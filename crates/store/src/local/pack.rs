@@ -17,7 +17,7 @@ use floe_env::{DiskReserve, punch_hole, reserve_blocks, sync_data, sync_dir};
 use rustix::fs::OFlags;
 
 use crate::limits::{VERIFY_STEP_BYTES, ZERO_STEP_BYTES};
-use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_live, span};
+use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_damaged, pack_of_live, span};
 
 /// The unit of the number of blocks that the system reports of a file.
 const SECTOR: u64 = 512;
@@ -65,6 +65,14 @@ impl Drop for Region {
         let before = self.pack.regions.fetch_sub(1, Ordering::AcqRel);
         assert!(before > 0, "region count underflow");
     }
+}
+
+/// What a scan of a pack finds.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    pub(super) regions: Vec<RegionHeader>,
+    /// The places of regions whose headers are damaged.
+    pub(super) damaged: Vec<u64>,
 }
 
 impl Pack {
@@ -121,12 +129,12 @@ impl Pack {
     ///
     /// Regions are written concurrently, so a region that a crash tore may lie before an acknowledged one. Where
     /// the scan finds no header, it continues at the next block.
-    pub(super) fn scan(&self) -> io::Result<Vec<RegionHeader>> {
+    pub(super) fn scan(&self) -> io::Result<Scanned> {
         self.scan_to(self.header.capacity)
     }
 
-    fn scan_to(&self, end: u64) -> io::Result<Vec<RegionHeader>> {
-        let mut found = Vec::new();
+    fn scan_to(&self, end: u64) -> io::Result<Scanned> {
+        let mut found = Scanned::default();
         let mut window = Window::default();
         let mut at = BLOCK;
         while at + BLOCK <= end {
@@ -134,9 +142,14 @@ impl Pack {
             match RegionHeader::decode(block, &self.header, at) {
                 Some(region) => {
                     at += span(region.length);
-                    found.push(region);
+                    found.regions.push(region);
                 }
-                None => at += BLOCK,
+                None => {
+                    if is_damaged(block, &self.header, at) {
+                        found.damaged.push(at);
+                    }
+                    at += BLOCK;
+                }
             }
         }
         Ok(found)
@@ -322,7 +335,19 @@ pub(super) fn pack_path(packs: &Path, number: u64) -> PathBuf {
 
 /// The number in the name of a pack file.
 pub(super) fn pack_number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix("pack-")?.parse().ok()
+    number_after("pack-", path)
+}
+
+/// Whether this is the name of a pack file that is being zero-filled.
+pub(super) fn is_zeroing(path: &Path) -> bool {
+    number_after("zeroing-", path).is_some()
+}
+
+/// The number of a name that this module gives; `None` for any other name, however similar.
+fn number_after(prefix: &str, path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let number: u64 = name.strip_prefix(prefix)?.parse().ok()?;
+    (name == format!("{prefix}{number:08}")).then_some(number)
 }
 
 impl Ready {
@@ -343,19 +368,18 @@ pub(super) fn open_pack(packs: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(pack_path(packs, number))
 }
 
-/// Whether a living region lies in a file that seems unused. Such a file must not be written to, because a damaged
-/// header says nothing about the rest. Without `whole`, looks only at the place of the first region.
-pub(super) fn holds_objects(file: &File, capacity: u64, whole: bool) -> io::Result<bool> {
+/// The header that a file should have, by the living regions in it. A file that seems unused and has one must not be
+/// written to, because a damaged header says nothing about the rest. Without `whole`, looks only at the place of the
+/// first region.
+pub(super) fn header_by_regions(file: &File, capacity: u64, whole: bool) -> io::Result<Option<PackHeader>> {
     let mut window = Window::default();
     let end = if whole { capacity } else { capacity.min(2 * BLOCK) };
-    let mut at = BLOCK;
+    let (mut at, mut newest) = (BLOCK, None);
     while at + BLOCK <= end {
-        if is_live(window.block(file, at)?, at) {
-            return Ok(true);
-        }
+        newest = newest.max(pack_of_live(window.block(file, at)?, at));
         at += BLOCK;
     }
-    Ok(false)
+    Ok(newest.map(|(generation, nonce)| PackHeader { generation, nonce, capacity }))
 }
 
 /// Creates a pack file at once, without zeroing. The room is reserved, so a full disk shows here and not while an
@@ -463,6 +487,14 @@ pub(super) fn reserve(file: &File, disk: &DiskReserve, bytes: u64) -> io::Result
     if !room.holds(bytes) {
         return Err(room.full(bytes));
     }
+    allocate(file, bytes)
+}
+
+/// Reserves room on the disk, also in the part that is left for deletions.
+pub(super) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
     reserve_blocks(file, bytes).map(drop)
 }
 
@@ -519,7 +551,7 @@ mod tests {
         let payload = Bytes::from(vec![5; 20 * BLOCK as usize]);
         let region = region(&pack, payload.len() as u64, crc32c::crc32c(&payload), true);
         assert!(region.write(&[payload]).is_err(), "the payload goes beyond the end of the file");
-        let found = pack.scan_to(8 * BLOCK).expect("the file can be read");
+        let found = pack.scan_to(8 * BLOCK).expect("the file can be read").regions;
         assert_eq!(
             found.iter().map(|region| region.live).collect::<Vec<_>>(),
             [false],

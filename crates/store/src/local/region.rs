@@ -151,10 +151,24 @@ impl RegionHeader {
     }
 }
 
-/// Whether a block found at `offset` is the header of a living region of any pack. For files whose own header
-/// cannot tell.
-pub(crate) fn is_live(block: &[u8; HEADER_BYTES], offset: u64) -> bool {
-    &block[..8] == REGION_MAGIC && block[9] == 1 && u64_at(block, 32) == offset && sealed(block)
+/// Generation and nonce of the pack whose living region has its header in a block found at `offset`. For files whose
+/// own header cannot tell.
+pub(crate) fn pack_of_live(block: &[u8; HEADER_BYTES], offset: u64) -> Option<(u64, u64)> {
+    let live = &block[..8] == REGION_MAGIC && block[9] == 1 && u64_at(block, 32) == offset && sealed(block);
+    live.then(|| (u64_at(block, 16), u64_at(block, 24)))
+}
+
+/// Whether a block found at `offset` was the header of a region of this use of the pack and is damaged: all but one of
+/// the marks that no other block has are there. A crash leaves no such block, because a header fits one sector.
+pub(crate) fn is_damaged(block: &[u8; HEADER_BYTES], pack: &PackHeader, offset: u64) -> bool {
+    let marks = [
+        &block[..8] == REGION_MAGIC,
+        u64_at(block, 16) == pack.generation,
+        u64_at(block, 24) == pack.nonce,
+        u64_at(block, 32) == offset,
+    ];
+    let there = marks.iter().filter(|mark| **mark).count();
+    there + 1 >= marks.len() && RegionHeader::decode(block, pack, offset).is_none()
 }
 
 /// The bytes that a payload of `length` takes in a pack: header, payload, and filling.
@@ -248,7 +262,11 @@ mod tests {
             let mut torn = block;
             torn[at] ^= 1;
             assert_eq!(RegionHeader::decode(&torn, &PACK, 4096), None, "byte {at}");
+            assert!(is_damaged(&torn, &PACK, 4096), "byte {at}");
         }
+        assert!(!is_damaged(&block, &PACK, 4096));
+        assert!(!is_damaged(&block, &PackHeader { generation: 4, nonce: 1, ..PACK }, 4096), "an earlier use");
+        assert!(!is_damaged(&[0; HEADER_BYTES], &PACK, 4096));
     }
 
     proptest! {

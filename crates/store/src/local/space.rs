@@ -36,6 +36,8 @@ impl Default for Options {
 pub(super) struct Space {
     pub(super) active: Option<Active>,
     pub(super) sealed: Vec<Arc<Pack>>,
+    /// Packs with damage. They are read and never written, and their space is neither used again nor given back.
+    pub(super) quarantined: Vec<Arc<Pack>>,
     pub(super) ready: Vec<Ready>,
     /// Packs that are not needed and go back to the file system.
     pub(super) surplus: VecDeque<Ready>,
@@ -56,6 +58,7 @@ impl Space {
         Space {
             active: None,
             sealed: Vec::new(),
+            quarantined: Vec::new(),
             ready: Vec::new(),
             surplus: VecDeque::new(),
             number_next: 1,
@@ -87,7 +90,7 @@ impl Space {
         self.surplus.extend(self.ready.drain(kept.min(self.ready.len())..));
     }
 
-    /// The packs that hold regions.
+    /// The packs that hold regions, without those in quarantine.
     pub(super) fn in_use(&self) -> Vec<Arc<Pack>> {
         self.sealed.iter().chain(self.active.as_ref().map(|active| &active.pack)).cloned().collect()
     }

@@ -11,7 +11,7 @@ use floe_env::watch;
 use floe_env::{Env, Task};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::Log;
+use floe_log::{Append, Log, OpenError, Writer};
 use floe_meta::{Meta, Options as MetaOptions};
 use floe_store::Store;
 use tokio::io::DuplexStream;
@@ -24,7 +24,7 @@ use super::plan::{Options, Plan};
 use super::remote::RemoteStore;
 use super::store::SimStore;
 use crate::bug::Bug;
-use crate::client::{Cut, Front, Harness, KafkaFront, Stream};
+use crate::client::{Cut, Front, Harness, KafkaFront, Stream, values};
 use crate::dice::Dice;
 use crate::history::Event;
 use crate::recorder::Recorder;
@@ -32,6 +32,29 @@ use crate::trace::Trace;
 
 /// A broker that does not open in this time is killed and started again.
 const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// Shares in a thousand: starts on a journal from a backup, and brokers whose data directory is copied.
+const RESTORED: u64 = 200;
+const COPIED: u64 = 300;
+/// Longest time until a data directory is copied.
+const COPIED_AFTER: Duration = Duration::from_secs(3);
+/// In this time a broker must see that a copy has started, in any weather.
+const FENCED_MAX: Duration = Duration::from_secs(60);
+/// Longest time for one record of a copy.
+const COPY_WRITES_MAX: Duration = Duration::from_secs(2);
+/// Longest time until everything that was sent has landed.
+const LANDED_MAX: Duration = Duration::from_secs(10);
+
+/// What was done to the data directory in a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Harm {
+    /// Starts that were refused because the journal was older than the store.
+    pub refused: u64,
+    /// Loads of the journal that were refused because of a rotten bit.
+    pub rotten: u64,
+    /// Copies of the data directory that ran beside the original.
+    pub copies: u64,
+}
 
 /// Bytes in flight on a connection, in one direction.
 const CONNECTION_BYTES: usize = 16 << 10;
@@ -85,6 +108,8 @@ struct Inner {
     numbers: AtomicU32,
     crashes: AtomicU64,
     late_tries: Arc<AtomicU64>,
+    refused: AtomicU64,
+    copies: AtomicU64,
 }
 
 impl Cluster {
@@ -110,7 +135,19 @@ impl Cluster {
             numbers: AtomicU32::new(0),
             crashes: AtomicU64::new(0),
             late_tries: Arc::default(),
+            refused: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
         }))
+    }
+
+    /// The numbers of starts that were refused because the journal was old, of loads that found a rotten bit, and of
+    /// copies of the data directory.
+    pub(crate) fn harm(&self) -> Harm {
+        Harm {
+            refused: self.0.refused.load(Ordering::SeqCst),
+            rotten: self.0.journal.rotten(),
+            copies: self.0.copies.load(Ordering::SeqCst),
+        }
     }
 
     /// The plan of this run.
@@ -206,7 +243,8 @@ impl Cluster {
             // This line comes before the broker loads, so the broker sees everything that was acknowledged before the
             // line.
             self.recorder().note(number, Event::Started);
-            if let Some(log) = self.open(&env).await {
+            let journal = self.found_journal(&dice).await;
+            if let Some(log) = self.open(&env, journal, self.plan().log).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
                 let lake = Lake::start(env.clone(), log.clone(), self.plan().lake);
                 let open = |open: Opener| open(env.clone(), log.clone(), lake.clone());
@@ -218,8 +256,18 @@ impl Cluster {
                 if self.bug() == Some(Bug::TaskPanics) {
                     drop(env.spawn("doomed", async { panic!("planted") }));
                 }
+                if self.plan().harm && !self.plan().remote && !self.healed() && dice.chance(self.copied()) {
+                    self.0.env.spawn("copy", self.clone().copy(running.clone()));
+                }
+                let fenced = running.log.clone();
                 self.0.running.send_modify(|map| drop(map.insert(number, running)));
-                env.crashed().await;
+                tokio::select! {
+                    biased;
+                    () = env.crashed() => {}
+                    // The binary ends its process.
+                    _ = fenced.fenced() => env.abort_all(),
+                }
+                drop(fenced);
                 self.0.running.send_modify(|map| drop(map.remove(&number)));
             }
             env.abort_all();
@@ -230,23 +278,93 @@ impl Cluster {
     }
 
     /// Opens the parts of a broker in a task of its own, so that the broker may die while it opens.
-    async fn open(&self, env: &Env) -> Option<Log> {
-        let journal = Arc::new(self.0.journal.clone());
+    async fn open(&self, env: &Env, journal: SimJournal, config: floe_log::Config) -> Option<Log> {
+        let journal = Arc::new(journal);
         let store: Arc<dyn Store> = match self.plan().remote {
             true => Arc::new(RemoteStore::new(self.0.store.clone(), self.0.late_tries.clone())),
             false => Arc::new(self.0.store.clone()),
         };
-        let (inside, config) = (env.clone(), self.plan().log);
+        let inside = env.clone();
         let opening = env.spawn("open", async move {
             let options = MetaOptions::default();
             let meta =
                 Meta::open(inside.clone(), journal, options).await.map_err(|error| error.to_string())?;
-            Log::open(inside, meta, store, config).await.map_err(|error| error.to_string())
+            Ok::<_, String>(Log::open(inside, meta, store, config).await)
         });
-        tokio::select! {
+        let opened = tokio::select! {
             biased;
-            () = env.crashed() => None,
-            opened = timeout(OPEN_MAX, opening) => opened.ok()?.ok()?.ok(),
+            () = env.crashed() => return None,
+            opened = timeout(OPEN_MAX, opening) => opened.ok()?.ok()?.ok()?,
+        };
+        if matches!(opened, Err(OpenError::Older { .. })) {
+            self.0.refused.fetch_add(1, Ordering::SeqCst);
+        }
+        opened.ok()
+    }
+
+    /// The journal that the next broker finds in its data directory: in some runs now and then one from a backup.
+    async fn found_journal(&self, dice: &Dice) -> SimJournal {
+        let restored = self.plan().harm && !self.healed() && dice.chance(self.restored());
+        let old = if restored { self.0.journal.restored().await } else { None };
+        old.unwrap_or_else(|| self.0.journal.clone())
+    }
+
+    /// Share of starts on a journal from a backup, in a thousand.
+    fn restored(&self) -> u64 {
+        if self.bug() == Some(Bug::OldJournalIsContinued) { 600 } else { RESTORED }
+    }
+
+    /// Share of brokers whose data directory is copied, in a thousand.
+    fn copied(&self) -> u64 {
+        if self.bug() == Some(Bug::StoreHidesWriters) { 1_000 } else { COPIED }
+    }
+
+    /// Somebody starts a copy of the data directory while this broker runs. The copy writes a little and dies. Then
+    /// somebody decides for this broker, and removes what the copy left in the store.
+    async fn copy(self, original: Arc<Running>) {
+        let dice = self.dice();
+        sleep(dice.wait(COPIED_AFTER)).await;
+        if self.healed() {
+            return;
+        }
+        let env = self.0.env.scope();
+        let config = floe_log::Config { cleaner: false, ..self.plan().log };
+        let Some(copy) = self.open(&env, self.0.journal.copied(), config).await else {
+            return env.abort_all();
+        };
+        let number = copy.writer_number();
+        self.0.trace.fold(&format!("copy {} runs as writer {}", original.number, number.0));
+        self.0.copies.fetch_add(1, Ordering::SeqCst);
+        self.write_as_copy(&env, &copy).await;
+        let fenced = original.log.clone();
+        let stops = async {
+            tokio::select! {
+                biased;
+                () = original.env.crashed() => {}
+                _ = fenced.fenced() => {}
+            }
+        };
+        if timeout(FENCED_MAX, stops).await.is_err() {
+            let what = format!("broker {} goes on beside writer {}", original.number, number.0);
+            self.recorder().stuck(what);
+        }
+        original.env.abort_all();
+        env.abort_all();
+        // What the copy sent lands before the store is tidied up.
+        sleep(LANDED_MAX).await;
+        self.0.store.forget_writer(number);
+    }
+
+    async fn write_as_copy(&self, env: &Env, copy: &Log) {
+        let snapshot = copy.meta().snapshot();
+        let Ok(Some(topic)) = floe_log::topic::by_name(&snapshot, super::plan::PLAIN_TOPIC) else { return };
+        let partition = floe_log::PartitionId::new(topic.id, 0);
+        for number in 0..self.dice().within(1..6) {
+            let batch = values::batch(&self.dice(), 0, &[format!("of the copy {number}")], None);
+            let writer = Writer { principal: "copy".into(), client_id: "copy".into() };
+            let ticket = copy.append(Append { writer, batches: vec![(partition, batch)] });
+            let appended = env.spawn("append of the copy", ticket);
+            drop(timeout(COPY_WRITES_MAX, appended).await);
         }
     }
 }

@@ -28,6 +28,7 @@ fn cluster(env: &Env) -> Cluster {
     let plan = Plan {
         brokers: 1,
         crash_polls_max: None,
+        harm: false,
         cuts: false,
         kafka: 1_000,
         table: false,

@@ -1,6 +1,7 @@
 //! The simulated journal. It outlives every broker, and its calls are slow, refused, lost or late. As with the store, a
 //! call is a task of the world.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use floe_env::Env;
 use floe_group::OffsetRecord;
 use floe_lake::map::Progress;
 use floe_log::extent::Extent;
+use floe_log::object::{Object, ObjectLease};
+use floe_log::partition::Head;
 use floe_meta::MapRecord as _;
 use floe_meta::MemoryJournal;
 use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
@@ -18,6 +21,7 @@ use tokio::time::Instant;
 
 use super::weather::{End, Weather};
 use crate::bug::Bug;
+use crate::dice::Dice;
 use crate::trace::Trace;
 
 /// The journal of a simulated cluster. A clone is the same journal.
@@ -29,7 +33,15 @@ pub(crate) struct SimJournal {
     trace: Trace,
     bug: Option<Bug>,
     commits: Arc<AtomicU64>,
+    dice: Dice,
+    /// Whether some loads find a rotten bit.
+    rots: bool,
+    /// The loads that were refused because of one.
+    rotten: Arc<AtomicU64>,
 }
+
+/// Share of loads that find a rotten bit, in a thousand.
+const ROTS: u64 = 200;
 
 impl SimJournal {
     /// An empty journal in the world of `env`.
@@ -41,7 +53,65 @@ impl SimJournal {
             trace: trace.clone(),
             bug,
             commits: Arc::default(),
+            dice: Dice::new(env),
+            rots: false,
+            rotten: Arc::default(),
         }
+    }
+
+    /// The same journal, of which some loads find a rotten bit. The next load finds it whole: somebody put a copy back.
+    pub(crate) fn rotting(self, rots: bool) -> SimJournal {
+        SimJournal { rots, ..self }
+    }
+
+    fn rots_share(&self) -> u64 {
+        if self.bug == Some(Bug::JournalServesRot) { 1_000 } else { ROTS }
+    }
+
+    /// The number of loads that were refused because of a rotten bit.
+    pub(crate) fn rotten(&self) -> u64 {
+        self.rotten.load(Ordering::SeqCst)
+    }
+
+    fn load_rotten(&self) -> Result<Loaded, JournalError> {
+        let compared = self.bug != Some(Bug::JournalServesRot);
+        // The checkers must see the planted bug, so it hits what every client looks at.
+        let kind = (!compared).then_some(Head::KIND);
+        let pick = |count: usize| usize::try_from(self.dice.within(0..count as u64)).expect("an index");
+        let loaded = self.entries.load_rotten(pick, kind, compared);
+        if loaded.is_err() {
+            self.rotten.fetch_add(1, Ordering::SeqCst);
+        }
+        self.trace.fold(&format!("journal rots {}", loaded.is_err()));
+        loaded
+    }
+
+    /// A copy of this journal as it is now, under the same weather.
+    pub(crate) fn copied(&self) -> SimJournal {
+        SimJournal { entries: self.entries.fork(self.entries.lsn()), ..self.clone() }
+    }
+
+    /// A copy from before a lease on object ids of which one names an object now, if there is one.
+    pub(crate) async fn restored(&self) -> Option<SimJournal> {
+        let entries = self.entries.history(Lsn(0), usize::MAX).await.expect("it is in memory");
+        let (mut leases, mut objects) = (BTreeMap::new(), BTreeSet::new());
+        for (lsn, change) in entries.iter().flat_map(|entry| entry.changes.iter().map(|c| (entry.lsn, c))) {
+            let (Some(kind), Some(value)) = (change.key.first(), &change.value) else { continue };
+            let id = || u64::from_be_bytes(change.key[1..].try_into().expect("an id has eight bytes"));
+            if *kind == Object::KIND {
+                objects.insert(id());
+            } else if *kind == ObjectLease::KIND {
+                let lease = ObjectLease::decode(value[0], &value[1..]).expect("it can be read");
+                // A renewal is a put of the same key.
+                leases.entry(id()).or_insert((lsn, lease.end.0));
+            }
+        }
+        let used = leases.into_iter().filter(|(first, (_, end))| objects.range(first..end).next().is_some());
+        let given: Vec<Lsn> = used.map(|(_, (lsn, _))| lsn).collect();
+        let before = (!given.is_empty()).then(|| self.dice.pick(&given).0 - 1).filter(|last| *last > 0)?;
+        let upto = Lsn(before - self.dice.within(0..before.div_ceil(2)));
+        self.trace.fold(&format!("journal restored up to {upto} of {}", self.entries.lsn()));
+        Some(SimJournal { entries: self.entries.fork(upto), ..self.clone() })
     }
 
     /// Ends all faults.
@@ -90,7 +160,10 @@ impl SimJournal {
 impl Journal for SimJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
         self.read("load").await?;
-        let mut loaded = self.entries.load().await?;
+        let mut loaded = match self.rots && !self.weather.is_calm() && self.dice.chance(self.rots_share()) {
+            true => self.load_rotten()?,
+            false => self.entries.load().await?,
+        };
         if self.bug == Some(Bug::JournalForgetsGroupOffsets) && self.weather.is_calm() {
             let kept = |key: &[u8]| key.first() != Some(&OffsetRecord::KIND);
             loaded.image.retain(|(key, _)| kept(key));

@@ -30,6 +30,7 @@ mod store;
 mod weather;
 mod world;
 
+pub use cluster::Harm;
 pub use engine::{Engine, Opener, Refused};
 pub use plan::Options;
 pub use world::{Report, run};

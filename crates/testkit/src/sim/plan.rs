@@ -25,6 +25,9 @@ pub(crate) const PARTITIONS: u32 = 2;
 /// Share of brisk runs, in a thousand. They are longer, and their grace periods end while the faults last.
 const BRISK: u64 = 150;
 
+/// Share of runs with one broker, in a thousand, in which its data directory comes to harm.
+const HARM: u64 = 400;
+
 /// Share of runs, in a thousand, in which a topic is deleted and created again.
 const FLEETING: u64 = 250;
 
@@ -96,6 +99,8 @@ pub(crate) struct Plan {
     pub(crate) table: bool,
     /// Whether there is a topic that is deleted and created again, and if so whether it has a table.
     pub(crate) fleeting: Option<bool>,
+    /// Whether a lone broker's data directory rots, comes back from a backup, and is copied.
+    pub(crate) harm: bool,
     /// The settings of a broker's log.
     pub(crate) log: floe_log::Config,
     /// The settings of a broker's views.
@@ -108,6 +113,8 @@ impl Plan {
         let dice = Dice::new(env);
         let brisk = dice.chance(BRISK);
         let remote = !brisk && dice.chance(REMOTE);
+        let brokers = if dice.chance(250) { 2 } else { 1 };
+        let harm = brokers == 1 && dice.chance(HARM);
         Plan {
             chaos: if brisk || remote {
                 LONG_CHAOS
@@ -117,7 +124,7 @@ impl Plan {
             rough_store: dice.chance(750),
             remote,
             rough_journal: dice.chance(600),
-            brokers: if dice.chance(250) { 2 } else { 1 },
+            brokers,
             crash_polls_max: dice.chance(850).then(|| *dice.pick(&[800, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
             producers: (u32::from(dice.chance(900)) + 1, u32::from(dice.chance(700))),
@@ -130,7 +137,8 @@ impl Plan {
             kafka: *dice.pick(&[0, 800, 1_000]),
             table: dice.chance(600),
             fleeting: dice.chance(FLEETING).then(|| dice.chance(500)),
-            log: far(remote, log_config(&dice, brisk)),
+            harm,
+            log: floe_log::Config { sole: brokers == 1, ..far(remote, log_config(&dice, brisk)) },
             lake: far_lake(remote, lake_config(&dice, brisk)),
         }
     }
@@ -146,8 +154,21 @@ impl Plan {
                 // No broker dies here, so a caller that gave up has run out of time.
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
+            Some(Bug::JournalServesRot) => self.harmed(true),
+            // Such a broker takes whatever journal it finds.
+            Some(Bug::OldJournalIsContinued) => self.harmed(false),
+            // No broker dies here, so a copy finds the original alive.
+            Some(Bug::StoreHidesWriters) => {
+                Plan { remote: false, crash_polls_max: None, ..self.harmed(true) }
+            }
             _ => self,
         }
+    }
+
+    /// The same plan with one broker whose data directory comes to harm.
+    fn harmed(self, sole: bool) -> Plan {
+        let log = floe_log::Config { sole, ..self.log };
+        Plan { brokers: 1, harm: true, log, crash_polls_max: self.crash_polls_max.or(Some(2_000)), ..self }
     }
 
     /// Time for the cleaners, longer than everything that must be over before nothing is left to clean. That is the

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_store::{PutIfAbsent, Store, StoreError, concat};
+use floe_store::{Listed, PutIfAbsent, Store, StoreError, concat};
 use tokio::time::{sleep, timeout};
 
 use super::store::SimStore;
@@ -101,6 +101,10 @@ impl Store for RemoteStore {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.with_tries(|| self.one.delete(key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        self.with_tries(|| self.one.list(prefix, after, count)).await
     }
 
     fn url(&self, key: &str) -> String {

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
+use floe_log::WriterNumber;
 use floe_store::MemoryStore;
-use floe_store::{PutIfAbsent, Store, StoreError, payload_bytes};
+use floe_store::{Listed, PutIfAbsent, Store, StoreError, payload_bytes};
 use tokio::sync::oneshot;
 
 use super::weather::{End, Weather};
@@ -52,6 +53,15 @@ impl SimStore {
     /// The keys in the store.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.objects.keys()
+    }
+
+    /// Removes everything that a writer put into the store.
+    pub(crate) fn forget_writer(&self, writer: WriterNumber) {
+        let of_writer = |key: &String| {
+            floe_log::object::object_of_key(key).is_some_and(|id| WriterNumber::of(id.0) == writer)
+        };
+        let keys = self.objects.keys().into_iter().filter(of_writer);
+        keys.chain([floe_log::writer_number::key(writer)]).for_each(|key| self.objects.remove(&key));
     }
 
     /// Sends a request. `apply` is its effect, and runs as often as the weather lets the request land.
@@ -147,6 +157,9 @@ impl Store for SimStore {
 
     async fn size(&self, key: &str) -> Result<u64, StoreError> {
         let what = format!("size {key}");
+        if self.bug == Some(Bug::StoreHidesWriters) && key.starts_with("floe/writers/") {
+            return Err(StoreError::NotFound(key.to_owned()));
+        }
         let key = key.to_owned();
         self.request(what, false, move |objects| {
             let key = key.clone();
@@ -166,6 +179,16 @@ impl Store for SimStore {
         self.request(what, false, move |objects| {
             let key = key.clone();
             async move { if forgets { Ok(()) } else { objects.delete(&key).await } }
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
+        let what = format!("list {prefix} after {after}");
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.request(what, false, move |objects| {
+            let (prefix, after) = (prefix.clone(), after.clone());
+            async move { objects.list(&prefix, &after, count).await }
         })
         .await
     }

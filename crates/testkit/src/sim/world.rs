@@ -9,7 +9,7 @@ use floe_log::{Writer, topic::NewTopic};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::audit;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Harm};
 use super::journal::SimJournal;
 use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
@@ -47,6 +47,8 @@ pub struct Report {
     pub crashes: u64,
     /// The number of tries at a remote store that took too long.
     pub late_tries: u64,
+    /// What was done to the data directory.
+    pub harm: Harm,
     /// The text of every event, if [`Options::keep_trace`] is set.
     pub trace: Option<String>,
 }
@@ -74,7 +76,7 @@ async fn live(options: &Options) -> Report {
     let store_weather = if plan.remote { store_weather.hanging(plan.chaos) } else { store_weather };
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
-    let journal = SimJournal::new(&env, journal_weather, &trace, options.bug);
+    let journal = SimJournal::new(&env, journal_weather, &trace, options.bug).rotting(plan.harm);
     let cluster = Cluster::new(&env, options.clone(), plan, store, journal, &trace);
     put_clock_right(&env, options.seed, cluster.plan().chaos);
 
@@ -111,6 +113,7 @@ async fn live(options: &Options) -> Report {
         virtual_time: env.monotonic() - begin,
         crashes: cluster.crashes(),
         late_tries: cluster.late_tries(),
+        harm: cluster.harm(),
         trace: trace.text(),
     }
 }

@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use crate::journal::entry::{decode_changes, decode_envelope};
+use crate::journal::seal::{self, Fold};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
 
@@ -33,6 +34,53 @@ pub enum SqliteOpenError {
         found: i64,
         /// The newest format that this build reads.
         known: i64,
+    },
+    /// An earlier version of Floe wrote the files, without checksums.
+    #[error(
+        "{path} has format {found} of an earlier floe, this build reads {known}: start with a new data directory, or \
+         serve this one with the floe that wrote it and copy its topics with a Kafka client"
+    )]
+    OlderFormat {
+        /// The file with the older format.
+        path: PathBuf,
+        /// The format that was found.
+        found: i64,
+        /// The format that this build reads.
+        known: i64,
+    },
+    /// The image does not match its checksums, or is of another journal. The journal has everything that is in it.
+    #[error(
+        "{path} is damaged: {reason}. The image is made from the journal beside it: `floe check` says whether the \
+         journal is whole, and with --repair sets the image aside, so that the next start makes a new one"
+    )]
+    DamagedImage {
+        /// The image's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The journal lacks commits that its image has.
+    #[error(
+        "{path} ends at commit {last}, but its image has commit {folded}: the journal is older than its image, or has \
+         lost its end. Restore the newest {path} with the file of the same name and `-wal`; keep the image, it is the \
+         proof"
+    )]
+    Older {
+        /// The journal's file.
+        path: PathBuf,
+        /// The last commit of the journal.
+        last: Lsn,
+        /// The last commit in the image.
+        folded: Lsn,
+    },
+    /// The journal was not closed, and its write-ahead log is gone. Its last commits were there.
+    #[error(
+        "{path} is missing, and it held the last commits of a journal that was not closed: restore it. Without it, the \
+         broker would give offsets and object ids a second time"
+    )]
+    LostLog {
+        /// The write-ahead log.
+        path: PathBuf,
     },
     /// The file is something else, or incomplete.
     #[error("{path} is not metadata of floe: {reason}")]
@@ -60,11 +108,11 @@ pub enum SqliteOpenError {
     },
 }
 
-/// The format that this build writes, and the newest that it reads.
-pub(crate) const SQLITE_FORMAT: i64 = 1;
+/// The format that this build writes, and the only one that it reads. Format 1 had no checksums.
+pub(crate) const SQLITE_FORMAT: i64 = 2;
 
 pub(super) const JOURNAL: &str = "journal.sqlite";
-const IMAGE: &str = "image.sqlite";
+pub(super) const IMAGE: &str = "image.sqlite";
 
 /// How long one connection waits for another one of this process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +126,9 @@ pub(super) struct Opened {
     /// The journal's file, for syncs beside SQLite.
     pub(super) database: File,
     pub(super) last: Lsn,
-    pub(super) folded: Lsn,
+    /// The journal's id, which the image carries too.
+    pub(super) id: Vec<u8>,
+    pub(super) folded: Fold,
     /// Bytes of changes after `folded`.
     pub(super) backlog_bytes: u64,
 }
@@ -87,40 +137,93 @@ pub(super) struct Opened {
 pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened, SqliteOpenError> {
     let journal_path = directory.join(JOURNAL);
     let image_path = directory.join(IMAGE);
+    let log_path = directory.join(format!("{JOURNAL}-wal"));
+    let log_exists = log_path.metadata().is_ok_and(|log| log.len() > 0);
     let writer = connect(
         &journal_path,
         "CREATE TABLE journal(lsn INTEGER PRIMARY KEY, attempt BLOB NOT NULL, envelope BLOB NOT NULL,
-                              changes BLOB NOT NULL);",
+                              changes BLOB NOT NULL, crc INTEGER NOT NULL);
+         INSERT INTO meta VALUES('closed', 1);",
         id,
     )?;
     let failed = |source| SqliteOpenError::Database { path: journal_path.clone(), source };
+    if !log_exists && meta::<i64>(&writer, "closed").map_err(failed)? == 0 {
+        return Err(SqliteOpenError::LostLog { path: log_path });
+    }
     let id: Vec<u8> = meta(&writer, "id").map_err(failed)?;
-    let image = connect(
-        &image_path,
-        "CREATE TABLE map(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-         INSERT INTO meta VALUES('folded_lsn', 0);",
-        u128::from_be_bytes(id.clone().try_into().map_err(|_| foreign(&journal_path, "its id is damaged"))?),
-    )?;
+    let number =
+        u128::from_be_bytes(id.clone().try_into().map_err(|_| foreign(&journal_path, "its id is damaged"))?);
+    let fold = Fold::default().encode(&id).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let tables = format!(
+        "CREATE TABLE map(key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+         INSERT INTO meta VALUES('fold', x'{fold}');"
+    );
+    let image = connect(&image_path, &tables, number).map_err(|error| damaged_image(error, &image_path))?;
     // The image can be rebuilt, so only the order of its writes matters, not when they are synced.
     image.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     image.pragma_update(None, "wal_autocheckpoint", 1000).map_err(failed)?;
     let reader = connect(&journal_path, "", 0)?;
 
     let last = last_lsn(&writer).map_err(failed)?;
-    let image_failed = |source| SqliteOpenError::Database { path: image_path.clone(), source };
-    let image_id: Vec<u8> = meta(&image, "id").map_err(image_failed)?;
-    let folded = Lsn(meta::<i64>(&image, "folded_lsn").map_err(image_failed)?.cast_unsigned());
-    if image_id != id || folded > last {
-        return Err(foreign(&image_path, "it belongs to another journal; remove it, and it is made again"));
+    let folded = fold_of(&image, &id)
+        .map_err(|reason| SqliteOpenError::DamagedImage { path: image_path.clone(), reason })?;
+    if folded.lsn > last {
+        return Err(SqliteOpenError::Older { path: journal_path, last, folded: folded.lsn });
+    }
+    let crc_there = entry_crc(&writer, folded.lsn).map_err(failed)?;
+    if crc_there != folded.entry {
+        let reason =
+            format!("it belongs to another journal: its commit {} is not that of the journal", folded.lsn);
+        return Err(SqliteOpenError::DamagedImage { path: image_path, reason });
     }
     // On a full disk the log grows with each commit, which is slower. Commits matter more there than their speed.
     if room.holds(SQLITE_LOG_BYTES) {
-        grow_log(&directory.join(format!("{JOURNAL}-wal")))?;
+        grow_log(&log_path)?;
     }
-    let backlog_bytes = backlog_bytes(&writer, folded).map_err(failed)?;
+    set_closed(&writer, false).map_err(failed)?;
+    let backlog_bytes = backlog_bytes(&writer, folded.lsn).map_err(failed)?;
     let opened = OpenOptions::new().write(true).open(&journal_path);
     let database = opened.map_err(|source| SqliteOpenError::Io { path: journal_path.clone(), source })?;
-    Ok(Opened { writer, reader, image, database, last, folded, backlog_bytes })
+    Ok(Opened { writer, reader, image, database, last, id, folded, backlog_bytes })
+}
+
+/// Notes whether the file has everything, so that a lost write-ahead log is noticed. The note itself is in the file,
+/// not only in the log, when this returns.
+pub(super) fn set_closed(connection: &Connection, closed: bool) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET value = ?1 WHERE name = 'closed'", [i64::from(closed)])?;
+    let mode = if closed { "TRUNCATE" } else { "PASSIVE" };
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+}
+
+/// The record of an image: how far it goes, and what it holds.
+pub(super) fn fold_of(image: &Connection, id: &[u8]) -> Result<Fold, String> {
+    let read = || -> rusqlite::Result<(Vec<u8>, Vec<u8>)> { Ok((meta(image, "id")?, meta(image, "fold")?)) };
+    let (image_id, fold) = read().map_err(|error| error.to_string())?;
+    if image_id != id {
+        return Err("it belongs to another journal".to_owned());
+    }
+    Fold::decode(id, &fold).map_err(|error| error.to_string())
+}
+
+/// The checksum of an entry; 0 if there is none.
+pub(super) fn entry_crc(connection: &Connection, lsn: Lsn) -> rusqlite::Result<u32> {
+    let query = "SELECT crc FROM journal WHERE lsn = ?1";
+    let crc: Option<u32> = connection.query_row(query, [lsn.0.cast_signed()], |row| row.get(0)).optional()?;
+    Ok(crc.unwrap_or(0))
+}
+
+/// The image can be made again, so its damage is told apart from that of the journal.
+fn damaged_image(error: SqliteOpenError, path: &Path) -> SqliteOpenError {
+    let reason = match error {
+        SqliteOpenError::Foreign { reason, .. } => reason,
+        SqliteOpenError::Database { source, .. }
+            if source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) =>
+        {
+            source.to_string()
+        }
+        other => return other,
+    };
+    SqliteOpenError::DamagedImage { path: path.to_owned(), reason }
 }
 
 /// A connection in write-ahead mode that checkpoints only on request. An empty file gets the tables.
@@ -167,7 +270,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Refuses foreign files and newer formats before anything in them changes.
-fn check_format(connection: &Connection, path: &Path) -> Result<(), SqliteOpenError> {
+pub(super) fn check_format(connection: &Connection, path: &Path) -> Result<(), SqliteOpenError> {
     let failed = |source| SqliteOpenError::Database { path: path.to_owned(), source };
     let has_meta: Option<i64> = connection
         .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", [], |row| row.get(0))
@@ -180,7 +283,13 @@ fn check_format(connection: &Connection, path: &Path) -> Result<(), SqliteOpenEr
     if found > SQLITE_FORMAT {
         return Err(SqliteOpenError::NewerFormat { path: path.to_owned(), found, known: SQLITE_FORMAT });
     }
-    if found < 1 { Err(foreign(path, "its format is damaged")) } else { Ok(()) }
+    if found < 1 {
+        return Err(foreign(path, "its format is damaged"));
+    }
+    match found < SQLITE_FORMAT {
+        true => Err(SqliteOpenError::OlderFormat { path: path.to_owned(), found, known: SQLITE_FORMAT }),
+        false => Ok(()),
+    }
 }
 
 fn foreign(path: &Path, reason: &str) -> SqliteOpenError {
@@ -205,7 +314,7 @@ fn grow_log(path: &PathBuf) -> Result<(), SqliteOpenError> {
     grow().map_err(|source| SqliteOpenError::Io { path: path.clone(), source })
 }
 
-fn meta<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
+pub(super) fn meta<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
     connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
 }
 
@@ -236,7 +345,7 @@ pub(super) fn entries(
 ) -> Result<Slice, String> {
     let read = || -> rusqlite::Result<Result<Slice, String>> {
         let query =
-            "SELECT lsn, attempt, envelope, changes FROM journal WHERE lsn > ?1 ORDER BY lsn LIMIT ?2";
+            "SELECT lsn, attempt, envelope, changes, crc FROM journal WHERE lsn > ?1 ORDER BY lsn LIMIT ?2";
         let mut statement = connection.prepare_cached(query)?;
         let limit = i64::try_from(count).unwrap_or(i64::MAX);
         let mut rows = statement.query([from.0.cast_signed(), limit])?;
@@ -244,7 +353,8 @@ pub(super) fn entries(
         while let Some(row) = rows.next()? {
             let changes = row.get_ref(3)?.as_blob()?;
             slice.bytes += changes.len();
-            match entry(row.get(0)?, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?, changes) {
+            let (lsn, crc) = (row.get(0)?, row.get(4)?);
+            match entry(lsn, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?, changes, crc) {
                 Ok(entry) => slice.entries.push(entry),
                 Err(reason) => return Ok(Err(reason)),
             }
@@ -257,12 +367,20 @@ pub(super) fn entries(
     read().map_err(|error| error.to_string())?
 }
 
-fn entry(lsn: i64, attempt: &[u8], envelope: &[u8], changes: &[u8]) -> Result<Entry, String> {
-    let damaged = |error: &dyn std::fmt::Display| format!("entry {lsn} of the journal is damaged: {error}");
+fn entry(lsn: i64, attempt: &[u8], envelope: &[u8], changes: &[u8], crc: i64) -> Result<Entry, String> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        format!(
+            "entry {lsn} of the journal is damaged: {error}. Restore the journal from a copy; `floe check` judges it"
+        )
+    };
     let attempt = attempt.try_into().map_err(|_| damaged(&"its attempt is not 16 bytes"))?;
+    let (lsn, attempt) = (Lsn(lsn.cast_unsigned()), u128::from_be_bytes(attempt));
+    if crc != i64::from(seal::of_entry(lsn, attempt, envelope, changes)) {
+        return Err(damaged(&"its checksum does not match its bytes"));
+    }
     Ok(Entry {
-        lsn: Lsn(lsn.cast_unsigned()),
-        attempt: u128::from_be_bytes(attempt),
+        lsn,
+        attempt,
         envelope: decode_envelope(envelope).map_err(|error| damaged(&error))?,
         changes: decode_changes(changes).map_err(|error| damaged(&error))?,
     })

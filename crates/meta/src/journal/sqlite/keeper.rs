@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::time::Instant;
 
-use crate::journal::sqlite::files::{abort_if_sync_failed, entries};
+use crate::journal::seal::{self, Fold};
+use crate::journal::sqlite::files::{abort_if_sync_failed, entries, entry_crc, set_closed};
 use crate::journal::sqlite::state::{JournalState, KeeperTask};
 use crate::journal::{JournalError, Loaded, Lsn};
 use crate::limits::{
@@ -23,8 +25,10 @@ use floe_env::Env;
 pub(super) struct Keeper {
     reader: Connection,
     image: Connection,
-    /// The last commit in the image.
-    folded: Lsn,
+    /// The journal's id.
+    id: Vec<u8>,
+    /// How far the image goes.
+    folded: Fold,
     /// The last commit at the previous look. If it is still the last one, the journal is idle.
     seen: Lsn,
     /// The last commit that the keeper has seen copied out of the write-ahead log.
@@ -39,12 +43,13 @@ impl Keeper {
     pub(super) fn new(
         reader: Connection,
         image: Connection,
-        folded: Lsn,
+        id: Vec<u8>,
+        folded: Fold,
         env: Env,
         shared: Arc<JournalState>,
     ) -> Keeper {
         let due = env.monotonic();
-        Keeper { reader, image, folded, seen: Lsn(0), copied: None, due, env, shared }
+        Keeper { reader, image, id, folded, seen: Lsn(0), copied: None, due, env, shared }
     }
 
     /// Serves until every sender is gone.
@@ -62,7 +67,7 @@ impl Keeper {
                 }
             };
             match task {
-                None => return,
+                None => return self.close(),
                 Some(KeeperTask::Work) => self.work(),
                 Some(task) => self.serve(task),
             }
@@ -70,6 +75,34 @@ impl Keeper {
             if !self.is_done() && self.env.monotonic() >= self.due {
                 self.work();
             }
+        }
+    }
+
+    /// Leaves everything in the files: nothing in a write-ahead log, and an image that is up to date. A crash before
+    /// the end of this costs nothing but that.
+    fn close(&mut self) {
+        let mut close = || -> Result<(), String> {
+            while self.backlog() > 0 {
+                let before = self.folded.lsn;
+                self.fold()?;
+                if self.folded.lsn == before {
+                    return Err(format!("the entries after {before} cannot be found"));
+                }
+            }
+            let end = || -> rusqlite::Result<()> {
+                self.image.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+                set_closed(&self.reader, true)
+            };
+            end().map_err(|error| {
+                abort_if_sync_failed(&error);
+                error.to_string()
+            })
+        };
+        if let Err(reason) = close() {
+            tracing::warn!(
+                reason,
+                "the metadata was not closed in order; the next start reads its write-ahead log"
+            );
         }
     }
 
@@ -88,7 +121,7 @@ impl Keeper {
     }
 
     fn is_done(&self) -> bool {
-        self.folded == self.last() && self.copied == Some(self.last())
+        self.folded.lsn == self.last() && self.copied == Some(self.last())
     }
 
     fn serve(&mut self, task: KeeperTask) {
@@ -104,9 +137,15 @@ impl Keeper {
     }
 
     fn load(&self) -> Result<Loaded, String> {
-        let image = read_image(&self.image).map_err(|error| error.to_string())?;
-        let entries = entries(&self.reader, self.folded, usize::MAX, usize::MAX)?.entries;
-        Ok(Loaded { image, image_lsn: self.folded, entries })
+        let image = read_image(&self.image, self.folded.sum).map_err(|reason| {
+            format!(
+                "the image of the metadata is damaged: {reason}. It is made from the journal beside it: `floe check` \
+                 says whether the journal is whole, and with --repair sets the image aside, so that the next start \
+                 makes a new one"
+            )
+        })?;
+        let entries = entries(&self.reader, self.folded.lsn, usize::MAX, usize::MAX)?.entries;
+        Ok(Loaded { image, image_lsn: self.folded.lsn, entries })
     }
 
     /// Does one slice of the due work. While commits come, only what cannot wait; otherwise everything.
@@ -142,7 +181,7 @@ impl Keeper {
     }
 
     fn backlog(&self) -> u64 {
-        self.last().0.saturating_sub(self.folded.0)
+        self.last().0.saturating_sub(self.folded.lsn.0)
     }
 
     /// Moves the image on by one slice of entries. This connection sees a commit a moment before the journal thread
@@ -150,18 +189,19 @@ impl Keeper {
     fn fold(&mut self) -> Result<(), String> {
         let announced = usize::try_from(self.backlog()).unwrap_or(usize::MAX);
         let count = announced.min(SQLITE_SLICE_ENTRIES);
-        let slice = entries(&self.reader, self.folded, count, SQLITE_SLICE_BYTES)?;
+        let slice = entries(&self.reader, self.folded.lsn, count, SQLITE_SLICE_BYTES)?;
         let Some(last) = slice.entries.last().map(|entry| entry.lsn) else { return Ok(()) };
+        let crc = entry_crc(&self.reader, last).map_err(|error| error.to_string())?;
         let mut changes = BTreeMap::new();
         for change in slice.entries.iter().flat_map(|entry| &entry.changes) {
             changes.insert(&change.key[..], change.value.as_deref());
         }
-        let folded = write_image(&mut self.image, &changes, last);
-        folded.map_err(|error| {
+        let sum = self.folded.sum;
+        let folded = write_image(&mut self.image, &self.id, &changes, Fold { lsn: last, entry: crc, sum });
+        self.folded = folded.map_err(|error| {
             abort_if_sync_failed(&error);
             error.to_string()
         })?;
-        self.folded = last;
         self.shared.folded_bytes(slice.bytes as u64);
         metrics::counter!("floe_meta_folded_changes_total").increment(changes.len() as u64);
         metrics::gauge!("floe_meta_unfolded_entries").set(self.backlog() as f64);
@@ -218,36 +258,58 @@ fn log_pages(connection: &Connection, mode: &str) -> rusqlite::Result<LogPages> 
     })
 }
 
-fn read_image(image: &Connection) -> rusqlite::Result<Vec<(bytes::Bytes, bytes::Bytes)>> {
-    let mut statement = image.prepare("SELECT key, value FROM map ORDER BY key")?;
-    let mut rows = statement.query([])?;
-    let mut pairs = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (key, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        pairs.push((key.into(), value.into()));
+/// The values of an image. Each must match its checksum, and all together `sum`.
+pub(super) fn read_image(image: &Connection, sum: u64) -> Result<Vec<(Bytes, Bytes)>, String> {
+    let (mut pairs, mut found) = (Vec::new(), 0u64);
+    let mut read = || -> rusqlite::Result<Result<(), String>> {
+        let mut statement = image.prepare("SELECT key, value, crc FROM map ORDER BY key")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (key, value, crc): (Vec<u8>, Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if crc != i64::from(seal::of_value(&key, &value)) {
+                let kind = key.first().copied().unwrap_or_default();
+                return Ok(Err(format!("the checksum of a value of kind {kind} does not match its bytes")));
+            }
+            found = found.wrapping_add(crc.cast_unsigned());
+            pairs.push((key.into(), value.into()));
+        }
+        Ok(Ok(()))
+    };
+    read().map_err(|error| error.to_string())??;
+    match found == sum {
+        true => Ok(pairs),
+        false => Err("a value is missing, or one is there that should not be".to_owned()),
     }
-    Ok(pairs)
 }
 
+/// Writes changes into the image. `fold` says how far it goes then; its sum is still that of before. Returns the whole.
 fn write_image(
     image: &mut Connection,
+    id: &[u8],
     changes: &BTreeMap<&[u8], Option<&[u8]>>,
-    last: Lsn,
-) -> rusqlite::Result<()> {
+    mut fold: Fold,
+) -> rusqlite::Result<Fold> {
     let transaction = image.transaction()?;
     {
-        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO map VALUES(?1, ?2)")?;
+        let mut find = transaction.prepare_cached("SELECT crc FROM map WHERE key = ?1")?;
+        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO map VALUES(?1, ?2, ?3)")?;
         let mut delete = transaction.prepare_cached("DELETE FROM map WHERE key = ?1")?;
         for (key, value) in changes {
+            let former: Option<u32> = find.query_row(params![key], |row| row.get(0)).optional()?;
+            fold.sum = fold.sum.wrapping_sub(former.unwrap_or(0).into());
             match value {
-                Some(value) => put.execute(params![key, value])?,
+                Some(value) => {
+                    let crc = seal::of_value(key, value);
+                    fold.sum = fold.sum.wrapping_add(crc.into());
+                    put.execute(params![key, value, crc])?
+                }
                 None => delete.execute(params![key])?,
             };
         }
-        transaction
-            .execute("UPDATE meta SET value = ?1 WHERE name = 'folded_lsn'", [last.0.cast_signed()])?;
+        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'fold'", [&fold.encode(id)[..]])?;
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(fold)
 }
 
 #[cfg(test)]
@@ -281,7 +343,8 @@ mod tests {
             database: opened.database,
             reserve,
         });
-        (opened.writer, Keeper::new(opened.reader, opened.image, opened.folded, Env::real(), shared))
+        let keeper = Keeper::new(opened.reader, opened.image, opened.id, opened.folded, Env::real(), shared);
+        (opened.writer, keeper)
     }
 
     /// Between COMMIT and its announcement, the keeper sees more than it may fold.
@@ -291,14 +354,15 @@ mod tests {
         let (writer, mut keeper) = keeper(directory.path());
         for lsn in 1..=7 {
             let (envelope, changes) = row(&lsn.to_string());
-            let insert = "INSERT INTO journal VALUES(?1, zeroblob(16), ?2, ?3)";
-            writer.execute(insert, params![lsn, envelope, changes]).unwrap();
+            let crc = seal::of_entry(Lsn(lsn), 0, &envelope, &changes);
+            let insert = "INSERT INTO journal VALUES(?1, zeroblob(16), ?2, ?3, ?4)";
+            writer.execute(insert, params![lsn.cast_signed(), envelope, changes, crc]).unwrap();
         }
         for (announced, value) in [(0, None), (3, Some("3")), (3, Some("3")), (7, Some("7"))] {
             keeper.shared.last.send_replace(Lsn(announced));
             keeper.fold().unwrap();
-            assert_eq!((keeper.folded, keeper.backlog()), (Lsn(announced), 0));
-            let image = read_image(&keeper.image).unwrap();
+            assert_eq!((keeper.folded.lsn, keeper.backlog()), (Lsn(announced), 0));
+            let image = read_image(&keeper.image, keeper.folded.sum).unwrap();
             assert_eq!(image.first().map(|(_, found)| &found[..]), value.map(str::as_bytes));
         }
     }

@@ -1,13 +1,17 @@
 //! The journal of a single process in SQLite files: the embedded default.
 //!
 //! ```text
-//! <directory>/journal.sqlite   journal(lsn, attempt, envelope, changes), kept for ever
-//!                              meta(name, value): format, id
-//! <directory>/image.sqlite     map(key, value): the map folded up to folded_lsn
-//!                              meta(name, value): format, id, folded_lsn
+//! <directory>/journal.sqlite   journal(lsn, attempt, envelope, changes, crc), kept for ever
+//!                              meta(name, value): format, id, closed
+//! <directory>/image.sqlite     map(key, value, crc): the map folded up to an LSN
+//!                              meta(name, value): format, id, fold
 //! <directory>/journal.lock     locked while a process has the files open
 //! <directory>/reserve          room on the disk that is given up for deletions when the disk is full
 //! ```
+//! Every entry and every value has a checksum (journal/seal.rs). A journal that was closed in order has everything in
+//! its file and says so (`closed`); of one that was not, the last commits may be in its write-ahead log alone, and
+//! without that it is not opened.
+//!
 //! Two threads own them:
 //!
 //! - The *journal thread* (thread.rs) only commits. A commit is one transaction of plain inserts at the end of one
@@ -19,9 +23,11 @@
 //! The image is a file of its own because it can be rebuilt from the journal. No commit waits for a sync of it, and
 //! losing it costs only the time of one start.
 //!
-//! The rest of the folder: files.rs opens the files, state.rs holds what handle and threads share.
+//! The rest of the folder: files.rs opens the files, inspect.rs judges them without a start, state.rs holds what handle
+//! and threads share.
 
 mod files;
+pub(crate) mod inspect;
 mod keeper;
 mod state;
 mod thread;
@@ -93,8 +99,14 @@ impl SqliteJournal {
         let (orders_in, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
         let write = thread::JournalThread::new(opened.writer, opened.last, shared.clone(), keeper.clone());
-        let keep =
-            keeper::Keeper::new(opened.reader, opened.image, opened.folded, env.clone(), shared.clone());
+        let keep = keeper::Keeper::new(
+            opened.reader,
+            opened.image,
+            opened.id,
+            opened.folded,
+            env.clone(),
+            shared.clone(),
+        );
         let mut threads = vec![env.thread("floe-keeper", move || keep.run(&tasks)).map_err(failed)?];
         threads.push(env.thread("floe-journal", move || write.run(&orders)).map_err(failed)?);
         Ok(SqliteJournal {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::{Connection, params};
 
+use crate::journal::seal;
 use crate::journal::sqlite::files::{abort_if_sync_failed, entries, is_full, is_write_failure, last_lsn};
 use crate::journal::sqlite::keeper::checkpoint;
 use crate::journal::sqlite::state::{JournalState, KeeperTask, Reply};
@@ -145,14 +146,11 @@ fn insert(
     rows: &[(Vec<u8>, Vec<u8>)],
 ) -> rusqlite::Result<()> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut statement = connection.prepare_cached("INSERT INTO journal VALUES(?1, ?2, ?3, ?4)")?;
+    let mut statement = connection.prepare_cached("INSERT INTO journal VALUES(?1, ?2, ?3, ?4, ?5)")?;
     for (i, (envelope, changes)) in rows.iter().enumerate() {
-        statement.execute(params![
-            last.plus(i + 1).0.cast_signed(),
-            attempt.to_be_bytes(),
-            envelope,
-            changes
-        ])?;
+        let lsn = last.plus(i + 1);
+        let crc = seal::of_entry(lsn, attempt, envelope, changes);
+        statement.execute(params![lsn.0.cast_signed(), attempt.to_be_bytes(), envelope, changes, crc])?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use floe_lake::map::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
-use floe_log::ObjectId;
 use floe_log::object::{Object, ObjectLease, Trash, wal_key};
+use floe_log::{ObjectId, WriterNumber};
 use floe_meta::Snapshot;
 
 use super::super::cluster::{Cluster, Running};
@@ -74,7 +74,8 @@ async fn lake_known(
 fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> Vec<String> {
     let record = snapshot.get::<floe_lake::map::Table>(&table.topic.id).expect("the table can be read");
     let view = snapshot.get::<ViewState>(&table.topic.id).expect("the view can be read");
-    let used = view.map(|view| record.map_or(0, |table| table.next_file)..view.numbers_end);
+    let count = WriterNumber::count;
+    let used = view.map(|view| record.map_or(0, |table| count(table.next_file))..count(view.numbers_end));
     let unsettled = |key: &&String| used.as_ref().zip(number(key)).is_some_and(|(used, n)| used.contains(&n));
     let folder = format!("lake/{}-", table.topic.id);
     stored.iter().filter(|key| key.starts_with(&folder)).filter(unsettled).cloned().collect()

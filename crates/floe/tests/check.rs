@@ -1,0 +1,224 @@
+//! `floe check` on data directories of the real binary: of a stopped broker, of a copy of a running one, of a killed
+//! one, and of damaged ones.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use floe_client::Client;
+use floe_log::codec::Compression;
+use floe_log::records::Builder;
+use tokio::net::TcpStream;
+
+fn floe(arguments: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_floe"));
+    command.args(arguments).arg(directory).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command
+}
+
+struct Server {
+    child: Child,
+    kafka: String,
+}
+
+impl Server {
+    fn start(data: &Path) -> Server {
+        let arguments = ["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"];
+        let mut child = floe(&arguments, data)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output is piped")).lines();
+        let ready = lines.map_while(Result::ok).find(|line| line.starts_with("floe is ready"));
+        let ready = ready.expect("the server says that it is ready");
+        let kafka = ready.split_whitespace().find_map(|word| word.strip_prefix("kafka="));
+        Server { kafka: kafka.expect("an address").to_owned(), child }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &id]).status().expect("kill runs");
+        assert!(sent.success(), "the process is there");
+    }
+
+    async fn stop(mut self) {
+        // It listens for signals a moment after it says that it is ready.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.signal("-TERM");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+
+    async fn client(&self) -> Client<TcpStream> {
+        Client::connect(&self.kafka, "test").await.expect("it listens")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // `kill` is SIGKILL. A process that has ended already is no error here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn batch(text: &str) -> Bytes {
+    let mut builder = Builder::new(Compression::None);
+    builder.push(1_767_225_600_000, None, Some(text.as_bytes()), &[]);
+    builder.build()
+}
+
+fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().expect("a temporary folder");
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to.path().join("data")).status();
+    assert!(copied.expect("cp runs").success());
+    to
+}
+
+fn check(directory: &Path, more: &[&str]) -> Output {
+    floe(&[&["check"], more].concat(), directory).output().expect("it runs")
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the output is text");
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// The pack that holds objects.
+fn pack(data: &Path) -> PathBuf {
+    let packs =
+        fs::read_dir(data.join("store/packs")).expect("readable").map(|entry| entry.expect("one").path());
+    let used = |path: &PathBuf| fs::read(path).expect("readable").starts_with(b"FLOEPACK");
+    packs.into_iter().find(used).expect("a pack is in use")
+}
+
+/// A broker with some records in a topic, and its data directory.
+async fn broker(data: &Path) -> Server {
+    let server = Server::start(data);
+    server.client().await.create_topic("t", 1, &[]).await.expect("created");
+    produce(&server, 20).await;
+    server
+}
+
+async fn produce(server: &Server, records: usize) {
+    let mut client = server.client().await;
+    for _ in 0..records {
+        client.produce("t", 0, batch("value"), -1).await.expect("acknowledged");
+    }
+}
+
+/// What was said about a directory with a fault.
+fn faulty(directory: &Path) -> String {
+    let judged = check(directory, &[]);
+    assert!(!judged.status.success(), "{}", said(&judged));
+    said(&judged)
+}
+
+fn whole(directory: &Path) {
+    let judged = check(directory, &[]);
+    assert!(judged.status.success(), "{}", said(&judged));
+}
+
+/// A client writes all the time. The copy of a process that stands still is a backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_broker_that_stands_still_is_a_backup() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let server = broker(&data).await;
+    let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (until, count) = (Arc::clone(&done), Arc::clone(&acknowledged));
+    let mut client = server.client().await;
+    let writing = tokio::spawn(async move {
+        while !until.load(Ordering::SeqCst) {
+            client.produce("t", 0, batch("value"), -1).await.expect("acknowledged");
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.signal("-STOP");
+        let before = acknowledged.load(Ordering::SeqCst);
+        let backup = copy(&data);
+        server.signal("-CONT");
+        whole(&backup.path().join("data"));
+        let restored = Server::start(&backup.path().join("data"));
+        let end = restored.client().await.list_offsets("t", 0, floe_client::LATEST).await.expect("an offset");
+        assert!(end.offset >= before as i64, "{} records of {before}", end.offset);
+        restored.stop().await;
+    }
+    assert!(faulty(&data).contains("in use"));
+    done.store(true, Ordering::SeqCst);
+    writing.await.expect("every record was acknowledged");
+}
+
+/// Killed, started and stopped: everything is in the files. A journal from a backup beside the newer store is named by
+/// `check` and refused by `serve`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_journal_beside_a_newer_store_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let server = broker(&data).await;
+    server.signal("-STOP");
+    let older = copy(&data);
+    server.signal("-CONT");
+    produce(&server, 600).await;
+    drop(server);
+    whole(&data);
+    Server::start(&data).stop().await;
+    for file in fs::read_dir(data.join("journal")).expect("readable") {
+        let file = file.expect("one");
+        let is_log = file.file_name().to_string_lossy().ends_with("-wal");
+        assert!(!is_log || file.metadata().expect("readable").len() == 0, "{file:?} has data after a stop");
+    }
+    let stopped = check(&data, &["--json"]);
+    assert!(stopped.status.success() && said(&stopped).contains("\"refused\":[]"), "{}", said(&stopped));
+
+    let journal = data.join("journal");
+    fs::remove_dir_all(&journal).expect("removed");
+    let restored = Command::new("cp").arg("-a").arg(older.path().join("data/journal")).arg(&journal).status();
+    assert!(restored.expect("cp runs").success());
+    assert!(faulty(&data).contains("this metadata ends at commit"));
+    let arguments = ["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"];
+    let refused = floe(&arguments, &data).output().expect("it runs");
+    assert!(
+        !refused.status.success() && said(&refused).contains("older than its store"),
+        "{}",
+        said(&refused)
+    );
+}
+
+/// A pack that was moved away is named. Put back, everything is whole again. A rotten image is repaired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_is_named_and_what_can_be_is_mended() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    broker(&data).await.stop().await;
+    let path = pack(&data);
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).expect("moved");
+    let named = faulty(&data);
+    assert!(named.contains("is missing") && named.contains(".aside"), "{named}");
+    Server::start(&data).stop().await;
+    fs::rename(&aside, path.with_file_name("pack-00000099")).expect("moved back");
+    whole(&data);
+
+    let image = data.join("journal/image.sqlite");
+    let mut bytes = fs::read(&image).expect("readable");
+    let at = bytes.windows(4).position(|window| window == b"test").expect("a client's name");
+    bytes[at] ^= 1;
+    fs::write(&image, &bytes).expect("written");
+    assert!(faulty(&data).contains("repairable"));
+    let repaired = check(&data, &["--repair"]);
+    assert!(repaired.status.success(), "{}", said(&repaired));
+    Server::start(&data).stop().await;
+    whole(&data);
+
+    // A mistyped place gets no files.
+    let typo = folder.path().join("dato");
+    assert!(!check(&typo, &[]).status.success() && !typo.exists());
+}

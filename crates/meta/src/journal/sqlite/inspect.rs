@@ -1,0 +1,202 @@
+//! Looks at the files of a journal that no process uses, all of them, and changes nothing. Starting a broker reads the
+//! image and the entries after it; here every entry is read, and the image is compared with what the entries make.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::journal::Lsn;
+use crate::journal::sqlite::files::{
+    IMAGE, JOURNAL, SqliteOpenError, check_format, entries, entry_crc, fold_of, last_lsn, meta,
+};
+use crate::journal::sqlite::keeper::read_image;
+use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX};
+use crate::snapshot::Snapshot;
+use floe_env::FileLock;
+
+/// What a look at a journal found.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The last commit that can be read with all before it.
+    pub last: Lsn,
+    /// The map up to that commit.
+    pub snapshot: Snapshot,
+    /// Damage of the journal. Nothing but a copy makes it good.
+    pub journal: Vec<String>,
+    /// Damage of the image. If the journal has none, [`set_image_aside`] repairs it.
+    pub image: Vec<String>,
+}
+
+/// Reads and compares everything in the journal of a directory.
+///
+/// # Errors
+/// A process uses the journal, or it is not one of this version of Floe, or not a database any more.
+pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
+    let _lock = lock(directory)?;
+    let path = directory.join(JOURNAL);
+    let failed = |source| SqliteOpenError::Database { path: path.clone(), source };
+    let journal = look(&path)?;
+    let mut found =
+        Inspected { last: Lsn(0), snapshot: Snapshot::default(), journal: Vec::new(), image: Vec::new() };
+    let log = directory.join(format!("{JOURNAL}-wal"));
+    let log_exists = log.metadata().is_ok_and(|log| log.len() > 0);
+    if !log_exists && meta::<i64>(&journal, "closed").map_err(failed)? == 0 {
+        found.journal.push(SqliteOpenError::LostLog { path: log }.to_string());
+    }
+    found.journal.extend(integrity(&journal));
+    let image = Image::read(directory, &journal, &mut found.image);
+    let last = last_lsn(&journal).map_err(failed)?;
+    if let Some(image) = image.as_ref().filter(|image| image.lsn > last) {
+        found
+            .journal
+            .push(SqliteOpenError::Older { path: path.clone(), last, folded: image.lsn }.to_string());
+    }
+    fold(&journal, last, image, &mut found);
+    Ok(found)
+}
+
+/// Moves the files of the image away, so that the next start makes a new one from the journal. Returns where they are.
+///
+/// # Errors
+/// A process uses the journal, or the file system refuses.
+pub fn set_image_aside(directory: &Path) -> Result<PathBuf, SqliteOpenError> {
+    let _lock = lock(directory)?;
+    let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
+    let place = |number: u32| directory.join(format!("{IMAGE}.damaged-{number}"));
+    let aside = (1..).map(place).find(|place| !place.exists()).expect("numbers do not run out");
+    // The file goes last: while it is there, the next start refuses.
+    for ending in ["-shm", "-wal", ""] {
+        let to = aside.with_file_name(format!(
+            "{}{ending}",
+            aside.file_name().and_then(|name| name.to_str()).expect("the name was just made")
+        ));
+        match std::fs::rename(directory.join(format!("{IMAGE}{ending}")), to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    floe_env::sync_dir(directory).map_err(failed)?;
+    Ok(aside)
+}
+
+fn lock(directory: &Path) -> Result<FileLock, SqliteOpenError> {
+    let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
+    // Taking the lock creates its file, and a mistyped directory must not get one.
+    if let Err(source) = directory.join(JOURNAL).metadata() {
+        return Err(SqliteOpenError::Io { path: directory.join(JOURNAL), source });
+    }
+    match FileLock::take(&directory.join("journal.lock")).map_err(failed)? {
+        Ok(lock) => Ok(lock),
+        Err(holder) => Err(SqliteOpenError::InUse { path: directory.to_owned(), holder }),
+    }
+}
+
+fn look(path: &Path) -> Result<Connection, SqliteOpenError> {
+    let failed = |source| SqliteOpenError::Database { path: path.to_owned(), source };
+    // Reading a write-ahead log takes a shared file beside it, which is written.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    check_format(&connection, path)?;
+    Ok(connection)
+}
+
+/// What SQLite itself finds wrong with the structure of a file.
+fn integrity(connection: &Connection) -> Vec<String> {
+    let read = || -> rusqlite::Result<Vec<String>> {
+        let mut statement = connection.prepare("PRAGMA integrity_check(10)")?;
+        let lines = statement.query_map([], |row| row.get(0))?.collect();
+        lines
+    };
+    match read() {
+        Ok(lines) => lines.into_iter().filter(|line| line != "ok").collect(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
+/// A readable image.
+struct Image {
+    lsn: Lsn,
+    pairs: BTreeMap<Bytes, Bytes>,
+}
+
+impl Image {
+    fn read(directory: &Path, journal: &Connection, damage: &mut Vec<String>) -> Option<Image> {
+        let path = directory.join(IMAGE);
+        if !path.exists() {
+            return None;
+        }
+        let read = || -> Result<Image, String> {
+            let connection = look(&path).map_err(|error| error.to_string())?;
+            if let Some(damage) = integrity(&connection).into_iter().next() {
+                return Err(damage);
+            }
+            let id: Vec<u8> = meta(journal, "id").map_err(|error| error.to_string())?;
+            let fold = fold_of(&connection, &id)?;
+            let there = entry_crc(journal, fold.lsn).map_err(|error| error.to_string())?;
+            let last = last_lsn(journal).map_err(|error| error.to_string())?;
+            if fold.lsn <= last && there != fold.entry {
+                return Err(format!("its commit {} is not that of the journal", fold.lsn));
+            }
+            let pairs = read_image(&connection, fold.sum)?.into_iter().collect();
+            Ok(Image { lsn: fold.lsn, pairs })
+        };
+        match read() {
+            Ok(image) => Some(image),
+            Err(reason) => {
+                damage.push(format!("{}: {reason}", path.display()));
+                None
+            }
+        }
+    }
+
+    fn compare(&self, snapshot: &Snapshot, damage: &mut Vec<String>) {
+        let same = self.pairs.len() == snapshot.len() && self.pairs.iter().eq(snapshot.pairs());
+        if !same {
+            damage.push(format!("the image is not what the journal makes up to commit {}", self.lsn));
+        }
+    }
+}
+
+/// Applies the entries one after the other, up to the first that cannot be read.
+fn fold(journal: &Connection, last: Lsn, image: Option<Image>, found: &mut Inspected) {
+    if let Some(image) = image.as_ref().filter(|image| image.lsn == Lsn(0)) {
+        image.compare(&found.snapshot, &mut found.image);
+    }
+    let mut count = ENTRIES_MAX;
+    while found.snapshot.lsn() < last {
+        let from = found.snapshot.lsn();
+        let slice = match entries(journal, from, count, ENTRIES_BYTES_MAX) {
+            Ok(slice) => slice.entries,
+            // The damaged one is among them: one at a time finds it.
+            Err(_) if count > 1 => {
+                count = 1;
+                continue;
+            }
+            Err(reason) => {
+                found.journal.push(reason);
+                return;
+            }
+        };
+        if slice.is_empty() {
+            found.journal.push(format!("the entries after {from} cannot be found"));
+            return;
+        }
+        for entry in slice {
+            let due = found.snapshot.lsn().next();
+            if entry.lsn != due {
+                found.journal.push(format!("entry {due} of the journal is missing, {} follows", entry.lsn));
+                return;
+            }
+            found.snapshot.apply(entry.lsn, &entry.changes);
+            found.last = entry.lsn;
+            if let Some(image) = image.as_ref().filter(|image| image.lsn == entry.lsn) {
+                image.compare(&found.snapshot, &mut found.image);
+            }
+        }
+    }
+}
