@@ -50,10 +50,10 @@
 //!
 //! # From whole numbers to double
 //! Iceberg knows no promotion from whole numbers to double. The wider column gets a new id, and the data files that
-//! hold the old one are rewritten: those of a small table in the commit that first has the new column, those of a large
-//! one by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both columns,
-//! and every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53 that a
-//! double cannot hold go to the text column beside it (`floe_schema`).
+//! hold the old one are rewritten: those of a small table in the commit that first has the new column, those of a
+//! large one by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both
+//! columns, and every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53
+//! that a double cannot hold go to the text column beside it (`floe_schema`).
 //!
 //! # Freshness
 //! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the
