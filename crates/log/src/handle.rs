@@ -181,10 +181,7 @@ impl Log {
             fenced: Arc::clone(&fenced),
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
-        if config.cleaner {
-            background.push(env.spawn("cleaner", cleaner.clone().run()));
-        }
-        let writer = Mutex::new(Some(env.spawn_vital("wal writer", writer.run())));
+        background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         let reader = Reader::new(cache);
         let shared = Shared {
             meta,
@@ -203,7 +200,7 @@ impl Log {
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
             budget_bytes: config.bytes_in_flight_max,
             topics: Mutex::default(),
-            writer,
+            writer: Mutex::new(Some(env.spawn_vital("wal writer", writer.run()))),
             background,
             env,
         };

@@ -18,8 +18,8 @@ pub struct Config {
     pub query_time_max: Duration,
     /// Bytes of memory that all statements share for sorting, joining, grouping and decoded tails.
     pub memory_bytes: usize,
-    /// Directory for what sorting and grouping cannot hold in memory. It is emptied when the engine starts. Without one,
-    /// a statement that does not fit in memory fails.
+    /// Directory for what sorting and grouping cannot hold in memory. It is emptied when the engine starts. Without
+    /// one, a statement that does not fit in memory fails.
     pub spill_directory: Option<PathBuf>,
     /// Bytes that all statements together may spill there.
     pub spill_bytes: u64,

@@ -1,4 +1,5 @@
-//! Counts the rows that a window function over a whole partition holds. The engine collects all of them and counts none.
+//! Counts the rows that a window function over a whole partition holds. The engine collects all of them and counts
+//! none.
 
 use std::fmt;
 use std::sync::Arc;

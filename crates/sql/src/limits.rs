@@ -24,8 +24,8 @@ pub const TABLE_DEPTH: u64 = 1;
 pub const CASE_DEPTH: u64 = 2;
 /// Depth that a subquery in the place of a value adds: `in (select ...)`, `exists (...)`, `x = (select ...)`.
 pub const VALUE_DEPTH: u64 = 3;
-/// Weight of a call of a function whose result is much larger than its arguments (`repeat`, `range`, ...). Planning runs
-/// a few of them over constants before the statement has a meter, and each may make [`FUNCTION_BYTES_MAX`].
+/// Weight of a call of a function whose result is much larger than its arguments (`repeat`, `range`, ...). Planning
+/// runs a few of them over constants before the statement has a meter, and each may make [`FUNCTION_BYTES_MAX`].
 pub const GROWING_FUNCTION_WEIGHT: u64 = 64;
 /// Weight of a call of a function whose arguments bound its result (`concat`, `replace`, ...).
 pub const TEXT_FUNCTION_WEIGHT: u64 = 32;
@@ -45,8 +45,8 @@ pub const FUNCTION_BYTES_MAX: u64 = 64 << 20;
 pub const FUNCTION_RESULT_BYTES_MAX: usize = 1 << 30;
 /// Bytes that a function makes at a time, if a row does not make more. Its rows are counted between two such slices.
 pub const FUNCTION_SLICE_BYTES: usize = 4 << 20;
-/// Steps that a function takes at a time, if a row does not take more. A statement ends at its deadline between two such
-/// slices. A step looks at a character or compares two; it takes about a nanosecond.
+/// Steps that a function takes at a time, if a row does not take more. A statement ends at its deadline between two
+/// such slices. A step looks at a character or compares two; it takes about a nanosecond.
 pub const FUNCTION_SLICE_STEPS: u64 = 1 << 28;
 /// Steps of one row of a function that compares everything with everything (`levenshtein`, a pattern with counts, ...).
 pub const FUNCTION_STEPS_MAX: u64 = 1 << 31;

@@ -59,8 +59,8 @@ impl Runtimes {
         &self.plain
     }
 
-    /// The runtime for the next statement. It spills only if the disk has room for all that statements may spill, beside
-    /// what is kept for the metadata: a statement must not fill the disk of the log.
+    /// The runtime for the next statement. It spills only if the disk has room for all that statements may spill,
+    /// beside what is kept for the metadata: a statement must not fill the disk of the log.
     pub(crate) fn next(&self) -> &Arc<RuntimeEnv> {
         let Some((disk, spilling)) = &self.spilling else { return &self.plain };
         let (used, most) =

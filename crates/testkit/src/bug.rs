@@ -40,7 +40,8 @@ pub enum Bug {
     StoreNeverHeals,
     /// A task of a broker panics, and nobody awaits the task.
     TaskPanics,
-    /// A journal serves a value that has rotted.
+    /// A journal serves a value that has rotted. No test demands that a checker sees it: most such brokers do not open,
+    /// and acknowledge nothing that could be lost. The journal's own tests (`meta/tests/rot.rs`) flip bits and look.
     JournalServesRot,
     /// A broker goes on with a journal that is older than its store.
     OldJournalIsContinued,

@@ -129,11 +129,11 @@ settings! {
             text("NAMES", "host names with commas between them; `*.example.com` is every name below example.com");
         /// Memory of all SQL queries together, in bytes
         sql_memory_bytes: usize = sql::MEMORY_BYTES_MAX, bytes(16 << 20..=1 << 40);
-        /// Disk that all SQL queries together may use below `data` for sorting and grouping more than fits in memory, in
-        /// bytes; at most half of what is free at start, and nothing while the disk is nearly full; 0 for none
+        /// Disk that all SQL queries together may use below `data` for sorting and grouping more than fits in memory,
+        /// in bytes; at most half of what is free at start, and nothing while the disk is nearly full; 0 for none
         sql_spill_bytes: u64 = sql::SPILL_BYTES_MAX, bytes(0..=1 << 40);
-        /// Records that are not in a table's Iceberg files yet are held in memory by a SQL query up to this many bytes of
-        /// log; of more records, it decodes a part at a time, and so takes longer
+        /// Records that are not in a table's Iceberg files yet are held in memory by a SQL query up to this many bytes
+        /// of log; of more records, it decodes a part at a time, and so takes longer
         sql_tail_bytes: u64 = sql::TAIL_HELD_BYTES, bytes(0..=1 << 40);
         /// End a SQL query that takes longer, in milliseconds
         sql_timeout_ms: Duration = sql::QUERY_TIME_MAX, millis(1..=86_400_000);

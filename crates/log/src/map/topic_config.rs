@@ -148,7 +148,7 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     works("floe.table.file.bytes", "", Kind::Long, "134217728", Check::Range(1 << 20, 1 << 34),
         "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
     works("floe.table.freshness.ms", "", Kind::Long, "10000", Check::Range(100, 86_400_000),
-        "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or a quarter of what the broker's SQL reads of the log, has gathered."),
+        "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or 64 MiB of log, has gathered."),
     kept("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),
     kept("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),

@@ -1,7 +1,7 @@
 //! How much a function may make out of its arguments, and how long that may take, before it runs.
 //!
-//! Most functions make about as much as they take ([`Growth::Linear`]). The others have a model of their own. A model may
-//! say too much, and then the rows go through the function in smaller slices. It must not say too little.
+//! Most functions make about as much as they take ([`Growth::Linear`]). The others have a model of their own. A model
+//! may say too much, and then the rows go through the function in smaller slices. It must not say too little.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::ColumnarValue;
 
 use crate::limits::{GROWING_FUNCTION_WEIGHT, PATTERN_STATES_MAX, TEXT_FUNCTION_WEIGHT};
 
-use super::place::CONCATENATION;
+use super::concatenation::CONCATENATION;
 
 /// Bytes of a value without a length. A value with a length takes them beside its own bytes.
 pub(super) const VALUE_BYTES: u128 = 16;

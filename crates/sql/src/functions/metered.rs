@@ -6,15 +6,17 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue, plan_err, resources_datafusion_err, resources_err};
 use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    StructFieldMapping,
+    BinaryExpr, ColumnarValue, Expr, ExpressionPlacement, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, StructFieldMapping,
 };
 
 use crate::limits::{
@@ -23,6 +25,7 @@ use crate::limits::{
 };
 use crate::wrapped::from_inner;
 
+use super::concatenation::Concatenation;
 use super::growth::{self, Growth, Made, Work, at};
 use super::meter::{Meter, Place};
 
@@ -121,7 +124,7 @@ impl ScalarUDFImpl for Metered {
         Ok(match self.inner.simplify(args, info)? {
             ExprSimplifyResult::Simplified(expr) => {
                 let meter = self.meter.as_ref().map(|(meter, _)| meter);
-                ExprSimplifyResult::Simplified(super::place::behind(expr, meter)?)
+                ExprSimplifyResult::Simplified(behind(expr, meter)?)
             }
             original @ ExprSimplifyResult::Original(_) => original,
         })
@@ -327,5 +330,30 @@ fn width(kind: &DataType) -> usize {
             fields.iter().map(|field| width(field.data_type())).fold(0, usize::saturating_add)
         }
         other => other.primitive_width().unwrap_or(16),
+    }
+}
+
+/// The expression with all its functions behind a meter.
+fn behind(expr: Expr, meter: Option<&Arc<Meter>>) -> Result<Expr> {
+    expr.transform_up(|expr| Ok(watched(expr, meter))).data()
+}
+
+/// The expression with its own function, if it is one, behind a meter.
+pub(super) fn watched(expr: Expr, meter: Option<&Arc<Meter>>) -> Transformed<Expr> {
+    match expr {
+        Expr::ScalarFunction(call) => match Metered::over(&call.func, meter) {
+            Some(func) => {
+                let call = ScalarFunction { func: Arc::new(func), args: call.args };
+                Transformed::yes(Expr::ScalarFunction(call))
+            }
+            None => Transformed::no(Expr::ScalarFunction(call)),
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+            let operator = Arc::new(ScalarUDF::new_from_impl(Concatenation::default()));
+            let func = Metered::over(&operator, meter).map_or(operator, Arc::new);
+            let args = vec![*left, *right];
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+        }
+        other => Transformed::no(other),
     }
 }

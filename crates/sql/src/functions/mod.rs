@@ -6,12 +6,14 @@
 //! batches through in slices, and counts what was made.
 //!
 //! ```text
-//! growth.rs    what a call may make, and its steps, from its arguments
-//! meter.rs     the memory and the deadline of one statement
-//! metered.rs   a function with a meter
-//! place.rs     puts functions of a plan behind the meter, the operator || included
+//! growth.rs         what a call may make, and its steps, from its arguments
+//! meter.rs          the memory and the deadline of one statement
+//! metered.rs        a function with a meter
+//! concatenation.rs  the operator || as a function
+//! place.rs          puts functions of a plan behind the meter, the operator || included
 //! ```
 
+mod concatenation;
 mod growth;
 mod meter;
 mod metered;

@@ -31,6 +31,9 @@ const HARM: u64 = 400;
 /// Share of runs, in a thousand, in which a topic is deleted and created again.
 const FLEETING: u64 = 250;
 
+/// The chaos of a run that shows whether a broker goes on beside a copy: longer than it may.
+const BESIDE_A_COPY: Duration = Duration::from_secs(90);
+
 /// How long the faults last in a run that must see the end of grace periods or time-outs.
 const LONG_CHAOS: Duration = Duration::from_secs(40);
 /// Share of runs, in a thousand, with a remote store.
@@ -159,7 +162,7 @@ impl Plan {
             Some(Bug::OldJournalIsContinued) => self.harmed(false),
             // No broker dies here, so a copy finds the original alive.
             Some(Bug::StoreHidesWriters) => {
-                Plan { remote: false, crash_polls_max: None, ..self.harmed(true) }
+                Plan { remote: false, crash_polls_max: None, chaos: BESIDE_A_COPY, ..self.harmed(true) }
             }
             _ => self,
         }
