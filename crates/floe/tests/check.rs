@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use floe_client::Client;
+use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
 use tokio::net::TcpStream;
@@ -133,7 +134,7 @@ async fn a_copy_of_a_broker_that_stands_still_is_a_backup() {
     let (done, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (until, count) = (Arc::clone(&done), Arc::clone(&acknowledged));
     let mut client = server.client().await;
-    let writing = tokio::spawn(async move {
+    let writing = Env::real().spawn("client", async move {
         while !until.load(Ordering::SeqCst) {
             client.produce("t", 0, batch("value"), -1).await.expect("acknowledged");
             count.fetch_add(1, Ordering::SeqCst);

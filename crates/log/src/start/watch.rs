@@ -68,7 +68,7 @@ impl Watchman {
             match self.water.raise(self.meta.snapshot().lsn(), 0).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot note the last commit in the store, trying again")
+                    tracing::warn!(%error, "cannot note the last commit in the store, trying again");
                 }
             }
             backoff.pause().await;

@@ -54,7 +54,7 @@ pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
             .journal
             .push(SqliteOpenError::Older { path: path.clone(), last, folded: image.lsn }.to_string());
     }
-    fold(&journal, last, image, &mut found);
+    fold(&journal, last, image.as_ref(), &mut found);
     Ok(found)
 }
 
@@ -109,8 +109,8 @@ fn look(path: &Path) -> Result<Connection, SqliteOpenError> {
 fn integrity(connection: &Connection) -> Vec<String> {
     let read = || -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare("PRAGMA integrity_check(10)")?;
-        let lines = statement.query_map([], |row| row.get(0))?.collect();
-        lines
+        let rows = statement.query_map([], |row| row.get(0))?;
+        rows.collect()
     };
     match read() {
         Ok(lines) => lines.into_iter().filter(|line| line != "ok").collect(),
@@ -163,8 +163,8 @@ impl Image {
 }
 
 /// Applies the entries one after the other, up to the first that cannot be read.
-fn fold(journal: &Connection, last: Lsn, image: Option<Image>, found: &mut Inspected) {
-    if let Some(image) = image.as_ref().filter(|image| image.lsn == Lsn(0)) {
+fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Inspected) {
+    if let Some(image) = image.filter(|image| image.lsn == Lsn(0)) {
         image.compare(&found.snapshot, &mut found.image);
     }
     let mut count = ENTRIES_MAX;
@@ -194,7 +194,7 @@ fn fold(journal: &Connection, last: Lsn, image: Option<Image>, found: &mut Inspe
             }
             found.snapshot.apply(entry.lsn, &entry.changes);
             found.last = entry.lsn;
-            if let Some(image) = image.as_ref().filter(|image| image.lsn == entry.lsn) {
+            if let Some(image) = image.filter(|image| image.lsn == entry.lsn) {
                 image.compare(&found.snapshot, &mut found.image);
             }
         }
