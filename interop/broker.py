@@ -162,7 +162,7 @@ def tool(name):
         "ConsoleConsumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
         "ConsumerGroupCommand": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
         "GetOffsetShell": "org.apache.kafka.tools.GetOffsetShell",
-        "ConfigCommand": "kafka.admin.ConfigCommand",
+        "ConfigCommand": "org.apache.kafka.tools.ConfigCommand",
         "ProducerPerformance": "org.apache.kafka.tools.ProducerPerformance",
         "ConsumerPerformance": "org.apache.kafka.tools.ConsumerPerformance",
         "BrokerApiVersions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
