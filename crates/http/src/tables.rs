@@ -182,12 +182,7 @@ async fn begun(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<u64, Failure> {
-    json_body(headers)?;
-    let body = read_body(body).await?;
-    let RebuildBody { lose } = serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("the body must be JSON like {{\"lose\": false}}: {error}");
-        Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
-    })?;
+    let RebuildBody { lose } = parsed(headers, body, r#"{"lose": false}"#).await?;
     service.rebuild(name.to_owned(), lose).await.map_err(|failure| failure.of(name))
 }
 
@@ -197,11 +192,20 @@ async fn dropped(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<u64, Failure> {
+    let DropBody { keys } = parsed(headers, body, r#"{"keys": ["id_*"]}"#).await?;
+    service.drop_columns(name.to_owned(), keys).await.map_err(|failure| failure.of(name))
+}
+
+/// The body of a request. `example` shows what it may be, for the error.
+async fn parsed<T: serde::de::DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    example: &str,
+) -> Result<T, Failure> {
     json_body(headers)?;
     let body = read_body(body).await?;
-    let DropBody { keys } = serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("the body must be JSON like {{\"keys\": [\"id_*\"]}}: {error}");
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body must be JSON like {example}: {error}");
         Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
-    })?;
-    service.drop_columns(name.to_owned(), keys).await.map_err(|failure| failure.of(name))
+    })
 }
