@@ -1,6 +1,8 @@
 """Records in a bucket: Floe on a foreign S3 server is killed and started again, and PyIceberg reads from the bucket."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "interop", "AWS_SECRET_ACCESS_KEY": "interop"}
 def cases():
     yield "Bucket", "records and tables live in S3, survive kill -9, and are read from there by PyIceberg", lives
     yield "Bucket", "a broker with other metadata is refused the bucket of a cluster", refused
+    yield "Bucket", "`floe check` lists the bucket, names an object that is gone, and a start says the same", checked
 
 
 class Bucket:
@@ -38,6 +41,10 @@ class Bucket:
                 return answer.status
         except OSError as error:
             return str(error)
+
+    def keys(self, folder):
+        with urllib.request.urlopen(f"{self.endpoint}/floe-interop?list-type=2&prefix=some/prefix/{folder}/") as answer:
+            return re.findall("<Key>([^<]+)</Key>", answer.read().decode())
 
     def flags(self):
         return ["--store", "s3://floe-interop/some/prefix", "--s3-endpoint", self.endpoint]
@@ -87,5 +94,31 @@ def refused(_):
                 [os.environ["FLOE_BIN"], "serve", "--data", f"{scratch}/data", "--kafka", "127.0.0.1:0", "--http",
                  "127.0.0.1:0", *bucket.flags()], capture_output=True, text=True, timeout=60)
             assert second.returncode == 1 and "belongs to the cluster" in second.stderr, second
+        finally:
+            broker.close()
+
+
+def checked(_):
+    with Bucket() as bucket:
+        broker = brokers.Floe(*bucket.flags())
+        try:
+            broker.create("bucket", 1)
+            produce(broker, range(100))
+            broker.kill()
+
+            def check():
+                command = [os.environ["FLOE_BIN"], "check", f"{broker.dir}/data", "--json", *bucket.flags()]
+                ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                return ended.returncode, json.loads(ended.stdout)
+
+            code, found = check()
+            assert code == 0 and found["whole"] and not found["refused"] + found["damaged"], found
+            gone = bucket.keys("wal")[0]
+            assert bucket.request("DELETE", f"/floe-interop/{gone}") == 204
+            code, found = check()
+            assert code == 1 and not found["refused"] and gone.removeprefix("some/prefix/") in str(found["damaged"]), found
+            broker.start()
+            log = open(broker.log.name).read()
+            assert gone.removeprefix("some/prefix/") in log, log
         finally:
             broker.close()

@@ -1,6 +1,7 @@
 //! `floe serve`: a broker until it is asked to stop.
 
 use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -18,21 +19,24 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     }
     let config = checked.config();
     log_to_stderr(&config.log, config.log_format)?;
-    let server = Server::start(config).await?;
+    let mut asked = StopSignal::listen()?;
+    let server = tokio::select! {
+        biased;
+        started = Server::start(config) => started?,
+        // Whatever the start was doing, the next start finds it as after a crash.
+        () = asked.received() => bail!("asked to stop before the broker was ready"),
+    };
     // Scripts wait for this line; its words are part of the interface.
     if let Err(error) = say(&format!("floe is ready kafka={} http={}", server.kafka, server.http)) {
         warn!(%error, "the line that says so was not written, the broker serves");
     }
     let newer = tokio::select! {
         biased;
-        stopped = stop_signal() => {
-            stopped?;
-            None
-        }
+        () = asked.received() => None,
         newer = server.fenced() => Some(newer),
     };
     info!("stopping: no new connections, open uploads are finished");
-    stop(server).await?;
+    stop(server, &mut asked).await?;
     match newer {
         None => Ok(()),
         Some(newer) => bail!(
@@ -43,15 +47,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 }
 
 /// Stops the broker in order. A second signal ends the process without waiting for that.
-pub(crate) async fn stop(server: Server) -> Result<()> {
+pub(crate) async fn stop(server: Server, asked: &mut StopSignal) -> Result<()> {
     tokio::select! {
         biased;
         () = server.stop() => {
             info!("stopped");
             Ok(())
         }
-        again = stop_signal() => {
-            again?;
+        () = asked.received() => {
             bail!("stopped before open requests and uploads were finished; what was acknowledged is kept")
         }
     }
@@ -70,12 +73,28 @@ pub(crate) fn log_to_stderr(filter: &LogFilter, format: LogFormat) -> Result<()>
     Ok(())
 }
 
-/// Ends with Ctrl-C or SIGTERM.
-pub(crate) async fn stop_signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        biased;
-        outcome = tokio::signal::ctrl_c() => outcome.context("cannot wait for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
+/// Ctrl-C or SIGTERM. A signal that comes while nobody waits is not lost.
+pub(crate) struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    /// Listens from now on: the signals no longer end the process at once.
+    pub(crate) fn listen() -> Result<StopSignal> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(StopSignal {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Returns when one of the signals has come since the last time.
+    pub(crate) async fn received(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

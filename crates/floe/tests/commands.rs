@@ -76,6 +76,26 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_broker_stops_in_order_from_its_first_moment_on() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let place = data.path().to_str().expect("a path of text");
+    for _ in 0..5 {
+        let mut child = floe(&["serve", "--data", place, "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker starts");
+        let mut first = String::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("its output is piped"));
+        lines.read_line(&mut first).expect("it is text");
+        stop(&child);
+        let output = child.wait_with_output().expect("it ends");
+        assert!(first.starts_with("floe is ready"), "{first}");
+        ended_well(&output);
+    }
+}
+
+#[test]
 fn output_that_cannot_be_written_is_a_failure_unless_nobody_wants_it() {
     let full = File::options().write(true).open("/dev/full").expect("the full device is there");
     let output = floe(&["serve", "--print-config"]).stdout(full).output().expect("it runs");

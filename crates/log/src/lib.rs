@@ -78,7 +78,7 @@ mod tests;
 pub use clean::cleaner::Cleaned;
 pub use config::{Config, Times};
 pub use error::OpenError;
-pub use format::{batch, codec, header, records, wal};
+pub use format::{batch, codec, header, records, verify, wal};
 pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};

@@ -9,7 +9,7 @@ mod stream;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use floe_env::Env;
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::cli::DemoArgs;
 use crate::client::{HttpClient, Rows};
 use crate::demo::stream::Streamer;
-use crate::serve::{log_to_stderr, stop, stop_signal};
+use crate::serve::{StopSignal, log_to_stderr, stop};
 use crate::server::Server;
 use crate::settings::{Checked, Config, HostPort, LogFilter, LogFormat};
 use crate::term::{paint, say};
@@ -65,18 +65,22 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let asked = Checked::new(&args.settings.0)?.config();
     let (config, kept) = choose(&args, &asked)?;
     say(&format!("{}\n", paint("Floe demo: a stream in, a table out", "1")))?;
+    let mut asked_to_stop = StopSignal::listen()?;
     let server = Server::start(config).await?;
     // A signal ends the story and not the process, because the temporary directory must be removed.
     let told = tokio::select! {
         biased;
         told = told(&args, &asked, &server) => told,
-        signal = stop_signal() => signal.and_then(|()| bail!("stopped before the demo was over")),
+        () = asked_to_stop.received() => Err(anyhow!("stopped before the demo was over")),
     };
     let told = match told {
-        Ok(()) if args.keep => stop_signal().await,
+        Ok(()) if args.keep => {
+            asked_to_stop.received().await;
+            Ok(())
+        }
         told => told,
     };
-    let stopped = stop(server).await;
+    let stopped = stop(server, &mut asked_to_stop).await;
     let removed = match kept {
         Some(kept) => kept.close().context("cannot remove the temporary data directory"),
         None => Ok(()),

@@ -45,7 +45,7 @@ const fn bits(operations: &[u8]) -> i32 {
 mod tests {
     use super::*;
 
-    /// As Apache Kafka 4.2.1 without an authorizer answers.
+    /// As Apache Kafka 4.4.0 without an authorizer answers.
     #[test]
     fn the_bits_are_those_of_kafka() {
         assert_eq!((ON_TOPIC, ON_GROUP, ON_CLUSTER), (0x0df8, 0x0d48, 0x1fa0));

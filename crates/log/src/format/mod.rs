@@ -4,5 +4,5 @@ pub mod batch;
 pub mod codec;
 pub mod header;
 pub mod records;
-pub(crate) mod verify;
+pub mod verify;
 pub mod wal;

@@ -19,13 +19,13 @@ use crate::limits::{
 
 /// What a walk found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Walked {
+pub struct Walked {
     /// The largest timestamp of a record in milliseconds since the epoch; -1 if no record has one.
-    pub(crate) max_timestamp: i64,
+    pub max_timestamp: i64,
     /// The smallest timestamp of a record that has one; `i64::MAX` if none has.
-    pub(crate) min_timestamp: i64,
+    pub min_timestamp: i64,
     /// The first record without a key, from 0.
-    pub(crate) keyless: Option<i32>,
+    pub keyless: Option<i32>,
 }
 
 impl Walked {
@@ -39,16 +39,26 @@ impl Walked {
 
 /// Why consumers could not decode the batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Undecodable {
+pub enum Undecodable {
     /// The compressed data does not decompress.
     #[error("its {codec} data does not decompress: {reason}")]
-    Codec { codec: &'static str, reason: String },
+    Codec {
+        /// Its name.
+        codec: &'static str,
+        /// What the decompressor says.
+        reason: String,
+    },
     /// It decompresses to more than [`DECOMPRESSED_BYTES_MAX`], or than its size permits.
     #[error(
         "its {codec} data takes more than {bytes_max} bytes when decompressed, which is the limit for a batch of this \
          size: send smaller batches"
     )]
-    TooLarge { codec: &'static str, bytes_max: u64 },
+    TooLarge {
+        /// Its name.
+        codec: &'static str,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// More records and headers than any reader decodes.
     #[error(
         "it has more than {RECORDS_DECODED_MAX} records and headers, which is the limit: send smaller batches"
@@ -56,10 +66,20 @@ pub(crate) enum Undecodable {
     TooMany,
     /// The records contradict the format or the header.
     #[error("record {index}: {reason}")]
-    Record { index: i32, reason: &'static str },
+    Record {
+        /// From 0.
+        index: i32,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Some bytes are no number, or compressed records do not count from 0.
     #[error("record {index}: {reason}")]
-    Garbage { index: i32, reason: &'static str },
+    Garbage {
+        /// From 0.
+        index: i32,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 impl Undecodable {
@@ -76,7 +96,7 @@ impl Undecodable {
 ///
 /// # Errors
 /// The first [`Undecodable`] found.
-pub(crate) fn walk(
+pub fn walk(
     header: &Header,
     codec: Compression,
     batch: &[u8],
