@@ -40,8 +40,7 @@ pub enum Bug {
     StoreNeverHeals,
     /// A task of a broker panics, and nobody awaits the task.
     TaskPanics,
-    /// A journal serves a value that has rotted. No test demands that a checker sees it: most such brokers do not open,
-    /// and acknowledge nothing that could be lost. The journal's own tests (`meta/tests/rot.rs`) flip bits and look.
+    /// A journal serves a committed offset that has rotted.
     JournalServesRot,
     /// A broker goes on with a journal that is older than its store.
     OldJournalIsContinued,
@@ -88,12 +87,12 @@ impl Bug {
             Bug::WireSwapsSends => "reordered",
             Bug::WireShiftsOffsets => "offsets",
             Bug::WireStaleWatermark => "watermark",
-            Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets => "group",
+            Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets | Bug::JournalServesRot => "group",
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
-            Bug::JournalServesRot | Bug::OldJournalIsContinued => "lost",
+            Bug::OldJournalIsContinued => "lost",
             Bug::SqlDropsRow => "sql",
         }
     }

@@ -160,6 +160,11 @@ fn a_table_that_is_not_the_log_is_seen() {
 }
 
 #[test]
+fn values_that_rotted_are_seen() {
+    finds(Bug::JournalServesRot);
+}
+
+#[test]
 fn an_old_journal_that_is_continued_is_seen() {
     finds(Bug::OldJournalIsContinued);
 }

@@ -1,6 +1,7 @@
 //! The simulated journal. It outlives every broker, and its calls are slow, refused, lost or late. As with the store, a
 //! call is a task of the world.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,6 @@ use floe_group::OffsetRecord;
 use floe_lake::map::Progress;
 use floe_log::extent::Extent;
 use floe_log::object::{Object, ObjectLease};
-use floe_log::partition::Head;
 use floe_meta::MapRecord as _;
 use floe_meta::MemoryJournal;
 use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
@@ -75,9 +75,14 @@ impl SimJournal {
 
     fn load_rotten(&self) -> Result<Loaded, JournalError> {
         let compared = self.bug != Some(Bug::JournalServesRot);
-        // The checkers must see the planted bug, so it hits what every client looks at.
-        let kind = (!compared).then_some(Head::KIND);
-        let pick = |count: usize| usize::try_from(self.dice.within(0..count as u64)).expect("an index");
+        // The checkers must see the planted bug, so it hits what clients look at and what no commit has replaced: the
+        // newest offset that a group committed.
+        let kind = (!compared).then_some(OffsetRecord::KIND);
+        let newest = Cell::new(!compared);
+        let pick = |count: usize| match newest.replace(false) {
+            true => count - 1,
+            false => usize::try_from(self.dice.within(0..count as u64)).expect("an index"),
+        };
         let loaded = self.entries.load_rotten(pick, kind, compared);
         if loaded.is_err() {
             self.rotten.fetch_add(1, Ordering::SeqCst);
