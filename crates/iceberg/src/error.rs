@@ -26,7 +26,7 @@ pub enum Error {
     /// A file of an earlier snapshot comes without its sequence numbers.
     #[error("{0} has no sequence number and was not added by this snapshot")]
     NoSequenceNumber(String),
-    /// The format has whole numbers of 64 bits with a sign.
-    #[error("{0} does not fit 63 bits")]
+    /// The format counts with whole numbers that have a sign: files with 32 bits, the rest with 64.
+    #[error("{0} is more than the format can count")]
     TooLarge(u64),
 }
