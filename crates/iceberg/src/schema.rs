@@ -324,7 +324,7 @@ mod tests {
     fn example() -> Vec<Field> {
         let inner = vec![primitive(5, "x", Primitive::Long), primitive(6, "a.b", Primitive::String)];
         let list = |id, of| List { element_id: id, element_required: false, element: Box::new(of) };
-        let nested = Type::List(list(4, Type::Struct(Struct { fields: inner.clone() })));
+        let nested = Type::List(list(4, Type::Struct(Struct { fields: inner })));
         let numbers = Type::List(list(8, Type::Primitive(Primitive::Double)));
         vec![
             Field { required: true, ..primitive(1, "a", Primitive::Boolean) },
