@@ -15,7 +15,6 @@ use floe_meta::Snapshot;
 use serde_json::{Value, json};
 
 use crate::{
-    commit::document_of,
     handle::{Lake, LakeError},
     table::TableRef,
 };
@@ -140,7 +139,7 @@ pub async fn table(
         Ok(None) => return no_table(namespace, name),
         Err(failure) => return failed(&failure),
     };
-    match document_of(&metadata) {
+    match metadata.document() {
         Ok(mut metadata) => {
             if snapshots == Some("refs") {
                 keep_referenced(&mut metadata);

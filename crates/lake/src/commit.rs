@@ -11,18 +11,17 @@
 //!   their stead);
 //! - the metadata documents that fell out of the metadata log.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use floe_env::Timestamp;
+use floe_iceberg::{
+    Commit, DataFile, ManifestEntry, ManifestFile, Operation, Schema, Snapshot, Summary, TableMetadata,
+    read_manifest_list, write_manifest, write_manifest_list,
+};
 use floe_log::Offset;
 use floe_schema::TableSchema;
 use floe_view::ReadRanges;
-use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestFile, Operation, Schema, SchemaRef, Snapshot, SnapshotRef, Summary,
-    TableMetadata,
-};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -32,7 +31,6 @@ use crate::{
     files::{Base, Files},
     layout::{self, FileKind},
     limits, manifest,
-    manifest::Change,
     map::Table,
 };
 
@@ -93,27 +91,19 @@ pub(crate) fn create(
     schema: &TableSchema,
     time: Timestamp,
 ) -> Result<Next, TableError> {
-    let document = json!({
-        "format-version": 2,
-        "table-uuid": Uuid::from_u128(uuid),
-        "location": files.location(),
-        "last-sequence-number": 0,
-        "last-updated-ms": time.0,
-        "last-column-id": schema.last_column_id(),
-        "schemas": [convert::schema(schema)?],
-        "current-schema-id": 0,
-        "partition-specs": [{"spec-id": 0, "fields": []}],
-        "default-spec-id": 0,
-        "last-partition-id": 999,
-        "properties": {"write.parquet.compression-codec": "zstd", "floe.topic": topic},
-        "sort-orders": [{"order-id": 0, "fields": []}],
-        "default-sort-order-id": 0,
-        "snapshots": [],
-        "refs": {},
-    });
-    let metadata: TableMetadata = serde_json::from_value(document)?;
+    let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let properties =
+        BTreeMap::from([set("write.parquet.compression-codec", "zstd"), set("floe.topic", topic)]);
+    let metadata = TableMetadata::new(
+        Uuid::from_u128(uuid),
+        &files.location(),
+        convert::schema(schema)?,
+        schema.last_column_id(),
+        properties,
+        time.0,
+    );
     let key = files.key(FileKind::Metadata, numbers.take()?);
-    let bytes = Bytes::from(document_of(&metadata)?.to_string());
+    let bytes = Bytes::from(metadata.document()?.to_string());
     let table = Table {
         uuid,
         name: name.to_owned(),
@@ -138,54 +128,50 @@ pub(crate) async fn prepare(
     base: &Base,
     delta: Delta<'_>,
 ) -> Result<Next, TableError> {
-    let mut work = Work { files, numbers, written: Vec::new(), dropped: Vec::new() };
-    let parent = base.metadata.current_snapshot().cloned();
-    let sequence = base.metadata.next_sequence_number();
+    let parent = base.metadata.current_snapshot().map(|parent| parent.snapshot_id);
+    let schema = base.metadata.number(convert::schema_with(delta.schema, &delta.old)?);
+    let sequence_number = base.metadata.next_sequence_number();
+    let next = At { snapshot_id: delta.snapshot_id, sequence_number, schema: &schema };
+    let mut work = Work { files, numbers, next, written: Vec::new(), dropped: Vec::new() };
     // Engines that travel by time tell snapshots by it, so each has a time of its own. The wall clock may be behind the
     // last commit, when it was ahead and was put right.
-    let time = delta.time.0.max(base.metadata.last_updated_ms() + 1);
-
-    let mut builder = base.metadata.clone().into_builder(Some(files.url(&base.table.metadata)));
-    let schema = numbered(&base.metadata, convert::schema_with(delta.schema, &delta.old)?)?;
-    builder = builder.add_current_schema(schema.as_ref().clone())?;
+    let timestamp_ms = delta.time.0.max(base.metadata.last_updated_ms() + 1);
 
     let mut totals = Totals::of(&base.table);
     totals.add(&delta.added);
-    let mut manifests = work.carry(base, &delta, &schema, &mut totals).await?;
+    let mut manifests = work.carry(base, &delta, &mut totals).await?;
     if !delta.added.is_empty() {
-        let changes = delta.added.iter().cloned().map(Change::Added).collect();
-        manifests.push(work.manifest(delta.snapshot_id, schema.clone(), changes).await?);
+        let added = delta.added.iter().cloned();
+        let added: Vec<ManifestEntry> =
+            added.map(|file| ManifestEntry::added(file, next.snapshot_id)).collect();
+        manifests.push(work.manifest(&added)?);
     }
     let list_key = files.key(FileKind::ManifestList, work.numbers.take()?);
-    let list_url = files.url(&list_key);
-    let parent_id = parent.as_ref().map(|snapshot| snapshot.snapshot_id());
-    let list = manifest::write_list(&list_url, delta.snapshot_id, parent_id, sequence, manifests).await?;
-    let manifests = manifest::parse_list(&list)?;
-    work.written.push((list_key.clone(), list));
+    let list = write_manifest_list(next.snapshot_id, parent, sequence_number, &manifests)?;
+    work.written.push((list_key.clone(), list.into()));
 
-    let snapshot = Snapshot::builder()
-        .with_snapshot_id(delta.snapshot_id)
-        .with_parent_snapshot_id(parent_id)
-        .with_sequence_number(sequence)
-        .with_timestamp_ms(time)
-        .with_manifest_list(list_url)
-        .with_summary(summary(&delta, &totals, &work.dropped))
-        .with_schema_id(schema.schema_id())
-        .build();
+    let snapshot = Snapshot {
+        snapshot_id: next.snapshot_id,
+        parent_snapshot_id: parent,
+        sequence_number,
+        timestamp_ms,
+        manifest_list: files.url(&list_key),
+        summary: summary(&delta, &totals, &work.dropped),
+        schema_id: Some(schema.schema_id()),
+    };
     let expired = expired(&base.metadata, delta.snapshots_kept);
-    let (mut garbage, removed) = work.garbage_of(&base.metadata, &expired).await?;
-    let ids: Vec<i64> = expired.iter().map(|snapshot| snapshot.snapshot_id()).collect();
-    let built = builder
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)?
-        .remove_snapshots(&ids)
-        .set_properties(properties(&delta))?
-        .build()?;
-    garbage.extend(built.expired_metadata_logs.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
-    check_schema_id(&built.metadata, &schema)?;
-    let metadata = without_old_schemas(built.metadata)?;
+    let (mut garbage, removed) = work.garbage_of(&base.metadata, expired).await?;
+    let (metadata, forgotten) = base.metadata.commit(Commit {
+        snapshot,
+        schema: schema.clone(),
+        expired: expired.iter().map(|snapshot| snapshot.snapshot_id).collect(),
+        properties: properties(&delta),
+        metadata_file: files.url(&base.table.metadata),
+    })?;
+    garbage.extend(forgotten.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
 
     let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
-    work.written.push((metadata_key.clone(), Bytes::from(document_of(&metadata)?.to_string())));
+    work.written.push((metadata_key.clone(), Bytes::from(metadata.document()?.to_string())));
     let table = Table {
         metadata: metadata_key,
         manifest_list: Some(list_key),
@@ -201,74 +187,19 @@ pub(crate) async fn prepare(
     Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
 }
 
-/// The schema with the id that the metadata gives it: that of the same schema if it is there, or else the next. Asking
-/// the builder would take a build, which stamps the metadata with the wall clock and fails while that is behind the
-/// table.
-fn numbered(metadata: &TableMetadata, schema: Schema) -> Result<SchemaRef, iceberg::Error> {
-    let same = |known: &&SchemaRef| {
-        known.as_struct() == schema.as_struct()
-            && known.identifier_field_ids().eq(schema.identifier_field_ids())
-    };
-    if let Some(known) = metadata.schemas_iter().find(same) {
-        return Ok(Arc::clone(known));
-    }
-    let last = metadata.schemas_iter().map(|known| known.schema_id()).max();
-    let id = last.map_or(0, |last| last + 1);
-    Ok(Arc::new(schema.into_builder().with_schema_id(id).build()?))
-}
-
-/// Refuses metadata whose current schema is not the one that the manifests name.
-fn check_schema_id(metadata: &TableMetadata, schema: &Schema) -> Result<(), TableError> {
-    let (ours, theirs) = (schema.schema_id(), metadata.current_schema_id());
-    if ours == theirs { Ok(()) } else { Err(TableError::SchemaId { ours, theirs }) }
-}
-
-/// The metadata document as JSON. The library keeps snapshots and schemas in hash maps, and readers show them in the
-/// order of the document, so they are sorted here.
-pub(crate) fn document_of(metadata: &TableMetadata) -> Result<serde_json::Value, serde_json::Error> {
-    let mut document = serde_json::to_value(metadata)?;
-    for (list, order) in [("snapshots", "sequence-number"), ("schemas", "schema-id")] {
-        // The index operator would add a null to a table without snapshots, which readers refuse.
-        if let Some(entries) = document.get_mut(list).and_then(serde_json::Value::as_array_mut) {
-            entries.sort_by_key(|entry| entry[order].as_i64());
-        }
-    }
-    Ok(document)
-}
-
 /// The snapshots that expire when a commit adds one, oldest first.
-fn expired(metadata: &TableMetadata, kept: usize) -> Vec<SnapshotRef> {
-    let mut snapshots: Vec<SnapshotRef> = metadata.snapshots().cloned().collect();
-    snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+fn expired(metadata: &TableMetadata, kept: usize) -> &[Snapshot] {
+    let snapshots = metadata.snapshots();
     // What a snapshot removed becomes garbage when its parent expires, and the snapshot has to be there to name it.
     let others = kept.max(2) - 1;
-    snapshots.truncate(snapshots.len().saturating_sub(others));
-    snapshots
-}
-
-/// Drops the schemas that no snapshot uses: a table that widens often would carry every schema it ever had.
-fn without_old_schemas(metadata: TableMetadata) -> Result<TableMetadata, iceberg::Error> {
-    let mut used: BTreeSet<i32> = metadata.snapshots().filter_map(|snapshot| snapshot.schema_id()).collect();
-    used.insert(metadata.current_schema_id());
-    let old: Vec<i32> =
-        metadata.schemas_iter().map(|schema| schema.schema_id()).filter(|id| !used.contains(id)).collect();
-    if old.is_empty() {
-        return Ok(metadata);
-    }
-    // The builder would stamp the metadata with the wall clock, which this change must not.
-    let mut document = serde_json::to_value(&metadata)?;
-    if let Some(schemas) = document["schemas"].as_array_mut() {
-        let is_old = |schema: &serde_json::Value| old.iter().any(|id| schema["schema-id"] == json!(id));
-        schemas.retain(|schema| !is_old(schema));
-    }
-    Ok(serde_json::from_value(document)?)
+    &snapshots[..snapshots.len().saturating_sub(others)]
 }
 
 /// The properties that every commit sets: how far the log is in the table, and what the table keeps. The names of the
 /// latter are Iceberg's.
-fn properties(delta: &Delta<'_>) -> HashMap<String, String> {
+fn properties(delta: &Delta<'_>) -> BTreeMap<String, String> {
     let set = |key: &str, value: String| (key.to_owned(), value);
-    HashMap::from([
+    BTreeMap::from([
         set("floe.committed-offsets", offsets(delta.progress)),
         set("write.metadata.previous-versions-max", limits::METADATA_KEPT.to_string()),
         set("write.metadata.delete-after-commit.enabled", true.to_string()),
@@ -302,14 +233,14 @@ impl Totals {
 
     fn add(&mut self, files: &[DataFile]) {
         for file in files {
-            let one = [1, file.record_count(), file.file_size_in_bytes()];
+            let one = [1, file.record_count, file.file_size_in_bytes];
             self.added = [0, 1, 2].map(|at| self.added[at] + one[at]);
             (self.files, self.rows, self.bytes) = (self.files + 1, self.rows + one[1], self.bytes + one[2]);
         }
     }
 
     fn remove(&mut self, file: &DataFile) {
-        let one = [1, file.record_count(), file.file_size_in_bytes()];
+        let one = [1, file.record_count, file.file_size_in_bytes];
         self.removed = [0, 1, 2].map(|at| self.removed[at] + one[at]);
         let less = |total: u64, part: u64| total.checked_sub(part).expect("only live files are taken out");
         (self.files, self.rows, self.bytes) =
@@ -318,7 +249,7 @@ impl Totals {
 }
 
 fn summary(delta: &Delta<'_>, totals: &Totals, dropped: &[String]) -> Summary {
-    let mut properties: HashMap<String, String> = HashMap::new();
+    let mut properties = BTreeMap::new();
     let mut set = |key: &str, value: String| properties.insert(key.to_owned(), value);
     for (at, name) in ["data-files", "records", "files-size"].into_iter().enumerate() {
         if totals.added[at] > 0 {
@@ -355,25 +286,31 @@ fn summary(delta: &Delta<'_>, totals: &Totals, dropped: &[String]) -> Summary {
     Summary { operation, additional_properties: properties }
 }
 
+/// Where the next snapshot is in the history of the table.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    snapshot_id: i64,
+    sequence_number: i64,
+    schema: &'a Schema,
+}
+
 /// A commit in the making.
 struct Work<'a> {
     files: &'a Files,
     numbers: &'a mut Numbers,
+    next: At<'a>,
     written: Vec<(String, Bytes)>,
     /// Numbers of the manifests that the new snapshot does without, for its summary.
     dropped: Vec<String>,
 }
 
 impl Work<'_> {
-    async fn manifest(
-        &mut self,
-        snapshot_id: i64,
-        schema: iceberg::spec::SchemaRef,
-        changes: Vec<Change>,
-    ) -> Result<ManifestFile, TableError> {
+    fn manifest(&mut self, entries: &[ManifestEntry]) -> Result<ManifestFile, TableError> {
         let key = self.files.key(FileKind::Manifest, self.numbers.take()?);
-        let (manifest, bytes) = manifest::write(&self.files.url(&key), snapshot_id, schema, changes).await?;
-        self.written.push((key, bytes));
+        let At { snapshot_id, sequence_number, schema } = self.next;
+        let url = self.files.url(&key);
+        let (manifest, bytes) = write_manifest(&url, snapshot_id, sequence_number, schema, entries)?;
+        self.written.push((key, bytes.into()));
         Ok(manifest)
     }
 
@@ -382,13 +319,12 @@ impl Work<'_> {
         &mut self,
         base: &Base,
         delta: &Delta<'_>,
-        schema: &iceberg::spec::SchemaRef,
         totals: &mut Totals,
     ) -> Result<Vec<ManifestFile>, TableError> {
         let (live, empty): (Vec<_>, Vec<_>) = base.manifests.iter().partition(|m| manifest::live(m) > 0);
         empty.iter().for_each(|manifest| self.drop_manifest(manifest));
         if !delta.removed.is_empty() {
-            return self.carry_without(&live, delta, schema, totals).await;
+            return self.carry_without(&live, delta, totals).await;
         }
         let sizes: Vec<u64> = live.iter().map(|manifest| manifest::live(manifest)).collect();
         let groups = manifest::plan(&sizes);
@@ -399,10 +335,10 @@ impl Work<'_> {
             let mut kept = Vec::new();
             for at in group {
                 let entries = self.files.manifest(live[at]).await?;
-                kept.extend(entries.into_iter().filter(|entry| entry.is_alive()).map(Change::Kept));
+                kept.extend(entries.into_iter().filter(ManifestEntry::is_alive).map(ManifestEntry::kept));
                 self.drop_manifest(live[at]);
             }
-            carried.push(self.manifest(delta.snapshot_id, schema.clone(), kept).await?);
+            carried.push(self.manifest(&kept)?);
         }
         Ok(carried)
     }
@@ -411,7 +347,6 @@ impl Work<'_> {
         &mut self,
         live: &[&ManifestFile],
         delta: &Delta<'_>,
-        schema: &iceberg::spec::SchemaRef,
         totals: &mut Totals,
     ) -> Result<Vec<ManifestFile>, TableError> {
         let mut carried = Vec::new();
@@ -422,23 +357,23 @@ impl Work<'_> {
                 continue;
             }
             let entries = self.files.manifest(manifest).await?;
-            let gone = |entry: &iceberg::spec::ManifestEntry| delta.removed.contains(entry.file_path());
+            let gone = |entry: &ManifestEntry| delta.removed.contains(&entry.data_file.file_path);
             if !entries.iter().any(|entry| entry.is_alive() && gone(entry)) {
                 carried.push((*manifest).clone());
                 continue;
             }
             let mut changes = Vec::new();
-            for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
+            for entry in entries.into_iter().filter(ManifestEntry::is_alive) {
                 if gone(&entry) {
-                    totals.remove(entry.data_file());
+                    totals.remove(&entry.data_file);
                     left -= 1;
-                    changes.push(Change::Removed(entry));
+                    changes.push(entry.removed(self.next.snapshot_id));
                 } else {
-                    changes.push(Change::Kept(entry));
+                    changes.push(entry.kept());
                 }
             }
             self.drop_manifest(manifest);
-            carried.push(self.manifest(delta.snapshot_id, schema.clone(), changes).await?);
+            carried.push(self.manifest(&changes)?);
         }
         if left > 0 { Err(TableError::NotLive(left)) } else { Ok(carried) }
     }
@@ -455,15 +390,15 @@ impl Work<'_> {
     async fn garbage_of(
         &self,
         metadata: &TableMetadata,
-        expired: &[SnapshotRef],
+        expired: &[Snapshot],
     ) -> Result<(Vec<String>, Vec<String>), TableError> {
         let (mut garbage, mut removed) = (Vec::new(), Vec::new());
         for snapshot in expired {
-            garbage.extend(self.files.key_of_url(snapshot.manifest_list()));
-            let child =
-                metadata.snapshots().find(|child| child.parent_snapshot_id() == Some(snapshot.snapshot_id()));
+            garbage.extend(self.files.key_of_url(&snapshot.manifest_list));
+            let id = Some(snapshot.snapshot_id);
+            let child = metadata.snapshots().iter().find(|child| child.parent_snapshot_id == id);
             let Some(child) = child else { continue };
-            let properties = &child.summary().additional_properties;
+            let properties = &child.summary.additional_properties;
             let dropped = properties.get("floe.dropped").map_or("", String::as_str).split(',');
             for number in dropped.filter_map(|number| number.parse().ok()) {
                 garbage.push(self.files.key(FileKind::Manifest, number));
@@ -477,10 +412,10 @@ impl Work<'_> {
 
     /// The snapshot's manifests that say which data files it removed.
     async fn removed_by(&self, snapshot: &Snapshot) -> Result<Vec<String>, TableError> {
-        let list = self.files.get_url(snapshot.manifest_list()).await?;
-        let manifests = manifest::parse_list(&list)?.into_iter();
+        let list = self.files.get_url(&snapshot.manifest_list).await?;
+        let manifests = read_manifest_list(&list)?.into_iter();
         let own =
-            manifests.filter(|m| m.added_snapshot_id == snapshot.snapshot_id() && m.has_deleted_files());
+            manifests.filter(|m| m.added_snapshot_id == snapshot.snapshot_id && m.deleted_files_count > 0);
         Ok(own.filter_map(|manifest| self.files.key_of_url(&manifest.manifest_path)).collect())
     }
 }

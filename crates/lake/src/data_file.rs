@@ -6,15 +6,13 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
 };
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use floe_iceberg::{DataFile, Metrics, Primitive, Schema};
 use floe_schema::TableSchema;
-use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Type,
-};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
     basic::{Compression, ZstdLevel},
@@ -38,35 +36,15 @@ pub(crate) struct Encoded {
     pub(crate) metrics: Metrics,
 }
 
-/// What a manifest says of a file's columns, by column id.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Metrics {
-    sizes: HashMap<i32, u64>,
-    values: HashMap<i32, u64>,
-    nulls: HashMap<i32, u64>,
-    lower: HashMap<i32, Datum>,
-    upper: HashMap<i32, Datum>,
-    splits: Vec<i64>,
-}
-
 impl Encoded {
     /// The manifest's entry for this file at `url`.
-    pub(crate) fn data_file(&self, url: String) -> Result<DataFile, FileError> {
-        let metrics = self.metrics.clone();
-        let file = DataFileBuilder::default()
-            .content(DataContentType::Data)
-            .file_path(url)
-            .file_format(DataFileFormat::Parquet)
-            .record_count(self.rows)
-            .file_size_in_bytes(self.bytes.len() as u64)
-            .column_sizes(metrics.sizes)
-            .value_counts(metrics.values)
-            .null_value_counts(metrics.nulls)
-            .lower_bounds(metrics.lower)
-            .upper_bounds(metrics.upper)
-            .split_offsets(Some(metrics.splits))
-            .build();
-        file.map_err(|error| iceberg::Error::new(iceberg::ErrorKind::Unexpected, error.to_string()).into())
+    pub(crate) fn data_file(&self, file_path: String) -> DataFile {
+        DataFile {
+            file_path,
+            record_count: self.rows,
+            file_size_in_bytes: self.bytes.len() as u64,
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
@@ -118,27 +96,29 @@ impl FileWriter {
 
 fn metrics(metadata: &ParquetMetaData, schema: &Schema) -> Result<Metrics, FileError> {
     let mut metrics = Metrics::default();
+    let types = schema.primitives();
     // A column has no bounds if one of its row groups has none.
     let mut boundless = BTreeSet::new();
     for group in metadata.row_groups() {
-        metrics.splits.extend(group.columns().first().map(|column| column.byte_range().0.cast_signed()));
+        let begin = group.columns().first().map(|column| column.byte_range().0.cast_signed());
+        metrics.split_offsets.extend(begin);
         for column in group.columns() {
             let info = column.column_descr().self_type().get_basic_info();
-            let id = info.has_id().then(|| info.id());
-            let Some(id) = leaf_id(schema, id, column.column_path().parts()) else { continue };
-            *metrics.sizes.entry(id).or_default() += column.compressed_size().cast_unsigned();
-            *metrics.values.entry(id).or_default() += column.num_values().cast_unsigned();
+            // The writer puts ids on every field, also on the elements of lists.
+            let Some(id) = info.has_id().then(|| info.id()) else { continue };
+            *metrics.column_sizes.entry(id).or_default() += column.compressed_size().cast_unsigned();
+            *metrics.value_counts.entry(id).or_default() += column.num_values().cast_unsigned();
             let nulls = column.statistics().and_then(|s| s.null_count_opt());
-            *metrics.nulls.entry(id).or_default() += nulls.unwrap_or(0);
+            *metrics.null_value_counts.entry(id).or_default() += nulls.unwrap_or(0);
             // Bounds of repeated values say nothing about rows.
-            let field = schema.field_by_id(id).filter(|_| column.column_descr().max_rep_level() == 0);
-            let Some(Type::Primitive(of)) = field.map(|field| &*field.field_type) else { continue };
+            let of = types.get(&id).filter(|_| column.column_descr().max_rep_level() == 0);
+            let Some(of) = of.copied() else { continue };
             let bounds = column.statistics().and_then(|s| Some((s.min_bytes_opt()?, s.max_bytes_opt()?)));
             let all_null = nulls == Some(column.num_values().cast_unsigned());
             match bounds {
                 Some((min, max)) => {
-                    widen(&mut metrics.lower, id, bound(min, of)?, Ordering::Less);
-                    widen(&mut metrics.upper, id, bound(max, of)?, Ordering::Greater);
+                    widen(&mut metrics.lower_bounds, id, of, min, Ordering::Less)?;
+                    widen(&mut metrics.upper_bounds, id, of, max, Ordering::Greater)?;
                 }
                 None if all_null => {}
                 None => {
@@ -147,25 +127,25 @@ fn metrics(metadata: &ParquetMetaData, schema: &Schema) -> Result<Metrics, FileE
             }
         }
     }
-    metrics.lower.retain(|id, _| !boundless.contains(id));
-    metrics.upper.retain(|id, _| !boundless.contains(id));
+    metrics.lower_bounds.retain(|id, _| !boundless.contains(id));
+    metrics.upper_bounds.retain(|id, _| !boundless.contains(id));
     Ok(metrics)
 }
 
-/// The column id of a Parquet leaf. The writer puts ids on every field, also on the elements of lists.
-fn leaf_id(schema: &Schema, id: Option<i32>, path: &[String]) -> Option<i32> {
-    id.or_else(|| schema.field_id_by_name(&path.join(".")))
-}
-
-fn bound(bytes: &[u8], of: &PrimitiveType) -> Result<Datum, FileError> {
-    Ok(Datum::try_from_bytes(bytes, of.clone())?)
-}
-
-fn widen(bounds: &mut HashMap<i32, Datum>, id: i32, bound: Datum, keep: Ordering) {
+/// Takes in the bound of one row group.
+fn widen(
+    bounds: &mut BTreeMap<i32, Vec<u8>>,
+    id: i32,
+    of: Primitive,
+    bound: &[u8],
+    keep: Ordering,
+) -> Result<(), FileError> {
+    of.check_bound(bound)?;
     let current = bounds.get(&id);
-    if current.is_none_or(|current| bound.partial_cmp(current) == Some(keep)) {
-        bounds.insert(id, bound);
+    if current.is_none_or(|current| of.compare_bounds(bound, current) == Some(keep)) {
+        bounds.insert(id, bound.to_vec());
     }
+    Ok(())
 }
 
 /// Rewrites one file of a commit in the making under a later schema of the table.

@@ -18,10 +18,7 @@ pub enum TableError {
     File(#[from] FileError),
     /// A document in the making.
     #[error("iceberg: {0}")]
-    Iceberg(#[from] iceberg::Error),
-    /// A metadata document in the making.
-    #[error("the table's metadata document cannot be written: {0}")]
-    Json(#[from] serde_json::Error),
+    Iceberg(#[from] floe_iceberg::Error),
     /// A file of the table is in the store and is not what was written.
     #[error("{key} cannot be read: {reason}")]
     Damaged {
@@ -49,16 +46,6 @@ pub enum TableError {
     /// A document names a file that is not in the table's folder.
     #[error("{0} is not a file of this table")]
     Foreign(String),
-    /// The Iceberg library numbers schemas in another way than this version of Floe knows.
-    #[error(
-        "the table's schema has the id {theirs} in its metadata and {ours} in its manifests; this is a bug"
-    )]
-    SchemaId {
-        /// In the manifests.
-        ours: i32,
-        /// In the metadata.
-        theirs: i32,
-    },
     /// The setting was changed after the table was made.
     #[error("the table was made with floe.table={made} and the topic now says {wanted}: set it back")]
     Mode {
@@ -75,9 +62,9 @@ pub enum FileError {
     /// From the Parquet library.
     #[error("parquet: {0}")]
     Parquet(#[from] ParquetError),
-    /// From the Iceberg library.
+    /// The schema, or a bound of a column.
     #[error("iceberg: {0}")]
-    Iceberg(#[from] iceberg::Error),
+    Iceberg(#[from] floe_iceberg::Error),
     /// The rows do not fit the table's schema.
     #[error(transparent)]
     Adapt(#[from] AdaptError),

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use floe_env::{Backoff, Env};
+use floe_iceberg::{ManifestEntry, ManifestFile, Status, TableMetadata, read_manifest, read_manifest_list};
 use floe_store::{Store, StoreError};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use iceberg::spec::{Manifest, ManifestEntry, ManifestFile, ManifestStatus, TableMetadata};
 use tracing::warn;
 
 use crate::{
@@ -101,12 +101,12 @@ impl Files {
     /// The manifests that the manifest list `key` names.
     pub(crate) async fn list(&self, key: &str) -> Result<Vec<ManifestFile>, TableError> {
         let bytes = self.get(key).await?;
-        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(key, &error))
+        read_manifest_list(&bytes).map_err(|error| TableError::damaged(key, &error))
     }
 
     pub(crate) async fn metadata(&self, key: &str) -> Result<TableMetadata, TableError> {
         let bytes = self.get(key).await?;
-        serde_json::from_slice(&bytes).map_err(|error| TableError::damaged(key, &error))
+        TableMetadata::read(&bytes).map_err(|error| TableError::damaged(key, &error))
     }
 
     /// The table as its record points to it.
@@ -136,21 +136,19 @@ impl Files {
         };
         let mut keys: BTreeMap<String, ()> = BTreeMap::new();
         let mut name = |url: &str| keys.extend(self.key_of_url(url).map(|key| (key, ())));
-        // Snapshots come in the order of a hash map, and the simulation needs the same order in every run.
-        let mut lists: Vec<String> = match &metadata {
+        let lists: Vec<String> = match &metadata {
             Some(metadata) => {
-                metadata.snapshots().map(|snapshot| snapshot.manifest_list().to_owned()).collect()
+                metadata.snapshots().iter().map(|snapshot| snapshot.manifest_list.clone()).collect()
             }
             None => table.manifest_list.iter().map(|list| self.url(list)).collect(),
         };
-        lists.sort_unstable();
         for list in &lists {
             name(list);
             for manifest in self.or_nothing(self.list_of_url(list).await, live)? {
                 name(&manifest.manifest_path);
                 let entries = self.or_nothing(self.manifest(&manifest).await, live)?;
                 for entry in entries.iter().filter(|entry| !live || entry.is_alive()) {
-                    name(entry.file_path());
+                    name(&entry.data_file.file_path);
                 }
             }
         }
@@ -173,21 +171,21 @@ impl Files {
             Err(StoreError::NotFound(_)) => return Ok(Vec::new()),
             found => found?,
         };
-        let (entries, _) = match Manifest::parse_avro(&bytes) {
-            Ok(parsed) => parsed.into_parts(),
+        let entries = match read_manifest(&bytes) {
+            Ok(entries) => entries,
             // The cleaner of the table must not stand still for it.
             Err(error) => {
                 warn!(manifest, %error, "a manifest is damaged: the files that it removed are left in the store");
                 return Ok(Vec::new());
             }
         };
-        let removed = entries.iter().filter(|entry| entry.status() == ManifestStatus::Deleted);
-        Ok(removed.filter_map(|entry| self.key_of_url(entry.file_path())).collect())
+        let removed = entries.iter().filter(|entry| entry.status == Status::Deleted);
+        Ok(removed.filter_map(|entry| self.key_of_url(&entry.data_file.file_path)).collect())
     }
 
     async fn list_of_url(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
         let bytes = self.get_url(url).await?;
-        manifest::parse_list(&bytes).map_err(|error| TableError::damaged(url, &error))
+        read_manifest_list(&bytes).map_err(|error| TableError::damaged(url, &error))
     }
 
     /// What was read of a document; nothing if it is gone, or, unless the files of a `live` table are asked for,

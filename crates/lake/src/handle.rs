@@ -6,6 +6,7 @@ use std::{
 };
 
 use floe_env::{Env, Task, lock};
+use floe_iceberg::TableMetadata;
 use floe_log::{
     Log,
     topic::{self, Topic},
@@ -15,7 +16,6 @@ use floe_meta::{DecodeError, Envelope, Snapshot, Tx};
 use floe_schema::{Kind, TableSchema};
 use floe_store::StoreError;
 use floe_view::{ViewError, ViewStatus, Views, progress_of};
-use iceberg::spec::TableMetadata;
 
 use crate::{
     cache::{CachedTable, FileCache, Manifests},
@@ -174,7 +174,7 @@ impl Lake {
                 None => {
                     let entries = files.manifest(manifest).await?;
                     let live = entries.iter().filter(|entry| entry.is_alive());
-                    live.map(|entry| data_file(&files, entry.data_file())).collect::<Result<_, _>>()?
+                    live.map(|entry| data_file(&files, &entry.data_file)).collect::<Result<_, _>>()?
                 }
             };
             read.insert(manifest.manifest_path.clone(), live);
@@ -346,9 +346,9 @@ fn check_totals(table: &Table, list: String, files: &[Arc<DataFile>]) -> Result<
     Err(TableError::Totals { list, found: told(found), wanted: told(wanted) })
 }
 
-fn data_file(files: &Files, entry: &iceberg::spec::DataFile) -> Result<Arc<DataFile>, TableError> {
-    let url = entry.file_path();
-    let key = files.key_of_url(url).ok_or_else(|| TableError::Foreign(url.to_owned()))?;
-    let (bytes, records) = (entry.file_size_in_bytes(), entry.record_count());
+fn data_file(files: &Files, entry: &floe_iceberg::DataFile) -> Result<Arc<DataFile>, TableError> {
+    let url = &entry.file_path;
+    let key = files.key_of_url(url).ok_or_else(|| TableError::Foreign(url.clone()))?;
+    let (bytes, records) = (entry.file_size_in_bytes, entry.record_count);
     Ok(Arc::new(DataFile { key, bytes, records }))
 }

@@ -23,7 +23,7 @@
 //! rebuild.rs                   makes a table anew from the log; what lies below the log's start
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
 //! commit.rs     prepare        the commit engine: the documents of the next snapshot
-//! manifest.rs                  which manifests are merged; how they are read and written
+//! manifest.rs                  which manifests are merged, and how they are read
 //! files.rs      Files          the files of one table in the store
 //! layout.rs     Folder         their names
 //! command.rs                   the pure functions over the metadata map

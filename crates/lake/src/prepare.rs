@@ -2,11 +2,11 @@
 //! them.
 
 use floe_env::Env;
+use floe_iceberg::DataFile;
 use floe_log::TopicId;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
 use floe_view::{Command, Portion, ViewError};
-use iceberg::spec::DataFile;
 
 use crate::{
     command::{self, Publication},
@@ -147,7 +147,7 @@ pub(crate) async fn put_data(
     let mut puts = Vec::with_capacity(encoded.len());
     for file in encoded {
         let key = files.key(FileKind::Data, numbers.take()?);
-        entries.push(file.data_file(files.url(&key))?);
+        entries.push(file.data_file(files.url(&key)));
         puts.push((key, file.bytes.clone()));
     }
     files.put_all(puts).await?;

@@ -16,11 +16,11 @@ use arrow::{
     datatypes::{Int32Type, Int64Type},
 };
 use bytes::Bytes;
+use floe_iceberg::DataFile;
 use floe_log::{Log, Offset, topic::Topic};
 use floe_meta::Snapshot;
 use floe_schema::{OFFSET_ID, TableSchema, names};
 use floe_view::{ReadRanges, ViewError};
-use iceberg::spec::{DataFile, PrimitiveLiteral};
 use tracing::warn;
 
 use crate::{
@@ -69,8 +69,8 @@ impl Below {
             }
             let entries = below.files.manifest(&manifest).await;
             for entry in below.whole(entries)?.unwrap_or_default() {
-                if entry.is_alive() && may_be_below(entry.data_file(), *last) {
-                    below.urls.push_back(entry.file_path().to_owned());
+                if entry.is_alive() && may_be_below(&entry.data_file, *last) {
+                    below.urls.push_back(entry.data_file.file_path);
                 }
             }
         }
@@ -135,10 +135,9 @@ pub(crate) fn keep(
 
 /// Whether a file may have rows with offsets below `last`, by its bounds.
 fn may_be_below(file: &DataFile, last: i64) -> bool {
-    match file.lower_bounds().get(&OFFSET_ID).map(|bound| bound.literal()) {
-        Some(PrimitiveLiteral::Long(least)) => *least < last,
-        _ => true,
-    }
+    let bound = file.metrics.lower_bounds.get(&OFFSET_ID);
+    let least = bound.and_then(|bound| Some(i64::from_le_bytes(bound.as_slice().try_into().ok()?)));
+    least.is_none_or(|least| least < last)
 }
 
 /// The rows that lie below the log's start.

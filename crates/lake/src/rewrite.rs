@@ -13,10 +13,10 @@ use std::{
     sync::Arc,
 };
 
+use floe_iceberg::{DataFile, ManifestFile};
 use floe_log::{topic::Topic, topic_config::TopicConfig};
 use floe_schema::TableSchema;
 use floe_view::{Job, topic_label};
-use iceberg::spec::{DataFile, ManifestFile};
 use metrics::counter;
 
 use crate::{
@@ -132,7 +132,7 @@ impl Task {
     async fn choose(self, files: &Files) -> Result<(BTreeMap<String, u64>, bool, Clean), TableError> {
         let Task { manifests, mut clean, old, size } = self;
         let leaves = old.leaves();
-        let holds = |file: &DataFile| file.value_counts().keys().any(|id| leaves.contains(id));
+        let holds = |file: &DataFile| file.metrics.value_counts.keys().any(|id| leaves.contains(id));
         let (mut chosen, mut bytes) = (BTreeMap::new(), 0);
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
             if clean.manifests.contains(&manifest.manifest_path) {
@@ -140,17 +140,17 @@ impl Task {
             }
             let mut is_clean = true;
             for entry in files.manifest(manifest).await?.iter().filter(|entry| entry.is_alive()) {
-                let file = entry.data_file();
+                let file = &entry.data_file;
                 if !holds(file) {
                     continue;
                 }
                 is_clean = false;
-                let fits = bytes + file.file_size_in_bytes() <= size.bytes && chosen.len() < size.files;
+                let fits = bytes + file.file_size_in_bytes <= size.bytes && chosen.len() < size.files;
                 if !chosen.is_empty() && !fits {
                     return Ok((chosen, true, clean));
                 }
-                bytes += file.file_size_in_bytes();
-                chosen.insert(entry.file_path().to_owned(), file.file_size_in_bytes());
+                bytes += file.file_size_in_bytes;
+                chosen.insert(file.file_path.clone(), file.file_size_in_bytes);
             }
             if is_clean {
                 clean.manifests.insert(manifest.manifest_path.clone());

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["floe-env"],
     &["floe-store"],
     &["floe-meta"],
-    &["floe-wire", "floe-schema", "floe-query"],
+    &["floe-wire", "floe-schema", "floe-query", "floe-iceberg"],
     &["floe-log"],
     &["floe-group"],
     &["floe-client"],
@@ -43,21 +43,30 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
     ("floe-meta", &["arrow", "object_store", "kafka-protocol"], "meta knows no batches and no objects"),
     (
         "floe-log",
-        &["arrow", "parquet", "iceberg", "kafka-protocol", "rusqlite"],
+        &["arrow", "parquet", "floe-iceberg", "kafka-protocol", "rusqlite"],
         "log knows no Arrow and no API numbers",
     ),
-    ("floe-wire", &["arrow", "iceberg", "object_store"], "wire knows messages alone"),
+    ("floe-wire", &["arrow", "floe-iceberg", "object_store"], "wire knows messages alone"),
     (
         "floe-kafka",
-        &["arrow", "parquet", "iceberg", "rusqlite", "floe-schema", "floe-lake"],
+        &["arrow", "parquet", "floe-iceberg", "rusqlite", "floe-schema", "floe-lake"],
         "batches pass through undecoded, and what is a table is a setting among others",
     ),
     (
         "floe-view",
-        &["arrow", "parquet", "iceberg", "datafusion", "floe-schema"],
+        &["arrow", "parquet", "floe-iceberg", "datafusion", "floe-schema"],
         "the runner does not know what a view makes of records",
     ),
-    ("floe-lake", &["datafusion"], "a table is written without a query engine"),
+    (
+        "floe-iceberg",
+        &["arrow", "parquet", "bytes", "tokio", "apache-avro"],
+        "documents are bytes in and bytes out, and build in seconds",
+    ),
+    (
+        "floe-lake",
+        &["datafusion", "iceberg"],
+        "a table is written without a query engine, in our own documents",
+    ),
 ];
 
 /// One package of the workspace, with its dependencies by kind as `cargo metadata` names them.

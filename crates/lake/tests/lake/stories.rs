@@ -155,10 +155,10 @@ async fn a_busy_partition_does_not_starve_the_others() {
     // The number of the commit that has the last record of a partition.
     let commit_of = |partition: &str| {
         let snapshots = metadata.snapshots();
-        let of = snapshots.filter(|s| {
-            s.summary().additional_properties["floe.offsets-to"].contains(&format!("\"{partition}\":"))
+        let of = snapshots.iter().filter(|s| {
+            s.summary.additional_properties["floe.offsets-to"].contains(&format!("\"{partition}\":"))
         });
-        of.map(|snapshot| snapshot.sequence_number()).max().unwrap()
+        of.map(|snapshot| snapshot.sequence_number).max().unwrap()
     };
     let commits = ["0", "1", "2"].map(commit_of);
     assert!(commits[0] < 5 && commits[1] > 25 && commits[2] < 5, "{commits:?}");
@@ -191,8 +191,8 @@ async fn whole_numbers_that_become_doubles_take_their_files_along() {
     let new_files = broker.lake.data_files(&table).await.unwrap();
     assert!(new_files.iter().all(|new| old_files.iter().all(|old| old.key != new.key)));
     let metadata = broker.lake.metadata(&table).await.unwrap().unwrap();
-    let summary = metadata.current_snapshot().unwrap().summary();
-    assert_eq!(summary.operation, iceberg::spec::Operation::Overwrite);
+    let summary = &metadata.current_snapshot().unwrap().summary;
+    assert_eq!(summary.operation, floe_iceberg::Operation::Overwrite);
     assert_eq!(summary.additional_properties["deleted-records"], "3");
     assert_eq!(summary.additional_properties["total-records"], "5");
     broker.check_every_snapshot("t").await;
@@ -495,7 +495,7 @@ async fn columns_of_junk_keys_are_dropped_and_there_is_room_again() {
     // Foreign readers see the same columns, and no id is used twice.
     let metadata = broker.lake.metadata(&table).await.expect("readable").expect("it was made");
     let names: Vec<String> =
-        metadata.current_schema().as_struct().fields().iter().map(|field| field.name.clone()).collect();
+        metadata.current_schema().fields().iter().map(|field| field.name.clone()).collect();
     assert_eq!(names[4..], ["id", "a", "b", "user-7"]);
     let id = |table: &floe_lake::TableRef| {
         table.schema.columns().into_iter().find(|column| column.name == "user-7").expect("a column").id
@@ -527,7 +527,7 @@ async fn a_clock_that_is_put_right_freezes_no_table() {
     assert!(broker.lake.status().iter().all(|view| view.error.is_none()), "{:?}", broker.lake.status());
     let metadata = broker.lake.metadata(&table).await.expect("readable").expect("it was made");
     let mut times: Vec<(i64, i64)> =
-        metadata.snapshots().map(|s| (s.sequence_number(), s.timestamp_ms())).collect();
+        metadata.snapshots().iter().map(|s| (s.sequence_number, s.timestamp_ms)).collect();
     times.sort_unstable();
     assert!(times.windows(2).all(|pair| pair[0].1 < pair[1].1), "{times:?}");
     assert_eq!(metadata.last_updated_ms(), times.last().expect("there are some").1);

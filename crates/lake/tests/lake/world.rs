@@ -1,13 +1,14 @@
 //! A broker's log and lake over a shared store and journal, and the checks that hold at every moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use floe_env::Env;
+use floe_iceberg::{read_manifest, read_manifest_list};
 use floe_lake::{Config, Lake, TableRef, map::Table};
 use floe_log::{
     self, Append, Log, Offset, PartitionId, Writer, WriterNumber,
@@ -17,7 +18,6 @@ use floe_log::{
 };
 use floe_meta::{Journal, MemoryJournal, Meta, Options};
 use floe_store::{MemoryStore, Store};
-use iceberg::spec::{FormatVersion, ManifestList};
 use serde_json::{Map, Value};
 
 /// What outlives every broker.
@@ -174,9 +174,8 @@ impl Broker {
         let table = self.table(name);
         let records = self.records(&table.topic).await;
         let metadata = self.lake.metadata(&table).await.expect("it can be read").expect("the table was made");
-        let mut snapshots: Vec<_> = metadata.snapshots().cloned().collect();
-        snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-        let offsets = |properties: &HashMap<String, String>, name: &str| -> BTreeMap<i64, i64> {
+        let snapshots = metadata.snapshots();
+        let offsets = |properties: &BTreeMap<String, String>, name: &str| -> BTreeMap<i64, i64> {
             let offsets: BTreeMap<String, i64> =
                 serde_json::from_str(&properties[name]).expect("offsets are JSON");
             offsets.into_iter().map(|(p, o)| (p.parse().expect("a partition"), o)).collect()
@@ -185,10 +184,10 @@ impl Broker {
         let mut upto: BTreeMap<i64, i64> =
             table.progress.iter().map(|(p, offset)| (i64::from(*p), offset.0)).collect();
         for snapshot in snapshots.iter().rev() {
-            upto.extend(offsets(&snapshot.summary().additional_properties, "floe.offsets-from"));
+            upto.extend(offsets(&snapshot.summary.additional_properties, "floe.offsets-from"));
         }
         for snapshot in snapshots {
-            let summary = &snapshot.summary().additional_properties;
+            let summary = &snapshot.summary.additional_properties;
             upto.extend(offsets(summary, "floe.offsets-to"));
             let expected: Vec<(i64, i64)> = records
                 .iter()
@@ -196,17 +195,17 @@ impl Broker {
                 .map(|(position, _)| *position)
                 .collect();
             let mut found = Vec::new();
-            for key in live_files(&self.log, snapshot.manifest_list()).await {
+            for key in live_files(&self.log, &snapshot.manifest_list).await {
                 let bytes = self.log.store().get(&key, None).await.expect("a live file exists");
                 let batches = floe_lake::data_file::read(bytes, &table.schema).expect("it can be read");
                 found.extend(batches.iter().flat_map(as_json).map(|row| (position(&row), row)));
             }
             found.sort_by_key(|(position, _)| *position);
             let positions: Vec<(i64, i64)> = found.iter().map(|(position, _)| *position).collect();
-            assert_eq!(positions, expected, "snapshot {} of {name}", snapshot.sequence_number());
+            assert_eq!(positions, expected, "snapshot {} of {name}", snapshot.sequence_number);
             for (position, row) in &found {
                 let record = &records[position];
-                assert!(shows(row, record), "snapshot {}: {row} of {record:?}", snapshot.sequence_number());
+                assert!(shows(row, record), "snapshot {}: {row} of {record:?}", snapshot.sequence_number);
             }
             assert_eq!(summary["total-records"], expected.len().to_string());
         }
@@ -226,11 +225,11 @@ impl Broker {
             let key = |url: &str| url.trim_start_matches("memory:///").to_owned();
             named.extend(metadata.metadata_log().iter().map(|log| key(&log.metadata_file)));
             for kept in metadata.snapshots() {
-                named.insert(key(kept.manifest_list()));
-                let list = self.log.store().get(&key(kept.manifest_list()), None).await.expect("it exists");
-                let list = ManifestList::parse_with_version(&list, FormatVersion::V2).expect("it is a list");
-                named.extend(list.entries().iter().map(|manifest| key(&manifest.manifest_path)));
-                named.extend(live_files(&self.log, kept.manifest_list()).await);
+                named.insert(key(&kept.manifest_list));
+                let list = self.log.store().get(&key(&kept.manifest_list), None).await.expect("it exists");
+                let list = read_manifest_list(&list).expect("it is a list");
+                named.extend(list.iter().map(|manifest| key(&manifest.manifest_path)));
+                named.extend(live_files(&self.log, &kept.manifest_list).await);
             }
             for object in store.keys().into_iter().filter(|object| object.starts_with(&folder)) {
                 let file = object.rsplit('/').next().expect("a name");
@@ -247,13 +246,13 @@ impl Broker {
 pub(crate) async fn live_files(log: &Log, list: &str) -> Vec<String> {
     let key = |url: &str| url.trim_start_matches("memory:///").to_owned();
     let bytes = log.store().get(&key(list), None).await.expect("a manifest list exists");
-    let list = ManifestList::parse_with_version(&bytes, FormatVersion::V2).expect("it is a manifest list");
+    let list = read_manifest_list(&bytes).expect("it is a manifest list");
     let mut files = Vec::new();
-    for manifest in list.entries() {
+    for manifest in list {
         let bytes = log.store().get(&key(&manifest.manifest_path), None).await.expect("a manifest exists");
-        let manifest = iceberg::spec::Manifest::parse_avro(&bytes).expect("it is a manifest");
-        let live = manifest.entries().iter().filter(|entry| entry.is_alive());
-        files.extend(live.map(|entry| key(entry.file_path())));
+        let entries = read_manifest(&bytes).expect("it is a manifest");
+        let live = entries.iter().filter(|entry| entry.is_alive());
+        files.extend(live.map(|entry| key(&entry.data_file.file_path)));
     }
     files
 }

@@ -1,0 +1,196 @@
+//! Avro's object container files.
+//!
+//! ```text
+//! "Obj" 1   map: avro.schema, avro.codec, and what Iceberg adds   marker (16 bytes)
+//! blocks:   long: records   long: bytes   the records   marker
+//! ```
+
+use crate::{
+    avro::{Decoder, Encoder},
+    error::Error,
+};
+
+const MAGIC: &[u8; 4] = b"Obj\x01";
+
+const MARKER_BYTES: usize = 16;
+
+/// A block is closed at this many bytes. Readers decode a block at a time.
+const BLOCK_BYTES: usize = 16_000;
+
+/// The members of the header.
+pub(crate) type Header<'a> = Vec<(&'a str, &'a [u8])>;
+
+/// Writes a file of records, each written by `write`.
+pub(crate) fn write<T>(
+    shape: &str,
+    header: &[(&str, String)],
+    records: &[T],
+    write: impl Fn(&mut Encoder, &T) -> Result<(), Error>,
+) -> Result<Vec<u8>, Error> {
+    let mut blocks: Vec<(i64, Encoder)> = Vec::new();
+    for record in records {
+        if blocks.last().is_none_or(|(_, block)| block.len() >= BLOCK_BYTES) {
+            blocks.push((0, Encoder::default()));
+        }
+        if let Some((count, block)) = blocks.last_mut() {
+            write(block, record)?;
+            *count += 1;
+        }
+    }
+    let mut file = Encoder::default();
+    file.raw(MAGIC);
+    let own = [("avro.schema", shape), ("avro.codec", "null")];
+    let members = own.into_iter().chain(header.iter().map(|(name, value)| (*name, value.as_str())));
+    file.array(members.collect::<Vec<_>>().into_iter(), |file, (name, value)| {
+        file.bytes(name.as_bytes());
+        file.bytes(value.as_bytes());
+        Ok(())
+    })?;
+    let marker = marker(file.as_bytes(), &blocks);
+    file.raw(&marker);
+    for (count, block) in blocks {
+        file.long(count);
+        file.bytes(block.as_bytes());
+        file.raw(&marker);
+    }
+    Ok(file.into_bytes())
+}
+
+/// What separates blocks: a hash of everything else (FNV-1a of 128 bits), so that the same records make the same file.
+/// Readers that begin in the middle look for it, so no value that a client chose may be equal to it: who chooses the
+/// value does not know the hash.
+fn marker(header: &[u8], blocks: &[(i64, Encoder)]) -> [u8; MARKER_BYTES] {
+    let parts = std::iter::once(header).chain(blocks.iter().map(|(_, block)| block.as_bytes()));
+    let hash = parts.flatten().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    hash.to_be_bytes()
+}
+
+/// Reads the records of a file, each with `read`, behind `check` of its header.
+pub(crate) fn read<'a, T>(
+    file: &'a [u8],
+    shape: &str,
+    check: impl FnOnce(&Header<'a>) -> Result<(), Error>,
+    mut read: impl FnMut(&mut Decoder<'a>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut file = Decoder::new(file);
+    if file.raw(MAGIC.len())? != MAGIC {
+        return Err(Error::Avro("it does not begin as one"));
+    }
+    let mut header = Header::new();
+    file.array(|member| {
+        header.push((member.text()?, member.bytes()?));
+        Ok(())
+    })?;
+    if find(&header, "avro.codec").is_some_and(|codec| codec != b"null") {
+        return Err(Error::Avro("it is compressed"));
+    }
+    if !find(&header, "avro.schema").is_some_and(|found| is_same(found, shape)) {
+        return Err(Error::Avro("its records have another schema"));
+    }
+    check(&header)?;
+    let marker = file.raw(MARKER_BYTES)?;
+    let mut records = Vec::new();
+    while !file.is_empty() {
+        let count = file.count()?;
+        let mut block = Decoder::new(file.bytes()?);
+        // Every record takes a byte or more.
+        if count > block.remaining() as u64 {
+            return Err(Error::Avro("a block has more records than bytes"));
+        }
+        for _ in 0..count {
+            records.push(read(&mut block)?);
+        }
+        if !block.is_empty() {
+            return Err(Error::Avro("a block is longer than its records"));
+        }
+        if file.raw(MARKER_BYTES)? != marker {
+            return Err(Error::Avro("a block does not end where it should"));
+        }
+    }
+    Ok(records)
+}
+
+/// A member of the header.
+pub(crate) fn find<'a>(header: &Header<'a>, name: &str) -> Option<&'a [u8]> {
+    header.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+}
+
+/// Whether two schemas are the same JSON.
+fn is_same(found: &[u8], shape: &str) -> bool {
+    let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok();
+    found == shape.as_bytes() || parse(found).is_some_and(|found| Some(found) == parse(shape.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: &str = r#"{"type":"long"}"#;
+
+    fn numbers(count: i64) -> Vec<u8> {
+        let records: Vec<i64> = (0..count).collect();
+        let long = |block: &mut Encoder, n: &i64| {
+            block.long(*n);
+            Ok(())
+        };
+        write(SHAPE, &[("who", "floe".to_owned())], &records, long).unwrap()
+    }
+
+    fn sum(file: &[u8]) -> Result<i64, Error> {
+        let check = |header: &Header<'_>| {
+            assert_eq!(find(header, "who"), Some(&b"floe"[..]));
+            Ok(())
+        };
+        Ok(read(file, SHAPE, check, Decoder::long)?.into_iter().sum())
+    }
+
+    #[test]
+    fn records_fill_several_blocks() {
+        let file = numbers(100_000);
+        let marker = &file[file.len() - MARKER_BYTES..];
+        let markers = file.windows(MARKER_BYTES).filter(|window| *window == marker).count();
+        assert!(markers > 10, "{markers} markers");
+        assert_eq!(sum(&file).unwrap(), 99_999 * 100_000 / 2);
+        assert_eq!(sum(&numbers(0)).unwrap(), 0);
+        assert_eq!(numbers(3), numbers(3));
+        let end = |file: Vec<u8>| file[file.len() - MARKER_BYTES..].to_vec();
+        assert_ne!(end(numbers(3)), end(numbers(4)));
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let file = numbers(3);
+        let why = |file: &[u8]| sum(file).unwrap_err().to_string();
+        assert!(why(b"PAR1 and more of it").contains("begin"));
+        assert!(why(&[]).contains("too soon"));
+        let text = |from: &str, to: &str| {
+            let at = file.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+            let mut changed = file.clone();
+            changed[at..at + from.len()].copy_from_slice(to.as_bytes());
+            changed
+        };
+        assert!(why(&text("null", "zstd")).contains("compressed"));
+        assert!(why(&text("long", "int ")).contains("another schema"));
+        let end = file.len() - 1;
+        let mut cut = file.clone();
+        cut[end] ^= 1;
+        assert!(why(&cut).contains("does not end"));
+        // Four records where three are.
+        let count = file.len() - MARKER_BYTES - 3 - 2;
+        assert_eq!(file[count], 6);
+        cut = file.clone();
+        cut[count] = 8;
+        assert!(why(&cut).contains("more records"));
+        cut[count] = 4;
+        assert!(why(&cut).contains("longer"));
+    }
+
+    #[test]
+    fn a_schema_may_be_spelled_in_another_way() {
+        assert!(is_same(br#"{ "type" : "long" }"#, SHAPE));
+        assert!(!is_same(br#"{ "type" : "long", "more": 1 }"#, SHAPE));
+        assert!(!is_same(b"", SHAPE));
+    }
+}
