@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -317,7 +318,8 @@ impl Run {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
         let plan = state.optimize(&plan).map_err(failed)?;
-        state.config_mut().options_mut().execution.batch_size = constants::check(&plan)?;
+        let rows = ConfigNonZeroUsize::try_new(constants::check(&plan)?).map_err(failed)?;
+        state.config_mut().options_mut().execution.batch_size = rows;
         arguments::check(&plan)?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;
         Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))

@@ -68,6 +68,11 @@ fn is_panic(error: &DataFusionError) -> bool {
     false
 }
 
+/// Whether statements have spilled as much as they may. The engine says so with an error of the file that it writes.
+fn is_spill_limit(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::IoError(text, _) if text.contains("The used disk space during the spilling process"))
+}
+
 /// Whether columns do not fit their own schema. No statement can ask for that.
 fn is_schema_fault(error: &ArrowError) -> bool {
     matches!(error, ArrowError::InvalidArgumentError(text) if text.starts_with("column types must match"))
@@ -81,6 +86,10 @@ fn describe(root: &DataFusionError) -> (Kind, String) {
         }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => Kind::Internal,
         DataFusionError::ArrowError(inner, _) if is_schema_fault(inner) => Kind::Internal,
+        DataFusionError::ArrowError(inner, _) if is_spill_limit(inner) => Kind::Limit,
+        DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::IoError(..)) => {
+            Kind::Unavailable
+        }
         DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
             Kind::Unavailable
         }
@@ -93,6 +102,9 @@ fn describe(root: &DataFusionError) -> (Kind, String) {
         },
         DataFusionError::Collection(all) => {
             all.first().map_or_else(|| root.strip_backtrace(), |first| first.strip_backtrace())
+        }
+        DataFusionError::ArrowError(inner, _) if is_spill_limit(inner) => {
+            inner.to_string().trim_start_matches("Io error: ").to_owned()
         }
         other => other.message().into_owned(),
     };

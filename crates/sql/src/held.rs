@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::WindowAggExec;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{
+    ChildStats, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs,
+    replace_children_if_necessary,
+};
 use futures::TryStreamExt;
 
 /// How often the operator has each row: as it came, and in one batch with all others.
@@ -32,7 +36,7 @@ impl PhysicalOptimizerRule for CountHeldRows {
             let held =
                 |input: &Arc<dyn ExecutionPlan>| Arc::new(HeldExec(input.clone())) as Arc<dyn ExecutionPlan>;
             let children = plan.children().into_iter().map(held).collect();
-            Ok(Transformed::yes(plan.with_new_children(children)?))
+            Ok(Transformed::yes(replace_children_if_necessary(plan, children)?))
         };
         plan.transform_up(counted).data()
     }
@@ -77,6 +81,13 @@ impl ExecutionPlan for HeldExec {
         vec![&self.0]
     }
 
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
     fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
@@ -97,7 +108,15 @@ impl ExecutionPlan for HeldExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), counted)))
     }
 
-    fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
-        self.0.partition_statistics(partition)
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        inputs: &[Arc<Statistics>],
+        _: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        Ok(inputs[0].clone())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::DateTime;
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -34,7 +35,7 @@ pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState>
         .with_target_partitions(config.threads.max(1));
     let options = session.options_mut();
     options.sql_parser.collect_spans = true;
-    options.sql_parser.recursion_limit = PARSER_RECURSION_MAX;
+    options.sql_parser.recursion_limit = ConfigNonZeroUsize::try_new(PARSER_RECURSION_MAX)?;
     // Of all types, clients of the Arrow stream support view types least.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.optimizer.expand_views_at_output = true;

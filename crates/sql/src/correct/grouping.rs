@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, replace_children_if_necessary,
+};
 
 /// The rule that puts a [`Forget`] below each grouping by sets.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl PhysicalOptimizerRule for ForgetBelowSets {
                 return Ok(Transformed::no(plan));
             }
             let inputs = plan.children().into_iter().map(|input| Forget::over(input.clone())).collect();
-            Ok(Transformed::yes(plan.with_new_children(inputs)?))
+            Ok(Transformed::yes(replace_children_if_necessary(plan, inputs)?))
         };
         plan.transform_up(forgetting).data()
     }
@@ -79,6 +81,13 @@ impl ExecutionPlan for Forget {
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
     }
 
     fn with_new_children(

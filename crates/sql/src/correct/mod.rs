@@ -131,6 +131,10 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
         times::ToTimestamp::over(state.udf("to_timestamp")?, state.udf("to_timestamp_micros")?);
     state.register_udf(Arc::new(to_timestamp))?;
     state.register_udaf(Arc::new(AggregateUDF::new_from_impl(CheckedSum::default())))?;
+    // They tell of the file of a row. The newest rows of a table are in none.
+    for name in ["input_file_name", "file_row_index"] {
+        state.deregister_udf(name)?;
+    }
     let (lead, lag) = (Shift::lead(state.udwf("lead")?), Shift::lag(state.udwf("lag")?));
     state.register_udwf(Arc::new(lead))?;
     state.register_udwf(Arc::new(lag))?;

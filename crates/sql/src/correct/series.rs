@@ -191,7 +191,7 @@ impl TableProvider for SeriesTable {
         _: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = state.config_options().execution.batch_size.max(1);
+        let rows = state.config_options().execution.batch_size.get();
         let part = SeriesPart { schema: self.schema.clone(), terms: self.terms.clone(), rows };
         let options = SortOptions { descending: !self.terms.step.ascends(), nulls_first: false };
         // The optimizer may read no column at all.

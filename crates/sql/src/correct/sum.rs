@@ -274,22 +274,12 @@ impl GroupsAccumulator for CheckedGroups {
         self.inner.state(emit)
     }
 
-    fn merge_batch(
-        &mut self,
-        states: &[ArrayRef],
-        groups: &[usize],
-        filter: Option<&BooleanArray>,
-        count: usize,
-    ) -> Result<()> {
-        self.inner.merge_batch(states, groups, filter, count)
+    fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], count: usize) -> Result<()> {
+        self.inner.merge_batch(states, groups, count)
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         self.inner.convert_to_state(&[cast(&values[0], &self.wide)?], filter)
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        self.inner.supports_convert_to_state()
     }
 
     fn size(&self) -> usize {

@@ -162,6 +162,14 @@ impl ScalarUDFImpl for Metered {
         self.inner.preserves_lex_ordering(inputs)
     }
 
+    fn strictly_order_preserving(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.strictly_order_preserving(inputs)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.is_strict()
+    }
+
     fn struct_field_mapping(&self, literals: &[Option<ScalarValue>]) -> Option<StructFieldMapping> {
         self.inner.struct_field_mapping(literals)
     }
