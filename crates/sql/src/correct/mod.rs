@@ -7,6 +7,7 @@
 //! times.rs         types and functions of time in microseconds
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
 //! patterns.rs      SIMILAR TO, LIKE ... ESCAPE
+//! unnest.rs        what a column of an unnest is not: unique
 //! order.rs         ORDER BY that says a thing twice or in vain
 //! set_all.rs       EXCEPT ALL, INTERSECT ALL
 //! subqueries.rs    IN, NOT IN, EXISTS, ANY, ALL with all three answers
@@ -14,7 +15,7 @@
 //! checked.rs       arithmetic of whole numbers that does not wrap around
 //! in_lists.rs      while the engine simplifies: lists with NULL
 //! grouping.rs      while the engine plans its operators: grouping sets
-//! sum.rs, shift.rs, series.rs, single.rs    functions
+//! sum.rs, shift.rs, series.rs, single.rs, opaque.rs    functions
 //! ```
 //!
 //! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
@@ -23,6 +24,7 @@ mod checked;
 mod comparisons;
 mod grouping;
 mod in_lists;
+mod opaque;
 mod order;
 mod patterns;
 mod pushdown;
@@ -34,6 +36,7 @@ mod subqueries;
 mod sum;
 mod syntax;
 mod times;
+mod unnest;
 mod using;
 pub(crate) mod walk;
 mod zero;
@@ -82,8 +85,10 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     ];
     rules.extend(Analyzer::new().rules);
     rules.extend([
-        Arc::new(order::PlainOrders) as Arc<dyn AnalyzerRule + Send + Sync>,
+        Arc::new(unnest::ForgetBelowUnnest) as Arc<dyn AnalyzerRule + Send + Sync>,
+        Arc::new(order::PlainOrders),
         Arc::new(set_all::CountedSets),
+        Arc::new(subqueries::MaybeNoRow),
         Arc::new(subqueries::ThreeAnswers),
         Arc::new(zero::OneZero),
         Arc::new(checked::CheckedArithmetic),

@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::opaque::opaque;
 use super::walk;
 
 /// Gives conditions with subqueries their three answers.
@@ -43,6 +44,35 @@ impl AnalyzerRule for ThreeAnswers {
     fn name(&self) -> &'static str {
         "three_answers"
     }
+}
+
+/// A scalar subquery without a row is NULL (SQL:2016, 7.15). The engine takes it for never NULL where its column is,
+/// and answers `IS NULL` and `coalesce` without a look.
+#[derive(Debug)]
+pub(super) struct MaybeNoRow;
+
+impl AnalyzerRule for MaybeNoRow {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        walk::expressions(plan, &|expr, _| match expr {
+            Expr::ScalarSubquery(subquery) if !may_be_null(&subquery.subquery) => {
+                let column = Column::from(subquery.subquery.schema().qualified_field(0));
+                let (relation, name) = (column.relation.clone(), column.name.clone());
+                let value = opaque(Expr::Column(column)).alias_qualified(relation, name);
+                let plan = LogicalPlanBuilder::new_from_arc(subquery.subquery).project([value])?.build()?;
+                Ok(Transformed::yes(Expr::ScalarSubquery(as_subquery(plan))))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        "maybe_no_row"
+    }
+}
+
+/// Whether the engine knows that a scalar subquery may be NULL, or it never is.
+fn may_be_null(plan: &LogicalPlan) -> bool {
+    one_row(plan) || plan.schema().field(0).is_nullable()
 }
 
 /// Counts the names that one statement needs.
