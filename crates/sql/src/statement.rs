@@ -27,7 +27,7 @@ pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, Query
     if !reads(&statement) {
         return Err(not_reading(text));
     }
-    correct::adapt(&mut statement);
+    correct::adapt(&mut statement).map_err(|refused| QueryError::new(Kind::Invalid, refused))?;
     Ok(statement)
 }
 

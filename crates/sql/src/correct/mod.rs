@@ -3,6 +3,7 @@
 //! # When each acts
 //! ```text
 //! syntax.rs        on the parsed statement: USING, names of recursive tables
+//! clauses.rs       on the parsed statement: clauses that the engine passes over
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
@@ -20,6 +21,7 @@
 //! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
 
 mod checked;
+mod clauses;
 mod comparisons;
 mod grouping;
 mod in_lists;
@@ -150,8 +152,11 @@ pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
 }
 
 /// Rewrites a parsed statement.
-pub(crate) fn adapt(statement: &mut Statement) {
-    syntax::adapt(statement);
+///
+/// # Errors
+/// The statement has a clause that the engine would pass over; the message says what to do.
+pub(crate) fn adapt(statement: &mut Statement) -> std::result::Result<(), String> {
+    syntax::adapt(statement)
 }
 
 /// Plans a statement. Only the engine's planner knows the names that a NATURAL join merges, and it calls such a name in

@@ -9,25 +9,34 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::using;
+use super::{clauses, using};
 
-/// Rewrites a statement.
-pub(super) fn adapt(statement: &mut Statement) {
+/// Rewrites a statement. The error says what of it is refused.
+pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {
     match statement {
-        Statement::Statement(statement) => {
-            let _ = VisitMut::visit(statement.as_mut(), &mut Adapt);
-        }
+        Statement::Statement(statement) => match VisitMut::visit(statement.as_mut(), &mut Adapt) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(refused) => Err(refused),
+        },
         Statement::Explain(explain) => adapt(&mut explain.statement),
-        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => Ok(()),
+    }
+}
+
+fn flow(made: Result<(), String>) -> ControlFlow<String> {
+    match made {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(refused) => ControlFlow::Break(refused),
     }
 }
 
 struct Adapt;
 
 impl VisitorMut for Adapt {
-    type Break = ();
+    type Break = String;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
+        flow(clauses::query(query))?;
         if let Some(with) = &mut query.with
             && with.recursive
         {
@@ -37,7 +46,8 @@ impl VisitorMut for Adapt {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
+        flow(clauses::table(factor))?;
         // The last join has its brackets.
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor
             && let Some(last) = table_with_joins.joins.pop()
