@@ -4,6 +4,7 @@
 //! ```text
 //! syntax.rs        on the parsed statement: USING, names of recursive tables
 //! clauses.rs       on the parsed statement: clauses that the engine passes over
+//! windows.rs       on the parsed statement: windows that build on others
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
@@ -38,6 +39,7 @@ mod syntax;
 mod times;
 mod using;
 pub(crate) mod walk;
+mod windows;
 mod zero;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{clauses, using};
+use super::{clauses, using, windows};
 
 /// Rewrites a statement. The error says what of it is refused.
 pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {
@@ -37,6 +37,7 @@ impl VisitorMut for Adapt {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
         flow(clauses::query(query))?;
+        flow(windows::inline(query))?;
         if let Some(with) = &mut query.with
             && with.recursive
         {

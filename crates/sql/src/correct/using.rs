@@ -18,7 +18,8 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
 use datafusion::logical_expr::{
-    EmptyRelation, Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, lit,
+    EmptyRelation, Expr, Join, JoinConstraint, JoinType, LogicalPlan,
+    LogicalPlanBuilder, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{
@@ -97,7 +98,7 @@ fn merged_names(tables: &TableWithJoins, names: &mut Vec<String>) {
 }
 
 /// A name as the engine reads it.
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
