@@ -27,6 +27,8 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut, VisitorMut,
 };
 
+use floe_schema::names::SYSTEM;
+
 /// The qualifier of merged columns. No table has it, and it sorts before all that do: of the columns that a bare `*`
 /// may mean, the engine's planner takes the first.
 const MERGED: &str = "";
@@ -202,13 +204,14 @@ fn identifier(name: &ObjectName, context: &dyn RelationPlannerContext) -> Result
     }
 }
 
-/// The names that both sides have, in the order of the left side.
+/// The names that both sides have, in the order of the left side. The system columns are none of them: all tables have
+/// them, and they say where a row was written. PostgreSQL, too, joins by no system column.
 fn common_names(left: &LogicalPlan, right: &LogicalPlan) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for field in left.schema().fields() {
         let name = field.name();
         let common = right.schema().fields().iter().any(|field| field.name() == name);
-        if common && !names.contains(name) {
+        if common && !SYSTEM.contains(&name.as_str()) && !names.contains(name) {
             names.push(name.clone());
         }
     }
