@@ -68,7 +68,10 @@ pub(crate) fn configure(session: &mut SessionConfig) {
 }
 
 /// Puts the rules into a session.
-pub(crate) fn rules(state: SessionStateBuilder) -> SessionStateBuilder {
+pub(crate) fn rules(mut state: SessionStateBuilder) -> SessionStateBuilder {
+    // The first planner that knows an expression plans it.
+    let planners = state.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(using::MergedTexts));
     state
         .with_analyzer_rules(analyzer())
         .with_optimizer_rules(optimizer())

@@ -15,11 +15,12 @@ use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, DFSchema, NullEquality, Result, TableReference, plan_err};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::planner::{
-    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+    ExprPlanner, PlannedRelation, PlannerResult, RawBinaryExpr, RelationPlanner, RelationPlannerContext,
+    RelationPlanning,
 };
 use datafusion::logical_expr::{
-    EmptyRelation, Expr, Join, JoinConstraint, JoinType, LogicalPlan,
-    LogicalPlanBuilder, lit,
+    BinaryExpr, EmptyRelation, Expr, ExprSchemable, Join, JoinConstraint, JoinType, LogicalPlan,
+    LogicalPlanBuilder, Operator, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{
@@ -153,6 +154,22 @@ fn merges(operator: &JoinOperator) -> Option<(JoinType, &Constraint)> {
         _ => return None,
     };
     matches!(constraint, Constraint::Using(_) | Constraint::Natural).then_some((kind, constraint))
+}
+
+/// Plans `||` of a merged column. The engine's planners ask for its type, to find out whether it is a list, before they
+/// know which column the name means.
+#[derive(Debug)]
+pub(super) struct MergedTexts;
+
+impl ExprPlanner for MergedTexts {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let known = expr.left.get_type(schema).is_ok() && expr.right.get_type(schema).is_ok();
+        if known || expr.op != ast::BinaryOperator::StringConcat {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let texts = BinaryExpr::new(expr.left.into(), Operator::StringConcat, expr.right.into());
+        Ok(PlannerResult::Planned(Expr::BinaryExpr(texts)))
+    }
 }
 
 /// Plans joins that merge columns.
