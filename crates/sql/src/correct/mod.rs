@@ -16,7 +16,7 @@
 //! checked.rs       arithmetic of whole numbers that does not wrap around
 //! in_lists.rs      while the engine simplifies: lists with NULL
 //! grouping.rs      while the engine plans its operators: grouping sets
-//! sum.rs, shift.rs, series.rs, single.rs    functions
+//! sum.rs, moving.rs, shift.rs, series.rs, single.rs    functions
 //! ```
 //!
 //! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
@@ -26,6 +26,7 @@ mod clauses;
 mod comparisons;
 mod grouping;
 mod in_lists;
+mod moving;
 mod order;
 mod patterns;
 mod pushdown;
@@ -141,6 +142,10 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
     // They tell of the file of a row. The newest rows of a table are in none.
     for name in ["input_file_name", "file_row_index"] {
         state.deregister_udf(name)?;
+    }
+    for name in moving::NAMES {
+        let halved = moving::Halved::over(state.udaf(name)?);
+        state.register_udaf(Arc::new(halved))?;
     }
     let (lead, lag) = (Shift::lead(state.udwf("lead")?), Shift::lag(state.udwf("lag")?));
     state.register_udwf(Arc::new(lead))?;
