@@ -7,6 +7,7 @@
 //! windows.rs       on the parsed statement: windows that build on others
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
+//! fields.rs        while the engine plans: fields of intervals
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
 //! patterns.rs      SIMILAR TO, LIKE ... ESCAPE
 //! order.rs         ORDER BY that says a thing twice or in vain
@@ -24,6 +25,7 @@
 mod checked;
 mod clauses;
 mod comparisons;
+mod fields;
 mod grouping;
 mod in_lists;
 mod moving;
@@ -72,6 +74,7 @@ pub(crate) fn configure(session: &mut SessionConfig) {
 pub(crate) fn rules(mut state: SessionStateBuilder) -> SessionStateBuilder {
     // The first planner that knows an expression plans it.
     let planners = state.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(fields::Extract));
     planners.insert(0, Arc::new(using::MergedTexts));
     state
         .with_analyzer_rules(analyzer())
@@ -133,6 +136,8 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(now))?;
     let date_trunc = times::DateTrunc::over(state.udf("date_trunc")?);
     state.register_udf(Arc::new(date_trunc))?;
+    let date_part = fields::DatePart::over(state.udf("date_part")?);
+    state.register_udf(Arc::new(date_part))?;
     let to_char = times::ToChar::over(state.udf("to_char")?);
     state.register_udf(Arc::new(to_char))?;
     let to_timestamp =
