@@ -135,6 +135,12 @@ fn spans(values: &ArrayRef) -> Result<Vec<Option<Span>>> {
     Ok(values.as_primitive::<IntervalMonthDayNanoType>().iter().map(|value| value.map(span)).collect())
 }
 
+/// The length of each interval in nanoseconds. A month has 30 days, and a day 24 hours.
+pub(super) fn lengths(values: &ArrayRef) -> Result<Vec<Option<i128>>> {
+    let length = |span: Span| (span.months * 30 + span.days) * DAY + span.nanoseconds;
+    Ok(spans(values)?.into_iter().map(|span| span.map(length)).collect())
+}
+
 /// A field of an interval. Those of the larger units are cut off, also below zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {

@@ -9,6 +9,7 @@
 //! times.rs         types and functions of time in microseconds
 //! fields.rs        while the engine plans: fields of intervals
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
+//! intervals.rs     lengths of intervals, dates plus intervals
 //! patterns.rs      SIMILAR TO, LIKE ... ESCAPE
 //! order.rs         ORDER BY that says a thing twice or in vain
 //! set_all.rs       EXCEPT ALL, INTERSECT ALL
@@ -28,6 +29,7 @@ mod comparisons;
 mod fields;
 mod grouping;
 mod in_lists;
+mod intervals;
 mod moving;
 mod order;
 mod patterns;
@@ -90,6 +92,7 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(using::Unmark),
         Arc::new(patterns::StandardPatterns),
         Arc::new(comparisons::ExactComparisons),
+        Arc::new(intervals::Lengths),
     ];
     rules.extend(Analyzer::new().rules);
     rules.extend([
