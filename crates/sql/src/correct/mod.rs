@@ -14,6 +14,7 @@
 //! order.rs         ORDER BY that says a thing twice or in vain
 //! set_all.rs       EXCEPT ALL, INTERSECT ALL
 //! subqueries.rs    IN, NOT IN, EXISTS, ANY, ALL with all three answers
+//! correlated.rs    correlated subqueries that the engine cannot join
 //! zero.rs          -0.0 equals 0.0
 //! checked.rs       arithmetic of whole numbers that does not wrap around
 //! in_lists.rs      while the engine simplifies: lists with NULL
@@ -26,6 +27,7 @@
 mod checked;
 mod clauses;
 mod comparisons;
+mod correlated;
 mod fields;
 mod grouping;
 mod in_lists;
@@ -99,6 +101,7 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(order::PlainOrders) as Arc<dyn AnalyzerRule + Send + Sync>,
         Arc::new(set_all::CountedSets),
         Arc::new(subqueries::ThreeAnswers),
+        Arc::new(correlated::Unnested),
         Arc::new(zero::OneZero),
         Arc::new(checked::CheckedArithmetic),
     ]);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue, Spans, internal_err, not_impl_err};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, Spans, not_impl_err};
 use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::correlated::{Place, is_source};
 use super::walk;
 
 /// Gives conditions with subqueries their three answers.
@@ -47,7 +48,7 @@ impl AnalyzerRule for ThreeAnswers {
 
 /// Counts the names that one statement needs.
 #[derive(Default)]
-struct Names(Cell<usize>);
+pub(super) struct Names(Cell<usize>);
 
 fn is_condition(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
@@ -61,7 +62,7 @@ fn moves(expr: &Expr) -> bool {
 }
 
 impl Names {
-    fn next(&self, word: &str) -> String {
+    pub(super) fn next(&self, word: &str) -> String {
         self.0.set(self.0.get() + 1);
         format!("__{word}_{}", self.0.get())
     }
@@ -126,8 +127,13 @@ impl Names {
             Expr::InSubquery(inside) if one_row(&inside.subquery.subquery) => {
                 parts.push(self.value(Expr::InSubquery(inside), schema, Decorrelated::Join)?);
             }
+            Expr::InSubquery(inside)
+                if !inside.negated && !is_source(&inside.subquery.subquery, Place::Condition) =>
+            {
+                let [found, ..] = self.inside(inside, schema, Decorrelated::Join)?;
+                parts.extend(found);
+            }
             Expr::InSubquery(inside) if !inside.negated => {
-                refuse_lost_rows(&inside.subquery)?;
                 let correlated = !inside.subquery.outer_ref_columns.is_empty();
                 let subquery = match correlated {
                     true => as_subquery(self.rows("in", &inside.subquery)?.0),
@@ -221,7 +227,6 @@ impl Names {
     /// a row. A part that cannot be true is absent.
     fn inside(&self, inside: InSubquery, schema: &DFSchema, how: Decorrelated) -> Result<[Option<Expr>; 3]> {
         let InSubquery { expr, subquery, .. } = inside;
-        refuse_lost_rows(&subquery)?;
         refuse_hidden_columns(&expr, &subquery)?;
         let (rows, value) = self.rows("in", &subquery)?;
         let nullable = rows.schema().field(0).is_nullable();
@@ -266,7 +271,6 @@ impl Names {
                 None => return not_impl_err!("{op} ALL (subquery)"),
             },
         };
-        refuse_lost_rows(&subquery)?;
         let (rows, value) = self.rows("any", &subquery)?;
         let total = |aggregate: Expr| -> Result<Expr> {
             let aggregate = aggregate.alias(self.next("total"));
@@ -354,7 +358,6 @@ fn existence(subquery: Subquery, negated: bool) -> Result<Expr> {
         let holds = Expr::ScalarSubquery(as_subquery(plan));
         return Ok(if negated { holds.is_not_true() } else { holds.is_true() });
     }
-    refuse_lost_rows(&subquery)?;
     Ok(Expr::Exists(Exists { subquery, negated }))
 }
 
@@ -404,28 +407,6 @@ fn refuse_hidden_columns(value: &Expr, subquery: &Subquery) -> Result<()> {
             not_impl_err!("'{column}' beside a correlated subquery that has it, too; use an alias")
         }
         None => Ok(TreeNodeRecursion::Continue),
-    })?;
-    Ok(())
-}
-
-/// Refuses correlated subqueries of which the engine's join would lose the meaning.
-fn refuse_lost_rows(subquery: &Subquery) -> Result<()> {
-    if subquery.outer_ref_columns.is_empty() {
-        return Ok(());
-    }
-    if having_of_one(&subquery.subquery).is_some() {
-        return not_impl_err!(
-            "a correlated IN, ANY or ALL over an aggregate with HAVING and without GROUP BY"
-        );
-    }
-    subquery.subquery.apply(|node| match node {
-        LogicalPlan::Limit(limit)
-            if limit.skip.is_some() && !matches!(limit.get_skip_type()?, SkipType::Literal(0)) =>
-        {
-            not_impl_err!("OFFSET in a correlated subquery")
-        }
-        LogicalPlan::Subquery(_) => internal_err!("a subquery is no input"),
-        _ => Ok(TreeNodeRecursion::Continue),
     })?;
     Ok(())
 }
