@@ -40,8 +40,8 @@ fn media_type(format: Format) -> &'static str {
     name
 }
 
-/// The first type in an `Accept` header that we can write, or `None` if there is none. Of the weights only `q=0` counts,
-/// which says that a type is not acceptable (RFC 9110, 12.4.2); else the client's order does.
+/// The first type in an `Accept` header that we can write, or `None` if there is none. Of the weights only `q=0`
+/// counts, which says that a type is not acceptable (RFC 9110, 12.4.2); else the client's order does.
 fn accepted(accept: Option<&str>) -> Option<Format> {
     let Some(accept) = accept else { return Some(Format::default()) };
     let ranges: Vec<(String, bool)> = accept.split(',').map(range).collect();

@@ -75,9 +75,10 @@ fn is_spill_limit(error: &ArrowError) -> bool {
 }
 
 /// What to do about a subquery that the engine cannot join to its outer query.
-const CORRELATION: &str = "a subquery depends on its outer query in a way that cannot be run: it is a value that may have \
-                           two rows (use an aggregate or LIMIT 1), or it stands in the condition of a join, or a FULL \
-                           JOIN, ROLLUP or recursion stands between it and the column that it names; write it as a join";
+const CORRELATION: &str = "a subquery depends on its outer query in a way that cannot be run: it is a value that may \
+                           have two rows (use an aggregate or LIMIT 1), or it stands in the condition of a join, or \
+                           a FULL JOIN, ROLLUP or recursion stands between it and the column that it names; write it \
+                           as a join";
 
 /// Whether the engine did not get rid of a correlated subquery. It says so in words of its own plans.
 fn is_correlation(error: &DataFusionError) -> bool {

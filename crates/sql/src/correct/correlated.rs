@@ -1,8 +1,8 @@
 //! Correlated subqueries of every shape.
 //!
-//! The engine joins a subquery to its outer query where it can move the conditions that name outer columns to the top of
-//! the subquery. It cannot beyond a LIMIT, a UNION, a DISTINCT or a second aggregate, where a condition is no equality,
-//! and where an outer column stands outside of conditions.
+//! The engine joins a subquery to its outer query where it can move the conditions that name outer columns to the top
+//! of the subquery. It cannot beyond a LIMIT, a UNION, a DISTINCT or a second aggregate, where a condition is no
+//! equality, and where an outer column stands outside of conditions.
 //!
 //! Such a subquery is computed for all of its outer values at once (Neumann and Kemper, "Unnesting Arbitrary Queries",
 //! BTW 2015). The distinct values of the outer columns that it names are the *domain*. The domain moves down the
@@ -36,7 +36,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::subqueries::Names;
+use super::names::Names;
 use super::walk;
 
 /// Joins the correlated subqueries that the engine cannot join.

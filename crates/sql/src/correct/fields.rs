@@ -1,9 +1,9 @@
 //! Fields of intervals: `extract(hour FROM later - earlier)`, and the same as `date_part`.
 //!
 //! An interval has months, days and a time. The engine takes a difference of times for a number of one unit, so that 49
-//! hours have the hour 49, and half a second has no fraction; of an interval it loses the fractions, too, and a year has
-//! 360 days. Here the fields are those of PostgreSQL and DuckDB: a difference of times has days of 24 hours, a month has
-//! twelfths of a year, and the epoch counts 30 days a month and 365.25 days a year.
+//! hours have the hour 49, and half a second has no fraction; of an interval it loses the fractions, too, and a year
+//! has 360 days. Here the fields are those of PostgreSQL and DuckDB: a difference of times has days of 24 hours, a
+//! month has twelfths of a year, and the epoch counts 30 days a month and 365.25 days a year.
 
 use std::str::FromStr;
 use std::sync::Arc;

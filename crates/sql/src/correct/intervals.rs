@@ -2,7 +2,8 @@
 //!
 //! The engine compares the months of two intervals, then their days, then their times, so that a day is longer than 48
 //! hours. A difference of two times has a time alone, and so `now() - t < interval '1 day'` is always true. Here
-//! intervals are compared by their length, in which a month has 30 days and a day 24 hours, as in PostgreSQL and DuckDB.
+//! intervals are compared by their length, in which a month has 30 days and a day 24 hours, as in PostgreSQL and
+//! DuckDB.
 //!
 //! The engine takes the sum of a date and an interval for a date, so that hours vanish. Here it is a timestamp, as in
 //! PostgreSQL and DuckDB.

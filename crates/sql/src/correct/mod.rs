@@ -33,6 +33,7 @@ mod grouping;
 mod in_lists;
 mod intervals;
 mod moving;
+mod names;
 mod order;
 mod patterns;
 mod pushdown;
@@ -180,8 +181,9 @@ pub(crate) fn adapt(statement: &mut Statement) -> std::result::Result<(), String
     syntax::adapt(statement)
 }
 
-/// Plans a statement. Only the engine's planner knows the names that a NATURAL join merges, and it calls such a name in
-/// WHERE ambiguous. So the statement is planned again with each of them under the qualifier of merged columns.
+/// Plans a statement. The engine's planner calls a merged name ambiguous in WHERE, where only it knows what a NATURAL
+/// join merges, and below NOT and signs. So the statement is planned again with each of them under the qualifier of
+/// merged columns.
 ///
 /// # Errors
 /// Those of the planner.
@@ -193,7 +195,7 @@ pub(crate) async fn plan(state: &SessionState, mut statement: Statement) -> Resu
     let mut name = ambiguous(&first);
     // Each round changes at least one of the statement's names.
     while let Some(merged) = name.take()
-        && syntax::qualify_natural(&mut statement, &merged)
+        && syntax::qualify_merged(&mut statement, &merged)
     {
         match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),

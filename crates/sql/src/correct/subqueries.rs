@@ -12,7 +12,6 @@
 //! An aggregate without GROUP BY always gives a row, so `EXISTS` over it is true. The engine makes a join of it, in
 //! which the row is missing.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -29,6 +28,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::correlated::{Place, is_source};
+use super::names::Names;
 use super::walk;
 
 /// Gives conditions with subqueries their three answers.
@@ -46,10 +46,6 @@ impl AnalyzerRule for ThreeAnswers {
     }
 }
 
-/// Counts the names that one statement needs.
-#[derive(Default)]
-pub(super) struct Names(Cell<usize>);
-
 fn is_condition(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }
@@ -62,11 +58,6 @@ fn moves(expr: &Expr) -> bool {
 }
 
 impl Names {
-    pub(super) fn next(&self, word: &str) -> String {
-        self.0.set(self.0.get() + 1);
-        format!("__{word}_{}", self.0.get())
-    }
-
     /// The rows of a subquery, with its column under a name that nothing else has.
     fn rows(&self, word: &str, subquery: &Subquery) -> Result<(LogicalPlan, Expr)> {
         let name = self.next(word);

@@ -63,14 +63,27 @@ pub(super) fn qualify(condition: &mut ast::Expr, from: &[TableWithJoins]) {
     }
 }
 
-/// Does the same for one name where there is a NATURAL join, whose names the text does not have. Returns whether the
-/// condition has the name.
-pub(super) fn qualify_natural(condition: &mut ast::Expr, from: &[TableWithJoins], name: &str) -> bool {
-    if !from.iter().any(is_natural) {
+/// Does the same for one name in a whole query, if a join of its tables may merge it: of a NATURAL join the text does not
+/// say what it merges. Returns whether the query has the name.
+pub(super) fn qualify_name(
+    select: &mut ast::Select,
+    order_by: &mut Option<ast::OrderBy>,
+    name: &str,
+) -> bool {
+    let mut merged = Vec::new();
+    select.from.iter().for_each(|tables| merged_names(tables, &mut merged));
+    if !merged.iter().any(|merged| merged == name) && !select.from.iter().any(is_natural) {
         return false;
     }
     let mut qualify = Qualify { names: vec![name.to_owned()], depth: 0, any: false };
-    let _ = VisitMut::visit(condition, &mut qualify);
+    let _ = VisitMut::visit(&mut select.selection, &mut qualify);
+    if !qualify.any {
+        let _ = VisitMut::visit(&mut select.projection, &mut qualify);
+        let _ = VisitMut::visit(&mut select.group_by, &mut qualify);
+        let _ = VisitMut::visit(&mut select.having, &mut qualify);
+        let _ = VisitMut::visit(&mut select.qualify, &mut qualify);
+        let _ = VisitMut::visit(order_by, &mut qualify);
+    }
     qualify.any
 }
 

@@ -1,4 +1,5 @@
-//! Windows that build on a window of the WINDOW clause (SQL:2016, 7.15): `OVER (w ORDER BY x)` has the partitions of `w`.
+//! Windows that build on a window of the WINDOW clause (SQL:2016, 7.15): `OVER (w ORDER BY x)` has the partitions of
+//! `w`.
 //!
 //! The engine forgets them, and knows windows by name in the list of columns alone. So here each use of a name becomes
 //! the window itself.
