@@ -23,8 +23,9 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::comparisons::compares;
+use super::fields;
 use super::times::micros;
-use super::{fields, walk};
+use super::walk;
 
 /// Compares intervals by their length, and adds them to times.
 #[derive(Debug)]

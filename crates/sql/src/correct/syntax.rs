@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{clauses, using, windows};
+use super::clauses;
+use super::using;
+use super::windows;
 
 /// Rewrites a statement. The error says what of it is refused.
 pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {

@@ -63,8 +63,8 @@ pub(super) fn qualify(condition: &mut ast::Expr, from: &[TableWithJoins]) {
     }
 }
 
-/// Does the same for one name in a whole query, if a join of its tables may merge it: of a NATURAL join the text does not
-/// say what it merges. Returns whether the query has the name.
+/// Does the same for one name in a whole query, if a join of its tables may merge it: of a NATURAL join the text does
+/// not say what it merges. Returns whether the query has the name.
 pub(super) fn qualify_name(
     select: &mut ast::Select,
     order_by: &mut Option<ast::OrderBy>,
