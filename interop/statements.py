@@ -1,17 +1,7 @@
 """Rows with nulls and SQL statements over them, the same ones again for the same seed.
 
 The statements keep away from what docs/sql.md names: overflow, division of whole numbers, orders without a place for nulls,
-correlation in the condition of a join. They also keep away from what Floe does not answer yet:
-
-- `a IS DISTINCT FROM b AND c` is read as `a IS DISTINCT FROM (b AND c)`: each is in parentheses here.
-- `NOT x` and `x OR x` of a boolean column below `DISTINCT` and set operations are an engine's fault: neither is here.
-- `IN`, `ANY` and `ALL` of a subquery of doubles are refused as values and with `DISTINCT`: they have no doubles here.
-- `min` over a frame of rows keeps a value that has left the frame while the rest of it is null: `max` only.
-- `||` of a text that `USING` merged is refused as a key of `GROUP BY`: `USING` merges no texts here.
-- A scalar subquery in a key of `GROUP BY` can be an engine's fault: the keys have none here.
-- `GROUP BY` of constants alone makes one group of no rows: each computed key reads a column here.
-- `ORDER BY` of one column under two names is refused: the values of a statement differ here.
-- A set operation in a correlated subquery is refused: only uncorrelated ones have one here.
+correlation in the condition of a join.
 """
 
 import collections
@@ -140,7 +130,7 @@ class Generator:
     # Conditions
 
     def condition(self, scope, depth):
-        simple = [self.compared, self.beside_quoted, self.between, self.listed, self.null_test, self.like]
+        simple = [self.compared, self.beside_quoted, self.between, self.listed, self.null_test, self.like, self.flag]
         deep = [self.combined, self.combined, self.in_subquery, self.exists, self.quantified]
         return self.random.choice(simple if depth <= 0 else simple + deep)(scope, depth)
 
@@ -148,7 +138,7 @@ class Generator:
         left, right = self.pick(("int", "int"), ("int", "double"), ("double", "double"), ("text", "text"),
                                         ("time", "time"), ("date", "date"), ("date", "time"), ("bool", "bool"))
         operators = COMPARISONS + ["IS DISTINCT FROM", "IS NOT DISTINCT FROM"]
-        return f"({self.value(left, scope, depth)} {self.pick(*operators)} {self.value(right, scope, depth)})"
+        return f"{self.value(left, scope, depth)} {self.pick(*operators)} {self.value(right, scope, depth)}"
 
     def beside_quoted(self, scope, _):
         kind = self.pick("int", "double", "time")
@@ -176,6 +166,9 @@ class Generator:
         pattern = self.pick("'%n%'", "'_lm'", "'Bo%'", "''", "'%'", "'Bo!_n' ESCAPE '!'", "'U__'")
         return f"{self.value('text', scope, depth)} {self.pick('', 'NOT ')}{self.pick('LIKE', 'LIKE', 'ILIKE')} {pattern}"
 
+    def flag(self, scope, _):
+        return f"{self.pick('', 'NOT ')}{self.column('bool', scope)}"
+
     def combined(self, scope, depth):
         if self.chance(0.3):
             return f"NOT ({self.condition(scope, depth - 1)})"
@@ -184,11 +177,11 @@ class Generator:
     # Subqueries
 
     def in_subquery(self, scope, depth):
-        kind = self.pick("int", "int", "text", "time")
+        kind = self.pick("int", "int", "double", "text", "time")
         return f"{self.value(kind, scope, 0)} {self.pick('', 'NOT ')}IN ({self.column_query(kind, scope, depth - 1)})"
 
     def quantified(self, scope, depth):
-        kind = self.pick("int", "text")
+        kind = self.pick("int", "double", "text")
         query = self.column_query(kind, scope, depth - 1)
         return f"{self.value(kind, scope, 0)} {self.pick(*COMPARISONS)} {self.pick('ANY', 'ALL')} ({query})"
 
@@ -203,15 +196,16 @@ class Generator:
             return query + self.where(inner, scope, depth)
         other = self.table()
         operator = self.pick("UNION", "UNION ALL", "EXCEPT", "INTERSECT")
-        return (f"{query} WHERE {self.condition(inner.columns, depth)} {operator} "
-                f"SELECT {self.column(kind, other.columns)} FROM {other.sql}")
+        return (f"{query}{self.where(inner, scope, depth)} {operator} "
+                f"SELECT {self.column(kind, other.columns)} FROM {other.sql}{self.where(other, scope, depth)}")
 
     def where(self, inner, outer, depth):
         """A condition on the inner table, a correlation, both or nothing."""
         parts = [self.condition(inner.columns, depth)] if self.chance(0.5) else []
         if self.chance(0.5):
             kind = self.pick("int", "int", "text", "time")
-            parts.append(f"{self.column(kind, inner.columns)} = {self.column(kind, outer)}")
+            operator = self.pick("=", "=", *COMPARISONS)
+            parts.append(f"{self.column(kind, inner.columns)} {operator} {self.column(kind, outer)}")
         return f" WHERE {' AND '.join(parts)}" if parts else ""
 
     def scalar(self, kind, scope, depth):
@@ -247,7 +241,7 @@ class Generator:
             return Relation(f"{left.sql} CROSS JOIN {right.sql}", columns, keys)
         join = f"{left.sql} {self.pick('JOIN', 'LEFT JOIN', 'RIGHT JOIN', 'FULL JOIN')} {right.sql}"
         if form <= 2:
-            shared = self.pick(["k"], ["k"], ["n"], ["open"], ["k", "n"])
+            shared = self.pick(["k"], ["k"], ["n"], ["town"], ["open"], ["k", "n"])
             columns = columns + [(name, COLUMNS[name]) for name in shared for _ in range(3)]
             return Relation(f"{join} USING ({', '.join(shared)})", columns, keys)
         kind = self.pick("int", "int", "text", "time", "double")
@@ -333,8 +327,10 @@ class Generator:
         for _ in range(self.random.randint(1, 2)):
             kind = self.pick("int", "text", "bool", "double", "time")
             key = self.column(kind, relation.columns)
-            while plain and (key in names or not any(name in key for name in names)):
+            while plain and key in names:
                 key = self.call(kind, relation.columns, 0)
+            if plain and self.chance(0.1):
+                key = self.scalar(kind, relation.columns, 0)
             by[key] = kind
         keys, groups = list(by), ", ".join(by)
         values, kinds = zip(*[*by.items(), self.aggregate(relation.columns), self.aggregate(relation.columns)])
@@ -358,7 +354,8 @@ class Generator:
         value = self.value(kind, scope, 1)
         calls = [(f"row_number() {total})", "int"), (f"{self.pick('rank', 'dense_rank')}() {loose}", "int"),
                  (f"{self.pick('sum', 'min', 'max')}({value}) {loose}", kind),
-                 (f"{self.pick('sum', 'avg', 'max')}({value}) {total}{rows})", "double"),
+                 (f"{self.pick('sum', 'avg', 'min', 'max')}({value}) {total}{rows})", "double"),
+                 (f"{self.pick('bool_and', 'bool_or')}({self.condition(scope, 0)}) {total}{rows})", "bool"),
                  (f"count({value}) OVER ({part})", "int"), (f"{self.pick('lag', 'lead')}({value}) {total})", kind),
                  (f"{self.pick('first_value', 'last_value')}({value}) {total}{rows})", kind),
                  (f"ntile(3) {total})", "int")]

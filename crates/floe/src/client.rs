@@ -42,7 +42,11 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     /// A client of `server`, for example `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// The text is no such URL.
     pub(crate) fn new(server: &str) -> Result<Self> {
+        check(server)?;
         let mut http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
         if is_loopback(server) {
             // A proxy of the environment leads to the outside world, not to this machine.
@@ -129,6 +133,18 @@ impl HttpClient {
     }
 }
 
+/// Checks that a text is the URL of a server.
+fn check(server: &str) -> Result<()> {
+    let given = |scheme| server.starts_with(scheme);
+    let found = Url::parse(server).is_ok_and(|url| url.has_host());
+    let example = if server.contains("://") { "127.0.0.1:8080" } else { server };
+    ensure!(
+        found && (given("http://") || given("https://")),
+        "'{server}' is not the HTTP address of a server; write it as http://{example}"
+    );
+    Ok(())
+}
+
 /// The URL of a path, whose parts may hold any characters.
 fn url(server: &str, path: &[&str]) -> Result<Url> {
     let mut url = Url::parse(server).with_context(|| format!("{server} is not a URL"))?;
@@ -190,6 +206,23 @@ mod tests {
             assert_eq!(url.as_str(), "http://127.0.0.1:8080/api/a%2Fb%20c%3F");
         }
         assert!(url("broker:8080", &["a"]).is_err());
+    }
+
+    #[test]
+    fn a_server_has_a_scheme() {
+        for good in ["http://127.0.0.1:8080", "https://floe.example/", "http://[::1]:80"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for (wrong, right) in [
+            ("broker:8080", "http://broker:8080"),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("broker", "http://broker"),
+            ("ftp://broker:8080", "http://127.0.0.1:8080"),
+            ("http://", "http://127.0.0.1:8080"),
+        ] {
+            let error = check(wrong).expect_err("it is no server").to_string();
+            assert!(error.ends_with(right), "{error}");
+        }
     }
 
     #[test]

@@ -40,19 +40,40 @@ fn media_type(format: Format) -> &'static str {
     name
 }
 
-/// The first type in an `Accept` header that we can write, or `None` if there is none. Weights (`q=`) are ignored: the
-/// client's order counts.
+/// The first type in an `Accept` header that we can write, or `None` if there is none. Of the weights only `q=0`
+/// counts, which says that a type is not acceptable (RFC 9110, 12.4.2); else the client's order does.
 fn accepted(accept: Option<&str>) -> Option<Format> {
     let Some(accept) = accept else { return Some(Format::default()) };
-    accept.split(',').find_map(|part| {
-        let name = part.split(';').next().unwrap_or_default().trim();
-        match name.to_ascii_lowercase().as_str() {
-            "*/*" | "application/*" => Some(Format::Json),
-            "text/*" => Some(Format::Csv),
-            "application/jsonl" => Some(Format::JsonLines),
-            name => MEDIA_TYPES.into_iter().find(|(_, known)| *known == name).map(|(format, _)| format),
-        }
+    let ranges: Vec<(String, bool)> = accept.split(',').map(range).collect();
+    ranges.iter().filter(|(_, wanted)| *wanted).find_map(|(range, _)| {
+        let mut formats = MEDIA_TYPES.into_iter().map(|(format, _)| format);
+        formats.find(|format| {
+            let Some(exactness) = exactness(range, *format) else { return false };
+            // The most exact range that holds a type decides (RFC 9110, 12.5.1).
+            !ranges
+                .iter()
+                .any(|(other, wanted)| !wanted && self::exactness(other, *format) >= Some(exactness))
+        })
     })
+}
+
+/// One type or range of types of an `Accept` header, and whether it is acceptable.
+fn range(part: &str) -> (String, bool) {
+    let mut words = part.split(';').map(|word| word.trim().to_ascii_lowercase());
+    let name = words.next().unwrap_or_default();
+    let weight = words.find_map(|word| word.strip_prefix("q=").map(|weight| weight.trim().parse::<f32>()));
+    (name, !matches!(weight, Some(Ok(0.0))))
+}
+
+/// How exactly a range names a format, from `*/*` to its whole name. `None` if the range does not hold the format.
+fn exactness(range: &str, format: Format) -> Option<u8> {
+    match (range, format) {
+        ("*/*", _) => Some(0),
+        ("text/*", Format::Csv) => Some(1),
+        ("application/*", Format::Json | Format::JsonLines | Format::ArrowStream) => Some(1),
+        ("application/jsonl", Format::JsonLines) => Some(2),
+        (range, format) => (range == media_type(format)).then_some(2),
+    }
 }
 
 /// The rows of a statement, encoded in the requested format.
@@ -175,6 +196,11 @@ mod tests {
         check(Some("text/csv; header=present"), Some(Format::Csv));
         check(Some("image/png, Application/VND.apache.arrow.stream"), Some(Format::ArrowStream));
         check(Some("application/x-ndjson;q=0.5, text/csv"), Some(Format::JsonLines));
+        check(Some("application/json;q=0"), None);
+        check(Some("application/json; q=0.0, text/csv;q=0.1"), Some(Format::Csv));
+        check(Some("*/*, application/json;Q=0"), Some(Format::ArrowStream));
+        check(Some("text/csv, */*;q=0"), Some(Format::Csv));
+        check(Some("application/*;q=0, */*"), Some(Format::Csv));
         check(Some("image/png"), None);
         check(Some(""), None);
         for (format, name) in MEDIA_TYPES {

@@ -14,6 +14,9 @@ pub const KEY: &str = "_key";
 /// The key of the record if it is not UTF-8 (JSON tables; the column exists once such a key was seen).
 pub const KEY_BYTES: &str = "_key_bytes";
 
+/// The system columns, which the tables of all topics have.
+pub const SYSTEM: &[&str] = &[PARTITION, OFFSET, TIMESTAMP, KEY, KEY_BYTES];
+
 /// Names that a top-level key cannot have: the system columns, and the metadata columns of Iceberg (specification,
 /// "Reserved Field IDs"; `MetadataColumns` of the Java library).
 pub const RESERVED: &[&str] = &[

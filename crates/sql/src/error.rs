@@ -18,9 +18,10 @@ pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
         return ours.clone();
     }
     let root = error.find_root();
-    let (kind, message) = match is_panic(error) {
-        true => (Kind::Internal, root.strip_backtrace()),
-        false => describe(root),
+    let (kind, message) = match (is_panic(error), is_correlation(error)) {
+        (true, _) => (Kind::Internal, root.strip_backtrace()),
+        (false, true) => return QueryError::new(Kind::Invalid, CORRELATION),
+        (false, false) => describe(root),
     };
     let place = match root {
         DataFusionError::SQL(parser, _) => {
@@ -71,6 +72,42 @@ fn is_panic(error: &DataFusionError) -> bool {
 /// Whether statements have spilled as much as they may. The engine says so with an error of the file that it writes.
 fn is_spill_limit(error: &ArrowError) -> bool {
     matches!(error, ArrowError::IoError(text, _) if text.contains("The used disk space during the spilling process"))
+}
+
+/// What to do about a subquery that the engine cannot join to its outer query.
+const CORRELATION: &str = "a subquery depends on its outer query in a way that cannot be run: it is a value that may \
+                           have two rows (use an aggregate or LIMIT 1), or it stands in the condition of a join, or \
+                           a FULL JOIN, ROLLUP or recursion stands between it and the column that it names; write it \
+                           as a join";
+
+/// Whether the engine did not get rid of a correlated subquery. It says so in words of its own plans.
+fn is_correlation(error: &DataFusionError) -> bool {
+    const SAYS: &[&str] = &[
+        "Accessing outer reference columns is not allowed",
+        "Correlated scalar subquery",
+        "In/Exist/SetComparison subquery can only be used",
+        "No field named __correlated_sq_",
+        "No field named __scalar_sq_",
+        "Optimizer rule 'decorrelate_lateral_join' failed",
+        "Optimizer rule 'decorrelate_predicate_subquery' failed",
+        "Optimizer rule 'scalar_subquery_to_join' failed",
+        "Physical plan does not support logical expression Exists",
+        "Physical plan does not support logical expression InSubquery",
+        "Physical plan does not support logical expression OuterReferenceColumn",
+        "Physical plan does not support logical expression ScalarSubquery",
+        "Unsupported Subquery plan",
+        "Valid fields are __correlated_sq_",
+        "Valid fields are __scalar_sq_",
+        "scalar correlated subquery cannot contain",
+    ];
+    let planning = matches!(
+        error.find_root(),
+        DataFusionError::Plan(_) | DataFusionError::NotImplemented(_) | DataFusionError::SchemaError(..)
+    );
+    planning && {
+        let text = error.to_string();
+        SAYS.iter().any(|says| text.contains(says))
+    }
 }
 
 /// Whether columns do not fit their own schema. No statement can ask for that.

@@ -8,6 +8,7 @@
 //! ```text
 //! engine.rs     Sql::query       a turn, a deadline, one metadata snapshot: the cut
 //! guard.rs      check            bounds size, nesting and weight on tokens, before any recursive code runs
+//! dialect.rs    Language         how tightly operators bind
 //! statement.rs  parse            one read-only statement
 //! session.rs    session          the engine without files, stores or writes
 //! spill.rs      Runtimes         memory, and the directory for what does not fit
@@ -51,6 +52,7 @@ mod config;
 mod constants;
 mod correct;
 mod described;
+mod dialect;
 mod engine;
 mod error;
 mod evolve;

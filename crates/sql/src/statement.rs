@@ -1,10 +1,12 @@
 //! Parses a text into the one statement that may run. It must be read-only.
 
-use datafusion::config::Dialect;
+use datafusion::common::plan_datafusion_err;
+use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::sql::parser::Statement;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 
+use crate::dialect::Language;
 use crate::{correct, error, guard};
 use floe_query::{Kind, Place, QueryError};
 
@@ -21,13 +23,23 @@ pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, Query
     if text.trim().trim_end_matches(';').is_empty() {
         return Err(QueryError::new(Kind::Invalid, "the statement is empty"));
     }
-    let mut statement =
-        state.sql_to_statement(text, &Dialect::Generic).map_err(|error| error::of(&error, text))?;
+    let mut statement = parsed(state, text).map_err(|error| error::of(&error, text))?;
     if !reads(&statement) {
         return Err(not_reading(text));
     }
-    correct::adapt(&mut statement);
+    correct::adapt(&mut statement).map_err(|refused| QueryError::new(Kind::Invalid, refused))?;
     Ok(statement)
+}
+
+fn parsed(state: &SessionState, text: &str) -> Result<Statement, DataFusionError> {
+    let language = Language::default();
+    DFParserBuilder::new(text)
+        .with_dialect(&language)
+        .with_recursion_limit(state.config_options().sql_parser.recursion_limit.get())
+        .build()?
+        .parse_statements()?
+        .pop_front()
+        .ok_or_else(|| plan_datafusion_err!("the statement is empty"))
 }
 
 /// Whether a statement is read-only. This is an allow-list, so that a new kind of statement is refused.

@@ -3,27 +3,38 @@
 //! # When each acts
 //! ```text
 //! syntax.rs        on the parsed statement: USING, names of recursive tables
+//! clauses.rs       on the parsed statement: clauses that the engine passes over
+//! windows.rs       on the parsed statement: windows that build on others
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
+//! fields.rs        while the engine plans: fields of intervals
 //! comparisons.rs   before types are chosen: constants beside whole numbers, texts and dates beside timestamps
+//! intervals.rs     lengths of intervals, dates plus intervals
 //! patterns.rs      SIMILAR TO, LIKE ... ESCAPE
 //! unnest.rs        what a column of an unnest is not: unique
 //! order.rs         ORDER BY that says a thing twice or in vain
 //! set_all.rs       EXCEPT ALL, INTERSECT ALL
 //! subqueries.rs    IN, NOT IN, EXISTS, ANY, ALL with all three answers
+//! correlated.rs    correlated subqueries that the engine cannot join
 //! zero.rs          -0.0 equals 0.0
 //! checked.rs       arithmetic of whole numbers that does not wrap around
 //! in_lists.rs      while the engine simplifies: lists with NULL
 //! grouping.rs      while the engine plans its operators: grouping sets
-//! sum.rs, shift.rs, series.rs, single.rs, opaque.rs    functions
+//! sum.rs, moving.rs, shift.rs, series.rs, single.rs, opaque.rs    functions
 //! ```
 //!
 //! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
 
 mod checked;
+mod clauses;
 mod comparisons;
+mod correlated;
+mod fields;
 mod grouping;
 mod in_lists;
+mod intervals;
+mod moving;
+mod names;
 mod opaque;
 mod order;
 mod patterns;
@@ -39,6 +50,7 @@ mod times;
 mod unnest;
 mod using;
 pub(crate) mod walk;
+mod windows;
 mod zero;
 
 use std::sync::Arc;
@@ -67,7 +79,11 @@ pub(crate) fn configure(session: &mut SessionConfig) {
 }
 
 /// Puts the rules into a session.
-pub(crate) fn rules(state: SessionStateBuilder) -> SessionStateBuilder {
+pub(crate) fn rules(mut state: SessionStateBuilder) -> SessionStateBuilder {
+    // The first planner that knows an expression plans it.
+    let planners = state.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(fields::Extract));
+    planners.insert(0, Arc::new(using::MergedTexts));
     state
         .with_analyzer_rules(analyzer())
         .with_optimizer_rules(optimizer())
@@ -82,6 +98,7 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(using::Unmark),
         Arc::new(patterns::StandardPatterns),
         Arc::new(comparisons::ExactComparisons),
+        Arc::new(intervals::Lengths),
     ];
     rules.extend(Analyzer::new().rules);
     rules.extend([
@@ -90,6 +107,7 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(set_all::CountedSets),
         Arc::new(subqueries::MaybeNoRow),
         Arc::new(subqueries::ThreeAnswers),
+        Arc::new(correlated::Unnested),
         Arc::new(zero::OneZero),
         Arc::new(checked::CheckedArithmetic),
     ]);
@@ -130,6 +148,8 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(now))?;
     let date_trunc = times::DateTrunc::over(state.udf("date_trunc")?);
     state.register_udf(Arc::new(date_trunc))?;
+    let date_part = fields::DatePart::over(state.udf("date_part")?);
+    state.register_udf(Arc::new(date_part))?;
     let to_char = times::ToChar::over(state.udf("to_char")?);
     state.register_udf(Arc::new(to_char))?;
     let to_timestamp =
@@ -139,6 +159,10 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
     // They tell of the file of a row. The newest rows of a table are in none.
     for name in ["input_file_name", "file_row_index"] {
         state.deregister_udf(name)?;
+    }
+    for name in moving::NAMES {
+        let halved = moving::Halved::over(state.udaf(name)?);
+        state.register_udaf(Arc::new(halved))?;
     }
     let (lead, lag) = (Shift::lead(state.udwf("lead")?), Shift::lag(state.udwf("lag")?));
     state.register_udwf(Arc::new(lead))?;
@@ -155,12 +179,16 @@ pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
 }
 
 /// Rewrites a parsed statement.
-pub(crate) fn adapt(statement: &mut Statement) {
-    syntax::adapt(statement);
+///
+/// # Errors
+/// The statement has a clause that the engine would pass over; the message says what to do.
+pub(crate) fn adapt(statement: &mut Statement) -> std::result::Result<(), String> {
+    syntax::adapt(statement)
 }
 
-/// Plans a statement. Only the engine's planner knows the names that a NATURAL join merges, and it calls such a name in
-/// WHERE ambiguous. So the statement is planned again with each of them under the qualifier of merged columns.
+/// Plans a statement. The engine's planner calls a merged name ambiguous in WHERE, where only it knows what a NATURAL
+/// join merges, and below NOT and signs. So the statement is planned again with each of them under the qualifier of
+/// merged columns.
 ///
 /// # Errors
 /// Those of the planner.
@@ -172,7 +200,7 @@ pub(crate) async fn plan(state: &SessionState, mut statement: Statement) -> Resu
     let mut name = ambiguous(&first);
     // Each round changes at least one of the statement's names.
     while let Some(merged) = name.take()
-        && syntax::qualify_natural(&mut statement, &merged)
+        && syntax::qualify_merged(&mut statement, &merged)
     {
         match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),

@@ -47,17 +47,22 @@ impl WindowUDFImpl for Shift {
     }
 
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs<'_>) -> Result<Box<dyn PartitionEvaluator>> {
+        let offset = constant(&args, 1)?;
+        if offset.as_ref().is_some_and(ScalarValue::is_null) {
+            // The engine takes one row for an unknown number of them. No partition has so many rows.
+            return Ok(Box::new(Known { rows: u64::MAX, ahead: self.ahead, default: None }));
+        }
         if !args.ignore_nulls() {
             return self.inner.partition_evaluator_factory(args);
         }
-        let offset = match constant(&args, 1)? {
-            Some(value) if !value.is_null() => match value.cast_to(&arrow::datatypes::DataType::Int64)? {
+        let offset = match offset {
+            Some(value) => match value.cast_to(&arrow::datatypes::DataType::Int64)? {
                 ScalarValue::Int64(Some(offset)) => offset,
                 other => {
                     return exec_err!("the offset of '{}' must be a whole number, not {other}", self.name());
                 }
             },
-            _ => 1,
+            None => 1,
         };
         let default = constant(&args, 2)?.filter(|default| !default.is_null());
         let ahead = self.ahead == (offset >= 0);

@@ -12,12 +12,11 @@
 //! An aggregate without GROUP BY always gives a row, so `EXISTS` over it is true. The engine makes a join of it, in
 //! which the row is missing.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue, Spans, internal_err, not_impl_err};
+use datafusion::common::{Column, DFSchema, Result, ScalarValue, Spans, not_impl_err};
 use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -29,6 +28,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::opaque::opaque;
+use super::correlated::{Place, is_source};
+use super::names::Names;
 use super::walk;
 
 /// Gives conditions with subqueries their three answers.
@@ -91,11 +92,6 @@ fn moves(expr: &Expr) -> bool {
 }
 
 impl Names {
-    fn next(&self, word: &str) -> String {
-        self.0.set(self.0.get() + 1);
-        format!("__{word}_{}", self.0.get())
-    }
-
     /// The rows of a subquery, with its column under a name that nothing else has.
     fn rows(&self, word: &str, subquery: &Subquery) -> Result<(LogicalPlan, Expr)> {
         let name = self.next(word);
@@ -156,8 +152,13 @@ impl Names {
             Expr::InSubquery(inside) if one_row(&inside.subquery.subquery) => {
                 parts.push(self.value(Expr::InSubquery(inside), schema, Decorrelated::Join)?);
             }
+            Expr::InSubquery(inside)
+                if !inside.negated && !is_source(&inside.subquery.subquery, Place::Condition) =>
+            {
+                let [found, ..] = self.inside(inside, schema, Decorrelated::Join)?;
+                parts.extend(found);
+            }
             Expr::InSubquery(inside) if !inside.negated => {
-                refuse_lost_rows(&inside.subquery)?;
                 let correlated = !inside.subquery.outer_ref_columns.is_empty();
                 let subquery = match correlated {
                     true => as_subquery(self.rows("in", &inside.subquery)?.0),
@@ -251,7 +252,6 @@ impl Names {
     /// a row. A part that cannot be true is absent.
     fn inside(&self, inside: InSubquery, schema: &DFSchema, how: Decorrelated) -> Result<[Option<Expr>; 3]> {
         let InSubquery { expr, subquery, .. } = inside;
-        refuse_lost_rows(&subquery)?;
         refuse_hidden_columns(&expr, &subquery)?;
         let (rows, value) = self.rows("in", &subquery)?;
         let nullable = rows.schema().field(0).is_nullable();
@@ -296,7 +296,6 @@ impl Names {
                 None => return not_impl_err!("{op} ALL (subquery)"),
             },
         };
-        refuse_lost_rows(&subquery)?;
         let (rows, value) = self.rows("any", &subquery)?;
         let total = |aggregate: Expr| -> Result<Expr> {
             let aggregate = aggregate.alias(self.next("total"));
@@ -384,7 +383,6 @@ fn existence(subquery: Subquery, negated: bool) -> Result<Expr> {
         let holds = Expr::ScalarSubquery(as_subquery(plan));
         return Ok(if negated { holds.is_not_true() } else { holds.is_true() });
     }
-    refuse_lost_rows(&subquery)?;
     Ok(Expr::Exists(Exists { subquery, negated }))
 }
 
@@ -434,28 +432,6 @@ fn refuse_hidden_columns(value: &Expr, subquery: &Subquery) -> Result<()> {
             not_impl_err!("'{column}' beside a correlated subquery that has it, too; use an alias")
         }
         None => Ok(TreeNodeRecursion::Continue),
-    })?;
-    Ok(())
-}
-
-/// Refuses correlated subqueries of which the engine's join would lose the meaning.
-fn refuse_lost_rows(subquery: &Subquery) -> Result<()> {
-    if subquery.outer_ref_columns.is_empty() {
-        return Ok(());
-    }
-    if having_of_one(&subquery.subquery).is_some() {
-        return not_impl_err!(
-            "a correlated IN, ANY or ALL over an aggregate with HAVING and without GROUP BY"
-        );
-    }
-    subquery.subquery.apply(|node| match node {
-        LogicalPlan::Limit(limit)
-            if limit.skip.is_some() && !matches!(limit.get_skip_type()?, SkipType::Literal(0)) =>
-        {
-            not_impl_err!("OFFSET in a correlated subquery")
-        }
-        LogicalPlan::Subquery(_) => internal_err!("a subquery is no input"),
-        _ => Ok(TreeNodeRecursion::Continue),
     })?;
     Ok(())
 }

@@ -16,6 +16,8 @@ use datafusion::logical_expr::{
     Signature,
 };
 
+use super::moving::moving;
+
 /// `sum` of the engine, with a check.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct CheckedSum(Sum);
@@ -86,6 +88,9 @@ impl AggregateUDFImpl for CheckedSum {
                 Some(wide) => Ok(Box::new(MovingDistinct { seen: BTreeMap::new(), sum: 0, wide, kind })),
                 None => not_impl_err!("sum(DISTINCT) of {kind} over a moving window"),
             };
+        }
+        if kind.is_floating() {
+            return moving(args, |args| Sum::new().accumulator(args));
         }
         let inner = CheckedSum::widened(args, |args| self.0.create_sliding_accumulator(args))?;
         Ok(checked(inner, kind))

@@ -4,30 +4,42 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Cte, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
+    Cte, OrderBy, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::clauses;
 use super::using;
+use super::windows;
 
-/// Rewrites a statement.
-pub(super) fn adapt(statement: &mut Statement) {
+/// Rewrites a statement. The error says what of it is refused.
+pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {
     match statement {
-        Statement::Statement(statement) => {
-            let _ = VisitMut::visit(statement.as_mut(), &mut Adapt);
-        }
+        Statement::Statement(statement) => match VisitMut::visit(statement.as_mut(), &mut Adapt) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(refused) => Err(refused),
+        },
         Statement::Explain(explain) => adapt(&mut explain.statement),
-        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => Ok(()),
+    }
+}
+
+fn flow(made: Result<(), String>) -> ControlFlow<String> {
+    match made {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(refused) => ControlFlow::Break(refused),
     }
 }
 
 struct Adapt;
 
 impl VisitorMut for Adapt {
-    type Break = ();
+    type Break = String;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
+        flow(clauses::query(query))?;
+        flow(windows::inline(query))?;
         if let Some(with) = &mut query.with
             && with.recursive
         {
@@ -37,7 +49,8 @@ impl VisitorMut for Adapt {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
+        flow(clauses::table(factor))?;
         // The last join has its brackets.
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor
             && let Some(last) = table_with_joins.joins.pop()
@@ -49,46 +62,43 @@ impl VisitorMut for Adapt {
     }
 }
 
-/// Says of a name in conditions that it is a merged column of a NATURAL join. Returns whether a condition has the name.
-pub(super) fn qualify_natural(statement: &mut Statement, name: &str) -> bool {
+/// Says of a name that it is a merged column of a join. Returns whether a query with such a join has the name.
+pub(super) fn qualify_merged(statement: &mut Statement, name: &str) -> bool {
     match statement {
         Statement::Statement(statement) => {
-            let mut natural = Natural { name, any: false };
-            let _ = VisitMut::visit(statement.as_mut(), &mut natural);
-            natural.any
+            let mut merged = Merged { name, any: false };
+            let _ = VisitMut::visit(statement.as_mut(), &mut merged);
+            merged.any
         }
-        Statement::Explain(explain) => qualify_natural(&mut explain.statement, name),
+        Statement::Explain(explain) => qualify_merged(&mut explain.statement, name),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     }
 }
 
-struct Natural<'a> {
+struct Merged<'a> {
     name: &'a str,
     any: bool,
 }
 
-impl Natural<'_> {
-    fn body(&mut self, set: &mut SetExpr) {
+impl Merged<'_> {
+    fn body(&mut self, set: &mut SetExpr, order_by: &mut Option<OrderBy>) {
         match set {
-            SetExpr::Select(select) => {
-                if let Some(condition) = &mut select.selection {
-                    self.any |= using::qualify_natural(condition, &select.from, self.name);
-                }
-            }
+            SetExpr::Select(select) => self.any |= using::qualify_name(select, order_by, self.name),
+            // The order of a set operation has only names of its columns.
             SetExpr::SetOperation { left, right, .. } => {
-                self.body(left);
-                self.body(right);
+                self.body(left, &mut None);
+                self.body(right, &mut None);
             }
             _ => {}
         }
     }
 }
 
-impl VisitorMut for Natural<'_> {
+impl VisitorMut for Merged<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        self.body(&mut query.body);
+        self.body(&mut query.body, &mut query.order_by);
         ControlFlow::Continue(())
     }
 }

@@ -264,6 +264,14 @@ impl ScalarUDFImpl for ToChar {
     }
 
     fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        // PostgreSQL's formats would be texts without a field here.
+        if let ColumnarValue::Scalar(format) = &call.args[1]
+            && let Some(Some(format)) = format.try_as_str()
+            && !format.contains('%')
+            && format.contains(char::is_alphabetic)
+        {
+            return exec_err!("to_char takes formats such as '%Y-%m-%d %H:%M:%S', not '{format}'");
+        }
         self.inner.invoke_with_args(call)
     }
 }

@@ -15,16 +15,20 @@ use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, DFSchema, NullEquality, Result, TableReference, plan_err};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::planner::{
-    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+    ExprPlanner, PlannedRelation, PlannerResult, RawBinaryExpr, RelationPlanner, RelationPlannerContext,
+    RelationPlanning,
 };
 use datafusion::logical_expr::{
-    EmptyRelation, Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, lit,
+    BinaryExpr, EmptyRelation, Expr, ExprSchemable, Join, JoinConstraint, JoinType, LogicalPlan,
+    LogicalPlanBuilder, Operator, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{
     self, Ident, JoinConstraint as Constraint, JoinOperator, ObjectName, TableFactor, TableWithJoins,
     VisitMut, VisitorMut,
 };
+
+use floe_schema::names::SYSTEM;
 
 /// The qualifier of merged columns. No table has it, and it sorts before all that do: of the columns that a bare `*`
 /// may mean, the engine's planner takes the first.
@@ -59,14 +63,27 @@ pub(super) fn qualify(condition: &mut ast::Expr, from: &[TableWithJoins]) {
     }
 }
 
-/// Does the same for one name where there is a NATURAL join, whose names the text does not have. Returns whether the
-/// condition has the name.
-pub(super) fn qualify_natural(condition: &mut ast::Expr, from: &[TableWithJoins], name: &str) -> bool {
-    if !from.iter().any(is_natural) {
+/// Does the same for one name in a whole query, if a join of its tables may merge it: of a NATURAL join the text does
+/// not say what it merges. Returns whether the query has the name.
+pub(super) fn qualify_name(
+    select: &mut ast::Select,
+    order_by: &mut Option<ast::OrderBy>,
+    name: &str,
+) -> bool {
+    let mut merged = Vec::new();
+    select.from.iter().for_each(|tables| merged_names(tables, &mut merged));
+    if !merged.iter().any(|merged| merged == name) && !select.from.iter().any(is_natural) {
         return false;
     }
     let mut qualify = Qualify { names: vec![name.to_owned()], depth: 0, any: false };
-    let _ = VisitMut::visit(condition, &mut qualify);
+    let _ = VisitMut::visit(&mut select.selection, &mut qualify);
+    if !qualify.any {
+        let _ = VisitMut::visit(&mut select.projection, &mut qualify);
+        let _ = VisitMut::visit(&mut select.group_by, &mut qualify);
+        let _ = VisitMut::visit(&mut select.having, &mut qualify);
+        let _ = VisitMut::visit(&mut select.qualify, &mut qualify);
+        let _ = VisitMut::visit(order_by, &mut qualify);
+    }
     qualify.any
 }
 
@@ -97,7 +114,7 @@ fn merged_names(tables: &TableWithJoins, names: &mut Vec<String>) {
 }
 
 /// A name as the engine reads it.
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
@@ -152,6 +169,22 @@ fn merges(operator: &JoinOperator) -> Option<(JoinType, &Constraint)> {
     matches!(constraint, Constraint::Using(_) | Constraint::Natural).then_some((kind, constraint))
 }
 
+/// Plans `||` of a merged column. The engine's planners ask for its type, to find out whether it is a list, before they
+/// know which column the name means.
+#[derive(Debug)]
+pub(super) struct MergedTexts;
+
+impl ExprPlanner for MergedTexts {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let known = expr.left.get_type(schema).is_ok() && expr.right.get_type(schema).is_ok();
+        if known || expr.op != ast::BinaryOperator::StringConcat {
+            return Ok(PlannerResult::Original(expr));
+        }
+        let texts = BinaryExpr::new(expr.left.into(), Operator::StringConcat, expr.right.into());
+        Ok(PlannerResult::Planned(Expr::BinaryExpr(texts)))
+    }
+}
+
 /// Plans joins that merge columns.
 #[derive(Debug)]
 pub(super) struct MergedColumns;
@@ -201,13 +234,14 @@ fn identifier(name: &ObjectName, context: &dyn RelationPlannerContext) -> Result
     }
 }
 
-/// The names that both sides have, in the order of the left side.
+/// The names that both sides have, in the order of the left side. The system columns are none of them: all tables have
+/// them, and they say where a row was written. PostgreSQL, too, joins by no system column.
 fn common_names(left: &LogicalPlan, right: &LogicalPlan) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for field in left.schema().fields() {
         let name = field.name();
         let common = right.schema().fields().iter().any(|field| field.name() == name);
-        if common && !names.contains(name) {
+        if common && !SYSTEM.contains(&name.as_str()) && !names.contains(name) {
             names.push(name.clone());
         }
     }
