@@ -17,6 +17,7 @@
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
 //! data_dir.rs  DataDir        a directory of one process, with its format
 //! disk.rs      DiskReserve    the room of a disk, and what is kept of it for deletions
+//! expendable.rs               a process that others can do without
 //! fatal.rs     end_process    the one way to end the process, with a line on stderr
 //! ```
 //!
@@ -37,6 +38,7 @@ mod data_dir;
 mod descriptors;
 mod disk;
 mod durable;
+mod expendable;
 mod fatal;
 mod grace;
 mod handle;
@@ -53,6 +55,7 @@ pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
 pub use descriptors::raise_open_files;
 pub use disk::{DISK_RESERVE_BYTES, DiskReserve, DiskRoom, punch_hole, reserve_blocks};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
+pub use expendable::be_expendable;
 pub use fatal::end_process;
 pub use grace::Grace;
 pub use handle::Env;

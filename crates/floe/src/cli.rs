@@ -72,6 +72,9 @@ Examples:
 
 Ends with an error if a fault is found. docs/reliability.md says what each fault means.")]
     Check(Box<CheckArgs>),
+    /// Run the SQL statements of a broker, which starts this command itself.
+    #[command(hide = true)]
+    SqlWorker,
 }
 
 /// `floe check`.

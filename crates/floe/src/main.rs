@@ -37,6 +37,9 @@ const BLOCKING_THREADS_MAX: usize = 128;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::SqlWorker = cli.command {
+        return query::work();
+    }
     // Both HTTP clients (the S3 store, `floe sql`) are built without a TLS provider and panic if there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             Command::Topic(args) => topic::run(args).await,
             Command::Table(args) => table::run(args).await,
             Command::Check(args) => check::run(*args).await,
+            Command::SqlWorker => Ok(()),
         }
     });
     // A blocked read of standard input must not hold the process.

@@ -1,25 +1,101 @@
 //! The services of the HTTP front: SQL and the lake. Fronts do not know each other, so the binary joins them.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
+use anyhow::Result;
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
-use floe_env::Timestamp;
+use floe_env::{Env, Timestamp};
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService, Rebuilding,
     StandsStill, TableFailure, TableService, TableStatus,
 };
 use floe_lake::{Lake, LakeError, TableRef, catalog};
+use floe_log::Log;
 use floe_query::QueryError;
-use floe_sql::Sql;
+use floe_sql::{Program, Sql, Workers};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tracing::Level;
+
+use crate::term;
 
 /// SQL behind HTTP.
-pub(crate) struct Query(pub(crate) Sql);
+pub(crate) enum Query {
+    /// Each statement is a matter of this process.
+    InProcess(Sql),
+    /// Each statement runs in a process of its own.
+    Workers(Workers),
+}
+
+/// The name of the command that a worker runs.
+const WORKER: &str = "sql-worker";
+
+/// If this variable is there, tests may tell workers to misbehave.
+const FAULTS: &str = "FLOE_SQL_FAULTS";
+
+impl Query {
+    /// Starts SQL.
+    ///
+    /// # Errors
+    /// The spill directory cannot be used, or the system refuses threads.
+    pub(crate) fn start(
+        env: &Env,
+        log: &Log,
+        lake: &Lake,
+        config: floe_sql::Config,
+        in_process: bool,
+    ) -> Result<Query> {
+        let (env, log, lake) = (env.clone(), log.clone(), lake.clone());
+        let is_watched = cfg!(target_os = "linux");
+        if !is_watched {
+            tracing::warn!(
+                "this system does not tell the memory of processes: SQL runs in this one, without a limit"
+            );
+        }
+        if in_process || !is_watched {
+            return Ok(Query::InProcess(Sql::new(env, log, lake, config)?));
+        }
+        let program = Program {
+            // This very program, also if another one has taken the place of its file.
+            path: "/proc/self/exe".into(),
+            arguments: vec![WORKER.to_owned()],
+            environment: Vec::new(),
+            faults: std::env::var_os(FAULTS).is_some(),
+        };
+        Ok(Query::Workers(Workers::start(env, log, lake, config, program)?))
+    }
+
+    /// Ends what runs in other processes.
+    pub(crate) fn close(&self) {
+        if let Query::Workers(workers) = self {
+            workers.close();
+        }
+    }
+}
+
+/// Runs the statements of the broker that has started this process.
+pub(crate) fn work() -> ExitCode {
+    // The broker reads these lines, and adds the time.
+    let lines = tracing_subscriber::fmt().with_max_level(Level::WARN).with_writer(std::io::stderr);
+    lines.with_ansi(false).without_time().with_target(false).init();
+    match floe_sql::work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => term::fail(&error.into()),
+    }
+}
 
 impl QueryService for Query {
     fn query(&self, request: QueryRequest) -> BoxFuture<'_, Result<QueryReply, QueryError>> {
-        async move { Ok(QueryReply { body: self.0.query_as(&request.text, request.format).await? }) }.boxed()
+        async move {
+            let (text, format) = (&request.text, request.format);
+            let body = match self {
+                Query::InProcess(sql) => sql.query_as(text, format).await?,
+                Query::Workers(workers) => workers.query_as(text, format).await?,
+            };
+            Ok(QueryReply { body })
+        }
+        .boxed()
     }
 }
 

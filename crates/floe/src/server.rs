@@ -12,7 +12,6 @@ use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::Log;
 use floe_meta::{Meta, Options, SqliteJournal};
-use floe_sql::Sql;
 use floe_store::Store;
 use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
@@ -38,6 +37,7 @@ pub(crate) struct Server {
     env: Env,
     log: Log,
     lake: Lake,
+    query: Arc<Query>,
     shutdown: watch::Sender<bool>,
     fronts: Vec<Task<()>>,
     // Held until the end: no second process may use the directory.
@@ -65,7 +65,8 @@ impl Server {
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
-        let sql = Sql::new(env.clone(), log.clone(), lake.clone(), sql_config(&config))?;
+        let query = Query::start(&env, &log, &lake, sql_config(&config), config.sql_in_process)?;
+        let query = Arc::new(query);
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
 
         let (shutdown, stopping) = watch::channel(false);
@@ -78,7 +79,7 @@ impl Server {
             // stand still are named beside it.
             ready: Arc::new(move || writing.writable()),
             metrics,
-            query: Arc::new(Query(sql)),
+            query: query.clone(),
             tables: Arc::new(Tables(lake.clone())),
             catalog: Arc::new(Catalog(lake.clone())),
         };
@@ -95,6 +96,7 @@ impl Server {
             env,
             log,
             lake,
+            query,
             shutdown,
             fronts,
             _directory: directory,
@@ -110,6 +112,7 @@ impl Server {
                 tracing::error!(%error, "a front did not end in order");
             }
         }
+        self.query.close();
         self.lake.close().await;
         self.log.close().await;
         self.env.abort_all();

@@ -99,5 +99,5 @@ pub use crate::{
     handle::{Lake, LakeError},
     shared::Config,
     table::{DataFile, TableRef},
-    tail::{Hold, Tail, TailError, TailReader, TailSchema},
+    tail::{Batches, Hold, Tail, TailError, TailReader, TailSchema, TailSpan},
 };

@@ -77,6 +77,8 @@ pub const FILE_CACHE_BYTES: usize = 256 << 20;
 /// With more partitions than this in a commit, the snapshot's summary leaves their offsets out. The table's properties
 /// always have the offsets of all partitions.
 pub const SUMMARY_PARTITIONS_MAX: usize = 16;
+/// Bytes of batches that one read of a tail asks of the log.
+pub const TAIL_READ_BYTES: usize = floe_view::limits::READ_BYTES;
 
 const _: () = assert!(BATCH_BYTES < floe_view::limits::COMMIT_BYTES_MAX);
 const _: () = assert!(CLEAN_INTERVAL.as_secs() < GARBAGE_GRACE.as_secs());

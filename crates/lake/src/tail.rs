@@ -3,18 +3,20 @@
 //! A tail may be longer than memory. So there are three ways to read it. [`Lake::tail`] holds all rows.
 //! [`Lake::tail_schema`] decodes the records only to learn the columns that they need, and forgets the rows. With that
 //! schema a [`TailReader`] gives the rows batch by batch.
+//!
+//! A process that has no log reads a tail, too: it gets the batches from another process ([`Batches`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
-use floe_view::{
-    gapless,
-    limits::{BATCH_DECODED_BYTES_MAX, READ_BYTES},
-};
+use floe_view::{gapless, limits::BATCH_DECODED_BYTES_MAX};
+use serde::{Deserialize, Serialize};
 
 use crate::{handle::Lake, limits, table::TableRef};
 
@@ -40,7 +42,7 @@ pub struct Tail {
 }
 
 /// The columns that the records of a tail need.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailSchema {
     /// The table's schema, as it was when reading began.
     pub table: TableSchema,
@@ -62,12 +64,62 @@ pub enum TailError {
     /// The caller refuses the memory, for this reason.
     #[error("{0}")]
     Memory(String),
+    /// The process that has the log could not read it, for this reason.
+    #[error("{0}")]
+    Away(String),
+}
+
+/// The offsets of a partition that a tail has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailSpan {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub from: Offset,
+    /// The offset after the last; not above `from` if there is nothing.
+    pub to: Offset,
+}
+
+/// Where a tail gets its batches: at one cut.
+#[async_trait]
+pub trait Batches: Send + Sync {
+    /// Batches from `from` on, which is below the end of the tail; at least one, and then as many as suit one read.
+    /// The first may begin before `from`.
+    async fn read(&self, partition: PartitionId, from: Offset) -> Result<Vec<Batch>, TailError>;
+}
+
+/// Batches of the log of this process.
+struct OfLog {
+    log: Log,
+    snapshot: Snapshot,
+}
+
+#[async_trait]
+impl Batches for OfLog {
+    async fn read(&self, partition: PartitionId, from: Offset) -> Result<Vec<Batch>, TailError> {
+        Ok(self.log.read(&self.snapshot, partition, from, limits::TAIL_READ_BYTES).await?.batches)
+    }
 }
 
 /// Is told how many bytes the tail takes in all, before it takes them and after it frees some. An error ends the read.
 pub type Hold<'a> = &'a mut (dyn FnMut(usize) -> Result<(), String> + Send);
 
 impl Lake {
+    /// The offsets that the log has at `snapshot` and `table`, taken from the same snapshot, has not.
+    pub fn tail_spans(snapshot: &Snapshot, table: &TableRef) -> Vec<TailSpan> {
+        let spans = table.topic.partition_ids().filter_map(|partition| {
+            let bounds = Log::bounds(snapshot, partition)?;
+            let progress = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
+            Some(TailSpan { partition, from: progress.max(bounds.log_start), to: bounds.high_watermark })
+        });
+        spans.collect()
+    }
+
+    /// The batches of the log, as they are at `snapshot`.
+    pub fn batches(&self, snapshot: &Snapshot) -> Arc<dyn Batches> {
+        Arc::new(OfLog { log: self.log().clone(), snapshot: snapshot.clone() })
+    }
+
     /// The rows of the records that the log has at `snapshot` and `table`, taken from the same snapshot, has not.
     /// Together with the rows of the table's files, each record of the topic is there once. `hold` allows the memory.
     ///
@@ -79,15 +131,7 @@ impl Lake {
         table: &TableRef,
         hold: Hold<'_>,
     ) -> Result<Tail, TailError> {
-        let mut reader = self.tail_reader(snapshot, table, table.schema.clone());
-        let (mut batches, mut held) = (Vec::new(), 0);
-        while let Some(batch) = reader.next(&mut |bytes| hold(held + bytes)).await? {
-            held += batch.get_array_memory_size();
-            batches.push(batch);
-        }
-        let (schema, bad_records) = (reader.schema().clone(), reader.bad_records());
-        let batches = adapted(batches, &schema, held, hold)?;
-        Ok(Tail { schema, batches, bad_records })
+        self.tail_reader(snapshot, table, table.schema.clone()).all(hold).await
     }
 
     /// The columns that the records of the tail need. Records that `known` has looked at are not read again. `hold`
@@ -102,43 +146,13 @@ impl Lake {
         known: Option<TailSchema>,
         hold: Hold<'_>,
     ) -> Result<TailSchema, TailError> {
-        let mut reader = self.tail_reader(snapshot, table, table.schema.clone());
-        let ends: BTreeMap<u32, Offset> =
-            reader.spans.iter().map(|span| (span.partition.index, span.end)).collect();
-        // What is based on another schema has other ids. What a later cut needed may be no column of this one.
-        let seen = |index: &u32| known.as_ref().and_then(|known| known.ends.get(index)).copied();
-        let usable = |known: &TailSchema| {
-            known.table == table.schema
-                && known.ends.iter().all(|(index, seen)| ends.get(index) >= Some(seen))
-        };
-        if let Some(known) = known.as_ref().filter(|known| usable(known)) {
-            reader.decoder = Decoder::new(known.schema.clone());
-            for span in &mut reader.spans {
-                span.at = span.at.max(seen(&span.partition.index).unwrap_or(Offset::ZERO));
-            }
-        }
-        while reader.fill(hold).await?.is_some() {}
-        hold(0).map_err(TailError::Memory)?;
-        Ok(TailSchema { table: table.schema.clone(), schema: reader.schema().clone(), ends })
+        self.tail_reader(snapshot, table, table.schema.clone()).learn(known, hold).await
     }
 
     /// A reader of the rows that [`Lake::tail`] holds. If `schema` is that of [`Lake::tail_schema`], all its batches
     /// have that schema. With the table's own schema, later batches may be wider than earlier ones.
     pub fn tail_reader(&self, snapshot: &Snapshot, table: &TableRef, schema: TableSchema) -> TailReader {
-        let spans = table.topic.partition_ids().filter_map(|partition| {
-            let bounds = Log::bounds(snapshot, partition)?;
-            let progress = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
-            Some(Span { partition, at: progress.max(bounds.log_start), end: bounds.high_watermark })
-        });
-        TailReader {
-            log: self.log().clone(),
-            snapshot: snapshot.clone(),
-            spans: spans.collect(),
-            read: VecDeque::new(),
-            decoded: Decoded::default(),
-            decoder: Decoder::new(schema),
-            bad_records: 0,
-        }
+        TailReader::new(self.batches(snapshot), &Lake::tail_spans(snapshot, table), schema)
     }
 }
 
@@ -173,14 +187,6 @@ fn value_bytes(value: &[u8]) -> usize {
     2 * value.len() + nodes * NODE_BYTES
 }
 
-/// The offsets of a partition that are still to be read.
-#[derive(Debug)]
-struct Span {
-    partition: PartitionId,
-    at: Offset,
-    end: Offset,
-}
-
 /// The records of one batch of the log, of which the first ones are already rows.
 #[derive(Debug, Default)]
 struct Decoded {
@@ -192,9 +198,9 @@ struct Decoded {
 
 /// Reads a tail batch by batch.
 pub struct TailReader {
-    log: Log,
-    snapshot: Snapshot,
-    spans: VecDeque<Span>,
+    batches: Arc<dyn Batches>,
+    /// The offsets that are still to be read.
+    spans: VecDeque<TailSpan>,
     /// Batches of the log that are not decoded yet, each with the first offset that is wanted of it.
     read: VecDeque<(PartitionId, Offset, Batch)>,
     decoded: Decoded,
@@ -209,12 +215,64 @@ impl std::fmt::Debug for TailReader {
 }
 
 impl TailReader {
+    /// A reader of `spans`, whose first rows have `schema`.
+    pub fn new(batches: Arc<dyn Batches>, spans: &[TailSpan], schema: TableSchema) -> TailReader {
+        TailReader {
+            batches,
+            spans: spans.iter().copied().collect(),
+            read: VecDeque::new(),
+            decoded: Decoded::default(),
+            decoder: Decoder::new(schema),
+            bad_records: 0,
+        }
+    }
+
+    /// All rows. `hold` allows the memory.
+    ///
+    /// # Errors
+    /// The log cannot be read, or `hold` refuses.
+    pub async fn all(mut self, hold: Hold<'_>) -> Result<Tail, TailError> {
+        let (mut batches, mut held) = (Vec::new(), 0);
+        while let Some(batch) = self.next(&mut |bytes| hold(held + bytes)).await? {
+            held += batch.get_array_memory_size();
+            batches.push(batch);
+        }
+        let (schema, bad_records) = (self.schema().clone(), self.bad_records());
+        let batches = adapted(batches, &schema, held, hold)?;
+        Ok(Tail { schema, batches, bad_records })
+    }
+
+    /// The columns that the records need, for a reader that begins with the table's own schema. Records that `known`
+    /// has looked at are not read again. `hold` allows the memory for decoding.
+    ///
+    /// # Errors
+    /// The log cannot be read, or `hold` refuses.
+    pub async fn learn(mut self, known: Option<TailSchema>, hold: Hold<'_>) -> Result<TailSchema, TailError> {
+        let table = self.schema().clone();
+        let ends: BTreeMap<u32, Offset> =
+            self.spans.iter().map(|span| (span.partition.index, span.to)).collect();
+        // What is based on another schema has other ids. What a later cut needed may be no column of this one.
+        let seen = |index: &u32| known.as_ref().and_then(|known| known.ends.get(index)).copied();
+        let usable = |known: &TailSchema| {
+            known.table == table && known.ends.iter().all(|(index, seen)| ends.get(index) >= Some(seen))
+        };
+        if let Some(known) = known.as_ref().filter(|known| usable(known)) {
+            self.decoder = Decoder::new(known.schema.clone());
+            for span in &mut self.spans {
+                span.from = span.from.max(seen(&span.partition.index).unwrap_or(Offset::ZERO));
+            }
+        }
+        while self.fill(hold).await?.is_some() {}
+        hold(0).map_err(TailError::Memory)?;
+        Ok(TailSchema { table, schema: self.schema().clone(), ends })
+    }
+
     /// Leaves out the records of other partitions and of other offsets.
     pub fn within(&mut self, partitions: &RangeInclusive<i64>, offsets: &RangeInclusive<i64>) {
         self.spans.retain(|span| partitions.contains(&i64::from(span.partition.index)));
         for span in &mut self.spans {
-            span.at = span.at.max(Offset(*offsets.start()));
-            span.end = span.end.min(Offset(offsets.end().saturating_add(1)));
+            span.from = span.from.max(Offset(*offsets.start()));
+            span.to = span.to.min(Offset(offsets.end().saturating_add(1)));
         }
     }
 
@@ -329,14 +387,13 @@ impl TailReader {
                 return Ok(true);
             }
             let Some(span) = self.spans.front_mut() else { return Ok(false) };
-            if span.at >= span.end {
+            if span.from >= span.to {
                 self.spans.pop_front();
                 continue;
             }
-            let (partition, at) = (span.partition, span.at);
-            let read = self.log.read(&self.snapshot, partition, at, READ_BYTES).await?;
-            let batches = gapless(partition, at, read.batches)?;
-            span.at = batches.last().map_or(at, Batch::next_offset);
+            let (partition, at) = (span.partition, span.from);
+            let batches = gapless(partition, at, self.batches.read(partition, at).await?)?;
+            span.from = batches.last().map_or(at, Batch::next_offset);
             self.read = batches.into_iter().map(|batch| (partition, at, batch)).collect();
         }
     }

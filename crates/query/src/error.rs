@@ -2,10 +2,12 @@
 
 use std::fmt::{self, Write as _};
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::SNIPPET_CHARS;
 
 /// A place in a statement, in characters, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// Line, from 1.
     pub line: u64,
@@ -16,7 +18,7 @@ pub struct Place {
 }
 
 /// What kind of error; the fronts turn it into their protocol's codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// The statement is wrong.
     Invalid,
@@ -31,7 +33,7 @@ pub enum Kind {
 }
 
 /// Why a statement has no result. Its text shows the place with a line of the statement and a caret below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryError {
     /// What kind of error.
     pub kind: Kind,

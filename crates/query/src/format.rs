@@ -1,7 +1,9 @@
 //! The formats of rows.
 
+use serde::{Deserialize, Serialize};
+
 /// How rows are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Format {
     /// An Arrow IPC stream.
     ArrowStream,

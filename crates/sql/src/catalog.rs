@@ -1,7 +1,7 @@
 //! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, at one cut.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::information_schema::INFORMATION_SCHEMA;
@@ -12,50 +12,45 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::TableType;
 
-use floe_env::{Lru, lock};
-use floe_lake::{Lake, LakeError, TableRef, TailError, TailSchema};
-use floe_log::{Offset, TopicId};
-use floe_meta::Snapshot;
+use floe_lake::{TailError, TailReader};
+use floe_query::QueryError;
 use floe_schema::TableSchema;
 
 use crate::described::information_schema;
 use crate::files::Files;
-use crate::limits::{TAIL_COLUMN_BYTES, TAIL_PARTITION_BYTES};
+use crate::source::{Source, Table};
 use crate::table::UnifiedTable;
 use crate::tail::{self, Logged, Rows, Span, Tail};
-use floe_query::{Kind, QueryError};
 
 /// The only catalog. A name without a catalog means this one.
 pub const CATALOG: &str = "floe";
 /// The only schema, and the namespace of the Iceberg catalog. A name without a schema means this one.
 pub const SCHEMA: &str = "default";
 
-/// The inputs of one statement. All its tables share one snapshot of the metadata.
-pub(crate) struct Cut {
-    pub(crate) snapshot: Snapshot,
-    pub(crate) lake: Lake,
+/// The inputs of one statement.
+pub(crate) struct Inputs {
+    pub(crate) source: Arc<dyn Source>,
     pub(crate) files: Arc<Files>,
     pub(crate) memory: Arc<dyn MemoryPool>,
     /// Bytes, as stored, up to which the rows of a tail are held.
     pub(crate) tail_held_bytes: u64,
-    pub(crate) tails: Arc<Tails>,
 }
 
-impl fmt::Debug for Cut {
+impl fmt::Debug for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cut({:?})", self.snapshot.lsn())
+        write!(f, "Inputs({:?})", self.source)
     }
 }
 
 /// The engine's list of catalogs for one statement, with [`CATALOG`] as its only entry.
-pub(crate) fn catalogs(cut: Arc<Cut>) -> Arc<dyn CatalogProviderList> {
+pub(crate) fn catalogs(inputs: Arc<Inputs>) -> Arc<dyn CatalogProviderList> {
     let list = MemoryCatalogProviderList::new();
-    list.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(cut)));
+    list.register_catalog(CATALOG.to_owned(), Arc::new(Catalog(inputs)));
     Arc::new(list)
 }
 
 #[derive(Debug)]
-struct Catalog(Arc<Cut>);
+struct Catalog(Arc<Inputs>);
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
@@ -66,8 +61,8 @@ impl CatalogProvider for Catalog {
         match name {
             SCHEMA => Some(Arc::new(Schema(self.0.clone()))),
             INFORMATION_SCHEMA => {
-                let (lake, snapshot) = (self.0.lake.clone(), self.0.snapshot.clone());
-                Some(information_schema((CATALOG, SCHEMA), lake, snapshot, Arc::new(Schema(self.0.clone()))))
+                let (source, live) = (self.0.source.clone(), Arc::new(Schema(self.0.clone())));
+                Some(information_schema((CATALOG, SCHEMA), source, live))
             }
             _ => None,
         }
@@ -75,43 +70,36 @@ impl CatalogProvider for Catalog {
 }
 
 #[derive(Debug)]
-struct Schema(Arc<Cut>);
+struct Schema(Arc<Inputs>);
 
 #[async_trait]
 impl SchemaProvider for Schema {
+    /// `information_schema` has a list of its own, and nothing else asks.
     fn table_names(&self) -> Vec<String> {
-        match self.0.lake.tables(&self.0.snapshot) {
-            Ok(tables) => tables.into_iter().map(|table| table.name).collect(),
-            Err(error) => {
-                tracing::error!(%error, "the tables cannot be listed");
-                Vec::new()
-            }
-        }
+        Vec::new()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(table) = self.0.table(name).map_err(external)? else { return Ok(None) };
+        let Some(table) = self.0.source.table(name).await.map_err(external)? else { return Ok(None) };
         Ok(Some(Arc::new(self.0.unified(table).await.map_err(external)?)))
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        // The default implementation would read the tail of every listed table.
-        Ok(self.table_exist(name).then_some(TableType::Base))
+        // The default implementation would read the tail.
+        let table = self.0.source.table(name).await.map_err(external)?;
+        Ok(table.map(|_| TableType::Base))
     }
 
-    fn table_exist(&self, name: &str) -> bool {
-        self.0.table(name).is_ok_and(|table| table.is_some())
+    /// The engine asks for statements that make tables, which are refused before.
+    fn table_exist(&self, _: &str) -> bool {
+        true
     }
 }
 
-impl Cut {
-    fn table(&self, name: &str) -> std::result::Result<Option<TableRef>, QueryError> {
-        self.lake.table(&self.snapshot, name).map_err(|error| unreadable(name, &error))
-    }
-
+impl Inputs {
     /// The table at this cut: its files in the lake and its tail in the log.
-    async fn unified(&self, table: TableRef) -> std::result::Result<UnifiedTable, QueryError> {
-        let files = self.lake.data_files(&table).await.map_err(|error| unreadable(&table.name, &error))?;
+    async fn unified(&self, mut table: Table) -> std::result::Result<UnifiedTable, QueryError> {
+        let files = std::mem::take(&mut table.files);
         let (schema, tail) = self.tail(table).await?;
         let (arrow, tail) = (schema.arrow(), Arc::new(tail));
         Ok(UnifiedTable { schema: Arc::new(schema), arrow, files, readers: self.files.clone(), tail })
@@ -119,10 +107,8 @@ impl Cut {
 
     /// The rows that the lake's table does not hold yet, and the schema that fits them. A short tail is decoded once
     /// and held. A longer one is only looked at here.
-    async fn tail(&self, table: TableRef) -> std::result::Result<(TableSchema, Tail), QueryError> {
-        let progress = |partition| table.progress.get(&partition).copied().unwrap_or(Offset(0));
-        let span = Span::of(&self.snapshot, table.topic.partition_ids(), progress)
-            .map_err(|error| QueryError::new(Kind::Internal, error.to_string()))?;
+    async fn tail(&self, table: Table) -> std::result::Result<(TableSchema, Tail), QueryError> {
+        let span = Span::of(&table);
         metrics::histogram!("floe_sql_tail_bytes").record(span.bytes as f64);
         if span.bytes <= self.tail_held_bytes
             && let Some((schema, rows)) = self.held(&table).await?
@@ -132,26 +118,26 @@ impl Cut {
         metrics::counter!("floe_sql_tails_streamed_total").increment(1);
         let memory = self.reserve(&table);
         let mut hold = |bytes| memory.try_resize(bytes).map_err(|error| error.message().into_owned());
-        let known = self.tails.get(table.topic.id);
-        let seen = self.lake.tail_schema(&self.snapshot, &table, known, &mut hold).await;
+        let known = self.source.learned(table.topic).await;
+        let seen = self.reader(&table).learn(known.clone(), &mut hold).await;
         let seen = seen.map_err(|error| tail::refused(&table.name, &error))?;
-        let schema = seen.schema.clone();
-        self.tails.put(table.topic.id, seen);
-        let name = table.name.clone();
-        let (lake, snapshot) = (self.lake.clone(), self.snapshot.clone());
-        let rows = Rows::Logged(Box::new(Logged { lake, snapshot, table, schema: schema.clone() }));
-        Ok((schema, Tail { table: name, span, rows }))
+        if known.as_ref() != Some(&seen) {
+            self.source.learn(table.topic, &seen).await;
+        }
+        let (batches, schema) = (self.source.batches(), seen.schema);
+        let rows = Rows::Logged(Box::new(Logged { batches, spans: table.spans, schema: schema.clone() }));
+        Ok((schema, Tail { table: table.name, span, rows }))
     }
 
     /// The rows of a tail in memory; none if they take more than is allowed, or than is free now.
-    async fn held(&self, table: &TableRef) -> std::result::Result<Option<(TableSchema, Rows)>, QueryError> {
+    async fn held(&self, table: &Table) -> std::result::Result<Option<(TableSchema, Rows)>, QueryError> {
         let memory = self.reserve(table);
         let allowed = usize::try_from(self.tail_held_bytes).unwrap_or(usize::MAX);
         let mut hold = |bytes| match bytes > allowed.saturating_mul(2) {
             true => Err("the tail is streamed".to_owned()),
             false => memory.try_resize(bytes).map_err(|error| error.message().into_owned()),
         };
-        match self.lake.tail(&self.snapshot, table, &mut hold).await {
+        match self.reader(table).all(&mut hold).await {
             Ok(tail) => {
                 let rows = Rows::Held { batches: tail.batches, _memory: memory };
                 Ok(Some((tail.schema, rows)))
@@ -161,35 +147,16 @@ impl Cut {
         }
     }
 
-    fn reserve(&self, table: &TableRef) -> MemoryReservation {
+    /// A reader of the tail that begins with the table's own schema.
+    fn reader(&self, table: &Table) -> TailReader {
+        TailReader::new(self.source.batches(), &table.spans, table.schema.clone())
+    }
+
+    fn reserve(&self, table: &Table) -> MemoryReservation {
         MemoryConsumer::new(format!("log tail of {}", table.name)).register(&self.memory)
-    }
-}
-
-/// What statements have learned of long tails, so that the next statement need not decode all of them to plan.
-pub(crate) struct Tails(Mutex<Lru<TopicId, TailSchema>>);
-
-impl Tails {
-    pub(crate) fn new(bytes_max: usize) -> Tails {
-        Tails(Mutex::new(Lru::new(bytes_max)))
-    }
-
-    fn get(&self, topic: TopicId) -> Option<TailSchema> {
-        lock(&self.0).get(&topic).cloned()
-    }
-
-    fn put(&self, topic: TopicId, seen: TailSchema) {
-        let columns = seen.table.columns_used() + seen.schema.columns_used();
-        let bytes = columns * TAIL_COLUMN_BYTES + seen.ends.len() * TAIL_PARTITION_BYTES;
-        let evicted = lock(&self.0).insert(topic, seen, bytes);
-        drop(evicted);
     }
 }
 
 fn external(error: QueryError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
-}
-
-fn unreadable(table: &str, error: &LakeError) -> QueryError {
-    QueryError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
 }

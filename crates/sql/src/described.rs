@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -13,31 +13,34 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, SchemaProvider, Session, TableProvider,
 };
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use floe_lake::{Lake, LakeError};
-use floe_meta::Snapshot;
 use floe_query::{Kind, QueryError};
+use floe_schema::TableSchema;
+use tokio::sync::OnceCell;
 
 use crate::limits::DESCRIBED_COLUMNS_MAX;
+use crate::source::Source;
 
 /// The table of `information_schema` that needs more than names.
 const COLUMNS: &str = "columns";
 
-/// The schema `information_schema` over the tables of a snapshot, which are in the schema `schema` of `catalog`. `live`
-/// is that schema as statements read it.
+/// The tables of `information_schema` that need the names of all tables.
+const OF_ALL_TABLES: [&str; 3] = ["tables", "views", COLUMNS];
+
+/// The schema `information_schema` over the tables of a cut, which are in the schema `schema` of `catalog`. `live` is
+/// that schema as statements read it.
 pub(crate) fn information_schema(
     (catalog, schema): (&'static str, &'static str),
-    lake: Lake,
-    snapshot: Snapshot,
+    source: Arc<dyn Source>,
     live: Arc<dyn SchemaProvider>,
 ) -> Arc<dyn SchemaProvider> {
-    let tables = Described(Arc::new(Tables { schema, lake, snapshot, known: OnceLock::new() }));
-    let all = InformationSchemaProvider::new(list(catalog, Arc::new(tables)));
-    Arc::new(InformationSchema { catalog, schema, all: Arc::new(all), live })
+    let tables = Described(Arc::new(Tables { schema, source, known: OnceCell::new() }));
+    let all = InformationSchemaProvider::new(list(catalog, Arc::new(tables.clone())));
+    Arc::new(InformationSchema { catalog, schema, tables, all: Arc::new(all), live })
 }
 
 fn list(name: &str, catalog: Arc<dyn CatalogProvider>) -> Arc<dyn CatalogProviderList> {
@@ -50,6 +53,7 @@ fn list(name: &str, catalog: Arc<dyn CatalogProvider>) -> Arc<dyn CatalogProvide
 struct InformationSchema {
     catalog: &'static str,
     schema: &'static str,
+    tables: Described,
     all: Arc<InformationSchemaProvider>,
     live: Arc<dyn SchemaProvider>,
 }
@@ -61,6 +65,9 @@ impl SchemaProvider for InformationSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if OF_ALL_TABLES.iter().any(|table| name.eq_ignore_ascii_case(table)) {
+            self.tables.look().await?;
+        }
         let Some(table) = self.all.table(name).await? else { return Ok(None) };
         Ok(Some(match name.eq_ignore_ascii_case(COLUMNS) {
             true => Arc::new(Columns { of_all: table, of: self.clone() }),
@@ -140,37 +147,42 @@ struct Described(Arc<Tables>);
 
 struct Tables {
     schema: &'static str,
-    lake: Lake,
-    snapshot: Snapshot,
+    source: Arc<dyn Source>,
     /// Looked at once, and only by a statement that asks.
-    known: OnceLock<std::result::Result<Known, String>>,
+    known: OnceCell<Known>,
 }
 
 struct Known {
-    columns: BTreeMap<String, SchemaRef>,
+    /// None if there are too many.
+    columns: BTreeMap<String, Option<SchemaRef>>,
     /// Of all tables.
     count: usize,
 }
 
 impl fmt::Debug for Described {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Described({:?})", self.0.snapshot.lsn())
+        write!(f, "Described({:?})", self.0.source)
     }
 }
 
 impl Described {
+    async fn look(&self) -> Result<()> {
+        let known = async || {
+            let described = self.0.source.described().await?;
+            let of =
+                |(name, schema): (String, Option<TableSchema>)| (name, schema.map(|schema| schema.arrow()));
+            Ok(Known { columns: described.tables.into_iter().map(of).collect(), count: described.columns })
+        };
+        let known = self.0.known.get_or_try_init(known).await;
+        known.map(|_| ()).map_err(|error: QueryError| DataFusionError::External(Box::new(error)))
+    }
+
+    /// The engine asks for names where it cannot wait. So the tables that need them have looked before.
     fn known(&self) -> Result<&Known> {
-        let known = self.0.known.get_or_init(|| {
-            let tables =
-                self.0.lake.tables(&self.0.snapshot).map_err(|error: LakeError| error.to_string())?;
-            let columns: BTreeMap<String, SchemaRef> =
-                tables.into_iter().map(|table| (table.name, table.schema.arrow())).collect();
-            let count = columns.values().map(|schema| schema.fields().len()).sum();
-            Ok(Known { columns, count })
-        });
-        let unavailable =
-            |error: &String| refused(Kind::Unavailable, format!("the tables cannot be listed: {error}"));
-        known.as_ref().map_err(unavailable)
+        match self.0.known.get() {
+            Some(known) => Ok(known),
+            None => internal_err!("information_schema has not looked at the tables"),
+        }
     }
 }
 
@@ -199,16 +211,16 @@ impl SchemaProvider for Described {
     /// A table without rows: what is asked of it are its columns.
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let known = self.known()?;
-        if known.count > DESCRIBED_COLUMNS_MAX {
+        let Some(schema) = known.columns.get(name) else { return Ok(None) };
+        let Some(schema) = schema else {
             let message = format!(
                 "the tables have {} columns in all, and information_schema lists at most {DESCRIBED_COLUMNS_MAX}; \
                  DESCRIBE one table",
                 known.count
             );
-            return Err(refused(Kind::Limit, message));
-        }
-        let schema = known.columns.get(name).cloned();
-        Ok(schema.map(|schema| Arc::new(EmptyTable::new(schema)) as Arc<dyn TableProvider>))
+            return Err(DataFusionError::External(Box::new(QueryError::new(Kind::Limit, message))));
+        };
+        Ok(Some(Arc::new(EmptyTable::new(schema.clone()))))
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
@@ -218,8 +230,4 @@ impl SchemaProvider for Described {
     fn table_exist(&self, name: &str) -> bool {
         self.known().is_ok_and(|known| known.columns.contains_key(name))
     }
-}
-
-fn refused(kind: Kind, message: String) -> DataFusionError {
-    DataFusionError::External(Box::new(QueryError::new(kind, message)))
 }

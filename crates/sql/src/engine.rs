@@ -14,26 +14,29 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::execute_stream;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::Log;
-use floe_meta::{Lsn, Snapshot};
+use floe_meta::Lsn;
 use floe_query::{Format, Kind, QueryError};
 
-use crate::catalog::{Cut, Tails};
+use crate::catalog::Inputs;
 use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
 use crate::functions::Meter;
-use crate::limits::{TAIL_SCHEMAS_BYTES, THREAD_STACK_BYTES, TURN_SECONDS_MAX};
+use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, THREAD_STACK_BYTES};
 use crate::results::Rows;
-use crate::spill::Runtimes;
+use crate::source::Sources;
+use crate::source::here::Here;
+use crate::spill::{Runtimes, shared_memory};
+use crate::turns::Turns;
 
-use crate::{arguments, constants, correct, error, fault, format, pieces, results, session, statement};
+use crate::{arguments, constants, correct, error, fault, format, pieces, results, session, statement, told};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -46,14 +49,12 @@ struct Inner {
     /// that is deep enough for every statement within the limits. What statements ask of the log and of the store runs
     /// on the broker's, because others wait for it as well.
     env: Env,
-    log: Log,
-    lake: Lake,
+    sources: Arc<dyn Sources>,
     config: Config,
     base: SessionState,
     runtimes: Runtimes,
     files: Arc<Files>,
-    tails: Arc<Tails>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// `None` in a simulation, which has one thread. There a statement runs in the only runtime.
     _threads: Option<Threads>,
 }
@@ -87,30 +88,34 @@ impl Sql {
     ///
     /// # Errors
     /// The system refuses the threads, or the engine cannot use the spill directory.
-    #[expect(clippy::needless_pass_by_value, reason = "an engine keeps its environment, as all parts do")]
     pub fn new(env: Env, log: Log, lake: Lake, config: Config) -> Result<Sql, OpenError> {
+        let here = Arc::new(Here::new(env.clone(), log, lake));
+        let memory = shared_memory(&config);
+        Sql::over(env, here, memory, config)
+    }
+
+    /// An engine over `sources` that counts what it holds in `memory`.
+    ///
+    /// # Errors
+    /// Those of [`Sql::new`].
+    #[expect(clippy::needless_pass_by_value, reason = "an engine keeps its environment, as all parts do")]
+    pub(crate) fn over(
+        env: Env,
+        sources: Arc<dyn Sources>,
+        memory: Arc<dyn MemoryPool>,
+        config: Config,
+    ) -> Result<Sql, OpenError> {
         let failed = |error: DataFusionError| OpenError(error.to_string());
-        let runtimes = Runtimes::open(&config, &session::stores()).map_err(failed)?;
+        let runtimes = Runtimes::open(&config, memory, &session::stores()).map_err(failed)?;
         let base = session::base(&config, &runtimes).map_err(failed)?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
         let threads = if env.is_simulated() { None } else { Some(start()?) };
         let env = threads.as_ref().map_or_else(|| env.clone(), |threads| env.on(threads.handle()));
-        let files = Files::new(log.store().clone());
-        let tails = Arc::new(Tails::new(TAIL_SCHEMAS_BYTES));
-        let turns = Arc::new(Semaphore::new(config.queries_max.max(1)));
+        let footers_max = FOOTER_CACHE_BYTES.min(config.memory_bytes / FOOTER_CACHE_SHARE);
+        let files = Files::new(sources.files(), footers_max);
+        let turns = Turns::new(config.queries_max);
         Ok(Sql {
-            inner: Arc::new(Inner {
-                env,
-                log,
-                lake,
-                config,
-                base,
-                runtimes,
-                files,
-                tails,
-                turns,
-                _threads: threads,
-            }),
+            inner: Arc::new(Inner { env, sources, config, base, runtimes, files, turns, _threads: threads }),
         })
     }
 
@@ -121,14 +126,8 @@ impl Sql {
     /// See [`Kind`]. An error in the statement names its place in `text`.
     pub async fn query(&self, text: &str) -> Result<QueryResult, QueryError> {
         let started = self.inner.env.monotonic();
-        let result = self.start(text, started).await;
-        let outcome = match &result {
-            Ok(_) => "planned",
-            Err(error) => outcome(error.kind),
-        };
-        metrics::counter!("floe_sql_queries_total", "outcome" => outcome).increment(1);
-        let seconds = (self.inner.env.monotonic() - started).as_secs_f64();
-        metrics::histogram!("floe_sql_plan_seconds").record(seconds);
+        let result = self.start(text, started + self.inner.config.query_time_max).await;
+        told::planned(result.as_ref().err(), self.inner.env.monotonic() - started);
         result
     }
 
@@ -141,81 +140,73 @@ impl Sql {
         text: &str,
         format: Format,
     ) -> Result<BoxStream<'static, Result<Bytes, QueryError>>, QueryError> {
-        let result = self.query(text).await?;
+        let started = self.inner.env.monotonic();
+        let result = self.query_until(text, format, started + self.inner.config.query_time_max).await;
+        told::planned(result.as_ref().err(), self.inner.env.monotonic() - started);
+        result
+    }
+
+    /// [`Sql::query_as`] with a deadline of its own, uncounted.
+    pub(crate) async fn query_until(
+        &self,
+        text: &str,
+        format: Format,
+        deadline: Instant,
+    ) -> Result<BoxStream<'static, Result<Bytes, QueryError>>, QueryError> {
+        let result = self.start(text, deadline).await?;
         let encoder = Encoder::new(format, &result.schema).map_err(pieces::not_encoded)?;
         let memory = MemoryConsumer::new("the encoded result").register(&self.inner.memory());
         Ok(pieces::pieces(encoder, result.batches, memory))
     }
 
-    async fn start(&self, text: &str, started: Instant) -> Result<QueryResult, QueryError> {
-        let turn = self.turn().await?;
-        let deadline = started + self.inner.config.query_time_max;
+    /// Returns when no statement runs.
+    pub(crate) async fn idle(&self) {
+        self.inner.turns.all().await;
+    }
+
+    /// Sets how much statements may spill from now on, and returns how much they have spilled.
+    pub(crate) fn allow_spill(&self, bytes: u64) -> Result<u64, DataFusionError> {
+        self.inner.runtimes.allow_spill(bytes)
+    }
+
+    /// The environment of the engine's threads.
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    async fn start(&self, text: &str, deadline: Instant) -> Result<QueryResult, QueryError> {
+        let turn = self.inner.turns.next().await?;
         let (planned, plan) = oneshot::channel();
         let (rows, reader) = results::queue();
         let rows = Arc::new(rows);
         let run = Run { inner: self.inner.clone(), text: text.to_owned(), deadline, rows, _turn: turn };
         self.inner.env.spawn("sql statement", run.guarded(planned));
-        let late = || self.inner.too_late();
+        let late = self.inner.too_late();
         let (schema, cut) = match timeout_at(deadline, plan).await {
             Ok(Ok(planned)) => planned?,
-            Ok(Err(_)) => return Err(ended()),
-            Err(_) => return Err(late()),
+            Ok(Err(_)) => return Err(fault::ended()),
+            Err(_) => return Err(late),
         };
-        let (late, env) = (late(), self.inner.env.clone());
-        let batches = stream::unfold(Some(reader), move |reader| {
-            let (late, env) = (late.clone(), env.clone());
-            async move {
-                let mut reader = reader?;
-                match timeout_at(deadline, reader.next()).await {
-                    Ok(Ok(Some(batch))) => Some((Ok(batch), Some(reader))),
-                    Ok(Ok(None)) => None,
-                    Ok(Err(Some(error))) => Some((Err(error), None)),
-                    Ok(Err(None)) if env.monotonic() >= deadline => Some((Err(late), None)),
-                    Ok(Err(None)) => Some((Err(ended()), None)),
-                    Err(_) => Some((Err(late), None)),
-                }
-            }
-        });
-        Ok(QueryResult { schema, cut, batches: batches.boxed() })
-    }
-
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, QueryError> {
-        let turn = timeout(TURN_SECONDS_MAX, self.inner.turns.clone().acquire_owned()).await;
-        match turn {
-            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
-            Err(_) => {
-                let message = format!(
-                    "{} statements are running, which is the limit, and none ended within {} s; try again",
-                    self.inner.config.queries_max,
-                    TURN_SECONDS_MAX.as_secs()
-                );
-                Err(QueryError::new(Kind::Busy, message))
-            }
-        }
+        let batches = reader.until(deadline, self.inner.env.clone(), late, fault::ended());
+        Ok(QueryResult { schema, cut, batches })
     }
 }
 
 impl Inner {
     fn too_late(&self) -> QueryError {
-        let seconds = self.config.query_time_max.as_secs_f64();
-        QueryError::new(
-            Kind::Limit,
-            format!("the statement took longer than {seconds} s, which is the limit"),
-        )
+        told::too_late(self.config.query_time_max)
     }
 
     fn memory(&self) -> Arc<dyn MemoryPool> {
         self.runtimes.plain().memory_pool.clone()
     }
 
-    fn cut(&self, snapshot: Snapshot) -> Arc<Cut> {
-        Arc::new(Cut {
-            snapshot,
-            lake: self.lake.clone(),
+    fn inputs(&self) -> Arc<Inputs> {
+        Arc::new(Inputs {
+            source: self.sources.cut(),
             files: self.files.clone(),
             memory: self.memory(),
             tail_held_bytes: self.config.tail_held_bytes,
-            tails: self.tails.clone(),
         })
     }
 }
@@ -227,7 +218,7 @@ struct Run {
     inner: Arc<Inner>,
     text: String,
     deadline: Instant,
-    rows: Arc<Rows>,
+    rows: Arc<Rows<RecordBatch>>,
     /// The turn becomes free when the statement has ended, not when its reader has left.
     _turn: OwnedSemaphorePermit,
 }
@@ -235,17 +226,12 @@ struct Run {
 impl Run {
     /// Runs the statement. A panic of the engine becomes an error of this statement alone.
     async fn guarded(self, planned: oneshot::Sender<Planned>) {
-        let running = metrics::gauge!("floe_sql_running");
-        running.increment(1.0);
-        let (env, started) = (self.inner.env.clone(), self.inner.env.monotonic());
-        let rows = self.rows.clone();
+        let (env, rows) = (self.inner.env.clone(), self.rows.clone());
+        let _running = told::Running::new(&env);
         if let Err(panic) = AssertUnwindSafe(self.run(planned)).catch_unwind().await {
             let error = fault::logged(&env, &fault::panicked(panic.as_ref()));
             rows.end(Err(error));
         }
-        running.decrement(1.0);
-        let seconds = (env.monotonic() - started).as_secs_f64();
-        metrics::histogram!("floe_sql_statement_seconds").record(seconds);
     }
 
     async fn run(self, mut planned: oneshot::Sender<Planned>) {
@@ -290,7 +276,7 @@ impl Run {
         let planned = async move {
             tokio::select! {
                 biased;
-                () = run.rows.closed() => Err(ended()),
+                () = run.rows.closed() => Err(fault::ended()),
                 plan = timeout_at(run.deadline, run.plan()) => plan.unwrap_or_else(|_| Err(run.inner.too_late())),
             }
         };
@@ -306,11 +292,10 @@ impl Run {
     async fn plan(&self) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
         let text = &self.text;
         let parsed = statement::parse(&self.inner.base, text)?;
-        let snapshot = self.inner.log.meta().snapshot();
-        let (lsn, cut) = (snapshot.lsn(), self.inner.cut(snapshot));
-        let now = self.inner.env.now();
+        let inputs = self.inner.inputs();
+        let lsn = inputs.source.lsn();
         let runtime = self.inner.runtimes.next();
-        let mut state = session::session(&self.inner.base, runtime, cut, now, Arc::new(self.meter()));
+        let mut state = session::session(&self.inner.base, runtime, inputs, Arc::new(self.meter()));
         let failed = |error| self.failed(&error);
         let plan = correct::plan(&state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
@@ -329,7 +314,7 @@ impl Run {
     fn meter(&self) -> Meter {
         let (inner, rows, deadline) = (self.inner.clone(), Arc::downgrade(&self.rows), self.deadline);
         let why = move || match rows.upgrade().is_none_or(|rows| rows.is_closed()) {
-            true => Some(ended()),
+            true => Some(fault::ended()),
             false => (inner.env.monotonic() >= deadline).then(|| inner.too_late()),
         };
         Meter::new(self.inner.memory(), Box::new(why))
@@ -392,19 +377,4 @@ impl Drop for Threads {
             runtime.shutdown_background();
         }
     }
-}
-
-fn outcome(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Invalid => "invalid",
-        Kind::Limit => "limit",
-        Kind::Busy => "busy",
-        Kind::Unavailable => "unavailable",
-        Kind::Internal => "internal",
-    }
-}
-
-fn ended() -> QueryError {
-    let message = "the SQL engine gave the statement up because of a bug; see the server's log";
-    QueryError::new(Kind::Internal, message)
 }

@@ -20,3 +20,9 @@ pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> String {
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     format!("panic: {}", text.unwrap_or_default())
 }
+
+/// The error of a statement that ended without a word.
+pub(crate) fn ended() -> QueryError {
+    let message = "the SQL engine gave the statement up because of a bug; see the server's log";
+    QueryError::new(Kind::Internal, message)
+}

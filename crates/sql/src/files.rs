@@ -21,9 +21,9 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 
 use floe_env::{Lru, lock};
 use floe_lake::checks::{self, Checks, Damage, Found};
-use floe_store::Store;
 
-use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
+use crate::limits::{FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
+use crate::source::Reads;
 
 /// The URL of the lake's files inside the engine. The engine never reads through it. This module reads the files from
 /// the log's own store.
@@ -33,9 +33,9 @@ pub(crate) const LAKE_URL: &str = "floe://lake";
 #[derive(Debug)]
 pub(crate) struct FileKey(pub(crate) String);
 
-/// The store and the footers that the readers of all statements share.
+/// The files' bytes and the footers that the readers of all statements share.
 pub(crate) struct Files {
-    store: Arc<dyn Store>,
+    bytes: Arc<dyn Reads>,
     footers: Footers,
 }
 
@@ -46,8 +46,8 @@ impl fmt::Debug for Files {
 }
 
 impl Files {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Files> {
-        Arc::new(Files { store, footers: Footers::new(FOOTER_CACHE_BYTES) })
+    pub(crate) fn new(bytes: Arc<dyn Reads>, footers_max: usize) -> Arc<Files> {
+        Arc::new(Files { bytes, footers: Footers::new(footers_max) })
     }
 }
 
@@ -105,7 +105,7 @@ impl FileReader {
     /// Bytes of the file as the store has them.
     async fn get_unchecked(&self, range: Range<u64>) -> Result<Bytes> {
         let expected = range.end - range.start;
-        let bytes = self.files.store.get(&self.key, Some(range)).await.map_err(|error| {
+        let bytes = self.files.bytes.get(&self.key, range).await.map_err(|error| {
             ParquetError::General(format!("{} could not be read from the store: {error}", self.key))
         })?;
         if bytes.len() as u64 != expected {

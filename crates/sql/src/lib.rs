@@ -6,7 +6,11 @@
 //!
 //! # A statement, file by file
 //! ```text
-//! engine.rs     Sql::query       a turn, a deadline, one metadata snapshot: the cut
+//! worker/        Workers          statements in processes of their own, watched by the broker
+//! engine.rs     Sql::query       a statement in this process: a deadline, one metadata snapshot: the cut
+//! turns.rs      Turns            how many statements run at once
+//! told.rs                        metrics of every statement
+//! source/        Source           what a statement reads at its cut, whoever has it
 //! guard.rs      check            bounds size, nesting and weight on tokens, before any recursive code runs
 //! dialect.rs    Language         how tightly operators bind
 //! statement.rs  parse            one read-only statement
@@ -18,7 +22,7 @@
 //! held.rs       CountHeldRows    counts the rows that window functions hold
 //! constants.rs  check            refuses large constants that every row would copy
 //! arguments.rs  check            refuses arguments that make aggregates allocate too much
-//! catalog.rs    Cut::unified     floe.default.<topic>: files and tail of one table at the cut
+//! catalog.rs    Inputs::unified  floe.default.<topic>: files and tail of one table at the cut
 //! described.rs  Described        information_schema: the columns of all tables, without reading one
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log
 //! files.rs      FileReader       Parquet from the log's store, with cached footers
@@ -68,14 +72,19 @@ mod pieces;
 mod printable;
 mod results;
 mod session;
+mod source;
 mod spill;
 mod statement;
 mod table;
 mod tail;
+mod told;
+mod turns;
 mod wanted;
+mod worker;
 mod wrapped;
 
 pub use catalog::{CATALOG, SCHEMA};
 pub use config::Config;
 pub use engine::{OpenError, QueryResult, Sql};
 pub use format::{Encoder, text_table};
+pub use worker::{Program, WorkError, Workers, WorkersError, work};

@@ -66,6 +66,8 @@ pub const BATCH_VALUES_BYTES: usize = 32 << 20;
 /// A constant up to this size is not large. Batches with many small ones have fewer rows.
 pub const CONSTANT_BYTES_SMALL: usize = 1 << 10;
 
+/// Whether statements run in the process of the broker.
+pub const IN_PROCESS: bool = false;
 /// Statements that run at once.
 pub const QUERIES_MAX: usize = 16;
 /// Bytes of memory that all statements share for sorting, joining, grouping and decoded tails.
@@ -101,6 +103,8 @@ pub const ESCAPE_FACTOR: usize = 6;
 pub const TURN_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// Memory for cached Parquet footers (LRU).
 pub const FOOTER_CACHE_BYTES: usize = 64 << 20;
+/// They take at most this part of the memory of all statements.
+pub const FOOTER_CACHE_SHARE: usize = 8;
 /// Bytes that the first read takes from the end of a Parquet file. They hold most footers whole.
 pub const FOOTER_HINT_BYTES: usize = 64 << 10;
 /// One request reads neighbouring column chunks with gaps up to this size.
@@ -116,7 +120,68 @@ pub const MESSAGE_CHARS_MAX: usize = 600;
 /// Characters of one line of a value in a printed table.
 pub const CELL_CHARS_MAX: usize = 512;
 
+/// Bytes of the head of a frame between broker and worker. The longest have a statement, or a line of one.
+pub const WORKER_HEAD_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the payload of a frame. What is longer takes several.
+pub const WORKER_PAYLOAD_BYTES: usize = 256 << 10;
+/// Frames that wait for a worker, and frames that wait for the broker, of each worker.
+pub const WORKER_FRAMES: usize = 4;
+/// Bytes of files and of the log that the broker has read for all workers and not handed over yet.
+pub const WORKER_READS_BYTES: usize = 64 << 20;
+/// Bytes of a file that a worker asks for at a time.
+pub const WORKER_READ_BYTES: u64 = 4 << 20;
+/// Such pieces of one range that it asks for at once.
+pub const WORKER_READS_AT_ONCE: usize = 2;
+/// Questions of a statement that the broker answers at once. The others wait in the worker.
+pub const WORKER_CALLS_MAX: usize = 32;
+/// Counters and values of histograms that a statement brings back.
+pub const WORKER_COUNTED_MAX: usize = 256;
+/// Bytes of a line that a worker says on its standard error.
+pub const WORKER_LINE_BYTES: usize = 2 << 10;
+/// Lines of a worker that the log has in each [`WORKER_LINES_PERIOD`].
+pub const WORKER_LINES_LOGGED: u32 = 20;
+/// See [`WORKER_LINES_LOGGED`].
+pub const WORKER_LINES_PERIOD: Duration = Duration::from_secs(10);
+/// Lines that the log repeats when a worker has died.
+pub const WORKER_LAST_LINES: usize = 5;
+/// Bytes of `/proc/PID/statm`: seven numbers.
+pub const WORKER_STATM_BYTES: usize = 256;
+/// How often the broker looks at the memory of its workers while statements run. A process takes a few gigabytes a
+/// second at most, so it grows by some megabytes between two looks.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(2);
+/// How often it looks while all of them together have less than a quarter of what they may have.
+pub const WATCH_INTERVAL_IDLE: Duration = Duration::from_millis(5);
+/// While the memory of a killed worker is freed, the others together with it may have so much more: all memory of
+/// statements divided by this.
+pub const ENDING_SHARE: u64 = 8;
+/// A worker ends by itself when it has more than all memory of statements by 1 / this: it should have been killed.
+pub const OWN_WATCH_SHARE: u64 = 8;
+/// Time after the deadline in which a worker ends its statement itself. Then it is killed.
+pub const WORKER_LATE_GRACE: Duration = Duration::from_millis(500);
+/// Time in which a worker ends a statement whose reader has left. Then it is killed.
+pub const WORKER_LEAVE_GRACE: Duration = Duration::from_secs(1);
+/// Time in which a worker starts.
+pub const WORKER_START_SECONDS_MAX: Duration = Duration::from_secs(20);
+/// Statements that a worker runs one after the other. Then another one takes its place, so that nothing grows for ever.
+pub const WORKER_STATEMENTS_MAX: u32 = 1_000;
+/// Memory that an idle worker may keep beside what it had at its start: its cache of footers. One that has more ends.
+/// It may have at most a quarter of the memory of all statements.
+pub const WORKER_KEPT_BYTES_MAX: u64 = 96 << 20;
+/// A worker that was idle so long ends, except the last one.
+pub const WORKER_IDLE_SECONDS: Duration = Duration::from_secs(60);
+/// How often the broker looks at its idle workers.
+pub const WORKER_TEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Memory that a worker with the whole memory for itself has before its operators spill is all of it divided by this:
+/// the engine counts about half of what it takes.
+pub const SPILL_SHARE: u64 = 2;
+/// Of the disk for spilling, each statement has this part at once. It gets more when it needs more.
+pub const SPILL_GRANT_SHARE: u64 = 16;
+/// How often a worker looks whether its statement needs more.
+pub const SPILL_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 const _: () = assert!(TOKENS_MAX < TEXT_BYTES_MAX);
+const _: () = assert!(2 * TEXT_BYTES_MAX < WORKER_HEAD_BYTES_MAX);
+const _: () = assert!(WORKER_READ_BYTES < WORKER_READS_BYTES as u64);
 const _: () = assert!(TURN_SECONDS_MAX.as_secs() < READER_SECONDS_MAX.as_secs());
 const _: () = assert!(RESULT_PIECE_BYTES < RESULT_ROW_BYTES_MAX);
 const _: () = assert!(FUNCTION_RESULT_BYTES_MAX < i32::MAX as usize);

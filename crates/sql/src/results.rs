@@ -3,45 +3,46 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arrow::array::RecordBatch;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use floe_env::lock;
+use floe_env::{Env, lock};
 use floe_query::{Kind, QueryError};
 
 use crate::limits::{READER_SECONDS_MAX, RESULT_BATCHES_IN_FLIGHT};
 
-/// A batch in the queue. The statement takes it back when nobody reads it.
-type Slot = Arc<Mutex<Option<RecordBatch>>>;
+/// A batch in the queue, or a piece of encoded rows. The statement takes it back when nobody reads it.
+type Slot<T> = Arc<Mutex<Option<T>>>;
 
 /// The statement's end.
-pub(crate) struct Rows {
-    queue: mpsc::Sender<Slot>,
+pub(crate) struct Rows<T> {
+    queue: mpsc::Sender<Slot<T>>,
     outcome: Arc<OnceLock<Result<(), QueryError>>>,
-    in_flight: Mutex<VecDeque<Slot>>,
+    in_flight: Mutex<VecDeque<Slot<T>>>,
 }
 
 /// The reader's end. Dropping it ends the statement.
-pub(crate) struct Reader {
-    queue: mpsc::Receiver<Slot>,
+pub(crate) struct Reader<T> {
+    queue: mpsc::Receiver<Slot<T>>,
     outcome: Arc<OnceLock<Result<(), QueryError>>>,
 }
 
 /// Both ends.
-pub(crate) fn queue() -> (Rows, Reader) {
+pub(crate) fn queue<T>() -> (Rows<T>, Reader<T>) {
     let (sender, receiver) = mpsc::channel(RESULT_BATCHES_IN_FLIGHT);
     let outcome = Arc::new(OnceLock::new());
     let rows = Rows { queue: sender, outcome: outcome.clone(), in_flight: Mutex::default() };
     (rows, Reader { queue: receiver, outcome })
 }
 
-impl Rows {
+impl<T> Rows<T> {
     /// Hands a batch to the reader, and waits while the queue is full. Returns `false` when the reader has left.
     ///
     /// # Errors
     /// Nobody has read for [`READER_SECONDS_MAX`]. Then the batches in the queue are freed.
-    pub(crate) async fn send(&self, batch: RecordBatch) -> Result<bool, QueryError> {
+    pub(crate) async fn send(&self, batch: T) -> Result<bool, QueryError> {
         let slot = Arc::new(Mutex::new(Some(batch)));
         {
             let mut in_flight = lock(&self.in_flight);
@@ -77,10 +78,10 @@ impl Rows {
     }
 }
 
-impl Reader {
+impl<T: Send + 'static> Reader<T> {
     /// The next batch; `Ok(None)` at the end of a complete result. `Err(None)` when the statement has ended without a
     /// word.
-    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Option<QueryError>> {
+    async fn next(&mut self) -> Result<Option<T>, Option<QueryError>> {
         if let Some(slot) = self.queue.recv().await {
             // The statement has taken back what was not read in time.
             return lock(&slot).take().map_or_else(|| Err(Some(unread())), |batch| Ok(Some(batch)));
@@ -90,6 +91,32 @@ impl Reader {
             Some(Err(error)) => Err(Some(error.clone())),
             None => Err(None),
         }
+    }
+
+    /// All batches until `deadline`, and `late` after it. `ended` is the error of a statement that ended without a
+    /// word.
+    pub(crate) fn until(
+        self,
+        deadline: Instant,
+        env: Env,
+        late: QueryError,
+        ended: QueryError,
+    ) -> BoxStream<'static, Result<T, QueryError>> {
+        let next = move |reader: Option<Reader<T>>| {
+            let (late, ended, env) = (late.clone(), ended.clone(), env.clone());
+            async move {
+                let mut reader = reader?;
+                match timeout_at(deadline, reader.next()).await {
+                    Ok(Ok(Some(batch))) => Some((Ok(batch), Some(reader))),
+                    Ok(Ok(None)) => None,
+                    Ok(Err(Some(error))) => Some((Err(error), None)),
+                    Ok(Err(None)) if env.monotonic() >= deadline => Some((Err(late), None)),
+                    Ok(Err(None)) => Some((Err(ended), None)),
+                    Err(_) => Some((Err(late), None)),
+                }
+            }
+        };
+        stream::unfold(Some(self), next).boxed()
     }
 }
 

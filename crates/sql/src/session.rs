@@ -13,9 +13,7 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
 
-use floe_env::Timestamp;
-
-use crate::catalog::{CATALOG, Cut, SCHEMA, catalogs};
+use crate::catalog::{CATALOG, Inputs, SCHEMA, catalogs};
 use crate::config::Config;
 use crate::correct;
 use crate::files::LAKE_URL;
@@ -56,21 +54,20 @@ pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState>
     Ok(state)
 }
 
-/// The session of one statement. Its `now()` and `current_date()` return the time `now`. Its functions stand behind
-/// `meter`.
+/// The session of one statement. Its `now()` and `current_date()` return the time of its cut. Its functions stand
+/// behind `meter`.
 pub(crate) fn session(
     base: &SessionState,
     runtime: &Arc<RuntimeEnv>,
-    cut: Arc<Cut>,
-    now: Timestamp,
+    inputs: Arc<Inputs>,
     meter: Arc<Meter>,
 ) -> SessionState {
     let mut properties = ExecutionProps::new();
-    properties.query_execution_start_time = DateTime::from_timestamp_millis(now.0);
+    properties.query_execution_start_time = DateTime::from_timestamp_millis(inputs.source.now().0);
     SessionStateBuilder::new_from_existing(base.clone())
         .with_runtime_env(runtime.clone())
         .with_execution_props(properties)
-        .with_catalog_list(catalogs(cut))
+        .with_catalog_list(catalogs(inputs))
         .with_analyzer_rule(Arc::new(MeteredFunctions(meter)))
         .build()
 }

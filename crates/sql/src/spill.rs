@@ -25,15 +25,12 @@ impl Runtimes {
     ///
     /// # Errors
     /// The directory cannot be emptied.
-    pub(crate) fn open(config: &Config, stores: &Arc<dyn ObjectStoreRegistry>) -> Result<Runtimes> {
-        let top = std::num::NonZero::new(3).expect("three is not zero");
-        let directory = config.spill_directory.clone().filter(|_| config.spill_bytes > 0);
-        // A fair pool is for operators that can spill. Each operator gets its share and no more, even if others are
-        // idle.
-        let pool: Arc<dyn MemoryPool> = match directory {
-            Some(_) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes), top)),
-            None => Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(config.memory_bytes), top)),
-        };
+    pub(crate) fn open(
+        config: &Config,
+        pool: Arc<dyn MemoryPool>,
+        stores: &Arc<dyn ObjectStoreRegistry>,
+    ) -> Result<Runtimes> {
+        let directory = directory(config);
         let runtime = |mode, bytes| {
             RuntimeEnvBuilder::new()
                 .with_memory_pool(pool.clone())
@@ -44,7 +41,7 @@ impl Runtimes {
                 .build_arc()
         };
         let plain = runtime(DiskManagerMode::Disabled, 0)?;
-        let Some(directory) = directory else { return Ok(Runtimes { plain, spilling: None }) };
+        let Some(directory) = directory.cloned() else { return Ok(Runtimes { plain, spilling: None }) };
         empty(&directory).map_err(DataFusionError::IoError)?;
         // Half of the room is for the records that arrive meanwhile.
         let disk = DiskReserve::new(directory.clone(), config.disk_reserve_bytes);
@@ -52,6 +49,13 @@ impl Runtimes {
         let bytes = config.spill_bytes.min(room.beside() / 2);
         let spilling = runtime(DiskManagerMode::Directories(vec![directory]), bytes)?;
         Ok(Runtimes { plain, spilling: Some((disk, spilling)) })
+    }
+
+    /// Sets how much statements may spill from now on, and returns how much they have spilled.
+    pub(crate) fn allow_spill(&self, bytes: u64) -> Result<u64> {
+        let Some((_, spilling)) = &self.spilling else { return Ok(0) };
+        spilling.disk_manager.set_max_temp_directory_size(bytes)?;
+        Ok(spilling.disk_manager.used_disk_space())
     }
 
     /// The runtime that knows only the memory.
@@ -80,7 +84,22 @@ impl Runtimes {
     }
 }
 
-fn empty(directory: &Path) -> std::io::Result<()> {
+fn directory(config: &Config) -> Option<&std::path::PathBuf> {
+    config.spill_directory.as_ref().filter(|_| config.spill_bytes > 0)
+}
+
+/// The memory that all statements of a process share.
+pub(crate) fn shared_memory(config: &Config) -> Arc<dyn MemoryPool> {
+    let top = std::num::NonZero::new(3).expect("three is not zero");
+    // A fair pool is for operators that can spill. Each operator gets its share and no more, even if others are idle.
+    match directory(config) {
+        Some(_) => Arc::new(TrackConsumersPool::new(FairSpillPool::new(config.memory_bytes), top)),
+        None => Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(config.memory_bytes), top)),
+    }
+}
+
+/// Empties a directory, or makes it.
+pub(crate) fn empty(directory: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -21,15 +21,12 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, Partitioning};
 use futures::StreamExt;
 
-use floe_lake::{Lake, TableRef, TailError, TailReader};
-use floe_log::Log;
-use floe_log::extent::Extent;
-use floe_log::walk;
-use floe_log::{Offset, PartitionId};
-use floe_meta::{DecodeError, Snapshot};
+use floe_lake::{Batches, TailError, TailReader, TailSpan};
+use floe_log::Offset;
 use floe_query::{Kind, QueryError};
 use floe_schema::TableSchema;
 
+use crate::source::Table;
 use crate::wanted::Wanted;
 
 /// The offsets of a tail.
@@ -42,29 +39,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The span from `progress` to the high watermark at the cut.
-    ///
-    /// # Errors
-    /// The metadata map is damaged.
-    pub(crate) fn of(
-        snapshot: &Snapshot,
-        partitions: impl Iterator<Item = PartitionId>,
-        progress: impl Fn(u32) -> Offset,
-    ) -> std::result::Result<Span, DecodeError> {
-        let mut span = Span::default();
-        for partition in partitions {
-            let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
-            let from = progress(partition.index).max(bounds.log_start);
-            if from >= bounds.high_watermark {
-                continue;
-            }
-            span.partitions.push((partition.index, from, bounds.high_watermark));
-            for extent in walk::extents(snapshot, partition, from)? {
-                let (_, extent): (_, Extent) = extent?;
-                span.bytes += extent.bytes;
-            }
-        }
-        Ok(span)
+    /// The span of a table's tail.
+    pub(crate) fn of(table: &Table) -> Span {
+        let spans = table.spans.iter().filter(|span| span.from < span.to);
+        let partitions = spans.map(|span| (span.partition.index, span.from, span.to)).collect();
+        Span { partitions, bytes: table.tail_bytes }
     }
 }
 
@@ -91,16 +70,15 @@ pub(crate) enum Rows {
 
 /// What it takes to read a tail.
 pub(crate) struct Logged {
-    pub(crate) lake: Lake,
-    pub(crate) snapshot: Snapshot,
-    pub(crate) table: TableRef,
+    pub(crate) batches: Arc<dyn Batches>,
+    pub(crate) spans: Vec<TailSpan>,
     /// The schema that every record of the tail fits.
     pub(crate) schema: TableSchema,
 }
 
 impl fmt::Debug for Logged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Logged").field("table", &self.table.name).finish_non_exhaustive()
+        f.debug_struct("Logged").field("spans", &self.spans.len()).finish_non_exhaustive()
     }
 }
 
@@ -175,7 +153,7 @@ impl DataSource for TailSource {
                 let name = format!("log tail of {}", self.tail.table);
                 let memory = MemoryConsumer::new(name).register(context.memory_pool());
                 let mut reader =
-                    logged.lake.tail_reader(&logged.snapshot, &logged.table, logged.schema.clone());
+                    TailReader::new(logged.batches.clone(), &logged.spans, logged.schema.clone());
                 reader.within(&self.wanted.partitions, &self.wanted.offsets);
                 let open = Open {
                     table: self.tail.table.clone(),
@@ -304,7 +282,7 @@ impl Open {
 pub(crate) fn refused(table: &str, error: &TailError) -> QueryError {
     let kind = match error {
         TailError::Memory(_) => Kind::Limit,
-        TailError::Read(_) => Kind::Unavailable,
+        TailError::Read(_) | TailError::Away(_) => Kind::Unavailable,
         TailError::Adapt(_) => Kind::Internal,
     };
     QueryError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))

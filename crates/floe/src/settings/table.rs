@@ -127,7 +127,8 @@ settings! {
         /// name of their own
         http_allowed_hosts: Option<Hosts> = unset("no more names"),
             text("NAMES", "host names with commas between them; `*.example.com` is every name below example.com");
-        /// Memory of all SQL queries together, in bytes
+        /// Memory of all SQL queries together, in bytes. One that takes too much of it ends with an error; each of the
+        /// processes that run queries also has some megabytes of its own
         sql_memory_bytes: usize = sql::MEMORY_BYTES_MAX, bytes(16 << 20..=1 << 40);
         /// Disk that all SQL queries together may use below `data` for sorting and grouping more than fits in memory,
         /// in bytes; at most half of what is free at start, and nothing while the disk is nearly full; 0 for none
@@ -137,6 +138,9 @@ settings! {
         sql_tail_bytes: u64 = sql::TAIL_HELD_BYTES, bytes(0..=1 << 40);
         /// End a SQL query that takes longer, in milliseconds
         sql_timeout_ms: Duration = sql::QUERY_TIME_MAX, millis(1..=86_400_000);
+        /// Run SQL queries in the broker's own process. Then a query may take more than `sql_memory_bytes`, and one
+        /// that ends its process ends the broker. On other systems than Linux it is always so
+        sql_in_process: bool = sql::IN_PROCESS, switch();
     }
 
     "Messages" {

@@ -1,10 +1,11 @@
 //! Runs the files of `answers/`: statements with their right answers, before and after the lake has the records.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use floe_query::QueryError;
+use floe_sql::Config;
 
 use crate::world::World;
 
@@ -100,9 +101,13 @@ async fn tables(folder: &Path) -> World {
     world
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_of_the_files_is_right() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql/answers");
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql/answers")
+}
+
+/// The statements of all files.
+fn all_cases() -> Vec<Case> {
+    let folder = folder();
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -114,7 +119,44 @@ async fn every_answer_of_the_files_is_right() {
         all.extend(cases(&name, &std::fs::read_to_string(folder.join(&name)).unwrap()));
     }
     assert!(all.len() > 50, "the files were found");
-    let world = tables(&folder).await;
+    all
+}
+
+/// A process of its own gives the same rows and the same errors, with their kind, their place and their text.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_answers_as_this_process_does() {
+    let here = tables(&folder()).await;
+    let config = Config { threads: 2, ..Config::default() };
+    for settled in [false, true] {
+        let mut expected = Vec::new();
+        for case in all_cases() {
+            expected.push((answer(&here, &case.text).await, case));
+        }
+        let there = here.share().with_workers(config.clone());
+        for (expected, case) in expected {
+            let (mut got, mut expected) = (answer(&there, &case.text).await, expected);
+            for error in [&mut got, &mut expected].into_iter().filter_map(|answer| answer.as_mut().err()) {
+                // Of names that are equally near, the engine suggests any.
+                let end = error.message.find("\nDid you mean").unwrap_or(error.message.len());
+                error.message.truncate(end);
+            }
+            for rows in [&mut got, &mut expected].into_iter().flatten() {
+                if !is_ordered(&case.text) {
+                    rows.sort();
+                }
+            }
+            assert_eq!(got, expected, "settled: {settled}, {}: {}", case.place, case.text);
+        }
+        if !settled {
+            here.settle().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_of_the_files_is_right() {
+    let all = all_cases();
+    let world = tables(&folder()).await;
     for settled in [false, true] {
         let mut faults = String::new();
         for case in &all {

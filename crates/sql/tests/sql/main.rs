@@ -13,5 +13,6 @@ mod limits;
 mod opener;
 mod plans;
 mod simulated;
+mod workers;
 mod world;
 mod worlds;

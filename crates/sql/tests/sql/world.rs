@@ -14,8 +14,8 @@ use floe_log::records::Builder;
 use floe_log::topic::{NewTopic, Topic};
 use floe_log::{Append, Log};
 use floe_meta::{MemoryJournal, Meta, Options};
-use floe_query::QueryError;
-use floe_sql::{Config, Sql, text_table};
+use floe_query::{Format, QueryError};
+use floe_sql::{Config, Program, Sql, Workers, text_table};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use futures::TryStreamExt;
@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) env: Env,
     pub(crate) log: Log,
     pub(crate) sql: Sql,
+    /// If they are there, they run the statements.
+    pub(crate) workers: Option<Workers>,
     /// Answers for tables, but runs no views.
     pub(crate) lake: Lake,
 }
@@ -54,7 +56,7 @@ impl World {
         let resting = floe_lake::Config { views: false, ..floe_lake::Config::default() };
         let lake = Lake::start(env.clone(), log.clone(), resting);
         let sql = Sql::new(env.clone(), log.clone(), lake.clone(), config).unwrap();
-        World { env, log, sql, lake }
+        World { env, log, sql, workers: None, lake }
     }
 
     /// A topic that is a table of JSON records.
@@ -73,8 +75,33 @@ impl World {
         append(&self.log, topic, index, values).await;
     }
 
+    /// The same world once more.
+    pub(crate) fn share(&self) -> World {
+        let (env, log, lake) = (self.env.clone(), self.log.clone(), self.lake.clone());
+        World { env, log, sql: self.sql.clone(), workers: self.workers.clone(), lake }
+    }
+
+    /// The same world, whose statements run in workers.
+    pub(crate) fn with_workers(self, config: Config) -> World {
+        let program = Program {
+            path: "/proc/self/exe".into(),
+            arguments: ["workers::a_worker", "--exact", "--nocapture"].map(str::to_owned).to_vec(),
+            environment: vec![(crate::workers::IS_WORKER.to_owned(), "1".to_owned())],
+            faults: false,
+        };
+        let (env, log, lake) = (self.env.clone(), self.log.clone(), self.lake.clone());
+        World { workers: Some(Workers::start(env, log, lake, config, program).unwrap()), ..self }
+    }
+
     pub(crate) async fn rows(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
-        self.sql.query(text).await?.batches.try_collect().await
+        let Some(workers) = &self.workers else {
+            return self.sql.query(text).await?.batches.try_collect().await;
+        };
+        let pieces: Vec<bytes::Bytes> =
+            workers.query_as(text, Format::ArrowStream).await?.try_collect().await?;
+        let bytes = pieces.concat();
+        let reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();
+        Ok(reader.map(Result::unwrap).collect())
     }
 
     /// The number in the first row and column of the answer.

@@ -1,0 +1,18 @@
+//! A process that others can do without.
+
+use nix::sys::resource::{Resource, setrlimit};
+
+/// Makes this process the first one that a system without memory ends (`proc(5)`: from -1000 to 1000).
+const OOM_SCORE_MAX: &str = "1000";
+
+/// Tells the system that others can do without this process: if memory is short, it ends first, and it leaves no image
+/// of its memory behind, which has data of users.
+pub fn be_expendable() {
+    // A system that knows neither goes on without.
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(%error, "cannot do without core files");
+    }
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_MAX) {
+        tracing::debug!(%error, "cannot be the first process to end when memory is short");
+    }
+}

@@ -1,0 +1,315 @@
+//! Looks at the memory of all workers and at the deadlines of their statements, every few milliseconds while statements
+//! run. It has a thread of its own, so that no task delays it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use floe_env::{Env, lock};
+
+use super::link::Out;
+use super::message::ToWorker;
+use super::process::Process;
+use crate::limits::{ENDING_SHARE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
+
+/// Why a worker was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All workers together had `all` bytes, and it had most of them.
+    Memory { all: u64, own: u64 },
+    /// It went on after its time.
+    Late,
+}
+
+/// The watch. A clone is the same.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    /// Bytes that all workers together may have beside those that each had at its start.
+    most: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    workers: BTreeMap<u64, Watched>,
+    closed: bool,
+}
+
+struct Watched {
+    process: Arc<Process>,
+    statement: Option<Statement>,
+    /// Bytes at the last look. The system tells nothing of a process that is ending, and takes a moment to free its
+    /// memory.
+    last: u64,
+}
+
+struct Statement {
+    out: Out,
+    kill_at: Instant,
+    verdict: watch::Sender<Option<Verdict>>,
+    /// What the worker had when it began.
+    before: u64,
+    /// The most that it has taken so far.
+    most: u64,
+    before_spilling: u64,
+}
+
+/// A worker that is watched, until it is dropped.
+pub(super) struct Member {
+    watch: Watch,
+    id: u64,
+}
+
+impl Watch {
+    /// Starts the watch over `most` bytes.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub(super) fn start(env: &Env, most: u64) -> std::io::Result<Watch> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let watch = Watch(Arc::new(Shared { env: env.clone(), most, state, changed }));
+        let of_thread = watch.clone();
+        env.thread("sql watch", move || of_thread.run())?;
+        Ok(watch)
+    }
+
+    /// Ends the thread.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Watches a worker.
+    pub(super) fn add(&self, process: &Arc<Process>) -> Member {
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.workers.insert(id, Watched { process: process.clone(), statement: None, last: 0 });
+        drop(state);
+        Member { watch: self.clone(), id }
+    }
+
+    /// What operators that can spill may have before they do, in a statement that begins now.
+    pub(super) fn before_spilling(&self) -> u64 {
+        let state = self.state();
+        let others: u64 = state.workers.values().map(|worker| worker.process.grown_bytes()).sum();
+        before_spilling(self.0.most, others)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    fn run(&self) {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return;
+            }
+            let wait = if state.workers.values().any(|worker| worker.statement.is_some()) {
+                state.look(self.0.env.monotonic(), self.0.most)
+            } else {
+                Duration::from_secs(3_600)
+            };
+            let waited = self.0.changed.wait_timeout(state, wait);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Member {
+    /// A statement begins in this worker. It is killed at `kill_at`. Returns the verdict, which is none as a rule.
+    pub(super) fn begin(&self, out: Out, kill_at: Instant) -> watch::Receiver<Option<Verdict>> {
+        let (verdict, receiver) = watch::channel(None);
+        let mut state = self.watch.state();
+        if let Some(worker) = state.workers.get_mut(&self.id) {
+            let before = worker.process.grown_bytes();
+            let statement = Statement { out, kill_at, verdict, before, most: 0, before_spilling: 0 };
+            worker.statement = Some(statement);
+        }
+        drop(state);
+        self.watch.0.changed.notify_all();
+        receiver
+    }
+
+    /// The statement has less time.
+    pub(super) fn kill_at(&self, at: Instant) {
+        let mut state = self.watch.state();
+        if let Some(statement) = state.workers.get_mut(&self.id).and_then(|worker| worker.statement.as_mut())
+        {
+            statement.kill_at = statement.kill_at.min(at);
+        }
+    }
+
+    /// The statement has ended. Returns the most memory that it has taken.
+    pub(super) fn end(&self) -> u64 {
+        let mut state = self.watch.state();
+        let Some(worker) = state.workers.get_mut(&self.id) else { return 0 };
+        let grown = worker.process.grown_bytes();
+        let ended = worker.statement.take();
+        ended.map_or(0, |statement| statement.most.max(grown.saturating_sub(statement.before)))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.watch.state().workers.remove(&self.id);
+    }
+}
+
+impl State {
+    /// Looks at all workers once. Returns when to look again.
+    fn look(&mut self, now: Instant, most: u64) -> Duration {
+        let mut sizes = Vec::with_capacity(self.workers.len());
+        let mut ending = 0;
+        for (id, worker) in &mut self.workers {
+            if !worker.process.is_alive() {
+                ending += if worker.process.has_ended() { 0 } else { worker.last };
+                continue;
+            }
+            let bytes = worker.process.grown_bytes();
+            worker.last = bytes;
+            sizes.push(Size { id: *id, is_busy: worker.statement.is_some(), bytes });
+            let Some(statement) = &mut worker.statement else { continue };
+            statement.most = statement.most.max(bytes.saturating_sub(statement.before));
+            if now >= statement.kill_at {
+                worker.condemn(Verdict::Late);
+            }
+        }
+        let all: u64 = sizes.iter().map(|size| size.bytes).sum();
+        metrics::gauge!("floe_sql_workers_memory_bytes").set(all as f64);
+        let room = room_beside(ending, most);
+        for Size { id, bytes, .. } in
+            too_large(sizes.clone(), room, if all > most { 0 } else { most / ENDING_SHARE })
+        {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.condemn(Verdict::Memory { all, own: bytes });
+            }
+        }
+        for Size { id, bytes, .. } in sizes {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.allow(before_spilling(most, all - bytes), most);
+            }
+        }
+        if all > most / 4 { WATCH_INTERVAL } else { WATCH_INTERVAL_IDLE }
+    }
+}
+
+impl Watched {
+    fn condemn(&mut self, verdict: Verdict) {
+        if !self.process.is_alive() {
+            return;
+        }
+        self.process.kill();
+        let reason = match (&self.statement, verdict) {
+            (None, _) => "idle",
+            (_, Verdict::Memory { .. }) => "memory",
+            (_, Verdict::Late) => "late",
+        };
+        metrics::counter!("floe_sql_workers_killed_total", "reason" => reason).increment(1);
+        if let Some(statement) = &self.statement {
+            statement.verdict.send_replace(Some(verdict));
+        }
+    }
+
+    /// Tells the worker what its operators may have before they spill, if that has changed by much.
+    fn allow(&mut self, before_spilling: u64, most: u64) {
+        let Some(statement) = &mut self.statement else { return };
+        if before_spilling.abs_diff(statement.before_spilling) >= most / 16
+            && statement.out.try_send(&ToWorker::Memory { before_spilling })
+        {
+            statement.before_spilling = before_spilling;
+        }
+    }
+}
+
+/// What operators that can spill may have, if the other workers have `others` bytes.
+fn before_spilling(most: u64, others: u64) -> u64 {
+    (most.saturating_sub(others) / SPILL_SHARE).max(most / 32)
+}
+
+/// What the living workers may have while those that were killed still have `ending`. They should not end for the
+/// memory of others, so they get a little more for that moment, and the small ones are spared.
+fn room_beside(ending: u64, most: u64) -> u64 {
+    if ending == 0 { most } else { (most + most / ENDING_SHARE).saturating_sub(ending).min(most) }
+}
+
+/// The memory of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Size {
+    id: u64,
+    is_busy: bool,
+    bytes: u64,
+}
+
+/// An idle worker with less is not worth a start.
+const WORTH_BYTES: u64 = 1 << 20;
+
+/// The workers that have to end so that the others have at most `most` bytes: first idle ones, and of each kind those
+/// with most memory. Busy ones with less than `spared` go on.
+fn too_large(mut sizes: Vec<Size>, most: u64, spared: u64) -> Vec<Size> {
+    let mut all: u64 = sizes.iter().map(|size| size.bytes).sum();
+    sizes.retain(|size| size.bytes >= if size.is_busy { spared } else { WORTH_BYTES });
+    sizes.sort_by_key(|size| (size.is_busy, std::cmp::Reverse(size.bytes), size.id));
+    let mut ends = Vec::new();
+    for size in sizes {
+        if all <= most {
+            break;
+        }
+        all -= size.bytes;
+        ends.push(size);
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_statement_ends_and_idle_workers_before_it() {
+        let check = |sizes: &[(bool, u64)], expected: &[u64]| {
+            let sizes = sizes.iter().zip(0..);
+            let sizes = sizes.map(|(&(is_busy, mib), id)| Size { id, is_busy, bytes: mib << 20 });
+            let ends: Vec<u64> =
+                too_large(sizes.collect(), 100 << 20, 0).iter().map(|size| size.id).collect();
+            assert_eq!(ends, expected);
+        };
+        check(&[], &[]);
+        check(&[(true, 100)], &[]);
+        check(&[(true, 101)], &[0]);
+        check(&[(true, 50), (true, 51)], &[1]);
+        check(&[(true, 90), (false, 8), (false, 9)], &[2]);
+        check(&[(true, 95), (false, 8), (false, 9)], &[2, 1]);
+        check(&[(true, 300), (true, 99), (false, 9)], &[2, 0]);
+        check(&[(true, 300), (true, 101)], &[0, 1]);
+        check(&[(true, 101), (false, 0)], &[0]);
+        // While the memory of others is freed, the small ones go on.
+        let size = |id, bytes| Size { id, is_busy: true, bytes };
+        let ends = too_large(vec![size(1, 30), size(2, 9), size(3, 8)], 0, 10);
+        assert_eq!(ends, [size(1, 30)]);
+    }
+
+    #[test]
+    fn a_worker_that_ends_does_not_take_others_along() {
+        assert_eq!(room_beside(0, 800), 800);
+        assert_eq!(room_beside(410, 800), 490);
+        assert_eq!(room_beside(50, 800), 800);
+        assert_eq!(room_beside(5_000, 800), 0);
+    }
+
+    #[test]
+    fn what_spills_leaves_memory_to_others() {
+        assert_eq!(before_spilling(320, 0), 160);
+        assert_eq!(before_spilling(320, 200), 60);
+        assert_eq!(before_spilling(320, 400), 10);
+    }
+}
