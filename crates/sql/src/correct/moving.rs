@@ -100,7 +100,7 @@ impl AggregateUDFImpl for Halved {
             return self.inner().create_sliding_accumulator(args);
         }
         let inner = self.0.clone();
-        moving(args, move |args| inner.inner().accumulator(args))
+        moving(&args, move |args| inner.inner().accumulator(args))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -149,10 +149,10 @@ impl AggregateUDFImpl for Halved {
 /// # Errors
 /// Those of `make`.
 pub(super) fn moving(
-    args: AccumulatorArgs<'_>,
+    args: &AccumulatorArgs<'_>,
     make: impl Fn(AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> + Send + Sync + 'static,
 ) -> Result<Box<dyn Accumulator>> {
-    let kept = Kept::of(&args);
+    let kept = Kept::of(args);
     let make = Box::new(move || make(kept.args()));
     Ok(Box::new(Moving { newer: make()?, make, newer_rows: Vec::new(), older: Vec::new(), older_rows: 0 }))
 }

@@ -90,7 +90,7 @@ impl AggregateUDFImpl for CheckedSum {
             };
         }
         if kind.is_floating() {
-            return moving(args, |args| Sum::new().accumulator(args));
+            return moving(&args, |args| Sum::new().accumulator(args));
         }
         let inner = CheckedSum::widened(args, |args| self.0.create_sliding_accumulator(args))?;
         Ok(checked(inner, kind))
