@@ -76,10 +76,6 @@ fn may_be_null(plan: &LogicalPlan) -> bool {
     one_row(plan) || plan.schema().field(0).is_nullable()
 }
 
-/// Counts the names that one statement needs.
-#[derive(Default)]
-struct Names(Cell<usize>);
-
 fn is_condition(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }
