@@ -393,6 +393,9 @@ fn workers_have_nothing_of_their_broker_and_end_with_it() {
     };
     let of_broker = files_of(broker.child.id());
     for worker in broker.workers() {
+        // Between its start and its first words it is not itself yet.
+        let score = || fs::read_to_string(format!("/proc/{worker}/oom_score_adj")).unwrap_or_default();
+        until("it is the first that ends without memory", || score().trim() == "1000");
         for file in files_of(worker) {
             let common = of_broker.contains(&file) && !file.starts_with("anon_inode:") && file != "/dev/null";
             // Both ends of a pipe have one name: this is its standard error.
@@ -401,8 +404,6 @@ fn workers_have_nothing_of_their_broker_and_end_with_it() {
         }
         let environment = fs::read(format!("/proc/{worker}/environ")).expect("it is there");
         assert_eq!(environment, b"", "secrets are in the environment");
-        let score = fs::read_to_string(format!("/proc/{worker}/oom_score_adj")).expect("it is there");
-        assert_eq!(score.trim(), "1000");
         // Signals that a terminal or a service manager sends to all are not for workers.
         for signal in ["-INT", "-TERM", "-HUP"] {
             let sent = Command::new("kill").args([signal, &worker.to_string()]).status().expect("kill runs");

@@ -250,7 +250,7 @@ impl Shared {
                 idle
             };
             match idle {
-                Some(worker) if worker.process.is_alive() => {
+                Some(worker) if worker.member.claim() => {
                     self.count();
                     return Ok(worker);
                 }

@@ -46,6 +46,8 @@ struct State {
 struct Watched {
     process: Arc<Process>,
     statement: Option<Statement>,
+    /// Whether a statement is about to begin in it. Then it is not killed as an idle one.
+    is_claimed: bool,
     /// Bytes at the last look. The system tells nothing of a process that is ending, and takes a moment to free its
     /// memory.
     last: u64,
@@ -92,7 +94,9 @@ impl Watch {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.workers.insert(id, Watched { process: process.clone(), statement: None, last: 0 });
+        state
+            .workers
+            .insert(id, Watched { process: process.clone(), statement: None, is_claimed: false, last: 0 });
         drop(state);
         Member { watch: self.clone(), id }
     }
@@ -126,6 +130,14 @@ impl Watch {
 }
 
 impl Member {
+    /// Takes the worker for a statement. Returns whether it is alive; then it stays so until the statement begins.
+    pub(super) fn claim(&self) -> bool {
+        let mut state = self.watch.state();
+        let Some(worker) = state.workers.get_mut(&self.id) else { return false };
+        worker.is_claimed = worker.process.is_alive();
+        worker.is_claimed
+    }
+
     /// A statement begins in this worker. It is killed at `kill_at`. Returns the verdict, which is none as a rule.
     pub(super) fn begin(&self, out: Out, kill_at: Instant) -> watch::Receiver<Option<Verdict>> {
         let (verdict, receiver) = watch::channel(None);
@@ -133,7 +145,7 @@ impl Member {
         if let Some(worker) = state.workers.get_mut(&self.id) {
             let before = worker.process.grown_bytes();
             let statement = Statement { out, kill_at, verdict, before, most: 0, before_spilling: 0 };
-            worker.statement = Some(statement);
+            (worker.statement, worker.is_claimed) = (Some(statement), false);
         }
         drop(state);
         self.watch.0.changed.notify_all();
@@ -177,7 +189,7 @@ impl State {
             }
             let bytes = worker.process.grown_bytes();
             worker.last = bytes;
-            sizes.push(Size { id: *id, is_busy: worker.statement.is_some(), bytes });
+            sizes.push(Size { id: *id, is_busy: worker.is_busy(), bytes });
             let Some(statement) = &mut worker.statement else { continue };
             statement.most = statement.most.max(bytes.saturating_sub(statement.before));
             if now >= statement.kill_at {
@@ -204,8 +216,12 @@ impl State {
 }
 
 impl Watched {
+    fn is_busy(&self) -> bool {
+        self.statement.is_some() || self.is_claimed
+    }
+
     fn condemn(&mut self, verdict: Verdict) {
-        if !self.process.is_alive() {
+        if self.is_claimed || !self.process.is_alive() {
             return;
         }
         self.process.kill();
