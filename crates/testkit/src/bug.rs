@@ -87,7 +87,9 @@ impl Bug {
             Bug::WireSwapsSends => "reordered",
             Bug::WireShiftsOffsets => "offsets",
             Bug::WireStaleWatermark => "watermark",
-            Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets | Bug::JournalServesRot => "group",
+            Bug::JournalDropsGroupOffsets | Bug::JournalForgetsGroupOffsets | Bug::JournalServesRot => {
+                "group"
+            }
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
             Bug::JournalDropsProgress => "table",

@@ -27,9 +27,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::opaque::opaque;
 use super::correlated::{Place, is_source};
 use super::names::Names;
+use super::opaque::opaque;
 use super::walk;
 
 /// Gives conditions with subqueries their three answers.
