@@ -2,12 +2,12 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import urllib.request
 
+import boto3
 from pyiceberg.catalog import load_catalog
 
 import broker as brokers
@@ -42,9 +42,12 @@ class Bucket:
         except OSError as error:
             return str(error)
 
+    def client(self):
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1")
+
     def keys(self, folder):
-        with urllib.request.urlopen(f"{self.endpoint}/floe-interop?list-type=2&prefix=some/prefix/{folder}/") as answer:
-            return re.findall("<Key>([^<]+)</Key>", answer.read().decode())
+        listed = self.client().list_objects_v2(Bucket="floe-interop", Prefix=f"some/prefix/{folder}/")
+        return [found["Key"] for found in listed["Contents"]]
 
     def flags(self):
         return ["--store", "s3://floe-interop/some/prefix", "--s3-endpoint", self.endpoint]
@@ -114,7 +117,7 @@ def checked(_):
             code, found = check()
             assert code == 0 and found["whole"] and not found["refused"] + found["damaged"], found
             gone = bucket.keys("wal")[0]
-            assert bucket.request("DELETE", f"/floe-interop/{gone}") == 204
+            bucket.client().delete_object(Bucket="floe-interop", Key=gone)
             code, found = check()
             assert code == 1 and not found["refused"] and gone.removeprefix("some/prefix/") in str(found["damaged"]), found
             broker.start()

@@ -1,6 +1,8 @@
 //! SQL statements in processes of their own, with the real program: what they take is measured, and whatever they do,
 //! the broker lives, other statements are answered, and nothing is left.
 
+#![allow(clippy::print_stdout, reason = "a failed test shows its figures and the broker's log")]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};

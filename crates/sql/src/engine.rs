@@ -106,7 +106,7 @@ impl Sql {
         config: Config,
     ) -> Result<Sql, OpenError> {
         let failed = |error: DataFusionError| OpenError(error.to_string());
-        let runtimes = Runtimes::open(&config, memory, &session::stores()).map_err(failed)?;
+        let runtimes = Runtimes::open(&config, &memory, &session::stores()).map_err(failed)?;
         let base = session::base(&config, &runtimes).map_err(failed)?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
         let threads = if env.is_simulated() { None } else { Some(start()?) };

@@ -27,7 +27,7 @@ impl Runtimes {
     /// The directory cannot be emptied.
     pub(crate) fn open(
         config: &Config,
-        pool: Arc<dyn MemoryPool>,
+        pool: &Arc<dyn MemoryPool>,
         stores: &Arc<dyn ObjectStoreRegistry>,
     ) -> Result<Runtimes> {
         let directory = directory(config);

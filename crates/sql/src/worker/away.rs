@@ -249,6 +249,7 @@ fn pieces(range: Range<u64>) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of which have one")]
 mod tests {
     use floe_log::codec::Compression;
     use floe_log::records::Builder;

@@ -107,6 +107,7 @@ impl Workers {
     ///
     /// # Errors
     /// The spill directory cannot be emptied, or the system refuses a thread.
+    #[expect(clippy::needless_pass_by_value, reason = "an engine keeps its environment, as all parts do")]
     pub fn start(
         env: Env,
         log: Log,
