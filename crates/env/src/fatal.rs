@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Display;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Ends the process at once. `what` is the reason, and `why` is the error behind it.
 ///
@@ -24,7 +25,10 @@ pub(crate) fn end_at_standstill(name: &str, seed: u64) -> ! {
 
 #[allow(clippy::disallowed_methods, reason = "the one place that ends the process")]
 fn end(what: &str, seed: Option<u64>, why: &dyn Display) -> ! {
-    tracing::error!(seed, error = %why, "{what}, ending the process");
+    // A log that cannot be written may panic, and then only this thread would end.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        tracing::error!(seed, error = %why, "{what}, ending the process");
+    }));
     let seed = seed.map_or_else(String::new, |seed| format!(" (simulation with seed {seed})"));
     // If this write fails, nobody can be told.
     let _ = writeln!(std::io::stderr(), "floe: {what}, ending the process{seed}: {why}");

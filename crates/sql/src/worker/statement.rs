@@ -78,14 +78,17 @@ pub(super) async fn run(needs: Needs<'_>, link: &mut Link, start: Start, reader:
         is_left: false,
     };
     let end = talk.until_the_end(&needs, link, verdict).await;
+    let is_left = talk.is_left;
     // What was asked for is for nobody any more.
     drop(talk);
     let most = needs.member.end();
     metrics::histogram!("floe_sql_statement_memory_bytes").record(most as f64);
     match end {
         End::Ended(outcome) => {
+            // A statement that was cut short may leave a function at work, which nothing stops within a row.
+            let is_free = !is_left && outcome.as_ref().err().is_none_or(|error| error.kind == Kind::Invalid);
             reader.end(outcome);
-            true
+            is_free
         }
         End::Judged(verdict) => {
             // The reader need not wait until the system has taken the memory back. The turn does.

@@ -19,7 +19,7 @@ use floe_query::QueryError;
 use super::away::{Away, Calls};
 use super::counted::Counts;
 use super::faults;
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, FrameError};
 use super::memory::Allowance;
 use super::message::{FromWorker, Setup, Start, ToWorker};
 use super::process::TOO_MUCH_MEMORY;
@@ -157,6 +157,8 @@ impl Worker {
             match frame::read(&mut socket) {
                 Ok(Some((message, payload))) => self.take(message, &payload),
                 Ok(None) => end(),
+                // A broker that died with unread messages resets the socket. Its end of standard error is gone, too.
+                Err(FrameError::Io(_)) => end(),
                 Err(error) => floe_env::end_process("the broker cannot be understood", &error),
             }
         }
