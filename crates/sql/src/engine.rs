@@ -229,7 +229,7 @@ impl Run {
         let (env, rows) = (self.inner.env.clone(), self.rows.clone());
         let _running = told::Running::new(&env);
         if let Err(panic) = AssertUnwindSafe(self.run(planned)).catch_unwind().await {
-            let error = fault::logged(&env, &fault::panicked(panic.as_ref()));
+            let error = fault::caught(&env, panic.as_ref());
             rows.end(Err(error));
         }
     }
@@ -282,8 +282,7 @@ impl Run {
         };
         let plan = move || {
             let plan = AssertUnwindSafe(|| engine.block_on(planned));
-            std::panic::catch_unwind(plan)
-                .unwrap_or_else(|panic| Err(fault::logged(&env, &fault::panicked(panic.as_ref()))))
+            std::panic::catch_unwind(plan).unwrap_or_else(|panic| Err(fault::caught(&env, panic.as_ref())))
         };
         self.inner.env.blocking(plan).await
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinError;
 
 use floe_query::{Kind, Place, QueryError};
 
+use crate::fault::{is_overflow, too_long};
 use crate::limits::MESSAGE_CHARS_MAX;
 
 /// Reads an error of the engine: its message, its kind and its place in `text`.
@@ -18,6 +19,10 @@ pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
         return ours.clone();
     }
     let root = error.find_root();
+    if (is_panic(error) || matches!(root, DataFusionError::ArrowError(..))) && is_overflow(&error.to_string())
+    {
+        return too_long();
+    }
     let (kind, message) = match (is_panic(error), is_correlation(error)) {
         (true, _) => (Kind::Internal, root.strip_backtrace()),
         (false, true) => return QueryError::new(Kind::Invalid, CORRELATION),
@@ -245,6 +250,13 @@ mod tests {
         let panic: Arc<JoinError> = Arc::new(task.join().await.unwrap_err());
         let error = DataFusionError::External(Box::new(panic)).context("Join Error");
         assert_eq!(of(&error, "select 1").kind, Kind::Internal);
+        let task =
+            datafusion::common::runtime::SpawnedTask::spawn(async { panic!("byte array offset overflow") });
+        let panic: Arc<JoinError> = Arc::new(task.join().await.unwrap_err());
+        let error = DataFusionError::External(Box::new(panic)).context("Join Error");
+        assert_eq!(of(&error, "select 1").kind, Kind::Limit);
+        let error = DataFusionError::from(ArrowError::OffsetOverflowError(2_148_000_000));
+        assert_eq!(of(&error, "select 1").kind, Kind::Limit);
         let error = ArrowError::InvalidArgumentError("column types must match schema types".to_owned());
         assert_eq!(of(&DataFusionError::from(error), "select 1").kind, Kind::Internal);
     }

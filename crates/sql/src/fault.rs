@@ -14,11 +14,25 @@ pub(crate) fn logged(env: &Env, fault: &str) -> QueryError {
     QueryError::new(Kind::Internal, message)
 }
 
-/// The text of a panic.
-pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> String {
+/// The error of a statement whose thread has panicked.
+pub(crate) fn caught(env: &Env, payload: &(dyn std::any::Any + Send)) -> QueryError {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    format!("panic: {}", text.unwrap_or_default())
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    match is_overflow(&text) {
+        true => too_long(),
+        false => logged(env, &format!("panic: {text}")),
+    }
+}
+
+/// Whether the engine says, in an error or in a panic, that the offsets of a column do not fit 32 bits.
+pub(crate) fn is_overflow(text: &str) -> bool {
+    text.to_lowercase().contains("offset overflow")
+}
+
+/// The error of a statement whose column is too long.
+pub(crate) fn too_long() -> QueryError {
+    let message = "a column of some rows would take more than 2 GiB, which is the limit; select fewer or shorter values";
+    QueryError::new(Kind::Limit, message)
 }
 
 /// The error of a statement that ended without a word.
