@@ -478,6 +478,12 @@ impl Log {
         bytes: &[u8],
         left: &mut u64,
     ) -> Result<(), AppendError> {
+        // Its largest timestamp would be the time of all its records, whatever the topic allows.
+        if header.is_log_append_time() {
+            let what =
+                "bit 3 of the attributes says that the times are the broker's, and only a broker says so";
+            return Err(AppendError::Timestamp(what.to_owned()));
+        }
         let codec = header.compression().map_err(|error| refused(&error))?;
         let mut walk = || verify::walk(header, codec, bytes, left);
         let walked = if codec != Compression::None && !self.shared.validate_compressed {

@@ -179,6 +179,30 @@ async fn code_of(
     call_at(client, 12, &request).await.responses[0].partition_responses[0].error_code
 }
 
+/// The largest timestamp of such a batch is the time of all its records. A client would get around every bound with it.
+#[tokio::test(start_paused = true)]
+async fn no_client_says_that_its_times_are_the_brokers() {
+    let world = world().await;
+    let mut client = world.client();
+    let now = world.env.now().0;
+    client.create_topic("t", 1, &[]).await.expect("created");
+    client.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await.expect("created");
+    for topic in ["t", "stamped"] {
+        for codec in [Compression::None, Compression::Gzip] {
+            for time in [now, now + 10_000_000_000, 5] {
+                let mut builder = Builder::new(codec);
+                builder.push(now, None, Some(b"v"), &[]);
+                let mut request = produce_request(topic, "");
+                let stamped = floe_log::header::with_append_time(&builder.build(), time);
+                request.topic_data[0].partition_data[0].records = Some(stamped);
+                let answer = call_at(&mut client, 12, &request).await;
+                let code = answer.responses[0].partition_responses[0].error_code;
+                assert_eq!(code, ErrorCode::InvalidTimestamp.number(), "{topic}, {codec:?}, {time}");
+            }
+        }
+    }
+}
+
 /// Clients that are not idempotent write 0 as well as -1 where there is nothing to say.
 #[tokio::test(start_paused = true)]
 async fn without_a_producer_id_epoch_and_sequence_mean_nothing() {

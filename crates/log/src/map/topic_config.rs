@@ -84,7 +84,7 @@ impl Effect {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// No setting has this name.
-    #[error("unknown topic setting '{0}'")]
+    #[error("unknown topic setting '{0}'; docs/topic-settings.md has all")]
     UnknownName(String),
     /// The setting does not take this value.
     #[error("topic setting {name} cannot be '{value}': {reason}")]
