@@ -46,9 +46,9 @@ impl Broker {
         let mut child = Command::new(env!("CARGO_BIN_EXE_floe"))
             .args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
             .arg(folder.path().join("data"))
-            .args(["--sql-memory-bytes", &MEMORY.to_string()])
             .args(["--sql-timeout-ms", &(seconds * 1_000).to_string()])
             .args(settings)
+            .env("FLOE_SQL_MEMORY_BYTES", MEMORY.to_string())
             .env("FLOE_SQL_FAULTS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -454,6 +454,53 @@ fn is_spinning(workers: &BTreeSet<u32>) -> bool {
 fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
+}
+
+/// The engine counts a buffer once for each batch that shares it. Such a sort was refused with most of the memory free.
+#[test]
+fn wide_rows_are_sorted_in_the_memory_that_there_is() {
+    let broker = Broker::with(60, &["--sql-memory-bytes", "536870912"]);
+    let wide =
+        "select m, repeat(m, 40) p from (select md5(cast(value as text)) m from generate_series(1, 60000))";
+    let (status, body) = broker.ask(&format!("select m, p from ({wide}) order by m"), "text/csv");
+    assert_eq!(status, 200, "{body:.500}");
+    let keys: Vec<&str> =
+        body.lines().skip(1).filter_map(|line| line.split_once(',')).map(|(m, _)| m).collect();
+    assert!(keys.len() > 500 && keys.is_sorted(), "{} rows", keys.len());
+    // A text that no message to a worker could hold is refused before it takes a turn.
+    let (status, body) = broker.ask(&format!("select '{}'", "x".repeat(1_100_000)), "text/csv");
+    assert!(status == 422 && body.contains("at most 262144 are read"), "{status} {body:.500}");
+}
+
+/// A broker that is killed before it has read what its workers said resets their sockets.
+#[test]
+fn a_worker_ends_with_a_broker_that_has_not_read_its_last_words() {
+    for parked in [0, 10, 20, 40] {
+        let mut broker = Broker::start(&[]);
+        until("a worker starts", || !broker.workers().is_empty());
+        std::thread::park_timeout(Duration::from_millis(parked));
+        let id = broker.child.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &id]).status().expect("kill runs").success());
+        // Time for the worker to say that it is ready.
+        std::thread::park_timeout(Duration::from_millis(600));
+        let workers = broker.workers();
+        broker.child.kill().expect("it is there");
+        broker.child.wait().expect("it was killed");
+        until("no worker is left", || workers.iter().all(|worker| has_ended(*worker)));
+    }
+}
+
+/// Nothing stops a function within its row. A worker that may still have one at work is not for the next statement.
+#[test]
+fn a_worker_whose_statement_was_late_is_not_used_again() {
+    let broker = Broker::with(1, &[]);
+    assert_eq!(broker.number("select 1"), "1");
+    until("the statement's worker and the one ahead of need", || broker.workers().len() == 2);
+    let workers = broker.workers();
+    let slow = "select sum(levenshtein(repeat('a', 30000), repeat('b', 30000) || value)) from generate_series(1, 60)";
+    let (status, body) = broker.ask(slow, "text/csv");
+    assert!(status == 422 && body.contains("longer than 1 s"), "{status} {body}");
+    until("its worker is gone", || workers.iter().any(|worker| has_ended(*worker)));
 }
 
 #[test]

@@ -23,10 +23,7 @@ use floe_query::{Kind, Place, QueryError};
 /// # Errors
 /// [`Kind::Limit`] with the place that exceeds the limit. [`Kind::Invalid`] for text that the tokenizer cannot read.
 pub(crate) fn check(text: &str) -> Result<(), QueryError> {
-    if text.len() > TEXT_BYTES_MAX {
-        let message = format!("the statement has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
-        return Err(QueryError::new(Kind::Limit, message));
-    }
+    check_length(text)?;
     let tokens = tokens(text)?;
     if let Some(token) = tokens.get(TOKENS_MAX) {
         let message = format!("the statement has more than {TOKENS_MAX} words and signs");
@@ -37,6 +34,18 @@ pub(crate) fn check(text: &str) -> Result<(), QueryError> {
         scale.take(&tokens, index).map_err(|excess| excess.at(text, token))?;
     }
     Ok(())
+}
+
+/// Checks the length of a statement.
+///
+/// # Errors
+/// [`Kind::Limit`] for more than [`TEXT_BYTES_MAX`].
+pub(crate) fn check_length(text: &str) -> Result<(), QueryError> {
+    if text.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("the statement has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
+    Err(QueryError::new(Kind::Limit, message))
 }
 
 /// The place of a second statement, if there is one: the first token after a semicolon that is no semicolon itself.

@@ -174,7 +174,8 @@ pub const WORKER_TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory that a worker with the whole memory for itself has before its operators spill is all of it divided by this:
 /// the engine counts about half of what it takes.
 pub const SPILL_SHARE: u64 = 2;
-/// Of the disk for spilling, each statement has this part at once. It gets more when it needs more.
+/// Of the disk for spilling, a statement gets half of what is left, and when it needs more, half of what is left then;
+/// but this part of all at least, if it is there.
 pub const SPILL_GRANT_SHARE: u64 = 16;
 /// How often a worker looks whether its statement needs more.
 pub const SPILL_LOOK_INTERVAL: Duration = Duration::from_millis(10);

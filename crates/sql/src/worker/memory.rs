@@ -1,9 +1,10 @@
 //! The memory of a worker's statement, as the engine counts it. Beyond that the broker looks at what the process has.
 //!
 //! Operators that can spill share a part that the broker sets while the statement runs, so that a statement spills
-//! before others need the memory, or before it takes too much itself. What cannot spill may take all the memory of
-//! statements: if the broker sees that it is too much, it ends the statement.
+//! before others need the memory, or before it takes too much itself. What cannot spill is refused only what could
+//! never be there: if the broker sees that the process has too much, it ends the statement.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -23,17 +24,23 @@ pub(super) struct Allowance {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Operators that can spill.
-    spilling: usize,
-    /// Bytes of theirs.
-    can_spill: usize,
+    /// Bytes of each operator that can spill, by the number that the engine gives it. An operator may hold them in
+    /// several reservations.
+    can_spill: BTreeMap<usize, usize>,
     /// Bytes of the others.
     cannot: usize,
 }
 
 impl Held {
     fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
-        if consumer.can_spill() { &mut self.can_spill } else { &mut self.cannot }
+        match consumer.can_spill() {
+            true => self.can_spill.entry(consumer.id()).or_default(),
+            false => &mut self.cannot,
+        }
+    }
+
+    fn all(&self) -> usize {
+        self.can_spill.values().sum::<usize>() + self.cannot
     }
 }
 
@@ -62,13 +69,13 @@ impl MemoryPool for Allowance {
 
     fn register(&self, consumer: &MemoryConsumer) {
         if consumer.can_spill() {
-            lock(&self.held).spilling += 1;
+            lock(&self.held).can_spill.insert(consumer.id(), 0);
         }
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
         if consumer.can_spill() {
-            lock(&self.held).spilling -= 1;
+            lock(&self.held).can_spill.remove(&consumer.id());
         }
     }
 
@@ -83,16 +90,22 @@ impl MemoryPool for Allowance {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let (consumer, size) = (reservation.consumer(), reservation.size());
+        let consumer = reservation.consumer();
         let mut held = lock(&self.held);
-        let free = self.most.saturating_sub(held.can_spill).saturating_sub(held.cannot);
-        let free = match consumer.can_spill() {
+        let size = match consumer.can_spill() {
+            true => *held.of(consumer),
+            false => reservation.size(),
+        };
+        let free = match consumer.can_spill() && size > 0 {
+            // Each operator that can spill gets its share and no more, even if others are idle.
             true => {
                 let all = self.before_spilling.load(Relaxed).saturating_sub(held.cannot);
-                // Each operator gets its share and no more, even if others are idle.
-                free.min((all / held.spilling.max(1)).saturating_sub(size))
+                (all / held.can_spill.len().max(1)).saturating_sub(size)
             }
-            false => free,
+            // One that holds nothing has nothing to spill: its first batch may be larger than its share, and must be
+            // held all the same. And the engine counts a buffer once for each batch that shares it, so its sum says
+            // little of those that cannot spill. The broker sees what they hold.
+            false => self.most,
         };
         if additional > free {
             return Err(refused(consumer.name(), size, additional, free, self.most));
@@ -102,8 +115,7 @@ impl MemoryPool for Allowance {
     }
 
     fn reserved(&self) -> usize {
-        let held = lock(&self.held);
-        held.can_spill + held.cannot
+        lock(&self.held).all()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
@@ -130,17 +142,23 @@ mod tests {
         let pool: Arc<dyn MemoryPool> = allowance.clone();
         let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&pool);
         let join = MemoryConsumer::new("join").register(&pool);
-        assert!(sort.try_grow(1_000).is_ok() && join.try_grow(1).is_err());
-        sort.shrink(1_000);
         allowance.set_before_spilling(400);
-        assert!(sort.try_grow(401).is_err() && sort.try_grow(300).is_ok());
+        assert!(sort.try_grow(300).is_ok() && sort.try_grow(101).is_err());
+        let more = sort.new_empty();
+        assert!(more.try_grow(101).is_err() && more.try_grow(100).is_ok(), "it is the same operator's");
+        drop(more);
         // Another one halves the share, and what cannot spill comes first.
         let group = MemoryConsumer::new("group").with_can_spill(true).register(&pool);
-        assert!(sort.try_grow(1).is_err() && group.try_grow(201).is_err() && group.try_grow(200).is_ok());
-        assert!(join.try_grow(501).is_err() && join.try_grow(500).is_ok());
+        assert!(sort.try_grow(1).is_err() && group.try_grow(150).is_ok());
+        assert!(group.try_grow(51).is_err() && group.try_grow(50).is_ok());
+        assert!(join.try_grow(1_001).is_err() && join.try_grow(500).is_ok());
         assert_eq!(pool.reserved(), 1_000);
         drop(group);
         assert!(sort.try_grow(1).is_err(), "the join has all that was allowed");
+        sort.shrink(300);
+        assert!(sort.try_grow(1_001).is_err() && sort.try_grow(500).is_ok(), "the first batch may be large");
+        assert!(sort.try_grow(1).is_err());
+        sort.shrink(200);
         drop(join);
         assert!(sort.try_grow(100).is_ok());
         drop(sort);

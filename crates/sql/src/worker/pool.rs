@@ -30,7 +30,7 @@ use crate::limits::{
 use crate::source::Source;
 use crate::source::here::Here;
 use crate::turns::Turns;
-use crate::{fault, results, told};
+use crate::{fault, guard, results, told};
 
 /// SQL in processes of its own. A clone is the same engine. With the last one, its workers end.
 #[derive(Clone)]
@@ -178,6 +178,8 @@ impl Shared {
         format: Format,
         started: Instant,
     ) -> Result<BoxStream<'static, Result<Bytes, QueryError>>, QueryError> {
+        // A longer text would not fit into a message to a worker.
+        guard::check_length(text)?;
         let turn = self.turns.next().await?;
         let (planned, plan) = oneshot::channel();
         let (rows, pieces) = results::queue();

@@ -65,13 +65,17 @@ impl Grant {
     /// The statement has spilled `spilled` bytes, nearly all that it may, and would like to go on. Returns what it may
     /// spill in all.
     pub(super) fn more(&self, spilled: u64) -> u64 {
-        let part = self.of.0.most.div_ceil(SPILL_GRANT_SHARE);
         let (mut totals, mut own) = (lock(&self.of.0.totals), lock(&self.own));
         let spilled = spilled.min(own.granted);
         totals.spilled = totals.spilled + spilled - own.spilled.min(spilled);
         own.spilled = own.spilled.max(spilled);
-        let additional = part.min(self.of.0.most.saturating_sub(totals.granted));
-        if additional > 0 && self.of.has_room(totals.granted + additional - totals.spilled) {
+        let left = self.of.0.most.saturating_sub(totals.granted);
+        let part = self.of.0.most.div_ceil(SPILL_GRANT_SHARE).min(left);
+        // A disk that has no room for half of it may have room for the part.
+        let additional = [part.max(left / 2), part].into_iter().find(|additional| {
+            *additional > 0 && self.of.has_room(totals.granted + additional - totals.spilled)
+        });
+        if let Some(additional) = additional {
             totals.granted += additional;
             own.granted += additional;
         } else if self.of.0.most > 0 {
@@ -99,19 +103,14 @@ mod tests {
     fn grants_never_exceed_the_limit() {
         let spill = Spill::new(1_600, None);
         let one = spill.grant();
-        assert_eq!(one.bytes(), 100);
-        assert_eq!(one.more(70), 200);
-        for _ in 0..12 {
-            one.more(1_000);
-        }
-        assert_eq!(one.bytes(), 1_400);
+        assert_eq!((one.bytes(), one.more(450)), (800, 1_200));
         let two = spill.grant();
-        assert_eq!((two.bytes(), two.more(100), two.more(200)), (100, 200, 200));
-        assert_eq!(one.more(1_400), 1_400);
+        assert_eq!((two.bytes(), two.more(150), two.more(200), two.more(400)), (200, 300, 400, 400));
+        assert_eq!(one.more(1_200), 1_200);
         assert_eq!(*lock(&spill.0.totals), Totals { granted: 1_600, spilled: 1_600 });
         drop(one);
-        assert_eq!(two.more(200), 300);
-        assert_eq!(*lock(&spill.0.totals), Totals { granted: 300, spilled: 200 });
+        assert_eq!(two.more(400), 1_000);
+        assert_eq!(*lock(&spill.0.totals), Totals { granted: 1_000, spilled: 400 });
         drop(two);
         assert_eq!(*lock(&spill.0.totals), Totals::default());
         assert_eq!(Spill::new(0, None).grant().more(0), 0);

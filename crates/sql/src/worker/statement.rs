@@ -66,7 +66,11 @@ pub(super) async fn run(needs: Needs<'_>, link: &mut Link, start: Start, reader:
     let number = start.number;
     let verdict = needs.member.begin(link.out.clone(), needs.kill_at);
     if link.out.send(&ToWorker::Start(start), Bytes::new()).await.is_err() {
-        reader.end(Err(needs.died(None).await));
+        // The worker is dead, or has to be: it waits for a statement that does not come.
+        needs.process.kill();
+        let fault =
+            format!("worker {} took no statement: {}", needs.process.pid(), needs.process.ended().await);
+        reader.end(Err(fault::logged(needs.env, &fault)));
         return false;
     }
     let mut talk = Talk {
@@ -268,8 +272,8 @@ impl Needs<'_> {
         match verdict {
             Verdict::Late => told::too_late(self.time_max),
             Verdict::Memory { all, own } => refused(&format!(
-                "all statements together had {all} bytes of memory, of which they may have {} (sql_memory_bytes), and \
-                 this one had most, {own}",
+                "all statements together had {all} bytes of memory and may have {} (sql_memory_bytes); of those that \
+                 went on this one had most, {own}",
                 self.memory_max
             )),
         }

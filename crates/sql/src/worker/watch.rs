@@ -18,7 +18,7 @@ use crate::limits::{ENDING_SHARE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_ID
 /// Why a worker was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All workers together had `all` bytes, and it had most of them.
+    /// All workers together had `all` bytes, those included that are ending. Of those that went on it had most, `own`.
     Memory { all: u64, own: u64 },
     /// It went on after its time.
     Late,
@@ -203,7 +203,7 @@ impl State {
             too_large(sizes.clone(), room, if all > most { 0 } else { most / ENDING_SHARE })
         {
             if let Some(worker) = self.workers.get_mut(&id) {
-                worker.condemn(Verdict::Memory { all, own: bytes });
+                worker.condemn(Verdict::Memory { all: all + ending, own: bytes });
             }
         }
         for Size { id, bytes, .. } in sizes {
