@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 
 use crate::limits::{
     FIXED_WIDTH_MAX, FUNCTION_BYTES_MAX, FUNCTION_RESULT_BYTES_MAX, FUNCTION_SLICE_BYTES,
-    FUNCTION_SLICE_STEPS, FUNCTION_STEPS_MAX, FUNCTION_VALUES_MAX,
+    FUNCTION_SLICE_STEPS, FUNCTION_STEPS_MAX, FUNCTION_VALUES_MAX, NESTING_MAX,
 };
 use crate::wrapped::from_inner;
 
@@ -110,6 +110,9 @@ impl ScalarUDFImpl for Metered {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        if NAMES_TYPES.contains(&self.name()) {
+            args.scalar_arguments.iter().flatten().try_for_each(|text| shallow(text))?;
+        }
         let field = self.inner.return_field_from_args(args)?;
         match width(field.data_type()) > FIXED_WIDTH_MAX {
             true => plan_err!(
@@ -323,6 +326,27 @@ fn part(call: &ScalarFunctionArgs, from: usize, to: usize) -> ScalarFunctionArgs
         constant @ ColumnarValue::Scalar(_) => constant.clone(),
     });
     ScalarFunctionArgs { args: args.collect(), number_rows: to - from, ..call.clone() }
+}
+
+/// Functions to which a text names a type.
+const NAMES_TYPES: [&str; 2] = ["arrow_cast", "arrow_try_cast"];
+
+/// Refuses the name of a type that is nested too deeply: Arrow reads it by recursion without an end.
+fn shallow(text: &ScalarValue) -> Result<()> {
+    let Some(Some(name)) = text.try_as_str() else { return Ok(()) };
+    let (mut depth, mut most) = (0_usize, 0);
+    for byte in name.bytes() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        most = depth.max(most);
+    }
+    match most > NESTING_MAX {
+        true => plan_err!("a type is nested {most} deep; at most {NESTING_MAX} are allowed"),
+        false => Ok(()),
+    }
 }
 
 /// Bytes that every value of a type takes, NULL too.

@@ -90,6 +90,7 @@ async fn the_deepest_statements_that_are_let_through_fit_the_stack() {
         format!("select {}1{}", "(".repeat(deep), ")".repeat(deep)),
         format!("select {}x{} from t", "abs(".repeat(deep), ")".repeat(deep)),
         repeated("select 1", "::int", most, ""),
+        repeated("select null::int", "[]", most / 2, ""),
         repeated("select ", "not ", 200, "true"),
         repeated("select 1", " union all select 1", 100, ""),
         format!("select * from {}t{}", "(select * from ".repeat(22), ")".repeat(22)),
@@ -109,6 +110,25 @@ async fn the_deepest_statements_that_are_let_through_fit_the_stack() {
             // The error of the parser's own limit on recursion is an answer, too.
             Err(error) => assert_eq!(error.kind, Kind::Limit, "{text:.80}: {error}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn types_are_not_nested_without_an_end() {
+    let world = world().await;
+    for call in ["arrow_cast", "arrow_try_cast"] {
+        let named =
+            |depth| format!("select {call}(null, '{}Int8{}')", "List(".repeat(depth), ")".repeat(depth));
+        let error = world.rows(&named(5_000)).await.expect_err("it is too deep");
+        assert!(error.kind == Kind::Invalid && error.message.contains("5000 deep"), "{error}");
+        assert!(world.rows(&named(NESTING_MAX)).await.is_ok(), "{call}");
+    }
+    for text in [
+        repeated("select null::int", "[]", 5_000, ""),
+        format!("select cast(null as {}int{})", "array<".repeat(5_000), ">".repeat(5_000)),
+    ] {
+        let error = world.rows(&text).await.expect_err("it is too deep");
+        assert!(matches!(error.kind, Kind::Limit | Kind::Invalid), "{error}");
     }
 }
 
