@@ -1,6 +1,6 @@
 //! `floe topic`: topics on a running broker, through the Kafka protocol.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use floe_client::{Client, EARLIEST, LATEST};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -175,6 +175,9 @@ async fn describe(
 async fn known(client: &mut Client<TcpStream>, name: &str) -> Result<MetadataResponseTopic> {
     let topic =
         client.metadata(&[name]).await?.topics.into_iter().next().context("the broker names no topic")?;
+    if topic.error_code == ErrorCode::UnknownTopicOrPartition.number() {
+        bail!("there is no topic {name}; `floe topic list` has all");
+    }
     ErrorCode::check(topic.error_code).with_context(|| format!("cannot describe {name}"))?;
     Ok(topic)
 }

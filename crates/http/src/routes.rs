@@ -141,7 +141,8 @@ async fn report(body: Body) -> Response {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{method} is not possible on {}", uri.path());
+    let instead = if method == Method::GET { "; POST may be" } else { "" };
+    let message = format!("{method} is not possible on {}{instead}", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).into_response()
 }
 

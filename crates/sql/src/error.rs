@@ -35,7 +35,7 @@ pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
         _ => error.diagnostic().and_then(diagnostic_place),
     };
     let place = place.or_else(|| named_place(&message, text));
-    QueryError::new(kind, shortened(without_place(&message))).placed(text, place)
+    QueryError::new(kind, shortened(&for_people(without_place(&message)))).placed(text, place)
 }
 
 /// Finds an error of our own code inside the errors that the engine wrapped around it.
@@ -183,6 +183,28 @@ fn without_place(message: &str) -> &str {
     written_place(message).map_or(message, |(start, _)| &message[..start])
 }
 
+/// The engine's message in words for somebody who knows only the statement, with what to do.
+fn for_people(message: &str) -> String {
+    if message.starts_with("table '") && message.ends_with("' not found") {
+        return format!(
+            "{message}; SHOW TABLES lists the tables, and a topic is one if its setting floe.table says so"
+        );
+    }
+    if let Some((before, _)) = message.split_once(" failed to match any signature")
+        && let Some((_, name)) = before.split_once("Function ")
+    {
+        let received =
+            message.split_once(" but received ").and_then(|(_, rest)| rest.split_once(" (DataType"));
+        let kind = received.map_or("values of these types", |(kind, _)| kind);
+        return format!("{name} takes no {kind}; CAST the argument to a type that it takes");
+    }
+    // The engine speaks of a star that no statement needs to have, and of its settings, which nobody can set.
+    let message = message.split(", currently only ").next().unwrap_or_default();
+    message
+        .replace("While expanding wildcard, ", "")
+        .replace(" or disable the datafusion.sql_parser.enable_ident_normalization configuration", "")
+}
+
 fn shortened(message: &str) -> String {
     match message.char_indices().nth(MESSAGE_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &message[..end]),
@@ -270,6 +292,29 @@ mod tests {
         for text in ["", " at Line: x, Column: 1", " at Line: 0, Column: 0", "at Line: 1"] {
             assert!(written_place(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn messages_are_for_people() {
+        let check = |engine: &str, expected: &str| assert_eq!(for_people(engine), expected);
+        check(
+            "table 'floe.default.x' not found",
+            "table 'floe.default.x' not found; SHOW TABLES lists the tables, and a topic is one if its setting \
+             floe.table says so",
+        );
+        check(
+            "Internal error: Function 'sum' failed to match any signature, errors: Error during planning: Function \
+             'sum' requires Decimal, but received String (DataType: Utf8).",
+            "'sum' takes no String; CAST the argument to a type that it takes",
+        );
+        check(
+            "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"t.id\" \
+             must appear in the GROUP BY clause or must be part of an aggregate function, currently only \"count(*)\" \
+             appears in the SELECT clause satisfies this requirement",
+            "Column in SELECT must be in GROUP BY or an aggregate function: column \"t.id\" must appear in the GROUP BY \
+             clause or must be part of an aggregate function",
+        );
+        check("anything else", "anything else");
     }
 
     #[test]
