@@ -17,6 +17,8 @@ use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use floe_query::{Kind, QueryError};
 use floe_schema::TableSchema;
@@ -98,7 +100,6 @@ struct Columns {
     of: InformationSchema,
 }
 
-#[async_trait]
 impl TableProvider for Columns {
     fn schema(&self) -> SchemaRef {
         self.of_all.schema()
@@ -113,18 +114,30 @@ impl TableProvider for Columns {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // No `async fn`, as in `UnifiedTable`.
+    fn scan<'s, 'a, 'b, 'c, 'f>(
+        &'s self,
+        state: &'a dyn Session,
+        projection: Option<&'b Vec<usize>>,
+        filters: &'c [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let of_one = match filters.iter().find_map(one_table) {
-            Some(name) => self.of.columns_of_one(name).await?,
-            None => None,
-        };
-        of_one.as_ref().unwrap_or(&self.of_all).scan(state, projection, &[], limit).await
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        's: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        let name = filters.iter().find_map(one_table).map(str::to_owned);
+        async move {
+            let of_one = match name {
+                Some(name) => self.of.columns_of_one(&name).await?,
+                None => None,
+            };
+            of_one.as_ref().unwrap_or(&self.of_all).scan(state, projection, &[], limit).await
+        }
+        .boxed()
     }
 }
 

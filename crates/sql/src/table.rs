@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{Result, Statistics};
@@ -14,6 +13,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 
 use floe_lake::DataFile;
 use floe_schema::TableSchema;
@@ -38,6 +39,21 @@ pub(crate) struct UnifiedTable {
 }
 
 impl UnifiedTable {
+    fn scan(
+        &self,
+        partitions: usize,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let tail = TailSource::new(self.tail.clone(), &self.arrow, projection, Wanted::by(filters), limit)?;
+        let tail: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(tail);
+        if self.files.is_empty() {
+            return Ok(tail);
+        }
+        UnionExec::try_new(vec![self.lake(partitions, projection, limit)?, tail])
+    }
+
     /// The scan of the lake's files, spread over the engine's partitions.
     fn lake(
         &self,
@@ -80,7 +96,6 @@ impl UnifiedTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for UnifiedTable {
     fn schema(&self) -> SchemaRef {
         self.arrow.clone()
@@ -96,19 +111,23 @@ impl TableProvider for UnifiedTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // Of an `async fn` the compiler would prove that every part of an [`Expr`] is `Send`, for seconds, and again for
+    // each such function of the crate.
+    fn scan<'s, 'a, 'b, 'c, 'f>(
+        &'s self,
+        state: &'a dyn Session,
+        projection: Option<&'b Vec<usize>>,
+        filters: &'c [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let tail = TailSource::new(self.tail.clone(), &self.arrow, projection, Wanted::by(filters), limit)?;
-        let tail: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(tail);
-        if self.files.is_empty() {
-            return Ok(tail);
-        }
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        's: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
         let partitions = state.config().target_partitions();
-        UnionExec::try_new(vec![self.lake(partitions, projection, limit)?, tail])
+        ready(self.scan(partitions, projection, filters, limit)).boxed()
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, Schema, SchemaRef, TimeUnit};
-use async_trait::async_trait;
 use chrono::{DateTime, Days, Months, TimeDelta};
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{Result, ScalarValue, plan_err};
@@ -17,7 +16,8 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use futures::stream;
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt, stream};
 
 /// `generate_series`, which includes its end, or `range`, which does not.
 #[derive(Debug)]
@@ -174,7 +174,6 @@ struct SeriesTable {
     terms: Terms,
 }
 
-#[async_trait]
 impl TableProvider for SeriesTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
@@ -184,14 +183,34 @@ impl TableProvider for SeriesTable {
         TableType::Base
     }
 
-    async fn scan(
+    // No `async fn`, as in `UnifiedTable`.
+    fn scan<'s, 'a, 'b, 'c, 'f>(
+        &'s self,
+        state: &'a dyn Session,
+        projection: Option<&'b Vec<usize>>,
+        _: &'c [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        's: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        let rows = state.config_options().execution.batch_size.get();
+        ready(self.scan(rows, projection, limit)).boxed()
+    }
+}
+
+impl SeriesTable {
+    /// Batches of `rows` rows.
+    fn scan(
         &self,
-        state: &dyn Session,
+        rows: usize,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = state.config_options().execution.batch_size.get();
         let part = SeriesPart { schema: self.schema.clone(), terms: self.terms.clone(), rows };
         let options = SortOptions { descending: !self.terms.step.ascends(), nulls_first: false };
         // The optimizer may read no column at all.
