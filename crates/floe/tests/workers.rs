@@ -19,7 +19,7 @@ use floe_env::Env;
 const MEMORY: u64 = 256 << 20;
 /// Beside it: what the broker sees too late.
 const OVERSHOOT: u64 = MEMORY / 5;
-/// What a worker has at its start; docs/sql.md says so, too.
+/// What a worker has at its start, and a little more.
 const WORKER_BASE: u64 = 24 << 20;
 /// What the broker holds for all workers: their frames, what it reads for them, and the answers to HTTP clients.
 const BROKER: u64 = 96 << 20;

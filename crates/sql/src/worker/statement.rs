@@ -66,11 +66,7 @@ pub(super) async fn run(needs: Needs<'_>, link: &mut Link, start: Start, reader:
     let number = start.number;
     let verdict = needs.member.begin(link.out.clone(), needs.kill_at);
     if link.out.send(&ToWorker::Start(start), Bytes::new()).await.is_err() {
-        // The worker is dead, or has to be: it waits for a statement that does not come.
-        needs.process.kill();
-        let fault =
-            format!("worker {} took no statement: {}", needs.process.pid(), needs.process.ended().await);
-        reader.end(Err(fault::logged(needs.env, &fault)));
+        reader.end(Err(needs.died(None).await));
         return false;
     }
     let mut talk = Talk {
