@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{FileLock, create_dir_durable, sync_dir};
@@ -16,6 +16,8 @@ pub const DATA_DIR_FORMAT: u32 = 1;
 
 const LOCK: &str = "LOCK";
 const FORMAT: &str = "FORMAT";
+/// Bytes of the format file that are read.
+const FORMAT_BYTES_MAX: u64 = 64;
 const FORMAT_TEMPORARY: &str = "FORMAT.tmp";
 /// The directory at the top of every new ext file system.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -56,6 +58,17 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// Its file `FORMAT` does not say what Floe writes there.
+    #[error(
+        "{path} is damaged: a data directory has one line \"floe {DATA_DIR_FORMAT}\" in it, and this one has {text:?}; if \
+         the directory is Floe's, write that line"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it has, as far as it is text, and no more than a line.
+        text: String,
+    },
     /// The file system refused an operation.
     #[error("cannot use data directory {path}: {source}")]
     Io {
@@ -82,12 +95,26 @@ impl DataDir {
             Ok(lock) => lock,
             Err(holder) => return Err(DataDirError::InUse { path: path.to_owned(), holder }),
         };
-        match fs::read_to_string(path.join(FORMAT)) {
+        match read_format(path) {
             Ok(text) => check_format(path, &text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(path).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         }
         Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Checks the format without the lock, so that another process may use the directory.
+    ///
+    /// # Errors
+    /// [`DataDir::open`] would refuse the directory, or make one.
+    pub fn check(path: &Path) -> Result<(), DataDirError> {
+        match read_format(path) {
+            Ok(text) => check_format(path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_dir() => {
+                Err(DataDirError::Foreign { path: path.to_owned() })
+            }
+            Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
+        }
     }
 
     /// The path given to [`DataDir::open`].
@@ -107,6 +134,13 @@ fn is_empty(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The first bytes of the format file. Damage may have made it anything.
+fn read_format(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path.join(FORMAT))?.take(FORMAT_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn check_format(path: &Path, text: &str) -> Result<(), DataDirError> {
     let number = text.strip_prefix("floe ").and_then(|rest| rest.trim_end().parse::<u32>().ok());
     match number {
@@ -114,7 +148,7 @@ fn check_format(path: &Path, text: &str) -> Result<(), DataDirError> {
         Some(found) if found > DATA_DIR_FORMAT => {
             Err(DataDirError::NewerFormat { path: path.to_owned(), found, known: DATA_DIR_FORMAT })
         }
-        _ => Err(DataDirError::Foreign { path: path.to_owned() }),
+        _ => Err(DataDirError::Format { path: path.join(FORMAT), text: text.to_owned() }),
     }
 }
 
@@ -150,13 +184,22 @@ mod tests {
         fs::write(path.join(FORMAT), "floe 2\n").unwrap();
         let newer = DataDir::open(&path).unwrap_err();
         assert!(matches!(newer, DataDirError::NewerFormat { found: 2, known: 1, .. }), "{newer}");
-        for text in ["floe 0\n", "floe x\n", ""] {
+        for text in [&b"floe 0\n"[..], b"floe x\n", b"", b"gloe 1\n", b"fl\xefe 1\n", &[b'f'; 10_000]] {
             fs::write(path.join(FORMAT), text).unwrap();
-            assert!(matches!(DataDir::open(&path).unwrap_err(), DataDirError::Foreign { .. }));
+            for error in [DataDir::open(&path).unwrap_err(), DataDir::check(&path).unwrap_err()] {
+                assert!(matches!(error, DataDirError::Format { .. }), "{error}");
+                let message = error.to_string();
+                assert!(message.contains("one line \"floe 1\"") && message.len() < 1_000, "{message}");
+            }
         }
         fs::remove_file(path.join(FORMAT)).unwrap();
         fs::write(path.join(FORMAT_TEMPORARY), "flo").unwrap();
-        DataDir::open(&path).unwrap();
+        assert!(matches!(DataDir::check(&path).unwrap_err(), DataDirError::Foreign { .. }));
+        let used = DataDir::open(&path).unwrap();
+        DataDir::check(&path).unwrap();
+        drop(used);
+        let missing = DataDir::check(&path.join("missing")).unwrap_err();
+        assert!(matches!(missing, DataDirError::Io { .. }), "{missing}");
 
         let below_a_file = path.join(FORMAT).join("data");
         assert!(matches!(DataDir::open(&below_a_file).unwrap_err(), DataDirError::Io { .. }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use floe_env::Env;
+use floe_env::{DataDir, DataDirError, Env};
 use floe_log::judge::{Judgement, judge};
 use floe_log::object::object_of_key;
 use floe_meta::Inspected;
@@ -20,6 +20,9 @@ use crate::term::say;
 
 /// Objects in one page of a listing.
 const PAGE_OBJECTS: usize = 1_000;
+
+/// Lines of each kind that a person gets. A lost pack alone may be thousands.
+const LINES_MAX: usize = 20;
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
@@ -41,6 +44,12 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
     let typed = args.settings.0.at(args.place.as_deref())?.over(file);
     let config = Checked::new(&typed)?.config();
     let mut report = Report::default();
+    match DataDir::check(&config.data) {
+        // Without one there is nothing to check.
+        Err(error @ DataDirError::Io { .. }) => return Err(error.into()),
+        Err(error) => report.refused.push(error.to_string()),
+        Ok(()) => {}
+    }
     let inspected = metadata(&config.data.join("journal"), args.repair, &mut report)?;
     let (objects, small) = match &config.store {
         StorePlace::Local => local(&config.data.join("store"), &inspected, &mut report)?,
@@ -144,11 +153,13 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let lines = self
-            .parts()
-            .into_iter()
-            .flat_map(|(word, lines)| lines.iter().map(move |line| format!("{word:<10}  {line}")));
-        let mut lines: Vec<String> = lines.collect();
+        let mut lines = Vec::new();
+        for (word, found) in self.parts() {
+            lines.extend(found.iter().take(LINES_MAX).map(|line| format!("{word:<10}  {line}")));
+            if let Some(more @ 1..) = found.len().checked_sub(LINES_MAX) {
+                lines.push(format!("{word:<10}  and {more} more: --json names all"));
+            }
+        }
         if !self.refused.is_empty() {
             lines.push("A broker does not start like this: docs/reliability.md says what to do.".to_owned());
         }

@@ -219,7 +219,17 @@ async fn damage_is_named_and_what_can_be_is_mended() {
     Server::start(&data).stop().await;
     whole(&data);
 
+    // What a start refuses is named, and the line that mends it.
+    let format = data.join("FORMAT");
+    let text = fs::read(&format).expect("readable");
+    fs::write(&format, [&[text[0] ^ 1], &text[1..]].concat()).expect("written");
+    let named = faulty(&data);
+    assert!(named.contains("refused") && named.contains("one line \"floe 1\""), "{named}");
+    fs::write(&format, text).expect("written");
+    whole(&data);
+
     // A mistyped place gets no files.
     let typo = folder.path().join("dato");
-    assert!(!check(&typo, &[]).status.success() && !typo.exists());
+    let named = faulty(&typo);
+    assert!(named.contains("No such file") && !typo.exists(), "{named}");
 }
