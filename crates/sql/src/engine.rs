@@ -18,6 +18,8 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use floe_engine::correct;
+use floe_engine::functions::Meter;
 use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::Log;
@@ -28,7 +30,6 @@ use crate::catalog::Inputs;
 use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
-use crate::functions::Meter;
 use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, THREAD_STACK_BYTES};
 use crate::results::Rows;
 use crate::source::Sources;
@@ -36,7 +37,7 @@ use crate::source::here::Here;
 use crate::spill::{Runtimes, shared_memory};
 use crate::turns::Turns;
 
-use crate::{arguments, constants, correct, error, fault, format, pieces, results, session, statement, told};
+use crate::{arguments, constants, error, fault, format, pieces, results, session, statement, told};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]

@@ -11,11 +11,11 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, TokenizerError};
 
-use crate::functions;
 use crate::limits::{
     CASE_DEPTH, CUBE_COLUMNS_MAX, GROWING_FUNCTION_WEIGHT, JOIN_WEIGHT, NESTING_MAX, SUBQUERY_DEPTH_MAX,
     TABLE_DEPTH, TEXT_BYTES_MAX, TEXT_FUNCTION_WEIGHT, TOKENS_MAX, VALUE_DEPTH, WEIGHT_MAX,
 };
+use floe_engine::functions;
 use floe_query::{Kind, Place, QueryError};
 
 /// Checks size, nesting and weight of a statement.

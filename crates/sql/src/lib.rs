@@ -1,8 +1,9 @@
 //! SQL over unified tables. Such a table is the lake up to its progress and the log from there, read at one cut.
 //!
 //! # What it is not
-//! No writes, no files or buckets in statements, no state between statements. DataFusion is the engine. This crate adds
-//! the tables that the engine sees, and the bounds that keep one statement from harming the broker.
+//! No writes, no files or buckets in statements, no state between statements. DataFusion is the engine; `floe-engine`
+//! mends its answers and bounds its functions. This crate adds the tables that the engine sees, and the bounds that keep
+//! one statement from harming the broker.
 //!
 //! # A statement, file by file
 //! ```text
@@ -12,14 +13,9 @@
 //! told.rs                        metrics of every statement
 //! source/        Source           what a statement reads at its cut, whoever has it
 //! guard.rs      check            bounds size, nesting and weight on tokens, before any recursive code runs
-//! dialect.rs    Language         how tightly operators bind
 //! statement.rs  parse            one read-only statement
 //! session.rs    session          the engine without files, stores or writes
 //! spill.rs      Runtimes         memory, and the directory for what does not fit
-//! correct/                        right answers where the engine's are wrong
-//! functions/     MeteredFunctions keeps functions within the memory and the time of their statement
-//! give_way.rs   GiveWay          makes joins yield, so that a statement can end at its deadline
-//! held.rs       CountHeldRows    counts the rows that window functions hold
 //! constants.rs  check            refuses large constants that every row would copy
 //! arguments.rs  check            refuses arguments that make aggregates allocate too much
 //! catalog.rs    Inputs::unified  floe.default.<topic>: files and tail of one table at the cut
@@ -37,7 +33,6 @@
 //! pieces.rs     pieces           results in encoded pieces of bounded size
 //! format.rs     Encoder          Arrow, JSON, JSON lines, CSV; the table of the command line
 //! printable.rs  check            finds times that no text can hold
-//! wrapped.rs    from_inner       functions that stand before one of the engine
 //! ```
 //!
 //! # Why no row is missing and none comes twice
@@ -54,19 +49,14 @@ mod arguments;
 mod catalog;
 mod config;
 mod constants;
-mod correct;
 mod described;
-mod dialect;
 mod engine;
 mod error;
 mod evolve;
 mod fault;
 mod files;
 mod format;
-mod functions;
-mod give_way;
 mod guard;
-mod held;
 pub mod limits;
 mod pieces;
 mod printable;
@@ -81,7 +71,6 @@ mod told;
 mod turns;
 mod wanted;
 mod worker;
-mod wrapped;
 
 pub use catalog::{CATALOG, SCHEMA};
 pub use config::Config;

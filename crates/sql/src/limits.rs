@@ -1,13 +1,13 @@
-//! Every limit of this crate.
+//! Every limit of this crate, and of the engine below it.
 
 use std::time::Duration;
+
+pub use floe_engine::limits::*;
 
 /// Bytes of a statement's text.
 pub const TEXT_BYTES_MAX: usize = 256 << 10;
 /// Tokens of a statement. The planner walks them many times.
 pub const TOKENS_MAX: usize = 32_768;
-/// Depth of nested brackets.
-pub const NESTING_MAX: usize = 64;
 /// Weight of a statement. Operators, joins and subqueries have a weight, because they make a plan deep or large. Each
 /// use of a common table expression adds the weight of its whole body. The depth of every tree that the parser and the
 /// planner build stays below this number.
@@ -24,11 +24,6 @@ pub const TABLE_DEPTH: u64 = 1;
 pub const CASE_DEPTH: u64 = 2;
 /// Depth that a subquery in the place of a value adds: `in (select ...)`, `exists (...)`, `x = (select ...)`.
 pub const VALUE_DEPTH: u64 = 3;
-/// Weight of a call of a function whose result is much larger than its arguments (`repeat`, `range`, ...). Planning
-/// runs a few of them over constants before the statement has a meter, and each may make [`FUNCTION_BYTES_MAX`].
-pub const GROWING_FUNCTION_WEIGHT: u64 = 64;
-/// Weight of a call of a function whose arguments bound its result (`concat`, `replace`, ...).
-pub const TEXT_FUNCTION_WEIGHT: u64 = 32;
 /// Columns of all `CUBE`s of a statement. Each column doubles the grouping sets.
 pub const CUBE_COLUMNS_MAX: usize = 10;
 /// The parser's own limit on recursion. It lies above the depth that [`NESTING_MAX`] lets through, so that our error
@@ -37,23 +32,6 @@ pub const PARSER_RECURSION_MAX: usize = 512;
 /// Stack of a thread that plans and runs statements. It is reserved, not used. `tests/sql/bombs.rs` tries the deepest
 /// statements that the limits above let through.
 pub const THREAD_STACK_BYTES: usize = 128 << 20;
-/// Values that one call of a function may make for one row (`range`, `array_resize`, ...).
-pub const FUNCTION_VALUES_MAX: u64 = 1 << 20;
-/// Bytes that one call of a function may make for one row (`repeat`, `lpad`, ...).
-pub const FUNCTION_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of the result of one call for a batch. Offsets of text and of lists have 32 bits.
-pub const FUNCTION_RESULT_BYTES_MAX: usize = 1 << 30;
-/// Bytes that a function makes at a time, if a row does not make more. Its rows are counted between two such slices.
-pub const FUNCTION_SLICE_BYTES: usize = 4 << 20;
-/// Steps that a function takes at a time, if a row does not take more. A statement ends at its deadline between two
-/// such slices. A step looks at a character or compares two; it takes about a nanosecond.
-pub const FUNCTION_SLICE_STEPS: u64 = 1 << 28;
-/// Steps of one row of a function that compares everything with everything (`levenshtein`, a pattern with counts, ...).
-pub const FUNCTION_STEPS_MAX: u64 = 1 << 31;
-/// States of a pattern, at most: its compiled form is bounded.
-pub const PATTERN_STATES_MAX: u128 = 1 << 18;
-/// Bytes of every value of a type of fixed width. A NULL takes them, too.
-pub const FIXED_WIDTH_MAX: usize = 64 << 10;
 /// Centroids of `approx_percentile_cont`. The engine allocates room for all of them for each group.
 pub const CENTROIDS_MAX: u64 = 10_000;
 /// Bytes of all large constants beside rows in a statement. A batch of 8,192 rows holds 8,192 copies of each.

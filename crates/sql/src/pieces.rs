@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use floe_query::{Kind, QueryError};
 
 use crate::format::Encoder;
-use crate::functions::row_sizes;
+use floe_engine::functions::row_sizes;
 use crate::limits::{ESCAPE_FACTOR, RESULT_PIECE_BYTES, RESULT_ROW_BYTES_MAX};
 
 /// Rows that are encoded together, and the bytes that they take at most.

@@ -13,13 +13,12 @@ use datafusion::object_store::ObjectStore;
 use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
 
+use floe_engine::functions::{self, Meter, MeteredFunctions};
+use floe_engine::{CountHeldRows, GiveWay, correct};
+
 use crate::catalog::{CATALOG, Inputs, SCHEMA, catalogs};
 use crate::config::Config;
-use crate::correct;
 use crate::files::LAKE_URL;
-use crate::functions::{self, Meter, MeteredFunctions};
-use crate::give_way::GiveWay;
-use crate::held::CountHeldRows;
 use crate::limits::{PARSER_RECURSION_MAX, SORT_MERGE_BYTES};
 use crate::spill::Runtimes;
 

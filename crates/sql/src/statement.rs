@@ -6,8 +6,8 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as Sql;
 
-use crate::dialect::Language;
-use crate::{correct, error, guard};
+use crate::{error, guard};
+use floe_engine::{Language, correct};
 use floe_query::{Kind, Place, QueryError};
 
 /// Parses one statement and refuses it unless it is read-only.

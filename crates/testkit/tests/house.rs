@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["floe-store"],
     &["floe-meta"],
     &["floe-wire", "floe-schema", "floe-query", "floe-iceberg"],
-    &["floe-log"],
+    &["floe-log", "floe-engine"],
     &["floe-group"],
     &["floe-client"],
     &["floe-view"],
@@ -61,6 +61,11 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
         "floe-iceberg",
         &["arrow", "parquet", "bytes", "tokio", "apache-avro"],
         "documents are bytes in and bytes out, and build in seconds",
+    ),
+    (
+        "floe-engine",
+        &["floe-meta", "floe-log", "floe-lake", "floe-store"],
+        "the engine knows neither tables nor the log",
     ),
     (
         "floe-lake",

@@ -25,7 +25,7 @@ const COPIES: usize = 2;
 
 /// The rule that puts [`HeldExec`] below window functions.
 #[derive(Debug)]
-pub(crate) struct CountHeldRows;
+pub struct CountHeldRows;
 
 impl PhysicalOptimizerRule for CountHeldRows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {

@@ -72,14 +72,14 @@ use single::{Fault, Mended};
 use sum::CheckedSum;
 
 /// Switches off what cannot be mended from outside.
-pub(crate) fn configure(session: &mut SessionConfig) {
+pub fn configure(session: &mut SessionConfig) {
     let options = session.options_mut();
     // It loses the groups whose key or value is NULL.
     options.optimizer.enable_topk_aggregation = false;
 }
 
 /// Puts the rules into a session.
-pub(crate) fn rules(mut state: SessionStateBuilder) -> SessionStateBuilder {
+pub fn rules(mut state: SessionStateBuilder) -> SessionStateBuilder {
     // The first planner that knows an expression plans it.
     let planners = state.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(fields::Extract));
@@ -134,7 +134,7 @@ fn physical_optimizer() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 ///
 /// # Errors
 /// The engine lacks one of the functions.
-pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
+pub fn functions(state: &mut SessionState) -> Result<()> {
     for (name, fault) in [
         ("log", Fault::Simplified),
         ("power", Fault::Simplified),
@@ -171,7 +171,7 @@ pub(crate) fn functions(state: &mut SessionState) -> Result<()> {
 }
 
 /// The table functions in place of the engine's.
-pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
+pub fn table_functions() -> Vec<Arc<TableFunction>> {
     let series = |name: &'static str, inclusive| {
         Arc::new(TableFunction::new(name.to_owned(), Arc::new(series::Series { name, inclusive })))
     };
@@ -182,7 +182,7 @@ pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
 ///
 /// # Errors
 /// The statement has a clause that the engine would pass over; the message says what to do.
-pub(crate) fn adapt(statement: &mut Statement) -> std::result::Result<(), String> {
+pub fn adapt(statement: &mut Statement) -> std::result::Result<(), String> {
     syntax::adapt(statement)
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn adapt(statement: &mut Statement) -> std::result::Result<(), String
 ///
 /// # Errors
 /// Those of the planner.
-pub(crate) async fn plan(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
+pub async fn plan(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
     let first = match state.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok(plan),
         Err(error) => error,

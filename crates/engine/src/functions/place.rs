@@ -15,7 +15,7 @@ use super::metered;
 
 /// The rule of one statement. It comes after all rules that choose types, and before constants are folded.
 #[derive(Debug)]
-pub(crate) struct MeteredFunctions(pub(crate) Arc<Meter>);
+pub struct MeteredFunctions(pub Arc<Meter>);
 
 impl AnalyzerRule for MeteredFunctions {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {

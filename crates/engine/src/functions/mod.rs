@@ -25,9 +25,9 @@ use datafusion::common::{Result, internal_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 
-pub(crate) use growth::{sizes as row_sizes, weight};
-pub(crate) use meter::Meter;
-pub(crate) use place::MeteredFunctions;
+pub use growth::{sizes as row_sizes, weight};
+pub use meter::{Ended, Meter};
+pub use place::MeteredFunctions;
 
 use metered::Metered;
 
@@ -37,7 +37,7 @@ use metered::Metered;
 /// # Errors
 /// The engine lacks one of the functions that have a model of their own, or has one under a name that is not known
 /// here. Then it is a newer engine, and its functions need a new review.
-pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
+pub fn bound(state: &mut SessionState) -> Result<()> {
     for name in growth::names() {
         let inner = state.udf(name)?;
         if let Some(alias) = inner.aliases().iter().find(|alias| !growth::is_known(alias)) {

@@ -127,7 +127,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The weight of a call of this function in a statement.
-pub(crate) fn weight(name: &str) -> u64 {
+pub fn weight(name: &str) -> u64 {
     let name = name.to_lowercase();
     if is_known(&name) { Growth::of(&name).weight() } else { 0 }
 }
@@ -359,7 +359,7 @@ fn array(column: &ColumnarValue) -> Result<ArrayRef> {
 }
 
 /// The bytes that a copy of each value takes, including its children.
-pub(crate) fn sizes(array: &dyn Array) -> Result<Vec<u128>> {
+pub fn sizes(array: &dyn Array) -> Result<Vec<u128>> {
     let index = |offset: i64| usize::try_from(offset).expect("an offset is not negative");
     match array.data_type() {
         kind if kind.is_string() || kind.is_binary() => {

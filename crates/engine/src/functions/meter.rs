@@ -12,10 +12,10 @@ use floe_env::lock;
 use floe_query::QueryError;
 
 /// Tells why a statement has to end now, if it has to.
-pub(crate) type Ended = Box<dyn Fn() -> Option<QueryError> + Send + Sync>;
+pub type Ended = Box<dyn Fn() -> Option<QueryError> + Send + Sync>;
 
 /// Counts what the functions of one statement make, and ends them with the statement.
-pub(crate) struct Meter {
+pub struct Meter {
     ended: Ended,
     pool: Arc<dyn MemoryPool>,
     places: AtomicU64,
@@ -34,7 +34,8 @@ impl std::fmt::Debug for Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(pool: Arc<dyn MemoryPool>, ended: Ended) -> Meter {
+    /// A meter that takes memory from `pool`, and asks `ended` between two slices of a call.
+    pub fn new(pool: Arc<dyn MemoryPool>, ended: Ended) -> Meter {
         Meter { ended, pool, places: AtomicU64::new(0), made: Mutex::default() }
     }
 

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// The language of statements.
 #[derive(Debug, Default)]
-pub(crate) struct Language(GenericDialect);
+pub struct Language(GenericDialect);
 
 /// Writes methods that say what the generic language says.
 macro_rules! as_generic {

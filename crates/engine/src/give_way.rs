@@ -16,7 +16,7 @@ use datafusion::physical_plan::union::UnionExec;
 
 /// The rule that makes the engine also count the batches of operators that multiply rows.
 #[derive(Debug)]
-pub(crate) struct GiveWay;
+pub struct GiveWay;
 
 impl PhysicalOptimizerRule for GiveWay {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
