@@ -140,6 +140,7 @@ pub fn functions(state: &mut SessionState) -> Result<()> {
         ("power", Fault::Simplified),
         ("replace", Fault::EmptyPattern),
         ("regexp_count", Fault::ForgetsNull),
+        ("round", Fault::FarPlaces),
     ] {
         let mended = Mended::over(state.udf(name)?, fault);
         state.register_udf(Arc::new(mended))?;

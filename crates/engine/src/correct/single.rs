@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Scalar, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Scalar, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::compute::kernels::zip::zip;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 
@@ -21,6 +21,8 @@ pub(super) enum Fault {
     ForgetsNull,
     /// `replace(text, '', to)` puts `to` between all characters. There is nothing to replace (PostgreSQL, DuckDB).
     EmptyPattern,
+    /// It multiplies by a power of ten. Where that is infinity or zero, its result is no number.
+    FarPlaces,
 }
 
 /// A function of the engine without its fault.
@@ -44,6 +46,7 @@ impl ScalarUDFImpl for Mended {
             Fault::Simplified => self.inner.invoke_with_args(call),
             Fault::EmptyPattern => self.replace(call),
             Fault::ForgetsNull => self.strict(call),
+            Fault::FarPlaces => self.round(call),
         }
     }
 }
@@ -74,6 +77,32 @@ impl Mended {
         let made = made.into_array(rows)?;
         let text = cast(&text.to_array(rows)?, made.data_type())?;
         Ok(ColumnarValue::Array(zip(&empty, &text, &made)?))
+    }
+}
+
+impl Mended {
+    /// A float has no digits at places as far to the right as those, and rounds to zero as far to the left.
+    fn round(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (args, rows) = (call.args.clone(), call.number_rows);
+        let made = self.inner.invoke_with_args(call)?;
+        let (number, Some(places)) = (&args[0], args.get(1)) else { return Ok(made) };
+        if !number.data_type().is_floating() || !made.data_type().is_floating() {
+            return Ok(made);
+        }
+        let floats = |value: &ColumnarValue| cast(&value.to_array(rows)?, &DataType::Float64);
+        let (numbers, places) = (floats(number)?, cast(&places.to_array(rows)?, &DataType::Int64)?);
+        let made_type = made.data_type();
+        let rounded = floats(&made)?;
+        let (numbers, rounded) = (numbers.as_primitive::<Float64Type>(), rounded.as_primitive::<Float64Type>());
+        let far = numbers.iter().zip(rounded).zip(places.as_primitive::<Int64Type>()).map(|((number, rounded), places)| {
+            match (number?, rounded?, places?) {
+                (number, rounded, 1..) if number.is_finite() && !rounded.is_finite() => Some(number),
+                (number, rounded, ..=0) if number.is_finite() && rounded.is_nan() => Some(0.0),
+                (_, rounded, _) => Some(rounded),
+            }
+        });
+        let far: Float64Array = far.collect();
+        Ok(ColumnarValue::Array(cast(&far, &made_type)?))
     }
 }
 
