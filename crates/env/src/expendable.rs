@@ -16,3 +16,11 @@ pub fn be_expendable() {
         tracing::debug!(%error, "cannot be the first process to end when memory is short");
     }
 }
+
+/// Ends this process at once when the thread that started it ends, even if it was stopped.
+pub fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL) {
+        tracing::warn!(%error, "cannot end with the process that started this one");
+    }
+}

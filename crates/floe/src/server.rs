@@ -23,6 +23,8 @@ use crate::descriptors::{self, Shares};
 use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
 
+/// What a stopped broker waits for statements that run.
+const STATEMENTS_END_WITHIN: Duration = Duration::from_secs(3);
 /// What a stopped broker waits for its background work: steps that write some megabytes.
 const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -107,12 +109,20 @@ impl Server {
     pub(crate) async fn stop(self) {
         // Without receivers the fronts have ended already.
         let _ = self.shutdown.send(true);
-        for front in self.fronts {
-            if let Err(error) = front.await {
-                tracing::error!(%error, "a front did not end in order");
+        let fronts = self.fronts;
+        let mut fronts = std::pin::pin!(async {
+            for front in fronts {
+                if let Err(error) = front.await {
+                    tracing::error!(%error, "a front did not end in order");
+                }
             }
-        }
+        });
+        // A statement that ends with an error tells its client more than a connection that is cut.
+        let in_time = tokio::time::timeout(STATEMENTS_END_WITHIN, fronts.as_mut()).await;
         self.query.close();
+        if in_time.is_err() {
+            fronts.await;
+        }
         self.lake.close().await;
         self.log.close().await;
         self.env.abort_all();

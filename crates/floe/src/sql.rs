@@ -49,7 +49,8 @@ async fn print_table(client: &HttpClient, statement: &str) -> Result<()> {
     Ok(say(text.trim_end_matches('\n'))?)
 }
 
-/// Reads statements until `\q`; a statement ends with `;` or an empty line.
+/// Reads statements until `\q`; a statement ends with `;` or an empty line. Ctrl-C drops what was typed, or ends the
+/// statement that runs.
 async fn prompt(client: &HttpClient, format: ResultFormat) -> Result<()> {
     let mut editor = DefaultEditor::new().context("cannot open the prompt")?;
     say(&paint(
@@ -61,9 +62,8 @@ async fn prompt(client: &HttpClient, format: ResultFormat) -> Result<()> {
         let mark = if statement.is_empty() { "floe> " } else { "  ... " };
         let line = tokio::task::block_in_place(|| editor.readline(mark));
         match line {
-            Ok(line) if statement.is_empty() && matches!(line.trim(), "\\q" | "exit" | "quit") => {
-                return Ok(());
-            }
+            Ok(line) if line.trim() == "\\q" => return Ok(()),
+            Ok(line) if statement.is_empty() && matches!(line.trim(), "exit" | "quit") => return Ok(()),
             Ok(line) => {
                 let ends = line.trim().is_empty() || line.trim_end().ends_with(';');
                 statement.push_str(&line);
@@ -86,7 +86,15 @@ async fn prompt(client: &HttpClient, format: ResultFormat) -> Result<()> {
         }
         // The history is a convenience; without it the prompt still works.
         let _ = editor.add_history_entry(format!("{text};"));
-        if let Err(error) = execute(client, text, format).await {
+        let outcome = tokio::select! {
+            biased;
+            // The broker ends a statement whose reader has left.
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("cannot listen for Ctrl-C").and_then(|()| bail!("interrupted"))
+            }
+            outcome = execute(client, text, format) => outcome,
+        };
+        if let Err(error) = outcome {
             if error.is::<OutputError>() {
                 return Err(error);
             }

@@ -405,7 +405,7 @@ fn workers_have_nothing_of_their_broker_and_end_with_it() {
             assert!(!file.contains("/data/") || file.contains("/spill/"), "a worker has {file}");
         }
         let environment = fs::read(format!("/proc/{worker}/environ")).expect("it is there");
-        assert_eq!(environment, b"", "secrets are in the environment");
+        assert_eq!(environment, b"MIMALLOC_PURGE_DELAY=0\0", "secrets are in the environment");
         // Signals that a terminal or a service manager sends to all are not for workers.
         for signal in ["-INT", "-TERM", "-HUP"] {
             let sent = Command::new("kill").args([signal, &worker.to_string()]).status().expect("kill runs");
@@ -433,6 +433,11 @@ fn workers_have_nothing_of_their_broker_and_end_with_it() {
     Env::real().thread("busy", busy).expect("a thread");
     until("it runs", || broker.workers().len() >= 2 && is_spinning(&broker.workers()));
     let workers = broker.workers();
+    // The broker itself stops them for moments.
+    for worker in &workers {
+        let stopped = Command::new("kill").args(["-STOP", &worker.to_string()]).status().expect("kill runs");
+        assert!(stopped.success());
+    }
     broker.child.kill().expect("it runs");
     broker.child.wait().expect("it was killed");
     until("no worker is left", || workers.iter().all(|worker| has_ended(*worker)));
@@ -456,17 +461,29 @@ fn has_ended(pid: u32) -> bool {
     stat.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
 }
 
-/// The engine counts a buffer once for each batch that shares it. Such a sort was refused with most of the memory free.
+/// The engine counts a buffer once for each batch that shares it: such a sort was refused with most of the memory free.
+/// Its merge read all that was spilled at once, and was ended for that.
 #[test]
 fn wide_rows_are_sorted_in_the_memory_that_there_is() {
-    let broker = Broker::with(60, &["--sql-memory-bytes", "536870912"]);
-    let wide =
-        "select m, repeat(m, 40) p from (select md5(cast(value as text)) m from generate_series(1, 60000))";
-    let (status, body) = broker.ask(&format!("select m, p from ({wide}) order by m"), "text/csv");
-    assert_eq!(status, 200, "{body:.500}");
-    let keys: Vec<&str> =
-        body.lines().skip(1).filter_map(|line| line.split_once(',')).map(|(m, _)| m).collect();
-    assert!(keys.len() > 500 && keys.is_sorted(), "{} rows", keys.len());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let env = Env::real();
+    let broker = Broker::with(120, &["--sql-spill-bytes", "4294967296"]);
+    assert_eq!(broker.number("select 1"), "1");
+    let meter = Meter::start(&env, &broker);
+    for (rows, times) in [(100_000, 40), (20_000, 150)] {
+        let wide = format!(
+            "select m, repeat(m, {times}) p from (select md5(cast(value as text)) m from generate_series(1, {rows}))"
+        );
+        let (status, body) = broker.ask(&format!("select m, p from ({wide}) order by m"), "text/csv");
+        let (workers, _) = meter.take();
+        println!("{} MiB", workers >> 20);
+        assert_eq!(status, 200, "{body:.500}");
+        let keys: Vec<&str> =
+            body.lines().skip(1).filter_map(|line| line.split_once(',')).map(|(m, _)| m).collect();
+        assert!(keys.len() > 100 && keys.is_sorted(), "{} rows", keys.len());
+        assert!(workers <= MEMORY + OVERSHOOT, "{} MiB", workers >> 20);
+    }
     // A text that no message to a worker could hold is refused before it takes a turn.
     let (status, body) = broker.ask(&format!("select '{}'", "x".repeat(1_100_000)), "text/csv");
     assert!(status == 422 && body.contains("at most 262144 are read"), "{status} {body:.500}");
@@ -513,6 +530,32 @@ fn a_broker_that_is_stopped_leaves_no_worker() {
     assert!(broker.child.wait().expect("it ends").success());
     until("no worker is left", || workers.iter().all(|worker| has_ended(*worker)));
     assert_eq!(broker.spilled(), 0);
+}
+
+/// Service managers wait about ten seconds before they kill.
+#[test]
+fn a_broker_that_is_stopped_does_not_wait_for_a_long_statement() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let env = Env::real();
+    let mut broker = Broker::with(60, &[]);
+    let http = broker.http.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    let long = move || {
+        let long = "select count(*) from generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+        let _ = tell.send(ask(&http, long, "text/csv"));
+    };
+    env.thread("asks", long).expect("a thread");
+    until("it runs", || is_spinning(&broker.workers()));
+    let workers = broker.workers();
+    let (id, asked) = (broker.child.id().to_string(), env.monotonic());
+    assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
+    assert!(broker.child.wait().expect("it ends").success());
+    let took = env.monotonic() - asked;
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    until("no worker is left", || workers.iter().all(|worker| has_ended(*worker)));
+    let (status, body) = told.recv_timeout(Duration::from_secs(5)).expect("it is answered");
+    assert!(status == 503 && body.contains("the broker is stopping"), "{status} {body}");
 }
 
 #[test]

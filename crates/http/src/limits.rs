@@ -27,8 +27,8 @@ pub const HANDLER_SECONDS_MAX: Duration = Duration::from_secs(30);
 pub const WRITE_STALL_SECONDS_MAX: Duration = Duration::from_secs(60);
 /// Bytes that a client must take in [`WRITE_STALL_SECONDS_MAX`] of waiting: about 17 KB a second.
 pub const WRITE_BYTES_MIN: usize = 1 << 20;
-/// Time for requests in progress to end at shutdown.
-pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(10);
+/// Time for requests in progress to end at shutdown. Service managers often wait 10 s, and other parts end after this.
+pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(5);
 /// A reply up to this size is held back until it is complete, so that a late error is still a proper error. A larger
 /// reply is streamed, and an error then ends the connection in the middle of the body.
 pub const REPLY_BUFFER_BYTES: usize = 4 << 20;

@@ -30,7 +30,7 @@ use crate::catalog::Inputs;
 use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
-use crate::limits::{FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, THREAD_STACK_BYTES};
+use crate::limits::{BATCH_ROW_MEMORY, FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, THREAD_STACK_BYTES};
 use crate::results::Rows;
 use crate::source::Sources;
 use crate::source::here::Here;
@@ -303,7 +303,8 @@ impl Run {
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
         let plan = state.optimize(&plan).map_err(failed)?;
-        let rows = ConfigNonZeroUsize::try_new(constants::check(&plan)?).map_err(failed)?;
+        let rows = constants::check(&plan)?.min(self.inner.config.memory_bytes / BATCH_ROW_MEMORY);
+        let rows = ConfigNonZeroUsize::try_new(rows.max(1)).map_err(failed)?;
         state.config_mut().options_mut().execution.batch_size = rows;
         arguments::check(&plan)?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;

@@ -38,6 +38,8 @@ pub const CENTROIDS_MAX: u64 = 10_000;
 pub const CONSTANTS_BYTES_MAX: usize = 64 << 10;
 /// Rows of a batch.
 pub const BATCH_ROWS_MAX: usize = 8_192;
+/// Memory of all statements for each row of a batch. A plan holds dozens of batches, however wide their rows are.
+pub const BATCH_ROW_MEMORY: usize = 128 << 10;
 /// Bytes of a batch's constants, and of the numbers that its expressions make. Batches of statements with many of them
 /// have fewer rows.
 pub const BATCH_VALUES_BYTES: usize = 32 << 20;
@@ -129,9 +131,9 @@ pub const WORKER_STATM_BYTES: usize = 256;
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 /// How often it looks while all of them together have less than a quarter of what they may have.
 pub const WATCH_INTERVAL_IDLE: Duration = Duration::from_millis(5);
-/// While the memory of a killed worker is freed, the others together with it may have so much more: all memory of
-/// statements divided by this.
-pub const ENDING_SHARE: u64 = 8;
+/// How long statements stand still for the memory of a worker that was killed. The system frees a gigabyte in about a
+/// tenth of a second.
+pub const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 /// A worker ends by itself when it has more than all memory of statements by 1 / this: it should have been killed.
 pub const OWN_WATCH_SHARE: u64 = 8;
 /// Time after the deadline in which a worker ends its statement itself. Then it is killed.
@@ -152,9 +154,13 @@ pub const WORKER_TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory that a worker with the whole memory for itself has before its operators spill is all of it divided by this:
 /// the engine counts about half of what it takes.
 pub const SPILL_SHARE: u64 = 2;
-/// Of the disk for spilling, a statement gets half of what is left, and when it needs more, half of what is left then;
-/// but this part of all at least, if it is there.
-pub const SPILL_GRANT_SHARE: u64 = 16;
+/// Of the disk for spilling, a statement gets one share of what is left, and when it needs more, another one of what is
+/// left then; but all of it divided by this at least, if that is there.
+pub const SPILL_GRANT_SHARE: u64 = 64;
+/// A statement that begins gets what is left, divided by this.
+pub const SPILL_FIRST_SHARE: u64 = 4;
+/// A statement that needs more gets what is left, divided by this.
+pub const SPILL_MORE_SHARE: u64 = 2;
 /// How often a worker looks whether its statement needs more.
 pub const SPILL_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 

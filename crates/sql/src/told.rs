@@ -1,4 +1,4 @@
-//! What is told of every statement, wherever it runs: its metrics, and that it took too long.
+//! What is told of every statement, wherever it runs: its metrics, that it took too long, and that its broker stops.
 
 use std::time::Duration;
 
@@ -46,4 +46,9 @@ impl Drop for Running {
 pub(crate) fn too_late(most: Duration) -> QueryError {
     let seconds = most.as_secs_f64();
     QueryError::new(Kind::Limit, format!("the statement took longer than {seconds} s, which is the limit"))
+}
+
+/// The error of a statement that runs, or waits, when its broker stops.
+pub(crate) fn stopping() -> QueryError {
+    QueryError::new(Kind::Unavailable, "the broker is stopping; ask again when it is back")
 }

@@ -1,8 +1,10 @@
 //! The memory of a worker's statement, as the engine counts it. Beyond that the broker looks at what the process has.
 //!
 //! Operators that can spill share a part that the broker sets while the statement runs, so that a statement spills
-//! before others need the memory, or before it takes too much itself. What cannot spill is refused only what could
-//! never be there: if the broker sees that the process has too much, it ends the statement.
+//! before others need the memory, or before it takes too much itself. A sort that merges what it has spilled reads as
+//! many runs at once as it gets memory for, and makes them narrower if that is not enough for two. So its merge has
+//! about the share of a sort. What else cannot spill is refused only what could never be there: if the broker sees that
+//! the process has too much, it ends the statement.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,20 +29,67 @@ struct Held {
     /// Bytes of each operator that can spill, by the number that the engine gives it. An operator may hold them in
     /// several reservations.
     can_spill: BTreeMap<usize, usize>,
+    /// Bytes of the merge of each sort.
+    merges: BTreeMap<usize, usize>,
     /// Bytes of the others.
     cannot: usize,
+    /// The most that one operator that can spill has held since there was none, nor a merge.
+    most_of_one: usize,
+}
+
+/// How the engine names the exchange between threads. One that spills may wait for itself for ever: both sides of it
+/// were seen to stand still, with files that nobody reads.
+const REPARTITION: &str = "RepartitionExec[";
+/// How the engine names a sort.
+const SORT: &str = "ExternalSorter[";
+/// How the engine names the merge of a sort.
+const MERGE: &str = "ExternalSorterMerge[";
+
+/// What a consumer can do when it is refused memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Spill,
+    /// It merges fewer runs at once. But if it merges what it has in memory, it fails.
+    MergeLess,
+    Fail,
+}
+
+impl Way {
+    fn of(consumer: &MemoryConsumer) -> Way {
+        match consumer.can_spill() {
+            true if consumer.name().starts_with(REPARTITION) => Way::Fail,
+            true => Way::Spill,
+            false if consumer.name().starts_with(MERGE) => Way::MergeLess,
+            false => Way::Fail,
+        }
+    }
 }
 
 impl Held {
     fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
-        match consumer.can_spill() {
-            true => self.can_spill.entry(consumer.id()).or_default(),
-            false => &mut self.cannot,
+        match Way::of(consumer) {
+            Way::Spill => self.can_spill.entry(consumer.id()).or_default(),
+            Way::MergeLess => self.merges.entry(consumer.id()).or_default(),
+            Way::Fail => &mut self.cannot,
         }
     }
 
     fn all(&self) -> usize {
-        self.can_spill.values().sum::<usize>() + self.cannot
+        self.can_spill.values().chain(self.merges.values()).sum::<usize>() + self.cannot
+    }
+
+    fn add(&mut self, consumer: &MemoryConsumer, additional: usize) {
+        let bytes = self.of(consumer);
+        *bytes += additional;
+        let bytes = *bytes;
+        if Way::of(consumer) == Way::Spill {
+            self.most_of_one = self.most_of_one.max(bytes);
+        }
+    }
+
+    /// What one operator that can spill may have if all of them may have `all`. A sort is gone when its merge begins.
+    fn share(&self, all: usize) -> usize {
+        all.saturating_sub(self.cannot) / self.can_spill.len().max(self.merges.len()).max(1)
     }
 }
 
@@ -68,19 +117,20 @@ impl MemoryPool for Allowance {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        if consumer.can_spill() {
-            lock(&self.held).can_spill.insert(consumer.id(), 0);
-        }
+        lock(&self.held).add(consumer, 0);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        if consumer.can_spill() {
-            lock(&self.held).can_spill.remove(&consumer.id());
+        let mut held = lock(&self.held);
+        held.can_spill.remove(&consumer.id());
+        held.merges.remove(&consumer.id());
+        if held.can_spill.is_empty() && held.merges.is_empty() {
+            held.most_of_one = 0;
         }
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        *lock(&self.held).of(reservation.consumer()) += additional;
+        lock(&self.held).add(reservation.consumer(), additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
@@ -92,25 +142,32 @@ impl MemoryPool for Allowance {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let consumer = reservation.consumer();
         let mut held = lock(&self.held);
-        let size = match consumer.can_spill() {
-            true => *held.of(consumer),
-            false => reservation.size(),
+        let way = Way::of(consumer);
+        let size = match way {
+            Way::Spill | Way::MergeLess => *held.of(consumer),
+            Way::Fail => reservation.size(),
         };
-        let free = match consumer.can_spill() && size > 0 {
-            // Each operator that can spill gets its share and no more, even if others are idle.
-            true => {
-                let all = self.before_spilling.load(Relaxed).saturating_sub(held.cannot);
-                (all / held.can_spill.len().max(1)).saturating_sub(size)
-            }
+        let share = held.share(self.before_spilling.load(Relaxed));
+        let free = match way {
             // One that holds nothing has nothing to spill: its first batch may be larger than its share, and must be
             // held all the same. And the engine counts a buffer once for each batch that shares it, so its sum says
             // little of those that cannot spill. The broker sees what they hold.
-            false => self.most,
+            Way::Fail => self.most,
+            _ if size == 0 => self.most,
+            // Each operator that can spill gets its share and no more, even if others are idle.
+            Way::Spill if consumer.name().starts_with(SORT) => share.saturating_sub(size),
+            // A group that merges what it has spilled takes all that it gets for that, and makes its groups beside it.
+            Way::Spill => {
+                share.saturating_sub(reservation.size()).min((share / 2 * 3).saturating_sub(size))
+            }
+            // A sort counts what it holds twice. So a merge of all that a sort had in memory, rows and their keys,
+            // takes about what the sort has counted.
+            Way::MergeLess => (share.max(held.most_of_one) / 4 * 5).saturating_sub(size),
         };
         if additional > free {
             return Err(refused(consumer.name(), size, additional, free, self.most));
         }
-        *held.of(consumer) += additional;
+        held.add(consumer, additional);
         Ok(())
     }
 
@@ -140,7 +197,7 @@ mod tests {
     fn operators_that_can_spill_share_what_the_broker_allows() {
         let allowance = Arc::new(Allowance::new(1_000));
         let pool: Arc<dyn MemoryPool> = allowance.clone();
-        let sort = MemoryConsumer::new("sort").with_can_spill(true).register(&pool);
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
         let join = MemoryConsumer::new("join").register(&pool);
         allowance.set_before_spilling(400);
         assert!(sort.try_grow(300).is_ok() && sort.try_grow(101).is_err());
@@ -163,6 +220,27 @@ mod tests {
         assert!(sort.try_grow(100).is_ok());
         drop(sort);
         assert_eq!(pool.reserved(), 0);
+        // A merge has a quarter more than a sort's share, or than what the sort had. The first run is always read.
+        allowance.set_before_spilling(400);
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        let other = MemoryConsumer::new("ExternalSorterMerge[1]").register(&pool);
+        assert!(merge.try_grow(200).is_ok() && merge.try_grow(51).is_err() && merge.try_grow(50).is_ok());
+        assert!(other.try_grow(900).is_ok() && other.try_grow(1).is_err(), "each is told the truth");
+        merge.free();
+        assert!(sort.try_grow(300).is_ok());
+        drop(sort);
+        assert!(merge.try_grow(375).is_ok() && merge.try_grow(1).is_err());
+        drop((merge, other));
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        assert!(merge.try_grow(1).is_ok() && merge.try_grow(500).is_err() && merge.try_grow(499).is_ok());
+        drop(merge);
+        // What merges and groups at once gets half a share more, but no part of it more than a share.
+        let group = MemoryConsumer::new("group").with_can_spill(true).register(&pool);
+        let merge = group.new_empty();
+        assert!(merge.try_grow(400).is_ok() && merge.try_grow(1).is_err());
+        assert!(group.try_grow(201).is_err() && group.try_grow(200).is_ok());
+        drop((group, merge));
         allowance.set_before_spilling(u64::MAX);
         let error = MemoryConsumer::new("window").register(&pool).try_grow(1_001).unwrap_err().to_string();
         assert!(error.contains("window") && error.contains("sql_memory_bytes"), "{error}");

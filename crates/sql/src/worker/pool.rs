@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use floe_env::{Backoff, DiskReserve, Env, lock};
@@ -56,6 +56,7 @@ struct Shared {
     watch: Watch,
     spill: Spill,
     state: Mutex<State>,
+    stopping: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -130,8 +131,19 @@ impl Workers {
         let here = Here::new(env.clone(), log, lake);
         let answers = Answers { store: here.store(), room: room() };
         let (turns, spill) = (Turns::new(config.queries_max), Spill::new(spill_bytes, disk));
-        let state = Mutex::default();
-        let shared = Shared { env: env.clone(), here, config, program, answers, turns, watch, spill, state };
+        let (state, stopping) = (Mutex::default(), watch::Sender::new(false));
+        let shared = Shared {
+            env: env.clone(),
+            here,
+            config,
+            program,
+            answers,
+            turns,
+            watch,
+            spill,
+            state,
+            stopping,
+        };
         let shared = Arc::new(shared);
         let tended = shared.clone();
         drop(env.spawn("sql workers", async move { tended.tend().await }));
@@ -156,7 +168,7 @@ impl Workers {
         result
     }
 
-    /// Takes no statements any more, and ends all workers.
+    /// Takes no statements any more, and ends all workers, with the statements that they run.
     pub fn close(&self) {
         self.handle.0.close();
     }
@@ -169,6 +181,7 @@ impl Shared {
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         drop(idle);
+        self.stopping.send_replace(true);
         self.watch.close();
     }
 
@@ -237,6 +250,7 @@ impl Shared {
             time_max: self.config.query_time_max,
             memory_max: self.config.memory_bytes as u64,
             grant,
+            stopping: self.stopping.subscribe(),
         };
         let is_free = run(needs, link, start, &mut reader).await;
         self.give_back(worker, is_free).await;
@@ -267,7 +281,7 @@ impl Shared {
         self.count();
         if lock(&self.state).closed {
             lock(&self.state).busy -= 1;
-            return Err(QueryError::new(Kind::Unavailable, "the broker is stopping"));
+            return Err(told::stopping());
         }
         let started = match timeout_at(deadline, self.start_worker()).await {
             Ok(started) => started,

@@ -8,8 +8,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use floe_env::{Env, LogLines, lock};
@@ -103,32 +105,41 @@ impl Process {
             .stderr(Stdio::piped())
             // Signals of a terminal are the broker's. It decides when workers end.
             .process_group(0);
-        let mut child = command.spawn()?;
-        let pid = child.id();
-        let said = child.stderr.take();
+        let (tell, told) = mpsc::sync_channel(1);
+        let of_env = env.clone();
+        // The thread that starts a process is its parent, and the process ends with its parent. So this one lives as
+        // long as the process.
+        env.thread("sql worker", move || {
+            let child = command.spawn();
+            // It has the worker's end of the socket, which must be the worker's alone.
+            drop(command);
+            let child = match child {
+                Ok(child) => child,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            let (process, said, ended) = Process::of(child);
+            let _ = tell.send(Ok(process.clone()));
+            let lines = said.map_or_else(Vec::new, |said| log_lines(&of_env, process.pid, said));
+            // Standard error is closed, so the process has ended or is about to.
+            let status = lock(&process.child).wait().ok();
+            ended.send_replace(Some(Ending { status, lines }));
+        })?;
+        let process = told.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
+        Ok((process, ours))
+    }
+
+    fn of(mut child: Child) -> (Arc<Process>, Option<ChildStderr>, watch::Sender<Option<Ending>>) {
         let (tell, ended) = watch::channel(None);
-        let statm = Statm::of(pid);
-        let child = Mutex::new(child);
-        let process = Arc::new(Process {
+        let (pid, said) = (child.id(), child.stderr.take());
+        let process = Process {
             pid,
-            child,
+            child: Mutex::new(child),
             ended,
-            statm,
+            statm: Statm::of(pid),
             base: AtomicU64::new(0),
             killed: AtomicBool::new(false),
-        });
-        let (of_thread, of_env) = (process.clone(), env.clone());
-        let attend = move || {
-            let lines = said.map_or_else(Vec::new, |said| log_lines(&of_env, pid, said));
-            // Standard error is closed, so the process has ended or is about to.
-            let status = lock(&of_thread.child).wait().ok();
-            tell.send_replace(Some(Ending { status, lines }));
         };
-        if let Err(error) = env.thread("sql worker", attend) {
-            process.kill();
-            return Err(error);
-        }
-        Ok((process, ours))
+        (Arc::new(process), said, tell)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -143,6 +154,22 @@ impl Process {
             // It may have ended by itself.
             let _ = child.kill();
         }
+    }
+
+    /// Stops the process in the middle of what it does. Returns whether it does so.
+    pub(super) fn stand_still(&self) -> bool {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) -> bool {
+        // Whoever has the child waits for its end. Until then its number is no other process's.
+        let Ok(child) = self.child.try_lock() else { return false };
+        kill(Pid::from_raw(child.id().cast_signed()), signal).is_ok()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -217,6 +244,36 @@ fn each_line(from: &mut impl Read, mut take: impl FnMut(&str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn state(process: &Process) -> Option<String> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().next().map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn a_process_stands_still_and_goes_on_and_ends() {
+        let program = Program {
+            path: "/bin/sleep".into(),
+            arguments: vec!["600".to_owned()],
+            environment: Vec::new(),
+            faults: false,
+        };
+        let (process, _socket) = Process::start(&Env::real(), &program).unwrap();
+        for expected in ["T", "S", "T"] {
+            match expected {
+                "T" => assert!(process.stand_still()),
+                _ => process.go_on(),
+            }
+            while state(&process).as_deref() != Some(expected) {
+                std::thread::yield_now();
+            }
+        }
+        process.kill();
+        process.ended().await;
+        assert!(!process.stand_still() && !process.is_alive());
+        let nothing = Program { path: "/nowhere/at/all".into(), ..program };
+        assert_eq!(Process::start(&Env::real(), &nothing).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn lines_are_cut_and_the_last_one_needs_no_end() {

@@ -38,6 +38,8 @@ pub(super) struct Needs<'a> {
     pub(super) time_max: Duration,
     pub(super) memory_max: u64,
     pub(super) grant: Grant,
+    /// True when statements have to end with the broker.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
 /// Where the statement's outcome goes.
@@ -96,6 +98,12 @@ pub(super) async fn run(needs: Needs<'_>, link: &mut Link, start: Start, reader:
             let _ = needs.died(Some(verdict)).await;
             false
         }
+        End::Stopped => {
+            needs.process.kill();
+            reader.end(Err(told::stopping()));
+            let _ = timeout(WORKER_START_SECONDS_MAX, needs.process.ended()).await;
+            false
+        }
         End::Died(verdict) => {
             reader.end(Err(needs.died(verdict).await));
             false
@@ -114,6 +122,8 @@ enum End {
     /// The statement ended, and the worker is free.
     Ended(Result<(), QueryError>),
     Judged(Verdict),
+    /// The broker stops.
+    Stopped,
     Died(Option<Verdict>),
     Confused(String),
 }
@@ -139,6 +149,7 @@ impl<'a> Talk<'a> {
         link: &mut Link,
         mut verdict: watch::Receiver<Option<Verdict>>,
     ) -> End {
+        let mut stopping = needs.stopping.clone();
         loop {
             let reads = self.sending.is_none() && self.calls.len() < WORKER_CALLS_MAX;
             tokio::select! {
@@ -148,6 +159,7 @@ impl<'a> Talk<'a> {
                         return End::Judged(verdict);
                     }
                 }
+                () = stops(&mut stopping) => return End::Stopped,
                 () = self.reader.rows.closed(), if !self.is_left => self.leave(needs).await,
                 Some(()) = self.calls.next() => {}
                 sent = sent(&mut self.sending) => {
@@ -221,6 +233,12 @@ impl<'a> Talk<'a> {
         }
         None
     }
+}
+
+/// Returns when statements have to end.
+async fn stops(stopping: &mut watch::Receiver<bool>) {
+    // Without the sender there is no broker.
+    let _ = stopping.wait_for(|stops| *stops).await;
 }
 
 /// Returns when a piece was handed over, or was not.

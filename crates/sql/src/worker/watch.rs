@@ -1,5 +1,8 @@
 //! Looks at the memory of all workers and at the deadlines of their statements, every few milliseconds while statements
 //! run. It has a thread of its own, so that no task delays it.
+//!
+//! The system takes a moment to free the memory of a process that was killed. If there is not enough beside it, all
+//! statements stand still for that moment, so that none takes more and none ends for the memory of another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,12 +16,12 @@ use floe_env::{Env, lock};
 use super::link::Out;
 use super::message::ToWorker;
 use super::process::Process;
-use crate::limits::{ENDING_SHARE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
+use crate::limits::{ENDING_PATIENCE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
 
 /// Why a worker was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All workers together had `all` bytes, those included that are ending. Of those that went on it had most, `own`.
+    /// All workers together had `all` bytes, beside those that were ending. Of them it had most, `own`.
     Memory { all: u64, own: u64 },
     /// It went on after its time.
     Late,
@@ -48,9 +51,11 @@ struct Watched {
     statement: Option<Statement>,
     /// Whether a statement is about to begin in it. Then it is not killed as an idle one.
     is_claimed: bool,
-    /// Bytes at the last look. The system tells nothing of a process that is ending, and takes a moment to free its
-    /// memory.
+    /// Bytes at the last look. The system tells nothing of a process that is ending.
     last: u64,
+    /// When a look first saw that it is ending.
+    ending_since: Option<Instant>,
+    is_still: bool,
 }
 
 struct Statement {
@@ -96,7 +101,7 @@ impl Watch {
         state.next += 1;
         state
             .workers
-            .insert(id, Watched { process: process.clone(), statement: None, is_claimed: false, last: 0 });
+            .insert(id, Watched::new(process.clone()));
         drop(state);
         Member { watch: self.clone(), id }
     }
@@ -166,6 +171,8 @@ impl Member {
         let mut state = self.watch.state();
         let Some(worker) = state.workers.get_mut(&self.id) else { return 0 };
         let grown = worker.process.grown_bytes();
+        // It may have said its last words just before it was told to stand still.
+        worker.go_on();
         let ended = worker.statement.take();
         ended.map_or(0, |statement| statement.most.max(grown.saturating_sub(statement.before)))
     }
@@ -184,28 +191,33 @@ impl State {
         let mut ending = 0;
         for (id, worker) in &mut self.workers {
             if !worker.process.is_alive() {
-                ending += if worker.process.has_ended() { 0 } else { worker.last };
+                ending += worker.ending_bytes(now);
                 continue;
             }
-            let bytes = worker.process.grown_bytes();
-            worker.last = bytes;
+            worker.last = worker.process.grown_bytes();
+            let bytes = worker.last;
+            if let Some(statement) = &mut worker.statement {
+                statement.most = statement.most.max(bytes.saturating_sub(statement.before));
+                if now >= statement.kill_at {
+                    worker.condemn(Verdict::Late);
+                    ending += worker.ending_bytes(now);
+                    continue;
+                }
+            }
             sizes.push(Size { id: *id, is_busy: worker.is_busy(), bytes });
-            let Some(statement) = &mut worker.statement else { continue };
-            statement.most = statement.most.max(bytes.saturating_sub(statement.before));
-            if now >= statement.kill_at {
-                worker.condemn(Verdict::Late);
+        }
+        let living: u64 = sizes.iter().map(|size| size.bytes).sum();
+        metrics::gauge!("floe_sql_workers_memory_bytes").set(living as f64);
+        for Size { id, bytes, .. } in too_large(sizes.clone(), most) {
+            if let Some(worker) = self.workers.get_mut(&id)
+                && worker.condemn(Verdict::Memory { all: living, own: bytes })
+            {
+                ending += worker.ending_bytes(now);
+                sizes.retain(|size| size.id != id);
             }
         }
-        let all: u64 = sizes.iter().map(|size| size.bytes).sum();
-        metrics::gauge!("floe_sql_workers_memory_bytes").set(all as f64);
-        let room = room_beside(ending, most);
-        for Size { id, bytes, .. } in
-            too_large(sizes.clone(), room, if all > most { 0 } else { most / ENDING_SHARE })
-        {
-            if let Some(worker) = self.workers.get_mut(&id) {
-                worker.condemn(Verdict::Memory { all: all + ending, own: bytes });
-            }
-        }
+        let all = sizes.iter().map(|size| size.bytes).sum::<u64>() + ending;
+        self.stand_still(ending > 0 && all > most);
         for Size { id, bytes, .. } in sizes {
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.allow(before_spilling(most, all - bytes), most);
@@ -213,16 +225,60 @@ impl State {
         }
         if all > most / 4 { WATCH_INTERVAL } else { WATCH_INTERVAL_IDLE }
     }
+
+    /// Stops all statements, or lets them go on.
+    fn stand_still(&mut self, still: bool) {
+        for worker in self.workers.values_mut() {
+            match still {
+                true if worker.statement.is_some() => worker.stand_still(),
+                true => {}
+                false => worker.go_on(),
+            }
+        }
+    }
 }
 
 impl Watched {
+    fn new(process: Arc<Process>) -> Watched {
+        Watched { process, statement: None, is_claimed: false, last: 0, ending_since: None, is_still: false }
+    }
+
+    /// The memory of a process that is ending, as far as it was seen. If the system does not end it in time, the others
+    /// do not wait for it any longer.
+    fn ending_bytes(&mut self, now: Instant) -> u64 {
+        let since = *self.ending_since.get_or_insert(now);
+        match self.process.has_ended() || now.saturating_duration_since(since) > ENDING_PATIENCE {
+            true => 0,
+            false => self.last,
+        }
+    }
+
+    fn stand_still(&mut self) {
+        if !self.is_still {
+            metrics::counter!("floe_sql_workers_stood_still_total").increment(1);
+            self.is_still = self.process.stand_still();
+        }
+    }
+
+    fn go_on(&mut self) {
+        if self.is_still {
+            self.process.go_on();
+            self.is_still = false;
+        }
+    }
+
     fn is_busy(&self) -> bool {
         self.statement.is_some() || self.is_claimed
     }
 
-    fn condemn(&mut self, verdict: Verdict) {
+    /// Kills the worker. Returns whether it does so: not one in which a statement is about to begin.
+    fn condemn(&mut self, verdict: Verdict) -> bool {
         if self.is_claimed || !self.process.is_alive() {
-            return;
+            return false;
+        }
+        // First the verdict: whoever sees the end of the process asks for it.
+        if let Some(statement) = &self.statement {
+            statement.verdict.send_replace(Some(verdict));
         }
         self.process.kill();
         let reason = match (&self.statement, verdict) {
@@ -231,9 +287,7 @@ impl Watched {
             (_, Verdict::Late) => "late",
         };
         metrics::counter!("floe_sql_workers_killed_total", "reason" => reason).increment(1);
-        if let Some(statement) = &self.statement {
-            statement.verdict.send_replace(Some(verdict));
-        }
+        true
     }
 
     /// Tells the worker what its operators may have before they spill, if that has changed by much.
@@ -252,12 +306,6 @@ fn before_spilling(most: u64, others: u64) -> u64 {
     (most.saturating_sub(others) / SPILL_SHARE).max(most / 32)
 }
 
-/// What the living workers may have while those that were killed still have `ending`. They should not end for the
-/// memory of others, so they get a little more for that moment, and the small ones are spared.
-fn room_beside(ending: u64, most: u64) -> u64 {
-    if ending == 0 { most } else { (most + most / ENDING_SHARE).saturating_sub(ending).min(most) }
-}
-
 /// The memory of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Size {
@@ -270,10 +318,10 @@ struct Size {
 const WORTH_BYTES: u64 = 1 << 20;
 
 /// The workers that have to end so that the others have at most `most` bytes: first idle ones, and of each kind those
-/// with most memory. Busy ones with less than `spared` go on.
-fn too_large(mut sizes: Vec<Size>, most: u64, spared: u64) -> Vec<Size> {
+/// with most memory.
+fn too_large(mut sizes: Vec<Size>, most: u64) -> Vec<Size> {
     let mut all: u64 = sizes.iter().map(|size| size.bytes).sum();
-    sizes.retain(|size| size.bytes >= if size.is_busy { spared } else { WORTH_BYTES });
+    sizes.retain(|size| size.is_busy || size.bytes >= WORTH_BYTES);
     sizes.sort_by_key(|size| (size.is_busy, std::cmp::Reverse(size.bytes), size.id));
     let mut ends = Vec::new();
     for size in sizes {
@@ -295,8 +343,7 @@ mod tests {
         let check = |sizes: &[(bool, u64)], expected: &[u64]| {
             let sizes = sizes.iter().zip(0..);
             let sizes = sizes.map(|(&(is_busy, mib), id)| Size { id, is_busy, bytes: mib << 20 });
-            let ends: Vec<u64> =
-                too_large(sizes.collect(), 100 << 20, 0).iter().map(|size| size.id).collect();
+            let ends: Vec<u64> = too_large(sizes.collect(), 100 << 20).iter().map(|size| size.id).collect();
             assert_eq!(ends, expected);
         };
         check(&[], &[]);
@@ -308,18 +355,6 @@ mod tests {
         check(&[(true, 300), (true, 99), (false, 9)], &[2, 0]);
         check(&[(true, 300), (true, 101)], &[0, 1]);
         check(&[(true, 101), (false, 0)], &[0]);
-        // While the memory of others is freed, the small ones go on.
-        let size = |id, bytes| Size { id, is_busy: true, bytes };
-        let ends = too_large(vec![size(1, 30), size(2, 9), size(3, 8)], 0, 10);
-        assert_eq!(ends, [size(1, 30)]);
-    }
-
-    #[test]
-    fn a_worker_that_ends_does_not_take_others_along() {
-        assert_eq!(room_beside(0, 800), 800);
-        assert_eq!(room_beside(410, 800), 490);
-        assert_eq!(room_beside(50, 800), 800);
-        assert_eq!(room_beside(5_000, 800), 0);
     }
 
     #[test]

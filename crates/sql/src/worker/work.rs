@@ -47,6 +47,7 @@ pub fn work() -> Result<(), WorkError> {
         return Err(WorkError("there is no broker: this command is for brokers only".to_owned()));
     };
     floe_env::be_expendable();
+    floe_env::end_with_parent();
     let counts = Counts::default();
     // Without it the broker learns no counters.
     let _ = metrics::set_global_recorder(counts.clone());
