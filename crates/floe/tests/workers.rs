@@ -304,7 +304,8 @@ fn statements_take_no_more_than_their_memory_and_their_time() {
     assert_eq!((broker.number("select 1").as_str(), broker.spilled()), ("1", 0));
 }
 
-/// Several statements that want all the memory at once, and one that wants little.
+/// Several statements that want all the memory at once, one that wants little, and one that wants some. The last two do
+/// not end for the memory of the others, nor for that of others that are ending.
 #[test]
 fn all_statements_together_have_one_limit() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -320,8 +321,16 @@ fn all_statements_together_have_one_limit() {
             env.thread("eats", eat).expect("a thread");
         }
         drop(tell);
+        let http = broker.http.clone();
+        let (tell_some, told_some) = std::sync::mpsc::channel();
+        let some = "select count(*) from (select m, count(*) from (select md5(cast(value as text)) m from \
+                    generate_series(1, 200000)) group by m)";
+        env.thread("wants some", move || drop(tell_some.send(ask(&http, some, "text/csv"))))
+            .expect("a thread");
         let modest = "select count(*) from generate_series(1, 3000000) where value % 7 = 3";
         assert_eq!(broker.number(modest), "428572");
+        let (status, body) = told_some.recv().expect("it is answered");
+        assert!(status == 200 && body.ends_with("\n200000\n"), "{status} {body}");
         for (status, body) in told {
             assert!(status == 422 && body.contains("sql_memory_bytes"), "{status} {body}");
         }
@@ -451,8 +460,9 @@ fn is_spinning(workers: &BTreeSet<u32>) -> bool {
         fields.get(11).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0)
     };
     let before: u64 = workers.iter().map(ticks).sum();
-    std::thread::park_timeout(Duration::from_millis(100));
-    workers.iter().map(ticks).sum::<u64>() > before + 4
+    // On a busy machine it gets a small part of a processor.
+    std::thread::park_timeout(Duration::from_millis(300));
+    workers.iter().map(ticks).sum::<u64>() > before + 2
 }
 
 /// Whether a process has ended. One that nobody has waited for is a zombie.

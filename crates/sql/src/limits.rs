@@ -154,13 +154,12 @@ pub const WORKER_TEND_INTERVAL: Duration = Duration::from_secs(1);
 /// Memory that a worker with the whole memory for itself has before its operators spill is all of it divided by this:
 /// the engine counts about half of what it takes.
 pub const SPILL_SHARE: u64 = 2;
-/// Of the disk for spilling, a statement gets one share of what is left, and when it needs more, another one of what is
-/// left then; but all of it divided by this at least, if that is there.
+/// Of the disk for spilling, a statement that begins gets what is left divided by this.
+pub const SPILL_FIRST_SHARE: u64 = 8;
+/// But this at least, unless it is more than half of what is left.
+pub const SPILL_FIRST_BYTES: u64 = 256 << 20;
+/// A statement that needs more gets half of what is left, and all of it divided by this at least, if that is there.
 pub const SPILL_GRANT_SHARE: u64 = 64;
-/// A statement that begins gets what is left, divided by this.
-pub const SPILL_FIRST_SHARE: u64 = 4;
-/// A statement that needs more gets what is left, divided by this.
-pub const SPILL_MORE_SHARE: u64 = 2;
 /// How often a worker looks whether its statement needs more.
 pub const SPILL_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 

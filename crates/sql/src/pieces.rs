@@ -9,10 +9,10 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
+use floe_engine::functions::row_sizes;
 use floe_query::{Kind, QueryError};
 
 use crate::format::Encoder;
-use floe_engine::functions::row_sizes;
 use crate::limits::{ESCAPE_FACTOR, RESULT_PIECE_BYTES, RESULT_ROW_BYTES_MAX};
 
 /// Rows that are encoded together, and the bytes that they take at most.

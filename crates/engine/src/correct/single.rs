@@ -93,14 +93,15 @@ impl Mended {
         let (numbers, places) = (floats(number)?, cast(&places.to_array(rows)?, &DataType::Int64)?);
         let made_type = made.data_type();
         let rounded = floats(&made)?;
-        let (numbers, rounded) = (numbers.as_primitive::<Float64Type>(), rounded.as_primitive::<Float64Type>());
-        let far = numbers.iter().zip(rounded).zip(places.as_primitive::<Int64Type>()).map(|((number, rounded), places)| {
-            match (number?, rounded?, places?) {
+        let (numbers, rounded) =
+            (numbers.as_primitive::<Float64Type>(), rounded.as_primitive::<Float64Type>());
+        let far = numbers.iter().zip(rounded).zip(places.as_primitive::<Int64Type>()).map(
+            |((number, rounded), places)| match (number?, rounded?, places?) {
                 (number, rounded, 1..) if number.is_finite() && !rounded.is_finite() => Some(number),
                 (number, rounded, ..=0) if number.is_finite() && rounded.is_nan() => Some(0.0),
                 (_, rounded, _) => Some(rounded),
-            }
-        });
+            },
+        );
         let far: Float64Array = far.collect();
         Ok(ColumnarValue::Array(cast(&far, &made_type)?))
     }

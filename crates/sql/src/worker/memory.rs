@@ -157,9 +157,7 @@ impl MemoryPool for Allowance {
             // Each operator that can spill gets its share and no more, even if others are idle.
             Way::Spill if consumer.name().starts_with(SORT) => share.saturating_sub(size),
             // A group that merges what it has spilled takes all that it gets for that, and makes its groups beside it.
-            Way::Spill => {
-                share.saturating_sub(reservation.size()).min((share / 2 * 3).saturating_sub(size))
-            }
+            Way::Spill => share.saturating_sub(reservation.size()).min((share / 2 * 3).saturating_sub(size)),
             // A sort counts what it holds twice. So a merge of all that a sort had in memory, rows and their keys,
             // takes about what the sort has counted.
             Way::MergeLess => (share.max(held.most_of_one) / 4 * 5).saturating_sub(size),

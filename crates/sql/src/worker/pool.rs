@@ -132,18 +132,8 @@ impl Workers {
         let answers = Answers { store: here.store(), room: room() };
         let (turns, spill) = (Turns::new(config.queries_max), Spill::new(spill_bytes, disk));
         let (state, stopping) = (Mutex::default(), watch::Sender::new(false));
-        let shared = Shared {
-            env: env.clone(),
-            here,
-            config,
-            program,
-            answers,
-            turns,
-            watch,
-            spill,
-            state,
-            stopping,
-        };
+        let shared =
+            Shared { env: env.clone(), here, config, program, answers, turns, watch, spill, state, stopping };
         let shared = Arc::new(shared);
         let tended = shared.clone();
         drop(env.spawn("sql workers", async move { tended.tend().await }));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use floe_env::{DiskReserve, lock};
 
-use crate::limits::{SPILL_FIRST_SHARE, SPILL_GRANT_SHARE, SPILL_MORE_SHARE};
+use crate::limits::{SPILL_FIRST_BYTES, SPILL_FIRST_SHARE, SPILL_GRANT_SHARE};
 
 /// What all statements may spill. A clone is the same.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl Spill {
     /// The part for a statement that begins. It leaves something to those that begin after it, and may grow.
     pub(super) fn grant(&self) -> Grant {
         let grant = Grant { of: self.clone(), own: Mutex::default() };
-        grant.take(0, SPILL_FIRST_SHARE);
+        grant.take(0, |left| (left / SPILL_FIRST_SHARE).max(SPILL_FIRST_BYTES.min(left / 2)));
         grant
     }
 
@@ -65,11 +65,11 @@ impl Grant {
     /// The statement has spilled `spilled` bytes, more than half of what it may, and would like to go on. Returns what it
     /// may spill in all.
     pub(super) fn more(&self, spilled: u64) -> u64 {
-        self.take(spilled, SPILL_MORE_SHARE)
+        self.take(spilled, |left| left / 2)
     }
 
-    /// Takes one `share`th of what is left, if the disk has room for it.
-    fn take(&self, spilled: u64, share: u64) -> u64 {
+    /// Takes what `wanted` says of what is left, if the disk has room for it.
+    fn take(&self, spilled: u64, wanted: impl Fn(u64) -> u64) -> u64 {
         let (mut totals, mut own) = (lock(&self.of.0.totals), lock(&self.own));
         let spilled = spilled.min(own.granted);
         totals.spilled = totals.spilled + spilled - own.spilled.min(spilled);
@@ -77,7 +77,7 @@ impl Grant {
         let left = self.of.0.most.saturating_sub(totals.granted);
         let part = self.of.0.most.div_ceil(SPILL_GRANT_SHARE).min(left);
         // A disk that has no room for half of it may have room for the part.
-        let additional = [part.max(left / share), part].into_iter().find(|additional| {
+        let additional = [part.max(wanted(left)), part].into_iter().find(|additional| {
             *additional > 0 && self.of.has_room(totals.granted + additional - totals.spilled)
         });
         if let Some(additional) = additional {
@@ -108,15 +108,14 @@ mod tests {
     fn grants_never_exceed_the_limit() {
         let spill = Spill::new(1_600, None);
         let one = spill.grant();
-        assert_eq!((one.bytes(), one.more(250)), (400, 1_000));
+        assert_eq!((one.bytes(), one.more(450)), (800, 1_200));
         let two = spill.grant();
-        assert_eq!((two.bytes(), two.more(100), two.more(200), two.more(500)), (150, 375, 487, 543));
-        assert_eq!(one.more(1_000), 1_028);
-        assert_eq!(two.more(600), 568);
-        assert_eq!(*lock(&spill.0.totals), Totals { granted: 1_596, spilled: 1_543 });
+        assert_eq!((two.bytes(), two.more(150), two.more(200), two.more(400)), (200, 300, 350, 375));
+        assert_eq!(one.more(1_200), 1_225);
+        assert_eq!(*lock(&spill.0.totals), Totals { granted: 1_600, spilled: 1_550 });
         drop(one);
-        assert_eq!(two.more(568), 1_084);
-        assert_eq!(*lock(&spill.0.totals), Totals { granted: 1_084, spilled: 568 });
+        assert_eq!(two.more(375), 987);
+        assert_eq!(*lock(&spill.0.totals), Totals { granted: 987, spilled: 375 });
         drop(two);
         assert_eq!(*lock(&spill.0.totals), Totals::default());
         assert_eq!(Spill::new(0, None).grant().more(0), 0);
@@ -126,8 +125,8 @@ mod tests {
     fn sixteen_statements_that_begin_at_once_may_all_spill() {
         let spill = Spill::new(8 << 30, None);
         let grants: Vec<Grant> = (0..16).map(|_| spill.grant()).collect();
-        let least = grants.iter().map(Grant::bytes).min();
-        assert!(least >= Some(64 << 20), "{least:?}");
+        let bytes: Vec<u64> = grants.iter().map(Grant::bytes).collect();
+        assert_eq!((bytes[0], bytes.iter().min()), (1 << 30, Some(&SPILL_FIRST_BYTES)));
     }
 
     #[test]

@@ -99,9 +99,7 @@ impl Watch {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state
-            .workers
-            .insert(id, Watched::new(process.clone()));
+        state.workers.insert(id, Watched::new(process.clone()));
         drop(state);
         Member { watch: self.clone(), id }
     }
