@@ -69,7 +69,8 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
 /// Reads the journal and its image, and repairs the image if that is asked for and safe.
 fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Inspected> {
     let inspected = floe_meta::inspect(directory).context("the metadata cannot be read")?;
-    let whole = inspected.journal.is_empty();
+    let whole = inspected.journal.is_empty() && inspected.history.is_empty();
+    report.damage.extend(inspected.history.iter().cloned());
     report.refused.extend(inspected.journal.iter().cloned());
     match inspected.image.is_empty() {
         true => {}

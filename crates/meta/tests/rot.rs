@@ -104,7 +104,7 @@ async fn no_changed_byte_changes_what_is_read() {
 /// A changed byte of an old entry, which no start reads, is found by a look at everything, and named.
 #[tokio::test]
 async fn a_rotten_entry_is_named() {
-    let (directory, _) = closed().await;
+    let (directory, expected) = closed().await;
     let path = directory.path().join("journal.sqlite");
     let mut bytes = fs::read(&path).unwrap();
     let at =
@@ -112,8 +112,29 @@ async fn a_rotten_entry_is_named() {
     bytes[at] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let found = inspect(directory.path()).unwrap();
-    assert_eq!(found.last, Lsn(4));
-    assert!(found.journal[0].contains("entry 5 of the journal is damaged"), "{:?}", found.journal);
+    assert!(found.history[0].contains("entry 5 of the journal is damaged"), "{found:?}");
+    assert_eq!((found.last, found.journal.len(), pairs(&found.snapshot)), (Lsn(20), 0, expected.clone()));
+    // Without an image, that is the end.
+    let without = copy(directory.path());
+    for file in ["image.sqlite", "image.sqlite-wal", "image.sqlite-shm"] {
+        let _ = fs::remove_file(without.path().join(file));
+    }
+    let found = inspect(without.path()).unwrap();
+    assert!(found.journal[0].contains("entry 5 of the journal is damaged"), "{found:?}");
+    assert_eq!((found.last, found.history.len()), (Lsn(4), 0));
+    assert!(start(without.path()).await.is_err());
+    assert_eq!(start(directory.path()).await.map(|found| pairs(&found)), Ok(expected));
+}
+
+/// An image without its journal is the end of a directory, and not the beginning of a new one.
+#[tokio::test]
+async fn a_lost_journal_is_not_begun_anew() {
+    let (directory, _) = closed().await;
+    fs::remove_file(directory.path().join("journal.sqlite")).unwrap();
+    let refused = open(directory.path()).unwrap_err();
+    assert!(matches!(refused, SqliteOpenError::LostJournal { .. }), "{refused}");
+    assert!(matches!(inspect(directory.path()).unwrap_err(), SqliteOpenError::LostJournal { .. }));
+    assert!(!directory.path().join("journal.sqlite").exists());
 }
 
 #[tokio::test]

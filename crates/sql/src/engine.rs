@@ -37,7 +37,7 @@ use crate::source::here::Here;
 use crate::spill::{Runtimes, shared_memory};
 use crate::turns::Turns;
 
-use crate::{arguments, constants, error, fault, format, pieces, results, session, statement, told};
+use crate::{arguments, constants, error, fault, format, pieces, results, session, statement, told, views};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -308,7 +308,8 @@ impl Run {
         state.config_mut().options_mut().execution.batch_size = rows;
         arguments::check(&plan)?;
         let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;
-        Ok((execute_stream(plan, state.task_ctx()).map_err(failed)?, lsn))
+        let rows = execute_stream(plan, state.task_ctx()).map_err(failed)?;
+        Ok((views::without(rows), lsn))
     }
 
     /// Functions end with the statement: at its deadline, and when its reader has left.

@@ -32,6 +32,7 @@
 //! results.rs    Rows             the queue between a statement and its reader
 //! pieces.rs     pieces           results in encoded pieces of bounded size
 //! format.rs     Encoder          Arrow, JSON, JSON lines, CSV; the table of the command line
+//! views.rs      without          results without views of text and bytes
 //! printable.rs  check            finds times that no text can hold
 //! ```
 //!
@@ -69,6 +70,7 @@ mod table;
 mod tail;
 mod told;
 mod turns;
+mod views;
 mod wanted;
 mod worker;
 

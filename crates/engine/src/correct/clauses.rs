@@ -18,6 +18,9 @@ pub(super) fn query(query: &mut Query) -> Refused {
     if query.settings.is_some() || query.format_clause.is_some() || query.for_clause.is_some() {
         return refuse("SETTINGS, FORMAT or FOR at the end of a query", "leave it out");
     }
+    if !query.locks.is_empty() {
+        return refuse("FOR UPDATE or FOR SHARE", "leave it out: a query sees one moment and locks nothing");
+    }
     fetch(query)?;
     body(&mut query.body)
 }

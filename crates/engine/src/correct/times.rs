@@ -24,7 +24,10 @@ use crate::wrapped::from_inner;
 /// Days from the first of January of the year 1 to the first of January 1970.
 const DAYS_TO_1970: i64 = 719_162;
 
-/// The type of `now()` and of `TIMESTAMP`.
+/// The zone of every session, as the columns of tables have it.
+const UTC: &str = "UTC";
+
+/// The type of `TIMESTAMP`, and in a zone that of `now()` and `TIMESTAMP WITH TIME ZONE`.
 pub(super) fn micros(zone: Option<&str>) -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from))
 }
@@ -36,20 +39,19 @@ pub(super) struct MicrosecondTypes;
 impl TypePlanner for MicrosecondTypes {
     fn plan_type_field(&self, kind: &Sql) -> Result<Option<FieldRef>> {
         match kind {
-            // The engine knows no zone of a session, and reads TIMESTAMP WITH TIME ZONE as a time in UTC.
-            Sql::Timestamp(
-                None,
-                TimezoneInfo::None
-                | TimezoneInfo::WithoutTimeZone
-                | TimezoneInfo::Tz
-                | TimezoneInfo::WithTimeZone,
-            ) => Ok(Some(Arc::new(Field::new("", micros(None), true)))),
+            Sql::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+                Ok(Some(Arc::new(Field::new("", micros(None), true))))
+            }
+            // The zone of every session. Without one, AT TIME ZONE would take the time for that of its zone.
+            Sql::Timestamp(None, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
+                Ok(Some(Arc::new(Field::new("", micros(Some(UTC)), true))))
+            }
             _ => Ok(None),
         }
     }
 }
 
-/// `now()` in microseconds.
+/// `now()` in microseconds of UTC.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Now {
     inner: Arc<ScalarUDF>,
@@ -65,18 +67,18 @@ impl ScalarUDFImpl for Now {
     from_inner!(name, aliases, signature, documentation);
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(micros(None))
+        Ok(micros(Some(UTC)))
     }
 
     fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        Ok(Arc::new(Field::new(self.name(), micros(None), false)))
+        Ok(Arc::new(Field::new(self.name(), micros(Some(UTC)), false)))
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         let Some(now) = info.query_execution_start_time() else {
             return Ok(ExprSimplifyResult::Original(args));
         };
-        let now = ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), None);
+        let now = ScalarValue::TimestampMicrosecond(Some(now.timestamp_micros()), Some(UTC.into()));
         Ok(ExprSimplifyResult::Simplified(lit(now)))
     }
 

@@ -43,3 +43,21 @@ async fn a_plan_shows_the_lake_and_the_tail() {
     assert_eq!(world.number("select count(*) from t").await, 1001);
     assert_eq!(world.number("select count(*) from (select 1 from t limit 7)").await, 7);
 }
+
+/// A view of text becomes a plain one at the end. That once stood above the sort in a plan, in two threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_with_views_is_in_its_order() {
+    let world = World::new().await;
+    let series = "(select value k, cast(value as varchar) s from generate_series(1, 100000))";
+    for made in
+        ["arrow_cast(s, 'Utf8View')", "md5(s)", "max(arrow_cast(s, 'Utf8View')) over (partition by k)"]
+    {
+        let rows = world.rows(&format!("select k, {made} m from {series} order by k")).await.unwrap();
+        let keys: Vec<i64> = rows
+            .iter()
+            .flat_map(|batch| batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec())
+            .collect();
+        assert!(keys.len() == 100_000 && keys.is_sorted(), "{made}");
+        assert!(rows.iter().all(|batch| !batch.schema().field(1).data_type().to_string().contains("View")));
+    }
+}

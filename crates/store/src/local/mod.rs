@@ -4,6 +4,7 @@
 //! <dir>/format          the version of this layout
 //! <dir>/lock            held while a process uses the store
 //! <dir>/packs/pack-N    WAL objects: regions of preallocated, recycled files (local/region.rs has the format)
+//! <dir>/packs/next-N    an empty file: no pack had the number N so far
 //! <dir>/tmp/            objects that are being written; emptied at open
 //! <dir>/<key>           every other object: a file of its own (tables/…), written aside, synced, renamed
 //! ```

@@ -189,7 +189,9 @@ fn load_packs(packs: &Path, options: &Options, depth: Depth) -> Result<Loaded, O
     let mut space = Space::empty(options);
     let mut findings = Vec::new();
     let mut used: BTreeMap<(u64, u64), Used> = BTreeMap::new();
-    for number in pack_numbers(packs, depth, &mut findings).map_err(io_error)? {
+    let (numbers, number_next) = pack_numbers(packs, depth, &mut findings).map_err(io_error)?;
+    space.number_next = space.number_next.max(number_next);
+    for number in numbers {
         let path = pack::pack_path(packs, number);
         let file = pack::open_pack(packs, number).map_err(io_error)?;
         let capacity = file.metadata().map_err(io_error)?.len();
@@ -316,11 +318,11 @@ fn read_header(file: &File, capacity: u64) -> io::Result<Result<PackState, Newer
 }
 
 /// The numbers of the pack files, in order. Removes files that were being zero-filled.
-fn pack_numbers(packs: &Path, depth: Depth, findings: &mut Vec<Finding>) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
+fn pack_numbers(packs: &Path, depth: Depth, findings: &mut Vec<Finding>) -> io::Result<(Vec<u64>, u64)> {
+    let (mut numbers, mut next) = (Vec::new(), 0);
     let entries = match std::fs::read_dir(packs) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && depth == Depth::Everything => {
-            return Ok(numbers);
+            return Ok((numbers, next));
         }
         entries => entries?,
     };
@@ -335,9 +337,12 @@ fn pack_numbers(packs: &Path, depth: Depth, findings: &mut Vec<Finding>) -> io::
                     std::fs::remove_file(&path)?;
                 }
             }
-            None => findings.push(Finding::unknown(path)),
+            None => match pack::next_number(&path).filter(|_| is_file) {
+                Some(number) => next = next.max(number),
+                None => findings.push(Finding::unknown(path)),
+            },
         }
     }
     numbers.sort_unstable();
-    Ok(numbers)
+    Ok((numbers, next))
 }

@@ -343,6 +343,22 @@ pub(super) fn is_zeroing(path: &Path) -> bool {
     number_after("zeroing-", path).is_some()
 }
 
+/// The number in the name of the file that says which number comes next.
+pub(super) fn next_number(path: &Path) -> Option<u64> {
+    number_after("next-", path)
+}
+
+/// Remembers that `number` is given, before a file has it. A pack that was moved away must not find another one in its
+/// place when it is put back. Whoever makes the pack syncs the directory.
+fn give(packs: &Path, number: u64) -> io::Result<()> {
+    let name = |number| packs.join(format!("next-{number:08}"));
+    File::create(name(number + 1))?;
+    match std::fs::remove_file(name(number)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The number of a name that this module gives; `None` for any other name, however similar.
 fn number_after(prefix: &str, path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
@@ -390,6 +406,7 @@ pub(super) fn create_unzeroed(
     number: u64,
     capacity: u64,
 ) -> io::Result<Ready> {
+    give(packs, number)?;
     let path = pack_path(packs, number);
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     let reserved = reserve(&file, disk, capacity).and_then(|()| file.set_len(capacity));
@@ -422,6 +439,7 @@ pub(super) struct Zeroing {
 
 impl Zeroing {
     pub(super) fn begin(packs: &Path, disk: &DiskReserve, number: u64, capacity: u64) -> io::Result<Zeroing> {
+        give(packs, number)?;
         let path = packs.join(format!("zeroing-{number:08}"));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         let flags = OFlags::DIRECT.bits().cast_signed();

@@ -392,8 +392,14 @@ async fn unknown_files_are_named_and_left_alone() {
     drop(store);
     assert_eq!(std::fs::read(packs.join("pack-77")).expect("still there"), b"mine");
     assert_eq!(std::fs::read(&tmp).expect("still there"), b"mine");
-    // Put back, under a number that is free.
-    std::fs::rename(&aside, packs.join("pack-00000099")).expect("moved back");
+    // Put back. Its number was not given to another one meanwhile.
+    assert!(!packs.join(&pack).exists(), "{:?}", pack_files(copy.path()));
+    std::fs::rename(&aside, packs.join(&pack)).expect("moved back");
+    let store = open(copy.path()).await;
+    assert_eq!(store.packed_keys().len(), 21);
+    drop(store);
+    // Or under a number that is free.
+    std::fs::rename(packs.join(&pack), packs.join("pack-00000099")).expect("moved");
     let store = open(copy.path()).await;
     assert_eq!(store.get("wal/1", None).await, Ok(bytes(1, 100)));
     assert_eq!(store.packed_keys().len(), 21);

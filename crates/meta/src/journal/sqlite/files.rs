@@ -82,6 +82,17 @@ pub enum SqliteOpenError {
         /// The write-ahead log.
         path: PathBuf,
     },
+    /// There is an image of a journal, and no journal.
+    #[error(
+        "{path} is missing, and {image} is there, which was made from it: restore the newest {path} with the file of the \
+         same name and `-wal`; keep the image, it is the proof. Without it, the broker would begin anew"
+    )]
+    LostJournal {
+        /// The journal's file.
+        path: PathBuf,
+        /// The image's file.
+        image: PathBuf,
+    },
     /// The file is something else, or incomplete.
     #[error("{path} is not metadata of floe: {reason}")]
     Foreign {
@@ -133,12 +144,22 @@ pub(super) struct Opened {
     pub(super) backlog_bytes: u64,
 }
 
+/// Refuses an image without its journal. A new journal is made before its image.
+pub(super) fn check_both(directory: &Path) -> Result<(), SqliteOpenError> {
+    let (path, image) = (directory.join(JOURNAL), directory.join(IMAGE));
+    match !path.exists() && image.exists() {
+        true => Err(SqliteOpenError::LostJournal { path, image }),
+        false => Ok(()),
+    }
+}
+
 /// Opens or creates both files. New ones carry `id`, which binds them to each other. `room` is that of the disk.
 pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened, SqliteOpenError> {
     let journal_path = directory.join(JOURNAL);
     let image_path = directory.join(IMAGE);
     let log_path = directory.join(format!("{JOURNAL}-wal"));
     let log_exists = log_path.metadata().is_ok_and(|log| log.len() > 0);
+    check_both(directory)?;
     let writer = connect(
         &journal_path,
         "CREATE TABLE journal(lsn INTEGER PRIMARY KEY, attempt BLOB NOT NULL, envelope BLOB NOT NULL,

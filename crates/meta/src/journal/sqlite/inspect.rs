@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::journal::Lsn;
 use crate::journal::sqlite::files::{
-    IMAGE, JOURNAL, SqliteOpenError, check_format, entries, entry_crc, fold_of, last_lsn, meta,
+    IMAGE, JOURNAL, SqliteOpenError, check_both, check_format, entries, entry_crc, fold_of, last_lsn, meta,
 };
 use crate::journal::sqlite::keeper::read_image;
 use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX};
@@ -24,8 +24,10 @@ pub struct Inspected {
     pub last: Lsn,
     /// The map up to that commit.
     pub snapshot: Snapshot,
-    /// Damage of the journal. Nothing but a copy makes it good.
+    /// Damage of the journal that a start refuses. Nothing but a copy makes it good.
     pub journal: Vec<String>,
+    /// Damage of commits that the image has. A start does not read them; who made them cannot be told any more.
+    pub history: Vec<String>,
     /// Damage of the image. If the journal has none, [`set_image_aside`] repairs it.
     pub image: Vec<String>,
 }
@@ -39,8 +41,13 @@ pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
     let path = directory.join(JOURNAL);
     let failed = |source| SqliteOpenError::Database { path: path.clone(), source };
     let journal = look(&path)?;
-    let mut found =
-        Inspected { last: Lsn(0), snapshot: Snapshot::default(), journal: Vec::new(), image: Vec::new() };
+    let mut found = Inspected {
+        last: Lsn(0),
+        snapshot: Snapshot::default(),
+        journal: Vec::new(),
+        history: Vec::new(),
+        image: Vec::new(),
+    };
     let log = directory.join(format!("{JOURNAL}-wal"));
     let log_exists = log.metadata().is_ok_and(|log| log.len() > 0);
     if !log_exists && meta::<i64>(&journal, "closed").map_err(failed)? == 0 {
@@ -54,7 +61,23 @@ pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
             .journal
             .push(SqliteOpenError::Older { path: path.clone(), last, folded: image.lsn }.to_string());
     }
-    fold(&journal, last, image.as_ref(), &mut found);
+    if let Err(reason) = fold(&journal, last, image.as_ref(), &mut found) {
+        match image.filter(|image| image.lsn > found.last && found.image.is_empty()) {
+            // A start goes on from the image.
+            Some(image) => {
+                let lsn = image.lsn;
+                found.history.push(format!(
+                    "{reason}; the image has what came of it and of all commits up to {lsn}, so a broker starts, but who \
+                     made them cannot all be told"
+                ));
+                found.snapshot = Snapshot::of_image(image.pairs.into_iter().collect(), lsn);
+                found.last = lsn;
+                let after = fold(&journal, last, None, &mut found);
+                found.journal.extend(after.err());
+            }
+            None => found.journal.push(reason),
+        }
+    }
     Ok(found)
 }
 
@@ -85,6 +108,7 @@ pub fn set_image_aside(directory: &Path) -> Result<PathBuf, SqliteOpenError> {
 fn lock(directory: &Path) -> Result<FileLock, SqliteOpenError> {
     let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
     // Taking the lock creates its file, and a mistyped directory must not get one.
+    check_both(directory)?;
     if let Err(source) = directory.join(JOURNAL).metadata() {
         return Err(SqliteOpenError::Io { path: directory.join(JOURNAL), source });
     }
@@ -162,8 +186,8 @@ impl Image {
     }
 }
 
-/// Applies the entries one after the other, up to the first that cannot be read.
-fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Inspected) {
+/// Applies the entries one after the other, up to the first that cannot be read. The error says why it cannot.
+fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Inspected) -> Result<(), String> {
     if let Some(image) = image.filter(|image| image.lsn == Lsn(0)) {
         image.compare(&found.snapshot, &mut found.image);
     }
@@ -177,20 +201,15 @@ fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Insp
                 count = 1;
                 continue;
             }
-            Err(reason) => {
-                found.journal.push(reason);
-                return;
-            }
+            Err(reason) => return Err(reason),
         };
         if slice.is_empty() {
-            found.journal.push(format!("the entries after {from} cannot be found"));
-            return;
+            return Err(format!("the entries after {from} cannot be found"));
         }
         for entry in slice {
             let due = found.snapshot.lsn().next();
             if entry.lsn != due {
-                found.journal.push(format!("entry {due} of the journal is missing, {} follows", entry.lsn));
-                return;
+                return Err(format!("entry {due} of the journal is missing, {} follows", entry.lsn));
             }
             found.snapshot.apply(entry.lsn, &entry.changes);
             found.last = entry.lsn;
@@ -199,4 +218,5 @@ fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Insp
             }
         }
     }
+    Ok(())
 }
