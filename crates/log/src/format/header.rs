@@ -36,7 +36,11 @@ pub(crate) const LENGTH_AT: usize = 8;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
+const BASE_TIMESTAMP_AT: usize = 27;
 const MAX_TIMESTAMP_AT: usize = 35;
+const PRODUCER_ID_AT: usize = 43;
+const PRODUCER_EPOCH_AT: usize = 51;
+const BASE_SEQUENCE_AT: usize = 53;
 const MAGIC: i8 = 2;
 
 const COMPRESSION_MASK: i16 = 0x07;
@@ -298,11 +302,45 @@ pub fn with_append_time(bytes: &[u8], time: i64) -> Bytes {
     assert_eq!(bytes.len(), header.size, "only whole batches are stamped");
     let mut out = bytes.to_vec();
     let attributes = header.attributes | LOG_APPEND_TIME;
-    out[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
-    out[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&time.to_be_bytes());
+    put(&mut out, ATTRIBUTES_AT, attributes.to_be_bytes());
+    put(&mut out, MAX_TIMESTAMP_AT, time.to_be_bytes());
     let crc = crc32c::crc32c(&out[CRC_FROM..]);
-    out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
+    put(&mut out, CRC_AT, crc.to_be_bytes());
     Bytes::from(out)
+}
+
+/// What a producer writes anew when it sends the records of a built batch another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The time of the first record, in milliseconds since the epoch. The others keep their distance to it.
+    pub timestamp: i64,
+    /// The idempotent producer, its epoch and the sequence number of the first record; `None` for no producer.
+    pub producer: Option<(i64, i16, i32)>,
+}
+
+/// A copy of a batch with another time and another producer. Its records are neither encoded nor compressed again.
+///
+/// # Panics
+/// When `bytes` is not one whole batch.
+pub fn with_stamp(bytes: &[u8], stamp: Stamp) -> Bytes {
+    let header = Header::parse(bytes).expect("only batches are stamped");
+    assert_eq!(bytes.len(), header.size, "only whole batches are stamped");
+    let span = header.max_timestamp.saturating_sub(header.base_timestamp);
+    let (id, epoch, sequence) = stamp.producer.unwrap_or((-1, -1, -1));
+    let mut out = bytes.to_vec();
+    put(&mut out, BASE_TIMESTAMP_AT, stamp.timestamp.to_be_bytes());
+    put(&mut out, MAX_TIMESTAMP_AT, stamp.timestamp.saturating_add(span).to_be_bytes());
+    put(&mut out, PRODUCER_ID_AT, id.to_be_bytes());
+    put(&mut out, PRODUCER_EPOCH_AT, epoch.to_be_bytes());
+    put(&mut out, BASE_SEQUENCE_AT, sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&out[CRC_FROM..]);
+    put(&mut out, CRC_AT, crc.to_be_bytes());
+    Bytes::from(out)
+}
+
+/// Writes a field of the header of a whole batch.
+fn put<const N: usize>(batch: &mut [u8], position: usize, field: [u8; N]) {
+    batch[position..position + N].copy_from_slice(&field);
 }
 
 /// `N` bytes of the header from `position`. Both are constants, so the bounds hold by construction.

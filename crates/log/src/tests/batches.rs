@@ -196,6 +196,23 @@ fn append_time_replaces_every_timestamp() {
     assert!(records.iter().all(|record| record.timestamp == 77));
 }
 
+#[test]
+fn a_stamp_replaces_time_and_producer_and_keeps_the_records() {
+    for codec in Compression::ALL {
+        let mut builder = Builder::new(codec);
+        builder.push(1_000, None, Some(b"a"), &[]).push(1_007, None, Some(b"b"), &[]);
+        let stamp = header::Stamp { timestamp: 5_000, producer: Some((9, 2, 70)) };
+        let bytes = header::with_stamp(&builder.build(), stamp);
+        let header = validate(&bytes).unwrap();
+        assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (9, 2, 70));
+        assert_eq!((header.base_timestamp, header.max_timestamp), (5_000, 5_007));
+        let records = Batch::new(Offset(0), bytes.clone()).unwrap().records(BYTES_MAX).unwrap();
+        assert_eq!(records.iter().map(|record| record.timestamp).collect::<Vec<_>>(), [5_000, 5_007]);
+        let anonymous = header::with_stamp(&bytes, header::Stamp { timestamp: 1_000, producer: None });
+        assert_eq!(anonymous, builder.build());
+    }
+}
+
 /// Rewrites one field of a good batch and recomputes the checksum.
 fn with(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = plain(2, 0).to_vec();
