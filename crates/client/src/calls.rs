@@ -28,7 +28,7 @@ pub const EARLIEST: i64 = -2;
 pub const MAX_TIMESTAMP: i64 = -3;
 
 /// The last version of Produce and of Fetch with topic names; later ones have topic ids only.
-pub(super) const NAMED_VERSION_MAX: i16 = 12;
+pub const NAMED_VERSION_MAX: i16 = 12;
 /// The timeout that requests give the broker, in milliseconds.
 pub(super) const TIMEOUT_MS: i32 = 30_000;
 /// The replication factor that means the broker's default.

@@ -1,7 +1,6 @@
 //! The connection of a client to one broker.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::marker::PhantomData;
 
 use bytes::Bytes;
 use floe_wire::metadata::{ApiVersionsRequest, ApiVersionsResponse};
@@ -10,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use crate::connection::Connection;
+use crate::dialect::{Dialect, Sent, check_turn};
 use crate::error::{self, ClientError};
 use crate::limits;
 
@@ -20,30 +20,11 @@ const API_VERSIONS_FIRST: i16 = 3;
 #[derive(Debug)]
 pub struct Client<S> {
     connection: Connection<S>,
-    client_id: String,
-    /// The versions of the broker by API number; empty before the first call.
-    pub(crate) broker: BTreeMap<i16, Versions>,
-    correlation_id: i32,
+    pub(crate) dialect: Dialect,
     /// Correlation ids of the answers still to come, in order.
     waiting: VecDeque<i32>,
     /// Frames of answers that their callers have not asked for yet.
     arrived: BTreeMap<i32, Bytes>,
-}
-
-/// A request that was sent. [`Client::receive`] takes it and returns the answer.
-#[derive(Debug)]
-#[must_use = "the answer is received with it"]
-pub struct Sent<R> {
-    correlation_id: i32,
-    version: i16,
-    request: PhantomData<fn() -> R>,
-}
-
-impl<R> Sent<R> {
-    /// The version that was negotiated.
-    pub fn version(&self) -> i16 {
-        self.version
-    }
 }
 
 impl Client<TcpStream> {
@@ -68,9 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub fn new(stream: S, client_id: &str) -> Client<S> {
         Client {
             connection: Connection::new(stream, limits::FRAME_BYTES_MAX),
-            client_id: client_id.to_owned(),
-            broker: BTreeMap::new(),
-            correlation_id: 0,
+            dialect: Dialect::new(client_id),
             waiting: VecDeque::new(),
             arrived: BTreeMap::new(),
         }
@@ -79,13 +58,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Accepts frames of at most this many bytes.
     #[must_use]
     pub fn frame_bytes_max(mut self, bytes: usize) -> Client<S> {
-        self.connection.frame_bytes_max = bytes;
+        self.connection.incoming.frame_bytes_max = bytes;
         self
     }
 
     /// The versions that the broker speaks, by API number; empty before the first call.
     pub fn broker_versions(&self) -> &BTreeMap<i16, Versions> {
-        &self.broker
+        &self.dialect.broker
     }
 
     /// The number of answers still to come.
@@ -98,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// When the connection fails or the answer is an error.
     pub async fn negotiate(&mut self) -> Result<(), ClientError> {
-        if !self.broker.is_empty() {
+        if !self.dialect.broker.is_empty() {
             return Ok(());
         }
         let mut response = self.api_versions(API_VERSIONS_FIRST).await?;
@@ -107,7 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         error::check(ApiKey::ApiVersions, response.error_code, None)?;
         for api in response.api_keys {
-            self.broker.insert(api.api_key, Versions { min: api.min_version, max: api.max_version });
+            let versions = Versions { min: api.min_version, max: api.max_version };
+            self.dialect.broker.insert(api.api_key, versions);
         }
         Ok(())
     }
@@ -140,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         version_max: i16,
     ) -> Result<Sent<R>, ClientError> {
         self.negotiate().await?;
-        let version = self.version::<R>(version_max)?;
+        let version = self.dialect.version::<R>(version_max)?;
         let sent = self.enqueue(request, version)?;
         self.waiting.push_back(sent.correlation_id);
         self.flush().await?;
@@ -157,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         version_max: i16,
     ) -> Result<(), ClientError> {
         self.negotiate().await?;
-        let version = self.version::<R>(version_max)?;
+        let version = self.dialect.version::<R>(version_max)?;
         let Sent { .. } = self.enqueue(request, version)?;
         self.flush().await
     }
@@ -174,10 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             let expected = *self.waiting.front().ok_or(ClientError::NotWaiting)?;
             let frame = self.connection.frame().await?;
-            let got = frame.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
-            if got != Some(expected) {
-                return Err(ClientError::Correlation { expected, got: got.unwrap_or(-1) });
-            }
+            check_turn(&frame, expected)?;
             self.waiting.pop_front();
             self.arrived.insert(expected, frame);
             // Answers whose callers have gone must not pile up.
@@ -185,8 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 self.arrived.pop_first();
             }
         };
-        let (_, response) = frame::decode_response::<R>(frame, sent.version)?;
-        Ok(response)
+        sent.decode(frame)
     }
 
     /// Writes everything that was sent.
@@ -197,15 +173,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.connection.flush().await
     }
 
-    /// The newest version up to `version_max` that both sides speak.
-    fn version<R: Request>(&self, version_max: i16) -> Result<i16, ClientError> {
-        let broker = self.broker.get(&R::API.number()).copied();
-        let ours = R::VERSIONS;
-        let newest = broker.map(|broker| broker.max.min(ours.max).min(version_max));
-        match (newest, broker) {
-            (Some(newest), Some(broker)) if newest >= ours.min && newest >= broker.min => Ok(newest),
-            _ => Err(ClientError::Unsupported { api: R::API, ours, broker }),
-        }
+    /// The connection, and what it knows of its broker.
+    pub(crate) fn into_parts(self) -> (Connection<S>, Dialect) {
+        (self.connection, self.dialect)
     }
 
     /// Encodes a request under the next correlation id.
@@ -213,11 +183,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if self.waiting.len() >= limits::IN_FLIGHT_MAX {
             return Err(ClientError::TooManyInFlight);
         }
-        self.correlation_id = self.correlation_id.checked_add(1).unwrap_or(0);
-        let correlation_id = self.correlation_id;
-        let segments = frame::encode_request(request, version, correlation_id, &self.client_id)?;
+        let (sent, segments) = self.dialect.encode(request, version)?;
         self.connection.outgoing.extend(segments);
-        Ok(Sent { correlation_id, version, request: PhantomData })
+        Ok(sent)
     }
 
     /// Sends ApiVersions in this version. A broker that does not know the version answers in version 0.

@@ -23,8 +23,9 @@ use floe_wire::{ApiKey, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::calls::{NAMED_VERSION_MAX, TIMEOUT_MS};
+use crate::dialect::Sent;
 use crate::error::{ClientError, check};
-use crate::handle::{Client, Sent};
+use crate::handle::Client;
 use crate::partitioner::partition_for_key;
 
 /// How a producer batches and retries.

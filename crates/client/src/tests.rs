@@ -14,7 +14,10 @@ use floe_wire::metadata::{
     ApiVersion, ApiVersionsResponse, MetadataRequest, MetadataResponse, MetadataResponsePartition,
     MetadataResponseTopic,
 };
-use floe_wire::produce::{PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse};
+use floe_wire::produce::{
+    PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
+};
 use floe_wire::producer::{InitProducerIdRequest, InitProducerIdResponse};
 use floe_wire::{ApiKey, Decoder, Encoder, ErrorCode, Message, RequestHeader, Rope, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -222,6 +225,46 @@ async fn requests_are_pipelined_and_answers_taken_in_any_order() {
 }
 
 #[tokio::test]
+async fn one_half_sends_and_the_other_receives() {
+    let (codes, broker) = check(
+        |broker| broker.script = vec![ErrorCode::None, ErrorCode::NotEnoughReplicas],
+        async |mut client| {
+            let pending = client.send(&MetadataRequest::default()).await.unwrap();
+            client.receive(pending).await.unwrap();
+            let (mut requests, mut answers) = client.split(tokio::io::split).await.unwrap();
+            let value = "v".repeat(2_000);
+            let mut pending = Vec::new();
+            for index in [0, 1] {
+                let partition_data = vec![PartitionProduceData { index, records: Some(batch(&value)) }];
+                let topic = TopicProduceData { name: "t".into(), partition_data, ..Default::default() };
+                let request = ProduceRequest { acks: -1, topic_data: vec![topic], ..Default::default() };
+                pending.push(requests.enqueue(&request, NAMED_VERSION_MAX).unwrap());
+            }
+            requests.flush().await.unwrap();
+            let mut codes = Vec::new();
+            for sent in pending {
+                let answer = answers.receive(sent).await.unwrap();
+                codes.push(answer.responses[0].partition_responses[0].error_code);
+            }
+            codes
+        },
+    )
+    .await;
+    assert_eq!(codes, [0, ErrorCode::NotEnoughReplicas.number()]);
+    assert_eq!((broker.values(0).len(), broker.values(1).len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_connection_with_answers_to_come_is_not_split() {
+    let (ours, _theirs) = tokio::io::duplex(4_096);
+    let mut client = Client::new(ours, "test");
+    client.dialect.broker.insert(3, MetadataRequest::VERSIONS);
+    let _pending = client.send(&MetadataRequest::default()).await.unwrap();
+    let error = client.split(tokio::io::split).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, ClientError::TooManyInFlight));
+}
+
+#[tokio::test]
 async fn versions_are_negotiated() {
     let old = |broker: &mut Broker| {
         broker.versions = vec![
@@ -290,7 +333,7 @@ async fn frames_are_bounded_and_a_closed_connection_is_said_so() {
 async fn an_answer_to_another_request_is_refused() {
     let (mut theirs, ours) = tokio::io::duplex(4_096);
     let mut client = Client::new(ours, "test");
-    client.broker.insert(3, MetadataRequest::VERSIONS);
+    client.dialect.broker.insert(3, MetadataRequest::VERSIONS);
     let mut encoder = Encoder::frame();
     encoder.put(&99i32.to_be_bytes());
     for segment in encoder.finish().unwrap() {
