@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use floe_http::limits as http;
 use floe_kafka::limits as kafka;
 
+use crate::bench::args::BenchArgs;
 use crate::settings::{Typed, TypedForCheck, TypedForDemo};
 
 /// Records in through the Kafka protocol, stored once, read as topics, Iceberg tables and SQL.
@@ -72,6 +73,17 @@ Examples:
 
 Ends with an error if a fault is found. docs/reliability.md says what each fault means.")]
     Check(Box<CheckArgs>),
+    /// Measure a broker that speaks Kafka's protocol: write to it, read from it, or both.
+    #[command(after_help = "\
+Examples:
+  floe bench produce --seconds 30                 as fast as it goes
+  floe bench produce --rate 10MiB --warm-up 5     at a rate, with honest latencies
+  floe bench consume                              read it all back
+  floe bench latency --rate 200                   from one client to another
+  floe bench mixed --bootstrap kafka.example:9092 --json
+
+It writes to a topic of its own, floe-bench, unless --topic says another. docs/bench.md says how it counts.")]
+    Bench(Box<BenchArgs>),
     /// Run the SQL statements of a broker, which starts this command itself.
     #[command(hide = true)]
     SqlWorker,

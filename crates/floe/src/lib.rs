@@ -6,9 +6,10 @@
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
-//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check.rs`: the commands.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check.rs`, `bench/`: the commands.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 
+mod bench;
 mod check;
 mod cli;
 mod client;
@@ -57,6 +58,7 @@ pub fn run() -> ExitCode {
             Command::Topic(args) => topic::run(args).await,
             Command::Table(args) => table::run(args).await,
             Command::Check(args) => check::run(*args).await,
+            Command::Bench(args) => bench::run(*args).await,
             Command::SqlWorker => Ok(()),
         }
     });
