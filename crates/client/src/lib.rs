@@ -14,8 +14,8 @@
 //! split.rs       Client::split      the same in two halves, for a task that sends and one that receives
 //! producer.rs    Producer           an idempotent producer on top, with partitioner.rs
 //! ```
-//! Every method of a [`Client`] is cancel safe: bytes that are not yet written or read stay in the buffers, and an answer whose caller
-//! has gone is dropped.
+//! Every method of a [`Client`] is cancel safe: bytes that are not yet written or read stay in the buffers, and an
+//! answer whose caller has gone is dropped.
 //!
 //! # What a hostile broker can do
 //! Nothing but get an error: frame lengths, answers in flight and the decoder's memory are bounded ([`limits`]).

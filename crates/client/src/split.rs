@@ -47,7 +47,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 }
 
 impl<W: AsyncWrite + Unpin> Requests<W> {
-    /// Encodes a request in the newest version up to `version_max` that both sides speak. [`Requests::flush`] writes it.
+    /// Encodes a request in the newest version up to `version_max` that both sides speak. [`Requests::flush`] writes
+    /// it.
     ///
     /// # Errors
     /// When no version is common, or the version cannot carry the request.
