@@ -27,15 +27,14 @@ pub(super) enum Sharing {
 pub(super) fn deal(leaders: &[Vec<i32>], connections: usize, sharing: Sharing) -> Result<Vec<Lane>> {
     let partitions: usize = leaders.iter().map(Vec::len).sum();
     assert!(leaders.iter().all(|of_leader| !of_leader.is_empty()), "a leader leads something");
+    let least = leaders.len();
     ensure!(
-        connections >= leaders.len(),
-        "{connections} connections do not reach the {} brokers that lead the topic's partitions: take at least {}",
-        leaders.len(),
-        leaders.len()
+        connections >= least,
+        "{least} brokers lead the topic's partitions: take at least {least} connections, not {connections}"
     );
     ensure!(
         sharing == Sharing::Allowed || connections <= partitions,
-        "{connections} connections cannot read {partitions} partitions: take at most one for each"
+        "the topic has {partitions} partitions, each read by one connection: take at most {partitions}, not {connections}"
     );
     let mut lanes = Vec::with_capacity(connections);
     for (leader, (partitions, connections)) in leaders.iter().zip(shares(leaders, connections)).enumerate() {
@@ -112,8 +111,8 @@ mod tests {
     fn what_cannot_be_dealt_says_what_to_do() {
         let two = [vec![0], vec![1]];
         let few = deal(&two, 1, Sharing::Allowed).expect_err("two brokers");
-        assert!(few.to_string().ends_with("take at least 2"), "{few}");
+        assert!(few.to_string().ends_with("take at least 2 connections, not 1"), "{few}");
         let many = deal(&two, 3, Sharing::Refused).expect_err("two partitions");
-        assert!(many.to_string().ends_with("take at most one for each"), "{many}");
+        assert!(many.to_string().ends_with("take at most 2, not 3"), "{many}");
     }
 }
