@@ -67,7 +67,13 @@ impl ScalarUDFImpl for Mended {
             Fault::ForgetsNull => self.strict(call),
             Fault::FarPlaces => self.round(call),
             Fault::FarTimes => self.known(call),
-            Fault::MakesViews => self.inner.invoke_with_args(call)?.cast_to(&DataType::Utf8, None),
+            Fault::MakesViews => {
+                let view = call.return_field.as_ref().clone().with_data_type(DataType::Utf8View);
+                let made = self
+                    .inner
+                    .invoke_with_args(ScalarFunctionArgs { return_field: Arc::new(view), ..call })?;
+                made.cast_to(&DataType::Utf8, None)
+            }
         }
     }
 }
