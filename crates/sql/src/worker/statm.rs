@@ -66,9 +66,10 @@ mod tests {
     #[test]
     fn the_memory_of_this_process_grows_with_what_it_writes() {
         let before = Statm::own().private_bytes().unwrap();
-        let text = std::hint::black_box(vec![1_u8; 32 << 20]);
+        // Other tests give memory back meanwhile.
+        let text = std::hint::black_box(vec![1_u8; 128 << 20]);
         let after = Statm::of(std::process::id()).private_bytes().unwrap();
-        assert!(after >= before + (30 << 20), "{before} and {after}");
+        assert!(after >= before + (64 << 20), "{before} and {after}");
         drop(text);
         assert_eq!(Statm::of(u32::MAX).private_bytes(), None);
     }
