@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 
 use nix::sys::signal::{Signal, kill};
@@ -41,6 +41,8 @@ pub(super) struct Process {
     /// Private bytes when it became ready.
     base: AtomicU64,
     killed: AtomicBool,
+    /// Whether somebody waits for its end.
+    is_waited_for: AtomicBool,
 }
 
 /// How a process ended.
@@ -121,6 +123,7 @@ impl Process {
             let _ = tell.send(Ok(process.clone()));
             let lines = said.map_or_else(Vec::new, |said| log_lines(&of_env, process.pid, said));
             // Standard error is closed, so the process has ended or is about to.
+            process.is_waited_for.store(true, SeqCst);
             let status = lock(&process.child).wait().ok();
             ended.send_replace(Some(Ending { status, lines }));
         })?;
@@ -138,6 +141,7 @@ impl Process {
             statm: Statm::of(pid),
             base: AtomicU64::new(0),
             killed: AtomicBool::new(false),
+            is_waited_for: AtomicBool::new(false),
         };
         (Arc::new(process), said, tell)
     }
@@ -149,10 +153,15 @@ impl Process {
     /// Ends the process now, whatever it does.
     pub(super) fn kill(&self) {
         self.killed.store(true, Relaxed);
-        // Whoever has the child waits for its end, so there is nothing left to kill.
-        if let Ok(mut child) = self.child.try_lock() {
-            // It may have ended by itself.
-            let _ = child.kill();
+        // Whoever waits for the child's end has it until then, and there is nothing left to kill. Whoever sends it a
+        // signal has it for a moment.
+        while !self.is_waited_for.load(SeqCst) {
+            if let Ok(mut child) = self.child.try_lock() {
+                // It may have ended by itself.
+                let _ = child.kill();
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
