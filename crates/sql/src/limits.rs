@@ -131,8 +131,7 @@ pub const WORKER_STATM_BYTES: usize = 256;
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 /// How often it looks while all of them together have less than a quarter of what they may have.
 pub const WATCH_INTERVAL_IDLE: Duration = Duration::from_millis(5);
-/// How long statements stand still for the memory of a worker that was killed. The system frees a gigabyte in about a
-/// tenth of a second.
+/// How long statements stand still for the memory of a worker that was killed, at most.
 pub const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 /// A worker ends by itself when it has more than all memory of statements by 1 / this: it should have been killed.
 pub const OWN_WATCH_SHARE: u64 = 8;
