@@ -60,8 +60,8 @@ impl Query {
             // This very program, also if another one has taken the place of its file.
             path: "/proc/self/exe".into(),
             arguments: vec![WORKER.to_owned()],
-            // What a batch had goes back to the system at once. By default the allocator keeps it for a tenth of a second,
-            // in which a sort frees as much as all statements may have.
+            // What a batch had goes back to the system at once. By default the allocator keeps it for a tenth of a
+            // second, in which a sort frees as much as all statements may have.
             environment: vec![("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned())],
             faults: std::env::var_os(FAULTS).is_some(),
         };

@@ -2,8 +2,8 @@
 //!
 //! # What it is not
 //! No writes, no files or buckets in statements, no state between statements. DataFusion is the engine; `floe-engine`
-//! mends its answers and bounds its functions. This crate adds the tables that the engine sees, and the bounds that keep
-//! one statement from harming the broker.
+//! mends its answers and bounds its functions. This crate adds the tables that the engine sees, and the bounds that
+//! keep one statement from harming the broker.
 //!
 //! # A statement, file by file
 //! ```text

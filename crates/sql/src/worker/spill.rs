@@ -62,8 +62,8 @@ impl Grant {
         lock(&self.own).granted
     }
 
-    /// The statement has spilled `spilled` bytes, more than half of what it may, and would like to go on. Returns what it
-    /// may spill in all.
+    /// The statement has spilled `spilled` bytes, more than half of what it may, and would like to go on. Returns what
+    /// it may spill in all.
     pub(super) fn more(&self, spilled: u64) -> u64 {
         self.take(spilled, |left| left / 2)
     }
