@@ -99,7 +99,14 @@ impl Drop for Broker {
     }
 }
 
+/// The status of an answer, and its body, as far as it came.
 fn ask(http: &str, statement: &str, accept: &str) -> (u16, String) {
+    let (status, body, _) = ask_all(http, statement, accept);
+    (status, body)
+}
+
+/// The status of an answer, the first part of its body, and how many bytes the body had.
+fn ask_all(http: &str, statement: &str, accept: &str) -> (u16, String, usize) {
     let body = serde_json::json!({ "query": statement }).to_string();
     let mut stream = TcpStream::connect(http).expect("it listens");
     let head = format!(
@@ -108,7 +115,7 @@ fn ask(http: &str, statement: &str, accept: &str) -> (u16, String) {
         body.len()
     );
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("it reads");
-    let mut answer = Vec::new();
+    let (mut answer, mut bytes) = (Vec::new(), 0);
     let mut part = vec![0; 1 << 16];
     // The end of an answer that failed in the middle is an error of the connection.
     while let Ok(length) = stream.read(&mut part) {
@@ -117,11 +124,13 @@ fn ask(http: &str, statement: &str, accept: &str) -> (u16, String) {
         }
         let room = ANSWER_BYTES.saturating_sub(answer.len()).min(length);
         answer.extend_from_slice(&part[..room]);
+        bytes += length;
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.unwrap_or_else(|| panic!("no status in `{head}`")), body.to_owned())
+    let status = status.unwrap_or_else(|| panic!("no status in `{head}`"));
+    (status, body.to_owned(), bytes - head.len() - "\r\n\r\n".len())
 }
 
 fn children(of: u32) -> BTreeSet<u32> {
@@ -486,10 +495,13 @@ fn wide_rows_are_sorted_in_the_memory_that_there_is() {
         let wide = format!(
             "select m, repeat(m, {times}) p from (select md5(cast(value as text)) m from generate_series(1, {rows}))"
         );
-        let (status, body) = broker.ask(&format!("select m, p from ({wide}) order by m"), "text/csv");
+        let sorted = format!("select m, p from ({wide}) order by m");
+        let (status, body, bytes) = ask_all(&broker.http, &sorted, "text/csv");
         let (workers, _) = meter.take();
         println!("{} MiB", workers >> 20);
         assert_eq!(status, 200, "{body:.500}");
+        // A statement that ends in the middle of its answer has a status, too.
+        assert_eq!(bytes, "m,p\n".len() + rows * (32 + ",".len() + 32 * times + "\n".len()));
         let keys: Vec<&str> =
             body.lines().skip(1).filter_map(|line| line.split_once(',')).map(|(m, _)| m).collect();
         assert!(keys.len() > 100 && keys.is_sorted(), "{} rows", keys.len());

@@ -187,6 +187,8 @@ impl<V: View> TopicRunner<V> {
         }
         if self.lag(&snapshot, &topic) == 0 {
             self.since = None;
+            // What failed before may have been mended by others, as a table is that was made anew.
+            self.report(None);
             if !self.wait(&topic).await {
                 return Ok(Step::Done);
             }

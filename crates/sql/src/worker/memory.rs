@@ -29,12 +29,20 @@ struct Held {
     /// Bytes of each operator that can spill, by the number that the engine gives it. An operator may hold them in
     /// several reservations.
     can_spill: BTreeMap<usize, usize>,
-    /// Bytes of the merge of each sort.
-    merges: BTreeMap<usize, usize>,
+    /// The merge of each sort.
+    merges: BTreeMap<usize, Merge>,
     /// Bytes of the others.
     cannot: usize,
     /// The most that one operator that can spill has held since there was none, nor a merge.
     most_of_one: usize,
+}
+
+#[derive(Debug, Default)]
+struct Merge {
+    bytes: usize,
+    /// The largest share of an operator since it began. It reads as many runs as fit into that, and can read no fewer
+    /// when others need memory later.
+    share: usize,
 }
 
 /// How the engine names the exchange between threads. One that spills may wait for itself for ever: both sides of it
@@ -69,13 +77,14 @@ impl Held {
     fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
         match Way::of(consumer) {
             Way::Spill => self.can_spill.entry(consumer.id()).or_default(),
-            Way::MergeLess => self.merges.entry(consumer.id()).or_default(),
+            Way::MergeLess => &mut self.merges.entry(consumer.id()).or_default().bytes,
             Way::Fail => &mut self.cannot,
         }
     }
 
     fn all(&self) -> usize {
-        self.can_spill.values().chain(self.merges.values()).sum::<usize>() + self.cannot
+        let merges = self.merges.values().map(|merge| merge.bytes);
+        self.can_spill.values().copied().chain(merges).sum::<usize>() + self.cannot
     }
 
     fn add(&mut self, consumer: &MemoryConsumer, additional: usize) {
@@ -85,6 +94,13 @@ impl Held {
         if Way::of(consumer) == Way::Spill {
             self.most_of_one = self.most_of_one.max(bytes);
         }
+    }
+
+    /// What a merge may have beside a quarter of it: the largest share since it began, or what the sort had.
+    fn share_of_merge(&mut self, consumer: &MemoryConsumer, now: usize) -> usize {
+        let merge = self.merges.entry(consumer.id()).or_default();
+        merge.share = merge.share.max(now);
+        merge.share.max(self.most_of_one)
     }
 
     /// What one operator that can spill may have if all of them may have `all`. A sort is gone when its merge begins.
@@ -147,7 +163,10 @@ impl MemoryPool for Allowance {
             Way::Spill | Way::MergeLess => *held.of(consumer),
             Way::Fail => reservation.size(),
         };
-        let share = held.share(self.before_spilling.load(Relaxed));
+        let share = match (way, held.share(self.before_spilling.load(Relaxed))) {
+            (Way::MergeLess, share) => held.share_of_merge(consumer, share),
+            (_, share) => share,
+        };
         let free = match way {
             // One that holds nothing has nothing to spill: its first batch may be larger than its share, and must be
             // held all the same. And the engine counts a buffer once for each batch that shares it, so its sum says
@@ -160,7 +179,7 @@ impl MemoryPool for Allowance {
             Way::Spill => share.saturating_sub(reservation.size()).min((share / 2 * 3).saturating_sub(size)),
             // A sort counts what it holds twice. So a merge of all that a sort had in memory, rows and their keys,
             // takes about what the sort has counted.
-            Way::MergeLess => (share.max(held.most_of_one) / 4 * 5).saturating_sub(size),
+            Way::MergeLess => (share / 4 * 5).saturating_sub(size),
         };
         if additional > free {
             return Err(refused(consumer.name(), size, additional, free, self.most));
@@ -230,6 +249,12 @@ mod tests {
         drop(sort);
         assert!(merge.try_grow(375).is_ok() && merge.try_grow(1).is_err());
         drop((merge, other));
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        assert!(merge.try_grow(1).is_ok() && merge.try_grow(299).is_ok());
+        allowance.set_before_spilling(100);
+        assert!(merge.try_grow(200).is_ok(), "it goes on with the runs that it reads");
+        drop(merge);
+        allowance.set_before_spilling(400);
         let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
         assert!(merge.try_grow(1).is_ok() && merge.try_grow(500).is_err() && merge.try_grow(499).is_ok());
         drop(merge);

@@ -2,7 +2,7 @@
 //! run. It has a thread of its own, so that no task delays it.
 //!
 //! The system takes a moment to free the memory of a process that was killed. If there is not enough beside it, all
-//! statements stand still for that moment, so that none takes more and none ends for the memory of another.
+//! statements but small ones stand still for that moment, so that none takes more and none ends for the memory of another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use floe_env::{Env, lock};
 use super::link::Out;
 use super::message::ToWorker;
 use super::process::Process;
-use crate::limits::{ENDING_PATIENCE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
+use crate::limits::{ENDING_PATIENCE, SMALL_SHARE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
 
 /// Why a worker was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl State {
             }
         }
         let all = sizes.iter().map(|size| size.bytes).sum::<u64>() + ending;
-        self.stand_still(ending > 0 && all > most);
+        self.stand_still(ending > 0 && all > most, most / SMALL_SHARE);
         for Size { id, bytes, .. } in sizes {
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.allow(before_spilling(most, all - bytes), most);
@@ -224,11 +224,12 @@ impl State {
         if all > most / 4 { WATCH_INTERVAL } else { WATCH_INTERVAL_IDLE }
     }
 
-    /// Stops all statements, or lets them go on.
-    fn stand_still(&mut self, still: bool) {
+    /// Stops all statements that have more than `small` bytes, or lets all go on. One that grows is stopped at the next
+    /// look.
+    fn stand_still(&mut self, still: bool, small: u64) {
         for worker in self.workers.values_mut() {
             match still {
-                true if worker.statement.is_some() => worker.stand_still(),
+                true if worker.is_to_stand_still(small) => worker.stand_still(),
                 true => {}
                 false => worker.go_on(),
             }
@@ -249,6 +250,10 @@ impl Watched {
             true => 0,
             false => self.last,
         }
+    }
+
+    fn is_to_stand_still(&self, small: u64) -> bool {
+        self.statement.is_some() && self.last > small && self.process.is_alive()
     }
 
     fn stand_still(&mut self) {
