@@ -17,13 +17,17 @@ const MARKER_BYTES: usize = 16;
 /// A block is closed at this many bytes. Readers decode a block at a time.
 const BLOCK_BYTES: usize = 16_000;
 
+/// The first members of the header.
+const OWN_MEMBERS: [&str; 2] = ["avro.schema", "avro.codec"];
+
 /// The members of the header.
 pub(crate) type Header<'a> = Vec<(&'a str, &'a [u8])>;
 
-/// Writes a file of records, each written by `write`.
+/// Writes a file of records, each written by `write`. Its header has `members` with `values`.
 pub(crate) fn write<T>(
     shape: &str,
-    header: &[(&str, String)],
+    members: &[&str],
+    values: &[String],
     records: &[T],
     write: impl Fn(&mut Encoder, &T) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
@@ -39,14 +43,17 @@ pub(crate) fn write<T>(
     }
     let mut file = Encoder::default();
     file.raw(MAGIC);
-    let own = [("avro.schema", shape), ("avro.codec", "null")];
-    let members = own.into_iter().chain(header.iter().map(|(name, value)| (*name, value.as_str())));
+    let own = OWN_MEMBERS.into_iter().zip([shape, "null"]);
+    let members = own.chain(members.iter().copied().zip(values.iter().map(String::as_str)));
     file.array(members.collect::<Vec<_>>().into_iter(), |file, (name, value)| {
         file.bytes(name.as_bytes());
         file.bytes(value.as_bytes());
         Ok(())
     })?;
-    let marker = marker(file.as_bytes(), &blocks);
+    let mut hash = Hash::default();
+    hash.add(file.as_bytes());
+    blocks.iter().for_each(|(_, block)| hash.add(block.as_bytes()));
+    let marker = hash.marker();
     file.raw(&marker);
     for (count, block) in blocks {
         file.long(count);
@@ -56,25 +63,41 @@ pub(crate) fn write<T>(
     Ok(file.into_bytes())
 }
 
-/// What separates blocks: a hash of everything else (FNV-1a of 128 bits), so that the same records make the same file.
-/// Readers that begin in the middle look for it, so no value that a client chose may be equal to it: who chooses the
-/// value does not know the hash.
-fn marker(header: &[u8], blocks: &[(i64, Encoder)]) -> [u8; MARKER_BYTES] {
-    let parts = std::iter::once(header).chain(blocks.iter().map(|(_, block)| block.as_bytes()));
-    let hash = parts.flatten().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
-        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    });
-    hash.to_be_bytes()
+/// What separates blocks: a hash of the header and of all blocks (FNV-1a of 128 bits), so that the same records make the
+/// same file, and every byte of it can be checked. Readers that begin in the middle look for it, so no value that a client
+/// chose may be equal to it: who chooses the value does not know the hash.
+struct Hash(u128);
+
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
+    }
+}
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| {
+            (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        });
+    }
+
+    fn marker(&self) -> [u8; MARKER_BYTES] {
+        self.0.to_be_bytes()
+    }
 }
 
 /// Reads the records of a file, each with `read`, behind `check` of its header.
+///
+/// A file whose header has `members` in this order is ours, and must have its hash. An early version of Floe wrote files
+/// with a library that puts them in an order of its own, and separates blocks by random bytes.
 pub(crate) fn read<'a, T>(
-    file: &'a [u8],
+    bytes: &'a [u8],
     shape: &str,
+    members: &[&str],
     check: impl FnOnce(&Header<'a>) -> Result<(), Error>,
     mut read: impl FnMut(&mut Decoder<'a>) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
-    let mut file = Decoder::new(file);
+    let mut file = Decoder::new(bytes);
     if file.raw(MAGIC.len())? != MAGIC {
         return Err(Error::Avro("it does not begin as one"));
     }
@@ -83,6 +106,8 @@ pub(crate) fn read<'a, T>(
         header.push((member.text()?, member.bytes()?));
         Ok(())
     })?;
+    let mut hash = Hash::default();
+    hash.add(&bytes[..bytes.len() - file.remaining()]);
     if find(&header, "avro.codec").is_some_and(|codec| codec != b"null") {
         return Err(Error::Avro("it is compressed"));
     }
@@ -94,7 +119,9 @@ pub(crate) fn read<'a, T>(
     let mut records = Vec::new();
     while !file.is_empty() {
         let count = file.count()?;
-        let mut block = Decoder::new(file.bytes()?);
+        let block = file.bytes()?;
+        hash.add(block);
+        let mut block = Decoder::new(block);
         // Every record takes a byte or more.
         if count > block.remaining() as u64 {
             return Err(Error::Avro("a block has more records than bytes"));
@@ -108,6 +135,10 @@ pub(crate) fn read<'a, T>(
         if file.raw(MARKER_BYTES)? != marker {
             return Err(Error::Avro("a block does not end where it should"));
         }
+    }
+    let names = header.iter().map(|(name, _)| *name);
+    if names.eq(OWN_MEMBERS.iter().chain(members).copied()) && hash.marker() != marker {
+        return Err(Error::Avro("its bytes have another checksum"));
     }
     Ok(records)
 }
@@ -135,7 +166,7 @@ mod tests {
             block.long(*n);
             Ok(())
         };
-        write(SHAPE, &[("who", "floe".to_owned())], &records, long).unwrap()
+        write(SHAPE, &["who"], &["floe".to_owned()], &records, long).unwrap()
     }
 
     fn sum(file: &[u8]) -> Result<i64, Error> {
@@ -143,7 +174,7 @@ mod tests {
             assert_eq!(find(header, "who"), Some(&b"floe"[..]));
             Ok(())
         };
-        Ok(read(file, SHAPE, check, Decoder::long)?.into_iter().sum())
+        Ok(read(file, SHAPE, &["who"], check, Decoder::long)?.into_iter().sum())
     }
 
     #[test]
@@ -185,6 +216,39 @@ mod tests {
         assert!(why(&cut).contains("more records"));
         cut[count] = 4;
         assert!(why(&cut).contains("longer"));
+    }
+
+    #[test]
+    fn every_changed_byte_is_seen() {
+        let file = numbers(10_000);
+        assert_eq!(sum(&file).unwrap(), 9_999 * 10_000 / 2);
+        // A change of a member's name makes it the file of another writer, which is read if nothing else is wrong.
+        let place = |name: &str| {
+            let at = file.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+            at..at + name.len()
+        };
+        let names = ["avro.codec", "who"].map(place);
+        for at in (0..file.len()).filter(|at| !names.iter().any(|name| name.contains(at))) {
+            for bit in [1, 0x40] {
+                let mut damaged = file.clone();
+                damaged[at] ^= bit;
+                assert!(read(&damaged, SHAPE, &["who"], |_| Ok(()), Decoder::long).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_writer_has_another_marker() {
+        let mut file = numbers(3);
+        let marker = file[file.len() - MARKER_BYTES..].to_vec();
+        let places: Vec<usize> =
+            (0..=file.len() - MARKER_BYTES).filter(|at| file[*at..].starts_with(&marker)).collect();
+        for at in places {
+            file[at..at + MARKER_BYTES].copy_from_slice(b"sixteen, at once");
+        }
+        let of = |members: &[&str]| read(&file, SHAPE, members, |_| Ok(()), Decoder::long);
+        assert_eq!(of(&["codec", "who"]).unwrap(), [0, 1, 2]);
+        assert!(of(&["who"]).unwrap_err().to_string().contains("another checksum"));
     }
 
     #[test]

@@ -25,8 +25,9 @@
 //!
 //! # Bytes from outside
 //! Documents come back from a store, and a store can damage them. Nothing is allocated by a number from a document
-//! before that number is compared with the bytes that remain. A damaged document is an error, or it reads as another
-//! document: it has no checksums, because the formats have no place for them.
+//! before that number is compared with the bytes that remain. The formats have no place for checksums, so each document
+//! has one where other readers do not mind: the marker between the blocks of an Avro file is a hash of the rest, and a
+//! metadata document has a property. What an early version of Floe wrote has neither, and is read unchecked.
 //!
 //! The specification is `format/spec.md` of Apache Iceberg; that of the containers is Avro's 1.11, "Object Container
 //! Files".

@@ -105,6 +105,10 @@ impl ManifestEntry {
     }
 }
 
+/// Members of the header of a manifest.
+const MANIFEST_MEMBERS: [&str; 6] =
+    ["schema", "schema-id", "partition-spec", "partition-spec-id", "format-version", "content"];
+
 /// Encodes the manifest of these entries. `path` is the URL that it will have, and the rest is of the snapshot that
 /// adds it. The bounds of columns that the schema does not have are left out.
 ///
@@ -118,15 +122,16 @@ pub fn write_manifest(
     entries: &[ManifestEntry],
 ) -> Result<(ManifestFile, Vec<u8>), Error> {
     let header = [
-        ("schema", serde_json::to_string(schema)?),
-        ("schema-id", schema.schema_id().to_string()),
-        ("partition-spec", "[]".to_owned()),
-        ("partition-spec-id", UNPARTITIONED.to_string()),
-        ("format-version", "2".to_owned()),
-        ("content", "data".to_owned()),
+        serde_json::to_string(schema)?,
+        schema.schema_id().to_string(),
+        "[]".to_owned(),
+        UNPARTITIONED.to_string(),
+        "2".to_owned(),
+        "data".to_owned(),
     ];
     let types = schema.primitives();
-    let bytes = container::write(&MANIFEST_ENTRY, &header, entries, |to, entry| write(to, &types, entry))?;
+    let write = |to: &mut Encoder, entry: &ManifestEntry| write(to, &types, entry);
+    let bytes = container::write(&MANIFEST_ENTRY, &MANIFEST_MEMBERS, &header, entries, write)?;
     let of = |status| entries.iter().filter(move |entry: &&ManifestEntry| entry.status == status);
     let files = |status| {
         let files = of(status).count();
@@ -163,7 +168,7 @@ pub fn read_manifest(bytes: &[u8]) -> Result<Vec<ManifestEntry>, Error> {
         }
         Err(Error::Avro("its format has another version than 2, or it has partitions or deletes"))
     };
-    container::read(bytes, &MANIFEST_ENTRY, check, read)
+    container::read(bytes, &MANIFEST_ENTRY, &MANIFEST_MEMBERS, check, read)
 }
 
 fn write(to: &mut Encoder, types: &BTreeMap<i32, Primitive>, entry: &ManifestEntry) -> Result<(), Error> {

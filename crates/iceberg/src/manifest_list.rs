@@ -13,6 +13,10 @@ pub(crate) const UNPARTITIONED: i64 = 0;
 /// The content of a manifest or of a file: rows, as opposed to deletes of rows.
 pub(crate) const DATA: i64 = 0;
 
+/// Members of the header of a manifest list.
+pub(crate) const LIST_MEMBERS: [&str; 4] =
+    ["snapshot-id", "parent-snapshot-id", "sequence-number", "format-version"];
+
 /// A manifest, as a manifest list names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestFile {
@@ -51,12 +55,12 @@ pub fn write_manifest_list(
     manifests: &[ManifestFile],
 ) -> Result<Vec<u8>, Error> {
     let header = [
-        ("snapshot-id", snapshot_id.to_string()),
-        ("parent-snapshot-id", parent_snapshot_id.map_or("null".to_owned(), |parent| parent.to_string())),
-        ("sequence-number", sequence_number.to_string()),
-        ("format-version", "2".to_owned()),
+        snapshot_id.to_string(),
+        parent_snapshot_id.map_or("null".to_owned(), |parent| parent.to_string()),
+        sequence_number.to_string(),
+        "2".to_owned(),
     ];
-    container::write(&MANIFEST_FILE, &header, manifests, write)
+    container::write(&MANIFEST_FILE, &LIST_MEMBERS, &header, manifests, write)
 }
 
 /// Reads a manifest list.
@@ -68,7 +72,7 @@ pub fn read_manifest_list(bytes: &[u8]) -> Result<Vec<ManifestFile>, Error> {
         Some(b"2") => Ok(()),
         _ => Err(Error::Avro("its format has another version than 2")),
     };
-    container::read(bytes, &MANIFEST_FILE, check, read)
+    container::read(bytes, &MANIFEST_FILE, &LIST_MEMBERS, check, read)
 }
 
 fn write(to: &mut Encoder, manifest: &ManifestFile) -> Result<(), Error> {

@@ -17,6 +17,11 @@ const FORMAT_VERSION: u8 = 2;
 /// The id of the last partition field of a table that has none.
 const NO_PARTITION_ID: i32 = 999;
 
+/// The property with the checksum of the file.
+const CHECKSUM: &str = "floe.crc32c";
+
+const CHECKSUM_DIGITS: usize = 8;
+
 /// The metadata of a table: its schemas, its snapshots, and which of them are the current ones. It is consistent in
 /// itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,12 +141,19 @@ impl TableMetadata {
         })
     }
 
-    /// Reads a document.
+    /// Reads a document. An early version of Floe wrote documents without a checksum.
     ///
     /// # Errors
-    /// It is not one that Floe writes, or it contradicts itself.
+    /// It is not one that Floe writes, it contradicts itself, or a byte of it has changed.
     pub fn read(json: &[u8]) -> Result<TableMetadata, Error> {
+        if let Some(at) = checksum_place(json)
+            && json.get(at..at + CHECKSUM_DIGITS) != Some(checksum(json, at).as_bytes())
+        {
+            return Err(Error::Metadata("its bytes have another checksum".to_owned()));
+        }
         let mut document: Document = serde_json::from_slice(json)?;
+        // It is the file's, and no setting of the table.
+        document.properties.remove(CHECKSUM);
         document.schemas.sort_by_key(Schema::schema_id);
         document.snapshots.sort_by_key(|snapshot| snapshot.sequence_number);
         check(&document)?;
@@ -154,6 +166,20 @@ impl TableMetadata {
     /// It cannot be written as JSON.
     pub fn document(&self) -> Result<Value, Error> {
         Ok(serde_json::to_value(&self.0)?)
+    }
+
+    /// The document as a file has it, with a checksum among the properties.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn file(&self) -> Result<Vec<u8>, Error> {
+        let mut document = self.0.clone();
+        document.properties.insert(CHECKSUM.to_owned(), "0".repeat(CHECKSUM_DIGITS));
+        let mut json = serde_json::to_value(&document)?.to_string().into_bytes();
+        let at = checksum_place(&json).expect("it was just written");
+        let digits = checksum(&json, at);
+        json[at..at + CHECKSUM_DIGITS].copy_from_slice(digits.as_bytes());
+        Ok(json)
     }
 
     /// The id of the table, which stays when it is renamed.
@@ -219,6 +245,20 @@ impl TableMetadata {
     }
 }
 
+/// Where the digits of the checksum begin. In JSON the first quote cannot be in a text, nor end one: it begins a name.
+fn checksum_place(json: &[u8]) -> Option<usize> {
+    let before = format!("\"{CHECKSUM}\":\"");
+    let at = json.windows(before.len()).position(|window| window == before.as_bytes())?;
+    Some(at + before.len())
+}
+
+/// CRC-32C of the document without the digits of the checksum, which begin at `at`.
+fn checksum(json: &[u8], at: usize) -> String {
+    let (before, rest) = json.split_at(at);
+    let after = rest.get(CHECKSUM_DIGITS..).unwrap_or_default();
+    format!("{:08x}", crc32c::crc32c_append(crc32c::crc32c(before), after))
+}
+
 /// Refuses a document that says one thing here and another there.
 pub(crate) fn check(document: &Document) -> Result<(), Error> {
     let wrong = |what: String| Err(Error::Metadata(what));
@@ -253,4 +293,37 @@ pub(crate) fn check(document: &Document) -> Result<(), Error> {
         return wrong("it has no sequence numbers left".to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &[u8] = include_bytes!("../tests/golden/table.metadata.json");
+
+    #[test]
+    fn every_changed_byte_of_a_file_is_seen() {
+        let table = TableMetadata::read(DOCUMENT).unwrap();
+        let file = table.file().unwrap();
+        assert_eq!(TableMetadata::read(&file).unwrap(), table);
+        assert_eq!(table.file().unwrap(), file);
+        let name = checksum_place(&file).unwrap() - CHECKSUM.len() - 3;
+        // A change of the checksum's own name hides the checksum, and nothing else has changed.
+        for at in (0..file.len()).filter(|at| !(name - 1..name + CHECKSUM.len() + 3).contains(at)) {
+            for bit in [1, 4] {
+                let mut damaged = file.clone();
+                damaged[at] ^= bit;
+                assert!(TableMetadata::read(&damaged).is_err(), "byte {at}");
+            }
+        }
+    }
+
+    // The bytes are in the stores of running clusters and never change.
+    #[test]
+    fn the_checksum_is_as_it_was() {
+        let file = TableMetadata::read(DOCUMENT).unwrap().file().unwrap();
+        let at = checksum_place(&file).unwrap();
+        assert_eq!(&file[at..at + CHECKSUM_DIGITS], b"GOLDEN_X", "persisted");
+        assert!(TableMetadata::read(&file[..at]).is_err());
+    }
 }

@@ -103,7 +103,7 @@ pub(crate) fn create(
         time.0,
     );
     let key = files.key(FileKind::Metadata, numbers.take()?);
-    let bytes = Bytes::from(metadata.document()?.to_string());
+    let bytes = Bytes::from(metadata.file()?);
     let table = Table {
         uuid,
         name: name.to_owned(),
@@ -171,7 +171,7 @@ pub(crate) async fn prepare(
     garbage.extend(forgotten.iter().filter_map(|log| files.key_of_url(&log.metadata_file)));
 
     let metadata_key = files.key(FileKind::Metadata, work.numbers.take()?);
-    work.written.push((metadata_key.clone(), Bytes::from(metadata.document()?.to_string())));
+    work.written.push((metadata_key.clone(), Bytes::from(metadata.file()?)));
     let table = Table {
         metadata: metadata_key,
         manifest_list: Some(list_key),

@@ -58,7 +58,7 @@ fn header(bytes: &[u8], shape: &str) -> BTreeMap<String, Value> {
             .collect();
         Err(crate::Error::Avro("its header is all that is wanted"))
     };
-    let stopped: Result<Vec<()>, _> = container::read(bytes, shape, take, |_| Ok(()));
+    let stopped: Result<Vec<()>, _> = container::read(bytes, shape, &[], take, |_| Ok(()));
     assert!(stopped.is_err());
     found
 }
