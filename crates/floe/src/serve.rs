@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::ServeArgs;
 use crate::server::Server;
 use crate::settings::{Checked, LogFilter, LogFormat, Typed};
-use crate::term::say;
+use crate::term::{is_coloured, say};
 
 /// Runs the command.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
@@ -65,7 +65,7 @@ pub(crate) fn log_to_stderr(filter: &LogFilter, format: LogFormat) -> Result<()>
     let LogFilter(filter) = filter;
     let filter = EnvFilter::try_new(filter).with_context(|| format!("`{filter}` is not a log filter"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let lines = lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let lines = lines.with_ansi(is_coloured(std::io::IsTerminal::is_terminal(&std::io::stderr())));
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

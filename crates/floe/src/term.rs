@@ -56,8 +56,13 @@ fn paint_stderr(text: &str, style: &str) -> String {
     paint_for(std::io::stderr().is_terminal(), text, style)
 }
 
+/// Whether a stream has colour: a terminal, unless `NO_COLOR` is set.
+pub(crate) fn is_coloured(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none()
+}
+
 fn paint_for(terminal: bool, text: &str, style: &str) -> String {
-    if terminal && std::env::var_os("NO_COLOR").is_none() {
+    if is_coloured(terminal) {
         format!("\x1b[{style}m{text}\x1b[0m")
     } else {
         text.to_owned()

@@ -32,7 +32,7 @@ pub const READ_BYTES: usize = 4 << 20;
 pub const BATCH_DECODED_BYTES_MAX: usize = 128 << 20;
 
 /// Log lines a minute of each kind that every topic's view may write: that it was taken over, that a step
-/// failed, that it ended.
+/// failed, that records did not fit, that it ended.
 pub const TOPIC_LINES_PER_MINUTE: u32 = 60;
 
 /// Topics that have a label of their own in metrics. A view has some thirty lines in a scrape.

@@ -35,6 +35,7 @@ use crate::{
 
 /// When the store fails, the views of all tables fail.
 static FAILED_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
+static BAD_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
 static ENDED_LINES: LogLines = LogLines::new(limits::TOPIC_LINES_PER_MINUTE, Duration::from_secs(60));
 
 /// What a step did.
@@ -405,6 +406,12 @@ impl<V: View> TopicRunner<V> {
         view.committed(topic, &before, &owned.output);
         counter!(V::METRICS.commits, "topic" => self.label.value.clone()).increment(1);
         counter!(V::METRICS.bad_records, "topic" => self.label.value.clone()).increment(bad_records);
+        if let Some(first) = bad.first()
+            && let Some(left_out) = BAD_LINES.next(self.shared.env.monotonic())
+        {
+            let (at, reason) = first.place_and_reason();
+            warn!(topic = %self.name, bad_records, first = at, reason, ?rule, left_out, "records do not fit");
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! syntax.rs        on the parsed statement: USING, names of recursive tables
 //! clauses.rs       on the parsed statement: clauses that the engine passes over
+//! apart.rs         on the parsed statement: columns that would have one name
 //! windows.rs       on the parsed statement: windows that build on others
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
@@ -25,6 +26,7 @@
 //!
 //! docs/sql.md says what a user sees of it. A statement without any of this passes unchanged.
 
+mod apart;
 mod checked;
 mod clauses;
 mod comparisons;

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::apart;
 use super::clauses;
 use super::using;
 use super::windows;
@@ -106,6 +107,7 @@ impl VisitorMut for Merged<'_> {
 fn body(set: &mut SetExpr) {
     match set {
         SetExpr::Select(select) => {
+            apart::tell_apart(select);
             if let Some(condition) = &mut select.selection {
                 using::qualify(condition, &select.from);
             }

@@ -237,6 +237,12 @@ fn next_steps(args: &DemoArgs, asked: &Config, server: &Server) -> Result<()> {
     let (mut kafka, mut http) = (server.kafka.to_string(), server.http.to_string());
     if !args.keep {
         say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:")?;
+        let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
+        if port(&kafka) != port(&asked.kafka.to_string()) || port(&http) != port(&asked.http.to_string()) {
+            // With the usual ports, the lines would go to the program that has them.
+            say("  the lines that it prints: the usual ports are taken, so it takes others")?;
+            return Ok(());
+        }
         // This broker is about to end: the lines are for the next one.
         kafka = asked.kafka.to_string();
         http = asked.http.to_string();

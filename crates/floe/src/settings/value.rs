@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use floe_http::Hosts;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// The value of a setting, before it has the type of its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +142,7 @@ from_value! {
     HostPort: Text(text) => HostPort::parse(text);
     Hosts: Text(text) => Hosts::parse(text);
     StorePlace: Text(text) => StorePlace::parse(text);
-    LogFilter: Text(text) => EnvFilter::try_new(text).ok().map(|_| LogFilter(text.clone()));
+    LogFilter: Text(text) => LogFilter::parse(text);
     LogFormat: Text(text) => LogFormat::parse(text);
 }
 
@@ -217,6 +218,16 @@ impl StorePlace {
 #[derive(Debug, Clone)]
 pub(crate) struct LogFilter(pub(crate) String);
 
+impl LogFilter {
+    /// A word alone is a level. `tracing` takes any other for the name of a module, so that a level with a mistake in it
+    /// would silence all others.
+    fn parse(text: &str) -> Option<LogFilter> {
+        let is_known = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
+        let known = text.split(',').map(str::trim).all(|part| part.is_empty() || is_known(part));
+        (known && EnvFilter::try_new(text).is_ok()).then(|| LogFilter(text.to_owned()))
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -232,6 +243,21 @@ impl LogFormat {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LogFilter;
+
+    #[test]
+    fn a_mistyped_level_is_no_filter() {
+        for text in ["info", "WARN", "off", "warn,floe_lake=debug", "floe_lake=debug, info", "[span]=info", ""] {
+            assert!(LogFilter::parse(text).is_some(), "{text}");
+        }
+        for text in ["inof", "warn,floe_lake", "floe=verbose", "debug info"] {
+            assert!(LogFilter::parse(text).is_none(), "{text}");
         }
     }
 }
