@@ -15,6 +15,7 @@
 //! services.rs   Services           what the binary hands in
 //! health.rs     /health /ready     alive, and able to serve
 //! telemetry.rs  /metrics           Prometheus text
+//! help.rs                          what each metric is, in words
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
 //! tables.rs     /api/v1/tables     how a table is doing; drops columns, makes it anew
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
@@ -39,6 +40,7 @@
 mod door;
 mod failure;
 mod health;
+mod help;
 mod hosts;
 mod iceberg;
 pub mod limits;

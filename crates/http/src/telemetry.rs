@@ -1,9 +1,10 @@
 //! Metrics: one recorder for the process, rendered as Prometheus text at `/metrics`.
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use floe_env::Env;
 
+use crate::help;
 use crate::limits::METRICS_UPKEEP_INTERVAL;
 
 /// Buckets of `*_seconds`: from a local metadata commit (0.1 ms) to the time limit of a query.
@@ -46,7 +47,9 @@ impl Metrics {
     /// # Errors
     /// When a recorder is already installed.
     pub fn install(env: &Env) -> Result<Metrics, InstallError> {
-        let handle = builder().install_recorder().map_err(|error| InstallError(error.to_string()))?;
+        let recorder = recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|error| InstallError(error.to_string()))?;
         let folded = handle.clone();
         env.spawn("metrics upkeep", async move {
             loop {
@@ -60,7 +63,7 @@ impl Metrics {
     /// Metrics beside those of the process, for tests and for embedded servers that install no recorder.
     #[must_use]
     pub fn detached() -> Metrics {
-        Metrics { handle: builder().build_recorder().handle() }
+        Metrics { handle: recorder().handle() }
     }
 
     /// The Prometheus text exposition of all metrics.
@@ -69,6 +72,13 @@ impl Metrics {
         process();
         self.handle.render()
     }
+}
+
+/// A recorder that knows the words of every metric.
+fn recorder() -> PrometheusRecorder {
+    let recorder = builder().build_recorder();
+    help::describe(&recorder);
+    recorder
 }
 
 fn builder() -> PrometheusBuilder {
@@ -128,16 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn histograms_have_the_buckets_of_their_unit() {
-        let recorder = builder().build_recorder();
+    fn metrics_have_words_and_histograms_the_buckets_of_their_unit() {
+        let recorder = recorder();
         metrics::with_local_recorder(&recorder, || {
             metrics::histogram!("floe_test_seconds").record(0.002);
             metrics::histogram!("floe_test_bytes").record(300.0);
             metrics::histogram!("floe_test_batches").record(3.0);
+            metrics::gauge!("floe_http_connections").set(1.0);
         });
         let text = recorder.handle().render();
         assert!(text.contains(r#"floe_test_seconds_bucket{le="0.0025"} 1"#), "{text}");
         assert!(text.contains(r#"floe_test_bytes_bucket{le="1024"} 1"#), "{text}");
         assert!(text.contains(r#"floe_test_batches_bucket{le="4"} 1"#), "{text}");
+        let described =
+            "# HELP floe_http_connections Connections that are open.\n# TYPE floe_http_connections gauge\n";
+        assert!(text.contains(described), "{text}");
     }
 }
