@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 fn floe(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floe"));
@@ -175,6 +178,50 @@ fn idle_clients_leave_descriptors_for_health_and_files() {
     let metrics = ask("GET /metrics HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n");
     let connections = metrics.lines().find_map(|line| line.strip_prefix("floe_kafka_connections "));
     assert!(connections.expect("the metric").parse::<u32>().expect("a number") <= 169, "{metrics}");
+    stop(&child);
+    assert!(child.wait().expect("it ends").success());
+}
+
+/// A broker on free ports that is ready: its process, its addresses for Kafka and for HTTP.
+fn serve(data: &Path) -> (Child, String, String) {
+    let mut child = floe(&["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the broker starts");
+    let mut ready = String::new();
+    let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
+    output.read_line(&mut ready).expect("it is text");
+    let address = |name| ready.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+    (child, address("kafka=").expect("an address"), address("http=").expect("an address"))
+}
+
+/// Somebody else takes room on the disk, and nobody writes to the broker.
+#[tokio::test]
+async fn the_free_room_in_the_metrics_is_not_that_of_the_last_write() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let (mut child, _, http) = serve(temporary.path());
+    let free = || {
+        let mut stream = TcpStream::connect(&http).expect("it listens");
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        ["floe_store_disk_free_bytes ", "floe_meta_disk_free_bytes "]
+            .map(|name| answer.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned))
+    };
+    let until = async |what: &str, met: &dyn Fn() -> bool| {
+        let met = async {
+            while !met() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), met).await.expect(what);
+    };
+    until("both metrics are there", &|| free().iter().all(Option::is_some)).await;
+    let before = free();
+    std::fs::write(temporary.path().join("of-others"), vec![1; 8 << 20]).expect("written");
+    until("both metrics move", &|| free().iter().zip(&before).all(|(now, before)| now != before)).await;
     stop(&child);
     assert!(child.wait().expect("it ends").success());
 }

@@ -72,6 +72,9 @@ pub const SQLITE_SLICE_ENTRIES: usize = 250;
 /// The SQLite journal counts as idle after this long without a commit.
 pub const SQLITE_IDLE: Duration = Duration::from_millis(100);
 
+/// How often the keeper of an idle SQLite journal looks at the room of the disk, for the metrics.
+pub const SQLITE_ROOM_LOOK: Duration = Duration::from_secs(10);
+
 /// How long the SQLite journal's keeper rests after a failure, for example a full disk.
 pub const SQLITE_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 

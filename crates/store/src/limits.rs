@@ -34,6 +34,8 @@ pub const PACKS_IN_USE_PER_SPARE: usize = 8;
 pub const ROOM_AMPLE_BYTES: u64 = 1 << 30;
 /// The pause between two rounds that give room back to the file system.
 pub const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two looks at the room of the disk, for the metrics.
+pub const ROOM_LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Folders that are remembered as having durable names.
 pub const FOLDERS_REMEMBERED_MAX: usize = 10_000;
 /// Regions at the end of a pack in use whose payload is verified when the store opens, because they may have been

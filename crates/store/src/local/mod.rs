@@ -48,8 +48,8 @@ use floe_env::{DiskReserve, Env, FileLock, Task};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
-    GIVE_BACK_PAUSE, PACK_SHARE_MAX, READS_AT_ONCE_MAX, ROOM_AMPLE_BYTES, ZERO_AHEAD, ZERO_AHEAD_SHARE,
-    ZERO_RETRY_PAUSE,
+    GIVE_BACK_PAUSE, PACK_SHARE_MAX, READS_AT_ONCE_MAX, ROOM_AMPLE_BYTES, ROOM_LOOK_PAUSE, ZERO_AHEAD,
+    ZERO_AHEAD_SHARE, ZERO_RETRY_PAUSE,
 };
 use crate::local::failure::not_applied;
 use crate::local::files::Files;
@@ -243,7 +243,6 @@ impl Shared {
         }
         // A ready pack has room, but the commit that makes the object visible would be refused.
         let room = self.disk.room().map_err(|error| not_applied(&error))?;
-        metrics::gauge!("floe_store_disk_free_bytes").set(room.free as f64);
         if room.only_deletions() {
             return Err(not_applied(&room.full(length)));
         }
@@ -427,19 +426,36 @@ impl Shared {
 }
 
 /// The tasks. They end with the last handle of the store.
-struct Filler([Task<()>; 2]);
+struct Filler([Task<()>; 3]);
 
 impl Filler {
     fn start(env: &Env, options: Options, store: &Arc<Shared>) -> Filler {
         let fill = fill(env.clone(), options, Arc::downgrade(store));
         let give_back = give_back(env.clone(), Arc::downgrade(store));
-        Filler([env.spawn("local store filler", fill), env.spawn("local store giver", give_back)])
+        let look = look_at_room(env.clone(), store.disk.clone());
+        Filler([
+            env.spawn("local store filler", fill),
+            env.spawn("local store giver", give_back),
+            env.spawn("local store room", look),
+        ])
     }
 }
 
 impl Drop for Filler {
     fn drop(&mut self) {
         self.0.iter().for_each(Task::abort);
+    }
+}
+
+/// Measures the free room of the disk. Other programs change it, also while nobody writes here.
+async fn look_at_room(env: Env, disk: DiskReserve) {
+    loop {
+        let disk = disk.clone();
+        // A write says why the disk does not answer.
+        if let Ok(room) = env.blocking(move || disk.room()).await {
+            metrics::gauge!("floe_store_disk_free_bytes").set(room.free as f64);
+        }
+        tokio::time::sleep(ROOM_LOOK_PAUSE).await;
     }
 }
 

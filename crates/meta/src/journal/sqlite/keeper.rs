@@ -18,7 +18,8 @@ use crate::journal::sqlite::state::{JournalState, KeeperTask};
 use crate::journal::{JournalError, Loaded, Lsn};
 use crate::limits::{
     ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
-    SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_SLICE_BYTES, SQLITE_SLICE_ENTRIES,
+    SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_ROOM_LOOK, SQLITE_SLICE_BYTES,
+    SQLITE_SLICE_ENTRIES,
 };
 use floe_env::Env;
 
@@ -56,15 +57,12 @@ impl Keeper {
     pub(super) fn run(mut self, tasks: &Receiver<KeeperTask>) {
         loop {
             let task = if self.is_asleep() {
-                let task = tasks.recv();
+                let task = or_else(tasks.recv_timeout(SQLITE_ROOM_LOOK), KeeperTask::LookAtRoom);
                 self.due = self.env.monotonic() + SQLITE_IDLE;
-                task.ok()
+                task
             } else {
                 let left = self.due.saturating_duration_since(self.env.monotonic());
-                match tasks.recv_timeout(left) {
-                    Err(RecvTimeoutError::Timeout) => Some(KeeperTask::Work),
-                    task => task.ok(),
-                }
+                or_else(tasks.recv_timeout(left), KeeperTask::Work)
             };
             match task {
                 None => return self.close(),
@@ -128,6 +126,8 @@ impl Keeper {
         // The caller may be gone.
         match task {
             KeeperTask::Nudge | KeeperTask::Work => {}
+            // A commit says why the disk does not answer.
+            KeeperTask::LookAtRoom => drop(self.shared.room()),
             KeeperTask::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
             KeeperTask::History { from, count, answer } => {
                 let history = entries(&self.reader, from, count, ENTRIES_BYTES_MAX);
@@ -237,6 +237,14 @@ impl Keeper {
             self.shared.catch_up.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+}
+
+/// The task that came, or this one if none came in time; none once every sender is gone.
+fn or_else(received: Result<KeeperTask, RecvTimeoutError>, late: KeeperTask) -> Option<KeeperTask> {
+    match received {
+        Err(RecvTimeoutError::Timeout) => Some(late),
+        received => received.ok(),
     }
 }
 

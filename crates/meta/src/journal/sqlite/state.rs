@@ -1,10 +1,11 @@
 //! The state that the handle and the two threads share, and the messages between them.
 
 use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use floe_env::DiskReserve;
+use floe_env::{DiskReserve, DiskRoom};
 use tokio::sync::{oneshot, watch};
 
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
@@ -34,6 +35,17 @@ impl JournalState {
         let _ = self.backlog_bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
     }
 
+    /// The room of the disk now. The metrics get it, too.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    pub(super) fn room(&self) -> io::Result<DiskRoom> {
+        let room = self.reserve.room()?;
+        metrics::gauge!("floe_meta_disk_free_bytes").set(room.free as f64);
+        metrics::gauge!("floe_meta_only_deletions").set(f64::from(room.only_deletions()));
+        Ok(room)
+    }
+
     /// Wakes the keeper unless it is awake.
     pub(super) fn nudge(&self, keeper: &SyncSender<KeeperTask>) {
         if !self.nudged.swap(true, Ordering::SeqCst) {
@@ -55,6 +67,8 @@ pub(super) enum KeeperTask {
     },
     /// There are commits to fold and copy.
     Nudge,
+    /// Others may have taken or freed room on the disk.
+    LookAtRoom,
     /// A slice of work is due.
     Work,
 }
