@@ -1,6 +1,9 @@
 //! What can go wrong between a client and its broker.
 
-use floe_wire::{ApiKey, ErrorCode, Versions, WireError};
+use floe_wire::{ApiKey, ErrorCode, Fault, Versions, WireError};
+
+/// The length of a frame that begins as an answer of HTTP does.
+const HTTP_AS_LENGTH: usize = u32::from_be_bytes(*b"HTTP") as usize;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +17,14 @@ pub enum ClientError {
     /// A message could not be written or read.
     #[error("a message could not be coded: {0}")]
     Wire(#[from] WireError),
+    /// The first answer on a connection is none of Kafka's protocol.
+    #[error("what listens there does not speak the Kafka protocol{}", if *http { ", but HTTP" } else { "" })]
+    NotKafka {
+        /// Whether the answer is one of HTTP.
+        http: bool,
+        /// What is wrong with it.
+        source: Box<ClientError>,
+    },
     /// The broker does not speak a version that this client speaks.
     #[error("{api}: the broker speaks versions {}, this client {ours}", spoken(*broker))]
     Unsupported {
@@ -57,6 +68,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// What the error means if it came of the first request on a connection.
+    pub(super) fn of_first_answer(self) -> ClientError {
+        let http = match &self {
+            ClientError::Wire(error) => error.fault == Fault::TooLong(HTTP_AS_LENGTH),
+            ClientError::Correlation { .. } => false,
+            _ => return self,
+        };
+        ClientError::NotKafka { http, source: Box::new(self) }
+    }
+
     /// The error code of the broker, if it answered with one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {

@@ -80,7 +80,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if !self.dialect.broker.is_empty() {
             return Ok(());
         }
-        let mut response = self.api_versions(API_VERSIONS_FIRST).await?;
+        let first = self.api_versions(API_VERSIONS_FIRST).await;
+        let mut response = first.map_err(ClientError::of_first_answer)?;
         if response.error_code == ErrorCode::UnsupportedVersion.number() {
             response = self.api_versions(0).await?;
         }

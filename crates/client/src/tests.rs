@@ -320,13 +320,12 @@ async fn frames_are_bounded_and_a_closed_connection_is_said_so() {
     theirs.write_all(&[0, 0, 4, 1]).await.unwrap();
     let mut client = Client::new(ours, "test").frame_bytes_max(1_024);
     let error = client.call(&MetadataRequest::default()).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "a message could not be coded: a length of 1025 does not fit into its field"
-    );
+    let ClientError::NotKafka { http: false, source } = error else { panic!("{error}") };
+    let reason = "a message could not be coded: a length of 1025 does not fit into its field";
+    assert_eq!(source.to_string(), reason);
     drop(theirs);
     let error = client.call(&MetadataRequest::default()).await.unwrap_err();
-    assert!(matches!(error, ClientError::Io(_) | ClientError::Closed | ClientError::Wire(_)));
+    assert!(matches!(error, ClientError::Io(_) | ClientError::Closed | ClientError::NotKafka { .. }));
 }
 
 #[tokio::test]
@@ -453,4 +452,19 @@ async fn keys_decide_partitions() {
         }
     }
     assert_eq!(broker.values(0).len() + broker.values(1).len(), 5);
+}
+
+#[tokio::test]
+async fn a_server_of_another_protocol_is_named() {
+    for (first, http) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], true),
+        (b"SSH-2.0-OpenSSH\r\n", false),
+        (b"\0\0\0\x08answer 9", false),
+        (b"\0\0\0\x02ab", false),
+    ] {
+        let (stream, mut server) = tokio::io::duplex(1 << 16);
+        server.write_all(first).await.unwrap();
+        let error = Client::new(stream, "test").negotiate().await.unwrap_err();
+        assert!(matches!(error, ClientError::NotKafka { http: found, .. } if found == http), "{error}");
+    }
 }

@@ -124,7 +124,11 @@ impl HttpClient {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
-        let what = if error.is_connect() { "no broker answers" } else { "the broker did not answer" };
+        let what = match error.is_connect() {
+            true => "no broker answers",
+            // A Kafka port closes the connection on the first bytes of HTTP.
+            false => "nothing answers as HTTP servers do, so this may be the broker's port for Kafka",
+        };
         anyhow!(
             "{what} at {}: start one with `floe serve`, or name its HTTP address with --server",
             self.server

@@ -7,9 +7,11 @@
 //! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
 //! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check.rs`, `bench/`: the commands.
+//! - `client.rs`, `bootstrap.rs`: connections to the two addresses of a broker.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 
 mod bench;
+mod bootstrap;
 mod check;
 mod cli;
 mod client;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{TableAction, TableArgs};
 use crate::client::HttpClient;
-use crate::term::{say, say_stderr};
+use crate::term::{say, say_stderr, things};
 
 /// How often the broker is asked how far it is.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
@@ -18,9 +18,10 @@ pub(crate) async fn run(args: TableArgs) -> Result<()> {
     let TableAction::Rebuild { name, lose, no_wait } = args.action;
     let begun = server.post(&["api", "v1", "tables", &name, "rebuild"], &json!({ "lose": lose })).await;
     let begun = begun.with_context(|| format!("cannot rebuild the table {name}"))?;
-    let lost = &begun["rows_lost"];
-    if lost.as_u64().unwrap_or(0) > 0 && !args.json {
-        say_stderr(&format!("up to {lost} rows are lost: the log does not have them any more"));
+    let lost = begun["rows_lost"].as_u64().unwrap_or_default();
+    if lost > 0 && !args.json {
+        let rows = things(lost, "row");
+        say_stderr(&format!("this loses up to {rows}, which the log does not have any more"));
     }
     if no_wait {
         let text = format!("the table {name} is being rebuilt");
@@ -48,7 +49,8 @@ pub(crate) async fn run(args: TableArgs) -> Result<()> {
     say(&if args.json {
         json!({ "table": name, "outcome": "rebuilt", "rows": table["rows"], "rows_lost": lost }).to_string()
     } else {
-        format!("rebuilt the table {name}: {} rows in {} files", table["rows"], table["files"])
+        let count = |name: &str, thing: &str| things(table[name].as_u64().unwrap_or_default(), thing);
+        format!("rebuilt the table {name}: {} in {}", count("rows", "row"), count("files", "file"))
     })?;
     Ok(())
 }
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: TableArgs) -> Result<()> {
 fn progress(rebuild: &Value) -> String {
     match rebuild["stands_still"]["why"].as_str() {
         Some(why) => format!("it STANDS STILL and is tried again: {why}"),
-        None => format!("{} records to read", rebuild["lag"]),
+        None => format!("{} to read", things(rebuild["lag"].as_u64().unwrap_or_default(), "record")),
     }
 }
 
@@ -68,6 +70,7 @@ mod tests {
     #[test]
     fn people_are_told_how_far_it_is() {
         assert_eq!(progress(&json!({ "lag": 7, "stands_still": null })), "7 records to read");
+        assert_eq!(progress(&json!({ "lag": 1, "stands_still": null })), "1 record to read");
         let still = json!({ "lag": 7, "stands_still": { "why": "the store is full" } });
         assert_eq!(progress(&still), "it STANDS STILL and is tried again: the store is full");
     }

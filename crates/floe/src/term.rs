@@ -1,5 +1,6 @@
 //! What a person sees: colour only on a terminal, errors with their causes.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -69,6 +70,12 @@ fn paint_for(terminal: bool, text: &str, style: &str) -> String {
     }
 }
 
+/// A number of things: `1 row`, `2 rows`. The plural of the thing ends in s.
+pub(crate) fn things<N: Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+    let end = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {thing}{end}")
+}
+
 /// Rows in aligned columns under a header, two spaces apart; numbers are right-aligned.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
@@ -95,7 +102,12 @@ pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::columns;
+    use super::{columns, things};
+
+    #[test]
+    fn one_thing_is_not_plural() {
+        assert_eq!([0, 1, 2].map(|count| things(count, "row")), ["0 rows", "1 row", "2 rows"]);
+    }
 
     #[test]
     fn columns_align_words_left_and_numbers_right() {

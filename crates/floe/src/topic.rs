@@ -8,9 +8,10 @@ use floe_wire::metadata::MetadataResponseTopic;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::bootstrap::bootstrap;
 use crate::cli::{TopicAction, TopicArgs};
 use crate::client::HttpClient;
-use crate::term::{columns, say};
+use crate::term::{columns, say, things};
 
 /// The resource type of topics in `DescribeConfigs` (KIP-133).
 const TOPIC_RESOURCE: i8 = 2;
@@ -22,13 +23,7 @@ pub(crate) async fn run(args: TopicArgs) -> Result<()> {
     if let TopicAction::DropColumns { name, keys, server } = &args.action {
         return drop_columns(&HttpClient::new(server)?, name, keys, args.json).await;
     }
-    let client = Client::connect(&args.bootstrap, "floe").await;
-    let mut client = client.with_context(|| {
-        format!(
-            "no broker answers at {}: start one with `floe serve`, or name it with --bootstrap",
-            args.bootstrap
-        )
-    })?;
+    let mut client = bootstrap(&args.bootstrap, "floe").await?;
     match args.action {
         TopicAction::List => list(&mut client, args.json).await,
         TopicAction::Create { name, partitions, configs } => {
@@ -91,7 +86,8 @@ async fn drop_columns(server: &HttpClient, name: &str, keys: &[String], as_json:
     if as_json {
         say(&dropped.to_string())?;
     } else {
-        say(&format!("dropped {} columns of {name}", dropped["columns_dropped"]))?;
+        let count = dropped["columns_dropped"].as_u64().unwrap_or_default();
+        say(&format!("dropped {} of {name}", things(count, "column")))?;
     }
     Ok(())
 }
@@ -108,14 +104,15 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
         Ok(table) => table,
         Err(error) => return vec![format!("table: not known, {error}")],
     };
+    let count = |name: &str, thing: &str| things(table[name].as_u64().unwrap_or_default(), thing);
     let mut lines = vec![format!(
-        "table: {} rows in {} files, {} records behind, {} bad records, {} of {} columns",
-        table["rows"],
-        table["files"],
-        table["lag"],
-        table["bad_records"],
+        "table: {} in {}, {} behind, {}, {} of {}",
+        count("rows", "row"),
+        count("files", "file"),
+        count("lag", "record"),
+        count("bad_records", "bad record"),
         table["columns"],
-        table["columns_max"],
+        count("columns_max", "column"),
     )];
     if let Some(still) = table["stands_still"].as_object() {
         let text = |name: &str| still.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -203,10 +200,10 @@ mod tests {
     #[test]
     fn a_table_is_told_in_lines() {
         let mut table = json!({
-            "table": "t", "rows": 3, "files": 2, "bytes": 1, "bad_records": 4, "lag": 5, "columns": 6,
+            "table": "t", "rows": 3, "files": 1, "bytes": 1, "bad_records": 4, "lag": 5, "columns": 6,
             "columns_max": 2000, "stands_still": null,
         });
-        let first = "table: 3 rows in 2 files, 5 records behind, 4 bad records, 6 of 2000 columns";
+        let first = "table: 3 rows in 1 file, 5 records behind, 4 bad records, 6 of 2000 columns";
         assert_eq!(table_lines(&Ok(table.clone())), [first]);
         table["stands_still"] =
             json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });

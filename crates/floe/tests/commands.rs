@@ -197,6 +197,28 @@ fn serve(data: &Path) -> (Child, String, String) {
     (child, address("kafka=").expect("an address"), address("http=").expect("an address"))
 }
 
+#[test]
+fn an_address_of_the_other_protocol_is_told_apart_from_a_broker_that_is_not_there() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let (mut child, kafka, http) = serve(temporary.path());
+    let failed = |arguments: &[&str]| {
+        let output = floe(arguments).env("NO_COLOR", "1").output().expect("it runs");
+        assert!(!output.status.success(), "{arguments:?}");
+        text(&output.stderr)
+    };
+    for arguments in [["topic", "list"], ["bench", "consume"]] {
+        let said = failed(&[&arguments[..], &["--bootstrap", &http]].concat());
+        let words = format!("an HTTP server answers at {http}, and no Kafka broker");
+        assert!(said.contains(&words) && said.contains("does not speak the Kafka protocol"), "{said}");
+    }
+    let said = failed(&["sql", "SELECT 1", "--server", &format!("http://{kafka}")]);
+    assert!(said.contains("may be the broker's port for Kafka"), "{said}");
+    stop(&child);
+    assert!(child.wait().expect("it ends").success());
+    let said = failed(&["topic", "list", "--bootstrap", &kafka]);
+    assert!(said.contains(&format!("no broker answers at {kafka}")), "{said}");
+}
+
 /// Somebody else takes room on the disk, and nobody writes to the broker.
 #[tokio::test]
 async fn the_free_room_in_the_metrics_is_not_that_of_the_last_write() {

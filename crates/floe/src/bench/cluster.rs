@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use floe_client::{Client, ClientError, LATEST};
+use floe_client::{Client, LATEST};
 use floe_env::Env;
 use floe_wire::ErrorCode;
 use floe_wire::admin::{CreatableTopic, CreatableTopicConfig};
 use floe_wire::metadata::{MetadataResponse, MetadataResponseTopic};
 use floe_wire::offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::bench::lanes::{Lane, Sharing, deal};
-use crate::bench::limits::{CONNECT_TIME_MAX, PARTITIONS_MAX, READY_PAUSE, READY_TIME_MAX};
+use crate::bench::limits::{PARTITIONS_MAX, READY_PAUSE, READY_TIME_MAX};
 use crate::bench::plan::TopicPlan;
+use crate::bootstrap;
+use crate::term::things;
 
 /// The name that the broker sees.
-const CLIENT_ID: &str = "floe-bench";
+pub(super) const CLIENT_ID: &str = "floe-bench";
 /// The partitions of a new topic if nobody says how many.
 const PARTITIONS_DEFAULT: i32 = 1;
 /// The replica id of clients.
@@ -46,26 +48,6 @@ enum Found {
     /// Some partitions have no leader yet.
     Waiting(usize),
     Led(Vec<Leader>),
-}
-
-/// Connects to an address within the time for it.
-async fn connect(host: &str, port: Option<u16>) -> Result<Client<TcpStream>, ClientError> {
-    let connecting = async {
-        match port {
-            Some(port) => Client::connect((host, port), CLIENT_ID).await,
-            None => Client::connect(host, CLIENT_ID).await,
-        }
-    };
-    timeout(CONNECT_TIME_MAX, connecting)
-        .await
-        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-}
-
-/// Connects to the broker that was named.
-pub(super) async fn bootstrap(address: &str) -> Result<Client<TcpStream>> {
-    connect(address, None).await.with_context(|| {
-        format!("no broker answers at {address}: start one with `floe serve`, or name it with --bootstrap")
-    })
 }
 
 /// Tries again while a broker says that it is not ready: just after its own start, or after that of a topic.
@@ -188,8 +170,9 @@ impl Cluster {
         let wanted = plan.partitions.unwrap_or(partitions);
         ensure!(
             wanted == partitions,
-            "the topic {} has {partitions} partitions, not {wanted}: choose another --topic, or leave --partitions out",
-            plan.name
+            "the topic {} has {}, not {wanted}: choose another --topic, or leave --partitions out",
+            plan.name,
+            things(partitions, "partition")
         );
         Ok(())
     }
@@ -223,7 +206,7 @@ impl Cluster {
 
     async fn connect_to(&self, leader: &Leader) -> Result<Client<TcpStream>> {
         let Leader { node, host, port, .. } = leader;
-        connect(host, Some(*port)).await.with_context(|| {
+        bootstrap::connect((host.as_str(), *port), CLIENT_ID).await.with_context(|| {
             format!(
                 "cannot reach broker {node} at {host}:{port}, the address that the cluster gives to clients \
                  (advertised, advertised.listeners)"

@@ -3,6 +3,8 @@
 
 use anyhow::{Result, ensure};
 
+use crate::term::things;
+
 /// The work of one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lane {
@@ -34,7 +36,8 @@ pub(super) fn deal(leaders: &[Vec<i32>], connections: usize, sharing: Sharing) -
     );
     ensure!(
         sharing == Sharing::Allowed || connections <= partitions,
-        "the topic has {partitions} partitions, each read by one connection: take at most {partitions}, not {connections}"
+        "the topic has {}, each read by one connection: take at most {partitions}, not {connections}",
+        things(partitions, "partition")
     );
     let mut lanes = Vec::with_capacity(connections);
     for (leader, (partitions, connections)) in leaders.iter().zip(shares(leaders, connections)).enumerate() {

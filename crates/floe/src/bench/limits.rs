@@ -42,8 +42,6 @@ pub(super) const TIMEOUT_SECONDS_MAX: u64 = 600;
 pub(super) const FAILURES_IN_ROW_MAX: u32 = 100;
 /// The pause of a reader after a fetch that the broker refused.
 pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-/// How long connecting may take.
-pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long brokers may take to be ready for a new topic, or for their first idempotent producer.
 pub(super) const READY_TIME_MAX: Duration = Duration::from_secs(30);
 /// The pause between two looks whether they are.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::bench::args::Begin;
-use crate::bench::cluster::{Cluster, bootstrap};
+use crate::bench::cluster::{CLIENT_ID, Cluster};
 use crate::bench::consume::{self, Purpose, Read, Reader, Reading, Until};
 use crate::bench::content::{Batches, Marked, Source};
 use crate::bench::load::Load;
@@ -22,6 +22,7 @@ use crate::bench::report::{Part, Report, Side};
 use crate::bench::run::{Ended, Run};
 use crate::bench::tally::Tally;
 use crate::bench::turns::Turns;
+use crate::bootstrap::bootstrap;
 use crate::serve::StopSignal;
 
 /// How often the end of `latency` looks whether the last records have come.
@@ -37,7 +38,7 @@ pub(super) struct Bench {
 impl Bench {
     /// `floe bench produce`; with readers in the plan, `floe bench mixed`.
     pub(super) async fn produce(&self, mode: &'static str, plan: ProducePlan) -> Result<Report> {
-        let mut client = bootstrap(&self.bootstrap).await?;
+        let mut client = bootstrap(&self.bootstrap, CLIENT_ID).await?;
         let cluster = Cluster::find_or_create(&self.env, &mut client, &plan.topic).await?;
         let (write, rest) = (plan.write, Load::new(&plan.write, &plan.window).rest());
         let source = self.env.blocking(move || Source::Made(Batches::new(&write, rest))).await;
@@ -74,7 +75,7 @@ impl Bench {
 
     /// `floe bench consume`.
     pub(super) async fn consume(&self, plan: ConsumePlan) -> Result<Report> {
-        let mut client = bootstrap(&self.bootstrap).await?;
+        let mut client = bootstrap(&self.bootstrap, CLIENT_ID).await?;
         let cluster = Cluster::find(&self.env, &mut client, &plan.topic).await?;
         let until = match plan.read.from {
             Begin::Start => Until::EndOfTopic,
@@ -103,7 +104,7 @@ impl Bench {
 
     /// `floe bench latency`.
     pub(super) async fn latency(&self, mut plan: LatencyPlan) -> Result<Report> {
-        let mut client = bootstrap(&self.bootstrap).await?;
+        let mut client = bootstrap(&self.bootstrap, CLIENT_ID).await?;
         let cluster = Cluster::find_or_create(&self.env, &mut client, &plan.topic).await?;
         plan.read.connections = plan.read.connections.min(usize::try_from(cluster.partitions())?);
         let readers = consume::connect(&cluster, &plan.read, Until::EndOfRun).await?;

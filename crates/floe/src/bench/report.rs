@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::bench::histogram::Histogram;
 use crate::bench::run::Ended;
 use crate::bench::tally::{Refusals, Tally};
-use crate::term::columns;
+use crate::term::{columns, things};
 
 const MIB: f64 = (1 << 20) as f64;
 /// The quantiles that are told, in thousandths.
@@ -52,11 +52,6 @@ fn ms(time: Duration) -> f64 {
 /// A figure with three digits behind the point.
 fn rounded(figure: f64) -> f64 {
     (figure * 1e3).round() / 1e3
-}
-
-/// A number of things.
-fn things(count: u64, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Puts the quantiles of a histogram under names that begin with `name`; null without a value.

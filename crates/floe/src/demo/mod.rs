@@ -20,7 +20,7 @@ use crate::demo::stream::Streamer;
 use crate::serve::{StopSignal, log_to_stderr, stop};
 use crate::server::Server;
 use crate::settings::{Checked, Config, HostPort, LogFilter, LogFormat};
-use crate::term::{paint, say};
+use crate::term::{paint, say, things};
 
 /// The last acknowledged record must be in the Iceberg table after this time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -128,10 +128,7 @@ async fn story(args: &DemoArgs, server: &Server) -> Result<()> {
     let mut streamer = Streamer::connect(server.env(), server.kafka).await?;
     for (topic, partitions) in [("flights", 4), ("airlines", 1)] {
         streamer.create_table_topic(topic, partitions).await?;
-        say(&format!(
-            "  topic       {topic}: {partitions} partition{}, floe.table=json",
-            if partitions > 1 { "s" } else { "" }
-        ))?;
+        say(&format!("  topic       {topic}: {}, floe.table=json", things(partitions, "partition")))?;
     }
     streamer.send("airlines", data::airlines()?, Duration::ZERO, |_| {}).await?;
     stream_flights(args, server, &client, &mut streamer).await?;
@@ -202,9 +199,9 @@ async fn settle(server: &Server) -> Result<()> {
         );
     }
     say(&format!(
-        "  table       Iceberg holds all {} flights in {} snapshots\n",
+        "  table       Iceberg holds all {} flights in {}\n",
         server.rows_in_lake("flights"),
-        server.snapshots("flights")
+        things(server.snapshots("flights"), "snapshot")
     ))?;
     Ok(())
 }
