@@ -58,6 +58,12 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// It holds nothing. Only [`DataDir::check`] refuses that.
+    #[error("{path} is empty: `floe serve --data {path}` makes it a data directory")]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Its file `FORMAT` does not say what Floe writes there.
     #[error(
         "{path} is damaged: a data directory has one line \"floe {DATA_DIR_FORMAT}\" in it, and this one has {text:?}; if \
@@ -108,12 +114,16 @@ impl DataDir {
     /// # Errors
     /// [`DataDir::open`] would refuse the directory, or make one.
     pub fn check(path: &Path) -> Result<(), DataDirError> {
+        let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         match read_format(path) {
             Ok(text) => check_format(path, &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_dir() => {
-                Err(DataDirError::Foreign { path: path.to_owned() })
+                Err(match is_empty(path).map_err(failed)? {
+                    true => DataDirError::Empty { path: path.to_owned() },
+                    false => DataDirError::Foreign { path: path.to_owned() },
+                })
             }
-            Err(source) => Err(DataDirError::Io { path: path.to_owned(), source }),
+            Err(source) => Err(failed(source)),
         }
     }
 
@@ -194,7 +204,7 @@ mod tests {
         }
         fs::remove_file(path.join(FORMAT)).unwrap();
         fs::write(path.join(FORMAT_TEMPORARY), "flo").unwrap();
-        assert!(matches!(DataDir::check(&path).unwrap_err(), DataDirError::Foreign { .. }));
+        assert!(matches!(DataDir::check(&path).unwrap_err(), DataDirError::Empty { .. }));
         let used = DataDir::open(&path).unwrap();
         DataDir::check(&path).unwrap();
         drop(used);
@@ -211,7 +221,9 @@ mod tests {
         let home = temporary.path().join("home");
         fs::create_dir(&home).unwrap();
         fs::write(home.join("thesis.txt"), "x").unwrap();
-        assert!(matches!(DataDir::open(&home).unwrap_err(), DataDirError::Foreign { .. }));
+        for refused in [DataDir::open(&home).unwrap_err(), DataDir::check(&home).unwrap_err()] {
+            assert!(matches!(refused, DataDirError::Foreign { .. }), "{refused}");
+        }
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
     }
 }

@@ -1,4 +1,6 @@
 //! `floe check`: says whether a data directory and its store are whole and belong together, without a start.
+//!
+//! One part that cannot be read does not keep the others from being looked at, so all faults are named at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,23 +8,30 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use floe_env::{DataDir, DataDirError, Env};
+use floe_env::{DATA_DIR_FORMAT, DataDir, DataDirError, Env};
 use floe_log::judge::{Judgement, judge};
-use floe_log::object::object_of_key;
-use floe_meta::Inspected;
+use floe_log::object::{Object, object_of_key};
+use floe_meta::{Inspected, SqliteOpenError};
+use floe_store::local::OpenError;
 use floe_store::{CLUSTER_FOLDER, Store};
 use serde_json::json;
 
 use crate::cli::CheckArgs;
 use crate::server::s3_config;
 use crate::settings::{Checked, Config, StorePlace, Typed};
-use crate::term::say;
+use crate::term::{say, things};
 
 /// Objects in one page of a listing.
 const PAGE_OBJECTS: usize = 1_000;
 
 /// Lines of each kind that a person gets. A lost pack alone may be thousands.
 const LINES_MAX: usize = 20;
+
+/// What a data directory has.
+const DATA_ENTRIES: &[&str] = &["FORMAT", "FORMAT.tmp", "LOCK", "journal", "lost+found", "spill", "store"];
+
+/// How the names of the files of a journal begin.
+const JOURNAL_ENTRIES: &[&str] = &["image.sqlite", "journal.lock", "journal.sqlite", "reserve"];
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
@@ -44,31 +53,90 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
     let typed = args.settings.0.at(args.place.as_deref())?.over(file);
     let config = Checked::new(&typed)?.config();
     let mut report = Report::default();
-    match DataDir::check(&config.data) {
-        // Without one there is nothing to check.
-        Err(error @ DataDirError::Io { .. }) => return Err(error.into()),
-        Err(error) => report.refused.push(error.to_string()),
-        Ok(()) => {}
-    }
+    directory(&config.data, &mut report)?;
     let inspected = metadata(&config.data.join("journal"), args.repair, &mut report)?;
-    let (objects, small) = match &config.store {
-        StorePlace::Local => local(&config.data.join("store"), &inspected, &mut report)?,
-        StorePlace::S3 { bucket, prefix } => remote(&config, bucket, prefix).await?,
+    let objects = match &config.store {
+        StorePlace::Local => local(&config.data.join("store"), inspected.as_ref(), &mut report)?,
+        StorePlace::S3 { bucket, prefix } => {
+            let found = remote(&config, bucket, prefix).await;
+            found.map_err(|error| report.refused.push(format!("{error:#}"))).ok()
+        }
     };
-    let judgement =
-        judge(&inspected.snapshot, &objects, &small).context("a record of the metadata is damaged")?;
-    report.take(judgement);
-    report.whole.push(format!("the store has {} objects", objects.len()));
+    if let Some((objects, _)) = &objects {
+        report.whole.push(format!("the store has {}", things(objects.len(), "object")));
+    }
+    if let (Some(inspected), Some((objects, small))) = (&inspected, &objects) {
+        let judgement = judge(&inspected.snapshot, objects, small);
+        report.take(judgement.context("a record of the metadata is damaged")?);
+    }
     say(&if args.json { report.json() } else { report.text() })?;
     match report.refused.len() + report.repairable.len() + report.damage.len() {
         0 => Ok(()),
-        count => bail!("{count} faults were found"),
+        count => bail!("found {}", things(count, "fault")),
     }
 }
 
-/// Reads the journal and its image, and repairs the image if that is asked for and safe.
-fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Inspected> {
-    let inspected = floe_meta::inspect(directory).context("the metadata cannot be read")?;
+/// Looks at the directory itself, and names what others put there.
+///
+/// # Errors
+/// It cannot be read, or is none of Floe's: there is nothing to check.
+fn directory(path: &Path, report: &mut Report) -> Result<()> {
+    match DataDir::check(path) {
+        Ok(()) => {}
+        Err(DataDirError::Foreign { .. }) if is_used(path) => report.refused.push(format!(
+            "{} is missing: if the directory is Floe's, write one line \"floe {DATA_DIR_FORMAT}\" there",
+            path.join("FORMAT").display()
+        )),
+        Err(DataDirError::Foreign { .. }) => bail!(
+            "{} is not a data directory of Floe: name the one that `floe serve --data` has, ./floe-data by default",
+            path.display()
+        ),
+        Err(error @ (DataDirError::Io { .. } | DataDirError::Empty { .. })) => return Err(error.into()),
+        Err(error) => report.refused.push(error.to_string()),
+    }
+    let is_data = |name: &str| DATA_ENTRIES.contains(&name);
+    let is_journal = |name: &str| JOURNAL_ENTRIES.iter().any(|begin| name.starts_with(begin));
+    report.notes.extend(unknown(path, is_data)?);
+    report.notes.extend(unknown(&path.join("journal"), is_journal)?);
+    Ok(())
+}
+
+/// Whether a directory without a `FORMAT` has a broker's files all the same.
+fn is_used(path: &Path) -> bool {
+    ["journal/journal.sqlite", "journal/image.sqlite", "store/format"]
+        .iter()
+        .any(|file| path.join(file).exists())
+}
+
+/// The files in a folder whose names are none of Floe's, one line each. Those in the store are named by the store.
+fn unknown(folder: &Path, is_known: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        // The metadata says what is missing.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if !is_known(&entry.file_name().to_string_lossy()) {
+            found.push(format!("{}: this name is none of Floe's; it is left alone", entry.path().display()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads the journal and its image, and repairs the image if that is asked for and safe. None if they cannot be read.
+fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Option<Inspected>> {
+    let inspected = match floe_meta::inspect(directory) {
+        Ok(inspected) => inspected,
+        // Nothing can be said of files that somebody writes to.
+        Err(error @ SqliteOpenError::InUse { .. }) => return Err(error.into()),
+        Err(error) => {
+            report.refused.push(format!("the metadata cannot be read: {error}"));
+            return Ok(None);
+        }
+    };
     let whole = inspected.journal.is_empty() && inspected.history.is_empty();
     report.damage.extend(inspected.history.iter().cloned());
     report.refused.extend(inspected.journal.iter().cloned());
@@ -85,20 +153,32 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Inspe
         false => report.repairable.extend(inspected.image.iter().cloned()),
     }
     if whole {
-        let (commits, records) = (inspected.last, inspected.snapshot.len());
-        report.whole.push(format!("the journal has {commits} commits, which make {records} records"));
+        let commits = things(inspected.last.0, "commit");
+        let records = things(inspected.snapshot.len(), "record");
+        report.whole.push(format!("the journal has {commits}, the metadata {records}"));
     }
-    Ok(inspected)
+    Ok(Some(inspected))
 }
 
 type Objects = (BTreeMap<String, u64>, BTreeMap<String, Bytes>);
 
-/// The objects of a local store, every byte of which is read.
-fn local(directory: &Path, metadata: &Inspected, report: &mut Report) -> Result<Objects> {
-    let found = floe_store::local::inspect(directory).context("the store cannot be read")?;
+/// The objects of a local store, every byte of which is read. None if it cannot be read.
+fn local(directory: &Path, metadata: Option<&Inspected>, report: &mut Report) -> Result<Option<Objects>> {
+    let found = match floe_store::local::inspect(directory) {
+        Ok(found) => found,
+        Err(error @ OpenError::InUse(_)) => return Err(error.into()),
+        Err(_) if !directory.exists() => {
+            report.no_store(directory, metadata);
+            return Ok(None);
+        }
+        Err(error) => {
+            report.refused.push(format!("the store cannot be read: {error}"));
+            return Ok(None);
+        }
+    };
     for finding in &found.findings {
         let id = finding.key.as_deref().and_then(object_of_key);
-        let object = id.map(|id| metadata.snapshot.get::<floe_log::object::Object>(&id));
+        let object = id.zip(metadata).map(|(id, metadata)| metadata.snapshot.get::<Object>(&id));
         match object {
             Some(Ok(None)) => report.notes.push(format!("{finding} (no record needs it)")),
             Some(_) => report.damage.push(finding.to_string()),
@@ -110,7 +190,7 @@ fn local(directory: &Path, metadata: &Inspected, report: &mut Report) -> Result<
         let bytes = std::fs::read(directory.join(key)).with_context(|| format!("cannot read {key}"))?;
         small.insert(key.clone(), bytes.into());
     }
-    Ok((found.objects, small))
+    Ok(Some((found.objects, small)))
 }
 
 /// The objects of a bucket, as it lists them.
@@ -136,6 +216,19 @@ async fn remote(config: &Config, bucket: &str, prefix: &str) -> Result<Objects> 
 }
 
 impl Report {
+    /// Says that there is no local store. A broker without records may have none.
+    fn no_store(&mut self, directory: &Path, metadata: Option<&Inspected>) {
+        let line = format!(
+            "{} is missing: put the store back; if the records are in a bucket, name it with --store s3://BUCKET/PREFIX, as \
+             `floe serve` has it",
+            directory.display()
+        );
+        match metadata.is_some_and(|metadata| metadata.snapshot.range::<Object>(..).next().is_none()) {
+            true => self.notes.push(line),
+            false => self.refused.push(line),
+        }
+    }
+
     fn take(&mut self, judgement: Judgement) {
         let Judgement { refused, damage, notes } = judgement;
         self.refused.extend(refused);

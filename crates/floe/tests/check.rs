@@ -228,8 +228,45 @@ async fn damage_is_named_and_what_can_be_is_mended() {
     fs::write(&format, text).expect("written");
     whole(&data);
 
-    // A mistyped place gets no files.
-    let typo = folder.path().join("dato");
+    // A store that is gone is named beside the other fault, and what to do about each.
+    let (store, moved) = (data.join("store"), folder.path().join("store"));
+    fs::write(&format, "gloe 1\n").expect("written");
+    fs::rename(&store, &moved).expect("moved");
+    let named = faulty(&data);
+    for part in ["one line \"floe 1\"", "store is missing", "--store s3://", "found 2 faults"] {
+        assert!(named.contains(part), "`{part}` in {named}");
+    }
+    fs::remove_file(&format).expect("removed");
+    let named = faulty(&data);
+    assert!(named.contains("FORMAT is missing") && named.contains("found 2 faults"), "{named}");
+    fs::write(&format, "floe 1\n").expect("written");
+    fs::write(data.join("journal/journal.sqlite"), "no database").expect("written");
+    let named = faulty(&data);
+    assert!(named.contains("the metadata cannot be read") && named.contains("store is missing"), "{named}");
+}
+
+/// Everything else is as it was: nothing is written into a directory that is not Floe's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_none_of_floes_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (data, typo) = (folder.path().join("data"), folder.path().join("dato"));
     let named = faulty(&typo);
     assert!(named.contains("No such file") && !typo.exists(), "{named}");
+    fs::create_dir(&typo).expect("created");
+    let named = faulty(&typo);
+    assert!(named.contains("is empty") && named.contains("floe serve --data"), "{named}");
+    fs::write(typo.join("thesis.txt"), "x").expect("written");
+    let named = faulty(&typo);
+    assert!(named.contains("is not a data directory of Floe") && named.contains("./floe-data"), "{named}");
+    assert_eq!(fs::read_dir(&typo).expect("readable").count(), 1);
+
+    broker(&data).await.stop().await;
+    for place in ["notes.txt", "journal/notes.txt", "store/notes.txt", "store/packs/notes.txt"] {
+        let file = data.join(place);
+        fs::write(&file, "x").expect("written");
+        let judged = check(&data, &[]);
+        let line = format!("{}: this name is none of", file.display());
+        assert!(judged.status.success() && said(&judged).contains(&line), "{}", said(&judged));
+    }
+    assert_eq!(said(&check(&data, &[])).matches("this name is none of").count(), 4);
 }

@@ -20,6 +20,9 @@ use crate::local::space::{Active, Options, Space};
 /// The content of the file `format`.
 const FORMAT: &str = "floe local store 1\n";
 
+/// The files in the directory of a store, beside its folders.
+const OWN_FILES: &[&str] = &["format", "format.new", "lock"];
+
 /// Why a local store could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -74,14 +77,17 @@ pub fn inspect(dir: &Path) -> Result<Inspected, OpenError> {
     dir.join("format").metadata().map_err(io_error)?;
     let _lock = lock(dir)?;
     check_format(dir)?;
-    let loaded = load_packs(&dir.join("packs"), &Options::default(), Depth::Everything)?;
+    let mut loaded = load_packs(&dir.join("packs"), &Options::default(), Depth::Everything)?;
     let files = Files::look(dir);
     let mut objects = BTreeMap::new();
     for entry in std::fs::read_dir(dir).map_err(io_error)? {
         let entry = entry.map_err(io_error)?;
-        let folder = entry.file_name().into_string().unwrap_or_default();
-        if entry.path().is_dir() && folder != "packs" && folder != "tmp" {
-            objects.extend(files.list(&folder).map_err(io_error)?);
+        let name = entry.file_name().into_string().unwrap_or_default();
+        match entry.path().is_dir() {
+            true if name == "packs" || name == "tmp" => {}
+            true => objects.extend(files.list(&name).map_err(io_error)?),
+            false if OWN_FILES.contains(&name.as_str()) => {}
+            false => loaded.findings.push(Finding::unknown(entry.path())),
         }
     }
     objects.extend(loaded.index.iter().map(|(key, region)| (key.clone(), region.header.length)));
