@@ -85,6 +85,8 @@ async fn a_full_disk_is_no_trap() {
     disk.fill(true);
     let refused = append(&log, of_kept, &["refused"]).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    let said = log.writable().expect_err("the broker is not ready");
+    assert!(said.contains("full"), "{said}");
     let new = NewTopic { name: "new".into(), partitions: 1, configs: Default::default() };
     let refused = log.create_topic(&writer(), new, false).await;
     assert_eq!(refused.err(), Some(TopicError::Unavailable("only deletions".into())));
@@ -98,6 +100,7 @@ async fn a_full_disk_is_no_trap() {
 
     disk.fill(false);
     append(&log, of_kept, &["there is room again"]).await.expect("there is room");
+    assert_eq!(log.writable(), Ok(()));
     long_after().await;
     nothing_is_orphaned(&log, &memory).expect("clean");
 }

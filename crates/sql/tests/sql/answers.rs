@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use floe_env::Env;
 use floe_lake::Lake;
+use floe_query::Kind;
 use floe_sql::{Config, Sql};
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
@@ -112,6 +113,38 @@ async fn names_are_listed_and_found() {
     assert!(world.text("show columns from orders").await.contains("Mixed Case"));
     assert_eq!(world.number("select count(*) from \"My-Table.v1\"").await, 0);
     assert!(world.error("select * from \"not-a-table\"").await.message.contains("not found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_quoted_unless_they_are_plain() {
+    let world = World::new().await;
+    let table = world.table("my-topic.v1", 1).await;
+    let record = r#"{"plain":1,"userId":2,"a b":3,"a.b":4,"order":5,"say \"x\"":6,"":7,"to":{"City":8}}"#;
+    world.append(&table, 0, &[record]).await;
+    for settled in [false, true] {
+        for (name, value) in [
+            ("Plain", 1),
+            (r#""userId""#, 2),
+            (r#""a b""#, 3),
+            ("a_b", 4),
+            (r#""order""#, 5),
+            (r#""say ""x""""#, 6),
+            ("empty", 7),
+            (r#""to"."City""#, 8),
+            (r#""to"['City']"#, 8),
+        ] {
+            for table in [r#""my-topic.v1""#, r#"floe.default."my-topic.v1""#] {
+                let statement = format!("select cast({name} as bigint) from {table}");
+                assert_eq!(world.number(&statement).await, value, "{statement}, settled: {settled}");
+            }
+        }
+        for statement in ["select 1 from my-topic.v1", r#"select userId from "my-topic.v1""#] {
+            assert_eq!(world.error(statement).await.kind, Kind::Invalid, "{statement}");
+        }
+        if !settled {
+            world.settle().await;
+        }
+    }
 }
 
 /// `information_schema` says what the metadata map knows. It does not open thousands of tables one after the other.
