@@ -5,13 +5,13 @@ use nix::sys::resource::{Resource, setrlimit};
 /// Makes this process the first one that a system without memory ends (`proc(5)`: from -1000 to 1000).
 const OOM_SCORE_MAX: &str = "1000";
 
-/// How much lower the priority is than that of the process that started this one (`sched(7)`: from 0 to 19). A thread has
-/// a third of the time that one without has when all processors are busy.
+/// How much lower the priority is than that of the process that started this one (`sched(7)`: from 0 to 19). When all
+/// processors are busy, a thread has a third of the time that one without has.
 const NICE: i32 = 5;
 
 /// Tells the system that others can do without this process: if memory is short, it ends first, if processors are busy,
-/// others go first, and it leaves no image of its memory behind, which has data of users. Threads that the caller's thread
-/// starts afterwards inherit that; those that run already do not.
+/// others go first, and it leaves no image of its memory behind, which has data of users. Of its threads, those that run
+/// already have their priority still.
 pub fn be_expendable() {
     // A system that knows neither goes on without.
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {

@@ -63,11 +63,7 @@ pub(crate) fn is_coloured(terminal: bool) -> bool {
 }
 
 fn paint_for(terminal: bool, text: &str, style: &str) -> String {
-    if is_coloured(terminal) {
-        format!("\x1b[{style}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
+    if is_coloured(terminal) { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// A number of things: `1 row`, `2 rows`. The plural of the thing ends in s.

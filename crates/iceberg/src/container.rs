@@ -63,9 +63,9 @@ pub(crate) fn write<T>(
     Ok(file.into_bytes())
 }
 
-/// What separates blocks: a hash of the header and of all blocks (FNV-1a of 128 bits), so that the same records make the
-/// same file, and every byte of it can be checked. Readers that begin in the middle look for it, so no value that a client
-/// chose may be equal to it: who chooses the value does not know the hash.
+/// What separates blocks: a hash of the header and of all blocks (FNV-1a of 128 bits), so that the same records make
+/// the same file, and every byte of it can be checked. Readers that begin in the middle look for it, so no value that a
+/// client chose may be equal to it: who chooses the value does not know the hash.
 struct Hash(u128);
 
 impl Default for Hash {
@@ -88,8 +88,8 @@ impl Hash {
 
 /// Reads the records of a file, each with `read`, behind `check` of its header.
 ///
-/// A file whose header has `members` in this order is ours, and must have its hash. An early version of Floe wrote files
-/// with a library that puts them in an order of its own, and separates blocks by random bytes.
+/// A file whose header has `members` in this order is ours, and must have its hash. An early version of Floe wrote
+/// files with a library that puts them in an order of its own, and separates blocks by random bytes.
 pub(crate) fn read<'a, T>(
     bytes: &'a [u8],
     shape: &str,

@@ -63,9 +63,7 @@ impl DeadLetter {
     pub(crate) fn place_and_reason(&self) -> (String, &str) {
         (format!("{} at {}", self.partition, self.record.offset), &self.reason)
     }
-}
 
-impl DeadLetter {
     /// A record that does not fit. The copy shares no memory with it: a slice would keep the whole batch, decompressed,
     /// until the commit.
     pub(crate) fn of_record(partition: PartitionId, record: &Record, reason: String) -> DeadLetter {

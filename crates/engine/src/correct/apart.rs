@@ -1,5 +1,5 @@
-//! Columns of a query that the engine would give one name, which it refuses: a column twice, or beside a cast of it. The later
-//! one gets a number, as the columns of a result do.
+//! Columns of a query that the engine would give one name, which it refuses: a column twice, or beside a cast of it.
+//! The later one gets a number, as the columns of a result do.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,7 +16,8 @@ pub(super) fn tell_apart(select: &mut Select) {
             let (name, has_casts) = named(expr);
             if has_casts == with_casts && !taken.insert(name.clone()) {
                 let alias = free(&name, &mut taken);
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
+                *item =
+                    SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
             }
         }
     }
@@ -74,7 +75,9 @@ impl VisitorMut for Casts {
         }
         match expr {
             Expr::Identifier(name) => *name = Ident::new(folded(name)),
-            Expr::CompoundIdentifier(names) => names.iter_mut().for_each(|name| *name = Ident::new(folded(name))),
+            Expr::CompoundIdentifier(names) => {
+                names.iter_mut().for_each(|name| *name = Ident::new(folded(name)))
+            }
             Expr::Function(call) => {
                 for part in &mut call.name.0 {
                     if let Some(name) = part.as_ident().map(folded) {
@@ -115,7 +118,10 @@ mod tests {
     #[test]
     fn the_later_column_gets_a_number() {
         check("SELECT id, id, b FROM t", r#"SELECT id, id AS "id_1", b FROM t"#);
-        check("SELECT id, ID, \"id\", id_1 FROM t", r#"SELECT id, ID AS "id_2", "id" AS "id_3", id_1 FROM t"#);
+        check(
+            "SELECT id, ID, \"id\", id_1 FROM t",
+            r#"SELECT id, ID AS "id_2", "id" AS "id_3", id_1 FROM t"#,
+        );
         check("SELECT t.id, t.id FROM t", r#"SELECT t.id, t.id AS "id_1" FROM t"#);
         check("SELECT \"ID\", id FROM t", "SELECT \"ID\", id FROM t");
         check("SELECT count(*), COUNT(*) FROM t", r#"SELECT count(*), COUNT(*) AS "count(*)_1" FROM t"#);

@@ -2,7 +2,8 @@
 //! run. It has a thread of its own, so that no task delays it.
 //!
 //! The system takes a moment to free the memory of a process that was killed. If there is not enough beside it, all
-//! statements but small ones stand still for that moment, so that none takes more and none ends for the memory of another.
+//! statements but small ones stand still for that moment, so that none takes more and none ends for the memory of
+//! another.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
