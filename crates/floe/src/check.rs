@@ -154,8 +154,8 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
     }
     if whole {
         let commits = things(inspected.last.0, "commit");
-        let records = things(inspected.snapshot.len(), "record");
-        report.whole.push(format!("the journal has {commits}, the metadata {records}"));
+        let keys = things(inspected.snapshot.len(), "key");
+        report.whole.push(format!("the journal has {commits}, the metadata {keys}"));
     }
     Ok(Some(inspected))
 }

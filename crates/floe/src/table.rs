@@ -40,7 +40,7 @@ pub(crate) async fn run(args: TableArgs) -> Result<()> {
             break table;
         }
         let line = progress(&table["rebuild"]);
-        if line != told && !args.json {
+        if line != told && !line.is_empty() && !args.json {
             say_stderr(&line);
         }
         told = line;
@@ -59,6 +59,8 @@ pub(crate) async fn run(args: TableArgs) -> Result<()> {
 fn progress(rebuild: &Value) -> String {
     match rebuild["stands_still"]["why"].as_str() {
         Some(why) => format!("it STANDS STILL and is tried again: {why}"),
+        // It has not begun to read, or has just ended.
+        None if rebuild["lag"].as_u64().unwrap_or_default() == 0 => String::new(),
         None => format!("{} to read", things(rebuild["lag"].as_u64().unwrap_or_default(), "record")),
     }
 }
@@ -71,6 +73,7 @@ mod tests {
     fn people_are_told_how_far_it_is() {
         assert_eq!(progress(&json!({ "lag": 7, "stands_still": null })), "7 records to read");
         assert_eq!(progress(&json!({ "lag": 1, "stands_still": null })), "1 record to read");
+        assert_eq!(progress(&json!({ "lag": 0, "stands_still": null })), "");
         let still = json!({ "lag": 7, "stands_still": { "why": "the store is full" } });
         assert_eq!(progress(&still), "it STANDS STILL and is tried again: the store is full");
     }

@@ -1,6 +1,6 @@
 //! `floe topic`: topics on a running broker, through the Kafka protocol.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use floe_client::{Client, EARLIEST, LATEST};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -87,6 +87,10 @@ async fn drop_columns(server: &HttpClient, name: &str, keys: &[String], as_json:
         say(&dropped.to_string())?;
     } else {
         let count = dropped["columns_dropped"].as_u64().unwrap_or_default();
+        ensure!(
+            count > 0,
+            "no column of {name} has such a name: `floe sql 'DESCRIBE \"{name}\"'` lists them, and those that begin with _ stay"
+        );
         say(&format!("dropped {} of {name}", things(count, "column")))?;
     }
     Ok(())
