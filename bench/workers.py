@@ -70,8 +70,14 @@ class Broker:
         return len(answer)
 
     def workers(self):
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
-        return [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+        found = []
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                found += (task / "children").read_text().split()
+            except (FileNotFoundError, ProcessLookupError):
+                # A thread that has ended meanwhile.
+                continue
+        return found
 
     def close(self):
         self.process.terminate()
@@ -83,24 +89,29 @@ def private_mib(pid):
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+# A longer look may count what one worker has given back and another has taken.
+LOOK_SECONDS_MAX = 0.003
+
+
 class Peak:
     """The most that all workers have together beyond what each has at rest, seen every two milliseconds."""
 
     def __init__(self, broker):
         time.sleep(1)
-        self.broker, self.ends, self.mib = broker, threading.Event(), 0.0
+        self.broker, self.ends, self.mib, self.looks = broker, threading.Event(), 0.0, 0
         self.rest = min((private_mib(pid) for pid in broker.workers()), default=0.0)
         self.thread = threading.Thread(target=self.look)
 
     def look(self):
         while not self.ends.wait(0.002):
-            mib = 0.0
-            for pid in self.broker.workers():
+            workers, mib, began = self.broker.workers(), 0.0, time.monotonic()
+            for pid in workers:
                 try:
                     mib += max(0.0, private_mib(pid) - self.rest)
                 except (FileNotFoundError, ProcessLookupError):
                     continue
-            self.mib = max(self.mib, mib)
+            if time.monotonic() - began <= LOOK_SECONDS_MAX:
+                self.mib, self.looks = max(self.mib, mib), self.looks + 1
 
     def __enter__(self):
         self.thread.start()
@@ -170,7 +181,8 @@ def many(folder, clients, seconds=60):
                 thread.join()
     finally:
         broker.close()
-    print(f"\n{clients} clients of these statements for {seconds} s, with 256 MiB: {peak.mib:.0f} MiB at most\n")
+    print(f"\n{clients} clients of these statements for {seconds} s, with 256 MiB: {peak.mib:.0f} MiB at most "
+          f"in {peak.looks:,} looks\n")
     print("| statement | ended | answered | seconds, median | slowest |\n|---|--:|--:|--:|--:|")
     for kind, all_of in outcomes.items():
         took = [seconds for how, seconds in all_of if how == "200"]

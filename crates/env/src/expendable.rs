@@ -1,4 +1,4 @@
-//! A process that others can do without.
+//! A process that others can do without, and a thread that the others wait for.
 
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -22,6 +22,14 @@ pub fn be_expendable() {
     }
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "cannot let others go first when processors are busy");
+    }
+}
+
+/// Lets this thread go before all others of the system, as far as the system allows it: it takes rights that a broker has
+/// as root or in a service with a priority.
+pub fn go_first() {
+    if let Err(error) = rustix::process::nice(-2 * NICE) {
+        tracing::debug!(%error, "a thread that looks at memory has to wait for processors like all others");
     }
 }
 

@@ -55,7 +55,7 @@ pub use data_dir::{DATA_DIR_FORMAT, DataDir, DataDirError};
 pub use descriptors::raise_open_files;
 pub use disk::{DISK_RESERVE_BYTES, DiskReserve, DiskRoom, punch_hole, reserve_blocks};
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
-pub use expendable::{be_expendable, end_with_parent};
+pub use expendable::{be_expendable, end_with_parent, go_first};
 pub use fatal::end_process;
 pub use grace::Grace;
 pub use handle::Env;

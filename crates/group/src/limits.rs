@@ -45,6 +45,8 @@ pub const OFFSETS_PER_SWEEP_STEP: usize = 1_000;
 pub const OFFSET_SWEEP_STEP_PAUSE: Duration = Duration::from_millis(10);
 /// Delay of the sweep after a deletion, because others may follow, and its back-off after a failure.
 pub const OFFSET_SWEEP_DELAY: Duration = Duration::from_secs(5);
+/// How often the metrics are told what groups have stored.
+pub const STORED_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Metadata and assignment bytes of all groups.
 pub const GROUPS_BYTES_MAX: usize = 512 * 1024 * 1024;
 

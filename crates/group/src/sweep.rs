@@ -56,16 +56,25 @@ pub(crate) async fn run<M: Members>(held: Weak<M>, wake: Arc<Notify>) {
                 wake.notify_one();
             }
         }
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(expiry) => {
-                let Some(now) = now() else { return };
-                (expires, expiry) = (true, now + limits::OFFSETS_EXPIRY_INTERVAL);
-            }
-            () = wake.notified() => {
-                expires = false;
-                // More topics may be about to be deleted.
-                tokio::time::sleep(limits::OFFSET_SWEEP_DELAY).await;
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(expiry) => {
+                    let Some(now) = now() else { return };
+                    (expires, expiry) = (true, now + limits::OFFSETS_EXPIRY_INTERVAL);
+                    break;
+                }
+                () = wake.notified() => {
+                    expires = false;
+                    // More topics may be about to be deleted.
+                    tokio::time::sleep(limits::OFFSET_SWEEP_DELAY).await;
+                    break;
+                }
+                () = tokio::time::sleep(limits::STORED_LOOK_INTERVAL) => {
+                    let Some(members) = held.upgrade() else { return };
+                    // A map that cannot be read fails the next round, which says so.
+                    let _ = measure(&*members);
+                }
             }
         }
     }
@@ -81,16 +90,21 @@ async fn round<M: Members>(held: &Weak<M>, expires: bool) -> Result<(), Failure>
     loop {
         let Some(members) = held.upgrade() else { return Err(CommitError::Closed) };
         let Some(last) = step(&*members, from, expires).await? else {
-            let stored = Stored::of(&members.meta().snapshot()).map_err(CommitError::Refused)?;
-            metrics::gauge!("floe_kafka_groups_stored").set(stored.groups as f64);
-            metrics::gauge!("floe_kafka_groups_stored_bytes").set(stored.bytes as f64);
-            metrics::gauge!("floe_kafka_offsets_stored").set(stored.offsets as f64);
-            return Ok(());
+            return measure(&*members);
         };
         from = Bound::Excluded(last);
         drop(members);
         tokio::time::sleep(limits::OFFSET_SWEEP_STEP_PAUSE).await;
     }
+}
+
+/// Tells the metrics what is stored.
+fn measure<M: Members>(members: &M) -> Result<(), Failure> {
+    let stored = Stored::of(&members.meta().snapshot()).map_err(CommitError::Refused)?;
+    metrics::gauge!("floe_kafka_groups_stored").set(stored.groups as f64);
+    metrics::gauge!("floe_kafka_groups_stored_bytes").set(stored.bytes as f64);
+    metrics::gauge!("floe_kafka_offsets_stored").set(stored.offsets as f64);
+    Ok(())
 }
 
 /// Writes down which groups have no members.

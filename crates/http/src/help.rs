@@ -275,7 +275,7 @@ const METRICS: &[Metric] = &[
     counter("floe_sql_workers_not_started_total", "workers", "Workers that did not start."),
     counter("floe_sql_workers_started_total", "workers", "Workers that were started."),
     counter("floe_sql_workers_stood_still_total", "workers",
-        "Times that a worker was made to stand still until the memory of another one was free."),
+        "Times that a worker was made to stand still, because memory was scarce."),
     counter("floe_store_bytes_total", "bytes",
         "Bytes that were written to the store and read from it, by `operation`."),
     gauge("floe_store_disk_free_bytes", "bytes",

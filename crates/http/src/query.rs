@@ -1,6 +1,6 @@
 //! `POST /api/v1/sql`: a statement in, rows out.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
@@ -137,19 +137,36 @@ pub(crate) fn json_body(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// Reads the whole body of a request, bounded in size and time.
 pub(crate) async fn read_body(body: Body) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(BODY_READ_SECONDS_MAX, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "BodyTooLarge",
-            format!("the body could not be read within {BODY_BYTES_MAX} bytes: {error}"),
-        )),
+    match tokio::time::timeout(BODY_READ_SECONDS_MAX, whole_body(body)).await {
+        Ok(read) => read,
         Err(_) => Err(Failure::new(
             StatusCode::REQUEST_TIMEOUT,
             "BodyTimeout",
             format!("the body did not arrive within {} s", BODY_READ_SECONDS_MAX.as_secs()),
         )),
     }
+}
+
+async fn whole_body(body: Body) -> Result<Bytes, Failure> {
+    let too_large = || {
+        let message = format!("the body has more than {BODY_BYTES_MAX} bytes");
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "BodyTooLarge", message)
+    };
+    // Nobody waits for a body that says itself how large it is.
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let (mut parts, mut bytes) = (body.into_data_stream(), Vec::new());
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| {
+            Failure::new(StatusCode::BAD_REQUEST, "BodyBroken", format!("the body broke off: {error}"))
+        })?;
+        if bytes.len() + part.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes.into())
 }
 
 fn statement(body: &[u8]) -> Result<String, Failure> {

@@ -436,6 +436,19 @@ async fn limits_have_clear_answers() {
         ask(&server, "POST", "/api/v1/sql", JSON, &huge).await.json()["error"]["type"],
         "BodyTooLarge"
     );
+    // One that says so is not waited for, and one that breaks off is not too large.
+    for (length, status) in [("1099511627776", 413), ("100", 400)] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            format!("POST /api/v1/sql HTTP/1.1\r\nhost: floe\r\n{JSON}content-length: {length}\r\n\r\n{{");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if status == 400 {
+            stream.shutdown().await.unwrap();
+        }
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        assert_eq!(answer(&bytes).status, status, "{length}");
+    }
     let many: String = (0..limits::HEADERS_MAX + 1).map(|i| format!("x-{i}: 1\r\n")).collect();
     assert_eq!(ask(&server, "GET", "/health", &many, b"").await.status, 431);
 }

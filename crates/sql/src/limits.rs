@@ -133,8 +133,12 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 pub const WATCH_INTERVAL_IDLE: Duration = Duration::from_millis(5);
 /// How long statements stand still for the memory of a worker that was killed, at most.
 pub const ENDING_PATIENCE: Duration = Duration::from_secs(2);
-/// Statements that have less than all may have, divided by this, go on meanwhile.
-pub const SMALL_SHARE: u64 = 64;
+/// Statements that have less than all may have, divided by this, never stand still.
+pub const SMALL_SHARE: u64 = 32;
+/// Statements run one after the other when they have more than this part of what all may have, until it is a half.
+pub const SCARCE: (u64, u64) = (5, 8);
+/// How long a statement runs alone before the next one has its turn.
+pub const TURN_ALONE: Duration = Duration::from_secs(2);
 /// A worker ends by itself when it has more than all memory of statements by 1 / this: it should have been killed.
 pub const OWN_WATCH_SHARE: u64 = 8;
 /// Time after the deadline in which a worker ends its statement itself. Then it is killed.

@@ -1,11 +1,14 @@
 //! Looks at the memory of all workers and at the deadlines of their statements, every few milliseconds while statements
 //! run. It has a thread of its own, so that no task delays it.
 //!
+//! When memory becomes scarce, statements run one after the other, and the rest stand still: only one takes more at a
+//! time, it ends for its own memory, and what it had is there for the next. So the memory taken between two looks does
+//! not grow with the number of statements, and a modest one need not end for large ones. Small statements go on.
+//!
 //! The system takes a moment to free the memory of a process that was killed. If there is not enough beside it, all
-//! statements but small ones stand still for that moment, so that none takes more and none ends for the memory of
-//! another.
+//! statements but small ones stand still for that moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +20,9 @@ use floe_env::{Env, lock};
 use super::link::Out;
 use super::message::ToWorker;
 use super::process::Process;
-use crate::limits::{ENDING_PATIENCE, SMALL_SHARE, SPILL_SHARE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE};
+use crate::limits::{
+    ENDING_PATIENCE, SCARCE, SMALL_SHARE, SPILL_SHARE, TURN_ALONE, WATCH_INTERVAL, WATCH_INTERVAL_IDLE,
+};
 
 /// Why a worker was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ struct Shared {
 struct State {
     next: u64,
     workers: BTreeMap<u64, Watched>,
+    queue: Queue,
     closed: bool,
 }
 
@@ -117,6 +123,7 @@ impl Watch {
     }
 
     fn run(&self) {
+        floe_env::go_first();
         let mut state = self.state();
         loop {
             if state.closed {
@@ -150,6 +157,7 @@ impl Member {
             let before = worker.process.grown_bytes();
             let statement = Statement { out, kill_at, verdict, before, most: 0, before_spilling: 0 };
             (worker.statement, worker.is_claimed) = (Some(statement), false);
+            state.queue.push(self.id);
         }
         drop(state);
         self.watch.0.changed.notify_all();
@@ -173,13 +181,16 @@ impl Member {
         // It may have said its last words just before it was told to stand still.
         worker.go_on();
         let ended = worker.statement.take();
+        state.queue.remove(self.id);
         ended.map_or(0, |statement| statement.most.max(grown.saturating_sub(statement.before)))
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.watch.state().workers.remove(&self.id);
+        let mut state = self.watch.state();
+        state.workers.remove(&self.id);
+        state.queue.remove(self.id);
     }
 }
 
@@ -216,7 +227,15 @@ impl State {
             }
         }
         let all = sizes.iter().map(|size| size.bytes).sum::<u64>() + ending;
-        self.stand_still(ending > 0 && all > most, most / SMALL_SHARE);
+        let small = most / SMALL_SHARE;
+        let pause = match ending > 0 && all > most {
+            true => Pause::All,
+            false => {
+                let large = |id: &u64| self.workers.get(id).is_some_and(|worker| worker.is_large(small));
+                self.queue.first(now, (all, most), large).map_or(Pause::None, Pause::AllBut)
+            }
+        };
+        self.stand_still(&pause, small);
         for Size { id, bytes, .. } in sizes {
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.allow(before_spilling(most, all - bytes), most);
@@ -225,17 +244,69 @@ impl State {
         if all > most / 4 { WATCH_INTERVAL } else { WATCH_INTERVAL_IDLE }
     }
 
-    /// Stops all statements that have more than `small` bytes, or lets all go on. One that grows is stopped at the next
+    /// Stops statements that have more than `small` bytes, or lets them go on. One that grows is stopped at the next
     /// look.
-    fn stand_still(&mut self, still: bool, small: u64) {
-        for worker in self.workers.values_mut() {
-            match still {
-                true if worker.is_to_stand_still(small) => worker.stand_still(),
-                true => {}
-                false => worker.go_on(),
+    fn stand_still(&mut self, pause: &Pause, small: u64) {
+        for (id, worker) in &mut self.workers {
+            let goes_on = match pause {
+                Pause::None => true,
+                Pause::AllBut(one) => one == id || !worker.is_large(small),
+                Pause::All => !worker.is_large(small),
+            };
+            match goes_on {
+                true => worker.go_on(),
+                false => worker.stand_still(),
             }
         }
     }
+}
+
+/// The workers with statements, in the order in which they run when memory is scarce.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<u64>,
+    /// The one whose turn it is, and since when.
+    turn: Option<(u64, Instant)>,
+}
+
+impl Queue {
+    /// A statement begins: it comes last.
+    fn push(&mut self, id: u64) {
+        self.remove(id);
+        self.waiting.push_back(id);
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.waiting.retain(|waiting| *waiting != id);
+    }
+
+    /// The first of those that are large, if they are to run one after the other: all together have `all` bytes, of
+    /// `most` that they may have. After its time it goes on behind the others.
+    fn first(&mut self, now: Instant, (all, most): (u64, u64), large: impl Fn(&u64) -> bool) -> Option<u64> {
+        let enough = match self.turn {
+            None => most / SCARCE.1 * SCARCE.0,
+            Some(_) => most / 2,
+        };
+        if all <= enough {
+            self.turn = None;
+            return None;
+        }
+        let over = self.turn.filter(|(_, since)| now.saturating_duration_since(*since) > TURN_ALONE);
+        if let Some((id, _)) = over {
+            self.push(id);
+        }
+        let id = *self.waiting.iter().find(|id| large(id))?;
+        let same = self.turn.filter(|(before, _)| over.is_none() && *before == id);
+        self.turn = same.or(Some((id, now)));
+        Some(id)
+    }
+}
+
+/// Which statements stand still.
+enum Pause {
+    None,
+    AllBut(u64),
+    All,
 }
 
 impl Watched {
@@ -253,7 +324,8 @@ impl Watched {
         }
     }
 
-    fn is_to_stand_still(&self, small: u64) -> bool {
+    /// Whether a statement with more than `small` bytes runs in it.
+    fn is_large(&self, small: u64) -> bool {
         self.statement.is_some() && self.last > small && self.process.is_alive()
     }
 
@@ -359,6 +431,31 @@ mod tests {
         check(&[(true, 300), (true, 99), (false, 9)], &[2, 0]);
         check(&[(true, 300), (true, 101)], &[0, 1]);
         check(&[(true, 101), (false, 0)], &[0]);
+    }
+
+    #[test]
+    fn large_statements_run_one_after_the_other_when_memory_is_scarce() {
+        let start = Instant::now();
+        let mut queue = Queue::default();
+        let mut first = |queue: &mut Queue, ms: u64, all: u64, large: &[u64]| {
+            queue.first(start + Duration::from_millis(ms), (all, 800), |id| large.contains(id))
+        };
+        for id in [7, 3, 5] {
+            queue.push(id);
+        }
+        assert_eq!(first(&mut queue, 0, 500, &[3, 5]), None, "there is enough");
+        assert_eq!(first(&mut queue, 0, 501, &[3, 5]), Some(3), "the oldest of the large ones");
+        assert_eq!(first(&mut queue, 1_000, 401, &[3, 5, 7]), Some(7), "one that has grown, and is older");
+        assert_eq!(first(&mut queue, 2_900, 600, &[3, 5, 7]), Some(7));
+        assert_eq!(first(&mut queue, 3_001, 600, &[3, 5, 7]), Some(3), "its time is over");
+        assert_eq!(first(&mut queue, 5_002, 600, &[3, 5, 7]), Some(5));
+        queue.remove(5);
+        assert_eq!(first(&mut queue, 5_003, 600, &[3, 7]), Some(7));
+        queue.push(9);
+        assert_eq!(first(&mut queue, 7_004, 600, &[3, 9]), Some(3));
+        assert_eq!(first(&mut queue, 7_005, 400, &[3, 9]), None, "there is enough again");
+        assert_eq!(first(&mut queue, 7_006, 450, &[3, 9]), None);
+        assert_eq!(first(&mut queue, 7_007, 700, &[]), None);
     }
 
     #[test]
