@@ -36,10 +36,7 @@ pub enum Damage {
     #[error("it does not end as a Parquet file does")]
     NoEnd,
     /// The mark is not there.
-    #[error(
-        "it has no checksums: it is damaged, or an early version of Floe wrote it; `floe table rebuild` makes the \
-         table anew from the log"
-    )]
+    #[error("it has no checksums: it is damaged, or an early version of Floe wrote it")]
     NoChecksums,
     /// The end of the file: its footer, or the checksums themselves.
     #[error("its footer has another checksum")]

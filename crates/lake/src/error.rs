@@ -69,7 +69,7 @@ pub enum FileError {
     #[error(transparent)]
     Adapt(#[from] AdaptError),
     /// A byte of the file is not as it was written.
-    #[error("the file is damaged: {0}")]
+    #[error("the file is damaged: {0}; `floe table rebuild` makes the table anew from the log")]
     Damaged(#[from] Damage),
 }
 
@@ -79,6 +79,7 @@ impl TableError {
         matches!(
             self,
             TableError::Damaged { .. }
+                | TableError::Totals { .. }
                 | TableError::Foreign(_)
                 | TableError::Store(StoreError::NotFound(_) | StoreError::Corrupt(_))
         )

@@ -59,6 +59,17 @@ pub enum LakeError {
     Commit(#[from] ViewError),
 }
 
+impl LakeError {
+    /// Whether a file of a table is lost, or is not what was written, as opposed to a store that fails for a while.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            LakeError::Store(error) => matches!(error, StoreError::NotFound(_) | StoreError::Corrupt(_)),
+            LakeError::Document(error) => error.is_damage(),
+            LakeError::Metadata(_) | LakeError::WouldLose { .. } | LakeError::Commit(_) => false,
+        }
+    }
+}
+
 /// The lake of one broker. A clone is the same lake.
 #[derive(Clone)]
 pub struct Lake {

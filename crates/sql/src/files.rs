@@ -1,7 +1,8 @@
 //! Reads Parquet files of the lake from the log's store. Caches footers, and reads close column chunks in one request.
 //!
 //! Every byte is checked before the engine sees it ([`floe_lake::checks`]). So each read begins and ends with a piece
-//! that has a checksum, and a damaged file is an error with its name.
+//! that has a checksum. A damaged or lost file is an error with its name, and with the command that makes the table
+//! anew.
 
 use std::fmt;
 use std::ops::Range;
@@ -21,9 +22,11 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 
 use floe_env::{Lru, lock};
 use floe_lake::checks::{self, Checks, Damage, Found};
+use floe_query::{Kind, QueryError};
 
 use crate::limits::{FOOTER_HINT_BYTES, READ_BYTES_MAX, READ_GAP_BYTES, READS_AT_ONCE};
 use crate::source::Reads;
+use crate::told;
 
 /// The URL of the lake's files inside the engine. The engine never reads through it. This module reads the files from
 /// the log's own store.
@@ -53,7 +56,11 @@ impl Files {
 
 /// The engine's [`ParquetFileReaderFactory`] over a shared [`Files`].
 #[derive(Clone, Debug)]
-pub(crate) struct FileReaders(pub(crate) Arc<Files>);
+pub(crate) struct FileReaders {
+    pub(crate) files: Arc<Files>,
+    /// The name of the table that has the files.
+    pub(crate) table: Arc<str>,
+}
 
 impl ParquetFileReaderFactory for FileReaders {
     fn create_reader(
@@ -66,7 +73,8 @@ impl ParquetFileReaderFactory for FileReaders {
         let key = file.extension::<FileKey>();
         let key = key.ok_or_else(|| exec_datafusion_err!("{} is not a file of the lake", file.path()))?;
         Ok(Box::new(FileReader {
-            files: self.0.clone(),
+            files: self.files.clone(),
+            table: self.table.clone(),
             key: key.0.clone(),
             size: file.object_meta.size,
             footer: None,
@@ -90,6 +98,7 @@ struct Tail {
 /// Reads one file.
 struct FileReader {
     files: Arc<Files>,
+    table: Arc<str>,
     key: String,
     size: u64,
     footer: Option<Arc<Footer>>,
@@ -99,18 +108,25 @@ struct FileReader {
 impl FileReader {
     fn damaged(&self, damage: &Damage) -> ParquetError {
         metrics::counter!("floe_sql_damaged_reads_total").increment(1);
-        ParquetError::General(format!("{} is damaged: {damage}", self.key))
+        self.unread(&format!("{} is damaged: {damage}", self.key))
+    }
+
+    /// The error of a statement that cannot read this file. The engine hands it on as it is.
+    fn unread(&self, why: &str) -> ParquetError {
+        let table = &self.table;
+        let message = format!("table '{table}' cannot be read: {why}; {}", told::rebuild(table));
+        ParquetError::External(Box::new(QueryError::new(Kind::Unavailable, message)))
     }
 
     /// Bytes of the file as the store has them.
     async fn get_unchecked(&self, range: Range<u64>) -> Result<Bytes> {
         let expected = range.end - range.start;
         let bytes = self.files.bytes.get(&self.key, range).await.map_err(|error| {
-            ParquetError::General(format!("{} could not be read from the store: {error}", self.key))
+            self.unread(&format!("{} could not be read from the store: {error}", self.key))
         })?;
         if bytes.len() as u64 != expected {
-            let message = format!("{} gave {} bytes instead of {expected}", self.key, bytes.len());
-            return Err(ParquetError::EOF(message));
+            let why = format!("{} gave {} bytes instead of {expected}", self.key, bytes.len());
+            return Err(self.unread(&why));
         }
         metrics::counter!("floe_sql_lake_read_bytes_total").increment(expected);
         metrics::counter!("floe_sql_lake_reads_total").increment(1);
@@ -157,7 +173,10 @@ impl FileReader {
             .with_page_index_policy(PageIndexPolicy::Optional)
             .load_and_finish(TailFetch { reader: self, checks: &checks, tail }, self.size)
             .await;
-        let metadata = metadata.map_err(|error| ParquetError::General(format!("{}: {error}", self.key)))?;
+        let metadata = metadata.map_err(|error| match error {
+            ParquetError::External(_) => error,
+            error => self.unread(&format!("{}: {error}", self.key)),
+        })?;
         let footer = Arc::new(Footer { metadata: Arc::new(metadata), checks });
         self.files.footers.put(&self.key, &footer);
         self.footer = Some(footer.clone());

@@ -61,8 +61,9 @@ impl UnifiedTable {
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let source = ParquetSource::new(self.arrow.clone())
-            .with_parquet_file_reader_factory(Arc::new(FileReaders(self.readers.clone())));
+        let readers = FileReaders { files: self.readers.clone(), table: self.tail.table.as_str().into() };
+        let source =
+            ParquetSource::new(self.arrow.clone()).with_parquet_file_reader_factory(Arc::new(readers));
         let records: u64 = self.files.iter().map(|file| file.records).sum();
         let statistics = Statistics {
             num_rows: usize::try_from(records).map_or(Precision::Absent, Precision::Exact),

@@ -1,4 +1,5 @@
-//! What is told of every statement, wherever it runs: its metrics, that it took too long, and that its broker stops.
+//! What is told of every statement, wherever it runs: its metrics, that it took too long, that a table has to be made
+//! anew, and that its broker stops.
 
 use std::time::Duration;
 
@@ -45,7 +46,15 @@ impl Drop for Running {
 /// The error of a statement at its deadline.
 pub(crate) fn too_late(most: Duration) -> QueryError {
     let seconds = most.as_secs_f64();
-    QueryError::new(Kind::Limit, format!("the statement took longer than {seconds} s, which is the limit"))
+    let message = format!(
+        "the statement took longer than {seconds} s, which is the limit; filter on fewer rows, or raise sql_timeout_ms"
+    );
+    QueryError::new(Kind::Limit, message)
+}
+
+/// What to do about a table whose files are lost or damaged.
+pub(crate) fn rebuild(table: &str) -> String {
+    format!("`floe table rebuild {table}` makes a table with lost or damaged files anew from the log")
 }
 
 /// The error of a statement that runs, or waits, when its broker stops.

@@ -17,6 +17,7 @@ use floe_store::Store;
 
 use crate::limits::{DESCRIBED_COLUMNS_MAX, TAIL_COLUMN_BYTES, TAIL_PARTITION_BYTES, TAIL_SCHEMAS_BYTES};
 use crate::source::{Described, Reads, Source, Sources, Table};
+use crate::told;
 
 /// The log and the lake of this process. A clone is the same.
 #[derive(Clone)]
@@ -139,7 +140,8 @@ fn stored_bytes(snapshot: &Snapshot, spans: &[TailSpan]) -> Result<u64, DecodeEr
 }
 
 fn unreadable(table: &str, error: &LakeError) -> QueryError {
-    QueryError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}"))
+    let end = if error.is_damage() { format!("; {}", told::rebuild(table)) } else { String::new() };
+    QueryError::new(Kind::Unavailable, format!("table '{table}' cannot be read: {error}{end}"))
 }
 
 /// What statements have learned of long tails, so that the next statement need not decode all of them to plan.

@@ -1,4 +1,5 @@
-//! Data files with a byte that is not as it was written: an error that names the file, and never another answer.
+//! Files of tables that are lost, or have a byte that is not as it was written: an error that names the file and what
+//! to do, and never another answer.
 
 use std::sync::Arc;
 
@@ -52,8 +53,38 @@ async fn check_flip(
     };
     match answer {
         Ok(wrong) => panic!("byte {at} of {} was not missed: {wrong}", bytes.len()),
-        Err(error) => assert!(error.contains(key) && error.contains("damaged"), "byte {at}: {error}"),
+        Err(error) => {
+            assert!(error.contains(key) && error.contains("damaged"), "byte {at}: {error}");
+            assert!(error.contains("`floe table rebuild t`") && !error.contains("Parquet error"), "{error}");
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_or_damaged_file_is_an_error_that_says_how_the_table_is_made_anew() {
+    let store = MemoryStore::new();
+    let (world, _, _) = world_of_one_file(&store, &[r#"{"x":1}"#.to_owned()]).await;
+    for end in ["-s.avro", "-m.avro", ".parquet"] {
+        let keys: Vec<String> = store.keys().into_iter().filter(|key| key.ends_with(end)).collect();
+        let [key] = keys.try_into().expect("one commit makes one file of each kind");
+        let whole = store.get(&key, None).await.expect("it was just listed");
+        for left in [None, Some(whole.slice(..whole.len() / 2))] {
+            match left {
+                None => store.delete(&key).await.expect("it is deleted"),
+                Some(half) => store.put(&key, vec![half]).await.expect("memory takes it"),
+            }
+            // Nothing that other statements have read is in the caches of this one.
+            let (env, log) = (world.env.clone(), world.log.clone());
+            let resting = floe_lake::Config { views: false, ..floe_lake::Config::default() };
+            let lake = floe_lake::Lake::start(env.clone(), log.clone(), resting);
+            let sql = Sql::new(env, log, lake, Config::default()).expect("it starts");
+            let error = ask_of(&sql, "select sum(x) from t").await.expect_err("the file is lost");
+            assert!(error.contains("table 't' cannot be read") && error.contains(&key), "{error}");
+            assert!(error.contains("`floe table rebuild t` makes a table with lost"), "{error}");
+        }
+        store.put(&key, vec![whole]).await.expect("memory takes it");
+    }
+    assert!(ask(&world, "select sum(x) from t").await.is_ok(), "the table is whole again");
 }
 
 #[tokio::test(start_paused = true)]
