@@ -9,6 +9,10 @@ use datafusion::sql::sqlparser::ast::{
 /// What to do about a clause that is refused.
 type Refused = Result<(), String>;
 
+/// The error of a statement that asks for a table as it was.
+pub const NO_PAST: &str = "a table as it was (FOR SYSTEM_TIME AS OF, VERSION AS OF) is not possible: SQL sees the \
+                           newest rows; use an Iceberg reader, which has the snapshots";
+
 fn refuse(clause: &str, instead: &str) -> Refused {
     Err(format!("{clause} is not possible; {instead}"))
 }
@@ -113,7 +117,7 @@ pub(super) fn table(factor: &TableFactor) -> Refused {
         return refuse("TABLESAMPLE", "filter by random() < 0.1");
     }
     if moment {
-        return refuse("a version of a table", "a query sees the newest rows; Iceberg readers see snapshots");
+        return Err(NO_PAST.to_owned());
     }
     match other {
         true => refuse("PARTITION or a path behind a table", "use WHERE"),

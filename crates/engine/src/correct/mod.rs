@@ -5,6 +5,8 @@
 //! syntax.rs        on the parsed statement: USING, names of recursive tables
 //! clauses.rs       on the parsed statement: clauses that the engine passes over
 //! apart.rs         on the parsed statement: columns that would have one name
+//! zones.rs         on the parsed statement: AT TIME ZONE in microseconds
+//! views.rs         on the parsed statement: texts without views
 //! windows.rs       on the parsed statement: windows that build on others
 //! using.rs         while the engine plans: merged columns of USING and NATURAL
 //! times.rs         types and functions of time in microseconds
@@ -51,9 +53,14 @@ mod syntax;
 mod times;
 mod unnest;
 mod using;
+pub(crate) mod views;
 pub(crate) mod walk;
 mod windows;
 mod zero;
+mod zones;
+
+pub use clauses::NO_PAST;
+pub use zones::no_zone;
 
 use std::sync::Arc;
 
@@ -143,6 +150,7 @@ pub fn functions(state: &mut SessionState) -> Result<()> {
         ("replace", Fault::EmptyPattern),
         ("regexp_count", Fault::ForgetsNull),
         ("round", Fault::FarPlaces),
+        ("trunc", Fault::FarPlaces),
         ("date_bin", Fault::FarTimes),
         ("md5", Fault::MakesViews),
     ] {
@@ -157,6 +165,8 @@ pub fn functions(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(date_part))?;
     let to_char = times::ToChar::over(state.udf("to_char")?);
     state.register_udf(Arc::new(to_char))?;
+    let to_date = times::ToDate::over(state.udf("to_date")?);
+    state.register_udf(Arc::new(to_date))?;
     let to_timestamp =
         times::ToTimestamp::over(state.udf("to_timestamp")?, state.udf("to_timestamp_micros")?);
     state.register_udf(Arc::new(to_timestamp))?;

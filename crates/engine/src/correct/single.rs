@@ -127,7 +127,8 @@ impl Mended {
         }
     }
 
-    /// A float has no digits at places as far to the right as those, and rounds to zero as far to the left.
+    /// A float has no digits at places as far to the right as those, and is zero as far to the left. An infinity has no
+    /// digits at all.
     fn round(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let (args, rows) = (call.args.clone(), call.number_rows);
         let made = self.inner.invoke_with_args(call)?;
@@ -143,6 +144,7 @@ impl Mended {
             (numbers.as_primitive::<Float64Type>(), rounded.as_primitive::<Float64Type>());
         let far = numbers.iter().zip(rounded).zip(places.as_primitive::<Int64Type>()).map(
             |((number, rounded), places)| match (number?, rounded?, places?) {
+                (number, _, _) if number.is_infinite() => Some(number),
                 (number, rounded, 1..) if number.is_finite() && !rounded.is_finite() => Some(number),
                 (number, rounded, ..=0) if number.is_finite() && rounded.is_nan() => Some(0.0),
                 (_, rounded, _) => Some(rounded),

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Cte, OrderBy, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
+    Cte, Expr, OrderBy, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -12,7 +12,9 @@ use datafusion::sql::sqlparser::parser::Parser;
 use super::apart;
 use super::clauses;
 use super::using;
+use super::views;
 use super::windows;
+use super::zones;
 
 /// Rewrites a statement. The error says what of it is refused.
 pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {
@@ -48,6 +50,11 @@ impl VisitorMut for Adapt {
         }
         body(&mut query.body);
         ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+        views::without(expr);
+        flow(zones::cast(expr))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
+use arrow::array::temporal_conversions::as_datetime;
+use arrow::array::timezone::{Tz, TzOffset};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::compute::kernels::cast_utils::Parser;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    ArrowTimestampType, DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit,
+    ArrowTimestampType, DataType, Date32Type, Field, FieldRef, Float64Type, Int64Type, TimeUnit,
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
-use chrono::{Datelike, NaiveDate};
+use chrono::{Datelike, LocalResult, NaiveDate, Offset, TimeDelta, TimeZone};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, internal_err, plan_err};
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -19,10 +22,17 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::{DataType as Sql, TimezoneInfo};
 
+use super::zones;
 use crate::wrapped::from_inner;
 
 /// Days from the first of January of the year 1 to the first of January 1970.
 const DAYS_TO_1970: i64 = 719_162;
+
+/// No clocks skip more than this at a time, except that a few islands have once skipped a day.
+const SKIPPED_MAX: TimeDelta = TimeDelta::hours(3);
+
+/// Characters of a value that an error shows.
+const SHOWN_CHARS: usize = 100;
 
 /// The zone of every session, as the columns of tables have it.
 const UTC: &str = "UTC";
@@ -46,7 +56,7 @@ impl TypePlanner for MicrosecondTypes {
             Sql::Timestamp(None, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
                 Ok(Some(Arc::new(Field::new("", micros(Some(UTC)), true))))
             }
-            _ => Ok(None),
+            kind => Ok(zones::of(kind).map(|zone| Arc::new(Field::new("", micros(Some(zone)), true)))),
         }
     }
 }
@@ -121,6 +131,45 @@ impl ScalarUDFImpl for ToTimestamp {
             false => Ok(ColumnarValue::Array(made)),
         }
     }
+}
+
+/// `to_date` whose error says which text is no date.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct ToDate {
+    inner: Arc<ScalarUDF>,
+}
+
+impl ToDate {
+    pub(super) fn over(inner: Arc<ScalarUDF>) -> ScalarUDF {
+        ScalarUDF::new_from_impl(ToDate { inner })
+    }
+}
+
+impl ScalarUDFImpl for ToDate {
+    from_inner!(name, aliases, signature, return_type, documentation);
+
+    fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (args, rows) = (call.args.clone(), call.number_rows);
+        let made = self.inner.invoke_with_args(call);
+        match (&made, args.as_slice()) {
+            (Err(_), [value]) if value.data_type().is_string() => {
+                let Some(text) = no_date(&value.to_array(rows)?)? else { return made };
+                exec_err!(
+                    "'{text}' is no date such as '2026-01-31'; name its format, as in to_date(x, '%d.%m.%Y'), or use \
+                     TRY_CAST(x AS date), which makes it NULL"
+                )
+            }
+            _ => made,
+        }
+    }
+}
+
+/// The first text that is no date.
+fn no_date(texts: &ArrayRef) -> Result<Option<String>> {
+    let texts = cast_with_options(texts, &DataType::LargeUtf8, &CastOptions::default())?;
+    let mut texts = texts.as_string::<i64>().iter().flatten();
+    let found = texts.find(|text| Date32Type::parse(text).is_none());
+    Ok(found.map(|text| text.chars().take(SHOWN_CHARS).collect()))
 }
 
 /// Reads numbers as seconds since 1970, and other values, such as texts and dates, as what they are.
@@ -215,17 +264,15 @@ impl ScalarUDFImpl for DateTrunc {
         else {
             return self.inner.invoke_with_args(call);
         };
-        if zone.is_some_and(|zone| !matches!(&*zone, "UTC" | "+00:00" | "Z")) {
-            return self.inner.invoke_with_args(call);
-        }
-        let unit = Unit::named(unit)?;
+        let zone = zone.filter(|zone| !matches!(&**zone, "UTC" | "+00:00" | "Z"));
+        let begin = Begin { unit: Unit::named(unit)?, zone: zone.map(|zone| zone.parse()).transpose()? };
         let constant = matches!(call.args[1], ColumnarValue::Scalar(_));
         let values = call.args[1].to_array(if constant { 1 } else { call.number_rows })?;
         let made = match scale {
-            TimeUnit::Second => truncated::<TimestampSecondType>(&values, unit, 1)?,
-            TimeUnit::Millisecond => truncated::<TimestampMillisecondType>(&values, unit, 1_000)?,
-            TimeUnit::Microsecond => truncated::<TimestampMicrosecondType>(&values, unit, 1_000_000)?,
-            TimeUnit::Nanosecond => truncated::<TimestampNanosecondType>(&values, unit, 1_000_000_000)?,
+            TimeUnit::Second => begin.of_all::<TimestampSecondType>(&values, 1)?,
+            TimeUnit::Millisecond => begin.of_all::<TimestampMillisecondType>(&values, 1_000)?,
+            TimeUnit::Microsecond => begin.of_all::<TimestampMicrosecondType>(&values, 1_000_000)?,
+            TimeUnit::Nanosecond => begin.of_all::<TimestampNanosecondType>(&values, 1_000_000_000)?,
         };
         match constant {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&made, 0)?)),
@@ -278,12 +325,43 @@ impl ScalarUDFImpl for ToChar {
     }
 }
 
-fn truncated<T: ArrowTimestampType>(values: &ArrayRef, unit: Unit, per_second: i64) -> Result<ArrayRef> {
-    let values = values.as_primitive::<T>();
-    let made: PrimitiveArray<T> = values.try_unary(|value| {
-        unit.truncate(value, per_second).ok_or_else(|| out_of_range("the beginning of the unit"))
-    })?;
-    Ok(Arc::new(made.with_timezone_opt(values.timezone().map(Arc::<str>::from))))
+/// The beginning of a unit, by the clocks of a zone or of UTC.
+struct Begin {
+    unit: Unit,
+    zone: Option<Tz>,
+}
+
+impl Begin {
+    fn of_all<T: ArrowTimestampType>(&self, values: &ArrayRef, per_second: i64) -> Result<ArrayRef> {
+        let values = values.as_primitive::<T>();
+        let made: PrimitiveArray<T> = values.try_unary(|value| {
+            self.of::<T>(value, per_second).ok_or_else(|| out_of_range("the beginning of the unit"))
+        })?;
+        Ok(Arc::new(made.with_timezone_opt(values.timezone().map(Arc::<str>::from))))
+    }
+
+    fn of<T: ArrowTimestampType>(&self, value: i64, per_second: i64) -> Option<i64> {
+        let Some(zone) = self.zone else { return self.unit.truncate(value, per_second) };
+        let ahead = |offset: &TzOffset| i64::from(offset.fix().local_minus_utc()) * per_second;
+        let own = zone.offset_from_utc_datetime(&as_datetime::<T>(value)?);
+        let local = self.unit.truncate(value.checked_add(ahead(&own))?, per_second)?;
+        let clock = as_datetime::<T>(local)?;
+        let offset = match zone.offset_from_local_datetime(&clock) {
+            LocalResult::Single(offset) => offset,
+            LocalResult::Ambiguous(one, other) => {
+                if one.fix() == own.fix() {
+                    one
+                } else {
+                    other
+                }
+            }
+            // The clocks skip it. They still had the offset from before.
+            LocalResult::None => {
+                zone.offset_from_local_datetime(&clock.checked_sub_signed(SKIPPED_MAX)?).earliest()?
+            }
+        };
+        local.checked_sub(ahead(&offset))
+    }
 }
 
 /// A unit of time.
@@ -369,6 +447,26 @@ mod tests {
         check("hour", "1969-12-31 23:59:59.5", "1969-12-31 23:00:00");
         check("millisecond", "1969-12-31 23:59:59.123456", "1969-12-31 23:59:59.123");
         assert!(Unit::named("eon").is_err());
+    }
+
+    #[test]
+    fn units_begin_by_the_clocks_of_a_zone() {
+        let check = |unit: &str, zone: &str, value: &str, expected: &str| {
+            let begin = Begin { unit: Unit::named(unit).unwrap(), zone: Some(zone.parse().unwrap()) };
+            let made = begin.of::<TimestampMicrosecondType>(at(value), 1_000_000).unwrap();
+            assert_eq!(made, at(expected), "{unit} of {value} in {zone}");
+        };
+        check("day", "Asia/Tokyo", "2026-01-01 20:00:00", "2026-01-01 15:00:00");
+        // 02:30 comes twice.
+        check("hour", "Europe/Berlin", "2026-10-25 00:30:00", "2026-10-25 00:00:00");
+        check("hour", "Europe/Berlin", "2026-10-25 01:30:00", "2026-10-25 01:00:00");
+        // Midnight was skipped.
+        check("day", "America/Sao_Paulo", "2018-11-04 14:00:00", "2018-11-04 03:00:00");
+        check("year", "+05:30", "9999-12-31 20:00:00", "9999-12-31 18:30:00");
+    }
+
+    #[test]
+    fn units_end_where_numbers_do() {
         assert_eq!(Unit::Week.truncate(i64::MIN, 1_000_000_000), None);
     }
 }

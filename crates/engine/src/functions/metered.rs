@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
     ScalarUDF, ScalarUDFImpl, StructFieldMapping,
 };
 
+use crate::correct::views::NAMES_TYPES;
 use crate::limits::{
     FIXED_WIDTH_MAX, FUNCTION_BYTES_MAX, FUNCTION_RESULT_BYTES_MAX, FUNCTION_SLICE_BYTES,
     FUNCTION_SLICE_STEPS, FUNCTION_STEPS_MAX, FUNCTION_VALUES_MAX, NESTING_MAX,
@@ -327,9 +328,6 @@ fn part(call: &ScalarFunctionArgs, from: usize, to: usize) -> ScalarFunctionArgs
     });
     ScalarFunctionArgs { args: args.collect(), number_rows: to - from, ..call.clone() }
 }
-
-/// Functions to which a text names a type.
-const NAMES_TYPES: [&str; 2] = ["arrow_cast", "arrow_try_cast"];
 
 /// Refuses the name of a type that is nested too deeply: Arrow reads it by recursion without an end.
 fn shallow(text: &ScalarValue) -> Result<()> {
