@@ -12,6 +12,7 @@ use floe_query::{Kind, Place, QueryError};
 
 use crate::fault::{is_overflow, too_long};
 use crate::limits::MESSAGE_CHARS_MAX;
+use crate::words;
 
 /// Reads an error of the engine: its message, its kind and its place in `text`.
 pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
@@ -35,7 +36,12 @@ pub(crate) fn of(error: &DataFusionError, text: &str) -> QueryError {
         _ => error.diagnostic().and_then(diagnostic_place),
     };
     let place = place.or_else(|| named_place(&message, text));
-    QueryError::new(kind, shortened(&for_people(without_place(&message)))).placed(text, place)
+    QueryError::new(kind, shortened(&words::for_people(without_place(&message)))).placed(text, place)
+}
+
+/// The error of a statement that is refused before the engine sees it. What the message quotes first is its place.
+pub(crate) fn refused(message: &str, text: &str) -> QueryError {
+    QueryError::new(Kind::Invalid, message).placed(text, named_place(message, text))
 }
 
 /// Finds an error of our own code inside the errors that the engine wrapped around it.
@@ -74,9 +80,15 @@ fn is_panic(error: &DataFusionError) -> bool {
     false
 }
 
-/// Whether statements have spilled as much as they may. The engine says so with an error of the file that it writes.
-fn is_spill_limit(error: &ArrowError) -> bool {
-    matches!(error, ArrowError::IoError(text, _) if text.contains("The used disk space during the spilling process"))
+/// The message of a file that the engine cannot write or read. It has no files but those that it spills.
+fn spill_file(root: &DataFusionError) -> Option<String> {
+    match root {
+        DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::IoError(..)) => {
+            Some(inner.to_string())
+        }
+        DataFusionError::IoError(inner) => Some(inner.to_string()),
+        _ => None,
+    }
 }
 
 /// What to do about a subquery that the engine cannot join to its outer query.
@@ -121,6 +133,9 @@ fn is_schema_fault(error: &ArrowError) -> bool {
 }
 
 fn describe(root: &DataFusionError) -> (Kind, String) {
+    if let Some(message) = spill_file(root) {
+        return words::of_spill_file(&message);
+    }
     let kind = match root {
         DataFusionError::ResourcesExhausted(_) => Kind::Limit,
         DataFusionError::SQL(inner, _) if matches!(**inner, ParserError::RecursionLimitExceeded) => {
@@ -128,13 +143,7 @@ fn describe(root: &DataFusionError) -> (Kind, String) {
         }
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => Kind::Internal,
         DataFusionError::ArrowError(inner, _) if is_schema_fault(inner) => Kind::Internal,
-        DataFusionError::ArrowError(inner, _) if is_spill_limit(inner) => Kind::Limit,
-        DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::IoError(..)) => {
-            Kind::Unavailable
-        }
-        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
-            Kind::Unavailable
-        }
+        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => Kind::Unavailable,
         _ => Kind::Invalid,
     };
     let text = match root {
@@ -144,9 +153,6 @@ fn describe(root: &DataFusionError) -> (Kind, String) {
         },
         DataFusionError::Collection(all) => {
             all.first().map_or_else(|| root.strip_backtrace(), |first| first.strip_backtrace())
-        }
-        DataFusionError::ArrowError(inner, _) if is_spill_limit(inner) => {
-            inner.to_string().trim_start_matches("Io error: ").to_owned()
         }
         other => other.message().into_owned(),
     };
@@ -181,28 +187,6 @@ fn written_place(text: &str) -> Option<(usize, Place)> {
 
 fn without_place(message: &str) -> &str {
     written_place(message).map_or(message, |(start, _)| &message[..start])
-}
-
-/// The engine's message in words for somebody who knows only the statement, with what to do.
-fn for_people(message: &str) -> String {
-    if message.starts_with("table '") && message.ends_with("' not found") {
-        return format!(
-            "{message}; SHOW TABLES lists the tables, and a topic is one if its setting floe.table says so"
-        );
-    }
-    if let Some((before, _)) = message.split_once(" failed to match any signature")
-        && let Some((_, name)) = before.split_once("Function ")
-    {
-        let received =
-            message.split_once(" but received ").and_then(|(_, rest)| rest.split_once(" (DataType"));
-        let kind = received.map_or("values of these types", |(kind, _)| kind);
-        return format!("{name} takes no {kind}; CAST the argument to a type that it takes");
-    }
-    // The engine speaks of a star that no statement needs to have, and of its settings, which nobody can set.
-    let message = message.split(", currently only ").next().unwrap_or_default();
-    message
-        .replace("While expanding wildcard, ", "")
-        .replace(" or disable the datafusion.sql_parser.enable_ident_normalization configuration", "")
 }
 
 fn shortened(message: &str) -> String {
@@ -292,29 +276,6 @@ mod tests {
         for text in ["", " at Line: x, Column: 1", " at Line: 0, Column: 0", "at Line: 1"] {
             assert!(written_place(text).is_none(), "{text}");
         }
-    }
-
-    #[test]
-    fn messages_are_for_people() {
-        let check = |engine: &str, expected: &str| assert_eq!(for_people(engine), expected);
-        check(
-            "table 'floe.default.x' not found",
-            "table 'floe.default.x' not found; SHOW TABLES lists the tables, and a topic is one if its setting \
-             floe.table says so",
-        );
-        check(
-            "Internal error: Function 'sum' failed to match any signature, errors: Error during planning: Function \
-             'sum' requires Decimal, but received String (DataType: Utf8).",
-            "'sum' takes no String; CAST the argument to a type that it takes",
-        );
-        check(
-            "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"t.id\" \
-             must appear in the GROUP BY clause or must be part of an aggregate function, currently only \"count(*)\" \
-             appears in the SELECT clause satisfies this requirement",
-            "Column in SELECT must be in GROUP BY or an aggregate function: column \"t.id\" must appear in the GROUP BY \
-             clause or must be part of an aggregate function",
-        );
-        check("anything else", "anything else");
     }
 
     #[test]

@@ -55,6 +55,20 @@ pub(crate) fn second_statement(text: &str) -> Result<Option<Place>, QueryError> 
     Ok(ends.filter(|token| token.token != Token::SemiColon).map(place).next())
 }
 
+/// The place of `FOR SYSTEM_TIME`, `VERSION AS OF` and their like, if there is one. The parser takes them for mistakes.
+pub(crate) fn past_moment(text: &str) -> Option<Place> {
+    let tokens = tokens(text).ok()?;
+    let is = |at: usize, words: &[&str]| match tokens.get(at).map(|token| &token.token) {
+        Some(Token::Word(word)) => words.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+        _ => false,
+    };
+    let begins = |at: usize| match is(at, &["for"]) {
+        true => is(at + 1, &["system_time", "system_version"]),
+        false => is(at, &["timestamp", "version", "snapshot"]) && is(at + 1, &["as"]) && is(at + 2, &["of"]),
+    };
+    (0..tokens.len()).find(|at| begins(*at)).map(|at| place(&tokens[at]))
+}
+
 /// The tokens without blanks and comments.
 fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
     let mut tokens = Vec::new();
@@ -396,6 +410,21 @@ mod tests {
         check_excess("select 1 group by cube (a,b,c,d,e,f), cube (g,h,i,j,k,l)", "CUBE");
         assert!(check(&"x".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().message.contains("bytes"));
         assert_eq!(check("select 'a\n from t").unwrap_err().place.unwrap().line, 1);
+    }
+
+    #[test]
+    fn past_moments_are_found() {
+        for (text, column) in [
+            ("select * from t for system_time as of '2026-01-01'", Some(17)),
+            ("select * from t FOR SYSTEM_TIME between a and b", Some(17)),
+            ("select * from t version as of 5", Some(17)),
+            ("select * from t for version as of 5", Some(21)),
+            ("select * from t for update", None),
+            ("select version as o from t", None),
+            ("select 'version as of' from t", None),
+        ] {
+            assert_eq!(past_moment(text).map(|place| place.column), column, "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@
 //! tail.rs       TailSource       rows of the log, in memory or decoded as they are needed
 //! wanted.rs     Wanted           the partitions and offsets that filters let through
 //! error.rs      of               the engine's errors -> their kind, and their place in the text
+//! words.rs      for_people       the engine's messages in words for people
 //! fault.rs      logged           faults of the engine -> a number, and the log
 //! config.rs     Config           the operator's settings
 //! limits.rs                      every limit of this crate
@@ -72,6 +73,7 @@ mod told;
 mod turns;
 mod views;
 mod wanted;
+mod words;
 mod worker;
 
 pub use catalog::{CATALOG, SCHEMA};

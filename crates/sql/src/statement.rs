@@ -23,11 +23,14 @@ pub(crate) fn parse(state: &SessionState, text: &str) -> Result<Statement, Query
     if text.trim().trim_end_matches(';').is_empty() {
         return Err(QueryError::new(Kind::Invalid, "the statement is empty"));
     }
-    let mut statement = parsed(state, text).map_err(|error| error::of(&error, text))?;
+    let mut statement = parsed(state, text).map_err(|error| match guard::past_moment(text) {
+        Some(place) => QueryError::at(Kind::Invalid, correct::NO_PAST, text, place),
+        None => error::of(&error, text),
+    })?;
     if !reads(&statement) {
-        return Err(not_reading(text));
+        return Err(not_reading(&statement, text));
     }
-    correct::adapt(&mut statement).map_err(|refused| QueryError::new(Kind::Invalid, refused))?;
+    correct::adapt(&mut statement).map_err(|refused| error::refused(&refused, text))?;
     Ok(statement)
 }
 
@@ -59,9 +62,28 @@ fn reads(statement: &Statement) -> bool {
     }
 }
 
-fn not_reading(text: &str) -> QueryError {
-    let message = "only SELECT, EXPLAIN, SHOW and DESCRIBE are possible: rows are written through the Kafka \
-                   protocol, and a topic becomes a table by its setting floe.table";
+/// What to do instead of a statement that only reads, and that the engine does not have.
+fn instead(statement: &Statement) -> Option<&'static str> {
+    let Statement::Statement(statement) = statement else { return None };
+    match **statement {
+        Sql::ShowDatabases { .. } | Sql::ShowCatalogs { .. } | Sql::ShowSchemas { .. } => Some(
+            "there is one database, floe, with one schema, default, and nothing to list; SHOW TABLES lists its tables",
+        ),
+        Sql::ShowViews { .. } | Sql::ShowObjects { .. } => {
+            Some("there are only tables; SHOW TABLES lists them")
+        }
+        Sql::ShowCreate { .. } => Some(
+            "no statement made the table, but a topic with the setting floe.table; DESCRIBE lists its columns",
+        ),
+        _ => None,
+    }
+}
+
+fn not_reading(statement: &Statement, text: &str) -> QueryError {
+    let message = instead(statement).unwrap_or(
+        "only SELECT, EXPLAIN, SHOW and DESCRIBE are possible: rows are written through the Kafka protocol, and a \
+         topic becomes a table by its setting floe.table",
+    );
     let start = text.find(|c: char| !c.is_whitespace()).unwrap_or(0);
     let before = &text[..start];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -35,6 +35,9 @@ async fn errors_name_their_place() {
     check(&world, "select x.a from t as y join t as x on x.a = »y.zz", "zz").await;
     check(&world, "select cast('»abc' as bigint)", "abc").await;
     check(&world, "select 1; »select 2", "second statement").await;
+    check(&world, "select now() at time zone '»Mars/Base'", "no time zone").await;
+    check(&world, "select *\nfrom t »for system_time as of now()", "Iceberg reader").await;
+    check(&world, "»show databases", "SHOW TABLES").await;
     check(&world, "»select a from t union all select a, b from t", "columns").await;
 }
 
