@@ -133,10 +133,7 @@ mod tests {
     #[test]
     fn a_column_keeps_its_name_beside_its_casts() {
         check("SELECT id::text, id FROM t", r#"SELECT id::TEXT AS "id_1", id FROM t"#);
-        check(
-            "SELECT t, t AT TIME ZONE 'UTC' FROM v",
-            r#"SELECT t, t AT TIME ZONE 'UTC' AS "t_1" FROM v"#,
-        );
+        check("SELECT t, t AT TIME ZONE 'UTC' FROM v", r#"SELECT t, t AT TIME ZONE 'UTC' AS "t_1" FROM v"#);
         check("SELECT id::text, 1 FROM t", "SELECT id::TEXT, 1 FROM t");
         check(
             "SELECT sum(a), sum(CAST((a) AS int)), 1, 1.0 FROM t",
