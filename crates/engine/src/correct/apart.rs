@@ -9,13 +9,14 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, SelectItem, VisitMut,
 /// Gives a name to each column without one that would have the name of another.
 pub(super) fn tell_apart(select: &mut Select) {
     let mut taken: BTreeSet<String> = select.projection.iter().filter_map(alias).collect();
+    let others: BTreeSet<String> = select.projection.iter().filter_map(unnamed).collect();
     // A column as it is keeps its name beside casts of it.
     for with_casts in [false, true] {
         for item in &mut select.projection {
             let SelectItem::UnnamedExpr(expr) = item else { continue };
             let (name, has_casts) = named(expr);
             if has_casts == with_casts && !taken.insert(name.clone()) {
-                let alias = free(&name, &mut taken);
+                let alias = free(&name, &others, &mut taken);
                 *item =
                     SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', alias) };
             }
@@ -30,15 +31,22 @@ fn alias(item: &SelectItem) -> Option<String> {
     }
 }
 
+fn unnamed(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => Some(named(expr).0),
+        _ => None,
+    }
+}
+
 /// The first name with a number that nobody has.
-fn free(name: &str, taken: &mut BTreeSet<String>) -> String {
+fn free(name: &str, others: &BTreeSet<String>, taken: &mut BTreeSet<String>) -> String {
     // A qualified name is that of its column.
     let column = match name.rsplit_once('.') {
         Some((_, column)) if column.chars().all(|c| c.is_alphanumeric() || c == '_') => column,
         _ => name,
     };
     let names = (1_u64..).map(|number| format!("{column}_{number}"));
-    let mut free = names.skip_while(|name| taken.contains(name));
+    let mut free = names.skip_while(|name| taken.contains(name) || others.contains(name));
     let found = free.next().unwrap_or_default();
     taken.insert(found.clone());
     found

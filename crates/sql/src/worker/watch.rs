@@ -437,7 +437,7 @@ mod tests {
     fn large_statements_run_one_after_the_other_when_memory_is_scarce() {
         let start = Instant::now();
         let mut queue = Queue::default();
-        let mut first = |queue: &mut Queue, ms: u64, all: u64, large: &[u64]| {
+        let first = |queue: &mut Queue, ms: u64, all: u64, large: &[u64]| {
             queue.first(start + Duration::from_millis(ms), (all, 800), |id| large.contains(id))
         };
         for id in [7, 3, 5] {
