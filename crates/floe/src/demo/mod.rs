@@ -234,8 +234,8 @@ fn next_steps(args: &DemoArgs, asked: &Config, server: &Server) -> Result<()> {
     let (mut kafka, mut http) = (server.kafka.to_string(), server.http.to_string());
     if !args.keep {
         say("  cargo run --release -- demo --keep     leaves the broker up; then, in a second terminal:")?;
-        let port = |address: &str| address.rsplit(':').next().map(str::to_owned);
-        if port(&kafka) != port(&asked.kafka.to_string()) || port(&http) != port(&asked.http.to_string()) {
+        let is_taken = |asked: &HostPort, got: u16| asked.port != 0 && asked.port != got;
+        if is_taken(&asked.kafka, server.kafka.port()) || is_taken(&asked.http, server.http.port()) {
             // With the usual ports, the lines would go to the program that has them.
             say("  the lines that it prints: the usual ports are taken, so it takes others")?;
             return Ok(());
