@@ -143,6 +143,7 @@ impl TableService for Tables {
             bytes: table.bytes,
             bad_records: table.bad_records,
             lag: view.as_ref().map_or(0, |view| view.lag),
+            lost_records: view.as_ref().map_or(0, |view| view.lost),
             columns: table.schema.columns_used(),
             columns_max: floe_schema::limits::COLUMNS_MAX,
             stands_still: view

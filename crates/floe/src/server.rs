@@ -67,6 +67,7 @@ impl Server {
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
+        log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
         let query = Query::start(&env, &log, &lake, sql_config(&config), config.sql_in_process)?;
         let query = Arc::new(query);
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
@@ -240,11 +241,20 @@ fn log_config(config: &Config) -> floe_log::Config {
         uploads_max: Some(config.uploads),
         bytes_in_flight_max: config.append_bytes,
         validate_compressed: config.validate_compressed,
+        retention: floe_log::RetentionDefaults {
+            ms: limit(u64::try_from(config.retention_ms.as_millis()).unwrap_or(u64::MAX)),
+            bytes: limit(config.retention_bytes),
+        },
         // No second process has this directory, so the holders of its leases are dead.
         sole: true,
         cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
         ..floe_log::Config::default()
     }
+}
+
+/// A limit as Kafka has it: -1 for none.
+fn limit(number: u64) -> i64 {
+    i64::try_from(number).ok().filter(|number| *number < floe_log::limits::UNLIMITED).unwrap_or(-1)
 }
 
 fn kafka_config(config: &Config, shares: Shares, advertised: HostPort) -> floe_kafka::Config {

@@ -118,6 +118,9 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
         table["columns"],
         count("columns_max", "column"),
     )];
+    if let Some(lost) = table["lost_records"].as_u64().filter(|lost| *lost > 0) {
+        lines.push(format!("table: {lost} records were deleted from the log before they were read"));
+    }
     if let Some(still) = table["stands_still"].as_object() {
         let text = |name: &str| still.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         lines.push(format!("table: STANDS STILL since {}: {}", text("since"), text("why")));
@@ -205,10 +208,14 @@ mod tests {
     fn a_table_is_told_in_lines() {
         let mut table = json!({
             "table": "t", "rows": 3, "files": 1, "bytes": 1, "bad_records": 4, "lag": 5, "columns": 6,
-            "columns_max": 2000, "stands_still": null,
+            "columns_max": 2000, "stands_still": null, "lost_records": 0,
         });
         let first = "table: 3 rows in 1 file, 5 records behind, 4 bad records, 6 of 2000 columns";
         assert_eq!(table_lines(&Ok(table.clone())), [first]);
+        table["lost_records"] = json!(8);
+        let lost = "table: 8 records were deleted from the log before they were read";
+        assert_eq!(table_lines(&Ok(table.clone())), [first, lost]);
+        table["lost_records"] = json!(0);
         table["stands_still"] =
             json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
         let second = "table: STANDS STILL since 2026-01-01T00:00:00.000Z: it says so";

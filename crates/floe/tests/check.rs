@@ -29,7 +29,10 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Server {
-        let arguments = ["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"];
+        let addresses = ["--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        // The records of these tests are old.
+        let for_ever = ["--retention-ms", "9223372036854775807"];
+        let arguments = [&["serve"][..], &addresses, &for_ever, &["--data"]].concat();
         let mut child = floe(&arguments, data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

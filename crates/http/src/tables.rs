@@ -54,6 +54,8 @@ pub struct TableStatus {
     pub bad_records: u64,
     /// Records in the log that are not in its files yet.
     pub lag: u64,
+    /// Records that were deleted from the log before it read them, since the broker started.
+    pub lost_records: u64,
     /// Columns in use, nested ones and elements of lists included.
     pub columns: usize,
     /// The most columns that a table can have.
@@ -101,6 +103,7 @@ impl TableStatus {
             "bytes": self.bytes,
             "bad_records": self.bad_records,
             "lag": self.lag,
+            "lost_records": self.lost_records,
             "columns": self.columns,
             "columns_max": self.columns_max,
         });

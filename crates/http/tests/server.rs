@@ -69,7 +69,7 @@ impl TableService for Fake {
     }
 
     fn table(&self, name: &str) -> Result<Option<TableStatus>, TableFailure> {
-        let (rows, files, bytes, bad_records, lag, columns) = (1, 2, 3, 4, 5, 6);
+        let (rows, files, bytes, bad_records, lag, columns, lost_records) = (1, 2, 3, 4, 5, 6, 7);
         let stands_still = (name == "t").then(|| still(name));
         let table = name.to_owned();
         let columns_max = 2000;
@@ -81,6 +81,7 @@ impl TableService for Fake {
             bytes,
             bad_records,
             lag,
+            lost_records,
             columns,
             columns_max,
             stands_still,
@@ -226,7 +227,7 @@ async fn health_metrics_and_what_is_not_there() {
 async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     let server = start(Ok(())).await;
     let mut table = json!({
-        "table": "a b", "rows": 1, "files": 2, "bytes": 3, "bad_records": 4, "lag": 5, "columns": 6,
+        "table": "a b", "rows": 1, "files": 2, "bytes": 3, "bad_records": 4, "lag": 5, "lost_records": 7, "columns": 6,
         "columns_max": 2000, "stands_still": null, "rebuild": null,
     });
     assert_eq!(get(&server, "/api/v1/tables/a%20b").await.json(), table);

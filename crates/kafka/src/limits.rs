@@ -117,6 +117,8 @@ pub const CONFIG_RESOURCES_PER_REQUEST_MAX: usize = 1_000;
 pub const CONFIG_RESOURCE_ANSWER_BYTES: usize = 24 * 1024;
 /// Memory of one partition in an answer to Metadata, rounded up.
 pub const PARTITION_ANSWER_BYTES: usize = 192;
+/// Partitions of one DeleteRecords request.
+pub const PARTITIONS_CUT_PER_REQUEST_MAX: usize = 100_000;
 /// Partitions of all topics of one CreateTopics request, as in Kafka.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 

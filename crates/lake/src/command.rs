@@ -14,12 +14,14 @@ use floe_view::{ViewError, lease_name, progress_of};
 
 use crate::{
     limits,
-    map::{Garbage, GarbageKey, LogStarts, Progress, Rebuild, RebuildProgress, Table, ViewState},
+    map::{self, Garbage, GarbageKey, LogStarts, Progress, Rebuild, RebuildProgress, Table, ViewState},
     place::Place,
 };
 
 /// The name of the lake's view. It is in leases and envelopes, and never changes.
 pub(crate) const VIEW: &str = "lake";
+/// The name of the view that rebuilds tables.
+pub(crate) const REBUILD_VIEW: &str = "lake-rebuild";
 
 /// What the last owner of a table left to the next.
 pub(crate) struct Taken {
@@ -133,30 +135,49 @@ pub(crate) fn publish<P: Place>(tx: &mut Tx<'_>, publication: &Publication) -> R
     put_garbage(tx, *topic, garbage.clone())
 }
 
-/// Leaves the request that a table be made anew from the log. A second request only adds that rows may be lost.
-pub(crate) fn begin_rebuild(
-    tx: &mut Tx<'_>,
-    topic: TopicId,
-    lose: bool,
-    starts: &LogStarts,
-) -> Result<(), ViewError> {
-    let name = topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?.name;
-    if let Some(before) = tx.get::<Rebuild>(&topic)? {
-        tx.put(&topic, &Rebuild { lose: lose || before.lose, ..before });
+/// Leaves the request that a table be made anew from the log. A second request only adds that rows may be lost, unless
+/// a client has deleted records that the new table has not read. Then it begins once more, because those rows are in
+/// the running table alone.
+pub(crate) fn begin_rebuild(tx: &mut Tx<'_>, topic: TopicId, lose: bool) -> Result<(), ViewError> {
+    let found = topic::by_id(tx, topic)?.ok_or(ViewError::TopicGone)?;
+    let starts = map::log_starts(tx, &found)?;
+    let before = tx.get::<Rebuild>(&topic)?;
+    if let Some(before) = &before
+        && !is_overtaken(tx, topic, &starts)?
+    {
+        tx.put(&topic, &Rebuild { lose: lose || before.lose, ..before.clone() });
         return Ok(());
     }
     let running = tx.get::<ViewState>(&topic)?;
     let running = running.ok_or_else(|| ViewError::Stale("the table has not been made yet".to_owned()))?;
     // The folder's name begins with the topic's id, so it differs from those of all other topics.
-    let base = format!("{}.rebuilt-", &name[..name.len().min(limits::REBUILT_NAME_BYTES)]);
-    let number = running.name.strip_prefix(&base).and_then(|number| number.parse().ok()).unwrap_or(0_u32);
+    let base = format!("{}.rebuilt-", &found.name[..found.name.len().min(limits::REBUILT_NAME_BYTES)]);
+    let number =
+        |name: &str| name.strip_prefix(&base).and_then(|number| number.parse().ok()).unwrap_or(0_u32);
+    let number = before.as_ref().map_or(0, |before| number(&before.name)).max(number(&running.name));
+    if let Some(Rebuild { table, state, .. }) = before {
+        let mut garbage = state.as_ref().map_or_else(Vec::new, |state| orphans(table.as_ref(), state));
+        garbage.extend(table.map(|table| Garbage::Table(Box::new(table))));
+        put_garbage(tx, topic, garbage)?;
+        for partition in progress_of::<RebuildProgress>(tx, topic)?.into_keys() {
+            tx.delete::<RebuildProgress>(&PartitionId::new(topic, partition));
+        }
+        release(tx, REBUILD_VIEW, topic)?;
+    }
     let name = format!("{base}{}", number + 1);
-    let starts: Vec<(u32, i64)> = starts.iter().map(|(partition, start)| (*partition, *start)).collect();
+    let starts: Vec<(u32, i64)> = starts.into_iter().collect();
     for (partition, start) in &starts {
         tx.put(&PartitionId::new(topic, *partition), &RebuildProgress { next: *start });
     }
     tx.put(&topic, &Rebuild { name, lose, starts, table: None, state: None });
     Ok(())
+}
+
+/// Whether the log begins behind what the new table has read.
+fn is_overtaken(tx: &Tx<'_>, topic: TopicId, starts: &LogStarts) -> Result<bool, ViewError> {
+    let progress = progress_of::<RebuildProgress>(tx, topic)?;
+    let next = |partition| progress.get(partition).map_or(0, |next| next.0);
+    Ok(starts.iter().any(|(partition, start)| next(partition) < *start))
 }
 
 /// Puts the table that was made anew in the place of the running one, if it has read as far.
@@ -187,7 +208,7 @@ pub(crate) fn end_rebuild(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewErr
     tx.put(&topic, &table);
     tx.put(&topic, &state);
     tx.delete::<Rebuild>(&topic);
-    release(tx, topic)
+    release(tx, VIEW, topic)
 }
 
 /// Whether `progress` is at least as far as `other` in every partition.
@@ -196,9 +217,9 @@ pub(crate) fn covers(progress: &BTreeMap<u32, Offset>, other: &BTreeMap<u32, Off
     other.iter().all(|(partition, next)| of(partition) >= *next)
 }
 
-/// Takes the lease of the running table from its owner.
-fn release(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
-    let name = lease_name(VIEW, topic);
+/// Takes the lease of a table from its owner.
+fn release(tx: &mut Tx<'_>, view: &str, topic: TopicId) -> Result<(), ViewError> {
+    let name = lease_name(view, topic);
     if let Some(Lease { owner: Some(_), epoch, .. }) = tx.get::<Lease>(&name)? {
         lease::release(tx, &name, epoch)?;
     }
@@ -221,7 +242,7 @@ pub(crate) fn drop_columns(tx: &mut Tx<'_>, topic: TopicId, patterns: &[String])
         return Ok(0);
     }
     tx.put(&topic, &ViewState { schema, ..view });
-    release(tx, topic)?;
+    release(tx, VIEW, topic)?;
     Ok(dropped)
 }
 

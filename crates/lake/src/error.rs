@@ -1,5 +1,6 @@
 //! Why the files of a table could not be read or written.
 
+use floe_log::PartitionId;
 use floe_schema::AdaptError;
 use floe_store::StoreError;
 use floe_view::ViewError;
@@ -46,6 +47,12 @@ pub enum TableError {
     /// A document names a file that is not in the table's folder.
     #[error("{0} is not a file of this table")]
     Foreign(String),
+    /// A table that is rebuilt would lose rows that the running one has.
+    #[error(
+        "a client deleted records of {0} from the log before the new table read them: ask for the rebuilding again, it \
+         then begins once more"
+    )]
+    Overtaken(PartitionId),
     /// The setting was changed after the table was made.
     #[error("the table was made with floe.table={made} and the topic now says {wanted}: set it back")]
     Mode {

@@ -24,7 +24,7 @@ use crate::{
     error::TableError,
     files::Files,
     limits, manifest,
-    map::{Garbage, LogStarts, Progress, Rebuild, Table, ViewState},
+    map::{self, Garbage, LogStarts, Progress, Rebuild, Table, ViewState},
     places::{Beside, Running},
     rebuild::{self, Below},
     shared::{Config, Shared},
@@ -273,7 +273,7 @@ impl Lake {
     /// The table has not been made yet, rows would be lost, or the store or the journal fails.
     pub async fn rebuild(&self, table: &TableRef, lose: bool) -> Result<u64, LakeError> {
         let snapshot = self.log().meta().snapshot();
-        let starts = rebuild::log_starts(&snapshot, &table.topic);
+        let starts = map::log_starts(&snapshot, &table.topic)?;
         let lost = match &table.record {
             Some(record) if !starts.is_empty() => self.lost_below(table, record, &starts).await?,
             _ => 0,
@@ -283,7 +283,7 @@ impl Lake {
         }
         let topic = table.topic.id;
         let envelope = Envelope::broker(&format!("the table of {} is made anew", table.name));
-        let command = move |tx: &mut Tx<'_>| command::begin_rebuild(tx, topic, lose, &starts);
+        let command = move |tx: &mut Tx<'_>| command::begin_rebuild(tx, topic, lose);
         let committed = self.log().meta().commit(envelope, command).await;
         committed.map_err(|error| LakeError::Commit(ViewError::from_commit(error)))?;
         self.rebuilds.look();
@@ -326,7 +326,7 @@ impl Lake {
         }
         let (topic, name) = (table.topic.id, table.name.clone());
         let begun = self.rebuilds.status().into_iter().find(|view| view.topic == topic);
-        Ok(Some(begun.unwrap_or(ViewStatus { topic, name, lag: 0, job: None, error: None })))
+        Ok(Some(begun.unwrap_or(ViewStatus { topic, name, lag: 0, lost: 0, job: None, error: None })))
     }
 
     /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the

@@ -92,6 +92,7 @@ mod shared;
 mod supervise;
 mod table;
 mod tail;
+mod unread;
 mod view;
 
 pub use crate::{
@@ -100,4 +101,5 @@ pub use crate::{
     shared::Config,
     table::{DataFile, TableRef},
     tail::{Batches, Hold, Tail, TailError, TailReader, TailSchema, TailSpan},
+    unread::{unread, unread_by_rebuild},
 };

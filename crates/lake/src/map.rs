@@ -12,9 +12,9 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_log::TopicId;
+use floe_log::{Offset, TopicId, partition, topic::Topic};
 use floe_meta::key::{self, Key, KeyReader};
-use floe_meta::{DecodeError, postcard_record};
+use floe_meta::{DecodeError, Lookup, postcard_record};
 use floe_schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,17 @@ pub struct ViewState {
 
 /// By partition, the offset below which the log has nothing any more. Partitions whose log is whole are not in it.
 pub(crate) type LogStarts = BTreeMap<u32, i64>;
+
+/// The partitions of a topic whose log does not begin at 0.
+pub(crate) fn log_starts(map: &impl Lookup, topic: &Topic) -> Result<LogStarts, DecodeError> {
+    let mut starts = LogStarts::new();
+    for partition in topic.partition_ids() {
+        if let Some(head) = partition::head(map, partition)?.filter(|head| head.log_start > Offset::ZERO) {
+            starts.insert(partition.index, head.log_start.0);
+        }
+    }
+    Ok(starts)
+}
 
 /// A table that is made anew from the log, beside the running one. It is there from the request until the new table
 /// takes the place of the old.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use floe_log::{Offset, TopicId, topic::Topic, topic_config::TopicConfig};
+use floe_log::{Offset, PartitionId, TopicId, topic::Topic, topic_config::TopicConfig};
 use floe_meta::{DecodeError, Lookup, Snapshot, Tx};
 use floe_view::{BadRecordRule, Command, MetricNames, ProgressRecord, ViewError};
 
@@ -39,4 +39,6 @@ pub(crate) trait Place: Send + Sync + 'static {
     ) -> Result<Option<Command>, DecodeError>;
     /// The request that it exists for, if it is one that is rebuilt. It is gone when the rebuilding is over.
     fn rebuild(map: &impl Lookup, topic: TopicId) -> Result<Option<Rebuild>, DecodeError>;
+    /// Whether it may go on without records that were deleted before it read them.
+    fn lose(partition: PartitionId) -> Result<(), ViewError>;
 }

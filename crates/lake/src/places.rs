@@ -12,6 +12,7 @@ use floe_view::{BadRecordRule, Command, MetricNames, ViewError, progress_of};
 
 use crate::{
     command,
+    error::TableError,
     map::{Progress, Rebuild, RebuildProgress, Table, ViewState},
     place::Place,
 };
@@ -100,13 +101,17 @@ impl Place for Running {
     fn rebuild(_map: &impl Lookup, _topic: TopicId) -> Result<Option<Rebuild>, DecodeError> {
         Ok(None)
     }
+
+    fn lose(_partition: PartitionId) -> Result<(), ViewError> {
+        Ok(())
+    }
 }
 
 /// A table that is made anew from the log. It takes the place of the running one when it has caught up with it.
 pub(crate) struct Beside;
 
 impl Place for Beside {
-    const VIEW: &'static str = "lake-rebuild";
+    const VIEW: &'static str = command::REBUILD_VIEW;
     const METRICS: MetricNames = MetricNames {
         lag_records: "floe_lake_rebuild_lag_records",
         step_seconds: "floe_lake_rebuild_step_seconds",
@@ -177,6 +182,11 @@ impl Place for Beside {
 
     fn rebuild(map: &impl Lookup, topic: TopicId) -> Result<Option<Rebuild>, DecodeError> {
         map.get::<Rebuild>(&topic)
+    }
+
+    /// The running table may have their rows.
+    fn lose(partition: PartitionId) -> Result<(), ViewError> {
+        Err(TableError::Overtaken(partition).into())
     }
 }
 

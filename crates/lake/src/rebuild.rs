@@ -17,8 +17,7 @@ use arrow::{
 };
 use bytes::Bytes;
 use floe_iceberg::DataFile;
-use floe_log::{Log, Offset, topic::Topic};
-use floe_meta::Snapshot;
+use floe_log::{Offset, topic::Topic};
 use floe_schema::{OFFSET_ID, TableSchema, names};
 use floe_view::{ReadRanges, ViewError};
 use tracing::warn;
@@ -36,13 +35,6 @@ use crate::{
     prepare::{put_data, reserve_numbers, snapshot_id},
     shared::Shared,
 };
-
-/// The partitions of a topic whose log does not begin at 0.
-pub(crate) fn log_starts(snapshot: &Snapshot, topic: &Topic) -> LogStarts {
-    let start = |partition| Log::bounds(snapshot, partition).map_or(Offset::ZERO, |bounds| bounds.log_start);
-    let starts = topic.partition_ids().map(|partition| (partition.index, start(partition).0));
-    starts.filter(|(_, start)| *start > 0).collect()
-}
 
 /// The data files of a table that have rows below the log's start, one after the other, as far as they verify.
 pub(crate) struct Below {

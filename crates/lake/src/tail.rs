@@ -58,6 +58,9 @@ pub enum TailError {
     /// The log.
     #[error("the log could not be read: {0}")]
     Read(#[from] ReadError),
+    /// Records went while the tail was read, for longer than their objects are kept.
+    #[error("records of {0} were deleted by retention or a client while they were read: ask again")]
+    Gone(PartitionId),
     /// The rows.
     #[error(transparent)]
     Adapt(#[from] AdaptError),
@@ -97,7 +100,11 @@ struct OfLog {
 #[async_trait]
 impl Batches for OfLog {
     async fn read(&self, partition: PartitionId, from: Offset) -> Result<Vec<Batch>, TailError> {
-        Ok(self.log.read(&self.snapshot, partition, from, limits::TAIL_READ_BYTES).await?.batches)
+        match self.log.read(&self.snapshot, partition, from, limits::TAIL_READ_BYTES).await {
+            Ok(read) => Ok(read.batches),
+            Err(ReadError::OutOfRange { .. }) => Err(TailError::Gone(partition)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

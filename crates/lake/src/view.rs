@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
 use floe_log::{
-    Offset, TopicId,
+    Offset, PartitionId, TopicId,
     topic::Topic,
     topic_config::{TableMode, TopicConfig},
 };
@@ -95,6 +95,10 @@ impl<P: Place> View for TableView<P> {
             return Err(TableError::Mode { made: word(made), wanted: word(wanted) }.into());
         }
         Ok(())
+    }
+
+    fn lose(&self, partition: PartitionId) -> Result<(), ViewError> {
+        P::lose(partition)
     }
 
     fn fold(&self, topic: &Topic, table: &OwnedTable) -> Encoder {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::clean::retention::Defaults;
 use crate::limits::{
     BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, TRASH_GRACE, VALIDATE_COMPRESSED,
+    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, TRASH_GRACE,
+    VALIDATE_COMPRESSED,
 };
 use crate::read::cache::Capacity;
 
@@ -22,7 +24,7 @@ pub struct Config {
     pub bytes_in_flight_max: usize,
     /// The capacity of the cache between readers and the store.
     pub cache: Capacity,
-    /// The times of leases on object ids and of the cleaner.
+    /// The times of leases on object ids, of the cleaner and of retention.
     pub times: Times,
     /// Whether compressed batches are decompressed once to find those that no consumer could decode. Uncompressed ones
     /// are always looked at.
@@ -30,8 +32,11 @@ pub struct Config {
     /// Whether this process alone may use the journal, because it has locked the data directory. Then its start ends
     /// the leases of the process before, refuses a journal that is older than the store, and a newer writer ends it.
     pub sole: bool,
-    /// Whether this broker competes for the cleaner's lease. In a cluster, only the holder of the lease cleans.
+    /// Whether this broker competes for the leases of the cleaner and of retention. In a cluster, only the holder of a
+    /// lease does its work.
     pub cleaner: bool,
+    /// How long topics keep their records that do not say it themselves.
+    pub retention: Defaults,
 }
 
 impl Default for Config {
@@ -48,15 +53,17 @@ impl Default for Config {
                 trash_grace: TRASH_GRACE,
                 cleaner_pause: CLEANER_PAUSE,
                 cleaner_lease: CLEANER_LEASE,
+                retention_pause: RETENTION_PAUSE,
             },
             validate_compressed: VALIDATE_COMPRESSED,
             sole: false,
             cleaner: true,
+            retention: Defaults { ms: RETENTION_MS, bytes: RETENTION_BYTES },
         }
     }
 }
 
-/// The times of leases on object ids and of the cleaner.
+/// The times of leases on object ids, of the cleaner and of retention.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// Object ids per lease.
@@ -68,6 +75,9 @@ pub struct Times {
     pub trash_grace: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
-    /// How long the cleaner's lease lasts without renewal; longer than a round should take.
+    /// How long the leases of the cleaner and of retention last without renewal; longer than a round of the cleaner
+    /// should take.
     pub cleaner_lease: Duration,
+    /// Pause between two rounds of retention.
+    pub retention_pause: Duration,
 }

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 
 use crate::claim::claim;
 use crate::clean::cleaner::{Cleaned, Cleaner};
+use crate::clean::deletion::{self, Below, DeleteError};
+use crate::clean::retainer::{Needs, Retained, Retainer};
+use crate::clean::retention::Defaults;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::format::codec::Compression;
@@ -39,7 +42,7 @@ use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
-use crate::read::walk::{At, Read, ReadError};
+use crate::read::walk::{self, At, Read, ReadError};
 use crate::start::former::Former;
 use crate::start::newest;
 use crate::start::watch::Watchman;
@@ -87,6 +90,7 @@ struct Shared {
     lookups: Lookups,
     waiters: Waiters,
     cleaner: Cleaner,
+    retainer: Retainer,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
     budget_large: Arc<Semaphore>,
@@ -94,7 +98,7 @@ struct Shared {
     topics: Mutex<BTreeMap<TopicId, Known>>,
     /// The task of the WAL writer. `close` awaits it.
     writer: Mutex<Option<Task<()>>>,
-    background: Vec<Task<()>>,
+    background: Mutex<Vec<Task<()>>>,
 }
 
 /// What appends need to know about a topic, cached until `until`.
@@ -131,7 +135,7 @@ impl TimeBounds {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.intake.close();
-        self.background.iter().for_each(Task::abort);
+        floe_env::lock(&self.background).iter().for_each(Task::abort);
     }
 }
 
@@ -145,9 +149,7 @@ impl Log {
         let (water, former) = begin(&env, &meta, &store, config.sole).await?;
         let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
         let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
-        let waiters = Waiters::default();
-        let woken = waiters.clone();
-        meta.observe(move |applied| woken.applied(applied));
+        let waiters = Waiters::of(&meta);
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
         let uploader =
@@ -170,6 +172,7 @@ impl Log {
             owner: ids.owner(),
             turn: Arc::default(),
         };
+        let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),
@@ -196,12 +199,13 @@ impl Log {
             reader,
             waiters,
             cleaner,
+            retainer,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
             budget_bytes: config.bytes_in_flight_max,
             topics: Mutex::default(),
             writer: Mutex::new(Some(env.spawn_vital("wal writer", writer.run()))),
-            background,
+            background: Mutex::new(background),
             env,
         };
         Ok(Log { shared: Arc::new(shared) })
@@ -367,7 +371,18 @@ impl Log {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Read, ReadError> {
-        self.shared.reader.read(snapshot, partition, from, max_bytes).await
+        let read = self.shared.reader.read(snapshot, partition, from, max_bytes).await;
+        read.map_err(|error| match error {
+            ReadError::Corrupt(_) => self.gone(partition, from).unwrap_or(error),
+            error => error,
+        })
+    }
+
+    /// Whether records that cannot be read have been removed since the reader took its snapshot, longer ago than the
+    /// cleaner's grace. Then nothing is damaged.
+    fn gone(&self, partition: PartitionId, from: Offset) -> Option<ReadError> {
+        let error = walk::check(&self.shared.meta.snapshot(), partition, from).err()?;
+        matches!(error, ReadError::OutOfRange { .. } | ReadError::UnknownPartition).then_some(error)
     }
 
     /// Returns when one of the partitions has a high watermark above its given offset, or no longer exists.
@@ -419,6 +434,33 @@ impl Log {
         self.shared.cleaner.round().await.map_err(|error| error.to_string())
     }
 
+    /// Lets records go that are older or more than their topics keep, from now on. Call it once, when the views are
+    /// known that retention has to wait for.
+    pub fn enforce_retention(&self, needs: Vec<Needs>) {
+        let retainer = &self.shared.retainer;
+        if retainer.needs.set(needs).is_ok() && retainer.competes {
+            let task = self.shared.env.spawn("retention", retainer.clone().run());
+            floe_env::lock(&self.shared.background).push(task);
+        }
+    }
+
+    /// Runs one round of retention now.
+    pub async fn retain(&self) -> Result<Retained, String> {
+        self.shared.retainer.round().await.map_err(|error| error.to_string())
+    }
+
+    /// How long topics keep their records that do not say it themselves.
+    pub fn retention_defaults(&self) -> Defaults {
+        self.shared.retainer.defaults
+    }
+
+    /// Deletes the records of partitions below an offset each, and returns the first offsets that are left. Of a
+    /// partition with more extents than one commit removes, a failure may leave some of them deleted.
+    pub async fn delete_records(&self, who: &Writer, below: &[Below]) -> Vec<Result<Offset, DeleteError>> {
+        let envelope = Envelope { cause: Some("delete records".to_owned()), ..envelope(who) };
+        deletion::delete(&self.shared.meta, &envelope, below).await
+    }
+
     /// Completes the appends in flight and gives the leases back. Refuses appends from now on.
     pub async fn close(self) {
         self.shared.intake.close();
@@ -428,7 +470,7 @@ impl Log {
         {
             tracing::error!(%error, "the writer did not end in order");
         }
-        self.shared.background.iter().for_each(Task::abort);
+        floe_env::lock(&self.shared.background).iter().for_each(Task::abort);
         self.shared.uploader.ids.close().await;
     }
 

@@ -12,7 +12,7 @@
 //! format/  bytes: Kafka's record batch, records, codecs, WAL objects
 //! write/   the way in: intake, object ids, uploads, sequencer
 //! read/    the way out: walk, cache, reader, waiters
-//! clean/   deletes what nobody needs any more
+//! clean/   lets old records go, and deletes what nobody needs any more
 //! start/   what a start compares before it serves, and the number that it takes
 //! ```
 //! Beside them: `claim.rs` binds a store to its cluster, `config.rs` holds the settings, `limits.rs` every limit,
@@ -56,6 +56,7 @@
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! key 19 Count     topic id | index                  -> producers, the oldest hour of an append among them
 //! key 20 Writer number                               -> the highest number of a start
+//! key 21 Mark      topic id | index                  -> a time, and the next offset at that time
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name.
@@ -76,6 +77,9 @@ mod write;
 mod tests;
 
 pub use clean::cleaner::Cleaned;
+pub use clean::deletion::{Below, DeleteError};
+pub use clean::retainer::{Needs, Retained, Unread};
+pub use clean::retention::Defaults as RetentionDefaults;
 pub use config::{Config, Times};
 pub use error::OpenError;
 pub use format::{batch, codec, header, records, verify, wal};
@@ -83,7 +87,7 @@ pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::writer_number::{self, WriterNumber};
-pub use map::{cluster, extent, object, partition, producer, remains, topic, topic_config};
+pub use map::{cluster, extent, mark, object, partition, producer, remains, topic, topic_config};
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
 };

@@ -151,6 +151,20 @@ pub const LEASES_ENDED_PER_ROUND: usize = 100;
 pub const TRASH_PER_ROUND: usize = 10_000;
 /// Deletions in flight at most.
 pub const DELETES_AT_ONCE: usize = 64;
+/// The pause between two rounds of retention. A round removes everything that is due, so this is how late it is.
+pub const RETENTION_PAUSE: Duration = Duration::from_secs(30);
+/// The pause between two commits of one round.
+pub const RETENTION_STEP_PAUSE: Duration = Duration::from_millis(20);
+/// Kafka's `log.retention.ms`, for topics without `retention.ms`: 7 days.
+pub const RETENTION_MS: i64 = 7 * 86_400_000;
+/// Kafka's `log.retention.bytes`, for topics without `retention.bytes`: no limit.
+pub const RETENTION_BYTES: i64 = -1;
+/// The largest limit of retention, which is none.
+pub const UNLIMITED: i64 = i64::MAX;
+/// Partitions whose log start one commit moves.
+pub const RETENTION_PARTITIONS_PER_COMMIT: usize = 1_000;
+/// Extents that one commit removes of all its partitions. Each may make an object trash and free a writer.
+pub const RETENTION_EXTENTS_PER_COMMIT: usize = 1_000;
 /// How long an idle producer is remembered (Kafka: `producer.id.expiration.ms`).
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Idempotent producers that a partition remembers. At the limit it forgets those that were idle for
@@ -198,6 +212,11 @@ const _: () = assert!(BATCHES_PER_REQUEST_MAX <= BATCHES_PER_OBJECT_MAX);
 const _: () = assert!(BATCHES_PER_OBJECT_MAX <= WAITING_BATCHES_MAX);
 const _: () =
     assert!(BATCHES_PER_OBJECT_MAX * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::COMMAND_BYTES_MAX);
+const _: () = assert!(
+    (RETENTION_PARTITIONS_PER_COMMIT + RETENTION_EXTENTS_PER_COMMIT) * CHANGE_BYTES_PER_BATCH
+        <= floe_meta::limits::GROUP_BYTES_MAX
+);
+const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
 const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_MANY);

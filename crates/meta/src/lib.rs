@@ -31,8 +31,8 @@
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
 //! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 producers of a partition, 20
-//! writer number, 30 group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage of a table, 44 and 45 the
-//! rebuilding of a table. A number is never reused. Numbers from 200 on belong to tests.
+//! writer number, 21 mark of a partition, 30 group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage
+//! of a table, 44 and 45 the rebuilding of a table. A number is never reused. Numbers from 200 on belong to tests.
 //!
 //! # What it is not
 //!

@@ -282,7 +282,7 @@ impl Open {
 pub(crate) fn refused(table: &str, error: &TailError) -> QueryError {
     let kind = match error {
         TailError::Memory(_) => Kind::Limit,
-        TailError::Read(_) | TailError::Away(_) => Kind::Unavailable,
+        TailError::Read(_) | TailError::Gone(_) | TailError::Away(_) => Kind::Unavailable,
         TailError::Adapt(_) => Kind::Internal,
     };
     QueryError::new(kind, format!("the tail of table '{table}' cannot be read: {error}"))

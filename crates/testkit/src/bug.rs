@@ -30,6 +30,14 @@ pub enum Bug {
     WireAnswersForDeleted,
     /// The journal keeps the extents of a deleted topic.
     JournalKeepsExtents,
+    /// Retention removes the extent behind those that it should.
+    RetentionTakesOneMore,
+    /// Retention moves the log start and leaves the extents.
+    RetentionKeepsExtents,
+    /// Retention removes extents and leaves the log start.
+    RetentionKeepsStarts,
+    /// Brokers keep less than the topic says.
+    RetentionIsHasty,
     /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
     /// Deletions of the lake's files are acknowledged and not done.
@@ -66,6 +74,10 @@ impl Bug {
         Bug::JournalForgetsGroupOffsets,
         Bug::WireAnswersForDeleted,
         Bug::JournalKeepsExtents,
+        Bug::RetentionTakesOneMore,
+        Bug::RetentionKeepsExtents,
+        Bug::RetentionKeepsStarts,
+        Bug::RetentionIsHasty,
         Bug::CleanerForgets,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
@@ -92,6 +104,10 @@ impl Bug {
             }
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
+            Bug::RetentionTakesOneMore
+            | Bug::RetentionKeepsExtents
+            | Bug::RetentionKeepsStarts
+            | Bug::RetentionIsHasty => "starts",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

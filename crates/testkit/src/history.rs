@@ -98,6 +98,22 @@ pub enum Event {
         /// The stored offset, or none.
         offset: Option<i64>,
     },
+    /// A client deletes the records of a partition below an offset.
+    DeleteRecords {
+        /// The partition.
+        partition: String,
+        /// The first offset that is to stay; none for all records that there are.
+        below: Option<i64>,
+        /// The first offset that is kept. Known when the operation ended `ok`.
+        log_start: Option<i64>,
+    },
+    /// What is wrong with the extents of some partition after some commit of the run.
+    Extents {
+        /// Each entry names the commit and the partition.
+        what: Vec<String>,
+        /// The topics whose records go by age or size.
+        retained: Vec<String>,
+    },
     /// The read of a whole partition after all faults had ended.
     Final {
         /// The partition.

@@ -3,6 +3,7 @@
 //! More seeds: `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
 
 use floe_testkit::Bug;
+use floe_testkit::history::Event;
 use floe_testkit::sim::{Harm, Options, Report, run};
 
 /// Worlds of one test. The tests run in parallel.
@@ -23,6 +24,7 @@ fn passes(report: &Report) {
 
 fn worlds(from: u64) {
     let (mut acknowledged, mut crashes, mut harm) = (0, 0, Harm::default());
+    let (mut begin_later, mut deletions) = (0, 0);
     for seed in from..from + SEEDS {
         let report = run(&Options::seed(seed));
         passes(&report);
@@ -31,10 +33,18 @@ fn worlds(from: u64) {
         harm.refused += report.harm.refused;
         harm.rotten += report.harm.rotten;
         harm.copies += report.harm.copies;
+        for line in &report.history.lines {
+            begin_later += u64::from(matches!(line.event, Event::Final { log_start: 1.., .. }));
+            deletions += u64::from(matches!(line.event, Event::DeleteRecords { log_start: Some(1..), .. }));
+        }
     }
     // A harness that does nothing finds nothing.
     assert!(acknowledged > 100 * SEEDS, "only {acknowledged} records were acknowledged");
     assert!(crashes > SEEDS, "only {crashes} crashes");
+    assert!(
+        begin_later > SEEDS / 2 && deletions > SEEDS / 4,
+        "{begin_later} log starts, {deletions} deletions"
+    );
     assert!(harm.refused > 2 && harm.rotten > 2 && harm.copies > 2, "only {harm:?}");
 }
 
@@ -142,6 +152,26 @@ fn reads_of_deleted_topics_are_seen() {
 #[test]
 fn remains_of_deleted_topics_are_seen() {
     finds(Bug::JournalKeepsExtents);
+}
+
+#[test]
+fn an_extent_that_retention_should_leave_is_seen() {
+    finds(Bug::RetentionTakesOneMore);
+}
+
+#[test]
+fn extents_below_the_log_start_are_seen() {
+    finds(Bug::RetentionKeepsExtents);
+}
+
+#[test]
+fn a_log_start_without_extents_is_seen() {
+    finds(Bug::RetentionKeepsStarts);
+}
+
+#[test]
+fn retention_that_keeps_too_little_is_seen() {
+    finds(Bug::RetentionIsHasty);
 }
 
 #[test]

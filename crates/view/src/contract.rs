@@ -75,6 +75,14 @@ pub trait View: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Says whether the view may go on without records of a partition that were deleted before it read them.
+    ///
+    /// # Errors
+    /// It may not; no step is made.
+    fn lose(&self, _partition: PartitionId) -> Result<(), ViewError> {
+        Ok(())
+    }
+
     /// An empty fold for one commit.
     fn fold(&self, topic: &Topic, output: &Self::Output) -> Self::Fold;
 
@@ -231,6 +239,6 @@ pub struct MetricNames {
     pub commits: &'static str,
     /// Counter: records that did not fit.
     pub bad_records: &'static str,
-    /// Counter: records that were deleted from the log before the view read them.
+    /// Counter: records that were deleted from the log before the view read them, by retention or by a client.
     pub lost_records: &'static str,
 }

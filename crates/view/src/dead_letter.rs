@@ -144,7 +144,8 @@ async fn create(log: &Log, writer: &Writer, name: &str) -> Result<Topic, ViewErr
     let meta = log.meta();
     // Consumers take batches of any size. The limit is raised for those who copy the topic and produce its batches
     // elsewhere: a letter is larger than its record, and a record may be larger than the compressed batch it came in.
-    let configs = [("floe.table", "off"), ("max.message.bytes", "2147483647")];
+    // A letter has the time of its record, which may be old already: it stays until somebody decides otherwise.
+    let configs = [("floe.table", "off"), ("max.message.bytes", "2147483647"), ("retention.ms", "-1")];
     let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let new = NewTopic { name: name.to_owned(), partitions: 1, configs };
     match log.create_topic(writer, new, false).await {

@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use floe_env::{Backoff, LogLines};
-use floe_log::{Log, Offset, PartitionId, TopicId, topic::Topic};
+use floe_log::{Log, PartitionId, TopicId, topic::Topic};
 use floe_meta::Snapshot;
 use floe_meta::lease::{LeaseError, Watch};
 use metrics::{counter, gauge, histogram};
@@ -77,6 +77,8 @@ pub(crate) struct TopicRunner<V: View> {
 struct Round<T> {
     taken: Taken<T>,
     read: ReadRanges,
+    /// Records of these offsets that were deleted before they were read.
+    lost: u64,
     /// Whether there was more than one commit takes.
     full: bool,
     memory: Share,
@@ -207,7 +209,7 @@ impl<V: View> TopicRunner<V> {
         self.own(&snapshot, &topic).await?;
         let begun = shared.env.monotonic();
         // The memory is held until the commit.
-        let Round { taken, read, full, memory: _memory } =
+        let Round { taken, read, lost, full, memory: _memory } =
             self.read(&snapshot, &topic, &settings, memory).await?;
         let Taken { folded, bad, stopped } = taken;
         if read.is_empty() {
@@ -219,6 +221,7 @@ impl<V: View> TopicRunner<V> {
             return Ok(Step::Done);
         }
         self.commit(&topic, settings.bad_record, &read, folded, &bad).await?;
+        self.note_lost(lost);
         self.since = None;
         self.lag(&snapshot, &topic);
         let took = shared.env.monotonic() - begun;
@@ -331,13 +334,17 @@ impl<V: View> TopicRunner<V> {
         let owned = self.owned();
         let mut intake = Intake::new(self.shared.view.fold(topic, &owned.output), settings.bad_record);
         let bytes_max = self.shared.config.commit_bytes;
-        let mut read = ReadRanges::new();
+        let (mut read, mut lost) = (ReadRanges::new(), 0);
         let (mut first, mut full) = (self.first, false);
         for step in 0..topic.partitions {
             let partition = PartitionId::new(topic.id, (self.first + step) % topic.partitions);
             let from = owned.next(partition.index);
             let Some(bounds) = Log::bounds(snapshot, partition) else { continue };
-            let begin = self.not_below(partition, from, bounds.log_start);
+            let begin = from.max(bounds.log_start);
+            if begin > from {
+                self.shared.view.lose(partition)?;
+                lost += (begin.0 - from.0).cast_unsigned();
+            }
             let (mut at, mut stopped, mut room) = (begin, false, true);
             while at < bounds.high_watermark && intake.bytes() < bytes_max && !stopped && room {
                 let read = self.shared.log.read(snapshot, partition, at, limits::READ_BYTES).await?;
@@ -365,18 +372,16 @@ impl<V: View> TopicRunner<V> {
         }
         let taken = compute(&self.shared, move || intake.finish()).await?;
         self.first = first;
-        Ok(Round { taken, read, full, memory })
+        Ok(Round { taken, read, lost, full, memory })
     }
 
-    /// Where reading begins. Records that were deleted before they were read are lost to the view; that is counted and
-    /// logged.
-    fn not_below(&self, partition: PartitionId, from: Offset, log_start: Offset) -> Offset {
-        if from < log_start {
-            let lost = (log_start.0 - from.0).cast_unsigned();
+    /// Says how many records the last commit passed over because they had been deleted from the log.
+    fn note_lost(&self, lost: u64) {
+        if lost > 0 {
             counter!(V::METRICS.lost_records, "topic" => self.label.value.clone()).increment(lost);
-            error!(%partition, %from, %log_start, "records were deleted from the log before the view read them");
+            self.shared.status.lost(self.topic, lost);
+            error!(topic = %self.name, lost, "records were deleted from the log before the view read them");
         }
-        from.max(log_start)
     }
 
     /// Commits what was folded, the records of the offsets `read`.

@@ -17,6 +17,8 @@ pub struct ViewStatus {
     pub name: String,
     /// Records of the topic that the view has not committed, as of its last look; 0 before the first.
     pub lag: u64,
+    /// Records that were deleted from the log before the view read them, since this process runs the view.
+    pub lost: u64,
     /// The job that its output needs and that is not done yet, as a word.
     pub job: Option<&'static str>,
     /// Why its last step failed, and when it first did so; none while it works.
@@ -33,8 +35,8 @@ impl StatusBoard {
         let mut board = lock(&self.0);
         board.retain(|id, _| topics.contains_key(id));
         for topic in topics.values() {
-            let new =
-                ViewStatus { topic: topic.id, name: topic.name.clone(), lag: 0, job: None, error: None };
+            let (id, name) = (topic.id, topic.name.clone());
+            let new = ViewStatus { topic: id, name, lag: 0, lost: 0, job: None, error: None };
             board.entry(topic.id).or_insert(new);
         }
     }
@@ -52,6 +54,13 @@ impl StatusBoard {
     pub(crate) fn behind(&self, topic: TopicId, lag: u64) {
         if let Some(status) = lock(&self.0).get_mut(&topic) {
             status.lag = lag;
+        }
+    }
+
+    /// Notes that a view has passed over so many records.
+    pub(crate) fn lost(&self, topic: TopicId, lost: u64) {
+        if let Some(status) = lock(&self.0).get_mut(&topic) {
+            status.lost += lost;
         }
     }
 

@@ -96,6 +96,13 @@ settings! {
         auto_create_topics: bool = kafka::AUTO_CREATE_TOPICS, switch();
         /// Partitions of a topic that is created without a number
         default_partitions: u32 = kafka::DEFAULT_PARTITIONS, count(1..=u64::from(PARTITIONS_MAX));
+        /// How long topics keep their records that do not say it themselves with `retention.ms`, in milliseconds;
+        /// 9223372036854775807 is for ever
+        retention_ms: Duration = Duration::from_millis(log::RETENTION_MS.cast_unsigned()),
+            millis(0..=log::UNLIMITED.cast_unsigned());
+        /// Bytes that a partition keeps of topics that do not say it themselves with `retention.bytes`;
+        /// 9223372036854775807 is all
+        retention_bytes: u64 = log::UNLIMITED.cast_unsigned(), bytes(0..=log::UNLIMITED.cast_unsigned());
         /// `floe.table` of topics that are created by use
         table_default: String = topic_config::TABLE_DEFAULT, one_of("KIND", &[
             ("off", "a topic and no table"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use floe_log::RetentionDefaults;
 use floe_log::topic::Topic;
 use floe_log::topic_config::{self, TOPIC_CONFIGS};
 use floe_wire::ErrorCode;
@@ -46,27 +47,43 @@ pub(crate) struct Setting {
     kind: i8,
     read_only: bool,
     documentation: &'static str,
+    /// What this broker has instead of the default.
+    broker: Option<String>,
     default: &'static str,
     default_name: &'static str,
 }
 
-/// All settings of a topic, in the order of their names.
-pub(crate) fn of_topic(topic: &Topic) -> Vec<Setting> {
-    let shown = |row: &'static topic_config::Setting| Setting {
-        name: row.name,
-        value: row.value(&topic.configs).to_owned(),
-        source: if topic.configs.contains_key(row.name) { SOURCE_TOPIC } else { SOURCE_DEFAULT },
-        kind: row.kind as i8,
-        read_only: false,
-        documentation: row.doc,
-        default: row.default,
-        default_name: if row.broker_name.is_empty() { row.name } else { row.broker_name },
+/// All settings of a topic, in the order of their names. `defaults` are those of this broker.
+pub(crate) fn of_topic(topic: &Topic, defaults: RetentionDefaults) -> Vec<Setting> {
+    let shown = |row: &'static topic_config::Setting| {
+        let broker = match row.name {
+            "retention.ms" => Some(defaults.ms.to_string()),
+            "retention.bytes" => Some(defaults.bytes.to_string()),
+            _ => None,
+        };
+        let broker = broker.filter(|value| value != row.default);
+        let (value, source) = match (topic.configs.get(row.name), &broker) {
+            (Some(value), _) => (value.clone(), SOURCE_TOPIC),
+            (None, Some(value)) => (value.clone(), SOURCE_BROKER),
+            (None, None) => (row.default.to_owned(), SOURCE_DEFAULT),
+        };
+        Setting {
+            name: row.name,
+            value,
+            source,
+            kind: row.kind as i8,
+            read_only: false,
+            documentation: row.doc,
+            broker,
+            default: row.default,
+            default_name: if row.broker_name.is_empty() { row.name } else { row.broker_name },
+        }
     };
     TOPIC_CONFIGS.iter().map(shown).collect()
 }
 
 /// The settings of this broker that have a name in Kafka.
-fn of_broker(config: &Config) -> Vec<Setting> {
+fn of_broker(config: &Config, retention: RetentionDefaults) -> Vec<Setting> {
     let setting = |name, kind, value: String| Setting {
         name,
         value,
@@ -74,6 +91,7 @@ fn of_broker(config: &Config) -> Vec<Setting> {
         kind,
         read_only: true,
         documentation: "Given when the broker starts.",
+        broker: None,
         default: "",
         default_name: "",
     };
@@ -90,6 +108,8 @@ fn of_broker(config: &Config) -> Vec<Setting> {
         setting("group.max.session.timeout.ms", KIND_INT, sessions.end().to_string()),
         setting("group.max.size", KIND_INT, config.group_members_max.to_string()),
         setting("group.min.session.timeout.ms", KIND_INT, sessions.start().to_string()),
+        setting("log.retention.bytes", KIND_LONG, retention.bytes.to_string()),
+        setting("log.retention.ms", KIND_LONG, retention.ms.to_string()),
         setting("max.connections", KIND_INT, config.connections_max.to_string()),
         setting("max.connections.per.ip", KIND_INT, config.connections_per_ip_max.to_string()),
         setting("max.incremental.fetch.session.cache.slots", KIND_INT, config.fetch_sessions_max.to_string()),
@@ -164,7 +184,8 @@ fn settings(
         TOPIC => {
             let name = TopicRef::Name(resource.resource_name.as_str().into());
             let topic = context.broker.directory.topic(&name);
-            Ok(of_topic(&*topic.map_err(|code| (code, "there is no such topic"))?))
+            let topic = topic.map_err(|code| (code, "there is no such topic"))?;
+            Ok(of_topic(&topic, context.broker.log.retention_defaults()))
         }
         BROKER => {
             let config = &context.broker.config;
@@ -175,7 +196,7 @@ fn settings(
             if resource.resource_name != config.node_id.to_string() {
                 return Err((ErrorCode::InvalidRequest, "this broker knows only its own settings"));
             }
-            Ok(of_broker(config))
+            Ok(of_broker(config, context.broker.log.retention_defaults()))
         }
         BROKER_LOGGER if resource.resource_name != context.broker.config.node_id.to_string() => {
             Err((ErrorCode::InvalidRequest, "this broker knows only its own loggers"))
@@ -212,7 +233,7 @@ fn shown(
     result
 }
 
-/// The source of the value, and the default that it hides.
+/// The source of the value, and the defaults that it hides.
 fn chain(setting: &Setting) -> Vec<DescribeConfigsSynonym> {
     let synonym = |name: &str, value: &str, source| DescribeConfigsSynonym {
         name: name.to_owned(),
@@ -220,8 +241,12 @@ fn chain(setting: &Setting) -> Vec<DescribeConfigsSynonym> {
         source,
     };
     let mut chain = Vec::new();
-    if setting.source != SOURCE_DEFAULT {
+    let is_own = setting.source == SOURCE_TOPIC || setting.broker.is_none();
+    if setting.source != SOURCE_DEFAULT && is_own {
         chain.push(synonym(setting.name, &setting.value, setting.source));
+    }
+    if let Some(value) = &setting.broker {
+        chain.push(synonym(setting.default_name, value, SOURCE_BROKER));
     }
     if !setting.default_name.is_empty() {
         chain.push(synonym(setting.default_name, setting.default, SOURCE_DEFAULT));

@@ -6,6 +6,7 @@
 //! then finds the batch of an idempotent producer to be a duplicate.
 
 use floe_group::{Failure, Refusal};
+use floe_log::DeleteError;
 use floe_log::sequencer::AppendError;
 use floe_log::topic::TopicError;
 use floe_log::walk::ReadError;
@@ -53,6 +54,18 @@ pub(crate) fn topic(error: &TopicError) -> ErrorCode {
         // Admin clients try again on this code. They look the controller up first: it is this broker.
         TopicError::Unavailable(_) => ErrorCode::NotController,
         TopicError::Unknown(_) => ErrorCode::RequestTimedOut,
+    }
+}
+
+/// The code of records that were not deleted.
+pub(crate) fn deletion(error: &DeleteError) -> ErrorCode {
+    match error {
+        DeleteError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        DeleteError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        DeleteError::Policy => ErrorCode::PolicyViolation,
+        // Admin clients try again on both.
+        DeleteError::Unavailable(_) => ErrorCode::KafkaStorageError,
+        DeleteError::Unknown(_) => ErrorCode::RequestTimedOut,
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod call;
 pub(crate) mod committed_offsets;
 pub(crate) mod configs;
 pub(crate) mod consumer_groups;
+pub(crate) mod delete_records;
 pub(crate) mod errors;
 pub(crate) mod fetch;
 pub(crate) mod list_offsets;

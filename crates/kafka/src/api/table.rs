@@ -11,7 +11,8 @@ use floe_wire::{ApiKey, ErrorCode};
 
 use crate::api::call::{Answer, Call, Context, decode, encode};
 use crate::api::{
-    committed_offsets, configs, consumer_groups, fetch, list_offsets, metadata, producer_id, sasl, topics,
+    committed_offsets, configs, consumer_groups, delete_records, fetch, list_offsets, metadata, producer_id,
+    sasl, topics,
 };
 use crate::conn::ending::Ending;
 use crate::conn::peer::Peer;
@@ -49,7 +50,7 @@ pub enum Operation {
     DescribeTopic,
     /// Create topics.
     CreateTopic,
-    /// Delete topics.
+    /// Delete topics, or records of them.
     DeleteTopic,
     /// See the settings of topics and brokers.
     DescribeConfigs,
@@ -137,6 +138,7 @@ pub static APIS: &[Api] = &[
     api(ApiKey::ApiVersions, (0, 4), Operation::Open, API_VERSIONS),
     api(ApiKey::CreateTopics, (2, 7), Operation::CreateTopic, call!(topics::create_topics)),
     api(ApiKey::DeleteTopics, (1, 6), Operation::DeleteTopic, call!(topics::delete_topics)),
+    api(ApiKey::DeleteRecords, (0, 2), Operation::DeleteTopic, call!(delete_records::delete_records)),
     api(ApiKey::InitProducerId, (0, 5), Operation::IdempotentWrite, call!(producer_id::init_producer_id)),
     api(ApiKey::DescribeConfigs, (1, 4), Operation::DescribeConfigs, call!(configs::describe_configs)),
     api(ApiKey::DeleteGroups, (0, 2), Operation::DeleteGroup, call!(consumer_groups::delete_groups)),

@@ -65,7 +65,7 @@ pub(crate) async fn create_topics(
             create(context, topic, request.validate_only).await
         };
         topics.push(match created {
-            Ok(topic) => created_result(context.version, &topic, request.validate_only),
+            Ok(topic) => created_result(context, &topic, request.validate_only),
             Err((code, message)) => CreatableTopicResult {
                 name,
                 error_code: code.number(),
@@ -154,12 +154,12 @@ fn checked_partitions(count: i32) -> Result<u32, TopicFailure> {
     }
 }
 
-fn created_result(version: i16, topic: &Topic, validate_only: bool) -> CreatableTopicResult {
+fn created_result(context: &Context<'_>, topic: &Topic, validate_only: bool) -> CreatableTopicResult {
     let mut result = CreatableTopicResult { name: topic.name.clone(), ..CreatableTopicResult::default() };
     if !validate_only {
         result.topic_id = topic.uuid();
     }
-    if version >= DESCRIBED_FROM {
+    if context.version >= DESCRIBED_FROM {
         result.num_partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
         result.replication_factor = REPLICAS;
         let config = |setting: configs::Setting| CreatableTopicConfigs {
@@ -169,7 +169,8 @@ fn created_result(version: i16, topic: &Topic, validate_only: bool) -> Creatable
             config_source: setting.source,
             is_sensitive: false,
         };
-        result.configs = Some(configs::of_topic(topic).into_iter().map(config).collect());
+        let described = configs::of_topic(topic, context.broker.log.retention_defaults());
+        result.configs = Some(described.into_iter().map(config).collect());
     }
     result
 }

@@ -1,6 +1,7 @@
 //! Every API in every version of the table.
 
 use floe_kafka::APIS;
+use floe_wire::ErrorCode;
 use floe_wire::admin::*;
 use floe_wire::fetch::*;
 use floe_wire::group_offsets::*;
@@ -27,6 +28,7 @@ async fn every_api_answers_in_every_version() {
         list_offsets(&mut client, version, &topic).await;
         group(&mut client, version, &topic).await;
         configs(&mut client, version, &topic).await;
+        delete_records(&mut client, version, &topic).await;
         delete(&mut client, version, &topic, id).await;
     }
 }
@@ -306,6 +308,29 @@ async fn configs(client: &mut TestClient, version: i16, topic: &str) {
     assert_eq!(shown, [("cleanup.policy", Some("delete"), 5), ("retention.ms", Some("1000"), 1)]);
     assert_eq!(results[0].configs[1].synonyms.len(), 2);
     assert!(results[1].configs.iter().any(|config| config.name == "num.partitions" && config.read_only));
+}
+
+async fn delete_records(client: &mut TestClient, version: i16, topic: &str) {
+    let mut ask = async |topic: &str, partition_index, offset| {
+        let partitions = vec![DeleteRecordsPartition { partition_index, offset }];
+        let topics = vec![DeleteRecordsTopic { name: topic.to_owned(), partitions }];
+        let request = DeleteRecordsRequest { topics, timeout_ms: 1_000 };
+        let answer = call_at(client, version, &request).await.topics.remove(0);
+        assert_eq!(answer.name, topic);
+        (answer.partitions[0].error_code, answer.partitions[0].low_watermark)
+    };
+    for (partition, offset, want) in [
+        (1, 3, (ErrorCode::OffsetOutOfRange.number(), -1)),
+        (1, -2, (ErrorCode::OffsetOutOfRange.number(), -1)),
+        (9, 0, (ErrorCode::UnknownTopicOrPartition.number(), -1)),
+        (1, 1, (0, 1)),
+        (1, 0, (0, 1)),
+        (1, -1, (0, 2)),
+        (0, -1, (0, 0)),
+    ] {
+        assert_eq!(ask(topic, partition, offset).await, want, "partition {partition} below {offset}");
+    }
+    assert_eq!(ask("nobody", 0, 0).await, (ErrorCode::UnknownTopicOrPartition.number(), -1));
 }
 
 async fn delete(client: &mut TestClient, version: i16, topic: &str, id: Uuid) {

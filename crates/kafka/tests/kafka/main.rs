@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod damaged;
+mod deleting;
 mod documentation;
 mod every_version;
 mod faults;

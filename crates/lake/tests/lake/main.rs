@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod freshness;
 mod rebuilding;
+mod retention;
 mod rewriting;
 mod stories;
 mod world;

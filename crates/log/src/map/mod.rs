@@ -2,8 +2,10 @@
 
 pub mod cluster;
 pub mod extent;
+pub(crate) mod freed;
 pub(crate) mod identity;
 pub(crate) mod ids;
+pub mod mark;
 pub mod object;
 pub mod partition;
 pub mod producer;

@@ -1,16 +1,13 @@
 //! The remains of deleted topics: extents and producers that no commit has freed yet.
 
-use std::collections::BTreeMap;
-
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
 use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::map::extent::Extent;
-use crate::map::identity;
-use crate::map::ids::{ObjectId, TopicId, WriterId};
-use crate::map::object;
+use crate::map::freed;
+use crate::map::ids::TopicId;
 use crate::map::producer::{Producer, ProducerKey};
 use crate::map::producer_count;
 
@@ -61,19 +58,7 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, Dec
     let room = records_max - extents.len();
     let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
     let done = producers.len() < room;
-    let mut objects: BTreeMap<ObjectId, u32> = BTreeMap::new();
-    let mut writers: BTreeMap<WriterId, u64> = BTreeMap::new();
-    for (key, extent) in extents {
-        tx.delete::<Extent>(&key);
-        *objects.entry(extent.object).or_default() += 1;
-        *writers.entry(extent.writer).or_default() += 1;
-    }
-    for (object, extents) in objects {
-        object::release(tx, object, extents)?;
-    }
-    for (writer, extents) in writers {
-        identity::release(tx, writer, extents)?;
-    }
+    freed::free(tx, &extents)?;
     let producers: Vec<ProducerKey> = producers.into_iter().map(|(key, _)| key).collect();
     producer_count::delete(tx, &producers)?;
     Ok(done)

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::map::cluster;
 use crate::map::ids::{PartitionId, TopicId};
+use crate::map::mark::Mark;
 use crate::map::partition::Head;
 use crate::map::remains;
 use crate::map::topic_config::{self, ConfigError, TopicConfig};
@@ -319,6 +320,7 @@ pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
     tx.delete::<TopicNumber>(&topic.name);
     for partition in topic.partition_ids() {
         tx.delete::<Head>(&partition);
+        tx.delete::<Mark>(&partition);
     }
     remains::leave(tx, id)?;
     Ok(topic)

@@ -130,8 +130,8 @@ pub const TABLE_DEFAULT: &str = "off";
 /// Every setting of a topic, sorted by name.
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Setting] = &[
-    kept("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
-        "What happens to old records: delete them, or keep the last of each key. With compact, records without a key are refused. Not acted on beyond that: all records stay."),
+    works("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
+        "What happens to old records: with delete they go by retention.ms and retention.bytes. With compact, records without a key are refused. Nothing is compacted yet: with compact alone, all records stay."),
     kept("compression.gzip.level", "compression.gzip.level", Kind::Int, "-1", Check::Range(-1, 9), UNUSED),
     kept("compression.lz4.level", "compression.lz4.level", Kind::Int, "9", Check::Range(1, 17), UNUSED),
     only("compression.type", "compression.type", Kind::String, "producer",
@@ -141,6 +141,8 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     kept("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
         "How long compaction keeps tombstones. Kept; not acted on yet."),
     kept("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
+    works("floe.retention.wait.for.views", "", Kind::Boolean, "false", Check::Bool,
+        "Whether retention waits until the topic's table has read the records. Without, they go, and the table says how many it lost. DeleteRecords waits for nothing."),
     works("floe.table", "", Kind::String, TABLE_DEFAULT, Check::OneOf(&["off", "json", "raw"]),
         "Whether the topic is an Iceberg table as well: 'json' makes columns of the fields of JSON records, 'raw' keeps key, value and headers as bytes."),
     works("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
@@ -181,10 +183,10 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     only("remote.storage.enable", "", Kind::Boolean, "false",
         Check::Only("false", "there is no second tier: choose the store of all records with the broker's setting store"),
         "Kafka's second tier. Here one store holds all records."),
-    kept("retention.bytes", "log.retention.bytes", Kind::Long, "-1", Check::Range(-1, i64::MAX),
-        "How many bytes a partition keeps, -1 for all. Kept; not acted on yet, all records stay."),
-    kept("retention.ms", "log.retention.ms", Kind::Long, "604800000", Check::Range(-1, i64::MAX),
-        "How long records are kept in milliseconds, -1 for ever. Kept; not acted on yet, all records stay."),
+    works("retention.bytes", "log.retention.bytes", Kind::Long, "-1", Check::Range(-1, i64::MAX),
+        "How many bytes a partition keeps at least, -1 for all. Above that, the oldest records go."),
+    works("retention.ms", "log.retention.ms", Kind::Long, "604800000", Check::Range(-1, i64::MAX),
+        "How long records are kept in milliseconds, by their timestamps; -1 for ever."),
     kept("segment.bytes", "log.segment.bytes", Kind::Int, "1073741824", Check::Range(14, INT_MAX), UNUSED),
     kept("segment.index.bytes", "log.index.size.max.bytes", Kind::Int, "10485760", Check::Range(4, INT_MAX), UNUSED),
     kept("segment.jitter.ms", "log.roll.jitter.ms", Kind::Long, "0", Check::Range(0, i64::MAX), UNUSED),
@@ -298,6 +300,14 @@ pub struct TopicConfig {
     pub times: TimeBounds,
     /// Whether the topic is to be compacted by key.
     pub compacted: bool,
+    /// Whether old records may be deleted.
+    pub deletes: bool,
+    /// How long records are kept in milliseconds, -1 for ever; none if the broker's default applies.
+    pub retention_ms: Option<i64>,
+    /// How many bytes a partition keeps at least, -1 for all; none if the broker's default applies.
+    pub retention_bytes: Option<i64>,
+    /// Whether retention waits for the topic's views.
+    pub retention_waits: bool,
     /// Whether and how the topic is a table.
     pub table: TableMode,
     /// The oldest age in milliseconds at which a record may still be missing from the table.
@@ -318,7 +328,11 @@ impl TopicConfig {
                 after_max_ms: number(configs, "message.timestamp.after.max.ms").cast_signed(),
                 before_max_ms: number(configs, "message.timestamp.before.max.ms").cast_signed(),
             },
-            compacted: text(configs, "cleanup.policy").split(',').any(|policy| policy.trim() == "compact"),
+            compacted: cleans(configs, "compact"),
+            deletes: cleans(configs, "delete"),
+            retention_ms: set(configs, "retention.ms"),
+            retention_bytes: set(configs, "retention.bytes"),
+            retention_waits: text(configs, "floe.retention.wait.for.views") == "true",
             table: match text(configs, "floe.table") {
                 "json" => TableMode::Json,
                 "raw" => TableMode::Raw,
@@ -332,6 +346,15 @@ impl TopicConfig {
             },
         }
     }
+}
+
+fn cleans(configs: &BTreeMap<String, String>, policy: &str) -> bool {
+    text(configs, "cleanup.policy").split(',').any(|item| item.trim() == policy)
+}
+
+/// The number that is set on the topic itself.
+fn set(configs: &BTreeMap<String, String>, name: &str) -> Option<i64> {
+    configs.get(name)?.trim().parse().ok()
 }
 
 fn text<'c>(configs: &'c BTreeMap<String, String>, name: &str) -> &'c str {
@@ -409,10 +432,14 @@ mod tests {
             ("floe.table.bad.record", "skip"),
             ("message.timestamp.type", "LogAppendTime"),
             ("max.message.bytes", "damaged"),
+            ("cleanup.policy", "compact, delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "damaged"),
         ]);
         let view = TopicConfig::of_configs(&set);
         assert_eq!((view.table, view.table_bad_record), (TableMode::Json, BadRecord::Skip));
-        assert!(view.log_append_time);
+        assert!(view.log_append_time && view.deletes && view.compacted && !default.compacted);
         assert_eq!(view.max_message_bytes, 1_048_588);
+        assert_eq!((view.retention_ms, view.retention_bytes), (Some(-1), None));
     }
 }

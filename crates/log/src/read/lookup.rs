@@ -99,16 +99,36 @@ impl Lookups {
         partition: PartitionId,
         head: Head,
     ) -> Result<Found, ReadError> {
-        let log_start = head.log_start;
-        let scan = move |map: &Snapshot| walk::extent_of_max(map, partition, log_start);
-        let Some((key, extent)) = self.scan(snapshot, scan).await? else { return Ok(None) };
-        let end = extent.next_offset(key.base);
-        let mut from = log_start.max(key.base);
-        let mut best: Found = None;
+        let (mut best, mut from): (Found, _) = (None, head.log_start);
+        // The record with the largest timestamp of this extent may be below the log start.
+        let first = walk::extents(snapshot, partition, from)?.next().transpose()?;
+        if let Some((key, extent)) = first.filter(|(key, _)| key.base < head.log_start) {
+            let end = extent.next_offset(key.base);
+            best = self.max_of(snapshot, partition, from, end).await?;
+            from = end;
+        }
+        let scan = move |map: &Snapshot| walk::extent_of_max(map, partition, from);
+        let Some((key, extent)) = self.scan(snapshot, scan).await? else { return Ok(best) };
+        if best.is_some_and(|(_, time)| time.0 >= extent.max_timestamp) {
+            return Ok(best);
+        }
+        let found = self.max_of(snapshot, partition, key.base, extent.next_offset(key.base)).await?;
+        Ok(found.or(best))
+    }
+
+    /// The first record with the largest timestamp between two offsets.
+    async fn max_of(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        begin: Offset,
+        end: Offset,
+    ) -> Result<Found, ReadError> {
+        let (mut from, mut best): (_, Found) = (begin, None);
         while from < end {
             let mut batches = self.piece(snapshot, partition, &mut from).await?;
             batches.retain(|batch| batch.base_offset < end);
-            let find = move || walk::record_of_max(&batches, log_start, DECODED_BYTES_MAX);
+            let find = move || walk::record_of_max(&batches, begin, DECODED_BYTES_MAX);
             let found = self.env.blocking(find).await;
             let found = found.map_err(|error| ReadError::Corrupt(error.to_string()))?;
             if found.is_some_and(|(_, time)| best.is_none_or(|(_, best)| time > best)) {

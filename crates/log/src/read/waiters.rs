@@ -29,6 +29,14 @@ struct Waiter {
 }
 
 impl Waiters {
+    /// Waiters that the commits of `meta` wake.
+    pub(crate) fn of(meta: &Meta) -> Waiters {
+        let waiters = Waiters::default();
+        let woken = waiters.clone();
+        meta.observe(move |applied| woken.applied(applied));
+        waiters
+    }
+
     /// Wakes the waiters whose partition has grown past their offset or is gone. It looks only at changed
     /// partitions that have waiters, so it is quick.
     pub(crate) fn applied(&self, applied: &Applied<'_>) {

@@ -7,8 +7,8 @@ use floe_meta::{Counter, DecodeError, Lookup, Snapshot};
 
 use crate::claim::{CLAIM_KEY, text};
 use crate::map::cluster;
-use crate::map::extent::Extent;
-use crate::map::ids::{ObjectId, PartitionId};
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::ids::{ObjectId, Offset, PartitionId};
 use crate::map::object::{self, object_of_key};
 use crate::map::partition::{self, Head};
 use crate::map::writer_number::{self, WriterNumber};
@@ -70,6 +70,7 @@ pub fn judge(
             .push(format!("the store does not know writer {}: it may be older than this metadata", known.0));
     }
     judgement.damage.extend(gaps(map)?);
+    judgement.notes.extend(below_log_starts(map)?);
     Ok(judgement)
 }
 
@@ -110,7 +111,25 @@ fn gaps(map: &Snapshot) -> Result<Vec<String>, DecodeError> {
     Ok(found)
 }
 
-fn gap(map: &Snapshot, partition: PartitionId, head: &Head) -> Result<Option<crate::Offset>, DecodeError> {
+/// Extents that no reader can reach. No commit leaves any.
+fn below_log_starts(map: &Snapshot) -> Result<Option<String>, DecodeError> {
+    let (mut count, mut first) = (0_u64, None);
+    for pair in map.range::<Head>(..) {
+        let (partition, head) = pair?;
+        let below = ExtentKey::new(partition, Offset(i64::MIN))..ExtentKey::new(partition, head.log_start);
+        for pair in map.range::<Extent>(below) {
+            let (key, extent) = pair?;
+            if extent.next_offset(key.base) <= head.log_start {
+                (count, first) = (count + 1, first.or(Some(partition)));
+            }
+        }
+    }
+    Ok(first.map(|first| {
+        format!("{count} extents lie below the log start, the first in partition {first}; they take up room")
+    }))
+}
+
+fn gap(map: &Snapshot, partition: PartitionId, head: &Head) -> Result<Option<Offset>, DecodeError> {
     let partition::Bounds { log_start, high_watermark } = head.bounds();
     let mut next = log_start;
     for pair in walk::extents(map, partition, log_start)? {

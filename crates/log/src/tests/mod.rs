@@ -18,6 +18,7 @@ use crate::write::sequencer::{Placed, Uploaded};
 mod batches;
 mod formats;
 mod reading;
+mod retention;
 mod sequencing;
 mod starting;
 mod topic_settings;

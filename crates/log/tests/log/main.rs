@@ -4,6 +4,7 @@ mod basics;
 mod cleaning;
 mod faults;
 mod full;
+mod retention;
 mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]
 #[allow(dead_code, reason = "the store's own tests use the rest")]

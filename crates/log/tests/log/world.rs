@@ -31,6 +31,7 @@ pub(crate) fn config() -> Config {
             trash_grace: Duration::from_secs(60),
             cleaner_pause: Duration::from_secs(5),
             cleaner_lease: floe_log::limits::CLEANER_LEASE,
+            retention_pause: Duration::from_secs(5),
         },
         ..Config::default()
     }

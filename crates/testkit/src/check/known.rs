@@ -71,6 +71,9 @@ fn proved(event: &Event) -> Vec<(String, i64, i64)> {
         | Event::Final { partition, high_watermark, log_start, .. } => {
             vec![(partition.clone(), *high_watermark, *log_start)]
         }
+        Event::DeleteRecords { partition, log_start: Some(log_start), .. } => {
+            vec![(partition.clone(), *log_start, *log_start)]
+        }
         Event::Query { topic, answer: Some(answer) } => {
             let name = |partition| format!("{topic}/{partition}");
             let seen = |(partition, offset): (u32, i64)| (name(partition), offset + 1, i64::MIN);

@@ -16,6 +16,7 @@ pub mod phantom;
 pub mod refused;
 pub mod reordered;
 pub mod sql;
+pub mod starts;
 pub mod table;
 pub mod topics;
 pub mod watermark;
@@ -49,6 +50,7 @@ pub const CHECKERS: &[Checker] = &[
     ("reordered", reordered::check),
     ("offsets", offsets::check),
     ("watermark", watermark::check),
+    ("starts", starts::check),
     ("refused", refused::check),
     ("group", group::check),
     ("topics", topics::check),

@@ -80,6 +80,23 @@ impl Script {
         self.alone(1, event)
     }
 
+    /// The final read of the partition, which begins at `from`.
+    fn last_from(self, from: i64, values: &[&str], high_watermark: i64) -> Script {
+        let records = seen(from, values);
+        self.alone(1, Event::Final { partition: P.to_owned(), log_start: from, high_watermark, records })
+    }
+
+    /// A deletion of records, and its answer.
+    fn delete(self, below: Option<i64>, log_start: i64) -> Script {
+        let event = |log_start| Event::DeleteRecords { partition: P.to_owned(), below, log_start };
+        self.both(6, 1, event(None), Phase::Ok, event(Some(log_start)))
+    }
+
+    fn extents(self, what: &[&str], retained: &[&str]) -> Script {
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        self.alone(1, Event::Extents { what: own(what), retained: own(retained) })
+    }
+
     fn objects(self, stored: &[&str]) -> Script {
         let own = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect();
         let (needed, excused) = (own(&["a", "b"]), own(&["c", "gone already"]));
@@ -183,6 +200,11 @@ fn a_right_history_passes() {
     check(&repeated, &[]);
 }
 
+/// Two acknowledged records.
+fn two() -> Script {
+    start().produce(1, &["a", "b"], Phase::Ok, Some(0))
+}
+
 /// Wrong histories of records and groups, each with the checker that sees it.
 fn planted_in_the_log() -> Vec<(&'static str, Script)> {
     vec![
@@ -207,6 +229,11 @@ fn planted_in_the_log() -> Vec<(&'static str, Script)> {
                 .last(&["a"], 1),
         ),
         ("refused", start().alone(0, Event::Refused { partition: P.to_owned(), reason: "never".to_owned() })),
+        ("starts", two().last_from(1, &["b"], 2)),
+        ("starts", two().extents(&[], &["other"]).last_from(1, &["b"], 2)),
+        ("starts", two().delete(Some(2), 1).delete(Some(1), 1).last_from(1, &["b"], 2)),
+        ("starts", start().extents(&["a gap"], &["t"])),
+        ("watermark", two().delete(Some(1), 1).last(&["a", "b"], 2)),
         ("group", start().commit(5, Phase::Ok).committed(Some(4)).commit(4, Phase::Fail)),
         ("group", start().commit(5, Phase::Ok).committed(None)),
         (
@@ -229,6 +256,8 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("objects", start().objects(&["a", "b", "orphan"])),
         ("objects", start().objects(&["a"])),
         ("table", shown("a", &[], &[], 1)),
+        // The record was acknowledged and left the log, and the row did with it.
+        ("table", two().delete(None, 2).last_from(2, &[], 2).rows(&[(1, "b")], &[], 2)),
         ("table", shown("a", &[(0, "a"), (0, "a")], &[], 1)),
         ("table", shown("a", &[(0, "a")], &[0], 1)),
         ("table", shown("a", &[(0, "a")], &[], 0)),
@@ -269,6 +298,14 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ),
         ("live", start().alone(1, Event::Stuck { what: "a producer".to_owned() })),
     ]
+}
+
+#[test]
+fn records_may_go_by_retention_and_by_deletion() {
+    check(&two().extents(&[], &["t"]).last_from(1, &["b"], 2), &[]);
+    check(&two().delete(Some(1), 1).last_from(1, &["b"], 2), &[]);
+    check(&two().delete(Some(0), 0).delete(None, 2).last_from(2, &[], 2), &[]);
+    check(&two().delete(None, 2).last_from(2, &[], 2).rows(&[(0, "a"), (1, "b")], &[], 2), &[]);
 }
 
 #[test]

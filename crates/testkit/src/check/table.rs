@@ -1,19 +1,23 @@
 //! The table is the log. Every offset from the log start to the view's progress is either one row that shows the
 //! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. No row is beyond
-//! the progress.
+//! the progress. Rows stay when their records leave the log: what was acknowledged below the log start is a row, too,
+//! or a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Event, FinalRead, History};
+use crate::history::{Event, FinalRead, History, Phase};
 use crate::rows::{is_bad, shows};
+
+/// By partition and offset, the rows of the table, and `None` for each dead letter.
+type Shown<'a> = BTreeMap<(u32, i64), Vec<Option<&'a str>>>;
 
 /// Reports offsets that are missing from the table, in it twice, or different.
 pub fn check(history: &History) -> Vec<String> {
-    let finals = history.finals();
+    let (finals, acknowledged) = (history.finals(), acknowledged(history));
     let mut found = Vec::new();
     for line in &history.lines {
         let Event::Rows { topic, rows, dead, progress } = &line.event else { continue };
-        let mut shown: BTreeMap<(u32, i64), Vec<Option<&str>>> = BTreeMap::new();
+        let mut shown = Shown::new();
         for (partition, offset, value) in rows {
             shown.entry((*partition, *offset)).or_default().push(Some(value));
         }
@@ -23,7 +27,14 @@ pub fn check(history: &History) -> Vec<String> {
         for (partition, progress) in progress {
             let name = format!("{topic}/{partition}");
             let Some(read) = finals.get(name.as_str()) else { continue };
-            compare(&name, *partition, *progress, read, &shown, &mut found);
+            let gone = acknowledged
+                .get(name.as_str())
+                .into_iter()
+                .flat_map(|records| records.range(..read.log_start));
+            let there = read.records.iter().map(|(offset, value)| (*offset, value.as_str()));
+            let records = gone.map(|(offset, value)| (*offset, *value)).chain(there);
+            compare(&name, *partition, records.filter(|(at, _)| at < progress), &shown, &mut found);
+            beyond(&name, *partition, *progress, read, &shown, &mut found);
         }
         let unknown: BTreeSet<u32> =
             shown.keys().map(|(p, _)| *p).filter(|p| !progress.contains_key(p)).collect();
@@ -32,16 +43,27 @@ pub fn check(history: &History) -> Vec<String> {
     found
 }
 
-fn compare(
+/// The values of acknowledged sends, by partition and offset.
+fn acknowledged(history: &History) -> BTreeMap<&str, BTreeMap<i64, &str>> {
+    let mut found: BTreeMap<&str, BTreeMap<i64, &str>> = BTreeMap::new();
+    for line in history.lines.iter().filter(|line| line.phase == Phase::Ok) {
+        if let Event::Produce { partition, values, base: Some(base), .. } = &line.event {
+            found.entry(partition).or_default().extend((*base..).zip(values.iter().map(String::as_str)));
+        }
+    }
+    found
+}
+
+/// Compares the records below the progress with what the table shows of them.
+fn compare<'a>(
     name: &str,
     partition: u32,
-    progress: i64,
-    read: &FinalRead<'_>,
-    shown: &BTreeMap<(u32, i64), Vec<Option<&str>>>,
+    records: impl Iterator<Item = (i64, &'a str)>,
+    shown: &Shown<'_>,
     found: &mut Vec<String>,
 ) {
-    for (offset, value) in read.records.iter().filter(|(offset, _)| *offset < progress) {
-        match shown.get(&(partition, *offset)).map(Vec::as_slice) {
+    for (offset, value) in records {
+        match shown.get(&(partition, offset)).map(Vec::as_slice) {
             None => found.push(format!("{name}@{offset}: {value} is not in the table")),
             Some([None]) if is_bad(value) => {}
             Some([None]) => found.push(format!("{name}@{offset}: {value} is JSON and a dead letter")),
@@ -52,6 +74,17 @@ fn compare(
             }
         }
     }
+}
+
+/// Looks for rows that the log does not have, or not yet.
+fn beyond(
+    name: &str,
+    partition: u32,
+    progress: i64,
+    read: &FinalRead<'_>,
+    shown: &Shown<'_>,
+    found: &mut Vec<String>,
+) {
     let kept: BTreeSet<i64> = read.records.iter().map(|(offset, _)| *offset).collect();
     for ((_, offset), _) in shown.range((partition, i64::MIN)..=(partition, i64::MAX)) {
         if *offset >= progress {

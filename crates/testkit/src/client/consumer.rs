@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::front::Front;
-use super::harness::{Harness, note_fetch};
+use super::harness::{Harness, begin_again, note_fetch};
 use super::values::Place;
 use crate::dice::Dice;
 
@@ -58,6 +58,9 @@ impl Consumer {
                 if self.from_start && goal.is_none() && self.dice.chance(10) {
                     next = Some(fetched.log_start);
                 }
+            } else if let Some(earliest) = begin_again(&*self.harness, way.as_mut(), self.place, from).await {
+                next = Some(earliest);
+                front = Some(way);
             }
             tokio::time::sleep(self.dice.wait(Duration::from_millis(400))).await;
         }

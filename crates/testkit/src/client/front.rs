@@ -58,4 +58,7 @@ pub trait Front: Send {
 
     /// The next offset to assign.
     async fn latest(&mut self, place: Place) -> Option<i64>;
+
+    /// The first offset that is kept.
+    async fn earliest(&mut self, place: Place) -> Option<i64>;
 }

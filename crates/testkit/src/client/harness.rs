@@ -35,6 +35,11 @@ pub trait Harness: Send + Sync {
     /// Longest pause of a producer between two windows.
     fn pause_max(&self) -> Duration;
 
+    /// Whether records may be deleted. Then clients that fall behind go on where the partition begins.
+    fn forgets(&self) -> bool {
+        false
+    }
+
     /// The planted bug of this run.
     fn bug(&self) -> Option<Bug> {
         None
@@ -67,6 +72,19 @@ pub(crate) async fn note_fetch(
     let phase = if fetched.is_some() { Phase::Ok } else { Phase::Info };
     harness.recorder().end(begun, phase, event(fetched.as_ref()));
     fetched
+}
+
+/// Where a reader goes on whose offset may have been deleted; none if it was not, or nobody answers.
+pub(crate) async fn begin_again(
+    harness: &dyn Harness,
+    front: &mut dyn Front,
+    place: Place,
+    from: i64,
+) -> Option<i64> {
+    if !harness.forgets() {
+        return None;
+    }
+    front.earliest(place).await.filter(|earliest| *earliest > from)
 }
 
 /// The read after the planted bug has touched it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_client::{Client, ClientError, LATEST, Wait};
+use floe_client::{Client, ClientError, EARLIEST, LATEST, Wait};
 use floe_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
 use floe_wire::producer::InitProducerIdRequest;
 use floe_wire::{ErrorCode, Request};
@@ -42,6 +42,12 @@ impl KafkaFront {
     /// Makes one call. Returns none if no answer came or it could not be read.
     pub async fn call<R: Request + Sync>(&mut self, request: &R) -> Option<R::Response> {
         timeout(ANSWER_MAX, self.client.call(request)).await.ok()?.ok()
+    }
+
+    async fn list(&mut self, place: Place, time: i64) -> Option<i64> {
+        let index = i32::try_from(place.index).expect("a small index");
+        let listed = timeout(ANSWER_MAX, self.client.list_offsets(place.topic, index, time)).await;
+        listed.ok()?.ok().map(|listed| listed.offset)
     }
 
     async fn produce_all(
@@ -172,8 +178,10 @@ impl Front for KafkaFront {
     }
 
     async fn latest(&mut self, place: Place) -> Option<i64> {
-        let index = i32::try_from(place.index).expect("a small index");
-        let listed = timeout(ANSWER_MAX, self.client.list_offsets(place.topic, index, LATEST)).await;
-        listed.ok()?.ok().map(|listed| listed.offset)
+        self.list(place, LATEST).await
+    }
+
+    async fn earliest(&mut self, place: Place) -> Option<i64> {
+        self.list(place, EARLIEST).await
     }
 }

@@ -18,7 +18,7 @@ use floe_wire::groups::{
 use tokio::time::sleep;
 
 use super::front::{Fetched, Front};
-use super::harness::{Harness, note_fetch};
+use super::harness::{Harness, begin_again, note_fetch};
 use super::kafka_front::KafkaFront;
 use super::values::Place;
 use crate::dice::Dice;
@@ -92,6 +92,13 @@ impl Member {
             for place in &mine {
                 let from = self.positions[place];
                 let fetched = note_fetch(&*self.harness, way, self.process, *place, from).await;
+                if fetched.is_none()
+                    && let Some(earliest) = begin_again(&*self.harness, way, *place, from).await
+                {
+                    self.positions.insert(*place, earliest);
+                    behind = true;
+                    continue;
+                }
                 let fetched: Fetched = fetched.ok_or(Over::Connection)?;
                 let next = fetched.records.last().map_or(from, |(offset, _)| offset + 1);
                 behind |= next < fetched.high_watermark;

@@ -5,6 +5,7 @@
 pub(crate) mod administrator;
 pub(crate) mod consumer;
 pub(crate) mod cut;
+pub(crate) mod deleter;
 pub(crate) mod follower;
 pub(crate) mod front;
 mod harness;
@@ -16,6 +17,7 @@ pub(crate) mod values;
 pub use administrator::Administrator;
 pub use consumer::Consumer;
 pub use cut::{Cut, Stream};
+pub use deleter::Deleter;
 pub use follower::Follower;
 pub use front::{Fetched, Front, Sent};
 pub use harness::Harness;

@@ -12,7 +12,7 @@ use floe_env::{Env, Task};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::{Append, Log, OpenError, Writer};
-use floe_meta::{Meta, Options as MetaOptions};
+use floe_meta::{Entry, Meta, Options as MetaOptions};
 use floe_store::Store;
 use tokio::io::DuplexStream;
 use tokio::time::{sleep, timeout};
@@ -170,6 +170,11 @@ impl Cluster {
         &self.0.store
     }
 
+    /// All commits of this run's journal.
+    pub(crate) async fn commits(&self) -> Vec<Entry> {
+        self.0.journal.commits().await
+    }
+
     /// The number of crashes so far.
     pub(crate) fn crashes(&self) -> u64 {
         self.0.crashes.load(Ordering::SeqCst)
@@ -247,6 +252,7 @@ impl Cluster {
             if let Some(log) = self.open(&env, journal, self.plan().log).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
                 let lake = Lake::start(env.clone(), log.clone(), self.plan().lake);
+                log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
                 let open = |open: Opener| open(env.clone(), log.clone(), lake.clone());
                 let sql = self.0.options.sql.map(open);
                 let running = Arc::new(Running { number, env: env.clone(), log, broker, lake, sql });
@@ -401,6 +407,10 @@ impl Harness for Cluster {
 
     fn pause_max(&self) -> Duration {
         self.0.plan.pause_max
+    }
+
+    fn forgets(&self) -> bool {
+        self.0.plan.forgets()
     }
 
     fn bug(&self) -> Option<Bug> {

@@ -32,6 +32,7 @@ fn cluster(env: &Env) -> Cluster {
         cuts: false,
         kafka: 1_000,
         table: false,
+        retention: None,
         ..Plan::draw(env)
     };
     let trace = Trace::new(env, false);

@@ -11,10 +11,13 @@ use async_trait::async_trait;
 use floe_env::Env;
 use floe_group::OffsetRecord;
 use floe_lake::map::Progress;
-use floe_log::extent::Extent;
+use floe_log::PartitionId;
+use floe_log::extent::{Extent, ExtentKey};
 use floe_log::object::{Object, ObjectLease};
+use floe_log::partition::Head;
 use floe_meta::MapRecord as _;
 use floe_meta::MemoryJournal;
+use floe_meta::key::Key as _;
 use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -96,9 +99,14 @@ impl SimJournal {
         SimJournal { entries: self.entries.fork(self.entries.lsn()), ..self.clone() }
     }
 
+    /// Everything that was ever committed.
+    pub(crate) async fn commits(&self) -> Vec<Entry> {
+        self.entries.history(Lsn(0), usize::MAX).await.expect("it is in memory")
+    }
+
     /// A copy from before a lease on object ids of which one names an object now, if there is one.
     pub(crate) async fn restored(&self) -> Option<SimJournal> {
-        let entries = self.entries.history(Lsn(0), usize::MAX).await.expect("it is in memory");
+        let entries = self.commits().await;
         let (mut leases, mut objects) = (BTreeMap::new(), BTreeSet::new());
         for (lsn, change) in entries.iter().flat_map(|entry| entry.changes.iter().map(|c| (entry.lsn, c))) {
             let (Some(kind), Some(value)) = (change.key.first(), &change.value) else { continue };
@@ -147,6 +155,8 @@ impl SimJournal {
             let kept = |change: &Change| change.key.first() == Some(&Extent::KIND) && change.value.is_none();
             commits.iter_mut().for_each(|commit| commit.changes.retain(|change| !kept(change)));
         }
+        let retains = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("retention");
+        commits.iter_mut().filter(retains).for_each(|commit| self.spoil_retention(&mut commit.changes));
         let dropped = match self.bug {
             Some(Bug::JournalDropsProgress) => Progress::KIND,
             Some(Bug::JournalDropsGroupOffsets) => OffsetRecord::KIND,
@@ -158,6 +168,28 @@ impl SimJournal {
             }
         }
         commits
+    }
+
+    /// The changes of a commit of retention after the planted bug has touched them.
+    fn spoil_retention(&self, changes: &mut Vec<Change>) {
+        let of = |change: &Change, kind| change.key.first() == Some(&kind);
+        match self.bug {
+            Some(Bug::RetentionKeepsExtents) => changes.retain(|change| !of(change, Extent::KIND)),
+            Some(Bug::RetentionKeepsStarts) => changes.retain(|change| !of(change, Head::KIND)),
+            Some(Bug::RetentionTakesOneMore) => {
+                let one_more = |change: &Change| {
+                    let value = change.value.as_ref().filter(|_| of(change, Head::KIND))?;
+                    let head = Head::decode(value[0], &value[1..]).expect("it can be read");
+                    let partition = PartitionId::decode(&change.key[1..]).expect("it can be read");
+                    let mut key = vec![Extent::KIND];
+                    ExtentKey::new(partition, head.log_start).encode(&mut key);
+                    Some(Change { key: key.into(), value: None })
+                };
+                let more: Vec<Change> = changes.iter().filter_map(one_more).collect();
+                changes.extend(more);
+            }
+            _ => {}
+        }
     }
 }
 

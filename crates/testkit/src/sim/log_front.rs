@@ -110,6 +110,11 @@ impl Front for LogFront {
         };
         self.running.run(latest).await?
     }
+
+    async fn earliest(&mut self, place: Place) -> Option<i64> {
+        let log = self.running.log.clone();
+        self.running.run(async move { earliest(&log, place) }).await?
+    }
 }
 
 fn sent(place: Place, answer: Option<Result<floe_log::sequencer::Appended, AppendError>>) -> Sent {
@@ -127,6 +132,12 @@ fn sent(place: Place, answer: Option<Result<floe_log::sequencer::Appended, Appen
         ) => Sent::NotApplied(refused.to_string()),
         Err(refused) => Sent::Final(refused.to_string()),
     }
+}
+
+/// The first offset that is kept.
+pub(crate) fn earliest(log: &Log, place: Place) -> Option<i64> {
+    let partition = partition(log, place)?;
+    Log::bounds(&log.meta().snapshot(), partition).map(|bounds| bounds.log_start.0)
 }
 
 /// Reads once, waiting a moment at the end of the log.

@@ -41,6 +41,21 @@ const REMOTE: u64 = 80;
 /// Grace for a remote store: longer than all tries of a request and the late landing of the last one.
 const REMOTE_GRACE: Duration = Duration::from_secs(120);
 
+/// Share of runs, in a thousand, in which topics keep their records for a while only.
+const RETAINS: u64 = 350;
+/// The share of those in which the topic with a table does so, too.
+const RETAINS_TABLE: u64 = 500;
+/// Share of runs, in a thousand, in which a client deletes records.
+const DELETES: u64 = 250;
+/// What such a topic keeps. Some of these keep nothing for longer than a round takes.
+const RETENTIONS: [(&str, &str); 5] = [
+    ("retention.ms", "1500"),
+    ("retention.ms", "6000"),
+    ("retention.bytes", "0"),
+    ("retention.bytes", "700"),
+    ("retention.bytes", "4000"),
+];
+
 /// The caller's choices for a run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -102,6 +117,12 @@ pub(crate) struct Plan {
     pub(crate) table: bool,
     /// Whether there is a topic that is deleted and created again, and if so whether it has a table.
     pub(crate) fleeting: Option<bool>,
+    /// What [`PLAIN_TOPIC`] keeps, if it does not keep everything.
+    pub(crate) retention: Option<(&'static str, &'static str)>,
+    /// Whether [`TABLE_TOPIC`] keeps the same, and what its table has not read beside.
+    pub(crate) retains_table: bool,
+    /// Whether a client deletes records of [`PLAIN_TOPIC`].
+    pub(crate) deletes: bool,
     /// Whether a lone broker's data directory rots, comes back from a backup, and is copied.
     pub(crate) harm: bool,
     /// The settings of a broker's log.
@@ -143,7 +164,28 @@ impl Plan {
             harm,
             log: floe_log::Config { sole: brokers == 1, ..far(remote, log_config(&dice, brisk)) },
             lake: far_lake(remote, lake_config(&dice, brisk)),
+            retention: dice.chance(RETAINS).then(|| *dice.pick(&RETENTIONS)),
+            retains_table: dice.chance(RETAINS_TABLE),
+            deletes: dice.chance(DELETES),
         }
+    }
+
+    /// The settings of a topic that exists for the whole run, as its clients know them.
+    pub(crate) fn configs(&self, topic: &str) -> Vec<(&'static str, &'static str)> {
+        let is_table = topic == TABLE_TOPIC;
+        let mut configs = if is_table { Plan::table_configs(self.table) } else { Vec::new() };
+        if !is_table || self.retains_table {
+            configs.extend(self.retention);
+        }
+        if is_table {
+            configs.push(("floe.retention.wait.for.views", "true"));
+        }
+        configs
+    }
+
+    /// Whether records may be deleted.
+    pub(crate) fn forgets(&self) -> bool {
+        self.retention.is_some() || self.deletes
     }
 
     /// The same plan, changed so that a planted bug can show itself.
@@ -158,6 +200,12 @@ impl Plan {
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
             Some(Bug::JournalServesRot) => self.harmed(true),
+            Some(
+                Bug::RetentionTakesOneMore
+                | Bug::RetentionKeepsExtents
+                | Bug::RetentionKeepsStarts
+                | Bug::RetentionIsHasty,
+            ) => Plan { retention: Some(("retention.bytes", "700")), ..self },
             // Such a broker takes whatever journal it finds.
             Some(Bug::OldJournalIsContinued) => self.harmed(false),
             // No broker dies here, so a copy finds the original alive.
@@ -233,6 +281,7 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
         trash_grace: seconds(20, 9),
         cleaner_pause: seconds(4, 1),
         cleaner_lease: seconds(40, 5),
+        retention_pause: seconds(2, 1),
     };
     floe_log::Config {
         object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),

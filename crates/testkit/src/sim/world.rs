@@ -15,8 +15,9 @@ use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_
 use super::sql;
 use super::store::SimStore;
 use super::weather::Weather;
+use crate::bug::Bug;
 use crate::check::{self, Finding};
-use crate::client::{Administrator, Consumer, Follower, Harness, Member, Producer};
+use crate::client::{Administrator, Consumer, Deleter, Follower, Harness, Member, Producer};
 use crate::history::{Event, History, Phase};
 use crate::trace::Trace;
 
@@ -71,6 +72,8 @@ async fn live(options: &Options) -> Report {
     let begin = env.monotonic();
     let mut plan = Plan::draw(&env).with(options.bug);
     plan.table |= options.sql.is_some();
+    // A statement shows all records of its time, and the checkers know those of the end.
+    plan.retains_table &= options.sql.is_none();
     trace.fold(&format!("{plan:?}"));
     let store_weather = Weather::draw(&env, plan.chaos, plan.rough_store);
     let store_weather = if plan.remote { store_weather.hanging(plan.chaos) } else { store_weather };
@@ -137,8 +140,11 @@ fn put_clock_right(env: &Env, seed: u64, chaos: Duration) {
 /// Creates the topics and tries as often as it takes.
 pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let table: BTreeMap<_, _> = Plan::table_configs(cluster.plan().table).into_iter().map(own).collect();
-    for (name, configs) in [(TABLE_TOPIC, table), (PLAIN_TOPIC, BTreeMap::new())] {
+    for name in [TABLE_TOPIC, PLAIN_TOPIC] {
+        let mut configs: BTreeMap<_, _> = cluster.plan().configs(name).into_iter().map(own).collect();
+        if cluster.bug() == Some(Bug::RetentionIsHasty) {
+            configs.entry("retention.bytes".to_owned()).and_modify(|bytes| "0".clone_into(bytes));
+        }
         loop {
             let running = cluster.broker().await;
             let log = running.log.clone();
@@ -170,6 +176,11 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
         clients.push((format!("consumer of {}", place.name()), env.spawn("consumer", consumer.run())));
     }
     clients.extend(start_fleeting(cluster));
+    if cluster.plan().deletes {
+        let places = places.iter().filter(|place| place.topic == PLAIN_TOPIC).copied().collect();
+        let deleter = Deleter::new(Arc::new(cluster.clone()), 400, places);
+        clients.push(("deleter".to_owned(), env.spawn("deleter", deleter.run())));
+    }
     // A group lives in one broker. Several brokers cannot share a group until groups have an owner.
     let members = if cluster.plan().brokers == 1 { 2 } else { 0 };
     for process in 200..200 + members {

@@ -3,11 +3,14 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use floe_env::{Env, lock};
-use floe_log::{Offset, PartitionId, partition::Head};
-use floe_meta::{Envelope, Tx};
+use floe_log::{Below, Offset, PartitionId};
 use tokio::time::sleep;
 
-use crate::{counting::Counts, metrics::Metrics, world::Ground};
+use crate::{
+    counting::Counts,
+    metrics::Metrics,
+    world::{Ground, writer},
+};
 
 #[tokio::test(start_paused = true)]
 async fn lag_is_what_gathers_and_is_gone_with_the_commit() {
@@ -63,14 +66,23 @@ async fn records_that_were_deleted_unread_are_counted() {
     broker.produce(&topic, 0, &["a"]).await;
     broker.produce(&topic, 0, &["b"]).await;
     broker.produce(&topic, 0, &["cc"]).await;
-    let partition = PartitionId::new(topic.id, 0);
-    let delete = move |tx: &mut Tx<'_>| {
-        let head = tx.get::<Head>(&partition)?.expect("the partition exists");
-        tx.put(&partition, &Head { log_start: Offset(2), ..head });
-        Ok::<(), floe_meta::DecodeError>(())
-    };
-    broker.log.meta().commit(Envelope::broker("test"), delete).await.expect("it is committed");
+    let below = Below { partition: PartitionId::new(topic.id, 0), offset: Some(Offset(2)) };
+    assert_eq!(broker.log.delete_records(&writer(), &[below]).await, [Ok(Offset(2))]);
+    broker.knobs.fails.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(120)).await;
+    let status = broker.status(&topic).expect("the view runs");
+    assert_eq!((status.lag, status.lost), (1, 0), "steps that fail lose nothing");
+    broker.knobs.fails.store(false, Ordering::SeqCst);
     broker.settled(&topic).await;
     assert_eq!(broker.counts(&topic, 0), Counts { records: 1, bytes: 2 });
     assert_eq!(metrics.counter("test_lost_records_total", "t"), 2);
+    assert_eq!(broker.status(&topic).expect("the view runs").lost, 2);
+    // Everything that there is.
+    broker.produce(&topic, 0, &["d"]).await;
+    let all = Below { offset: None, ..below };
+    assert_eq!(broker.log.delete_records(&writer(), &[all]).await, [Ok(Offset(4))]);
+    broker.settled(&topic).await;
+    sleep(Duration::from_secs(1)).await;
+    let status = broker.status(&topic).expect("the view runs");
+    assert_eq!((status.lag, status.lost, status.error), (0, 3, None));
 }

@@ -7,10 +7,11 @@ use tokio::time::sleep;
 
 mod leftovers;
 mod objects;
+mod starts;
 mod table;
 
 use super::cluster::Cluster;
-use super::log_front::fetch;
+use super::log_front::{earliest, fetch};
 use super::plan::{FLEETING_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use crate::client::member::note_committed;
@@ -45,6 +46,7 @@ pub(crate) async fn run(cluster: &Cluster) {
     // Meanwhile leases of dead brokers expire, and the cleaners have their rounds.
     sleep(cluster.plan().cleaning()).await;
     leftovers::look(cluster).await;
+    starts::look(cluster).await;
     objects::look(cluster).await;
 }
 
@@ -81,7 +83,11 @@ async fn read_all(cluster: &Cluster, place: Place) {
         let running = cluster.broker().await;
         broker = running.number;
         let log = running.log.clone();
-        let Some(Some(fetched)) = running.run(async move { fetch(&log, place, next).await }).await else {
+        let read = async move { (fetch(&log, place, next).await, earliest(&log, place)) };
+        let (fetched, begins) = running.run(read).await.unwrap_or_default();
+        let Some(fetched) = fetched else {
+            // Retention goes on meanwhile.
+            next = next.max(begins.unwrap_or(0));
             failures += 1;
             sleep(Duration::from_millis(100)).await;
             continue;
@@ -94,6 +100,7 @@ async fn read_all(cluster: &Cluster, place: Place) {
             break;
         }
     }
+    records.retain(|(offset, _)| *offset >= log_start);
     let partition = place.name();
     cluster.recorder().note(broker, Event::Final { partition, log_start, high_watermark, records });
 }

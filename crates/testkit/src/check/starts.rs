@@ -1,0 +1,44 @@
+//! The log start moves for a reason. After every commit, the extents of a partition are those of its readable offsets.
+//! Retention takes what the topic does not keep. Where no retention is, the log start is an offset up to which a client
+//! deleted records. A deletion that was acknowledged reaches its offset.
+
+use std::collections::BTreeSet;
+
+use crate::history::{Event, History, Phase};
+
+/// Reports log starts without a reason, and extents that are not those of the readable offsets.
+pub fn check(history: &History) -> Vec<String> {
+    let operations = history.operations();
+    let (mut found, mut retained) = (Vec::new(), BTreeSet::new());
+    for operation in &operations {
+        if let Event::Extents { what, retained: topics } = operation.event {
+            found.extend(what.iter().cloned());
+            retained.extend(topics.iter().map(String::as_str));
+        }
+    }
+    for operation in operations.iter().filter(|operation| operation.phase == Phase::Ok) {
+        match operation.event {
+            Event::DeleteRecords { partition, below: Some(below), log_start: Some(start) }
+                if start < below =>
+            {
+                found.push(format!("{partition}: deleted below {below}, and it begins at {start}"));
+            }
+            Event::Final { partition, log_start, .. } => {
+                let topic = partition.rsplit_once('/').map_or(partition.as_str(), |(topic, _)| topic);
+                let asked = |operation: &&crate::history::Operation<'_>| match operation.event {
+                    Event::DeleteRecords { partition: of, below, .. } => {
+                        of == partition && below.is_none_or(|below| below == *log_start)
+                    }
+                    _ => false,
+                };
+                if *log_start > 0 && !retained.contains(topic) && !operations.iter().any(|one| asked(&one)) {
+                    found.push(format!(
+                        "{partition} begins at {log_start}, and nobody deleted records up to there"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
