@@ -20,6 +20,10 @@ KAFKA = re.search(r"<artifactId>kafka_2.13</artifactId><version>([0-9.]+)<",
                   (pathlib.Path(__file__).resolve().parent / "pom.xml").read_text())[1]
 
 
+# The records of the cases are old.
+FOR_EVER = str(2**63 - 1)
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -42,7 +46,7 @@ class Floe:
     def start(self):
         self.process = subprocess.Popen(
             [os.environ["FLOE_BIN"], "serve", "--data", f"{self.dir}/data", "--kafka", self.bootstrap,
-             "--http", self.http, *self.flags],
+             "--http", self.http, "--retention-ms", FOR_EVER, *self.flags],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         line = self.process.stdout.readline()
         if not line.startswith("floe is ready"):
@@ -166,6 +170,7 @@ def tool(name):
         "ProducerPerformance": "org.apache.kafka.tools.ProducerPerformance",
         "ConsumerPerformance": "org.apache.kafka.tools.ConsumerPerformance",
         "BrokerApiVersions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+        "DeleteRecordsCommand": "org.apache.kafka.tools.DeleteRecordsCommand",
     }
     return ["java", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", JARS,
             "-Dlog4j2.level=error", classes[name]]

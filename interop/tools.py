@@ -1,9 +1,14 @@
 """Kafka's own console tools and kcat, with the commands that people type."""
 
+import json
 import re
 import subprocess
+import tempfile
 
 import clientproc
+import confluent_kafka
+import confluent_kafka.admin
+import kafka as kafka_python
 from broker import tool
 
 
@@ -13,6 +18,8 @@ def cases():
     yield "Tools", "kafka-console-producer and kafka-console-consumer", console
     yield "Tools", "kafka-consumer-groups lists and describes with lag", groups
     yield "Tools", "kafka-get-offsets: earliest, latest, max timestamp, by time", offsets
+    yield "Tools", "kafka-delete-records, confluent-kafka and kafka-python delete records up to an offset", deletions
+    yield "Tools", "a consumer whose committed offset was deleted goes on at the earliest", reset
     yield "Tools", "kafka-broker-api-versions", versions
     yield "Tools", "kafka-producer-perf-test and kafka-consumer-perf-test", perf
     yield "Tools", "kcat lists, produces and consumes", kcat
@@ -75,6 +82,67 @@ def offsets(broker):
     for time, offset in wanted.items():
         shown = kafka("GetOffsetShell", broker, "--topic", "tools-offsets", "--time", time).strip()
         assert shown == f"tools-offsets:0:{offset}", (time, shown)
+
+
+def deletions(broker):
+    """Each client deletes more of one partition, and sees the errors of Kafka."""
+    broker.create("tools-deletions", 2)
+    clientproc.run("librdkafka", "produce", broker, "tools-deletions", count=60, codec="none")
+    first, last = earliest(broker, "tools-deletions"), {p: offset for p, offset in latest(broker, "tools-deletions")}
+    assert first == [(0, 0), (1, 0)] and last[0] > 10, (first, last)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        wanted = [{"topic": "tools-deletions", "partition": 0, "offset": 3}]
+        json.dump({"version": 1, "partitions": wanted}, file)
+        file.flush()
+        shown = kafka("DeleteRecordsCommand", broker, "--offset-json-file", file.name)
+    assert "low_watermark: 3" in shown, shown
+    assert earliest(broker, "tools-deletions")[0] == (0, 3)
+
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": broker.bootstrap})
+    def librdkafka(partition, offset):
+        place = confluent_kafka.TopicPartition("tools-deletions", partition, offset)
+        return next(iter(admin.delete_records([place]).values())).result(20)
+    assert librdkafka(0, 5).low_watermark == 5
+    assert librdkafka(0, 4).low_watermark == 5, "below the log start is no error"
+    try:
+        raise AssertionError(librdkafka(0, last[0] + 1))
+    except confluent_kafka.KafkaException as refused:
+        assert refused.args[0].code() == confluent_kafka.KafkaError.OFFSET_OUT_OF_RANGE, refused
+
+    admin = kafka_python.KafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    place = kafka_python.TopicPartition("tools-deletions", 0)
+    deleted = admin.delete_records({place: -1}, timeout_ms=20_000)
+    admin.close()
+    assert str(last[0]) in str(deleted), deleted
+    assert earliest(broker, "tools-deletions") == [(0, last[0]), (1, 0)]
+    assert latest(broker, "tools-deletions")[0] == (0, last[0]), "the log goes on where it was"
+
+
+def earliest(broker, topic):
+    return listed(broker, topic, "-2")
+
+
+def latest(broker, topic):
+    return listed(broker, topic, "-1")
+
+
+def listed(broker, topic, time):
+    shown = kafka("GetOffsetShell", broker, "--topic", topic, "--time", time).split()
+    return sorted((int(partition), int(offset)) for _, partition, offset in (line.split(":") for line in shown))
+
+
+def reset(broker):
+    broker.create("tools-reset")
+    run("kcat", "-P", "-b", broker.bootstrap, "-t", "tools-reset", text="a\nb\nc\nd\n")
+    def consume(count):
+        read = kafka("ConsoleConsumer", broker, "--topic", "tools-reset", "--from-beginning", "--max-messages", str(count),
+                     "--group", "tools-reset-group", "--timeout-ms", "20000")
+        return read.split()
+    assert consume(1) == ["a"]
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": broker.bootstrap})
+    place = confluent_kafka.TopicPartition("tools-reset", 0, 3)
+    assert next(iter(admin.delete_records([place]).values())).result(20).low_watermark == 3
+    assert consume(1) == ["d"]
 
 
 def versions(broker):
