@@ -9,9 +9,9 @@ const OOM_SCORE_MAX: &str = "1000";
 /// processors are busy, a thread has a third of the time that one without has.
 const NICE: i32 = 5;
 
-/// Tells the system that others can do without this process: if memory is short, it ends first, if processors are busy,
-/// others go first, and it leaves no image of its memory behind, which has data of users. Of its threads, those that run
-/// already have their priority still.
+/// Tells the system that others can do without this process: if memory is short, it ends first, if processors are
+/// busy, others go first, and it leaves no image of its memory behind, which has data of users. Threads that run
+/// already keep their priority.
 pub fn be_expendable() {
     // A system that knows neither goes on without.
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -25,8 +25,8 @@ pub fn be_expendable() {
     }
 }
 
-/// Lets this thread go before all others of the system, as far as the system allows it: it takes rights that a broker has
-/// as root or in a service with a priority.
+/// Lets this thread go before all others of the system, as far as the system allows it: it takes rights that a broker
+/// has as root or in a service with a priority.
 pub fn go_first() {
     if let Err(error) = rustix::process::nice(-2 * NICE) {
         tracing::debug!(%error, "a thread that looks at memory has to wait for processors like all others");

@@ -67,7 +67,7 @@ fn paint_for(terminal: bool, text: &str, style: &str) -> String {
 }
 
 /// A number of things: `1 row`, `2 rows`. The plural of the thing ends in s.
-pub(crate) fn things<N: Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
+pub(crate) fn things<N: Copy + Display + PartialEq + From<u8>>(count: N, thing: &str) -> String {
     let end = if count == N::from(1) { "" } else { "s" };
     format!("{count} {thing}{end}")
 }

@@ -84,7 +84,7 @@ impl VisitorMut for Casts {
         match expr {
             Expr::Identifier(name) => *name = Ident::new(folded(name)),
             Expr::CompoundIdentifier(names) => {
-                names.iter_mut().for_each(|name| *name = Ident::new(folded(name)))
+                names.iter_mut().for_each(|name| *name = Ident::new(folded(name)));
             }
             Expr::Function(call) => {
                 for part in &mut call.name.0 {

@@ -219,8 +219,8 @@ impl StorePlace {
 pub(crate) struct LogFilter(pub(crate) String);
 
 impl LogFilter {
-    /// A word alone is a level. `tracing` takes any other for the name of a module, so a level with a mistake in it would
-    /// silence all others.
+    /// A word alone is a level. `tracing` takes any other for the name of a module, so a level with a mistake in it
+    /// would silence all others.
     fn parse(text: &str) -> Option<LogFilter> {
         let is_known = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
         let known = text.split(',').map(str::trim).all(|part| part.is_empty() || is_known(part));

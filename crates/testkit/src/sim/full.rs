@@ -44,11 +44,13 @@ fn cluster(env: &Env) -> Cluster {
 /// Sends one record either way.
 async fn send(
     cluster: &Cluster,
+    env: &Env,
     ways: &mut (KafkaFront, LogFront),
     place: Place,
     value: &str,
 ) -> (Sent, Sent) {
-    let batch = |value: String| -> Bytes { batch(&cluster.dice(), 0, &[value], None) };
+    // Records of 1970 would be too old to be kept.
+    let batch = |value: String| -> Bytes { batch(&cluster.dice(), env.now().0, &[value], None) };
     let (one, two) = (batch(format!("{value}-kafka")), batch(format!("{value}-log")));
     let one = ways.0.produce(vec![(place, one)]).await.pop().expect("an answer");
     let two = ways.1.produce(vec![(place, two)]).await.pop().expect("an answer");
@@ -72,13 +74,13 @@ async fn world(seed: u64) {
     create_topics(&cluster).await;
     let place = Plan::places()[3];
     let mut ways = (cluster.dial(1).await, LogFront::new(&cluster, cluster.broker().await, 2));
-    let sent = send(&cluster, &mut ways, place, "before").await;
+    let sent = send(&cluster, &env, &mut ways, place, "before").await;
     assert_eq!(sent, (Sent::Appended(0), Sent::Appended(1)), "seed {seed}");
     assert!(begin.elapsed() < FROM, "seed {seed}: it began too late");
 
     for second in 1..10 {
         sleep_until(begin + FROM + Duration::from_secs(second)).await;
-        let (kafka, log) = send(&cluster, &mut ways, place, "none").await;
+        let (kafka, log) = send(&cluster, &env, &mut ways, place, "none").await;
         let refused = |sent: &Sent| matches!(sent, Sent::NotApplied(_));
         assert!(refused(&kafka) && refused(&log), "seed {seed}: {kafka:?} {log:?}");
         assert!(create(&mut ways.0, "another").await.retriable(), "seed {seed}");
@@ -91,7 +93,7 @@ async fn world(seed: u64) {
     assert!(begin.elapsed() < TO, "seed {seed}: it took too long");
 
     sleep_until(begin + TO).await;
-    let sent = send(&cluster, &mut ways, place, "after").await;
+    let sent = send(&cluster, &env, &mut ways, place, "after").await;
     assert_eq!(sent, (Sent::Appended(2), Sent::Appended(3)), "seed {seed}");
     assert_eq!(create(&mut ways.0, "another").await, ErrorCode::None, "seed {seed}");
 }
