@@ -178,7 +178,8 @@ def requests():
     yield "no timestamp", b(now=-1), 0
     yield "time delta that overflows", b([record(time_delta=(1 << 63) - 1)]), 32
     yield "a wrong max timestamp", b(max_time=now - hour), 0
-    yield "the timestamp type of the broker", b(flags=8), 32
+    yield "the timestamp type of the broker", b(flags=8), 0
+    yield "that, and microseconds for milliseconds", b(now=now * 1000, flags=8), 32
     for pid, epoch, sequence, code in [(-1, 0, 0, 0), (-1, -1, 0, 0), (-1, 5, 17, 0), (-2, 0, 0, 0), (7, 0, -1, 87)]:
         yield f"producer {pid}, epoch {epoch}, sequence {sequence}", b(pid=pid, epoch=epoch, sequence=sequence), code
     yield "a producer that begins at 3", b(pid=6, epoch=0, sequence=3), 0

@@ -487,9 +487,16 @@ impl Log {
         if bytes.len() > known.max_message_bytes {
             return Err(AppendError::TooLarge { size: bytes.len(), max: known.max_message_bytes });
         }
+        let mut bytes = bytes;
         let mut header = header::validate(&bytes).map_err(|error| refused(&error))?;
         if header.base_offset != 0 {
             return Err(refused(&BatchError::BaseOffset(header.base_offset)));
+        }
+        if header.is_log_append_time() {
+            // A client cannot say that the times are the broker's: the largest would be that of all records, whatever
+            // the topic allows. Kafka takes the batch and that bit from it.
+            bytes = header::without_append_time(&bytes);
+            header = header::validate(&bytes).map_err(|error| refused(&error))?;
         }
         self.look_inside(&known, &mut header, &bytes, decompressed_left)?;
         let mut entry = self.entry(&known, writer, partition, header, bytes)?;
@@ -520,12 +527,6 @@ impl Log {
         bytes: &[u8],
         left: &mut u64,
     ) -> Result<(), AppendError> {
-        // Its largest timestamp would be the time of all its records, whatever the topic allows.
-        if header.is_log_append_time() {
-            let what =
-                "bit 3 of the attributes says that the times are the broker's, and only a broker says so";
-            return Err(AppendError::Timestamp(what.to_owned()));
-        }
         let codec = header.compression().map_err(|error| refused(&error))?;
         let mut walk = || verify::walk(header, codec, bytes, left);
         let walked = if codec != Compression::None && !self.shared.validate_compressed {

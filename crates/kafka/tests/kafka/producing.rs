@@ -179,25 +179,31 @@ async fn code_of(
     call_at(client, 12, &request).await.responses[0].partition_responses[0].error_code
 }
 
-/// The largest timestamp of such a batch is the time of all its records. A client would get around every bound with it.
+/// The largest timestamp of such a batch would be the time of all its records, and a client would get around every
+/// bound with it. So the records have their own times, as in Kafka.
 #[tokio::test(start_paused = true)]
 async fn no_client_says_that_its_times_are_the_brokers() {
     let world = world().await;
     let mut client = world.client();
     let now = world.env.now().0;
+    let far = now + 10_000_000_000;
     client.create_topic("t", 1, &[]).await.expect("created");
     client.create_topic("stamped", 1, &[("message.timestamp.type", "LogAppendTime")]).await.expect("created");
-    for topic in ["t", "stamped"] {
+    for (topic, own, code) in
+        [("t", now, 0), ("t", far, ErrorCode::InvalidTimestamp.number()), ("stamped", far, 0)]
+    {
         for codec in [Compression::None, Compression::Gzip] {
-            for time in [now, now + 10_000_000_000, 5] {
+            for claimed in [now, far, 5] {
                 let mut builder = Builder::new(codec);
-                builder.push(now, None, Some(b"v"), &[]);
+                builder.push(own, None, Some(b"v"), &[]);
                 let mut request = produce_request(topic, "");
-                let stamped = floe_log::header::with_append_time(&builder.build(), time);
+                let stamped = floe_log::header::with_append_time(&builder.build(), claimed);
                 request.topic_data[0].partition_data[0].records = Some(stamped);
                 let answer = call_at(&mut client, 12, &request).await;
-                let code = answer.responses[0].partition_responses[0].error_code;
-                assert_eq!(code, ErrorCode::InvalidTimestamp.number(), "{topic}, {codec:?}, {time}");
+                let found = &answer.responses[0].partition_responses[0];
+                assert_eq!(found.error_code, code, "{topic}, {codec:?}, {own}, {claimed}");
+                let is_stamped = found.log_append_time_ms >= 0;
+                assert_eq!(is_stamped, topic == "stamped", "the topic decides");
             }
         }
     }

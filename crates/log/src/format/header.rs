@@ -309,6 +309,19 @@ pub fn with_append_time(bytes: &[u8], time: i64) -> Bytes {
     Bytes::from(out)
 }
 
+/// A copy of a validated batch in which each record has its own time, whatever the attributes said before.
+///
+/// # Panics
+/// When `bytes` is not one whole batch: validate it first.
+pub(crate) fn without_append_time(bytes: &[u8]) -> Bytes {
+    let header = Header::parse(bytes).expect("only validated batches are changed");
+    let mut out = bytes.to_vec();
+    put(&mut out, ATTRIBUTES_AT, (header.attributes & !LOG_APPEND_TIME).to_be_bytes());
+    let crc = crc32c::crc32c(&out[CRC_FROM..header.size]);
+    put(&mut out, CRC_AT, crc.to_be_bytes());
+    Bytes::from(out)
+}
+
 /// What a producer writes anew when it sends the records of a built batch another time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
