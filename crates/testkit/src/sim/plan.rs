@@ -26,7 +26,7 @@ pub(crate) const PARTITIONS: u32 = 2;
 const BRISK: u64 = 150;
 
 /// Share of runs with one broker, in a thousand, in which its data directory comes to harm.
-const HARM: u64 = 400;
+const HARM: u64 = 600;
 
 /// Share of runs, in a thousand, in which a topic is deleted and created again.
 const FLEETING: u64 = 250;
