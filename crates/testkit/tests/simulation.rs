@@ -9,7 +9,7 @@ use floe_testkit::sim::{Harm, Options, Report, run};
 /// Worlds of one test. The tests run in parallel.
 const SEEDS: u64 = 50;
 /// A planted bug must be found within this many seeds.
-const BUG_SEEDS_MAX: u64 = 50;
+const BUG_SEEDS_MAX: u64 = 30;
 
 fn passes(report: &Report) {
     let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();

@@ -199,7 +199,8 @@ impl Plan {
                 // No broker dies here, so a caller that gave up has run out of time.
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
-            Some(Bug::JournalServesRot) => self.harmed(true),
+            // Retention alone decides nothing here: the rot is to be seen in a group.
+            Some(Bug::JournalServesRot) => Plan { retention: None, deletes: false, ..self.harmed(true) },
             Some(
                 Bug::RetentionTakesOneMore
                 | Bug::RetentionKeepsExtents
