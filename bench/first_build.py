@@ -4,12 +4,13 @@ import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import resource
 import subprocess
 import sys
 import time
+
+import report
 
 JOBS = 2
 SLOWEST = 15
@@ -35,28 +36,20 @@ def units(target):
     return sorted(((u["duration"], f"{u['name']} {u['version']}{u['target']}") for u in data), reverse=True)
 
 
-def processor():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
 def main():
-    target, report = sys.argv[1], sys.argv[2] == "true"
+    target, is_report = sys.argv[1], sys.argv[2] == "true"
     before, began = busy_seconds(), time.monotonic()
     subprocess.run(COMMAND, check=True, env={**os.environ, "CARGO_TARGET_DIR": target})
     wall, busy = time.monotonic() - began, busy_seconds() - before
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = usage.ru_utime + usage.ru_stime
     binary = pathlib.Path(target, "release", "floe")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     slowest = units(target)
     lines = [
         "# The first build",
         "",
-        f"Measured by `bench/build --report` on {datetime.date.today()} at commit {commit.stdout.strip()}: "
-        f"{os.cpu_count()} cores, {processor()}, {JOBS} jobs, nothing compiled before, all crates downloaded before.",
+        f"Measured by `bench/build --report` on {datetime.date.today()} at commit {report.commit()}: "
+        f"{os.cpu_count()} cores, {report.processor()}, {JOBS} jobs, nothing compiled before, all crates downloaded before.",
         "",
         "| what | figure |",
         "|---|---:|",
@@ -74,7 +67,7 @@ def main():
         "",
     ]
     print("\n".join(lines))
-    if report:
+    if is_report:
         pathlib.Path("docs/build.md").write_text("\n".join(lines))
 
 

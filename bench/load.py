@@ -8,17 +8,16 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import time
 
 import broker as brokers
+import report
 import yardstick
 
 BEGIN, END = "<!-- load -->", "<!-- end of load -->"
-GIB = 1 << 30
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PARTITIONS = (1, 16, 100)
 # Batches of 1 MiB are larger than what a topic takes by default.
@@ -161,18 +160,15 @@ def shown(value):
 
 
 def render(seen, args, sides):
-    root = pathlib.Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
-    cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine())
     peer = "another build" if args.old else f"Apache Kafka {brokers.KAFKA}, default settings"
     first, second = sides
     lines = [
         BEGIN, "", "## Load", "",
-        f"Written by `bench/load --report --rounds {args.rounds} --mib {args.mib} --seconds {args.seconds}`. Commit {commit}, "
-        f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores ({cpu}), {os.sysconf('SC_PHYS_PAGES') * PAGE / GIB:.0f} GiB, the load on "
-        f"the same machine, {2 * args.warm_up} s of it before each figure; {os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}. The peer is {peer}. Medians of "
-        "the rounds; the ratio is the median of the rounds' ratios (minimum to maximum). Kafka answers when a record is in the "
-        "page cache, Floe when it is synced.", "",
+        f"Written by `bench/load --report --rounds {args.rounds} --mib {args.mib} --seconds {args.seconds}`. Commit {report.commit()}, "
+        f"{time.strftime('%Y-%m-%d')}; {report.machine()}, the load on the same machine, {2 * args.warm_up} s of it before each "
+        f"figure; {report.build()}. The peer is {peer}. Medians of the rounds; "
+        "the ratio is the median of the rounds' ratios (minimum to maximum). Kafka answers when a record is in the page cache, "
+        "Floe when it is synced.", "",
         f"| workload | figure | {first} | {second} | {second} / {first} |", "|---|---|--:|--:|--:|",
     ]
     for workload, figures in seen.items():
@@ -200,10 +196,7 @@ def main():
     text = render(measure(args, sides), args, sides)
     print(text)
     if args.report and not args.only and not args.old:
-        path = pathlib.Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-        before, found, rest = path.read_text().partition(BEGIN)
-        after = rest.partition(END)[2] if found else ""
-        path.write_text(before.rstrip("\n") + "\n\n" + text + (after or "\n"))
+        report.put(BEGIN, END, text)
 
 
 if __name__ == "__main__":

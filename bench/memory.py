@@ -8,16 +8,14 @@ import argparse
 import concurrent.futures
 import os
 import pathlib
-import platform
-import subprocess
 import time
 
 import confluent_kafka
 
 import broker as brokers
+import report
 
 BEGIN, END = "<!-- memory -->", "<!-- end of memory -->"
-GIB = 1 << 30
 RECORD = os.urandom(64 << 10)
 
 
@@ -138,15 +136,11 @@ def measure(args):
 
 
 def render(rows, args):
-    root = pathlib.Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
-    cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     lines = [
         BEGIN, "", "## Memory", "",
         f"Written by `bench/memory --report --mib {args.mib} --objects {args.objects} --consumers {args.consumers}`. "
-        f"Commit {commit}, {time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores ({cpu}), {memory:.0f} GiB; default settings; "
-        f"{os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}. Resident size of the process.", "",
+        f"Commit {report.commit()}, {time.strftime('%Y-%m-%d')}; {report.machine()}; default settings; "
+        f"{report.build()}. Resident size of the process.", "",
         "| state | peak MiB | at its end MiB | threads at most |", "|---|--:|--:|--:|",
     ]
     lines += [f"| {state} | {row.peak:.0f} | {row.after:.0f} | {row.threads} |" for state, row in rows]
@@ -163,10 +157,7 @@ def main():
     text = render(measure(args), args)
     print(text)
     if args.report:
-        path = pathlib.Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-        before, found, rest_of_page = path.read_text().partition(BEGIN)
-        after = rest_of_page.partition(END)[2] if found else ""
-        path.write_text(before.rstrip("\n") + "\n\n" + text + (after or "\n"))
+        report.put(BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import gzip
 import json
 import os
 import pathlib
-import platform
 import re
 import sqlite3
 import statistics
@@ -26,8 +25,8 @@ import urllib.request
 import confluent_kafka
 
 import broker as brokers
+import report
 
-GIB = 1 << 30
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVERS = ["kafka", "kafka-flush", "floe"]
 
@@ -355,19 +354,15 @@ def main():
 
 def render(figures, memory, disk, floe, args):
     """The report as Markdown: medians, and the ratio of Floe to Kafka with default settings."""
-    root = pathlib.Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
-    cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), platform.machine())
     lines = [
         "# Benchmarks", "",
         "Written by `bench/run --report`. The notes below the marker at the end are written by hand.", "",
-        f"Commit {commit}, {time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores ({cpu}), "
-        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.0f} GiB, clients on the same machine; "
+        f"Commit {report.commit()}, {time.strftime('%Y-%m-%d')}; {report.machine()}, clients on the same machine; "
         f"{args.rounds} rounds of {args.mib} MiB, medians (minimum to maximum); records of 1 KiB. "
         f"Command: `bench/run --report --rounds {args.rounds} --mib {args.mib}`.", "",
         f"`kafka` is Apache Kafka {brokers.KAFKA}, one KRaft node with default settings: an acknowledged record is in the page cache. "
         "`kafka-flush` flushes on every message. `floe` syncs every record before it acknowledges it. It is "
-        f"{os.environ.get('FLOE_BUILD', 'the binary given by FLOE_BIN')}.", "",
+        f"{report.build()}.", "",
         "| workload | figure | kafka | kafka-flush | floe | floe / kafka |", "|---|---|--:|--:|--:|--:|",
     ]
     for workload, by_server in figures.items():
