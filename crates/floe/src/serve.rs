@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::ServeArgs;
 use crate::server::Server;
-use crate::settings::{Checked, LogFilter, LogFormat, Typed};
+use crate::settings::{Checked, LogFilter, LogFormat, Typed, misspelt};
 use crate::term::{is_coloured, say};
 
 /// Runs the command.
@@ -19,6 +19,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     }
     let config = checked.config();
     log_to_stderr(&config.log, config.log_format)?;
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, nearest) in misspelt(variables) {
+        warn!("the environment variable {name} is no setting and has no effect; {nearest} is one");
+    }
     let mut asked = StopSignal::listen()?;
     let server = tokio::select! {
         biased;

@@ -24,5 +24,5 @@ mod words;
 pub(crate) use checked::Checked;
 pub(crate) use flags::{TypedForCheck, TypedForDemo};
 pub(crate) use table::Config;
-pub(crate) use typed::Typed;
+pub(crate) use typed::{Typed, misspelt};
 pub(crate) use value::{HostPort, LogFilter, LogFormat, Secret, StorePlace};

@@ -10,6 +10,9 @@ use toml::de::DeValue;
 
 use crate::settings::value::{FromValue, Secret, Value};
 
+/// What the environment variables of settings begin with.
+pub(crate) const ENVIRONMENT_PREFIX: &str = "FLOE_";
+
 /// One setting of a broker.
 pub(crate) struct Setting {
     /// Its key in the TOML file: `linger_ms`.
@@ -42,7 +45,7 @@ impl Setting {
         Setting {
             name,
             flag: name.replace('_', "-"),
-            environment: format!("FLOE_{}", name.to_uppercase()),
+            environment: format!("{ENVIRONMENT_PREFIX}{}", name.to_uppercase()),
             section,
             words: words.trim_ascii(),
             takes,

@@ -15,7 +15,7 @@ use crate::settings::setting::{Preset, Setting, Takes, Unit};
 use crate::settings::table::SETTINGS;
 use crate::settings::typed::Origin;
 use crate::settings::value::{Secret, Value};
-use crate::settings::{Checked, Config, Typed};
+use crate::settings::{Checked, Config, Typed, misspelt};
 
 fn file(text: &str) -> Result<Typed> {
     Typed::parse(text, Path::new("floe.toml"))
@@ -270,6 +270,16 @@ fn a_key_that_is_no_setting_is_refused_with_the_nearest_name() {
         for part in [key.trim_matches('\''), "line 3 of floe.toml", &format!("nearest name is {nearest};")] {
             assert!(message.contains(part), "`{part}` in `{message}`");
         }
+    }
+}
+
+#[test]
+fn a_variable_that_looks_like_a_setting_is_told() {
+    let told = |name: &str| misspelt(std::iter::once(name.to_owned())).pop().map(|(_, nearest)| nearest);
+    assert_eq!(told("FLOE_CONECTIONS"), Some("FLOE_CONNECTIONS"));
+    assert_eq!(told("FLOE_SQL_TIMEOUTMS"), Some("FLOE_SQL_TIMEOUT_MS"));
+    for other in ["FLOE_CONNECTIONS", "FLOE_CONFIG", "FLOE_BIN", "FLOE_CACHE", "FLOE_", "CONECTIONS"] {
+        assert_eq!(told(other), None, "{other}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use toml::de::DeTable;
 
-use crate::settings::setting::Setting;
+use crate::settings::setting::{ENVIRONMENT_PREFIX, Setting};
 use crate::settings::table::SETTINGS;
 use crate::settings::value::Value;
 
@@ -120,6 +120,19 @@ impl Typed {
         }
         Ok(typed)
     }
+}
+
+/// Variables that are no settings and look like one, each with the one that was probably meant.
+pub(crate) fn misspelt(variables: impl Iterator<Item = String>) -> Vec<(String, &'static str)> {
+    let meant = |name: &str| {
+        let typed = name.strip_prefix(ENVIRONMENT_PREFIX)?;
+        let distance = |setting: &&Setting| strsim::damerau_levenshtein(name, &setting.environment);
+        let nearest = SETTINGS.iter().min_by_key(distance)?;
+        // Other programs have variables with this prefix, too.
+        let is_near = (1..=typed.len() / 4).contains(&distance(&nearest));
+        is_near.then_some(nearest.environment.as_str())
+    };
+    variables.filter_map(|name| meant(&name).map(|nearest| (name, nearest))).collect()
 }
 
 fn unknown(key: &str, origin: &Origin) -> anyhow::Error {
