@@ -72,8 +72,9 @@ pub(crate) async fn run<M: Members>(held: Weak<M>, wake: Arc<Notify>) {
                 }
                 () = tokio::time::sleep(limits::STORED_LOOK_INTERVAL) => {
                     let Some(members) = held.upgrade() else { return };
-                    // A map that cannot be read fails the next round, which says so.
-                    let _ = measure(&*members);
+                    if let Err(failure) = measure(&*members) {
+                        tracing::warn!(%failure, "what groups store is not counted, trying again later");
+                    }
                 }
             }
         }
