@@ -7,6 +7,7 @@
 //! dialect.rs    Language           how tightly operators bind
 //! give_way.rs   GiveWay            makes joins yield, so that a statement can end at its deadline
 //! held.rs       CountHeldRows      counts the rows that window functions hold
+//! width.rs      LookAtWidths       finds out that batches should have fewer rows
 //! wrapped.rs    from_inner         functions that stand before one of the engine
 //! limits.rs                        every limit of this crate
 //! ```
@@ -19,8 +20,10 @@ pub mod functions;
 mod give_way;
 mod held;
 pub mod limits;
+mod width;
 mod wrapped;
 
 pub use dialect::Language;
 pub use give_way::GiveWay;
 pub use held::CountHeldRows;
+pub use width::{LookAtWidths, Widths};

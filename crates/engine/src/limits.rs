@@ -22,5 +22,7 @@ pub const FUNCTION_SLICE_STEPS: u64 = 1 << 28;
 pub const FUNCTION_STEPS_MAX: u64 = 1 << 31;
 /// States of a pattern, at most: its compiled form is bounded.
 pub const PATTERN_STATES_MAX: u128 = 1 << 18;
+/// Rows of a batch that are not too many, however wide they are.
+pub const BATCH_ROWS_MIN: usize = 16;
 /// Bytes of every value of a type of fixed width. A NULL takes them, too.
 pub const FIXED_WIDTH_MAX: usize = 64 << 10;

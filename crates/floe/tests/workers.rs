@@ -491,7 +491,7 @@ fn wide_rows_are_sorted_in_the_memory_that_there_is() {
     let broker = Broker::with(120, &["--sql-spill-bytes", "4294967296"]);
     assert_eq!(broker.number("select 1"), "1");
     let meter = Meter::start(&env, &broker);
-    for (rows, times) in [(100_000, 40), (20_000, 150)] {
+    for (rows, times) in [(100_000, 40), (20_000, 150), (30_000, 300)] {
         let wide = format!(
             "select m, repeat(m, {times}) p from (select md5(cast(value as text)) m from generate_series(1, {rows}))"
         );

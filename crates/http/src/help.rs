@@ -239,6 +239,8 @@ const METRICS: &[Metric] = &[
     gauge("floe_process_resident_bytes", "bytes", "Memory of the broker's process (resident)."),
     gauge("floe_process_resident_peak_bytes", "bytes",
         "The most memory that the broker's process had since its start (resident)."),
+    counter("floe_sql_begun_again_total", "statements",
+        "Times that a statement began again with batches of fewer rows, because its rows are wide."),
     counter("floe_sql_damaged_reads_total", "reads",
         "Reads of table files whose bytes do not match their checksums."),
     counter("floe_sql_faults_total", "statements",

@@ -12,14 +12,15 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use floe_engine::correct;
 use floe_engine::functions::Meter;
+use floe_engine::{Widths, correct};
 use floe_env::Env;
 use floe_lake::Lake;
 use floe_log::Log;
@@ -30,7 +31,10 @@ use crate::catalog::Inputs;
 use crate::config::Config;
 use crate::files::Files;
 use crate::format::Encoder;
-use crate::limits::{BATCH_ROW_MEMORY, FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, THREAD_STACK_BYTES};
+use crate::limits::{
+    BATCH_MEMORY_SHARE, BATCH_ROW_MEMORY, FOOTER_CACHE_BYTES, FOOTER_CACHE_SHARE, STARTS_MAX,
+    THREAD_STACK_BYTES,
+};
 use crate::results::Rows;
 use crate::source::Sources;
 use crate::source::here::Here;
@@ -240,13 +244,13 @@ impl Run {
         let plan = tokio::select! {
             biased;
             () = planned.closed() => return,
-            plan = timeout_at(run.deadline, run.plan_apart()) => plan,
+            plan = timeout_at(run.deadline, run.apart(run.clone().plan())) => plan,
         };
         let plan = plan.unwrap_or_else(|_| Err(run.inner.too_late()));
-        let (rows, told) = match plan {
-            Ok((rows, cut)) => {
-                let schema = rows.schema();
-                (Some(rows), Ok((schema, cut)))
+        let (plan, told) = match plan {
+            Ok((plan, started)) => {
+                let told = Ok((started.rows.schema(), plan.cut));
+                (Some((plan, started)), told)
             }
             Err(error) => (None, Err(error)),
         };
@@ -254,11 +258,11 @@ impl Run {
         if planned.send(told).is_err() {
             return;
         }
-        let Some(rows) = rows else { return };
+        let Some((plan, started)) = plan else { return };
         let end = tokio::select! {
             biased;
             () = run.rows.closed() => return,
-            end = timeout_at(run.deadline, run.pump(rows)) => end,
+            end = timeout_at(run.deadline, run.pump(plan, started)) => end,
         };
         // A slow reader does not keep the turn: it finds the end beside the queue.
         run.rows.end(end.unwrap_or_else(|_| Err(run.inner.too_late())));
@@ -266,9 +270,12 @@ impl Run {
 
     /// Plans on a thread of its own. Nothing can stop the optimizer, and a long run of it must not delay other
     /// statements. The thread keeps the turn until it ends.
-    async fn plan_apart(self: &Arc<Run>) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
+    async fn apart<T: Send + 'static>(
+        self: &Arc<Run>,
+        plan: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Result<T, QueryError> {
         if self.inner.env.is_simulated() {
-            return self.plan().await;
+            return plan.await;
         }
         let (run, engine) = (self.clone(), tokio::runtime::Handle::current());
         let env = self.inner.env.clone();
@@ -278,7 +285,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = run.rows.closed() => Err(fault::ended()),
-                plan = timeout_at(run.deadline, run.plan()) => plan.unwrap_or_else(|_| Err(run.inner.too_late())),
+                plan = timeout_at(run.deadline, plan) => plan.unwrap_or_else(|_| Err(run.inner.too_late())),
             }
         };
         let plan = move || {
@@ -288,28 +295,26 @@ impl Run {
         self.inner.env.blocking(plan).await
     }
 
-    /// Plans the text. Returns the stream of its rows and the LSN of its cut.
-    async fn plan(&self) -> Result<(SendableRecordBatchStream, Lsn), QueryError> {
+    /// Plans the text and starts it.
+    async fn plan(self: Arc<Run>) -> Result<(Plan, Started), QueryError> {
         let text = &self.text;
         let parsed = statement::parse(&self.inner.base, text)?;
         let inputs = self.inner.inputs();
-        let lsn = inputs.source.lsn();
+        let cut = inputs.source.lsn();
         let runtime = self.inner.runtimes.next();
-        let mut state = session::session(&self.inner.base, runtime, inputs, Arc::new(self.meter()));
+        let state = session::session(&self.inner.base, runtime, inputs, Arc::new(self.meter()));
         let failed = |error| self.failed(&error);
         let plan = correct::plan(&state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reading.verify_plan(&plan).map_err(failed)?;
-        let plan = state.optimize(&plan).map_err(failed)?;
-        let rows = constants::check(&plan)?.min(self.inner.config.memory_bytes / BATCH_ROW_MEMORY);
-        let rows = ConfigNonZeroUsize::try_new(rows.max(1)).map_err(failed)?;
-        state.config_mut().options_mut().execution.batch_size = rows;
-        arguments::check(&plan)?;
-        let plan = state.query_planner().create_physical_plan(&plan, &state).await.map_err(failed)?;
-        let rows = execute_stream(plan, state.task_ctx()).map_err(failed)?;
-        Ok((views::without(rows), lsn))
+        let optimized = state.optimize(&plan).map_err(failed)?;
+        let rows = constants::check(&optimized)?.min(self.inner.config.memory_bytes / BATCH_ROW_MEMORY);
+        arguments::check(&optimized)?;
+        let mut plan = Plan { state, optimized, cut, starts: 0 };
+        let started = plan.start(&self.inner.config, rows).await.map_err(failed)?;
+        Ok((plan, started))
     }
 
     /// Functions end with the statement: at its deadline, and when its reader has left.
@@ -331,9 +336,32 @@ impl Run {
         }
     }
 
-    async fn pump(&self, mut batches: SendableRecordBatchStream) -> Result<(), QueryError> {
+    /// Hands on the rows of a statement. Begins anew, with batches of fewer rows, when its rows turn out to be wide
+    /// before the first is handed on.
+    async fn pump(self: &Arc<Run>, mut plan: Plan, mut started: Started) -> Result<(), QueryError> {
+        while let Some(rows) = self.hand_on(started).await? {
+            metrics::counter!("floe_sql_begun_again_total").increment(1);
+            let run = self.clone();
+            let again = async move {
+                let started = plan.start(&run.inner.config, rows).await;
+                started.map(|started| (plan, started)).map_err(|error| run.failed(&error))
+            };
+            (plan, started) = self.apart(again).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands on the rows of one start. Returns how many rows a batch should have if none was handed on because they are
+    /// wide.
+    async fn hand_on(
+        &self,
+        Started { rows: mut batches, widths }: Started,
+    ) -> Result<Option<usize>, QueryError> {
         let (mut rows, schema) = (0, batches.schema());
         while let Some(batch) = batches.next().await {
+            if let Some(fewer) = widths.fewer_rows() {
+                return Ok(Some(fewer));
+            }
             let batch = batch.and_then(|batch| Ok(format::renamed(&batch, &schema)?));
             let batch = batch.map_err(|error| self.failed(&error))?;
             rows += batch.num_rows() as u64;
@@ -344,12 +372,51 @@ impl Run {
                 );
                 return Err(QueryError::new(Kind::Limit, message));
             }
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            // Another partition may have found wide rows between these two lines.
+            if !widths.hand_on() {
+                return Ok(widths.fewer_rows());
+            }
             metrics::counter!("floe_sql_rows_total").increment(batch.num_rows() as u64);
-            if batch.num_rows() > 0 && !self.rows.send(batch).await? {
-                return Ok(());
+            if !self.rows.send(batch).await? {
+                return Ok(None);
             }
         }
-        Ok(())
+        Ok(widths.fewer_rows())
+    }
+}
+
+/// An optimized plan, which can be started more than once.
+struct Plan {
+    state: SessionState,
+    optimized: LogicalPlan,
+    cut: Lsn,
+    starts: usize,
+}
+
+/// A plan that runs.
+struct Started {
+    rows: SendableRecordBatchStream,
+    widths: Arc<Widths>,
+}
+
+impl Plan {
+    /// Starts the plan with batches of at most `batch_rows`. The last of [`STARTS_MAX`] takes rows however wide they
+    /// are.
+    async fn start(&mut self, config: &Config, batch_rows: usize) -> Result<Started, DataFusionError> {
+        let widths = Arc::new(Widths::new(config.memory_bytes / BATCH_MEMORY_SHARE));
+        self.starts += 1;
+        if self.starts == STARTS_MAX {
+            widths.hand_on();
+        }
+        let session = self.state.config_mut();
+        session.options_mut().execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows.max(1))?;
+        session.set_extension(widths.clone());
+        let plan = self.state.query_planner().create_physical_plan(&self.optimized, &self.state).await?;
+        let rows = execute_stream(plan, self.state.task_ctx())?;
+        Ok(Started { rows: views::without(rows), widths })
     }
 }
 

@@ -40,6 +40,11 @@ pub const CONSTANTS_BYTES_MAX: usize = 64 << 10;
 pub const BATCH_ROWS_MAX: usize = 8_192;
 /// Memory of all statements for each row of a batch. A plan holds dozens of batches, however wide their rows are.
 pub const BATCH_ROW_MEMORY: usize = 128 << 10;
+/// A batch of wide rows has about this part of the memory of all statements. One that has twice as much makes its
+/// statement begin again with fewer rows in each, if it has handed on none.
+pub const BATCH_MEMORY_SHARE: usize = 512;
+/// How often a statement starts, at most. Some rows may be much wider than most.
+pub const STARTS_MAX: usize = 3;
 /// Bytes of a batch's constants, and of the numbers that its expressions make. Batches of statements with many of them
 /// have fewer rows.
 pub const BATCH_VALUES_BYTES: usize = 32 << 20;
@@ -67,6 +72,11 @@ pub const TAIL_PARTITION_BYTES: usize = 64;
 pub const SPILL_BYTES_MAX: u64 = 8 << 30;
 /// Bytes that each sort keeps for merging what it has spilled, if the memory is large enough.
 pub const SORT_MERGE_BYTES: usize = 4 << 20;
+/// Memory of all statements for each thread of a worker. Every thread sorts and groups for itself.
+pub const WORKER_THREAD_MEMORY: usize = 64 << 20;
+/// Memory of all statements for each run that a sort merges at once. The buffers of its file take half a MiB, however
+/// wide its rows are, and several sorts may merge.
+pub const RUN_MEMORY: usize = 16 << 20;
 /// Rows of one result.
 pub const RESULT_ROWS_MAX: u64 = 10_000_000;
 /// Batches queued between a running statement and the reader of its result (backpressure).

@@ -14,7 +14,7 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
 
 use floe_engine::functions::{self, Meter, MeteredFunctions};
-use floe_engine::{CountHeldRows, GiveWay, correct};
+use floe_engine::{CountHeldRows, GiveWay, LookAtWidths, correct};
 
 use crate::catalog::{CATALOG, Inputs, SCHEMA, catalogs};
 use crate::config::Config;
@@ -48,6 +48,7 @@ pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState>
     let mut state = correct::rules(state)
         .with_physical_optimizer_rule(Arc::new(GiveWay))
         .with_physical_optimizer_rule(Arc::new(CountHeldRows))
+        .with_physical_optimizer_rule(Arc::new(LookAtWidths))
         .build();
     correct::functions(&mut state)?;
     functions::bound(&mut state)?;

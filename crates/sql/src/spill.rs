@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use floe_env::DiskReserve;
 
 use crate::config::Config;
+use crate::limits::RUN_MEMORY;
 
 /// What statements run in: the memory of all of them, with a place to spill and without one.
 pub(crate) struct Runtimes {
@@ -37,6 +38,7 @@ impl Runtimes {
                 .with_disk_manager_builder(
                     DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(bytes),
                 )
+                .with_max_spill_merge_fan_in((config.memory_bytes / RUN_MEMORY).max(2))
                 .with_object_store_registry(stores.clone())
                 .build_arc()
         };

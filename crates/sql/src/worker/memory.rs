@@ -2,9 +2,10 @@
 //!
 //! Operators that can spill share a part that the broker sets while the statement runs, so that a statement spills
 //! before others need the memory, or before it takes too much itself. A sort that merges what it has spilled reads as
-//! many runs at once as it gets memory for, and makes them narrower if that is not enough for two. So its merge has
-//! about the share of a sort. What else cannot spill is refused only what could never be there: if the broker sees that
-//! the process has too much, it ends the statement.
+//! many runs at once as it gets memory for, and makes them narrower if that is not enough for two. It has a quarter of
+//! a share for that: what a run really takes was measured to be more than twice what the engine counts, because its
+//! batches lie in buffers of up to twice their size. What else cannot spill is refused only what could never be there:
+//! if the broker sees that the process has too much, it ends the statement.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +29,9 @@ pub(super) struct Allowance {
 struct Held {
     /// Bytes of each operator that can spill, by the number that the engine gives it. An operator may hold them in
     /// several reservations.
-    can_spill: BTreeMap<usize, usize>,
+    can_spill: BTreeMap<usize, Spills>,
+    /// The last sort of each partition that the engine has made.
+    sorts: BTreeMap<String, usize>,
     /// The merge of each sort.
     merges: BTreeMap<usize, Merge>,
     /// Bytes of the others.
@@ -38,8 +41,19 @@ struct Held {
 }
 
 #[derive(Debug, Default)]
+struct Spills {
+    bytes: usize,
+    /// How often it had nothing, and then something. What has spilled begins anew.
+    begun: usize,
+}
+
+#[derive(Debug, Default)]
 struct Merge {
     bytes: usize,
+    /// The number of its sort.
+    sort: Option<usize>,
+    /// Whether the sort is gone and has spilled all that it read. Until then a merge is of what the sort has in memory.
+    of_spilled: bool,
     /// The largest share of an operator since it began. It reads as many runs as fit into that, and can read no fewer
     /// when others need memory later.
     share: usize,
@@ -76,7 +90,7 @@ impl Way {
 impl Held {
     fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
         match Way::of(consumer) {
-            Way::Spill => self.can_spill.entry(consumer.id()).or_default(),
+            Way::Spill => &mut self.can_spill.entry(consumer.id()).or_default().bytes,
             Way::MergeLess => &mut self.merges.entry(consumer.id()).or_default().bytes,
             Way::Fail => &mut self.cannot,
         }
@@ -84,7 +98,7 @@ impl Held {
 
     fn all(&self) -> usize {
         let merges = self.merges.values().map(|merge| merge.bytes);
-        self.can_spill.values().copied().chain(merges).sum::<usize>() + self.cannot
+        self.can_spill.values().map(|operator| operator.bytes).chain(merges).sum::<usize>() + self.cannot
     }
 
     fn add(&mut self, consumer: &MemoryConsumer, additional: usize) {
@@ -93,14 +107,23 @@ impl Held {
         let bytes = *bytes;
         if Way::of(consumer) == Way::Spill {
             self.most_of_one = self.most_of_one.max(bytes);
+            if additional > 0 && bytes == additional {
+                self.can_spill.entry(consumer.id()).or_default().begun += 1;
+            }
         }
     }
 
-    /// What a merge may have beside a quarter of it: the largest share since it began, or what the sort had.
-    fn share_of_merge(&mut self, consumer: &MemoryConsumer, now: usize) -> usize {
+    /// What a merge may have.
+    fn most_of_merge(&mut self, consumer: &MemoryConsumer, share: usize) -> usize {
         let merge = self.merges.entry(consumer.id()).or_default();
-        merge.share = merge.share.max(now);
-        merge.share.max(self.most_of_one)
+        merge.share = merge.share.max(share);
+        let share = merge.share.max(self.most_of_one);
+        match merge.of_spilled {
+            true => share / 4,
+            // A sort counts what it holds twice. So a merge of all that a sort has in memory, rows and their keys,
+            // takes about what the sort has counted.
+            false => share / 4 * 5,
+        }
     }
 
     /// What one operator that can spill may have if all of them may have `all`. A sort is gone when its merge begins.
@@ -133,15 +156,27 @@ impl MemoryPool for Allowance {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        lock(&self.held).add(consumer, 0);
+        let mut held = lock(&self.held);
+        held.add(consumer, 0);
+        if let Some(partition) = consumer.name().strip_prefix(SORT) {
+            held.sorts.insert(partition.to_owned(), consumer.id());
+        } else if let Some(partition) = consumer.name().strip_prefix(MERGE) {
+            // A sort registers itself, and then its merge.
+            let sort = held.sorts.get(partition).copied();
+            held.merges.entry(consumer.id()).or_default().sort = sort;
+        }
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
         let mut held = lock(&self.held);
-        held.can_spill.remove(&consumer.id());
+        if held.can_spill.remove(&consumer.id()).is_some_and(|operator| operator.begun > 1) {
+            let merges = held.merges.values_mut().filter(|merge| merge.sort == Some(consumer.id()));
+            merges.for_each(|merge| merge.of_spilled = true);
+        }
         held.merges.remove(&consumer.id());
         if held.can_spill.is_empty() && held.merges.is_empty() {
             held.most_of_one = 0;
+            held.sorts.clear();
         }
     }
 
@@ -164,7 +199,7 @@ impl MemoryPool for Allowance {
             Way::Fail => reservation.size(),
         };
         let share = match (way, held.share(self.before_spilling.load(Relaxed))) {
-            (Way::MergeLess, share) => held.share_of_merge(consumer, share),
+            (Way::MergeLess, share) => held.most_of_merge(consumer, share),
             (_, share) => share,
         };
         let free = match way {
@@ -177,9 +212,7 @@ impl MemoryPool for Allowance {
             Way::Spill if consumer.name().starts_with(SORT) => share.saturating_sub(size),
             // A group that merges what it has spilled takes all that it gets for that, and makes its groups beside it.
             Way::Spill => share.saturating_sub(reservation.size()).min((share / 2 * 3).saturating_sub(size)),
-            // A sort counts what it holds twice. So a merge of all that a sort had in memory, rows and their keys,
-            // takes about what the sort has counted.
-            Way::MergeLess => (share / 4 * 5).saturating_sub(size),
+            Way::MergeLess => share.saturating_sub(size),
         };
         if additional > free {
             return Err(refused(consumer.name(), size, additional, free, self.most));
@@ -237,27 +270,39 @@ mod tests {
         assert!(sort.try_grow(100).is_ok());
         drop(sort);
         assert_eq!(pool.reserved(), 0);
-        // A merge has a quarter more than a sort's share, or than what the sort had. The first run is always read.
+        // A merge of what a sort has in memory has a quarter more than a share. The first run is always read.
         allowance.set_before_spilling(400);
         let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
         let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
         let other = MemoryConsumer::new("ExternalSorterMerge[1]").register(&pool);
+        assert!(sort.try_grow(200).is_ok() && sort.try_grow(1).is_err());
         assert!(merge.try_grow(200).is_ok() && merge.try_grow(51).is_err() && merge.try_grow(50).is_ok());
         assert!(other.try_grow(900).is_ok() && other.try_grow(1).is_err(), "each is told the truth");
         merge.free();
-        assert!(sort.try_grow(300).is_ok());
+        assert!(sort.try_grow(1).is_err());
+        assert!(merge.try_grow(375).is_ok() && merge.try_grow(1).is_err(), "what the sort had");
+        merge.free();
         drop(sort);
-        assert!(merge.try_grow(375).is_ok() && merge.try_grow(1).is_err());
+        assert!(merge.try_grow(250).is_ok() && merge.try_grow(1).is_err(), "it has not spilled");
         drop((merge, other));
-        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
-        assert!(merge.try_grow(1).is_ok() && merge.try_grow(299).is_ok());
-        allowance.set_before_spilling(100);
-        assert!(merge.try_grow(200).is_ok(), "it goes on with the runs that it reads");
-        drop(merge);
+        // A merge of what a sort has spilled has a quarter, and goes on with the runs that it reads.
+        let sorts = || {
+            let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
+            (sort, MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool))
+        };
         allowance.set_before_spilling(400);
-        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
-        assert!(merge.try_grow(1).is_ok() && merge.try_grow(500).is_err() && merge.try_grow(499).is_ok());
-        drop(merge);
+        let ((sort, merge), (other, merge_of_other)) = (sorts(), sorts());
+        assert!(sort.try_grow(200).is_ok() && other.try_grow(200).is_ok());
+        sort.free();
+        assert!(sort.try_grow(100).is_ok(), "it begins anew");
+        assert!(merge.try_grow(200).is_ok() && merge.try_grow(50).is_ok());
+        merge.free();
+        drop((sort, other));
+        assert!(merge.try_grow(20).is_ok() && merge.try_grow(31).is_err() && merge.try_grow(30).is_ok());
+        allowance.set_before_spilling(100);
+        assert!(merge_of_other.try_grow(200).is_ok() && merge_of_other.try_grow(50).is_ok());
+        drop((merge, merge_of_other));
+        allowance.set_before_spilling(400);
         // What merges and groups at once gets half a share more, but no part of it more than a share.
         let group = MemoryConsumer::new("group").with_can_spill(true).register(&pool);
         let merge = group.new_empty();

@@ -12,6 +12,7 @@ use floe_query::{Format, QueryError};
 
 use super::counted::Counted;
 use crate::config::Config;
+use crate::limits::WORKER_THREAD_MEMORY;
 
 /// What the broker says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,7 +115,7 @@ pub(super) type File = (String, u64, u64);
 impl Setup {
     pub(super) fn of(config: &Config, spill_directory: Option<PathBuf>, faults: bool) -> Setup {
         Setup {
-            threads: config.threads,
+            threads: config.threads.min(config.memory_bytes / WORKER_THREAD_MEMORY).max(1),
             query_time_max: config.query_time_max,
             memory_bytes: config.memory_bytes,
             spill_directory,

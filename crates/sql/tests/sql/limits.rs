@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
@@ -87,6 +89,50 @@ async fn one_statement_may_take_the_memory_that_others_do_not_need() {
         idle.push(result);
     }
     assert_eq!(world.number(&format!("select count(*) from ({sort} limit 400000)")).await, 400_000);
+}
+
+/// A sort holds dozens of batches. How wide their rows are is known once the first ones are there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_of_wide_rows_begins_again_with_fewer_rows_in_a_batch() {
+    let world = World::with(Config { memory_bytes: 64 << 20, ..config() }).await;
+    let sorted = |text: &str, count: usize| {
+        format!("select value, {text} p from generate_series(1, {count}) order by value % 1000, value")
+    };
+    // Text of a row, rows, and rows of a batch that has 512 at first and a quarter of a MiB later.
+    for (text, count, most) in [
+        ("repeat('x', 100)", 10_000, 512),
+        ("repeat('x', 2000)", 10_000, 131),
+        // Then it begins again twice.
+        ("repeat('x', case when value < 5000 then 2000 else 8000 end)", 7_000, 40),
+        // One row is wider than a batch of all others.
+        ("repeat('x', case when value = 5000 then 5000000 else 10 end)", 10_000, 512),
+        ("repeat('x', 100000 + value % 2)", 100, 16),
+    ] {
+        let batches = world.rows(&sorted(text, count)).await.unwrap();
+        let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+        assert_eq!(rows.iter().sum::<usize>(), count, "{text}");
+        assert!(rows.iter().all(|rows| *rows <= most), "{text}: {rows:?}");
+        let values = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+        let values: Vec<i64> = batches.iter().flat_map(values).collect();
+        assert!(values.is_sorted_by_key(|value| (value % 1_000, *value)), "{text}");
+    }
+    // A statement that hands rows on at once does so, however wide they become.
+    let streamed = "select value, repeat('x', case when value < 5000 then 1 else 8000 end) from generate_series(1, 7000)";
+    let batches = world.rows(streamed).await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 7_000);
+    // Groups, joins and windows look, too.
+    let wide = "(select value % 3000 k, repeat('x', 3000) || value p from generate_series(1, 6000))";
+    assert_eq!(
+        world.number(&format!("select count(*) from (select p, count(*) from {wide} group by p)")).await,
+        6_000
+    );
+    assert_eq!(
+        world.number(&format!("select count(a.p || b.p) from {wide} a join {wide} b on a.k = b.k")).await,
+        12_000
+    );
+    let numbered =
+        format!("select count(n) from (select row_number() over (partition by k order by p) n from {wide})");
+    assert_eq!(world.number(&numbered).await, 6_000);
 }
 
 /// Statements over a tail that is larger than the memory of all statements, in the log and in columns.
