@@ -198,7 +198,7 @@ async fn remote(config: &Config, bucket: &str, prefix: &str) -> Result<Objects> 
     let store = floe_store::s3::S3Store::new(Env::real(), s3_config(config, bucket, prefix));
     let store: Arc<dyn Store> = Arc::new(store.context("cannot use the bucket")?);
     let (mut objects, mut small) = (BTreeMap::new(), BTreeMap::new());
-    for folder in ["floe", "lake", "wal"] {
+    for folder in ["floe", "lake", "segment", "wal"] {
         let mut after = String::new();
         loop {
             let page =

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::clean::retention::Defaults;
 use crate::limits::{
     BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, TRASH_GRACE,
-    VALIDATE_COMPRESSED,
+    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, SESSION_TTL,
+    TRASH_GRACE, VALIDATE_COMPRESSED,
 };
+use crate::map::format_level::{self, FormatLevel};
 use crate::read::cache::Capacity;
 
 /// The settings of one broker's log. The default suits a broker; tests use small and fast values.
@@ -37,6 +38,8 @@ pub struct Config {
     pub cleaner: bool,
     /// How long topics keep their records that do not say it themselves.
     pub retention: Defaults,
+    /// The highest format level that this broker takes part in. A map of a higher one is refused.
+    pub format_level: FormatLevel,
 }
 
 impl Default for Config {
@@ -51,6 +54,7 @@ impl Default for Config {
                 lease_ids: LEASE_IDS,
                 lease_ttl: LEASE_TTL,
                 trash_grace: TRASH_GRACE,
+                session_ttl: SESSION_TTL,
                 cleaner_pause: CLEANER_PAUSE,
                 cleaner_lease: CLEANER_LEASE,
                 retention_pause: RETENTION_PAUSE,
@@ -59,6 +63,7 @@ impl Default for Config {
             sole: false,
             cleaner: true,
             retention: Defaults { ms: RETENTION_MS, bytes: RETENTION_BYTES },
+            format_level: format_level::NEWEST,
         }
     }
 }
@@ -70,9 +75,11 @@ pub struct Times {
     pub lease_ids: u64,
     /// How long a lease lasts without renewal. It is renewed after a third of this.
     pub lease_ttl: Duration,
-    /// How long trash is kept, for readers with an old snapshot and for uploads still in flight. Must exceed the
-    /// longest request to the store.
+    /// How long trash is kept at least: for uploads still in flight, and as a second defence for readers. Must exceed
+    /// the longest request to the store.
     pub trash_grace: Duration,
+    /// How long a session lasts without renewal. It is renewed after a quarter of this.
+    pub session_ttl: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
     /// How long the leases of the cleaner and of retention last without renewal; longer than a round of the cleaner

@@ -11,6 +11,17 @@ pub enum OpenError {
     /// A limit is zero or contradicts another.
     #[error("the configuration of the log is not usable: {0}")]
     Config(&'static str),
+    /// The metadata or the store may hold formats that this broker does not read.
+    #[error(
+        "this metadata has format level {found}, this broker reads up to {known}: start a newer version of Floe; a level \
+         that was raised never falls"
+    )]
+    Newer {
+        /// The level in force.
+        found: u16,
+        /// The highest level of this broker.
+        known: u16,
+    },
     /// The store's claim could not be read or written.
     #[error("cannot use the store: {0}")]
     Store(String),

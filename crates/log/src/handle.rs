@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use floe_env::{Env, Task, Timestamp};
-use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Meta, Snapshot, Tx};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Lsn, Meta, Snapshot, Tx};
 use floe_store::{Measured, Store};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -32,6 +32,7 @@ use crate::limits::{
     WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
+use crate::map::format_level;
 use crate::map::identity::Writer;
 use crate::map::ids::{Offset, PartitionId, TopicId};
 use crate::map::partition::{self, Bounds};
@@ -40,11 +41,13 @@ use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
 use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
+use crate::read::pins::{Pinned, Pins};
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{self, At, Read, ReadError};
 use crate::start::former::Former;
 use crate::start::newest;
+use crate::start::session::{self, OwnSession, Renewal};
 use crate::start::watch::Watchman;
 use crate::start::writers::{self, OwnWater, Writers};
 use crate::write::intake::{Answers, Intake, Pace};
@@ -91,6 +94,8 @@ struct Shared {
     waiters: Waiters,
     cleaner: Cleaner,
     retainer: Retainer,
+    pins: Pins,
+    session: OwnSession,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
     budget_large: Arc<Semaphore>,
@@ -146,7 +151,11 @@ impl Log {
         let cluster = open_cluster(&env, &meta).await?;
         let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
         claim(&*store, &cluster, &meta.snapshot()).await?;
-        let (water, former) = begin(&env, &meta, &store, config.sole).await?;
+        check_level(&meta, &config)?;
+        let (water, former) = begin(&env, &meta, &store, &config).await?;
+        let pins = Pins::new(env.clone(), meta.clone());
+        let (number, level, ttl) = (water.number, config.format_level, config.times.session_ttl);
+        let session = OwnSession::new(env.clone(), meta.clone(), pins.clone(), number, level, ttl);
         let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
         let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
         let waiters = Waiters::of(&meta);
@@ -160,6 +169,7 @@ impl Log {
             pace,
             intake: intake.clone(),
             order: order.clone(),
+            session: session.clone(),
             in_flight: Arc::new(AtomicUsize::new(0)),
         };
         let cleaner = Cleaner {
@@ -169,6 +179,7 @@ impl Log {
             cache: cache.clone(),
             times: config.times,
             former,
+            session: session.clone(),
             owner: ids.owner(),
             turn: Arc::default(),
         };
@@ -184,8 +195,9 @@ impl Log {
             fenced: Arc::clone(&fenced),
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
+        background.push(env.spawn("session", session.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
-        let reader = Reader::new(cache);
+        let reader = Reader::new(meta.clone(), cache);
         let shared = Shared {
             meta,
             store,
@@ -200,6 +212,8 @@ impl Log {
             waiters,
             cleaner,
             retainer,
+            pins,
+            session,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
             budget_bytes: config.bytes_in_flight_max,
@@ -214,6 +228,24 @@ impl Log {
     /// The metadata of this broker.
     pub fn meta(&self) -> &Meta {
         &self.shared.meta
+    }
+
+    /// The metadata as it is now, for a reader. As long as it is held, no object of the log is deleted that it refers to.
+    pub fn pin(&self) -> Pinned {
+        self.shared.pins.pin()
+    }
+
+    /// No reader of any broker uses a snapshot before this commit, as far as this broker knows.
+    ///
+    /// # Errors
+    /// The record of a session cannot be read.
+    pub fn oldest_in_use(&self) -> Result<Lsn, DecodeError> {
+        self.shared.session.oldest_of_all()
+    }
+
+    /// What a commit may take along to say which snapshots this broker uses. Cleaners do, because they wait for it.
+    pub fn session_renewal(&self) -> Renewal {
+        self.shared.session.renewal()
     }
 
     /// The store. Requests through this handle count in the metrics.
@@ -373,14 +405,14 @@ impl Log {
     ) -> Result<Read, ReadError> {
         let read = self.shared.reader.read(snapshot, partition, from, max_bytes).await;
         read.map_err(|error| match error {
-            ReadError::Corrupt(_) => self.gone(partition, from).unwrap_or(error),
+            ReadError::Corrupt(_) | ReadError::Gone { .. } => self.removed(partition, from).unwrap_or(error),
             error => error,
         })
     }
 
     /// Whether records that cannot be read have been removed since the reader took its snapshot, longer ago than the
     /// cleaner's grace. Then nothing is damaged.
-    fn gone(&self, partition: PartitionId, from: Offset) -> Option<ReadError> {
+    fn removed(&self, partition: PartitionId, from: Offset) -> Option<ReadError> {
         let error = walk::check(&self.shared.meta.snapshot(), partition, from).err()?;
         matches!(error, ReadError::OutOfRange { .. } | ReadError::UnknownPartition).then_some(error)
     }
@@ -471,6 +503,8 @@ impl Log {
             tracing::error!(%error, "the writer did not end in order");
         }
         floe_env::lock(&self.shared.background).iter().for_each(Task::abort);
+        self.shared.session.close().await;
+        // Last, because it notes the last commit in the store.
         self.shared.uploader.ids.close().await;
     }
 
@@ -680,8 +714,9 @@ async fn begin(
     env: &Env,
     meta: &Meta,
     store: &Arc<dyn Store>,
-    sole: bool,
+    config: &Config,
 ) -> Result<(OwnWater, Former), OpenError> {
+    let (sole, level) = (config.sole, config.format_level);
     let last = meta.snapshot().lsn();
     if sole {
         newest::check(&Writers { env, store }, &meta.snapshot()).await?;
@@ -689,7 +724,10 @@ async fn begin(
     let water = writers::begin(env, store, &meta.snapshot(), sole).await?;
     let number = water.number;
     // On a full disk a broker must start, so that topics can be deleted there.
-    let note = move |tx: &mut Tx<'_>| writer_number::note(tx, number);
+    let note = move |tx: &mut Tx<'_>| {
+        writer_number::note(tx, number)?;
+        session::begin(tx, number, level, sole)
+    };
     let noted = meta.commit_deletion(Envelope::broker("open"), note).await;
     noted.map_err(|error| OpenError::Metadata(error.to_string()))?;
     if sole {
@@ -700,6 +738,13 @@ async fn begin(
     let former = if sole { water.former } else { WriterNumber(0) };
     let former = Former::new(env.clone(), Arc::clone(store), former, last);
     Ok((water, former))
+}
+
+fn check_level(meta: &Meta, config: &Config) -> Result<(), OpenError> {
+    let found =
+        format_level::get(&meta.snapshot()).map_err(|error| OpenError::Metadata(error.to_string()))?;
+    let known = config.format_level;
+    if found > known { Err(OpenError::Newer { found: found.0, known: known.0 }) } else { Ok(()) }
 }
 
 async fn open_cluster(env: &Env, meta: &Meta) -> Result<Cluster, OpenError> {

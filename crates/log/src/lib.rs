@@ -48,15 +48,18 @@
 //! ```text
 //! key 10 Topic     topic id                          -> name, partitions, settings, creation time
 //! key 12 Partition topic id | index                  -> next offset, log start, max timestamp, bytes
-//! key 13 Extent    topic id | index | base offset    -> object, position, bytes, offsets, max timestamp, writer
+//! key 13 Extent    topic id | index | base offset    -> place, position, bytes, offsets, max timestamp, writer, LSN;
+//!                                                       or a marker, or a gap (`map/extent.rs`)
 //! key 14 Producer  topic id | index | producer id    -> epoch, hour of the last append, last five batches
 //! key 15 Object    object id                         -> size, live extents
 //! key 16 Lease     first object id                   -> end of the range, owning process, expiry
-//! key 17 Trash     object id                         -> time when it became useless, size
+//! key 17 Trash     object id                         -> time and LSN at which it became useless, size
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
 //! key 19 Count     topic id | index                  -> producers, the oldest hour of an append among them
 //! key 20 Writer number                               -> the highest number of a start
 //! key 21 Mark      topic id | index                  -> a time, and the next offset at that time
+//! key 22 Level                                       -> the newest formats that may be written
+//! key 23 Session   writer number                     -> epoch, renewal, oldest snapshot in use, format level
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name.
@@ -87,11 +90,15 @@ pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::writer_number::{self, WriterNumber};
-pub use map::{cluster, extent, mark, object, partition, producer, remains, topic, topic_config};
+pub use map::{
+    cluster, extent, format_level, mark, object, partition, producer, remains, session, topic, topic_config,
+};
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
 };
 pub use read::cache::Capacity;
+pub use read::pins::Pinned;
 pub use read::walk;
+pub use start::session::Renewal;
 pub use start::{compare, judge};
-pub use write::{leases, sequencer};
+pub use write::{leases, marker, sequencer};

@@ -125,7 +125,7 @@ pub const LEASE_IDS: u64 = 256;
 pub const LEASE_TTL: Duration = Duration::from_secs(120);
 /// How long a detached upload, which its caller commits, keeps its lease.
 pub const DETACHED_UPLOAD_TTL: Duration = Duration::from_secs(600);
-/// How long trash is kept, for readers with an old snapshot and for uploads still in flight.
+/// How long trash is kept at least: for uploads still in flight, and as a second defence for readers.
 pub const TRASH_GRACE: Duration = Duration::from_secs(600);
 /// Objects whose commit is still open, beside those that are being uploaded. More wait in memory.
 pub const COMMITS_OPEN_MAX: usize = 32;
@@ -139,6 +139,10 @@ pub const UPLOADS_MAX: usize = 64;
 /// because as many wait for an earlier one to end.
 pub const UNEXPLAINED_OBJECTS_MAX: usize =
     2 * UPLOADS_MAX + COMMITS_OPEN_MAX + USELESS_IDS_MAX + DETACHED_UPLOADS_MAX;
+/// How long a session lasts without renewal. A dead broker keeps trash that long; a living one renews it four times.
+pub const SESSION_TTL: Duration = Duration::from_secs(60);
+/// How long a reader keeps what its snapshot refers to. A longer one may find that it is gone.
+pub const PINNED_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The pause between two rounds of the cleaner.
 pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the next round when one has left work.
@@ -217,6 +221,7 @@ const _: () = assert!(
         <= floe_meta::limits::GROUP_BYTES_MAX
 );
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
+const _: () = assert!(SESSION_TTL.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(BLOCK_BYTES as usize * EXTENTS_PER_READ_MAX <= CACHE_COLD_BYTES);
 const _: () = assert!(PRODUCERS_PER_PARTITION_MAX <= PRODUCERS_MANY);

@@ -112,7 +112,8 @@ async fn client_ids_go_with_their_records() {
         }
         let snapshot = world.log.meta().snapshot();
         let extents = snapshot.range::<Extent>(..).map(|pair| pair.expect("readable").1);
-        let named_in_map = extents.map(|extent| Writer::by_id(&snapshot, extent.writer).expect("readable"));
+        let writers = extents.filter_map(|extent| extent.writer());
+        let named_in_map = writers.map(|writer| Writer::by_id(&snapshot, writer).expect("readable"));
         assert!(
             named_in_map.flatten().any(|writer| writer == named(CLIENTS - 1)),
             "it has a name of its own"

@@ -17,13 +17,18 @@ use crate::key::Key;
 pub trait MapRecord: Sized {
     /// The first byte of the record's keys. It never changes and is never reused. 255 is not used.
     const KIND: u8;
-    /// The version that `encode` writes; at least 1. Raise it with every change of the body, and keep decoding the
-    /// old versions.
+    /// The newest version; at least 1. Raise it with every change of the body, and keep decoding the old versions.
     const VERSION: u8;
     /// The key of the record.
     type Key: Key;
 
-    /// Appends the body in the layout of [`MapRecord::VERSION`].
+    /// The version in which this value is written. A record whose old versions are still written says which of them
+    /// holds the value; the others always write [`MapRecord::VERSION`].
+    fn version(&self) -> u8 {
+        Self::VERSION
+    }
+
+    /// Appends the body in the layout of [`MapRecord::version`].
     fn encode(&self, out: &mut Vec<u8>);
 
     /// Reads a body of the given version, which is between 1 and [`MapRecord::VERSION`].
@@ -36,8 +41,10 @@ pub trait MapRecord: Sized {
 /// The value of a record with its version.
 pub(crate) fn encode_value<R: MapRecord>(record: &R) -> Vec<u8> {
     const { assert!(R::VERSION > 0, "versions begin at 1") };
+    let version = record.version();
+    assert!((1..=R::VERSION).contains(&version), "a version that was never written");
     let mut out = Vec::with_capacity(64);
-    out.push(R::VERSION);
+    out.push(version);
     record.encode(&mut out);
     out
 }
@@ -72,9 +79,17 @@ pub fn put_postcard<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) 
 /// # Errors
 /// The bytes are no such value, or some are left over.
 pub fn take_postcard<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
-    let (value, rest) =
-        postcard::take_from_bytes(body).map_err(|error| DecodeError::Corrupt(error.to_string()))?;
+    let (value, rest) = take_part(body)?;
     if rest.is_empty() { Ok(value) } else { Err(DecodeError::corrupt("a value has bytes left over")) }
+}
+
+/// Reads one postcard value from the front of `body`, for bodies whose later fields depend on earlier ones. Returns the
+/// rest.
+///
+/// # Errors
+/// The bytes do not begin with such a value.
+pub fn take_part<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    postcard::take_from_bytes(body).map_err(|error| DecodeError::Corrupt(error.to_string()))
 }
 
 /// Makes a serde type a [`MapRecord`] with one version: `postcard_record!(Type, kind, version, KeyType);`.

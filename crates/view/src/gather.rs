@@ -51,7 +51,7 @@ impl Gathered {
                 if self.bytes >= enough {
                     return Ok(true);
                 }
-                self.bytes += extent.bytes;
+                self.bytes += extent.bytes();
                 *counted = extent.next_offset(key.base);
             }
         }

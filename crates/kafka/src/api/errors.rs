@@ -37,7 +37,7 @@ pub(crate) fn read(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        ReadError::Unavailable(_) => ErrorCode::KafkaStorageError,
+        ReadError::Unavailable(_) | ReadError::Gone { .. } => ErrorCode::KafkaStorageError,
         ReadError::Corrupt(_) => ErrorCode::CorruptMessage,
     }
 }

@@ -1,6 +1,6 @@
-//! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and
-//! frees what deleted topics left. It deletes objects that have been trash for the grace period, and only then
-//! forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
+//! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and the
+//! sessions of dead brokers, and frees what deleted topics left. It deletes objects that have been trash for the grace
+//! period and that no session's oldest snapshot refers to, and only then forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
 //! crash.
 //!
 //! The grace counts on the monotonic clock of this process, from its first look at the trash: a wall clock that jumps
@@ -22,13 +22,15 @@ use crate::limits::{
 };
 use crate::map::identity;
 use crate::map::ids::ObjectId;
-use crate::map::object::{ObjectLease, Trash, wal_key};
+use crate::map::object::{self, ObjectLease, Trash, object_key};
 use crate::map::producer::{self, Producer};
 use crate::map::producer_count;
 use crate::map::remains::{self, SWEEP_RECORDS_MAX};
+use crate::map::session::{self, Session};
 use crate::map::writer_number::WriterNumber;
 use crate::read::cache::Cache;
 use crate::start::former::Former;
+use crate::start::session::OwnSession;
 use crate::write::leases::end_ids;
 
 const CLEANER: &str = "cleaner";
@@ -43,6 +45,7 @@ pub(crate) struct Cleaner {
     pub(crate) times: Times,
     /// The process whose place this one took.
     pub(crate) former: Former,
+    pub(crate) session: OwnSession,
     /// This process's name as a holder of the lease: random bits.
     pub(crate) owner: u128,
     /// Serialises the rounds of this process. They share the owner, so the lease does not keep them apart.
@@ -58,6 +61,8 @@ pub(crate) struct Turn {
     watch: Watch,
     /// Leases on object ids with their last renewal.
     leases: Ages<SeenLease>,
+    /// Sessions with their last renewal.
+    sessions: Ages<(WriterNumber, Session)>,
     /// How old trash is; `None` before the first look.
     grace: Option<Grace>,
     /// Trash that is not older than a mark of the grace can tell, because the time of commits stands still.
@@ -122,10 +127,15 @@ impl Cleaner {
         let stale = self.look(&mut turn)?;
         let owner = format!("{:032x}", self.owner);
         let ttl = self.times.cleaner_lease;
+        // Its own trash waits for this broker, too.
+        let renewal = self.session.renewal();
         let take = move |tx: &mut Tx<'_>| {
-            lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl).map(|epoch| (epoch, tx.now()))
+            let epoch = lease::acquire(tx, CLEANER, &owner, stale.as_ref(), ttl)?;
+            renewal.apply(tx)?;
+            Ok((epoch, tx.now()))
         };
         let (epoch, time) = self.meta.commit_deletion(Envelope::broker(CLEANER), take).await?.reply;
+        self.end_sessions(&turn, epoch).await?;
         let leases = self.end_leases(&turn, epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
         let objects = self.empty_trash(&mut turn, epoch, time).await?;
@@ -142,6 +152,7 @@ impl Cleaner {
         let (snapshot, now) = (self.meta.snapshot(), self.env.monotonic());
         let leases = snapshot.range::<ObjectLease>(..).collect::<Result<Vec<_>, _>>()?;
         turn.leases.look(leases.iter().map(|(first, lease)| seen(*first, lease)), now);
+        turn.sessions.look(session::all(&snapshot)?, now);
         turn.watch.look(&snapshot, CLEANER, now)?;
         Ok(turn.watch.stale(now, self.times.cleaner_lease))
     }
@@ -161,9 +172,11 @@ impl Cleaner {
     async fn end_leases(&self, turn: &Turn, epoch: u64) -> Result<usize, CleanError> {
         let now = self.env.monotonic();
         let mut expired = Vec::new();
-        for pair in self.meta.snapshot().range::<ObjectLease>(..) {
+        let snapshot = self.meta.snapshot();
+        for pair in snapshot.range::<ObjectLease>(..) {
             let (first, lease) = pair?;
-            let is_stale = turn.leases.age(&seen(first, &lease), now) >= self.times.lease_ttl;
+            let is_old = turn.leases.age(&seen(first, &lease), now) >= self.times.lease_ttl;
+            let is_stale = is_old && !object::hangs_on_session(&snapshot, first.writer())?;
             if is_stale && expired.len() < LEASES_ENDED_PER_ROUND {
                 expired.push((first, lease));
             }
@@ -173,6 +186,19 @@ impl Cleaner {
             self.fenced(epoch, move |tx| end_expired(tx, first, lease)).await?;
         }
         Ok(expired.len())
+    }
+
+    /// Ends the sessions of brokers that are dead, or have slept for so long that they have to begin anew.
+    async fn end_sessions(&self, turn: &Turn, epoch: u64) -> Result<(), CleanError> {
+        let now = self.env.monotonic();
+        for (number, session) in session::all(&self.meta.snapshot())? {
+            let is_stale = turn.sessions.age(&(number, session), now) >= self.times.session_ttl;
+            if is_stale && !self.session.is_own(number) {
+                tracing::info!(writer = number.0, "the session of a broker is over");
+                self.fenced(epoch, move |tx| session::end(tx, number, session)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Frees one step of the first deleted topic that still has extents or producers. Returns whether more remain.
@@ -185,7 +211,7 @@ impl Cleaner {
 
     async fn empty_trash(&self, turn: &mut Turn, epoch: u64, time: Timestamp) -> Result<usize, CleanError> {
         let mut due = self.due_trash(turn, time)?;
-        let of_former = |id: &ObjectId| WriterNumber::of(id.0) == self.former.number;
+        let of_former = |id: &ObjectId| id.writer() == self.former.number;
         if due.iter().any(of_former) && self.former.lived_on().await? {
             due.retain(|id| !of_former(id));
         }
@@ -217,17 +243,21 @@ impl Cleaner {
         Ok(deleted)
     }
 
-    /// Trash whose grace is over, from where the last round stopped. Commits had come to `time` when this round began.
+    /// Trash whose grace is over and that nobody reads, from where the last round stopped. Commits had come to `time` when this round began.
     fn due_trash(&self, turn: &mut Turn, time: Timestamp) -> Result<Vec<ObjectId>, DecodeError> {
         let (now, period) = (self.env.monotonic(), self.times.trash_grace);
         let grace = turn.grace.get_or_insert_with(|| Grace::new(period));
         grace.look(time, now);
         let (over, snapshot) = (grace.over(), self.meta.snapshot());
-        let (mut due, mut youngest) = (Vec::new(), Vec::new());
+        let oldest = self.session.oldest_of_all()?;
+        let (mut due, mut youngest, mut pinned) = (Vec::new(), Vec::new(), 0);
         let next = turn.trash_next.take().unwrap_or(ObjectId(0));
         for pair in snapshot.range::<Trash>(next..).chain(snapshot.range::<Trash>(..next)) {
             let (id, trash) = pair?;
-            if trash.since < over || turn.youngest.age(&id, now) >= period {
+            let is_over = trash.since < over || turn.youngest.age(&id, now) >= period;
+            if is_over && trash.lsn > oldest {
+                pinned += 1;
+            } else if is_over {
                 due.push(id);
                 if due.len() == TRASH_PER_ROUND {
                     turn.trash_next = Some(ObjectId(id.0.saturating_add(1)));
@@ -238,6 +268,7 @@ impl Cleaner {
                 youngest.push(id);
             }
         }
+        metrics::gauge!("floe_log_pinned_objects").set(f64::from(pinned));
         // In the order of ids, so that the same ones are looked at in every round until they are gone.
         youngest.sort_unstable();
         youngest.truncate(TRASH_PER_ROUND);
@@ -246,7 +277,7 @@ impl Cleaner {
     }
 
     async fn delete(&self, id: ObjectId) -> Result<(), StoreError> {
-        self.store.delete(&wal_key(id)).await?;
+        self.store.delete(&object_key(id)).await?;
         self.cache.forget(id);
         Ok(())
     }

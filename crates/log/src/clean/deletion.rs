@@ -100,7 +100,7 @@ pub(crate) struct Cut {
     pub(crate) log_start: Offset,
     /// The first offset that is to stay. Above the log start if there were too many extents for one command.
     pub(crate) target: Offset,
-    /// Records that can be read no more.
+    /// Records that can be read no more. Markers do not count.
     pub(crate) records: u64,
     /// Bytes of the extents.
     pub(crate) bytes: u64,
@@ -135,9 +135,10 @@ pub(crate) fn cut(tx: &mut Tx<'_>, below: Below, extents_max: usize) -> Result<C
             break;
         }
         left.log_start = next;
-        left.bytes = left.bytes.saturating_sub(extent.bytes);
+        left.bytes = left.bytes.saturating_sub(extent.bytes());
         gone.push((key, extent));
     }
+    let others: u64 = gone.iter().map(|(_, extent)| extent.offsets() - extent.records()).sum();
     if is_whole {
         left.log_start = left.log_start.max(target);
     }
@@ -147,7 +148,7 @@ pub(crate) fn cut(tx: &mut Tx<'_>, below: Below, extents_max: usize) -> Result<C
     Ok(Cut {
         log_start: left.log_start,
         target: target.max(left.log_start),
-        records: (left.log_start.0 - head.log_start.0).cast_unsigned(),
+        records: (left.log_start.0 - head.log_start.0).cast_unsigned().saturating_sub(others),
         bytes: head.bytes - left.bytes,
     })
 }

@@ -81,7 +81,7 @@ pub(crate) fn look(
     due: Due,
     now: Timestamp,
 ) -> Result<Found, DecodeError> {
-    let Some(head) = partition::head(map, due.partition)?.filter(|head| head.bytes > 0) else {
+    let Some(head) = partition::head(map, due.partition)?.filter(|head| head.log_start < head.next) else {
         return Ok(Found::Nothing);
     };
     let Some(oldest) = walk::extents(map, due.partition, head.log_start)?.next().transpose()? else {
@@ -106,7 +106,7 @@ impl Due {
 impl Policy {
     /// Whether the oldest extent of a partition goes that has so many bytes.
     fn takes(&self, bytes: u64, age: Age, (key, extent): (ExtentKey, Extent)) -> bool {
-        let is_surplus = |least| bytes.checked_sub(extent.bytes).is_some_and(|rest| rest >= least);
+        let is_surplus = |least| bytes.checked_sub(extent.bytes()).is_some_and(|rest| rest >= least);
         let is_old = |ms| age.of_extent((key, extent)).is_some_and(|age| age > ms);
         self.bytes.is_some_and(is_surplus) || self.ms.is_some_and(is_old)
     }
@@ -127,7 +127,7 @@ impl Age {
     /// The age in milliseconds: by the largest timestamp or by the mark, whichever is earlier. None if the first is in
     /// the future, or missing, and the second is too.
     fn of_extent(&self, (key, extent): (ExtentKey, Extent)) -> Option<u64> {
-        let told = (extent.max_timestamp >= 0).then_some(extent.max_timestamp);
+        let told = (extent.max_timestamp() >= 0).then_some(extent.max_timestamp());
         let covers = |mark: &Mark| extent.next_offset(key.base) <= mark.next;
         let marked = self.mark.filter(covers).map(|mark| mark.time.0);
         let since = told.into_iter().chain(marked).min()?;
@@ -136,7 +136,7 @@ impl Age {
 
     /// Whether the extent needs a mark, and none covers it.
     fn is_unknown(&self, (key, extent): (ExtentKey, Extent)) -> bool {
-        let is_told = (0..=self.now.0).contains(&extent.max_timestamp);
+        let is_told = (0..=self.now.0).contains(&extent.max_timestamp());
         !is_told && self.mark.is_none_or(|mark| extent.next_offset(key.base) > mark.next)
     }
 }
@@ -148,7 +148,7 @@ pub(crate) struct Taken {
     pub(crate) partitions: usize,
     /// Extents that are gone.
     pub(crate) extents: usize,
-    /// Records that can be read no more.
+    /// Records that can be read no more. Markers do not count.
     pub(crate) records: u64,
     /// Bytes of the extents.
     pub(crate) bytes: u64,
@@ -224,10 +224,11 @@ fn take_of(
             break;
         }
         left.log_start = extent.1.next_offset(extent.0.base);
-        left.bytes = left.bytes.saturating_sub(extent.1.bytes);
+        left.bytes = left.bytes.saturating_sub(extent.1.bytes());
         gone.push(extent);
     }
-    taken.records += (left.log_start.0 - head.log_start.0).cast_unsigned();
+    let others: u64 = gone.iter().map(|(_, extent)| extent.offsets() - extent.records()).sum();
+    taken.records += (left.log_start.0 - head.log_start.0).cast_unsigned().saturating_sub(others);
     taken.bytes += head.bytes - left.bytes;
     tx.put(&due.partition, &left);
     if policy.ms.is_some() && young.is_some_and(|young| age.is_unknown(young)) {

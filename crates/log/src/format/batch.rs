@@ -2,14 +2,21 @@
 
 use bytes::Bytes;
 
+use crate::format::control;
 use crate::format::header::{BatchError, HEADER_BYTES, Header, LENGTH_AT, verify_checksum};
 use crate::format::records::{Record, RecordsError};
+use crate::map::extent::Marker;
 use crate::map::ids::Offset;
+
+/// The most offsets that one batch covers.
+pub(crate) const GAP_OFFSETS_MAX: u64 = 1 << 31;
 
 /// Bytes that [`Batch::stamped_prefix`] replaces.
 pub const PREFIX_BYTES: usize = 16;
 
-/// A batch with the offset that the sequencer assigned. Its bytes are those of the client.
+/// A batch with the offset that the sequencer assigned. Its bytes are those of the client, or of the broker where the log
+/// has no bytes: a marker is a control batch, and offsets without records are an empty batch, as Kafka's cleaner leaves.
+/// So the batches of a read leave no offset out.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The offset of the first record.
@@ -33,6 +40,23 @@ impl Batch {
             return Err(BatchError::Trailing(bytes.len() - header.size));
         }
         Ok(Batch { base_offset, bytes, header })
+    }
+
+    /// The control batch of a marker.
+    pub(crate) fn of_marker(base_offset: Offset, marker: &Marker) -> Batch {
+        let bytes = control::marker(marker);
+        Batch::new(base_offset, bytes).expect("the broker made the batch")
+    }
+
+    /// A batch without records that covers offsets, [`GAP_OFFSETS_MAX`] at most.
+    pub(crate) fn of_gap(base_offset: Offset, offsets: u64) -> Batch {
+        let bytes = control::empty(offsets.min(GAP_OFFSETS_MAX));
+        Batch::new(base_offset, bytes).expect("the broker made the batch")
+    }
+
+    /// Whether it has records of clients: it is no marker, and no gap.
+    pub fn has_records(&self) -> bool {
+        self.header.count > 0 && !self.header.is_control()
     }
 
     /// The same batch in memory of its own.

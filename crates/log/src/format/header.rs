@@ -45,8 +45,8 @@ const MAGIC: i8 = 2;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
-const TRANSACTIONAL: i16 = 0x10;
-const CONTROL: i16 = 0x20;
+pub(crate) const TRANSACTIONAL: i16 = 0x10;
+pub(crate) const CONTROL: i16 = 0x20;
 
 /// The parsed fixed part of a batch. Trust nothing in it before [`validate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

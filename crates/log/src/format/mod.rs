@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod codec;
+pub(crate) mod control;
 pub mod header;
 pub mod records;
 pub mod verify;

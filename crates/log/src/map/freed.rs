@@ -10,7 +10,8 @@ use crate::map::ids::{ObjectId, WriterId};
 use crate::map::object;
 
 /// Part of a command: removes these extents. An object that loses its last extent becomes trash, and a writer is freed
-/// with the last extent that names it. The head of the partition is the caller's.
+/// with the last extent that names it. Frames are not counted in the map: whoever has the journal counts the extents in
+/// them. The head of the partition is the caller's.
 ///
 /// # Errors
 /// A record cannot be read, or a count is smaller than it should be.
@@ -19,8 +20,12 @@ pub(crate) fn free(tx: &mut Tx<'_>, extents: &[(ExtentKey, Extent)]) -> Result<(
     let mut writers: BTreeMap<WriterId, u64> = BTreeMap::new();
     for (key, extent) in extents {
         tx.delete::<Extent>(key);
-        *objects.entry(extent.object).or_default() += 1;
-        *writers.entry(extent.writer).or_default() += 1;
+        if let Some(object) = extent.object() {
+            *objects.entry(object).or_default() += 1;
+        }
+        if let Some(writer) = extent.writer() {
+            *writers.entry(writer).or_default() += 1;
+        }
     }
     for (object, extents) in objects {
         object::release(tx, object, extents)?;

@@ -220,7 +220,9 @@ pub(crate) fn writers(map: &impl Lookup) -> Result<u64, DecodeError> {
 pub fn miscounted(map: &impl Lookup) -> Result<Vec<String>, DecodeError> {
     let mut named: BTreeMap<WriterId, u64> = BTreeMap::new();
     for pair in map.range::<Extent>(..) {
-        *named.entry(pair?.1.writer).or_default() += 1;
+        if let Some(writer) = pair?.1.writer() {
+            *named.entry(writer).or_default() += 1;
+        }
     }
     let mut counted = BTreeMap::new();
     for pair in map.range::<NamedBy>(..) {

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod extent;
+pub mod format_level;
 pub(crate) mod freed;
 pub(crate) mod identity;
 pub(crate) mod ids;
@@ -11,6 +12,7 @@ pub mod partition;
 pub mod producer;
 pub(crate) mod producer_count;
 pub mod remains;
+pub mod session;
 pub mod topic;
 pub mod topic_config;
 pub mod writer_number;

@@ -8,14 +8,41 @@
 //! ```
 //! At any time, exactly one record of the map names each object that may exist in the store. Nothing ever has to be
 //! found by listing the store.
+//!
+//! # Kinds
+//! An object is a WAL object or a segment. Its kind is the highest bit of its id, so the key follows from the id alone,
+//! also of an object that nobody committed. Bytes in a frame of the journal are of no object: they have no id, no lease
+//! and no record, and their extents name the commit.
+//! ```text
+//! id    bit 63: 1 for a segment   bits 40 to 62: writer number   bits 0 to 39: count
+//! key   wal/1/<id, 16 hex>   segment/1/<id, 16 hex>
+//! ```
+//! # Trash
+//! Trash knows the commit at which it fell, because snapshots before that commit still refer to it. The cleaner deletes
+//! it when its grace is over and no session uses such a snapshot (`session.rs`). What no snapshot ever referred to has
+//! LSN 0, as all trash of version 1. Such a record is written as version 1.
 
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_meta::{CounterKey, DecodeError, Lookup, Tx, postcard_record};
+use floe_meta::{CounterKey, DecodeError, Lookup, Lsn, MapRecord, Tx, postcard_record};
+use floe_meta::{put_postcard, take_postcard};
 use serde::{Deserialize, Serialize};
 
+use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::ids::ObjectId;
+use crate::map::session::Session;
+use crate::map::writer_number::{COUNT_MAX, NUMBER_BITS, WRITER_NUMBER_MAX, WriterNumber};
+
+/// The kind of an object. The numbers are persisted and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ObjectKind {
+    /// Batches of many partitions as they came.
+    Wal = 0,
+    /// Batches sorted by partition and offset, written by merging.
+    Segment = 1,
+}
 
 /// An object with live extents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,40 +61,123 @@ pub struct ObjectLease {
     pub end: ObjectId,
     /// The process that took the lease: random bits that it drew at its start.
     pub owner: u128,
-    /// Grows with every renewal. Others end the lease when they have not seen it grow for its time to live, each on its
-    /// own monotonic clock. Nobody compares it with a clock.
+    /// Grows with every renewal. Others end the lease when its process has no session, and they have not seen this grow
+    /// for its time to live, each on its own monotonic clock. Nobody compares it with a clock.
     pub expires: Timestamp,
 }
 
 /// An object that no extent needs any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trash {
-    /// When the object became useless. It is deleted a grace period later, when no reader can hold an extent of it.
+    /// When the object became useless. It is deleted a grace period later at the earliest.
     pub since: Timestamp,
     /// Bytes in the store; 0 if unknown.
     pub size: u64,
+    /// The commit that removed its last extent. Snapshots before it refer to the object. 0 if none does.
+    pub lsn: Lsn,
 }
 
 postcard_record!(Object, 15, 1, ObjectId);
 postcard_record!(ObjectLease, 16, 1, ObjectId);
-postcard_record!(Trash, 17, 1, ObjectId);
 
-/// The counter of object ids.
-pub(crate) const IDS: CounterKey = CounterKey::named("object");
+impl MapRecord for Trash {
+    const KIND: u8 = 17;
+    const VERSION: u8 = 2;
+    type Key = ObjectId;
 
-/// The folder of WAL objects. The number is the version of the key scheme.
-pub const WAL_FOLDER: &str = "wal/1";
+    fn version(&self) -> u8 {
+        if self.lsn == Lsn(0) { 1 } else { 2 }
+    }
 
-/// The key of a WAL object in the store. Keys sort like ids.
-pub fn wal_key(object: ObjectId) -> String {
-    format!("{WAL_FOLDER}/{:016x}", object.0)
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self.version() {
+            1 => put_postcard(&(self.since, self.size), out),
+            _ => put_postcard(&(self.since, self.size, self.lsn.0), out),
+        }
+    }
+
+    fn decode(version: u8, body: &[u8]) -> Result<Trash, DecodeError> {
+        let (since, size, lsn) = match version {
+            1 => take_postcard(body).map(|(since, size)| (since, size, 0))?,
+            _ => take_postcard(body)?,
+        };
+        Ok(Trash { since, size, lsn: Lsn(lsn) })
+    }
 }
 
-/// The object of a key; `None` if it is no WAL object.
-pub fn object_of_key(key: &str) -> Option<ObjectId> {
-    let digits = key.strip_prefix(WAL_FOLDER)?.strip_prefix('/')?;
+/// The counter of object ids, of all kinds.
+pub(crate) const IDS: CounterKey = CounterKey::named("object");
+
+impl ObjectKind {
+    /// All kinds.
+    pub const ALL: [ObjectKind; 2] = [ObjectKind::Wal, ObjectKind::Segment];
+
+    /// The folder of its objects. The number is the version of the key scheme.
+    pub const fn folder(self) -> &'static str {
+        match self {
+            ObjectKind::Wal => "wal/1",
+            ObjectKind::Segment => "segment/1",
+        }
+    }
+
+    const fn bit(self) -> u64 {
+        (self as u64) << NUMBER_BITS
+    }
+
+    /// Its first id.
+    pub const fn first(self) -> ObjectId {
+        ObjectId(self.bit())
+    }
+
+    /// Its last id.
+    pub const fn last(self) -> ObjectId {
+        ObjectId(self.bit() | ((1 << NUMBER_BITS) - 1))
+    }
+}
+
+impl ObjectId {
+    /// The object of a kind that is `count` for this writer.
+    ///
+    /// # Panics
+    /// As [`WriterNumber::number`].
+    pub fn new(kind: ObjectKind, writer: WriterNumber, count: u64) -> ObjectId {
+        ObjectId(kind.bit() | writer.number(count))
+    }
+
+    /// As [`ObjectId::new`], for numbers that a map holds.
+    pub(crate) fn checked(kind: ObjectKind, writer: u64, count: u64) -> Result<ObjectId, DecodeError> {
+        if writer > WRITER_NUMBER_MAX || count > COUNT_MAX {
+            return Err(DecodeError::corrupt(format!("{count} of writer {writer} is no object id")));
+        }
+        Ok(ObjectId::new(kind, WriterNumber(writer), count))
+    }
+
+    /// Its kind.
+    pub fn kind(self) -> ObjectKind {
+        if self.0 < ObjectKind::Segment.bit() { ObjectKind::Wal } else { ObjectKind::Segment }
+    }
+
+    /// The writer that put it.
+    pub fn writer(self) -> WriterNumber {
+        WriterNumber::of(self.0 & !ObjectKind::Segment.bit())
+    }
+
+    /// The part of the id that counts.
+    pub fn count(self) -> u64 {
+        WriterNumber::count(self.0)
+    }
+}
+
+/// The key of an object in the store. Within a kind, keys sort like ids.
+pub fn object_key(object: ObjectId) -> String {
+    format!("{}/{:016x}", object.kind().folder(), object.0)
+}
+
+/// The object of a key; `None` if it is the key of something else.
+pub fn object_of_key(text: &str) -> Option<ObjectId> {
+    let (_, digits) = text.rsplit_once('/')?;
     let id = ObjectId(u64::from_str_radix(digits, 16).ok()?);
-    (wal_key(id) == key).then_some(id)
+    (object_key(id) == text).then_some(id)
 }
 
 /// The lease that covers an object id, with the first id of its range.
@@ -82,12 +192,20 @@ pub fn lease_of(map: &impl Lookup, object: ObjectId) -> Result<Option<(ObjectId,
     Ok(Some((first, lease)).filter(|(_, lease)| object < lease.end))
 }
 
+/// Whether the leases of a writer need no renewal, because its session lives and all brokers know sessions.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn hangs_on_session(map: &impl Lookup, writer: WriterNumber) -> Result<bool, DecodeError> {
+    Ok(format_level::get(map)? >= WITH_LSNS && map.get::<Session>(&writer)?.is_some())
+}
+
 /// Whether a record names the object. One that cannot be read names it too.
 pub fn is_named(map: &impl Lookup, id: ObjectId) -> bool {
     !matches!((map.get::<Object>(&id), map.get::<Trash>(&id)), (Ok(None), Ok(None)))
 }
 
-/// Command: removes `extents` live extents of an object. An object without extents becomes trash.
+/// Command: removes `extents` live extents of an object. An object without extents becomes trash, which knows this commit.
 ///
 /// # Errors
 /// The record cannot be read, or the count exceeds what the map says.
@@ -102,9 +220,15 @@ pub fn release(tx: &mut Tx<'_>, id: ObjectId, extents: u32) -> Result<(), Decode
         tx.put(&id, &Object { extents: left, ..object });
     } else {
         tx.delete::<Object>(&id);
-        tx.put(&id, &Trash { since: tx.now(), size: object.size });
+        let lsn = if format_level::get(tx)? >= WITH_LSNS { tx.lsn() } else { Lsn(0) };
+        tx.put(&id, &Trash { since: tx.now(), size: object.size, lsn });
     }
     Ok(())
+}
+
+/// Part of a command: an object becomes trash that no extent ever named.
+pub(crate) fn discard(tx: &mut Tx<'_>, id: ObjectId, size: u64) {
+    tx.put(&id, &Trash { since: tx.now(), size, lsn: Lsn(0) });
 }
 
 /// Counts live objects, trash, and leased ids, for metrics and checkers.

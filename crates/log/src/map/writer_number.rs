@@ -2,25 +2,37 @@
 //! processes never share a name, even if each believes that the journal is its own (`start/writers.rs`).
 //!
 //! ```text
-//! number   bits 0 to 39: counts, by the journal   bits 40 to 63: the writer number
+//! number   bits 0 to 39: counts, by the journal   bits 40 to 62: the writer number
 //! ```
 //! The ids of objects and the numbers of a table's files are such numbers. What was written before there were writer
-//! numbers has 0.
+//! numbers has 0. Bit 63 is left to ids of objects, for their kind.
 
+use floe_meta::key::{Key, put_u64};
 use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 const COUNT_BITS: u32 = 40;
 /// The largest part that counts. At a thousand objects a second it lasts for 34 years.
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-/// The largest writer number.
-pub const WRITER_NUMBER_MAX: u64 = (1 << (u64::BITS - COUNT_BITS)) - 1;
+pub(crate) const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// The bit above a number.
+pub(crate) const NUMBER_BITS: u32 = u64::BITS - 1;
+/// The largest writer number: a start every minute for 15 years.
+pub const WRITER_NUMBER_MAX: u64 = (1 << (NUMBER_BITS - COUNT_BITS)) - 1;
 
 /// The number of a start of a broker, from 1. As a record of the map: the highest number that this journal knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriterNumber(pub u64);
 
 postcard_record!(WriterNumber, 20, 1, ());
+
+impl Key for WriterNumber {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<WriterNumber, DecodeError> {
+        u64::decode(bytes).map(WriterNumber)
+    }
+}
 
 impl WriterNumber {
     /// The number that is `count` for this writer.
@@ -81,7 +93,7 @@ mod tests {
         let last = WriterNumber(WRITER_NUMBER_MAX).number(COUNT_MAX);
         assert_eq!(
             (last, WriterNumber::of(last).0, WriterNumber::count(last)),
-            (u64::MAX, WRITER_NUMBER_MAX, COUNT_MAX)
+            (u64::MAX >> 1, WRITER_NUMBER_MAX, COUNT_MAX)
         );
     }
 }

@@ -25,7 +25,7 @@ use crate::limits::{
     CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
 use crate::map::ids::ObjectId;
-use crate::map::object::wal_key;
+use crate::map::object::object_key;
 use floe_store::{Store, StoreError};
 
 /// Capacities of the two lanes and of the reads between them and the store, in bytes.
@@ -252,7 +252,7 @@ impl Cache {
             let _reserved = reserved;
             let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
             let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
-            let answer = shared.store.get(&wal_key(object), Some(range)).await;
+            let answer = shared.store.get(&object_key(object), Some(range)).await;
             drop(permit);
             let fetched = answer.map(|bytes| Fetched::new(run.start, bytes));
             let mut evicted = Vec::new();

@@ -42,7 +42,7 @@ fn pattern(bytes: u64) -> Bytes {
 async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Remote, Cache) {
     let env = Env::simulated(1);
     let (remote, store) = Remote::new();
-    remote.objects.plant(&wal_key(OBJECT), pattern(object_bytes));
+    remote.objects.plant(&object_key(OBJECT), pattern(object_bytes));
     let cache = Cache::new(env.clone(), Arc::new(store), capacity);
     (env, remote, cache)
 }
@@ -109,10 +109,10 @@ async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_flight_is_told_to_all_and_not_kept() {
     let (_env, remote, cache) = world(0, LARGE).await;
-    remote.objects.delete(&wal_key(OBJECT)).await.expect("delete");
+    remote.objects.delete(&object_key(OBJECT)).await.expect("delete");
     let missing = read(&cache, OBJECT, 10, 0..10).await;
     assert!(matches!(missing, Err(StoreError::NotFound(_))));
-    remote.objects.plant(&wal_key(OBJECT), pattern(10));
+    remote.objects.plant(&object_key(OBJECT), pattern(10));
     assert!(read(&cache, OBJECT, 10, 0..10).await.is_ok());
 }
 

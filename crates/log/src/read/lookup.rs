@@ -109,7 +109,7 @@ impl Lookups {
         }
         let scan = move |map: &Snapshot| walk::extent_of_max(map, partition, from);
         let Some((key, extent)) = self.scan(snapshot, scan).await? else { return Ok(best) };
-        if best.is_some_and(|(_, time)| time.0 >= extent.max_timestamp) {
+        if best.is_some_and(|(_, time)| time.0 >= extent.max_timestamp()) {
             return Ok(best);
         }
         let found = self.max_of(snapshot, partition, key.base, extent.next_offset(key.base)).await?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod lookup;
+pub(crate) mod pins;
 pub(crate) mod reader;
 mod taken;
 pub(crate) mod waiters;

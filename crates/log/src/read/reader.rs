@@ -4,20 +4,21 @@
 //! The batches that it returns keep at most twice their own bytes in memory.
 //!
 //! A read uses one snapshot throughout, so it sees one moment of the log, however long it takes. The objects that a
-//! snapshot knows stay in the store for the cleaner's grace period.
+//! snapshot knows stay in the store while it is pinned (`pins.rs`), and for the cleaner's grace period.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use floe_env::Lru;
-use floe_meta::Snapshot;
+use floe_meta::{Meta, Snapshot};
 use futures::future::join_all;
 
+use crate::format::{batch::Batch, header::HEADER_BYTES};
 use crate::limits::{
     BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX, READ_SURPLUS_BYTES_MAX,
 };
-use crate::map::extent::{Extent, ExtentKey};
+use crate::map::extent::{Data, Extent, ExtentKey, Marker, Place};
 use crate::map::ids::{ObjectId, Offset, PartitionId};
 use crate::map::object::Object;
 use crate::read::cache::{Cache, Piece, Reserved};
@@ -27,10 +28,13 @@ use floe_store::StoreError;
 
 /// Bytes of an extent that one read asks for at once: a range may begin and end inside a block.
 const RANGE_BYTES_MAX: u64 = READ_BLOCKS_BYTES_MAX - 2 * BLOCK_BYTES;
+/// About the bytes of a batch that the broker makes.
+const MADE_BYTES: u64 = HEADER_BYTES as u64;
 
 /// Reads the log of this broker. Clones share its places.
 #[derive(Clone)]
 pub(crate) struct Reader {
+    meta: Meta,
     cache: Cache,
     places: Arc<Mutex<Places>>,
 }
@@ -40,8 +44,8 @@ pub(crate) struct Reader {
 type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
 
 impl Reader {
-    pub(crate) fn new(cache: Cache) -> Reader {
-        Reader { cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
+    pub(crate) fn new(meta: Meta, cache: Cache) -> Reader {
+        Reader { meta, cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
     }
 
     pub(crate) async fn read(
@@ -95,37 +99,50 @@ impl Reader {
         for pair in walk::extents(snapshot, partition, from)? {
             let (key, extent) = pair?;
             // What lies before a gap is still served. The read that begins at it is refused.
-            if !walk::continues(next, key, extent, plan.windows.is_empty()) {
+            if !walk::continues(next, key, extent, plan.parts.is_empty()) {
                 break;
             }
             next = extent.next_offset(key.base);
-            let mut window = window(snapshot, key, extent)?;
-            if plan.windows.is_empty()
+            let data = match extent {
+                Extent::Data(data) => data,
+                Extent::Marker(marker) => {
+                    plan.parts.push(Part::Marker(key.base, marker));
+                    planned += MADE_BYTES;
+                    if plan.is_full(planned, max_bytes) { break } else { continue }
+                }
+                Extent::Gap(_) => {
+                    plan.parts.push(Part::Gap(key.base, next));
+                    planned += MADE_BYTES;
+                    if plan.is_full(planned, max_bytes) { break } else { continue }
+                }
+            };
+            let mut window = window(snapshot, key, data)?;
+            if plan.parts.is_empty()
                 && let Some((object, position)) = self.lock().get(&(partition, from))
-                && *object == extent.object
-                && (extent.position..extent.end()).contains(position)
+                && *object == window.object
+                && (data.position..data.end()).contains(position)
             {
                 (window.base, window.position) = (from, *position);
             }
             // One block more than is wanted, so that the last batch is whole.
-            let wanted = (max_bytes as u64 - planned).saturating_add(BLOCK_BYTES);
+            let wanted = (max_bytes as u64).saturating_sub(planned).saturating_add(BLOCK_BYTES);
             let range = range_of(&window, wanted.min(RANGE_BYTES_MAX));
-            planned += extent.end() - window.position;
-            if !self.cache.in_tail(extent.object) {
+            planned += data.end() - window.position;
+            if !self.cache.in_tail(window.object) {
                 cold.add(&window, &range);
                 // Small extents of many objects cost too much at once. The next read continues here.
-                if !plan.windows.is_empty() && cold.exceeds() {
+                if !plan.parts.is_empty() && cold.exceeds() {
                     break;
                 }
                 plan.cold_bytes = cold.fetched;
             }
-            let is_whole = range.end == extent.end();
-            plan.windows.push((window, range));
-            if planned >= max_bytes as u64 || !is_whole || plan.windows.len() == EXTENTS_PER_READ_MAX {
+            let is_whole = range.end == data.end();
+            plan.parts.push(Part::Window(window, range));
+            if !is_whole || plan.is_full(planned, max_bytes) {
                 break;
             }
         }
-        match plan.windows.is_empty() {
+        match plan.parts.is_empty() {
             true => Err(walk::gap(partition, from)),
             false => Ok(plan),
         }
@@ -135,10 +152,25 @@ impl Reader {
     /// window that holds the first batch, and the bytes that it needs, if the batch was not among them.
     async fn take_planned(&self, plan: Plan, taken: &mut Taken) -> Result<Option<(Window, u64)>, ReadError> {
         let reserved = self.cache.reserve(plan.cold_bytes).await;
-        let fetches = plan.windows.iter().map(|(window, range)| self.fetch(window, range, &reserved));
-        for ((window, _), fetched) in plan.windows.iter().zip(join_all(fetches).await) {
-            let mut window = *window;
-            match taken.take(&mut window, fetched?)? {
+        let fetches = plan.parts.iter().filter_map(|part| match part {
+            Part::Window(window, range) => Some(self.fetch(window, range, &reserved)),
+            Part::Marker(..) | Part::Gap(..) => None,
+        });
+        let mut fetched = join_all(fetches).await.into_iter();
+        for part in plan.parts {
+            let mut window = match part {
+                Part::Window(window, _) => window,
+                Part::Marker(base, marker) => match taken.take_made(Batch::of_marker(base, &marker)) {
+                    true => continue,
+                    false => break,
+                },
+                Part::Gap(mut base, end) => match taken.pass(&mut base, end) {
+                    Took::Everything => continue,
+                    Took::Enough | Took::Part(_) => break,
+                },
+            };
+            let pieces = fetched.next().expect("each window was fetched");
+            match taken.take(&mut window, pieces?)? {
                 Took::Everything => {}
                 // Whoever reads on continues there.
                 Took::Enough => {
@@ -181,14 +213,14 @@ impl Reader {
         reserved: &Reserved,
     ) -> Result<Vec<Piece>, ReadError> {
         let ranges = std::slice::from_ref(range);
-        let read = self.cache.read(window.extent.object, window.object_size, ranges, reserved).await;
-        let mut pieces = read.map_err(|error| unreadable(window, &error))?;
+        let read = self.cache.read(window.object, window.object_size, ranges, reserved).await;
+        let mut pieces = read.map_err(|error| unreadable(window, &error, &self.meta.snapshot()))?;
         Ok(pieces.pop().expect("one range was asked for"))
     }
 
     fn remember(&self, stopped: &Window) {
         let place = (stopped.key.partition, stopped.base);
-        drop(self.lock().insert(place, (stopped.extent.object, stopped.position), 1));
+        drop(self.lock().insert(place, (stopped.object, stopped.position), 1));
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -196,16 +228,24 @@ impl Reader {
     }
 }
 
-fn window(snapshot: &Snapshot, key: ExtentKey, extent: Extent) -> Result<Window, ReadError> {
-    let object = snapshot.get::<Object>(&extent.object)?;
-    let object = object
-        .ok_or_else(|| ReadError::Corrupt(format!("object {} has extents but no record", extent.object)))?;
-    Ok(Window { key, extent, base: key.base, position: extent.position, object_size: object.size })
+fn window(snapshot: &Snapshot, key: ExtentKey, data: Data) -> Result<Window, ReadError> {
+    let Place::Object(id) = data.place else {
+        // No journal of this build carries bytes, so none of its maps has such an extent.
+        let ExtentKey { partition, base } = key;
+        return Err(ReadError::Corrupt(format!(
+            "the records of {partition} at {base} are in commit {} of another journal",
+            data.lsn
+        )));
+    };
+    let object = snapshot.get::<Object>(&id)?;
+    let object =
+        object.ok_or_else(|| ReadError::Corrupt(format!("object {id} has extents but no record")))?;
+    Ok(Window { key, data, object: id, base: key.base, position: data.position, object_size: object.size })
 }
 
 /// The next `wanted` bytes of a window, as far as it goes.
 fn range_of(window: &Window, wanted: u64) -> Range<u64> {
-    window.position..window.position + wanted.min(window.extent.end() - window.position)
+    window.position..window.position + wanted.min(window.data.end() - window.position)
 }
 
 /// Bytes of the blocks that a range touches, at most.
@@ -213,12 +253,27 @@ fn blocks_bytes(range: &Range<u64>) -> u64 {
     (range.end.div_ceil(BLOCK_BYTES) - range.start / BLOCK_BYTES) * BLOCK_BYTES
 }
 
-/// The parts of extents that one read fetches, in order.
+/// What one read takes, in order.
 #[derive(Default)]
 struct Plan {
-    windows: Vec<(Window, Range<u64>)>,
+    parts: Vec<Part>,
     /// Bytes of the blocks that are not in the tail.
     cold_bytes: u64,
+}
+
+enum Part {
+    /// Bytes of an extent.
+    Window(Window, Range<u64>),
+    /// A marker with its offset.
+    Marker(Offset, Marker),
+    /// Offsets without records.
+    Gap(Offset, Offset),
+}
+
+impl Plan {
+    fn is_full(&self, planned: u64, max_bytes: usize) -> bool {
+        planned >= max_bytes as u64 || self.parts.len() == EXTENTS_PER_READ_MAX
+    }
 }
 
 /// The blocks that a read takes from the store or from the cold lane, each counted once.
@@ -233,7 +288,7 @@ impl ColdBlocks {
     fn add(&mut self, window: &Window, range: &Range<u64>) {
         self.wanted += range.end - range.start;
         for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
-            if self.blocks.insert((window.extent.object, number)) {
+            if self.blocks.insert((window.object, number)) {
                 let rest = window.object_size.saturating_sub(number * BLOCK_BYTES);
                 self.fetched += rest.min(BLOCK_BYTES);
             }
@@ -247,9 +302,15 @@ impl ColdBlocks {
     }
 }
 
-fn unreadable(window: &Window, error: &StoreError) -> ReadError {
+fn unreadable(window: &Window, error: &StoreError, newest: &Snapshot) -> ReadError {
     match error {
-        // An extent refers to the object, so a missing or short object is damage.
+        // An extent of this snapshot refers to the object. If none does any more, it was deleted.
+        StoreError::NotFound(_) if !matches!(newest.get::<Object>(&window.object), Ok(Some(_))) => {
+            let ExtentKey { partition, base: at } = window.key;
+            metrics::counter!("floe_log_gone_reads_total").increment(1);
+            ReadError::Gone { partition, at }
+        }
+        // Otherwise a missing or short object is damage.
         StoreError::NotFound(_) | StoreError::Corrupt(_) => corrupt(window, &error.to_string()),
         StoreError::NotApplied(_) | StoreError::Unknown(_) | StoreError::Full(_) => {
             ReadError::Unavailable(error.to_string())

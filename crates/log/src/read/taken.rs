@@ -8,22 +8,30 @@ use crate::format::{
     batch::Batch,
     header::{HEADER_BYTES, Header},
 };
-use crate::map::extent::{Extent, ExtentKey};
-use crate::map::ids::Offset;
+use crate::map::extent::{Data, Extent, ExtentKey, Spacing};
+use crate::map::ids::{ObjectId, Offset};
 use crate::read::cache::Piece;
-use crate::read::walk::{self, ReadError};
+use crate::read::walk::{self, ReadError, Run};
 
 /// A wanted part of an extent.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) key: ExtentKey,
-    pub(crate) extent: Extent,
-    /// The offset of the batch at `position`.
+    pub(crate) data: Data,
+    pub(crate) object: ObjectId,
+    /// The offset of the batch at `position`, or of offsets without records in front of it.
     pub(crate) base: Offset,
     /// The next byte to read, counted from the start of the object.
     pub(crate) position: u64,
     /// Bytes of the object.
     pub(crate) object_size: u64,
+}
+
+impl Window {
+    /// The offset after the last of the extent.
+    pub(crate) fn end(&self) -> Offset {
+        Extent::Data(self.data).next_offset(self.key.base)
+    }
 }
 
 /// What was taken out of the pieces of a window.
@@ -55,9 +63,13 @@ impl Taken {
     pub(crate) fn take(&mut self, window: &mut Window, pieces: Vec<Piece>) -> Result<Took, ReadError> {
         let (next, used, need) = self.walk(window, pieces)?;
         (window.base, window.position) = (next, window.position + used);
-        let (extent, end) = (&window.extent, window.extent.end());
+        let end = window.data.end();
         match window.position == end {
-            true if next == extent.next_offset(window.key.base) => Ok(Took::Everything),
+            true if window.data.spacing == Spacing::Stamped => {
+                let end = window.end();
+                Ok(self.pass(&mut window.base, end))
+            }
+            true if next == window.end() => Ok(Took::Everything),
             true => Err(corrupt(window, "its batches do not hold the offsets that they should")),
             false if self.full => Ok(Took::Enough),
             false if window.position + need > end => {
@@ -65,6 +77,32 @@ impl Taken {
             }
             false => Ok(Took::Part(need)),
         }
+    }
+
+    /// Takes a batch that the broker made, which lies at `next`. Returns `false` if the budget has no room for it.
+    pub(crate) fn take_made(&mut self, batch: Batch) -> bool {
+        let bytes = batch.bytes.len();
+        if !self.batches.is_empty() && self.bytes.saturating_add(bytes) > self.bytes_max {
+            return false;
+        }
+        self.bytes += bytes;
+        self.batches.push(batch);
+        true
+    }
+
+    /// Goes on from `next` to `end` over offsets without records, as far as one batch can cover them.
+    pub(crate) fn pass(&mut self, next: &mut Offset, end: Offset) -> Took {
+        *next = (*next).max(self.from);
+        if *next >= end {
+            return Took::Everything;
+        }
+        let gap = Batch::of_gap(*next, end.0.abs_diff(next.0));
+        let after = gap.next_offset();
+        if !self.take_made(gap) {
+            return Took::Enough;
+        }
+        *next = after;
+        if after == end { Took::Everything } else { Took::Enough }
     }
 
     /// Takes whole batches from the pieces. Returns the offset of the next batch, the number of bytes before it in
@@ -79,7 +117,8 @@ impl Taken {
                 return Ok((next, used, 0));
             }
             let left = self.bytes_max - self.bytes.min(self.bytes_max);
-            let walked = walk::batches(next, &bytes, self.from, left)
+            let run = Run { spacing: window.data.spacing, base: next, end: window.end() };
+            let walked = walk::batches(run, &bytes, self.from, left)
                 .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
             self.keep(walked.batches, buffer);
             next = walked.next;
@@ -145,18 +184,17 @@ fn join(first: &Bytes, pieces: &mut VecDeque<Piece>, need: usize) -> Option<Piec
 }
 
 pub(crate) fn corrupt(window: &Window, what: &str) -> ReadError {
-    let Window { key, extent, .. } = window;
-    ReadError::Corrupt(format!(
-        "object {}, extent of {} at {}: {what}",
-        extent.object, key.partition, key.base
-    ))
+    let Window { key, object, .. } = window;
+    ReadError::Corrupt(format!("object {object}, extent of {} at {}: {what}", key.partition, key.base))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::{codec::Compression, records::Builder};
-    use crate::map::ids::{ObjectId, PartitionId, TopicId, WriterId};
+    use crate::map::extent::{Place, WrittenBy};
+    use crate::map::ids::{PartitionId, TopicId, WriterId};
+    use floe_meta::Lsn;
 
     fn batch(bytes: usize) -> Bytes {
         let mut builder = Builder::new(Compression::None);
@@ -167,16 +205,19 @@ mod tests {
     /// A window over an extent of these batches, and their bytes as one buffer.
     fn extent(batches: &[Bytes]) -> (Window, Bytes) {
         let buffer = Bytes::from(batches.concat());
-        let extent = Extent {
-            object: ObjectId(1),
+        let data = Data {
+            place: Place::Object(ObjectId(1)),
             position: 0,
             bytes: buffer.len() as u64,
-            offsets: batches.len() as u32,
+            offsets: batches.len() as u64,
+            spacing: Spacing::Counted,
             max_timestamp: 1,
-            writer: WriterId(0),
+            written_by: WrittenBy::One(WriterId(0)),
+            lsn: Lsn(0),
         };
         let key = ExtentKey::new(PartitionId::new(TopicId(1), 0), Offset(0));
-        let window = Window { key, extent, base: Offset(0), position: 0, object_size: extent.bytes };
+        let (object, base) = (ObjectId(1), Offset(0));
+        let window = Window { key, data, object, base, position: 0, object_size: data.bytes };
         (window, buffer)
     }
 

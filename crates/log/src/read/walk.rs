@@ -10,14 +10,15 @@ use crate::format::{
     header::{self, BatchError, HEADER_BYTES, Header},
     verify,
 };
-use crate::map::extent::{Extent, ExtentKey};
+use crate::map::extent::{Extent, ExtentKey, Spacing};
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::partition::{self, Bounds};
 
 /// The result of a read.
 #[derive(Clone, Debug)]
 pub struct Read {
-    /// The batches in order. The first one may begin before the requested offset.
+    /// The batches in order, which leave no offset out. The first one may begin before the requested offset. Markers
+    /// and offsets without records are batches, too ([`Batch::has_records`]).
     pub batches: Vec<Batch>,
     /// The offset after the last readable record.
     pub high_watermark: Offset,
@@ -38,6 +39,15 @@ pub enum ReadError {
         log_start: Offset,
         /// The offset after the last readable record.
         high_watermark: Offset,
+    },
+    /// The records were moved to another object, or removed, after the reader took its snapshot, and the cleaner did not
+    /// know of the reader. A read of a newer snapshot finds what there is.
+    #[error("the records of {partition} at {at} are gone since this read began: read again")]
+    Gone {
+        /// The partition.
+        partition: PartitionId,
+        /// The first offset of their extent.
+        at: Offset,
     },
     /// The store or the metadata did not answer. The caller may try again.
     #[error("the log cannot be read now, try again: {0}")]
@@ -119,8 +129,8 @@ pub fn gap(partition: PartitionId, at: Offset) -> ReadError {
     ))
 }
 
-/// The first extent with a record that is not older than `time`; `None` if all are older. Scans every extent before
-/// it.
+/// The first extent with a record that is not older than `time`; `None` if all are older. Markers are no records. Scans
+/// every extent before it.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -132,7 +142,7 @@ pub fn extent_at(
 ) -> Result<Option<(ExtentKey, Extent)>, DecodeError> {
     for pair in extents(map, partition, log_start)? {
         let (key, extent) = pair?;
-        if extent.max_timestamp >= time.0 {
+        if extent.data().is_some_and(|data| data.max_timestamp >= time.0) {
             return Ok(Some((key, extent)));
         }
     }
@@ -151,7 +161,8 @@ pub fn extent_of_max(
     let mut best: Option<(ExtentKey, Extent)> = None;
     for pair in extents(map, partition, log_start)? {
         let (key, extent) = pair?;
-        if extent.max_timestamp > best.map_or(-1, |(_, best)| best.max_timestamp) {
+        let best_time = best.map_or(-1, |(_, best)| best.max_timestamp());
+        if extent.data().is_some_and(|data| data.max_timestamp > best_time) {
             best = Some((key, extent));
         }
     }
@@ -161,9 +172,10 @@ pub fn extent_of_max(
 /// The result of [`batches`].
 #[derive(Clone, Debug)]
 pub struct Walked {
-    /// Whole batches in order; at least one if `bytes` holds one that ends after `from`.
+    /// Whole batches in order; at least one if `bytes` holds one that ends after `from`. None leaves an offset out: where
+    /// the extent has no records, there is an empty batch.
     pub batches: Vec<Batch>,
-    /// The offset of the next batch.
+    /// The offset of the next batch, or an earlier one if offsets without records lie in front of it.
     pub next: Offset,
     /// The position of the next batch in `bytes`.
     pub position: usize,
@@ -172,14 +184,54 @@ pub struct Walked {
     pub need: usize,
 }
 
-/// Splits the bytes of an extent, or its first part, into batches and assigns their offsets. `base` is the offset
-/// of the batch at the first byte. Skips batches that end at or before `from`. Stops before a batch that would
-/// exceed `bytes_max`, or that is cut off.
+/// Why the bytes of an extent cannot be split into batches.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WalkError {
+    /// The bytes where a batch should begin are not a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A stamped batch is not where its offset should be.
+    #[error("a batch says that it begins at {found}")]
+    Order {
+        /// The offset in the batch.
+        found: i64,
+    },
+}
+
+/// The offsets of the bytes of an extent.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// How the batches get their offsets.
+    pub spacing: Spacing,
+    /// The offset of the batch at the first byte; of stamped batches, that or an earlier one.
+    pub base: Offset,
+    /// The offset after the last of the extent.
+    pub end: Offset,
+}
+
+impl Run {
+    /// The offset of a batch, when those before `next` have been passed.
+    fn begin(&self, header: &Header, next: Offset) -> Result<Offset, WalkError> {
+        match self.spacing {
+            Spacing::Counted => Ok(next),
+            Spacing::Stamped => {
+                let found = header.base_offset;
+                let end = found.checked_add(i64::from(header.offsets()));
+                let is_within = found >= next.0 && end.is_some_and(|end| end <= self.end.0);
+                if is_within { Ok(Offset(found)) } else { Err(WalkError::Order { found }) }
+            }
+        }
+    }
+}
+
+/// Splits the bytes of an extent, or its first part, into batches and finds their offsets. Skips batches that end at or
+/// before `from`. Stops before a batch that would exceed `bytes_max`, or that is cut off, and in a gap that is larger
+/// than a batch can be.
 ///
 /// # Errors
-/// The bytes where a batch should begin are not a batch.
-pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> Result<Walked, BatchError> {
-    let mut walked = Walked { batches: Vec::new(), next: base, position: 0, need: 0 };
+/// The bytes where a batch should begin are not a batch, or not the right one.
+pub fn batches(run: Run, bytes: &Bytes, from: Offset, bytes_max: usize) -> Result<Walked, WalkError> {
+    let mut walked = Walked { batches: Vec::new(), next: run.base, position: 0, need: 0 };
     let mut taken = 0usize;
     while walked.position < bytes.len() {
         let rest = &bytes[walked.position..];
@@ -188,7 +240,12 @@ pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> R
             break;
         }
         let header = Header::parse(rest)?;
-        let next = walked.next.plus(header.offsets());
+        let begin = run.begin(&header, walked.next)?;
+        taken += walked.pass(begin, from);
+        if walked.next < begin {
+            break;
+        }
+        let next = begin.plus(header.offsets());
         let wanted = next > from;
         if wanted && !walked.batches.is_empty() && taken.saturating_add(header.size) > bytes_max {
             break;
@@ -199,13 +256,29 @@ pub fn batches(base: Offset, bytes: &Bytes, from: Offset, bytes_max: usize) -> R
         }
         let end = walked.position + header.size;
         if wanted {
-            walked.batches.push(Batch::new(walked.next, bytes.slice(walked.position..end))?);
+            walked.batches.push(Batch::new(begin, bytes.slice(walked.position..end))?);
             taken += header.size;
         }
         walked.position = end;
         walked.next = next;
     }
     Ok(walked)
+}
+
+impl Walked {
+    /// Goes on to the offset `to` over offsets without records, as far as one batch can cover them. Returns its bytes.
+    fn pass(&mut self, to: Offset, from: Offset) -> usize {
+        let begin = self.next.max(from);
+        if begin >= to {
+            self.next = to;
+            return 0;
+        }
+        let gap = Batch::of_gap(begin, to.0.abs_diff(begin.0));
+        self.next = gap.next_offset();
+        let bytes = gap.bytes.len();
+        self.batches.push(gap);
+        bytes
+    }
 }
 
 /// Finds the first record from `from` on that is not older than `time`, among batches in order. Decodes only
@@ -220,7 +293,9 @@ pub fn record_at(
     time: Timestamp,
     bytes_max: usize,
 ) -> Result<Option<(Offset, Timestamp)>, RecordsError> {
-    let promising = |batch: &&Batch| batch.header().max_timestamp >= time.0 && batch.next_offset() > from;
+    let promising = |batch: &&Batch| {
+        batch.has_records() && batch.header().max_timestamp >= time.0 && batch.next_offset() > from
+    };
     for batch in batches.iter().filter(promising) {
         let mut found = None;
         let whole = each_record(batch, bytes_max, |offset, timestamp| {
@@ -251,7 +326,8 @@ pub fn record_of_max(
     let mut best: Option<(Offset, Timestamp)> = None;
     let time = |best: Option<(Offset, Timestamp)>| best.map_or(-1, |(_, Timestamp(time))| time);
     for batch in batches {
-        if batch.header().max_timestamp <= time(best) || batch.next_offset() <= from {
+        let is_better = batch.has_records() && batch.header().max_timestamp > time(best);
+        if !is_better || batch.next_offset() <= from {
             continue;
         }
         let mut better = best;

@@ -5,13 +5,14 @@
 //! had in flight; or it is of a range that the map does not know, and then the map has lost commits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use floe_meta::{Counter, DecodeError, Lookup};
 
 use crate::limits::UNEXPLAINED_OBJECTS_MAX;
 use crate::map::ids::ObjectId;
 use crate::map::object::{self, Object, Trash};
-use crate::map::writer_number::{self, WriterNumber};
+use crate::map::writer_number;
 
 /// Differences between a store and a map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,18 +29,18 @@ pub struct Differences {
     pub orphans: Vec<ObjectId>,
 }
 
-/// Compares the objects of a store, from the id `from` on, with their lengths.
+/// Compares the objects of a store with these ids, and their lengths.
 ///
 /// # Errors
 /// A record cannot be read.
 pub fn compare(
     map: &impl Lookup,
     stored: &BTreeMap<ObjectId, u64>,
-    from: ObjectId,
+    ids: RangeInclusive<ObjectId>,
 ) -> Result<Differences, DecodeError> {
     let mut differences = Differences::default();
     let mut named = BTreeSet::new();
-    for pair in map.range::<Object>(from..) {
+    for pair in map.range::<Object>(ids.clone()) {
         let (id, object) = pair?;
         named.insert(id);
         match stored.get(&id) {
@@ -50,11 +51,11 @@ pub fn compare(
     }
     let given = map.get::<Counter>(&object::IDS)?.unwrap_or_default().0;
     let writer = writer_number::known(map)?;
-    for id in stored.range(from..).map(|(id, _)| *id).filter(|id| !named.contains(id)) {
+    for id in stored.range(ids).map(|(id, _)| *id).filter(|id| !named.contains(id)) {
         if map.get::<Trash>(&id)?.is_some() {
             continue;
         }
-        let unknown = WriterNumber::of(id.0) > writer || WriterNumber::count(id.0) > given;
+        let unknown = id.writer() > writer || id.count() > given;
         match (unknown, object::lease_of(map, id)?) {
             (true, _) => differences.unknown.push(id),
             (false, Some(_)) => differences.in_flight.push(id),
@@ -65,6 +66,16 @@ pub fn compare(
 }
 
 impl Differences {
+    /// Adds those of another kind of objects.
+    pub(crate) fn extend(&mut self, other: Differences) {
+        let Differences { missing, cut, in_flight, unknown, orphans } = other;
+        self.missing.extend(missing);
+        self.cut.extend(cut);
+        self.in_flight.extend(in_flight);
+        self.unknown.extend(unknown);
+        self.orphans.extend(orphans);
+    }
+
     /// Why the map is older than the store; `None` if nothing shows that.
     pub fn older(&self) -> Option<String> {
         if let Some(first) = self.unknown.first() {
@@ -84,9 +95,9 @@ impl Differences {
 
     /// What is lost or damaged, one line for each object.
     pub fn damage(&self) -> impl Iterator<Item = String> + use<'_> {
-        let missing = self.missing.iter().map(|id| format!("{} is missing", object::wal_key(*id)));
+        let missing = self.missing.iter().map(|id| format!("{} is missing", object::object_key(*id)));
         let cut = self.cut.iter().map(|(id, wanted, found)| {
-            format!("{} has {found} bytes instead of {wanted}", object::wal_key(*id))
+            format!("{} has {found} bytes instead of {wanted}", object::object_key(*id))
         });
         missing.chain(cut)
     }

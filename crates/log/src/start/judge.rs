@@ -38,10 +38,10 @@ pub fn judge(
     small: &BTreeMap<String, Bytes>,
 ) -> Result<Judgement, DecodeError> {
     let mut judgement = Judgement::default();
-    let wal: BTreeMap<ObjectId, u64> =
+    let stored: BTreeMap<ObjectId, u64> =
         objects.iter().filter_map(|(key, bytes)| Some((object_of_key(key)?, *bytes))).collect();
-    let differences = compare(map, &wal, ObjectId(0))?;
-    claimed(map, small, !wal.is_empty(), &mut judgement)?;
+    let differences = compare(map, &stored, ObjectId(0)..=ObjectId(u64::MAX))?;
+    claimed(map, small, !stored.is_empty(), &mut judgement)?;
     judgement.refused.extend(differences.older());
     judgement.damage.extend(differences.damage());
     if !differences.in_flight.is_empty() && differences.older().is_none() {

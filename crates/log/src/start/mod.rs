@@ -4,5 +4,6 @@ pub mod compare;
 pub(crate) mod former;
 pub mod judge;
 pub(crate) mod newest;
+pub(crate) mod session;
 pub(crate) mod watch;
 pub(crate) mod writers;

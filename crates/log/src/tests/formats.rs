@@ -4,15 +4,17 @@
 
 use std::fmt::Write;
 
-use floe_meta::Change;
+use floe_meta::{Change, MapRecord as _};
 use proptest::prelude::*;
 
 use super::*;
-use crate::map::extent::{Extent, ExtentKey};
-use crate::map::ids::{Offset, TopicId, WriterId};
-use crate::map::object::{self, Object, Trash};
+use crate::map::extent::{ExtentKey, Gap, Marker, Outcome};
+use crate::map::format_level::FormatLevel;
+use crate::map::ids::TopicId;
+use crate::map::object::{self, Object, ObjectKind, Trash};
 use crate::map::partition::Head;
 use crate::map::producer::{Producer, ProducerKey, Seen};
+use crate::map::writer_number::WriterNumber;
 use crate::write::sequencer::sequence;
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -45,14 +47,7 @@ fn partition() -> PartitionId {
 }
 
 fn extent() -> Extent {
-    Extent {
-        object: ObjectId(70_000),
-        position: 1_000_000,
-        bytes: 65_536,
-        offsets: 64,
-        max_timestamp: 1_767_225_600_123,
-        writer: WriterId(12),
-    }
+    Extent::Data(counted(ObjectId(70_000), 1_000_000, 65_536, 64, 1_767_225_600_123))
 }
 
 fn producer() -> Producer {
@@ -86,7 +81,7 @@ fn golden() {
         let lease =
             ObjectLease { end: ObjectId(70_144), owner: 1 << 100, expires: Timestamp(1_767_225_660_000) };
         tx.put(&ObjectId(70_016), &lease);
-        tx.put(&ObjectId(60_000), &Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20 });
+        tx.put(&ObjectId(60_000), &Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20, lsn: Lsn(0) });
     });
     let written = dump(&written);
     // Later records have lines of their own: the count of partitions, which an old map may lack, and writers, which
@@ -97,7 +92,117 @@ fn golden() {
         written.split_inclusive('\n').partition(|line| first.contains(line));
     assert_eq!(first_written, first);
     assert_eq!(later.concat(), include_str!("../../tests/golden/records-2.txt"));
-    assert_eq!(object::wal_key(ObjectId(70_000)), "wal/1/0000000000011170");
+    assert_eq!(object::object_key(ObjectId(70_000)), "wal/1/0000000000011170");
+}
+
+/// An extent of each shape, as version 2 has them.
+fn extents_of_version_2() -> Vec<Extent> {
+    let (time, lsn) = (Timestamp(1_767_225_600_123), Lsn(1_000_000));
+    let wal = ObjectId::new(ObjectKind::Wal, WriterNumber(3), 70_000);
+    let segment = ObjectId::new(ObjectKind::Segment, WriterNumber(3), 70_001);
+    let plain = Data { lsn, ..counted(wal, 1_000_000, 65_536, 64, time.0) };
+    let marker =
+        |outcome| Extent::Marker(Marker { producer_id: 4001, producer_epoch: 5, outcome, time, lsn });
+    vec![
+        Extent::Data(plain),
+        Extent::Data(Data { place: Place::Frame, ..plain }),
+        Extent::Data(Data { place: Place::Object(segment), ..plain }),
+        Extent::Data(Data {
+            place: Place::Object(segment),
+            spacing: Spacing::Stamped,
+            written_by: WrittenBy::Footer,
+            offsets: 1 << 40,
+            ..plain
+        }),
+        marker(Outcome::Commit),
+        marker(Outcome::Abort),
+        Extent::Gap(Gap { offsets: 1 << 40, lsn }),
+    ]
+}
+
+/// What format level 2 writes; the bytes of level 1 are those above.
+#[test]
+fn golden_of_level_2() {
+    let written = changes(|tx| {
+        tx.put(&(), &FormatLevel(2));
+        for (at, extent) in (0..).zip(extents_of_version_2()) {
+            tx.put(&ExtentKey::new(partition(), Offset(1000 + at)), &extent);
+        }
+        let trash = Trash { since: Timestamp(1_767_225_600_000), size: 8 << 20, lsn: Lsn(1_000_000) };
+        tx.put(&ObjectId::new(ObjectKind::Segment, WriterNumber(3), 70_001), &trash);
+    });
+    assert_eq!(dump(&written), include_str!("../../tests/golden/records-3.txt"));
+    let segment = ObjectId::new(ObjectKind::Segment, WriterNumber(3), 70_001);
+    assert_eq!(object::object_key(segment), "segment/1/8000030000011171");
+    assert_eq!(object::object_of_key("segment/1/8000030000011171"), Some(segment));
+    assert_eq!(
+        (segment.kind(), segment.writer(), segment.count()),
+        (ObjectKind::Segment, WriterNumber(3), 70_001)
+    );
+    assert_eq!(
+        object::object_of_key("wal/1/8000030000011171"),
+        None,
+        "a segment is not where WAL objects are"
+    );
+}
+
+#[test]
+fn every_extent_is_read_as_it_was_written() {
+    let mut extents = extents_of_version_2();
+    extents.push(extent());
+    in_tx(|tx| {
+        for (at, extent) in (0..).zip(&extents) {
+            let key = ExtentKey::new(partition(), Offset(at));
+            tx.put(&key, extent);
+            assert_eq!(tx.get::<Extent>(&key).unwrap().as_ref(), Some(extent));
+        }
+    });
+    let trash = Trash { since: Timestamp(5), size: 7, lsn: Lsn(0) };
+    assert_eq!((trash.version(), Trash { lsn: Lsn(1), ..trash }.version()), (1, 2));
+    assert_eq!(Trash::decode(1, &[10, 7]), Ok(trash));
+}
+
+/// Damaged values give an error or another extent, never a panic, and unknown flags are refused.
+#[test]
+fn damaged_extents_are_refused() {
+    for extent in extents_of_version_2() {
+        let mut body = Vec::new();
+        extent.encode(&mut body);
+        for cut in 0..body.len() {
+            assert!(Extent::decode(2, &body[..cut]).is_err(), "{extent:?} cut at {cut}");
+        }
+        for bit in 5..8 {
+            let mut damaged = body.clone();
+            damaged[0] ^= 1 << bit;
+            assert!(Extent::decode(2, &damaged).is_err(), "{extent:?} with bit {bit}");
+        }
+        for at in 0..body.len() * 8 {
+            let mut damaged = body.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            let _ = Extent::decode(2, &damaged);
+        }
+    }
+    let too_large = [vec![0], vec![0x80; 9], vec![1], vec![0; 6]].concat();
+    assert!(Extent::decode(2, &too_large).is_err(), "no writer has this number");
+}
+
+/// Bytes of a value with its version.
+fn value_bytes(extent: Extent) -> usize {
+    let mut body = Vec::new();
+    extent.encode(&mut body);
+    1 + body.len()
+}
+
+/// The LSN costs three bytes and the flags one; splitting the object's id saves two. Bytes of a value in the map of a
+/// broker that started a few times; its key takes 21 more.
+#[test]
+fn an_extent_of_version_2_takes_two_bytes_more_and_in_a_frame_two_less() {
+    let wal = ObjectId::new(ObjectKind::Wal, WriterNumber(3), 70_000);
+    let version_1 = counted(wal, 1_000_000, 65_536, 64, 1_767_225_600_123);
+    let version_2 = Data { lsn: Lsn(1_000_000), ..version_1 };
+    let in_frame = Data { place: Place::Frame, ..version_2 };
+    let bytes = [version_1, version_2, in_frame].map(|data| value_bytes(Extent::Data(data)));
+    assert_eq!(bytes, [21, 23, 19]);
 }
 
 /// The cost of one more extent in the journal, key and value, in a log that is already large. Also the whole cost

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use floe_env::Timestamp;
-use floe_meta::{Envelope, Snapshot, Tx};
+use floe_meta::{Envelope, Lsn, Snapshot, Tx};
 
 use crate::format::codec::Compression;
 use crate::format::header::{self, Header};
 use crate::format::records::Builder;
-use crate::map::ids::{ObjectId, PartitionId};
+use crate::map::extent::{Data, Extent, Place, Spacing, WrittenBy};
+use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::ObjectLease;
 use crate::map::topic::{self, NewTopic, Topic};
 use crate::map::{cluster, identity::Writer};
+use crate::read::walk;
 use crate::write::sequencer::{Placed, Uploaded};
 
 mod batches;
@@ -67,6 +69,30 @@ fn create(tx: &mut Tx<'_>, name: &str, partitions: u32) -> Topic {
 fn lease(tx: &mut Tx<'_>, first: u64, end: u64) {
     let lease = ObjectLease { end: ObjectId(end), owner: OWNER, expires: Timestamp(0) };
     tx.put(&ObjectId(first), &lease);
+}
+
+/// The batches of an extent that has some.
+fn data(extent: Extent) -> Data {
+    *extent.data().expect("it has batches")
+}
+
+/// Counted batches of one writer, as level 1 has them.
+fn counted(object: ObjectId, position: u64, bytes: u64, offsets: u64, max_timestamp: i64) -> Data {
+    Data {
+        place: Place::Object(object),
+        position,
+        bytes,
+        offsets,
+        spacing: Spacing::Counted,
+        max_timestamp,
+        written_by: WrittenBy::One(WriterId(12)),
+        lsn: Lsn(0),
+    }
+}
+
+/// The walk over counted batches.
+fn run(base: Offset) -> walk::Run {
+    walk::Run { spacing: Spacing::Counted, base, end: Offset(i64::MAX) }
 }
 
 /// An object whose batches lie back to back in the given order.

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::map::ids::Offset;
-use crate::read::walk::{self, At, ReadError};
+use crate::read::walk::{At, ReadError};
 use crate::write::sequencer::sequence;
 
 /// A partition with one extent per object. Each batch is given as (records, timestamp).
@@ -70,8 +69,8 @@ fn times_are_found_by_extent_batch_and_record() {
         let (partition, bytes) = fill(tx, &objects);
         let at = |start: i64, time: i64| {
             let (key, extent) = walk::extent_at(tx, partition, Offset(start), Timestamp(time)).unwrap()?;
-            let bytes = &bytes[extent.object.0 as usize - 1];
-            let batches = walk::batches(key.base, bytes, Offset(start), usize::MAX).unwrap().batches;
+            let bytes = &bytes[extent.object().unwrap().0 as usize - 1];
+            let batches = walk::batches(run(key.base), bytes, Offset(start), usize::MAX).unwrap().batches;
             walk::record_at(&batches, Offset(start), Timestamp(time), 1 << 20)
                 .unwrap()
                 .map(|(o, t)| (o.0, t.0))
@@ -83,15 +82,15 @@ fn times_are_found_by_extent_batch_and_record() {
         assert_eq!(at(0, 301), None);
 
         let (key, extent) = walk::extent_of_max(tx, partition, Offset(0)).unwrap().unwrap();
-        assert_eq!((key.base, extent.object), (Offset(5), ObjectId(2)));
-        let batches = walk::batches(key.base, &bytes[1], Offset(0), usize::MAX).unwrap().batches;
+        assert_eq!((key.base, extent.object()), (Offset(5), Some(ObjectId(2))));
+        let batches = walk::batches(run(key.base), &bytes[1], Offset(0), usize::MAX).unwrap().batches;
         let found = walk::record_of_max(&batches, Offset(0), 1 << 20).unwrap();
         assert_eq!(found, Some((Offset(5), Timestamp(300))));
         assert_eq!(
             walk::record_of_max(&batches, Offset(6), 1 << 20).unwrap(),
             Some((Offset(7), Timestamp(201)))
         );
-        let timeless = walk::batches(Offset(8), &bytes[2], Offset(8), usize::MAX).unwrap().batches;
+        let timeless = walk::batches(run(Offset(8)), &bytes[2], Offset(8), usize::MAX).unwrap().batches;
         assert_eq!(walk::record_of_max(&timeless, Offset(0), 1 << 20).unwrap(), None);
         assert_eq!(walk::extent_of_max(tx, partition, Offset(8)).unwrap(), None);
     });
@@ -105,7 +104,7 @@ fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
     let crc = crc32c::crc32c(&junk[21..]);
     junk[17..21].copy_from_slice(&crc.to_be_bytes());
     let bytes = Bytes::from([junk.clone(), plain(1, 90).to_vec()].concat());
-    let batches = walk::batches(Offset(10), &bytes, Offset(10), usize::MAX).unwrap().batches;
+    let batches = walk::batches(run(Offset(10)), &bytes, Offset(10), usize::MAX).unwrap().batches;
     let at = |from, time| walk::record_at(&batches, Offset(from), Timestamp(time), 1 << 20).unwrap();
     assert_eq!(at(10, 50), Some((Offset(10), Timestamp(102))));
     assert_eq!(at(12, 50), Some((Offset(12), Timestamp(102))), "not before the log start");
@@ -116,7 +115,7 @@ fn a_batch_that_cannot_be_decoded_is_found_by_its_header() {
     // Damage in the store is a different case.
     junk[70] ^= 1;
     let bytes = Bytes::from(junk);
-    let batches = walk::batches(Offset(10), &bytes, Offset(10), usize::MAX).unwrap().batches;
+    let batches = walk::batches(run(Offset(10)), &bytes, Offset(10), usize::MAX).unwrap().batches;
     assert!(walk::record_at(&batches, Offset(10), Timestamp(50), 1 << 20).is_err());
 }
 
@@ -125,7 +124,7 @@ fn rubbish_inside_an_extent_is_an_error() {
     let mut bytes = [plain(1, 0), plain(1, 0)].concat();
     let second = bytes.len() / 2;
     bytes[second + 16] = 9;
-    assert!(walk::batches(Offset(0), &Bytes::from(bytes), Offset(0), usize::MAX).is_err());
+    assert!(walk::batches(run(Offset(0)), &Bytes::from(bytes), Offset(0), usize::MAX).is_err());
 }
 
 proptest! {
@@ -142,7 +141,7 @@ proptest! {
         let whole = Bytes::from(batches.concat());
         let bytes = whole.slice(..cut.index(whole.len() + 1));
         let base = Offset(10);
-        let walked = walk::batches(base, &bytes, Offset(from), bytes_max).unwrap();
+        let walked = walk::batches(run(base), &bytes, Offset(from), bytes_max).unwrap();
 
         let (mut offset, mut position, mut taken) = (base, 0, 0);
         let mut expected = Vec::new();
@@ -164,12 +163,12 @@ proptest! {
         prop_assert_eq!((walked.next, walked.position), (offset, position));
         if walked.need > 0 {
             prop_assert!(walked.need > bytes.len() && walked.need <= whole.len());
-            let more = walk::batches(base, &whole.slice(..walked.need), Offset(from), bytes_max).unwrap();
+            let more = walk::batches(run(base), &whole.slice(..walked.need), Offset(from), bytes_max).unwrap();
             // The header may show that the batch exceeds the budget.
             prop_assert!(more.position > walked.position || more.need != walked.need);
         }
         // Continuing from there misses nothing and repeats nothing.
-        let rest = walk::batches(walked.next, &whole.slice(walked.position..), Offset(0), usize::MAX).unwrap();
+        let rest = walk::batches(run(walked.next), &whole.slice(walked.position..), Offset(0), usize::MAX).unwrap();
         prop_assert_eq!(rest.next, base.plus(counts.iter().sum()));
     }
 }

@@ -5,9 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::clean::deletion::{Below, Cut, DeleteError, cut};
 use crate::clean::retention::{Defaults, Due, Found, Policy, look, take};
-use crate::map::extent::{Extent, ExtentKey};
+use crate::map::extent::ExtentKey;
 use crate::map::identity::miscounted;
-use crate::map::ids::Offset;
 use crate::map::mark::Mark;
 use crate::map::object::{Object, Trash};
 use crate::map::partition;
@@ -269,10 +268,11 @@ fn compare(tx: &Tx<'_>, partition: PartitionId, model: &Model) {
     assert_eq!((head.log_start.0, head.next.0), (model.log_start, model.next));
     assert_eq!(head.bytes, model.extents.iter().map(|(_, _, bytes, _)| bytes).sum::<u64>());
     let extents: Vec<(ExtentKey, Extent)> = tx.range::<Extent>(..).map(Result::unwrap).collect();
-    let seen: Vec<_> = extents.iter().map(|(k, e)| (k.base.0, e.offsets, e.bytes, e.max_timestamp)).collect();
+    let seen: Vec<_> =
+        extents.iter().map(|(k, e)| (k.base.0, e.offsets() as u32, e.bytes(), e.max_timestamp())).collect();
     assert_eq!(seen, model.extents);
     let objects: Vec<ObjectId> = tx.range::<Object>(..).map(|pair| pair.unwrap().0).collect();
-    assert_eq!(objects, extents.iter().map(|(_, extent)| extent.object).collect::<Vec<_>>());
+    assert_eq!(objects, extents.iter().filter_map(|(_, extent)| extent.object()).collect::<Vec<_>>());
     assert!(tx.range::<Trash>(..).all(|pair| !objects.contains(&pair.unwrap().0)));
     assert_eq!(miscounted(tx).unwrap(), Vec::<String>::new());
 }

@@ -10,9 +10,9 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::map::extent::{Extent, ExtentKey};
+use crate::map::extent::ExtentKey;
 use crate::map::identity;
-use crate::map::ids::{Offset, TopicId};
+use crate::map::ids::TopicId;
 use crate::map::object::{Object, Trash};
 use crate::map::partition::{self, Head};
 use crate::map::producer::{self, BATCHES_REMEMBERED, Producer};
@@ -174,21 +174,25 @@ fn compare(tx: &Tx<'_>, topic: TopicId, models: &[Model], writers: &[Writer]) {
         let head = partition::head(tx, partition).unwrap().unwrap();
         assert_eq!((head.next.0 as u64, head.bytes), (model.next, model.bytes));
         let mut kept = model.batches.iter().peekable();
-        let mut before: Option<(ExtentKey, Extent)> = None;
+        let mut before: Option<(ExtentKey, Data)> = None;
         for pair in tx.prefix::<Extent>(|out| partition.put(out)) {
             let (key, extent) = pair.unwrap();
+            let (end, extent) = (extent.next_offset(key.base).0 as u64, data(extent));
             let (mut offset, mut position) = (key.base.0 as u64, extent.position);
-            let end = extent.next_offset(key.base).0 as u64;
             if let Some((earlier_key, earlier)) = before {
-                assert_eq!(earlier.next_offset(earlier_key.base), key.base, "no gap, no overlap");
-                let adjacent = earlier.object == extent.object && earlier.end() == extent.position;
-                let fits = earlier.offsets.checked_add(extent.offsets).is_some();
-                assert!(!(adjacent && fits && earlier.writer == extent.writer), "adjacent extents are one");
+                let next = Extent::Data(earlier).next_offset(earlier_key.base);
+                assert_eq!(next, key.base, "no gap, no overlap");
+                let adjacent = earlier.place == extent.place && earlier.end() == extent.position;
+                let fits = earlier.offsets + extent.offsets <= u64::from(u32::MAX);
+                let same = earlier.written_by == extent.written_by;
+                assert!(!(adjacent && fits && same), "adjacent extents are one");
             }
             while offset < end {
                 let batch = kept.next().expect("every extent holds batches of the model");
-                assert_eq!((batch.offset, batch.position, batch.object), (offset, position, extent.object.0));
-                assert_eq!(Writer::by_id(tx, extent.writer).unwrap().as_ref(), Some(&writers[batch.writer]));
+                let place = Place::Object(ObjectId(batch.object));
+                assert_eq!((batch.offset, batch.position, place), (offset, position, extent.place));
+                let writer = Extent::Data(extent).writer().unwrap();
+                assert_eq!(Writer::by_id(tx, writer).unwrap().as_ref(), Some(&writers[batch.writer]));
                 offset += batch.count;
                 position += batch.size;
             }
@@ -240,7 +244,7 @@ proptest! {
                 assert_eq!(results, expected, "object {id}");
                 compare(tx, topic, &models, &writers);
                 let extents = tx.range::<Extent>(..);
-                let extents = extents.filter(|pair| pair.as_ref().unwrap().1.object == ObjectId(id)).count();
+                let extents = extents.filter(|pair| pair.as_ref().unwrap().1.object() == Some(ObjectId(id))).count();
                 let record = tx.get::<Object>(&ObjectId(id)).unwrap();
                 assert_eq!(record.map_or(0, |object| object.extents as usize), extents);
                 let trash = tx.get::<Trash>(&ObjectId(id)).unwrap();
@@ -253,23 +257,25 @@ proptest! {
 /// The comparison must see each kind of damage, or the test above proves nothing.
 #[test]
 fn the_comparison_sees_planted_damage() {
-    type Damage = fn(&mut Tx<'_>, ExtentKey, Extent);
+    type Damage = fn(&mut Tx<'_>, ExtentKey, Data);
     let damages: [(&str, Damage); 7] = [
         ("an extent is lost", |tx, key, _| tx.delete::<Extent>(&key)),
-        ("offsets are shifted", |tx, key, extent| {
+        ("offsets are shifted", |tx, key, data| {
             tx.delete::<Extent>(&key);
-            tx.put(&ExtentKey::new(key.partition, key.base.plus(1)), &extent);
+            tx.put(&ExtentKey::new(key.partition, key.base.plus(1)), &Extent::Data(data));
         }),
-        ("an extent is too long", |tx, key, extent| {
-            tx.put(&key, &Extent { offsets: extent.offsets + 1, ..extent });
+        ("an extent is too long", |tx, key, data| {
+            tx.put(&key, &Extent::Data(Data { offsets: data.offsets + 1, ..data }));
         }),
-        ("the bytes are others", |tx, key, extent| {
-            tx.put(&key, &Extent { position: extent.position + 1, ..extent });
+        ("the bytes are others", |tx, key, data| {
+            tx.put(&key, &Extent::Data(Data { position: data.position + 1, ..data }));
         }),
-        ("the object is another", |tx, key, extent| tx.put(&key, &Extent { object: ObjectId(9), ..extent })),
-        ("the writer is another", |tx, key, extent| {
+        ("the object is another", |tx, key, data| {
+            tx.put(&key, &Extent::Data(Data { place: Place::Object(ObjectId(9)), ..data }));
+        }),
+        ("the writer is another", |tx, key, data| {
             let writer = Writer::new("User:b", "x").intern(tx, 1).unwrap();
-            tx.put(&key, &Extent { writer, ..extent });
+            tx.put(&key, &Extent::Data(Data { written_by: WrittenBy::One(writer), ..data }));
         }),
         ("the head went back", |tx, key, _| tx.put(&key.partition, &Head::default())),
     ];
@@ -287,7 +293,7 @@ fn the_comparison_sees_planted_damage() {
             }
             if let Some(damage) = damage {
                 let (key, extent) = tx.range::<Extent>(..).nth(1).unwrap().unwrap();
-                damage(tx, key, extent);
+                damage(tx, key, data(extent));
             }
             compare(tx, topic, &[model], &writers);
         });
@@ -394,8 +400,10 @@ fn writers_partitions_and_holes_part_extents() {
             [(0, false), (1, false), (2, false), (3, false), (3, true), (4, false), (0, false)]
         );
         let extents: Vec<_> = tx.range::<Extent>(..).map(Result::unwrap).collect();
-        let shapes: Vec<_> =
-            extents.iter().map(|(k, e)| (k.partition.index, k.base.0, e.offsets, e.writer.0)).collect();
+        let shapes: Vec<_> = extents
+            .iter()
+            .map(|(k, e)| (k.partition.index, k.base.0, e.offsets(), e.writer().unwrap().0))
+            .collect();
         assert_eq!(shapes, [(0, 0, 2, 1), (0, 2, 2, 2), (0, 4, 1, 2), (1, 0, 1, 2)]);
         assert_eq!(tx.get::<Object>(&ObjectId(1)).unwrap().unwrap().extents, 4);
     });

@@ -1,14 +1,13 @@
 //! What a start compares: the pure parts.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::*;
 use crate::limits::UNEXPLAINED_OBJECTS_MAX;
-use crate::map::extent::{Extent, ExtentKey};
-use crate::map::ids::Offset;
-use crate::map::object::{Object, Trash, object_of_key, wal_key};
+use crate::map::extent::ExtentKey;
+use crate::map::object::{Object, ObjectKind, Trash, object_key, object_of_key};
 use crate::map::writer_number::{self, WriterNumber};
-use crate::read::walk;
 use crate::start::compare::{Differences, compare};
 use crate::write::leases::{give_up_ids, lease_ids};
 use std::time::Duration;
@@ -19,13 +18,17 @@ fn id(count: u64) -> ObjectId {
     ObjectId(WRITER.number(count))
 }
 
+fn all() -> RangeInclusive<ObjectId> {
+    ObjectId(0)..=ObjectId(u64::MAX)
+}
+
 /// A map that gave ten ids: 1 and 2 are objects, 3 is trash, the lease lasts.
 fn used(tx: &mut Tx<'_>) {
     writer_number::note(tx, WRITER).unwrap();
-    assert_eq!(lease_ids(tx, WRITER, OWNER, 10, Duration::ZERO).unwrap(), id(1));
+    assert_eq!(lease_ids(tx, ObjectKind::Wal, WRITER, OWNER, 10, Duration::ZERO).unwrap(), id(1));
     tx.put(&id(1), &Object { size: 100, extents: 1 });
     tx.put(&id(2), &Object { size: 200, extents: 1 });
-    tx.put(&id(3), &Trash { since: Timestamp(0), size: 0 });
+    tx.put(&id(3), &Trash { since: Timestamp(0), size: 0, lsn: Lsn(0) });
 }
 
 fn stored(counts: impl IntoIterator<Item = u64>) -> BTreeMap<ObjectId, u64> {
@@ -36,15 +39,15 @@ fn stored(counts: impl IntoIterator<Item = u64>) -> BTreeMap<ObjectId, u64> {
 fn every_difference_has_its_kind() {
     in_tx(|tx| {
         used(tx);
-        let check = |objects: &BTreeMap<ObjectId, u64>| compare(tx, objects, ObjectId(0)).unwrap();
+        let check = |objects: &BTreeMap<ObjectId, u64>| compare(tx, objects, all()).unwrap();
         assert_eq!(check(&stored(1..=3)), Differences::default());
         let missing = check(&stored([1, 4]));
         assert_eq!((missing.missing.clone(), missing.in_flight.clone()), (vec![id(2)], vec![id(4)]));
         assert_eq!(missing.older(), None);
-        assert_eq!(missing.damage().collect::<Vec<_>>(), [format!("{} is missing", wal_key(id(2)))]);
+        assert_eq!(missing.damage().collect::<Vec<_>>(), [format!("{} is missing", object_key(id(2)))]);
         let cut = check(&BTreeMap::from([(id(1), 99), (id(2), 200)]));
         assert_eq!(cut.cut, [(id(1), 100, 99)]);
-        assert_eq!(compare(tx, &stored([2]), id(2)).unwrap(), Differences::default(), "only from there on");
+        assert_eq!(compare(tx, &stored([2]), id(2)..=id(99)).unwrap(), Differences::default(), "only these");
     });
 }
 
@@ -53,7 +56,7 @@ fn every_difference_has_its_kind() {
 fn an_object_of_a_lost_lease_shows_that_the_map_is_old() {
     in_tx(|tx| {
         used(tx);
-        let check = |objects: &BTreeMap<ObjectId, u64>| compare(tx, objects, ObjectId(0)).unwrap();
+        let check = |objects: &BTreeMap<ObjectId, u64>| compare(tx, objects, all()).unwrap();
         assert_eq!(check(&stored([1, 2, 10])).older(), None, "the last id of the lease");
         let older = check(&stored([1, 2, 11]));
         assert_eq!(older.unknown, [id(11)]);
@@ -67,23 +70,23 @@ fn an_object_of_a_lost_lease_shows_that_the_map_is_old() {
 fn more_objects_than_a_process_has_in_flight_show_that_the_map_is_old() {
     in_tx(|tx| {
         used(tx);
-        lease_ids(tx, WRITER, OWNER, 1_000, Duration::ZERO).unwrap();
+        lease_ids(tx, ObjectKind::Wal, WRITER, OWNER, 1_000, Duration::ZERO).unwrap();
         let most = UNEXPLAINED_OBJECTS_MAX as u64;
-        let check = |last: u64| compare(tx, &stored(1..=last), ObjectId(0)).unwrap();
+        let check = |last: u64| compare(tx, &stored(1..=last), all()).unwrap();
         assert_eq!(check(3 + most).older(), None);
         assert!(check(4 + most).older().unwrap().contains("in flight"));
         let ids: Vec<ObjectId> = (4..=4 + most).map(id).collect();
         give_up_ids(tx, OWNER + 1, &ids).unwrap();
-        assert_eq!(compare(tx, &stored(1..=4 + most), ObjectId(0)).unwrap().in_flight.len(), ids.len());
+        assert_eq!(compare(tx, &stored(1..=4 + most), all()).unwrap().in_flight.len(), ids.len());
         give_up_ids(tx, OWNER, &ids).unwrap();
-        assert_eq!(compare(tx, &stored(1..=4 + most), ObjectId(0)).unwrap(), Differences::default());
+        assert_eq!(compare(tx, &stored(1..=4 + most), all()).unwrap(), Differences::default());
     });
 }
 
 #[test]
 fn a_key_names_its_object() {
-    assert_eq!(wal_key(id(12)), "wal/1/000003000000000c");
-    assert_eq!(object_of_key(&wal_key(id(12))), Some(id(12)));
+    assert_eq!(object_key(id(12)), "wal/1/000003000000000c");
+    assert_eq!(object_of_key(&object_key(id(12))), Some(id(12)));
     for other in ["wal/1/c", "wal/1/000003000000000C", "wal/2/000003000000000c", "lake/1/000003000000000c"] {
         assert_eq!(object_of_key(other), None, "{other}");
     }
@@ -92,15 +95,8 @@ fn a_key_names_its_object() {
 #[test]
 fn an_extent_continues_or_there_is_a_gap() {
     let partition = PartitionId::new(crate::TopicId(1), 0);
-    let at = |base: i64, offsets: u32| {
-        let extent = Extent {
-            object: id(1),
-            position: 0,
-            bytes: 1,
-            offsets,
-            max_timestamp: 0,
-            writer: crate::WriterId(1),
-        };
+    let at = |base: i64, offsets: u64| {
+        let extent = Extent::Data(counted(id(1), 0, 1, offsets, 0));
         (ExtentKey::new(partition, Offset(base)), extent)
     };
     for (next, (key, extent), first, expected) in [

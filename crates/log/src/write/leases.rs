@@ -1,8 +1,10 @@
 //! Ids of objects before their use.
 //!
 //! Ids come in leased ranges (`map/object.rs` draws the life of an object). A process takes a range before it
-//! uploads anything, and renews the lease while it lives. It ends the lease once every id of the range is settled:
-//! committed, or known to be useless, which makes the object trash. When a process dies, its leases expire.
+//! uploads anything. It ends the lease once every id of the range is settled: committed, or known to be useless, which
+//! makes the object trash. A lease hangs on the session of its process (`map/session.rs`): when a process dies, its session
+//! ends, and then its leases. Where brokers may share the map that know no sessions, below format level 2, the process
+//! renews the lease while it lives.
 //!
 //! An id whose upload or commit failed is made trash soon, and before many of them are there no more ids are given out.
 //! So a process that dies leaves few objects that no record names, and a start can tell them from objects whose commits
@@ -20,22 +22,23 @@ use tokio::time::Instant;
 use crate::config::Times;
 use crate::limits::{DETACHED_UPLOAD_TTL, DETACHED_UPLOADS_MAX, USELESS_IDS_MAX};
 use crate::map::ids::ObjectId;
-use crate::map::object::{self, Object, ObjectLease, Trash};
+use crate::map::object::{self, Object, ObjectKind, ObjectLease, Trash};
 use crate::map::writer_number::WriterNumber;
 use crate::start::writers::OwnWater;
 
-/// Command: leases `count` new ids of `writer` to `owner`; returns the first.
+/// Command: leases `count` new ids of one kind and of `writer` to `owner`; returns the first.
 ///
 /// # Errors
 /// A record cannot be read.
 pub fn lease_ids(
     tx: &mut Tx<'_>,
+    kind: ObjectKind,
     writer: WriterNumber,
     owner: u128,
     count: u64,
     ttl: Duration,
 ) -> Result<ObjectId, DecodeError> {
-    let first = ObjectId(writer.number(tx.take_counter(&object::IDS, count)?));
+    let first = ObjectId::new(kind, writer, tx.take_counter(&object::IDS, count)?);
     let lease = ObjectLease { end: ObjectId(first.0 + count), owner, expires: tx.now() + ttl };
     tx.put(&first, &lease);
     Ok(first)
@@ -92,7 +95,7 @@ pub fn end_ids(tx: &mut Tx<'_>, owner: u128, first: ObjectId, used: ObjectId) ->
     };
     for id in (first.0..used.0.min(lease.end.0)).map(ObjectId) {
         if tx.get::<Object>(&id)?.is_none() && tx.get::<Trash>(&id)?.is_none() {
-            tx.put(&id, &Trash { since: tx.now(), size: 0 });
+            object::discard(tx, id, 0);
         }
     }
     tx.delete::<ObjectLease>(&first);
@@ -107,7 +110,7 @@ pub fn give_up_ids(tx: &mut Tx<'_>, owner: u128, ids: &[ObjectId]) -> Result<(),
     for id in ids {
         let held = object::lease_of(tx, *id)?.is_some_and(|(_, lease)| lease.owner == owner);
         if held && tx.get::<Object>(id)?.is_none() && tx.get::<Trash>(id)?.is_none() {
-            tx.put(id, &Trash { since: tx.now(), size: 0 });
+            object::discard(tx, *id, 0);
         }
     }
     Ok(())
@@ -354,7 +357,9 @@ impl Ids {
             let (count, ttl) = (self.times.lease_ids, self.times.lease_ttl);
             let leased = self
                 .meta
-                .commit(Envelope::broker("object ids"), move |tx| lease_ids(tx, writer, owner, count, ttl))
+                .commit(Envelope::broker("object ids"), move |tx| {
+                    lease_ids(tx, ObjectKind::Wal, writer, owner, count, ttl)
+                })
                 .await
                 .map_err(|error| error.to_string())?;
             let (first, end) = (leased.reply, ObjectId(leased.reply.0 + count));
@@ -362,13 +367,18 @@ impl Ids {
             *pending = Some(Pending { range, lsn: leased.lsn });
         }
         let Some(Pending { range, lsn }) = pending.as_ref() else { return Ok(()) };
-        let last = WriterNumber::count(range.end.0 - 1);
+        let last = ObjectId(range.end.0 - 1).count();
         self.water.raise(*lsn, last).await.map_err(|error| error.to_string())?;
         self.shared.lock().extend(pending.take().map(|pending| pending.range));
         Ok(())
     }
 
     async fn renew(&self) {
+        let snapshot = self.meta.snapshot();
+        let hangs = object::hangs_on_session(&snapshot, self.water.number);
+        if matches!(hangs, Ok(true)) {
+            return;
+        }
         let firsts: Vec<ObjectId> = self.shared.lock().iter().map(|range| range.first).collect();
         let (owner, ttl) = (self.owner, self.times.lease_ttl);
         let renewed = self

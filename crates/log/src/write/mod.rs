@@ -2,6 +2,7 @@
 
 pub(crate) mod intake;
 pub mod leases;
+pub mod marker;
 pub(crate) mod order;
 pub mod sequencer;
 pub(crate) mod uploader;

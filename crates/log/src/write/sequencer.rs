@@ -18,11 +18,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use floe_env::Timestamp;
-use floe_meta::{DecodeError, Tx};
+use floe_meta::{DecodeError, Lsn, Tx};
 
 use crate::format::header::Header;
 use crate::limits::BATCHES_PER_REQUEST_MAX;
-use crate::map::extent::{Extent, ExtentKey};
+use crate::map::extent::{Data, Extent, ExtentKey, Place, Spacing, WrittenBy};
+use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::{self, Object, Trash};
@@ -440,6 +441,7 @@ impl<'r, 't> Run<'r, 't> {
         let Run { tx, uploaded, heads, producers, forgotten, counts, in_all, extents, .. } = self;
         // First, because it may meet a record that cannot be read.
         let writers = intern(tx, &extents)?;
+        let lsn = if format_level::get(tx)? >= WITH_LSNS { tx.lsn() } else { Lsn(0) };
         for (partition, head) in heads {
             if let Some(head) = head {
                 tx.put(&partition, &head);
@@ -460,12 +462,21 @@ impl<'r, 't> Run<'r, 't> {
         }
         for new in &extents {
             let NewExtent { key, position, bytes, offsets, max_timestamp, writer } = *new;
-            let (object, writer) = (uploaded.object, writers[writer]);
-            tx.put(&key, &Extent { object, position, bytes, offsets, max_timestamp, writer });
+            let data = Data {
+                place: Place::Object(uploaded.object),
+                position,
+                bytes,
+                offsets: u64::from(offsets),
+                spacing: Spacing::Counted,
+                max_timestamp,
+                written_by: WrittenBy::One(writers[writer]),
+                lsn,
+            };
+            tx.put(&key, &Extent::Data(data));
         }
         let (id, size) = (uploaded.object, uploaded.size);
         match u32::try_from(extents.len()).expect("an object has far fewer batches than 2^32") {
-            0 => tx.put(&id, &Trash { since: tx.now(), size }),
+            0 => object::discard(tx, id, size),
             extents => tx.put(&id, &Object { size, extents }),
         }
         Ok(())

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::format::wal::{self, WalEntry};
 use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
-use crate::map::object::wal_key;
+use crate::map::object::object_key;
 use crate::read::cache::Cache;
 use crate::write::leases::{Ids, TakenId};
 use crate::write::sequencer::{AppendError, Placed, Uploaded};
@@ -38,7 +38,7 @@ impl Uploader {
         let object = taken.id;
         let encoded = wal::encode(object, &entries);
         let payload = encoded.payload.clone();
-        let key = wal_key(object);
+        let key = object_key(object);
         let put = self.store.put(&key, encoded.payload);
         let put = async {
             match self.store.remote() {

@@ -33,6 +33,7 @@ use crate::map::identity::Writer;
 use crate::map::ids::ObjectId;
 use crate::map::object;
 use crate::read::cache::Cache;
+use crate::start::session::OwnSession;
 use crate::write::intake::{Answers, Intake, Pace, Request};
 use crate::write::order::{Entered, Order};
 use crate::write::sequencer::{self, AppendError};
@@ -61,6 +62,7 @@ pub(crate) struct WalWriter {
     pub(crate) pace: Pace,
     pub(crate) intake: Intake,
     pub(crate) order: Order,
+    pub(crate) session: OwnSession,
     /// PUTs in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
 }
@@ -139,8 +141,13 @@ impl WalWriter {
             Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
             None => Envelope::broker("append"),
         };
-        let sequenced =
-            self.meta.enqueue(envelope, move |tx| Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded)));
+        let renewal = self.session.due();
+        let sequenced = self.meta.enqueue(envelope, move |tx| {
+            if let Some(Err(error)) = renewal.map(|renewal| renewal.apply(tx)) {
+                tracing::warn!(%error, "the session of this broker cannot be read");
+            }
+            Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded))
+        });
         let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
         Some(Box::pin(async move {
             let committed = sequenced.await;

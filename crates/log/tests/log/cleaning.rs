@@ -8,11 +8,11 @@ use std::time::Duration;
 use floe_env::Env;
 use floe_log::Times;
 use floe_log::leases::end_former_leases;
-use floe_log::object::{ObjectLease, Trash, wal_key};
+use floe_log::object::{ObjectLease, Trash, object_key};
 use floe_log::{Append, Config};
 use floe_log::{ObjectId, PartitionId};
 use floe_meta::lease::Lease;
-use floe_meta::{Envelope, Journal, MemoryJournal, Meta, Options, Tx};
+use floe_meta::{Envelope, Journal, Lsn, MemoryJournal, Meta, Options, Tx};
 use floe_store::MemoryStore;
 use floe_store::Store;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
@@ -204,14 +204,14 @@ async fn trash_that_stays_does_not_keep_the_rest() {
     let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
     let stuck = first + per_round;
     let plan = move |operation, key: &str| match operation {
-        Operation::Delete if *key < *wal_key(ObjectId(stuck)) => Fault::Refused,
+        Operation::Delete if *key < *object_key(ObjectId(stuck)) => Fault::Refused,
         _ => Fault::None,
     };
     let log = open(&env, &journal, Arc::new(FaultyStore::new(memory.clone(), plan)), told()).await;
     for chunk in 0..12 {
         let trash = move |tx: &mut Tx<'_>| {
             for id in 0..per_round / 10 {
-                let trash = Trash { since: tx.now(), size: 1 };
+                let trash = Trash { since: tx.now(), size: 1, lsn: Lsn(0) };
                 tx.put(&ObjectId(first + chunk * (per_round / 10) + id), &trash);
             }
             Ok::<_, std::convert::Infallible>(())

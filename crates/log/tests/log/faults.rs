@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
 use floe_log::PartitionId;
-use floe_log::object::{Object, ObjectLease, Trash, wal_key};
+use floe_log::object::{Object, ObjectLease, Trash, object_key};
 use floe_log::{Config, Log, sequencer::AppendError, walk::ReadError};
 use floe_meta::{Commit, Entry, Journal, JournalError, Loaded, Lsn, MemoryJournal, Outcome};
 use floe_store::MemoryStore;
@@ -65,7 +65,7 @@ pub(crate) async fn long_after() {
 pub(crate) fn nothing_is_orphaned(log: &Log, memory: &MemoryStore) -> Result<(), String> {
     let snapshot = log.meta().snapshot();
     let live: BTreeSet<String> =
-        snapshot.range::<Object>(..).map(|pair| wal_key(pair.expect("readable").0)).collect();
+        snapshot.range::<Object>(..).map(|pair| object_key(pair.expect("readable").0)).collect();
     let stored: BTreeSet<String> = memory.keys().into_iter().collect();
     if live != stored {
         return Err(format!("referenced {live:?}, stored {stored:?}"));

@@ -2,8 +2,10 @@
 
 mod basics;
 mod cleaning;
+mod extents;
 mod faults;
 mod full;
+mod pinned;
 mod retention;
 mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]

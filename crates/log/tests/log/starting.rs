@@ -7,7 +7,7 @@ use std::time::Duration;
 use floe_env::Env;
 use floe_log::extent::Extent;
 use floe_log::limits::{UNEXPLAINED_OBJECTS_MAX, WATCH_PAUSE};
-use floe_log::object::{Object, Trash, wal_key};
+use floe_log::object::{Object, Trash, object_key};
 use floe_log::walk::ReadError;
 use floe_log::{Config, Log, OpenError, PartitionId, Times, WriterNumber, sequencer::AppendError};
 use floe_meta::{Commit, Envelope, Journal, Lsn, MemoryJournal, Meta, Options};
@@ -166,7 +166,7 @@ async fn a_missing_object_is_known_from_the_start_and_others_are_served() {
     broker.abort_all();
     let meta = Meta::open(Env::simulated(3), Arc::clone(&journal), Options::default()).await.expect("opens");
     let third = meta.snapshot().range::<Object>(..).nth(2).expect("there").expect("readable").0;
-    memory.delete(&wal_key(third)).await.expect("deleted");
+    memory.delete(&object_key(third)).await.expect("deleted");
     let log = start(&Env::simulated(2), &journal, &memory, sole()).await.expect("it opens");
     let snapshot = log.meta().snapshot();
     let read = log.read(&snapshot, partition, offset(2), 10).await;

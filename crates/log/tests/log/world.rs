@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         times: Times {
             lease_ids: 4,
             lease_ttl: Duration::from_secs(30),
+            session_ttl: Duration::from_secs(20),
             trash_grace: Duration::from_secs(60),
             cleaner_pause: Duration::from_secs(5),
             cleaner_lease: floe_log::limits::CLEANER_LEASE,

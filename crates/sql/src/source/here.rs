@@ -133,7 +133,7 @@ fn stored_bytes(snapshot: &Snapshot, spans: &[TailSpan]) -> Result<u64, DecodeEr
     for span in spans.iter().filter(|span| span.from < span.to) {
         for extent in walk::extents(snapshot, span.partition, span.from)? {
             let (_, extent): (_, Extent) = extent?;
-            bytes += extent.bytes;
+            bytes += extent.bytes();
         }
     }
     Ok(bytes)

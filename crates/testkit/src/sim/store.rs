@@ -57,9 +57,8 @@ impl SimStore {
 
     /// Removes everything that a writer put into the store.
     pub(crate) fn forget_writer(&self, writer: WriterNumber) {
-        let of_writer = |key: &String| {
-            floe_log::object::object_of_key(key).is_some_and(|id| WriterNumber::of(id.0) == writer)
-        };
+        let of_writer =
+            |key: &String| floe_log::object::object_of_key(key).is_some_and(|id| id.writer() == writer);
         let keys = self.objects.keys().into_iter().filter(of_writer);
         keys.chain([floe_log::writer_number::key(writer)]).for_each(|key| self.objects.remove(&key));
     }

@@ -2,7 +2,7 @@
 
 use floe_lake::map::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
-use floe_log::object::{Object, ObjectLease, Trash, wal_key};
+use floe_log::object::{Object, ObjectLease, Trash, object_key};
 use floe_log::{ObjectId, WriterNumber};
 use floe_meta::Snapshot;
 
@@ -15,7 +15,7 @@ pub(crate) async fn look(cluster: &Cluster) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
     let mut needed: Vec<String> =
-        snapshot.range::<Object>(..).map(|pair| wal_key(pair.expect("an object can be read").0)).collect();
+        snapshot.range::<Object>(..).map(|pair| object_key(pair.expect("an object can be read").0)).collect();
     let mut excused = wal_excused(&snapshot);
     let stored = cluster.store().keys();
     for table in running.lake.tables(&snapshot).expect("the tables can be read") {
@@ -54,7 +54,7 @@ fn wal_excused(snapshot: &Snapshot) -> Vec<String> {
         let (first, lease) = pair.expect("a lease can be read");
         (first.0..lease.end.0).map(ObjectId)
     });
-    trash.chain(leases).map(wal_key).collect()
+    trash.chain(leases).map(object_key).collect()
 }
 
 /// Files that the table needs, and files that wait for their deletion.
