@@ -97,13 +97,13 @@ impl Fetched {
         Ok(batches)
     }
 
-    /// The records from the offset that was asked for, at most `bytes_max` bytes per batch when decompressed.
+    /// The records from the offset that was asked for, without markers of transactions, at most `bytes_max` bytes per batch when decompressed.
     ///
     /// # Errors
     /// When a batch is damaged or too large.
     pub fn records(&self, bytes_max: usize) -> Result<Vec<Record>, RecordsError> {
         let mut records = Vec::new();
-        for batch in self.batches()? {
+        for batch in self.batches()?.iter().filter(|batch| batch.has_records()) {
             records.extend(batch.records(bytes_max)?);
         }
         records.retain(|record| record.offset.0 >= self.from);

@@ -81,6 +81,8 @@ pub const FETCH_BYTES_MAX: usize = 55 * 1024 * 1024;
 pub const FETCH_BYTES_LEAST: usize = 1024 * 1024;
 /// Longest wait of a fetch, whatever the client asks for.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often a fetch begins again with a newer snapshot because records were moved under it.
+pub const FETCH_PLANS_AGAIN_MAX: u32 = 3;
 /// Reads of one fetch that run in parallel. Together they read no more than the fetch may have.
 pub const FETCH_READS_PARALLEL: usize = 8;
 /// Fetch sessions that the broker keeps; Kafka's `max.incremental.fetch.session.cache.slots`.

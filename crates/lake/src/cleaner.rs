@@ -1,4 +1,5 @@
-//! The cleaner deletes files that have been garbage for the grace period. It has a lease: one broker at a time cleans.
+//! The cleaner deletes files that have been garbage for the grace period and that no statement reads any more. It has a
+//! lease: one broker at a time cleans.
 //!
 //! It deletes the files first and the record that names them last. After a crash between the two it deletes the files
 //! again, which is no error.
@@ -121,14 +122,23 @@ fn due(shared: &Shared) -> Result<Vec<(GarbageKey, Garbage)>, ViewError> {
     let snapshot = shared.log.meta().snapshot();
     let Some(newest) = snapshot.range::<Garbage>(..).next_back() else { return Ok(Vec::new()) };
     let (newest, _) = newest?;
+    // A record does not know its commit. It was there at the LSN at which this process first saw it.
+    let oldest = shared.log.oldest_in_use()?;
     let mut cleaning = lock(&shared.cleaning);
+    let mut before = std::mem::take(&mut cleaning.seen);
+    for found in snapshot.range::<Garbage>(..).take(limits::GARBAGE_RECORDS_MAX) {
+        let (key, _) = found?;
+        let first = before.remove(&key).unwrap_or_else(|| snapshot.lsn());
+        cleaning.seen.insert(key, first);
+    }
     let grace = cleaning.grace.get_or_insert_with(|| Grace::new(period));
     grace.look(newest.since, now);
     let over = grace.over();
     let mut due = Vec::new();
     for found in snapshot.range::<Garbage>(..) {
         let (key, garbage) = found?;
-        let is_due = key.since < over || cleaning.young.age(&key, now) >= period;
+        let is_over = key.since < over || cleaning.young.age(&key, now) >= period;
+        let is_due = is_over && cleaning.seen.get(&key).is_some_and(|first| *first <= oldest);
         if !is_due || due.len() == limits::GARBAGE_RECORDS_MAX {
             break;
         }

@@ -1,13 +1,14 @@
 //! What the handle, the views and the cleaner of one broker share.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use floe_env::{Ages, Env, Grace};
 use floe_log::{Log, TopicId};
-use floe_meta::lease::Watch;
+use floe_meta::{Lsn, lease::Watch};
 
 use crate::{files::Files, layout::Folder, limits, map::GarbageKey};
 
@@ -66,6 +67,8 @@ pub(crate) struct Cleaning {
     pub(crate) watch: Watch,
     /// How old garbage is; `None` before there was some.
     pub(crate) grace: Option<Grace>,
+    /// The LSN at which each of the oldest records of garbage was first seen.
+    pub(crate) seen: BTreeMap<GarbageKey, Lsn>,
     /// The oldest of the garbage that no mark of the grace tells to be old: the newest garbage, if no other follows it.
     pub(crate) young: Ages<GarbageKey>,
 }

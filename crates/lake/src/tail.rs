@@ -59,7 +59,7 @@ pub enum TailError {
     #[error("the log could not be read: {0}")]
     Read(#[from] ReadError),
     /// Records went while the tail was read, for longer than their objects are kept.
-    #[error("records of {0} were deleted by retention or a client while they were read: ask again")]
+    #[error("records of {0} are gone, they were deleted or moved while they were read: ask again")]
     Gone(PartitionId),
     /// The rows.
     #[error(transparent)]
@@ -102,7 +102,7 @@ impl Batches for OfLog {
     async fn read(&self, partition: PartitionId, from: Offset) -> Result<Vec<Batch>, TailError> {
         match self.log.read(&self.snapshot, partition, from, limits::TAIL_READ_BYTES).await {
             Ok(read) => Ok(read.batches),
-            Err(ReadError::OutOfRange { .. }) => Err(TailError::Gone(partition)),
+            Err(ReadError::OutOfRange { .. } | ReadError::Gone { .. }) => Err(TailError::Gone(partition)),
             Err(error) => Err(error.into()),
         }
     }
@@ -380,7 +380,7 @@ impl TailReader {
     async fn decode_next(&mut self, hold: Hold<'_>) -> Result<bool, TailError> {
         loop {
             while let Some((partition, from, batch)) = self.read.pop_front() {
-                if batch.header().is_control() {
+                if !batch.has_records() {
                     continue;
                 }
                 let Some(mut records) = self.decode(&batch, hold)? else {

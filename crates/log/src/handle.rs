@@ -47,7 +47,7 @@ use crate::read::waiters::Waiters;
 use crate::read::walk::{self, At, Read, ReadError};
 use crate::start::former::Former;
 use crate::start::newest;
-use crate::start::session::{self, OwnSession, Renewal};
+use crate::start::session::{self, OwnSession};
 use crate::start::watch::Watchman;
 use crate::start::writers::{self, OwnWater, Writers};
 use crate::write::intake::{Answers, Intake, Pace};
@@ -241,11 +241,6 @@ impl Log {
     /// The record of a session cannot be read.
     pub fn oldest_in_use(&self) -> Result<Lsn, DecodeError> {
         self.shared.session.oldest_of_all()
-    }
-
-    /// What a commit may take along to say which snapshots this broker uses. Cleaners do, because they wait for it.
-    pub fn session_renewal(&self) -> Renewal {
-        self.shared.session.renewal()
     }
 
     /// The store. Requests through this handle count in the metrics.

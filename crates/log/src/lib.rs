@@ -99,6 +99,5 @@ pub use map::{
 pub use read::cache::Capacity;
 pub use read::pins::Pinned;
 pub use read::walk;
-pub use start::session::Renewal;
 pub use start::{compare, judge};
-pub use write::{leases, marker, sequencer};
+pub use write::{leases, marker, merged, sequencer};

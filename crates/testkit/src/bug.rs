@@ -40,6 +40,14 @@ pub enum Bug {
     RetentionIsHasty,
     /// Deletions of the log's objects are acknowledged and not done.
     CleanerForgets,
+    /// The journal lets every session say that it uses no old snapshot, so the cleaners wait for no reader.
+    CleanerIgnoresPins,
+    /// The network shows markers as if they were records.
+    WireShowsMarkers,
+    /// The journal makes gaps of markers.
+    JournalLosesMarkers,
+    /// A merge leaves markers out and says that the offsets follow from the batches.
+    MergeCountsOffsets,
     /// Deletions of the lake's files are acknowledged and not done.
     LakeCleanerForgets,
     /// The journal drops the progress of views, so they produce their output twice.
@@ -79,6 +87,10 @@ impl Bug {
         Bug::RetentionKeepsStarts,
         Bug::RetentionIsHasty,
         Bug::CleanerForgets,
+        Bug::CleanerIgnoresPins,
+        Bug::WireShowsMarkers,
+        Bug::JournalLosesMarkers,
+        Bug::MergeCountsOffsets,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
@@ -108,6 +120,10 @@ impl Bug {
             | Bug::RetentionKeepsExtents
             | Bug::RetentionKeepsStarts
             | Bug::RetentionIsHasty => "starts",
+            Bug::CleanerIgnoresPins => "held",
+            Bug::WireShowsMarkers => "phantom",
+            Bug::JournalLosesMarkers => "lost",
+            Bug::MergeCountsOffsets => "offsets",
             Bug::JournalDropsProgress => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

@@ -80,6 +80,19 @@ pub enum Event {
         /// The first offset that is kept.
         log_start: i64,
     },
+    /// The late read of a snapshot that a broker had pinned.
+    Held {
+        /// The partition.
+        partition: String,
+        /// The first offset that the snapshot has.
+        from: i64,
+        /// The offset after the last.
+        to: i64,
+        /// The records that were found.
+        records: Vec<Seen>,
+        /// Why no more were found.
+        error: Option<String>,
+    },
     /// A client commits an offset for a group.
     Commit {
         /// The name of the group.

@@ -82,6 +82,9 @@ fn digest(event: &Event) -> String {
         Event::Fetch { partition, from, records, high_watermark, log_start } => {
             format!("fetch {partition} {from} {} {high_watermark} {log_start}", records.len())
         }
+        Event::Held { partition, from, to, records, error } => {
+            format!("held {partition} {from} {to} {} {error:?}", records.len())
+        }
         Event::Final { partition, log_start, high_watermark, records } => {
             format!("final {partition} {} {high_watermark} {log_start}", records.len())
         }

@@ -7,10 +7,24 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
+use floe_log::extent::Outcome;
 use serde_json::{Map, Value};
 
 /// The first character of a value that is not JSON.
 pub const BAD: char = '!';
+
+/// The first character of the value that stands for a marker, which is no record and has no row.
+pub const MARK: char = '?';
+
+/// The value that stands for a marker.
+pub fn marker(producer: i64, outcome: Outcome) -> String {
+    format!("{MARK}{producer} {outcome:?}")
+}
+
+/// Whether the value stands for a marker.
+pub fn is_marker(value: &str) -> bool {
+    value.starts_with(MARK)
+}
 
 /// Partition, offset, and the record that the row shows.
 pub type Row = (u32, i64, String);
@@ -18,6 +32,11 @@ pub type Row = (u32, i64, String);
 /// Whether the record must become a dead letter.
 pub fn is_bad(value: &str) -> bool {
     value.starts_with(BAD)
+}
+
+/// Whether the value is that of a record with a row.
+pub fn has_row(value: &str) -> bool {
+    !is_bad(value) && !is_marker(value)
 }
 
 /// The id of a record. It is in the record's value and, because all clients here write it there, in its key.

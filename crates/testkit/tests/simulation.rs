@@ -180,6 +180,26 @@ fn orphan_objects_are_seen() {
 }
 
 #[test]
+fn a_cleaner_that_ignores_readers_is_seen() {
+    finds(Bug::CleanerIgnoresPins);
+}
+
+#[test]
+fn markers_that_look_like_records_are_seen() {
+    finds(Bug::WireShowsMarkers);
+}
+
+#[test]
+fn markers_that_are_lost_are_seen() {
+    finds(Bug::JournalLosesMarkers);
+}
+
+#[test]
+fn stamped_offsets_that_are_counted_are_seen() {
+    finds(Bug::MergeCountsOffsets);
+}
+
+#[test]
 fn orphan_files_of_a_table_are_seen() {
     finds(Bug::LakeCleanerForgets);
 }

@@ -77,7 +77,7 @@ impl<F: Fold> Intake<F> {
         batch: &Batch,
         from: Offset,
     ) -> Result<Option<Offset>, ViewError> {
-        if batch.header().is_control() {
+        if !batch.has_records() {
             return Ok(None);
         }
         let records = match batch.records(limits::BATCH_DECODED_BYTES_MAX) {

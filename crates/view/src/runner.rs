@@ -203,7 +203,7 @@ impl<V: View> TopicRunner<V> {
         }
         let shared = Arc::clone(&self.shared);
         let memory = shared.memory.share().await;
-        let snapshot = shared.log.meta().snapshot();
+        let snapshot = shared.log.pin();
         let Some((topic, settings)) = shared.topic(&snapshot, self.topic)? else { return Ok(Step::Gone) };
         // The wait may have been long: another process may own the view by now.
         self.own(&snapshot, &topic).await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use floe_env::lock;
 use floe_log::Log;
+use floe_log::batch::Batch;
 use floe_log::walk::{Read, ReadError};
 use floe_log::{Offset, PartitionId};
 use floe_meta::Snapshot;
@@ -148,12 +149,20 @@ async fn serve(
     deadline: Instant,
 ) -> Option<Held> {
     let log = &context.broker.log;
+    let mut planned_again = 0;
     loop {
-        let snapshot = log.meta().snapshot();
+        let snapshot = log.pin();
         parts.iter_mut().for_each(|part| forget_read(part, &snapshot));
         let mut held = set_aside(context, parts, bytes_max).await;
         let bytes_max = held.as_ref().map_or(1, Held::bytes);
-        let unavailable = read_all(context, &snapshot, parts, bytes_max).await;
+        let Unread { unavailable, gone } = read_all(context, &snapshot, parts, bytes_max).await;
+        drop(snapshot);
+        if gone && planned_again < limits::FETCH_PLANS_AGAIN_MAX {
+            // Nothing was sent yet, so a newer snapshot may tell where the records are now.
+            planned_again += 1;
+            parts.iter_mut().for_each(Part::drop_records);
+            continue;
+        }
         let bytes: usize = parts.iter().map(|part| part.bytes).sum();
         if let Some(held) = &mut held {
             held.shrink(bytes);
@@ -203,15 +212,29 @@ async fn set_aside(context: &Context<'_>, parts: &[Part], bytes_max: usize) -> O
     Some(answers.share(limits::FETCH_BYTES_LEAST, most).await)
 }
 
-/// Reads all partitions in their order, `bytes_max` at most; true when the store did not answer.
+/// What kept some partitions from being read.
+#[derive(Clone, Copy, Default)]
+struct Unread {
+    /// The store did not answer.
+    unavailable: bool,
+    /// Records were moved or removed after the snapshot was taken.
+    gone: bool,
+}
+
+/// Reads all partitions in their order, `bytes_max` at most.
 ///
 /// One batch per request is granted whatever its size, so the first partition in the order always gets on. A partition
 /// that got records moves to the end of the order.
-async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part], bytes_max: usize) -> bool {
+async fn read_all(
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    parts: &mut [Part],
+    bytes_max: usize,
+) -> Unread {
     let log = &context.broker.log;
     let mut left = bytes_max;
     let mut granted = false;
-    let mut unavailable = false;
+    let mut unread = Unread::default();
     let mut rest = parts;
     while left > 0 && !rest.is_empty() {
         let (now, later) = rest.split_at_mut(side_by_side(rest, left));
@@ -231,13 +254,14 @@ async fn read_all(context: &Context<'_>, snapshot: &Snapshot, parts: &mut [Part]
                     left = left.saturating_sub(part.bytes);
                 }
                 Err(error) => {
-                    unavailable |= matches!(error, ReadError::Unavailable(_));
+                    unread.unavailable |= matches!(error, ReadError::Unavailable(_));
+                    unread.gone |= matches!(error, ReadError::Gone { .. });
                     fail(part, &error);
                 }
             }
         }
     }
-    unavailable
+    unread
 }
 
 /// How many of the next partitions are read in parallel: as many as can get all that they want of the bytes left. So
@@ -276,11 +300,14 @@ fn forget_read(part: &mut Part, snapshot: &Snapshot) {
     }
 }
 
-/// Puts the batches that were read into the answer, as many whole ones as the allowance has room for.
+/// Puts the batches that were read into the answer, as many whole ones as the allowance has room for. Clients pass over
+/// offsets without records by themselves; where there is nothing else, an empty batch tells them so.
 fn fill(part: &mut Part, read: Read, allowance: Option<usize>) {
     let mut pieces = Vec::with_capacity(2 * read.batches.len());
     part.bytes = 0;
-    for batch in read.batches {
+    let empty = |batch: &Batch| batch.header().count == 0;
+    let only_empty = read.batches.iter().all(empty);
+    for batch in read.batches.into_iter().filter(|batch| only_empty || !empty(batch)) {
         let bytes = batch.bytes.len();
         if allowance.is_some_and(|allowance| part.bytes + bytes > allowance) {
             break;
@@ -300,7 +327,7 @@ fn fill(part: &mut Part, read: Read, allowance: Option<usize>) {
 fn fail(part: &mut Part, error: &ReadError) {
     let code = errors::read(error);
     metrics::counter!("floe_kafka_fetch_errors_total", "error" => code.name()).increment(1);
-    if matches!(error, ReadError::Unavailable(_) | ReadError::Corrupt(_)) {
+    if matches!(error, ReadError::Unavailable(_) | ReadError::Gone { .. } | ReadError::Corrupt(_)) {
         tracing::warn!(topic = ?part.key.topic, partition = part.key.partition, %error, "fetch failed");
     }
     part.bytes = 0;

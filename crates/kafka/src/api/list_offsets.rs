@@ -32,7 +32,7 @@ const EPOCH_FROM: i16 = 4;
 
 /// Answers ListOffsets. The isolation level makes no difference, because there are no transactions.
 pub(crate) async fn list_offsets(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let snapshot = context.broker.log.meta().snapshot();
+    let snapshot = context.broker.log.pin();
     let mut seen = BTreeSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

@@ -41,7 +41,7 @@ fn tail_bytes(broker: &Broker, name: &str) -> u64 {
     let bytes = |partition: PartitionId| -> u64 {
         let from = table.progress.get(&partition.index).copied().unwrap_or(Offset::ZERO);
         let extents = walk::extents(&snapshot, partition, from).expect("the map is whole");
-        extents.map(|extent| extent.expect("the map is whole").1.bytes).sum()
+        extents.map(|extent| extent.expect("the map is whole").1.bytes()).sum()
     };
     table.topic.partition_ids().map(bytes).sum()
 }

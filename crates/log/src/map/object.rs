@@ -205,6 +205,21 @@ pub fn is_named(map: &impl Lookup, id: ObjectId) -> bool {
     !matches!((map.get::<Object>(&id), map.get::<Trash>(&id)), (Ok(None), Ok(None)))
 }
 
+/// Why an object may not be committed, which `owner` has put into the store; `None` if it may.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn admit(map: &impl Lookup, id: ObjectId, owner: u128) -> Result<Option<String>, DecodeError> {
+    let held = lease_of(map, id)?.is_some_and(|(_, lease)| lease.owner == owner);
+    if !held {
+        return Ok(Some(format!("the lease on object {id} ended before its commit")));
+    }
+    if map.get::<Object>(&id)?.is_some() || map.get::<Trash>(&id)?.is_some() {
+        return Ok(Some(format!("object {id} was committed before")));
+    }
+    Ok(None)
+}
+
 /// Command: removes `extents` live extents of an object. An object without extents becomes trash, which knows this commit.
 ///
 /// # Errors

@@ -35,7 +35,7 @@ struct Told {
 
 /// A renewal that rides on a commit.
 #[derive(Clone, Copy, Debug)]
-pub struct Renewal {
+pub(crate) struct Renewal {
     number: WriterNumber,
     epoch: u64,
     oldest: Lsn,
@@ -46,7 +46,7 @@ impl Renewal {
     ///
     /// # Errors
     /// The record of the session cannot be read.
-    pub fn apply(&self, tx: &mut Tx<'_>) -> Result<(), DecodeError> {
+    pub(crate) fn apply(&self, tx: &mut Tx<'_>) -> Result<(), DecodeError> {
         session::renew(tx, self.number, self.epoch, self.oldest).map(drop)
     }
 }

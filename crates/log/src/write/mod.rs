@@ -3,6 +3,7 @@
 pub(crate) mod intake;
 pub mod leases;
 pub mod marker;
+pub mod merged;
 pub(crate) mod order;
 pub mod sequencer;
 pub(crate) mod uploader;

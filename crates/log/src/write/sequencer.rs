@@ -26,7 +26,7 @@ use crate::map::extent::{Data, Extent, ExtentKey, Place, Spacing, WrittenBy};
 use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
-use crate::map::object::{self, Object, Trash};
+use crate::map::object::{self, Object};
 use crate::map::partition::Head;
 use crate::map::producer::{self, BATCHES_REMEMBERED, Producer, ProducerKey, Seen};
 use crate::map::producer_count::{self, Full, ProducerCount, Room};
@@ -165,7 +165,7 @@ pub(crate) fn sequence_within(
     room: Room,
 ) -> Vec<Result<Appended, AppendError>> {
     let refuse = |error: AppendError| vec![Err(error); uploaded.batches.len()];
-    match admit(tx, uploaded) {
+    match object::admit(tx, uploaded.object, uploaded.owner) {
         Ok(None) => {}
         Ok(Some(reason)) => return refuse(AppendError::Unavailable(reason)),
         Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
@@ -184,19 +184,6 @@ pub(crate) fn sequence_within(
         Ok(()) => results,
         Err(error) => refuse(AppendError::Unavailable(error.to_string())),
     }
-}
-
-/// Why the whole object may not be sequenced; `None` if it may.
-fn admit(tx: &Tx<'_>, uploaded: &Uploaded) -> Result<Option<String>, DecodeError> {
-    let id = uploaded.object;
-    let held = object::lease_of(tx, id)?.is_some_and(|(_, lease)| lease.owner == uploaded.owner);
-    if !held {
-        return Ok(Some(format!("the lease on object {id} ended before its commit")));
-    }
-    if tx.get::<Object>(&id)?.is_some() || tx.get::<Trash>(&id)?.is_some() {
-        return Ok(Some(format!("object {id} was committed before")));
-    }
-    Ok(None)
 }
 
 /// The verdict of a producer's state on a batch.

@@ -248,7 +248,8 @@ async fn the_comparison_sees_planted_bugs() {
         let found = layout.extents.iter_mut().find(|(base, _)| base.0 == at).expect("it has an extent");
         found.1 = Extent::Data(data);
     };
-    let bugs: [(&str, &dyn Fn(&mut Layout)); 4] = [
+    type Spoil<'s> = &'s dyn Fn(&mut Layout);
+    let bugs: [(&str, Spoil<'_>); 4] = [
         ("stamped offsets are counted", &stamped_counted),
         ("counted offsets are taken from the batches", &counted_stamped),
         ("an extent begins a byte late", &one_byte_late),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use floe_env::{Env, Lru, Timestamp, lock};
 use floe_lake::{Batches, Lake, LakeError, TableRef, TailSchema, TailSpan};
 use floe_log::extent::Extent;
-use floe_log::{Log, TopicId, walk};
+use floe_log::{Log, Pinned, TopicId, walk};
 use floe_meta::{DecodeError, Lsn, Snapshot};
 use floe_query::{Kind, QueryError};
 use floe_store::Store;
@@ -35,7 +35,7 @@ impl Here {
 
     /// The cut now.
     pub(crate) fn cut_now(&self) -> Cut {
-        let (snapshot, now) = (self.log.meta().snapshot(), self.env.now());
+        let (snapshot, now) = (self.log.pin(), self.env.now());
         Cut { snapshot, now, lake: self.lake.clone(), tails: self.tails.clone() }
     }
 
@@ -64,9 +64,9 @@ impl Reads for OfStore {
     }
 }
 
-/// One snapshot of the metadata.
+/// One snapshot of the metadata. As long as it lives, nothing is deleted that it refers to.
 pub(crate) struct Cut {
-    snapshot: Snapshot,
+    snapshot: Pinned,
     now: Timestamp,
     lake: Lake,
     tails: Arc<Tails>,

@@ -7,6 +7,7 @@ use crate::history::History;
 
 pub mod duplicated;
 pub mod group;
+pub mod held;
 mod known;
 pub mod live;
 pub mod lost;
@@ -55,6 +56,7 @@ pub const CHECKERS: &[Checker] = &[
     ("group", group::check),
     ("topics", topics::check),
     ("objects", objects::check),
+    ("held", held::check),
     ("table", table::check),
     ("sql", sql::check),
     ("live", live::check),

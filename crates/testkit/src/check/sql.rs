@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::known::Facts;
 use crate::history::{Answer, Event, FinalRead, History, Operation, Phase};
-use crate::rows::{is_bad, shows};
+use crate::rows::{has_row, shows};
 
 /// Reports answers that show no cut, or a cut of the past.
 pub fn check(history: &History) -> Vec<String> {
@@ -58,9 +58,9 @@ fn rows_of_cut(
         for (offset, value) in read.records.iter().take_while(|(offset, _)| *offset < end) {
             let rows = shown.remove(&(index, *offset)).unwrap_or_default();
             match rows.as_slice() {
-                [] if is_bad(value) => {}
+                [] if !has_row(value) => {}
                 [] => found.push(format!("{name}@{offset}: {value} is not in the answer")),
-                [row] if !is_bad(value) && shows(row, value) => {}
+                [row] if has_row(value) && shows(row, value) => {}
                 [row] => found.push(format!("{name}@{offset}: {value} is {row}")),
                 rows => found.push(format!("{name}@{offset}: {value} is there {} times", rows.len())),
             }
@@ -93,7 +93,7 @@ fn counts_of_cut(
             }
         };
         let end = (last + 1).max(facts.bound(name, operation).0);
-        let good = read.records.iter().filter(|(offset, value)| *offset < end && !is_bad(value));
+        let good = read.records.iter().filter(|(offset, value)| *offset < end && has_row(value));
         let (wanted, newest) = good.fold((0, -1), |(count, _), (offset, _)| (count + 1, *offset));
         if (count, last) != (wanted, newest) {
             found.push(format!(

@@ -1,12 +1,12 @@
 //! The table is the log. Every offset from the log start to the view's progress is either one row that shows the
-//! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. No row is beyond
-//! the progress. Rows stay when their records leave the log: what was acknowledged below the log start is a row, too,
+//! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. Markers are neither.
+//! No row is beyond the progress. Rows stay when their records leave the log: what was acknowledged below the log start is a row, too,
 //! or a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Event, FinalRead, History, Phase};
-use crate::rows::{is_bad, shows};
+use crate::rows::{is_bad, is_marker, shows};
 
 /// By partition and offset, the rows of the table, and `None` for each dead letter.
 type Shown<'a> = BTreeMap<(u32, i64), Vec<Option<&'a str>>>;
@@ -64,6 +64,10 @@ fn compare<'a>(
 ) {
     for (offset, value) in records {
         match shown.get(&(partition, offset)).map(Vec::as_slice) {
+            None if is_marker(value) => {}
+            Some(_) if is_marker(value) => {
+                found.push(format!("{name}@{offset}: the marker {value} is in the table"))
+            }
             None => found.push(format!("{name}@{offset}: {value} is not in the table")),
             Some([None]) if is_bad(value) => {}
             Some([None]) => found.push(format!("{name}@{offset}: {value} is JSON and a dead letter")),

@@ -52,7 +52,7 @@ impl Consumer {
             if let Some(fetched) =
                 note_fetch(&*self.harness, way.as_mut(), self.process, self.place, from).await
             {
-                next = Some(fetched.records.last().map_or(from, |(offset, _)| offset + 1));
+                next = Some(fetched.next);
                 front = Some(way);
                 // Not on the last way to the end: going back would cost more the longer the log is.
                 if self.from_start && goal.is_none() && self.dice.chance(10) {

@@ -62,7 +62,7 @@ impl Follower {
             };
             match note_fetch(&*self.harness, way.as_mut(), self.process, place, from).await {
                 Some(fetched) => {
-                    let next = fetched.records.last().map_or(from, |(offset, _)| offset + 1);
+                    let next = fetched.next;
                     at = Some((place, next));
                     if self.commits && self.dice.chance(200) {
                         self.commit(place, next).await;

@@ -29,8 +29,10 @@ pub enum Sent {
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Records from the requested offset on, without gaps.
+    /// Records and markers from the requested offset on, without gaps.
     pub records: Vec<Seen>,
+    /// The offset where the reader goes on.
+    pub next: i64,
     /// The next offset to assign.
     pub high_watermark: i64,
     /// The first offset that is kept.

@@ -11,6 +11,7 @@ use crate::client::kafka_front::KafkaFront;
 use crate::client::values::Place;
 use crate::history::{Event, Phase};
 use crate::recorder::Recorder;
+use crate::rows::is_marker;
 
 /// The world of a client.
 #[async_trait]
@@ -64,7 +65,7 @@ pub(crate) async fn note_fetch(
     let begun = harness.recorder().invoke(process, front.broker(), event(None));
     let mut fetched = front.fetch(place, from).await;
     if fetched.is_none() && place.incarnation.is_some() && harness.bug() == Some(Bug::WireAnswersForDeleted) {
-        fetched = Some(Fetched { records: Vec::new(), high_watermark: from, log_start: 0 });
+        fetched = Some(Fetched { records: Vec::new(), next: from, high_watermark: from, log_start: 0 });
     }
     if let Some(fetched) = &mut fetched {
         spoil(harness, fetched, from);
@@ -96,8 +97,15 @@ fn spoil(harness: &dyn Harness, fetched: &mut Fetched, from: i64) {
                 *offset += 1;
             }
         }
+        Some(Bug::WireShowsMarkers) => {
+            for (_, value) in fetched.records.iter_mut().filter(|(_, value)| is_marker(value)) {
+                // What a client would take for a record with this value.
+                value.insert_str(0, "record of ");
+            }
+        }
         Some(Bug::WireStaleWatermark) if dice.chance(20) => {
             fetched.records.clear();
+            fetched.next = from;
             fetched.high_watermark = from;
         }
         _ => {}

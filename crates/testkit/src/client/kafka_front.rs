@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::cut::Stream;
 use super::front::{Fetched, Front, Sent};
-use super::values::{Place, value_of};
+use super::values::{Place, seen};
 
 /// The last version of Produce that names topics.
 const PRODUCE_NAMED_VERSION_MAX: i16 = 12;
@@ -166,12 +166,15 @@ impl Front for KafkaFront {
             }
         };
         let fetched = fetched.ok()?.ok()?;
-        let records = fetched.records(RECORDS_BYTES_MAX).ok()?;
-        let seen = |record: &floe_log::records::Record| {
-            (record.offset.0, value_of(record.value.as_deref().unwrap_or_default()))
-        };
+        let (mut records, mut next) = (Vec::new(), from);
+        for batch in fetched.batches().ok()? {
+            records.extend(seen(&batch, RECORDS_BYTES_MAX).ok()?);
+            next = batch.next_offset().0;
+        }
+        records.retain(|(offset, _)| *offset >= from);
         Some(Fetched {
-            records: records.iter().map(seen).collect(),
+            records,
+            next,
             high_watermark: fetched.high_watermark,
             log_start: fetched.log_start_offset,
         })

@@ -100,7 +100,7 @@ impl Member {
                     continue;
                 }
                 let fetched: Fetched = fetched.ok_or(Over::Connection)?;
-                let next = fetched.records.last().map_or(from, |(offset, _)| offset + 1);
+                let next = fetched.next;
                 behind |= next < fetched.high_watermark;
                 self.positions.insert(*place, next);
             }

@@ -1,11 +1,14 @@
 //! The records of a run. Each has a value that no other record has.
 
 use bytes::Bytes;
+use floe_log::batch::Batch;
 use floe_log::codec::Compression;
-use floe_log::records::Builder;
+use floe_log::extent::Outcome;
+use floe_log::records::{Builder, Record, RecordsError};
 
 use crate::dice::Dice;
-use crate::rows::{BAD, id_of};
+use crate::history::Seen;
+use crate::rows::{BAD, id_of, marker};
 
 /// A partition by the name of its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +80,23 @@ fn late_double(dice: &Dice, n: u64) -> String {
 /// Turns a record's bytes back into its value.
 pub(crate) fn value_of(record: &[u8]) -> String {
     String::from_utf8_lossy(record).into_owned()
+}
+
+/// What a reader sees of a batch: its records, or the marker that it is.
+pub(crate) fn seen(batch: &Batch, bytes_max: usize) -> Result<Vec<Seen>, RecordsError> {
+    let value = |bytes: &Option<Bytes>| value_of(bytes.as_deref().unwrap_or_default());
+    let records = batch.records(bytes_max)?;
+    if !batch.header().is_control() {
+        return Ok(records.iter().map(|record| (record.offset.0, value(&record.value))).collect());
+    }
+    // The last byte of the key is the type (KIP-98).
+    let outcome = |record: &Record| match record.key.as_deref() {
+        Some([0, 0, 0, 0]) => Outcome::Abort,
+        Some([0, 0, 0, 1]) => Outcome::Commit,
+        key => panic!("{key:?} is no key of a marker"),
+    };
+    let producer = batch.header().producer_id;
+    Ok(records.iter().map(|record| (record.offset.0, marker(producer, outcome(record)))).collect())
 }
 
 /// A batch of records with these values. `producer` is the id, the epoch and the first sequence number of an idempotent

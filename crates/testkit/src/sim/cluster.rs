@@ -223,6 +223,11 @@ impl Cluster {
         self.dice().pick(&all).clone()
     }
 
+    /// Whether a broker has died.
+    pub(crate) fn is_gone(&self, running: &Running) -> bool {
+        !self.0.running.borrow().contains_key(&running.number)
+    }
+
     /// Kills every broker once. Their keepers start new ones.
     pub(crate) async fn restart(&self) {
         let old: Vec<_> = self.0.running.borrow().values().cloned().collect();

@@ -12,13 +12,13 @@ use floe_env::Env;
 use floe_group::OffsetRecord;
 use floe_lake::map::Progress;
 use floe_log::PartitionId;
-use floe_log::extent::{Extent, ExtentKey};
+use floe_log::extent::{Extent, ExtentKey, Gap, Marker};
 use floe_log::object::{Object, ObjectLease};
 use floe_log::partition::Head;
-use floe_meta::MapRecord as _;
+use floe_log::session::Session;
 use floe_meta::MemoryJournal;
 use floe_meta::key::Key as _;
-use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
+use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, MapRecord, Outcome};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -155,6 +155,12 @@ impl SimJournal {
             let kept = |change: &Change| change.key.first() == Some(&Extent::KIND) && change.value.is_none();
             commits.iter_mut().for_each(|commit| commit.changes.retain(|change| !kept(change)));
         }
+        let changes = commits.iter_mut().flat_map(|commit| commit.changes.iter_mut());
+        match self.bug {
+            Some(Bug::CleanerIgnoresPins) => changes.for_each(forget_readers),
+            Some(Bug::JournalLosesMarkers) => changes.for_each(forget_marker),
+            _ => {}
+        }
         let retains = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("retention");
         commits.iter_mut().filter(retains).for_each(|commit| self.spoil_retention(&mut commit.changes));
         let dropped = match self.bug {
@@ -190,6 +196,31 @@ impl SimJournal {
             }
             _ => {}
         }
+    }
+}
+
+/// The record of a change, if it is of this kind and not a removal.
+fn record_of<R: MapRecord>(change: &Change) -> Option<R> {
+    let value = change.value.as_ref().filter(|_| change.key.first() == Some(&R::KIND))?;
+    Some(R::decode(value[0], &value[1..]).expect("it can be read"))
+}
+
+fn replace<R: MapRecord>(change: &mut Change, record: &R) {
+    let mut value = vec![record.version()];
+    record.encode(&mut value);
+    change.value = Some(value.into());
+}
+
+/// A session says that it uses the newest snapshot that there will ever be.
+fn forget_readers(change: &mut Change) {
+    if let Some(session) = record_of::<Session>(change) {
+        replace(change, &Session { oldest: Lsn(u64::MAX), ..session });
+    }
+}
+
+fn forget_marker(change: &mut Change) {
+    if let Some(Extent::Marker(Marker { lsn, .. })) = record_of::<Extent>(change) {
+        replace(change, &Extent::Gap(Gap { offsets: 1, lsn }));
     }
 }
 

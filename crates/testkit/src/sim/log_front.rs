@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::cluster::{Cluster, Running};
-use crate::client::values::value_of;
+use crate::client::values;
 use crate::client::{Fetched, Front, Harness, Place, Sent};
 use crate::dice::Dice;
 
@@ -144,14 +144,13 @@ pub(crate) fn earliest(log: &Log, place: Place) -> Option<i64> {
 pub(crate) async fn fetch(log: &Log, place: Place, from: i64) -> Option<Fetched> {
     let partition = partition(log, place)?;
     let _ = timeout(Duration::from_millis(500), log.wait(&[(partition, Offset(from))])).await;
-    let read = log.read(&log.meta().snapshot(), partition, Offset(from), READ_BYTES_MAX).await.ok()?;
+    let read = log.read(&log.pin(), partition, Offset(from), READ_BYTES_MAX).await.ok()?;
     let mut records = Vec::new();
     for batch in &read.batches {
-        for record in batch.records(RECORDS_BYTES_MAX).ok()? {
-            if record.offset.0 >= from {
-                records.push((record.offset.0, value_of(record.value.as_deref().unwrap_or_default())));
-            }
-        }
+        let seen = values::seen(batch, RECORDS_BYTES_MAX).ok()?;
+        records.extend(seen.into_iter().filter(|(offset, _)| *offset >= from));
     }
-    Some(Fetched { records, high_watermark: read.high_watermark.0, log_start: read.log_start.0 })
+    let next = read.batches.last().map_or(from, |batch| batch.next_offset().0);
+    let (high_watermark, log_start) = (read.high_watermark.0, read.log_start.0);
+    Some(Fetched { records, next, high_watermark, log_start })
 }

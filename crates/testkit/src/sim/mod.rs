@@ -8,6 +8,8 @@
 //! store.rs, journal.rs     requests that may be lost or land late
 //! remote.rs                a remote store: requests are made in tries that time out
 //! weather.rs               the faults of the store and the journal
+//! marking.rs, merging.rs   markers and merges by test commands
+//! holding.rs               a reader that pins a snapshot for long
 //! log_front.rs             a client in the broker's process, as views are
 //! engine.rs, sql.rs        statements, if the caller brings an engine for them
 //! audit/                   all records, objects, rows and leftovers at the end
@@ -19,8 +21,11 @@ mod cluster;
 mod engine;
 #[cfg(test)]
 mod full;
+mod holding;
 mod journal;
 mod log_front;
+mod marking;
+mod merging;
 #[cfg(test)]
 mod metadata;
 mod plan;

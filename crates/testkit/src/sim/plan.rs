@@ -36,6 +36,10 @@ const BESIDE_A_COPY: Duration = Duration::from_secs(90);
 
 /// How long the faults last in a run that must see the end of grace periods or time-outs.
 const LONG_CHAOS: Duration = Duration::from_secs(40);
+/// Shares of runs, in a thousand, with markers, with merges, and with a reader that holds a snapshot.
+const MARKS: u64 = 500;
+const MERGES: u64 = 500;
+const HOLDS: u64 = 400;
 /// Share of runs, in a thousand, with a remote store.
 const REMOTE: u64 = 80;
 /// Grace for a remote store: longer than all tries of a request and the late landing of the last one.
@@ -125,6 +129,12 @@ pub(crate) struct Plan {
     pub(crate) deletes: bool,
     /// Whether a lone broker's data directory rots, comes back from a backup, and is copied.
     pub(crate) harm: bool,
+    /// Whether a client writes markers.
+    pub(crate) marks: bool,
+    /// Whether a client merges extents.
+    pub(crate) merges: bool,
+    /// Whether a client holds a snapshot for long.
+    pub(crate) holds: bool,
     /// The settings of a broker's log.
     pub(crate) log: floe_log::Config,
     /// The settings of a broker's views.
@@ -167,6 +177,9 @@ impl Plan {
             retention: dice.chance(RETAINS).then(|| *dice.pick(&RETENTIONS)),
             retains_table: dice.chance(RETAINS_TABLE),
             deletes: dice.chance(DELETES),
+            marks: dice.chance(MARKS),
+            merges: dice.chance(MERGES),
+            holds: dice.chance(HOLDS),
         }
     }
 
@@ -207,6 +220,24 @@ impl Plan {
                 | Bug::RetentionKeepsStarts
                 | Bug::RetentionIsHasty,
             ) => Plan { retention: Some(("retention.bytes", "700")), ..self },
+            // Records go while the reader holds its snapshot, its broker lives, and another one cleans.
+            Some(Bug::CleanerIgnoresPins) => Plan {
+                brokers: 2,
+                harm: false,
+                holds: true,
+                deletes: true,
+                merges: true,
+                crash_polls_max: None,
+                // It reads from the store.
+                log: floe_log::Config {
+                    sole: false,
+                    cache: Capacity { tail: 2_000, cold: 2_000, ..self.log.cache },
+                    ..self.log
+                },
+                ..self
+            },
+            Some(Bug::WireShowsMarkers | Bug::JournalLosesMarkers) => Plan { marks: true, ..self },
+            Some(Bug::MergeCountsOffsets) => Plan { marks: true, merges: true, ..self },
             // Such a broker takes whatever journal it finds.
             Some(Bug::OldJournalIsContinued) => self.harmed(false),
             // No broker dies here, so a copy finds the original alive.
@@ -224,10 +255,11 @@ impl Plan {
     }
 
     /// Time for the cleaners, longer than everything that must be over before nothing is left to clean. That is the
-    /// leases of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and a few rounds.
+    /// leases and sessions of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and a few rounds.
     pub(crate) fn cleaning(&self) -> Duration {
         let (log, lake) = (&self.log.times, &self.lake);
-        let of_log = log.lease_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
+        let of_log =
+            log.lease_ttl + log.session_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
         // The cleaner of the lake has its job for as long as the grace.
         let of_lake = floe_view::limits::LEASE_TTL
             + floe_view::limits::SUPERVISE_INTERVAL
@@ -279,6 +311,7 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
     let times = Times {
         lease_ids: *dice.pick(&[2, 8, 64]),
         lease_ttl: seconds(12, 5),
+        session_ttl: seconds(10, 4),
         trash_grace: seconds(20, 9),
         cleaner_pause: seconds(4, 1),
         cleaner_lease: seconds(40, 5),

@@ -10,7 +10,10 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::audit;
 use super::cluster::{Cluster, Harm};
+use super::holding;
 use super::journal::SimJournal;
+use super::marking;
+use super::merging;
 use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use super::store::SimStore;
@@ -180,6 +183,15 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
         let places = places.iter().filter(|place| place.topic == PLAIN_TOPIC).copied().collect();
         let deleter = Deleter::new(Arc::new(cluster.clone()), 400, places);
         clients.push(("deleter".to_owned(), env.spawn("deleter", deleter.run())));
+    }
+    if cluster.plan().marks {
+        clients.push(("the marker".to_owned(), env.spawn("marker", marking::run(cluster.clone()))));
+    }
+    if cluster.plan().merges {
+        clients.push(("the merger".to_owned(), env.spawn("merger", merging::run(cluster.clone()))));
+    }
+    if cluster.plan().holds {
+        clients.push(("the holder".to_owned(), env.spawn("holder", holding::run(cluster.clone()))));
     }
     // A group lives in one broker. Several brokers cannot share a group until groups have an owner.
     let members = if cluster.plan().brokers == 1 { 2 } else { 0 };

@@ -94,7 +94,7 @@ async fn read_all(cluster: &Cluster, place: Place) {
         };
         failures = 0;
         (log_start, high_watermark) = (fetched.log_start, fetched.high_watermark);
-        next = fetched.records.last().map_or(next, |(offset, _)| offset + 1);
+        next = fetched.next;
         records.extend(fetched.records);
         if next >= high_watermark {
             break;

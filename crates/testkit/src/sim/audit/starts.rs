@@ -93,9 +93,9 @@ impl Replay {
             let end = extent.next_offset(key.base);
             let last = ExtentKey::new(key.partition, Offset(i64::MAX));
             let rest: u64 =
-                self.extents.range(ExtentKey::new(key.partition, end)..=last).map(|(_, e)| e.bytes).sum();
+                self.extents.range(ExtentKey::new(key.partition, end)..=last).map(|(_, e)| e.bytes()).sum();
             let mark = self.marks.get(&key.partition).filter(|mark| end <= mark.next).map(|mark| mark.time.0);
-            let told = (extent.max_timestamp >= 0).then_some(extent.max_timestamp);
+            let told = (extent.max_timestamp() >= 0).then_some(extent.max_timestamp());
             let since = told.into_iter().chain(mark).min();
             let is_old = |ms| since.is_some_and(|since| entry.envelope.time.0 - since > ms);
             if !kept.ms.is_some_and(is_old) && kept.bytes.is_none_or(|bytes| rest < bytes) {
@@ -125,7 +125,7 @@ impl Replay {
             if !begins || end <= next {
                 return Some(format!("an extent is at {} and the last one ends at {next}", key.base));
             }
-            (next, bytes) = (end, bytes + extent.bytes);
+            (next, bytes) = (end, bytes + extent.bytes());
         }
         (next != head.next || bytes != head.bytes)
             .then(|| format!("its extents end at {next} and have {bytes} bytes, and it is {head:?}"))
