@@ -12,6 +12,7 @@
 //! format/  bytes: Kafka's record batch, records, codecs, WAL objects
 //! write/   the way in: intake, object ids, uploads, sequencer
 //! read/    the way out: walk, cache, reader, waiters
+//! merge/   which extents an object has, and what to merge next
 //! clean/   lets old records go, and deletes what nobody needs any more
 //! start/   what a start compares before it serves, and the number that it takes
 //! ```
@@ -72,6 +73,7 @@ mod format;
 mod handle;
 pub mod limits;
 mod map;
+pub mod merge;
 mod read;
 mod start;
 mod write;

@@ -143,6 +143,8 @@ pub const UNEXPLAINED_OBJECTS_MAX: usize =
 pub const SESSION_TTL: Duration = Duration::from_secs(60);
 /// How long a reader keeps what its snapshot refers to. A longer one may find that it is gone.
 pub const PINNED_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Extents that one merge replaces. Each may make an object trash and free a writer.
+pub const MERGE_EXTENTS_MAX: usize = 1_000;
 /// The pause between two rounds of the cleaner.
 pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the next round when one has left work.
@@ -220,6 +222,7 @@ const _: () = assert!(
     (RETENTION_PARTITIONS_PER_COMMIT + RETENTION_EXTENTS_PER_COMMIT) * CHANGE_BYTES_PER_BATCH
         <= floe_meta::limits::GROUP_BYTES_MAX
 );
+const _: () = assert!(MERGE_EXTENTS_MAX <= RETENTION_EXTENTS_PER_COMMIT);
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
 const _: () = assert!(SESSION_TTL.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());

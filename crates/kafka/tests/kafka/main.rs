@@ -10,5 +10,6 @@ mod fetching;
 mod groups;
 mod harness;
 mod listener;
+mod markers;
 mod memory;
 mod producing;

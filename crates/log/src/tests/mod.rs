@@ -19,6 +19,7 @@ use crate::write::sequencer::{Placed, Uploaded};
 
 mod batches;
 mod formats;
+mod merging;
 mod reading;
 mod retention;
 mod sequencing;
