@@ -97,7 +97,8 @@ impl Fetched {
         Ok(batches)
     }
 
-    /// The records from the offset that was asked for, without markers of transactions, at most `bytes_max` bytes per batch when decompressed.
+    /// The records from the offset that was asked for, without markers of transactions, at most `bytes_max` bytes per
+    /// batch when decompressed.
     ///
     /// # Errors
     /// When a batch is damaged or too large.

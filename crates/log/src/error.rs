@@ -13,8 +13,8 @@ pub enum OpenError {
     Config(&'static str),
     /// The metadata or the store may hold formats that this broker does not read.
     #[error(
-        "this metadata has format level {found}, this broker reads up to {known}: start a newer version of Floe; a level \
-         that was raised never falls"
+        "this metadata has format level {found}, this broker reads up to {known}: start a newer version of Floe; a \
+         level that was raised never falls"
     )]
     Newer {
         /// The level in force.

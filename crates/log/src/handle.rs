@@ -41,7 +41,7 @@ use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
 use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
-use crate::read::pins::{Pinned, Pins};
+use crate::read::pins::Pinned;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{self, At, Read, ReadError};
@@ -94,7 +94,6 @@ struct Shared {
     waiters: Waiters,
     cleaner: Cleaner,
     retainer: Retainer,
-    pins: Pins,
     session: OwnSession,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
@@ -153,9 +152,7 @@ impl Log {
         claim(&*store, &cluster, &meta.snapshot()).await?;
         check_level(&meta, &config)?;
         let (water, former) = begin(&env, &meta, &store, &config).await?;
-        let pins = Pins::new(env.clone(), meta.clone());
-        let (number, level, ttl) = (water.number, config.format_level, config.times.session_ttl);
-        let session = OwnSession::new(env.clone(), meta.clone(), pins.clone(), number, level, ttl);
+        let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
         let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
         let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
         let waiters = Waiters::of(&meta);
@@ -172,17 +169,7 @@ impl Log {
             session: session.clone(),
             in_flight: Arc::new(AtomicUsize::new(0)),
         };
-        let cleaner = Cleaner {
-            env: env.clone(),
-            meta: meta.clone(),
-            store: Arc::clone(&store),
-            cache: cache.clone(),
-            times: config.times,
-            former,
-            session: session.clone(),
-            owner: ids.owner(),
-            turn: Arc::default(),
-        };
+        let cleaner = Cleaner::new(&uploader, &meta, config.times, former, session.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let fenced = Arc::default();
         let watchman = Watchman {
@@ -212,7 +199,6 @@ impl Log {
             waiters,
             cleaner,
             retainer,
-            pins,
             session,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
@@ -230,9 +216,10 @@ impl Log {
         &self.shared.meta
     }
 
-    /// The metadata as it is now, for a reader. As long as it is held, no object of the log is deleted that it refers to.
+    /// The metadata as it is now, for a reader. As long as it is held, no object of the log is deleted that it refers
+    /// to.
     pub fn pin(&self) -> Pinned {
-        self.shared.pins.pin()
+        self.shared.session.pins.pin()
     }
 
     /// No reader of any broker uses a snapshot before this commit, as far as this broker knows.

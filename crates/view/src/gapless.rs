@@ -2,8 +2,9 @@
 
 use floe_log::{Offset, PartitionId, batch::Batch, walk::ReadError};
 
-/// The batches of a read at `at`, below the high watermark, if they leave out no offset. Every offset there is in a batch,
-/// also those of markers and those without records; a view that went on behind a hole would lose records silently.
+/// The batches of a read at `at`, below the high watermark, if they leave out no offset. Every offset there is in a
+/// batch, also those of markers and those without records; a view that went on behind a hole would lose records
+/// silently.
 ///
 /// # Errors
 /// [`ReadError::Corrupt`] with the offset that is missing.

@@ -1,7 +1,7 @@
 //! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and the
 //! sessions of dead brokers, and frees what deleted topics left. It deletes objects that have been trash for the grace
-//! period and that no session's oldest snapshot refers to, and only then forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
-//! crash.
+//! period and that no session's oldest snapshot refers to, and only then forgets them. It also forgets idle producers.
+//! Deleting twice is harmless, so the next round continues after any crash.
 //!
 //! The grace counts on the monotonic clock of this process, from its first look at the trash: a wall clock that jumps
 //! ahead would end it for a reader that still needs the object.
@@ -32,6 +32,7 @@ use crate::read::cache::Cache;
 use crate::start::former::Former;
 use crate::start::session::OwnSession;
 use crate::write::leases::end_ids;
+use crate::write::uploader::Uploader;
 
 const CLEANER: &str = "cleaner";
 
@@ -102,6 +103,18 @@ pub(crate) enum CleanError {
 }
 
 impl Cleaner {
+    pub(crate) fn new(
+        uploader: &Uploader,
+        meta: &Meta,
+        times: Times,
+        former: Former,
+        session: OwnSession,
+    ) -> Cleaner {
+        let Uploader { env, store, ids, cache } = uploader.clone();
+        let owner = ids.owner();
+        Cleaner { env, meta: meta.clone(), store, cache, times, former, session, owner, turn: Arc::default() }
+    }
+
     /// Cleans until the task is dropped.
     pub(crate) async fn run(self) {
         loop {
@@ -243,7 +256,8 @@ impl Cleaner {
         Ok(deleted)
     }
 
-    /// Trash whose grace is over and that nobody reads, from where the last round stopped. Commits had come to `time` when this round began.
+    /// Trash whose grace is over and that nobody reads, from where the last round stopped. Commits had come to `time`
+    /// when this round began.
     fn due_trash(&self, turn: &mut Turn, time: Timestamp) -> Result<Vec<ObjectId>, DecodeError> {
         let (now, period) = (self.env.monotonic(), self.times.trash_grace);
         let grace = turn.grace.get_or_insert_with(|| Grace::new(period));

@@ -14,9 +14,9 @@ pub(crate) const GAP_OFFSETS_MAX: u64 = 1 << 31;
 /// Bytes that [`Batch::stamped_prefix`] replaces.
 pub const PREFIX_BYTES: usize = 16;
 
-/// A batch with the offset that the sequencer assigned. Its bytes are those of the client, or of the broker where the log
-/// has no bytes: a marker is a control batch, and offsets without records are an empty batch, as Kafka's cleaner leaves.
-/// So the batches of a read leave no offset out.
+/// A batch with the offset that the sequencer assigned. Its bytes are those of the client, or of the broker where the
+/// log has no bytes: a marker is a control batch, and offsets without records are an empty batch, as Kafka's cleaner
+/// leaves. So the batches of a read leave no offset out.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The offset of the first record.

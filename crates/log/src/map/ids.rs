@@ -28,8 +28,8 @@ pub struct PartitionId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Offset(pub i64);
 
-/// An immutable object in the store. Its number has three parts: its kind (`object.rs`), the writer number of the process
-/// that put it ([`crate::writer_number`]), and a count of all objects from 1. Numbers are never reused.
+/// An immutable object in the store. Its number has three parts: its kind (`object.rs`), the writer number of the
+/// process that put it ([`crate::writer_number`]), and a count of all objects from 1. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId(pub u64);
 

@@ -220,7 +220,8 @@ pub(crate) fn admit(map: &impl Lookup, id: ObjectId, owner: u128) -> Result<Opti
     Ok(None)
 }
 
-/// Command: removes `extents` live extents of an object. An object without extents becomes trash, which knows this commit.
+/// Command: removes `extents` live extents of an object. An object without extents becomes trash, which knows this
+/// commit.
 ///
 /// # Errors
 /// The record cannot be read, or the count exceeds what the map says.

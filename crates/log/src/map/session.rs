@@ -1,15 +1,15 @@
 //! Sessions: which brokers are at work, and which snapshots they still use.
 //!
-//! A broker has one session, under its writer number. The cleaner deletes an object only when no session uses a snapshot
-//! that refers to it, so a reader keeps what its snapshot names for as long as it reads.
+//! A broker has one session, under its writer number. The cleaner deletes an object only when no session uses a
+//! snapshot that refers to it, so a reader keeps what its snapshot names for as long as it reads.
 //!
 //! ```text
 //! key 23 Session   writer number -> epoch, renewal, oldest snapshot in use, format level
 //! ```
-//! A session says that nobody in its broker uses a snapshot before [`Session::oldest`], and nobody ever will: a map never
-//! goes back, and readers begin with the newest one. So the word may be old, which only keeps objects longer. It is
-//! renewed in commits that the broker makes anyway. Where several brokers share a map, an idle one makes a commit of its
-//! own now and then; a lone one does not.
+//! A session says that nobody in its broker uses a snapshot before [`Session::oldest`], and nobody ever will: a map
+//! never goes back, and readers begin with the newest one. So the word may be old, which only keeps objects longer. It
+//! is renewed in commits that the broker makes anyway. Where several brokers share a map, an idle one makes a commit of
+//! its own now and then; a lone one does not.
 //!
 //! As with leases, no wall clock decides when a session is over. Another broker ends it when it has seen no renewal for
 //! the time to live, on its own monotonic clock. A broker whose session was ended while it slept begins it anew, under

@@ -1,8 +1,8 @@
 //! Which extents point into an object. The map has it the other way round.
 //!
-//! The index is in memory: made from a map, and kept by an observer of its commits. It takes 24 bytes an extent, because
-//! it does not note where an extent was before. So an extent that has moved or gone stays in the list of its old object
-//! until that object is gone, and whoever asks compares with the map.
+//! The index is in memory: made from a map, and kept by an observer of its commits. It takes 24 bytes an extent,
+//! because it does not note where an extent was before. So an extent that has moved or gone stays in the list of its
+//! old object until that object is gone, and whoever asks compares with the map.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

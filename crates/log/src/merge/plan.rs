@@ -1,9 +1,9 @@
 //! What to merge next. Pure: a map and its index in, a plan out.
 //!
-//! Objects are in tiers by their size, each [`FANOUT`] times the one before. When a tier has [`FANOUT`] objects, its oldest
-//! become one object, of a higher tier or large enough to stay. So a byte is written at most once for each tier from that
-//! in which it came: once if it came in objects of [`MERGED_BYTES`] / [`FANOUT`], three times from 256 KiB, [`TIERS`] times
-//! at most. After the merges that are due, a tier has fewer than [`FANOUT`] objects.
+//! Objects are in tiers by their size, each [`FANOUT`] times the one before. When a tier has [`FANOUT`] objects, its
+//! oldest become one object, of a higher tier or large enough to stay. So a byte is written at most once for each tier
+//! from that in which it came: once if it came in objects of [`MERGED_BYTES`] / [`FANOUT`], three times from 256 KiB,
+//! [`TIERS`] times at most. After the merges that are due, a tier has fewer than [`FANOUT`] objects.
 
 use floe_meta::{DecodeError, Lookup};
 

@@ -28,8 +28,8 @@ struct InUse {
     since: Instant,
 }
 
-/// A snapshot of the metadata. Until the last clone is dropped, no object of the log is deleted that it refers to, for at
-/// most [`PINNED_TIME_MAX`].
+/// A snapshot of the metadata. Until the last clone is dropped, no object of the log is deleted that it refers to, for
+/// at most [`PINNED_TIME_MAX`].
 #[derive(Clone)]
 pub struct Pinned {
     snapshot: Snapshot,

@@ -40,8 +40,8 @@ pub enum ReadError {
         /// The offset after the last readable record.
         high_watermark: Offset,
     },
-    /// The records were moved to another object, or removed, after the reader took its snapshot, and the cleaner did not
-    /// know of the reader. A read of a newer snapshot finds what there is.
+    /// The records were moved to another object, or removed, after the reader took its snapshot, and the cleaner did
+    /// not know of the reader. A read of a newer snapshot finds what there is.
     #[error("the records of {partition} at {at} are gone since this read began: read again")]
     Gone {
         /// The partition.
@@ -172,8 +172,8 @@ pub fn extent_of_max(
 /// The result of [`batches`].
 #[derive(Clone, Debug)]
 pub struct Walked {
-    /// Whole batches in order; at least one if `bytes` holds one that ends after `from`. None leaves an offset out: where
-    /// the extent has no records, there is an empty batch.
+    /// Whole batches in order; at least one if `bytes` holds one that ends after `from`. None leaves an offset out:
+    /// where the extent has no records, there is an empty batch.
     pub batches: Vec<Batch>,
     /// The offset of the next batch, or an earlier one if offsets without records lie in front of it.
     pub next: Offset,

@@ -7,6 +7,7 @@ use floe_env::Env;
 use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Meta, Tx};
 use tokio::time::Instant;
 
+use crate::config::Config;
 use crate::map::format_level::FormatLevel;
 use crate::map::session::{self, Session};
 use crate::map::writer_number::WriterNumber;
@@ -20,7 +21,8 @@ const RENEWALS: u32 = 4;
 pub(crate) struct OwnSession {
     env: Env,
     meta: Meta,
-    pins: Pins,
+    /// The snapshots in use.
+    pub(crate) pins: Pins,
     number: WriterNumber,
     level: FormatLevel,
     ttl: Duration,
@@ -67,15 +69,10 @@ pub(crate) fn begin(
 }
 
 impl OwnSession {
-    pub(crate) fn new(
-        env: Env,
-        meta: Meta,
-        pins: Pins,
-        number: WriterNumber,
-        level: FormatLevel,
-        ttl: Duration,
-    ) -> OwnSession {
+    pub(crate) fn new(env: Env, meta: Meta, number: WriterNumber, config: &Config) -> OwnSession {
+        let pins = Pins::new(env.clone(), meta.clone());
         let told = Arc::new(Mutex::new(Told { epoch: 1, at: env.monotonic() }));
+        let (level, ttl) = (config.format_level, config.times.session_ttl);
         OwnSession { env, meta, pins, number, level, ttl, told }
     }
 

@@ -156,8 +156,8 @@ fn index_of(tx: &Tx<'_>) -> Index {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
 
-    /// Objects of any size come. After the merges that are due, few objects and extents are left, and no byte was written
-    /// too often.
+    /// Objects of any size come. After the merges that are due, few objects and extents are left, and no byte was
+    /// written too often.
     #[test]
     fn merges_keep_objects_few_and_bytes_written_bounded(
         sizes in prop::collection::vec((0u32..28, 0u32..3, 0u8..6), 20..120),

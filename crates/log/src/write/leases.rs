@@ -2,9 +2,9 @@
 //!
 //! Ids come in leased ranges (`map/object.rs` draws the life of an object). A process takes a range before it
 //! uploads anything. It ends the lease once every id of the range is settled: committed, or known to be useless, which
-//! makes the object trash. A lease hangs on the session of its process (`map/session.rs`): when a process dies, its session
-//! ends, and then its leases. Where brokers may share the map that know no sessions, below format level 2, the process
-//! renews the lease while it lives.
+//! makes the object trash. A lease hangs on the session of its process (`map/session.rs`): when a process dies, its
+//! session ends, and then its leases. Where brokers may share the map that know no sessions, below format level 2, the
+//! process renews the lease while it lives.
 //!
 //! An id whose upload or commit failed is made trash soon, and before many of them are there no more ids are given out.
 //! So a process that dies leaves few objects that no record names, and a start can tell them from objects whose commits

@@ -24,8 +24,8 @@ pub enum MarkError {
     Metadata(#[from] DecodeError),
 }
 
-/// Command: ends a transaction of a producer in these partitions, each of which is named once. Returns the offsets of the
-/// markers.
+/// Command: ends a transaction of a producer in these partitions, each of which is named once. Returns the offsets of
+/// the markers.
 ///
 /// # Errors
 /// See [`MarkError`]; on an error nothing changes.

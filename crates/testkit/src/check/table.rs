@@ -1,7 +1,7 @@
 //! The table is the log. Every offset from the log start to the view's progress is either one row that shows the
-//! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. Markers are neither.
-//! No row is beyond the progress. Rows stay when their records leave the log: what was acknowledged below the log start is a row, too,
-//! or a dead letter.
+//! record, cell by cell, or one dead letter. Exactly the records that are not JSON are dead letters. Markers are
+//! neither. No row is beyond the progress. Rows stay when their records leave the log: what was acknowledged below the
+//! log start is a row, too, or a dead letter.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -255,7 +255,8 @@ impl Plan {
     }
 
     /// Time for the cleaners, longer than everything that must be over before nothing is left to clean. That is the
-    /// leases and sessions of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and a few rounds.
+    /// leases and sessions of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and
+    /// a few rounds.
     pub(crate) fn cleaning(&self) -> Duration {
         let (log, lake) = (&self.log.times, &self.lake);
         let of_log =
