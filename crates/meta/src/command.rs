@@ -1,8 +1,9 @@
 //! A command in the committer's queue, with its types erased.
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::journal::{Change, Envelope, Lsn};
+use crate::journal::{Attachment, Change, Envelope, Lsn};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::Timestamp;
@@ -48,6 +49,13 @@ pub(crate) trait Queued: Send {
     /// Whether the command frees room, or lets room be freed.
     fn is_deletion(&self) -> bool;
 
+    /// The bytes that the command brings, if any. They are durable with its commit, and gone if it makes none.
+    fn attachment(&self) -> Option<&Attachment>;
+
+    /// Its commit and attachment are durable, and nobody can see the commit yet. `held` is the attachment as the
+    /// journal has it in memory, if it has.
+    fn stored(&mut self, lsn: Lsn, held: Option<Bytes>);
+
     /// Answers with the reply of the last run, which is durable.
     fn durable(self: Box<Self>, lsn: Lsn, snapshot: &Snapshot);
 
@@ -58,9 +66,13 @@ pub(crate) trait Queued: Send {
     fn unknown(self: Box<Self>, reason: &str);
 }
 
+/// What a caller does with its attachment once it is durable.
+pub(crate) type Stored = Box<dyn FnOnce(Lsn, Option<Bytes>) + Send>;
+
 pub(crate) struct Pending<T, E, F> {
     envelope: Envelope,
     is_deletion: bool,
+    attachment: Option<(Attachment, Option<Stored>)>,
     command: F,
     result: Option<Result<T, E>>,
     answer: oneshot::Sender<Answer<T, E>>,
@@ -73,7 +85,12 @@ impl<T, E, F> Pending<T, E, F> {
         command: F,
         answer: oneshot::Sender<Answer<T, E>>,
     ) -> Self {
-        Pending { envelope, is_deletion, command, result: None, answer }
+        Pending { envelope, is_deletion, attachment: None, command, result: None, answer }
+    }
+
+    /// The same command with bytes that it brings.
+    pub(crate) fn with(self, attachment: Attachment, stored: Stored) -> Self {
+        Pending { attachment: Some((attachment, Some(stored))), ..self }
     }
 
     /// Sends the answer. A caller that is gone is not an error: the command took effect all the same.
@@ -103,6 +120,17 @@ where
 
     fn is_deletion(&self) -> bool {
         self.is_deletion
+    }
+
+    fn attachment(&self) -> Option<&Attachment> {
+        self.attachment.as_ref().map(|(attachment, _)| attachment)
+    }
+
+    fn stored(&mut self, lsn: Lsn, held: Option<Bytes>) {
+        let stored = self.attachment.as_mut().and_then(|(_, stored)| stored.take());
+        if let Some(stored) = stored {
+            stored(lsn, held);
+        }
     }
 
     fn durable(mut self: Box<Self>, lsn: Lsn, snapshot: &Snapshot) {

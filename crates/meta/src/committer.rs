@@ -15,13 +15,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::command::Queued;
-use crate::journal::{Commit, Entry, Journal, JournalError, Lsn, Outcome};
+use crate::journal::{
+    Attachment, Carried, Change, Commit, Entry, Envelope, Journal, JournalError, Lsn, Outcome,
+};
 use crate::limits::{
-    self, COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN,
+    self, CHANGE_BYTES, COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN,
 };
 use crate::published::Published;
 use crate::snapshot::Snapshot;
@@ -69,6 +72,8 @@ type Group = Vec<Box<dyn Queued>>;
 /// The result of a group if the journal applies it.
 struct Plan {
     commits: Vec<Commit>,
+    /// The bytes that ride with some of the commits.
+    attachments: Vec<Attachment>,
     /// The map after the group.
     map: Snapshot,
     /// The time of the last command.
@@ -80,8 +85,8 @@ struct Plan {
 
 /// The outcome of one call of the journal.
 enum Tried {
-    /// The group is durable. These entries of other brokers came after it.
-    Applied(Vec<Entry>),
+    /// The group is durable. These entries of other brokers came after it, and these attachments are in memory.
+    Applied(Vec<Entry>, Vec<Bytes>),
     Conflict(Vec<Entry>),
     NotApplied(String),
     Unknown(String),
@@ -150,8 +155,9 @@ impl Committer {
             }
             let attempt = self.env.random_u128();
             match self.submit(&plan, attempt).await {
-                Tried::Applied(others) => {
+                Tried::Applied(others, held) => {
                     metrics::histogram!("floe_meta_commit_seconds").record(began.elapsed().as_secs_f64());
+                    tell_stored(&plan, &mut group, held);
                     self.publish(&plan);
                     answer(plan, group);
                     return self.absorb(others);
@@ -184,19 +190,25 @@ impl Committer {
     /// the group go back to the front of the queue.
     fn run_group(&mut self, group: &mut Group) -> Plan {
         let (map, time) = (self.map.clone(), self.time);
-        let mut plan = Plan { commits: Vec::new(), map, time, places: Vec::new() };
+        let mut plan = Plan { commits: Vec::new(), attachments: Vec::new(), map, time, places: Vec::new() };
         let only_deletions = self.shared.journal.only_deletions();
-        let mut group_bytes = 0;
+        let carries = self.shared.journal.carries();
+        let (mut group_bytes, mut attached_bytes) = (0, 0);
         for command in group.iter_mut() {
-            if group_bytes > GROUP_BYTES_MAX {
+            let brings = command.attachment().map_or(0, |attachment| attachment.bytes);
+            if group_bytes > GROUP_BYTES_MAX || (attached_bytes > 0 && attached_bytes + brings > carries) {
                 break;
+            }
+            if command.attachment().is_some() && (brings > carries || carries == 0) {
+                plan.places
+                    .push(Err(format!("the command brings {brings} bytes, the journal carries {carries}")));
+                continue;
             }
             // The wall clock may go back when somebody puts it right. The time of commits never does; within one
             // millisecond, and for as long as the clock is behind, LSNs give the order.
             plan.time = plan.time.max(self.env.now());
             let changes = command.run(&plan.map, plan.time);
-            let bytes =
-                changes.iter().map(|c| c.key.len() + c.value.as_ref().map_or(0, |v| v.len())).sum::<usize>();
+            let bytes = changes.iter().map(bytes_of).sum::<usize>();
             if bytes > COMMAND_BYTES_MAX {
                 plan.places.push(Err(format!(
                     "the command changes {bytes} bytes of metadata, more than {COMMAND_BYTES_MAX}: split it"
@@ -213,10 +225,15 @@ impl Committer {
             }
             if !changes.is_empty() {
                 plan.map.apply(plan.map.lsn().next(), &changes);
+                if let Some(attachment) = command.attachment() {
+                    attached_bytes += brings;
+                    let commit = u32::try_from(plan.commits.len()).expect("groups are bounded");
+                    plan.attachments.push(Attachment { commit, ..attachment.clone() });
+                }
+                group_bytes += bytes + text_bytes(command.envelope());
                 plan.commits.push(Commit { envelope: command.envelope().clone(), changes });
             }
             plan.places.push(Ok(plan.map.lsn()));
-            group_bytes += bytes;
         }
         for command in group.drain(plan.places.len()..).rev() {
             self.waiting.push_front(command);
@@ -250,7 +267,12 @@ impl Committer {
                 sleep(RETRY_PAUSE_MAX).await;
                 timeout(
                     self.options.commit_timeout,
-                    self.shared.journal.commit(self.map.lsn(), attempt, &plan.commits),
+                    self.shared.journal.commit_with(
+                        self.map.lsn(),
+                        attempt,
+                        &plan.commits,
+                        &plan.attachments,
+                    ),
                 )
                 .await
             };
@@ -268,7 +290,7 @@ impl Committer {
         };
         tracing::info!(seconds = began.elapsed().as_secs(), "metadata commits again");
         match tried {
-            Tried::Applied(others) => {
+            Tried::Applied(others, _) => {
                 self.publish(plan);
                 self.absorb(others);
             }
@@ -278,7 +300,8 @@ impl Committer {
     }
 
     async fn attempt(&mut self, plan: &Plan, attempt: u128) -> Tried {
-        let call = self.shared.journal.commit(self.map.lsn(), attempt, &plan.commits);
+        let journal = &self.shared.journal;
+        let call = journal.commit_with(self.map.lsn(), attempt, &plan.commits, &plan.attachments);
         Tried::of(timeout(self.options.commit_timeout, call).await, plan, attempt)
     }
 
@@ -311,16 +334,18 @@ impl Committer {
 
 impl Tried {
     fn of(
-        called: Result<Result<Outcome, JournalError>, tokio::time::error::Elapsed>,
+        called: Result<Result<Carried, JournalError>, tokio::time::error::Elapsed>,
         plan: &Plan,
         attempt: u128,
     ) -> Tried {
         match called {
-            Ok(Ok(Outcome::Committed(last))) => {
+            Ok(Ok(Carried { outcome: Outcome::Committed(last), held })) => {
                 assert_eq!(last, plan.map.lsn(), "the journal numbers commits as we do");
-                Tried::Applied(Vec::new())
+                Tried::Applied(Vec::new(), held)
             }
-            Ok(Ok(Outcome::Conflict(entries))) => Tried::of_conflict(entries, plan, attempt),
+            Ok(Ok(Carried { outcome: Outcome::Conflict(entries), .. })) => {
+                Tried::of_conflict(entries, plan, attempt)
+            }
             Ok(Err(JournalError::NotApplied(reason))) => Tried::NotApplied(reason),
             Ok(Err(JournalError::Unknown(reason))) => Tried::Unknown(reason),
             Err(_) => Tried::Unknown("the journal did not answer in time".to_owned()),
@@ -336,7 +361,7 @@ impl Tried {
         }
         let others = entries.split_off(plan.commits.len());
         assert!(entries.iter().all(|entry| entry.attempt == attempt), "a group is applied as a whole");
-        Tried::Applied(others)
+        Tried::Applied(others, Vec::new())
     }
 
     /// After an unknown outcome, `NotApplied` describes only the later call and resolves nothing.
@@ -358,6 +383,35 @@ async fn follow(env: &Env, journal: &dyn Journal, from: Lsn) -> Vec<Entry> {
             Err(error) => tracing::warn!(%error, "cannot follow the journal, trying again"),
         }
         backoff.pause().await;
+    }
+}
+
+/// What a change takes of a group's room.
+fn bytes_of(change: &Change) -> usize {
+    CHANGE_BYTES + change.key.len() + change.value.as_ref().map_or(0, |value| value.len())
+}
+
+/// What an envelope takes of it.
+fn text_bytes(envelope: &Envelope) -> usize {
+    let texts = [&envelope.run_id, &envelope.cause, &envelope.comment].into_iter().flatten();
+    envelope.principal.len() + envelope.client_id.len() + texts.map(String::len).sum::<usize>()
+}
+
+/// Tells the commands that brought bytes that these are durable.
+fn tell_stored(plan: &Plan, group: &mut Group, held: Vec<Bytes>) {
+    if plan.attachments.is_empty() {
+        return;
+    }
+    let mut held = held.into_iter();
+    let before = Lsn(plan.map.lsn().0 - plan.commits.len() as u64);
+    let mut attached = plan.attachments.iter().map(|one| before.plus(one.commit as usize + 1)).peekable();
+    for (command, place) in group.iter_mut().zip(&plan.places) {
+        let brought = command.attachment().is_some();
+        if let (true, Ok(lsn)) = (brought, place)
+            && attached.next_if_eq(lsn).is_some()
+        {
+            command.stored(*lsn, held.next());
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Answer, CommitError, Committed, Pending, Queued};
+use crate::command::{Answer, CommitError, Committed, Pending, Queued, Stored};
 use crate::committer::{Committer, Options};
-use crate::journal::{Entry, Envelope, Journal, JournalError, Lsn};
+use crate::journal::{AttachedError, Attachment, Entry, Envelope, Journal, JournalError, Lsn};
 use crate::published::{Applied, Published};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
@@ -85,7 +87,29 @@ impl Meta {
         E: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.queue(envelope, false, command)
+        self.queue(envelope, false, None, command)
+    }
+
+    /// The same as [`Meta::commit`], for a command that brings bytes: they are durable with its commit. `stored` is
+    /// called between the two moments at which the commit is durable and at which others see it, with the commit's LSN,
+    /// and with the bytes as the journal has them in memory, if it has. A command that makes no commit keeps no bytes.
+    /// The caller asks [`Meta::carries`] first.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn commit_attached<T, E, F>(
+        &self,
+        envelope: Envelope,
+        attachment: Attachment,
+        stored: impl FnOnce(Lsn, Option<Bytes>) + Send + 'static,
+        command: F,
+    ) -> impl Future<Output = Result<Committed<T>, CommitError<E>>> + Send + 'static
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.queue(envelope, false, Some((attachment, Box::new(stored))), command)
     }
 
     /// The same as [`Meta::commit`], for a command that frees room or lets room be freed. It is also taken when the
@@ -103,13 +127,14 @@ impl Meta {
         E: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.queue(envelope, true, command)
+        self.queue(envelope, true, None, command)
     }
 
     fn queue<T, E, F>(
         &self,
         envelope: Envelope,
         is_deletion: bool,
+        attachment: Option<(Attachment, Stored)>,
         command: F,
     ) -> impl Future<Output = Result<Committed<T>, CommitError<E>>> + Send + 'static
     where
@@ -118,7 +143,10 @@ impl Meta {
         F: FnMut(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel::<Answer<T, E>>();
-        let pending = Pending::new(envelope, is_deletion, command, answer);
+        let mut pending = Pending::new(envelope, is_deletion, command, answer);
+        if let Some((attachment, stored)) = attachment {
+            pending = pending.with(attachment, stored);
+        }
         let refused = match self.queue.try_send(Box::new(pending)) {
             Ok(()) => None,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -164,6 +192,29 @@ impl Meta {
         let mut observers = lock(&self.shared.observers);
         observers.push(Arc::new(observer));
         self.shared.snapshot()
+    }
+
+    /// The largest attachment that a command may bring, in bytes; 0 if the journal carries none.
+    pub fn carries(&self) -> u64 {
+        self.shared.journal.carries()
+    }
+
+    /// Reads a part of the attachment of a commit.
+    ///
+    /// # Errors
+    /// See [`AttachedError`].
+    pub async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        self.shared.journal.attached(lsn, range).await
+    }
+
+    /// Nothing needs the attachment of this commit any more. A hint, see [`Journal::released`].
+    pub fn released(&self, lsn: Lsn) {
+        self.shared.journal.released(lsn);
+    }
+
+    /// The commits whose attachments the journal keeps, in order.
+    pub fn attachments(&self) -> Vec<Lsn> {
+        self.shared.journal.attachments()
     }
 
     /// The commits after `from`, at most `count`: who wrote what.

@@ -66,7 +66,10 @@ pub use journal::memory::MemoryJournal;
 pub use journal::seal;
 pub use journal::sqlite::inspect::{Inspected, inspect, set_image_aside};
 pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
-pub use journal::{Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn, Outcome};
+pub use journal::{
+    AttachedError, Attachment, Carried, Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn,
+    Outcome,
+};
 pub use published::Applied;
 pub use record::{MapRecord, put_postcard, take_part, take_postcard};
 pub use snapshot::{Lookup, Snapshot};

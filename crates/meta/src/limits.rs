@@ -14,6 +14,12 @@ pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of keys and values that one command may change.
 pub const COMMAND_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes that one change costs a group beside its key and value: their lengths.
+pub const CHANGE_BYTES: usize = 8;
+
+/// Bytes of the attachments of one group.
+pub const ATTACHMENTS_BYTES_MAX: u64 = 16 << 20;
+
 /// How often a group runs again because another broker committed first.
 pub const CONFLICTS_MAX: u32 = 1_000;
 

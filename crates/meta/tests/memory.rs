@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use floe_env::*;
 use floe_meta::conformance::{self, Place};
 use floe_meta::*;
@@ -21,6 +24,7 @@ impl Place for Memory {
 #[tokio::test(start_paused = true)]
 async fn conformance() {
     conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::new()))).await;
+    conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::carrying()))).await;
 }
 
 /// One way to break the contract.
@@ -44,6 +48,18 @@ enum Bug {
     SkippingFollow,
     /// Forgets the entries that are in the image.
     ShortHistory,
+    /// Keeps attachments in memory only.
+    AttachmentsForgotten,
+    /// Gives the attachment of one commit to its neighbour.
+    AttachmentsMoved,
+    /// Keeps the attachments of a group that met a conflict.
+    AttachmentsOfConflict,
+    /// Answers that it carries more than it takes.
+    CarriesMore,
+    /// Does not compare attachments with their checksums.
+    AttachmentsNotSummed,
+    /// Throws away a neighbour of what was released.
+    ReleasesOneMore,
 }
 
 type Group = (Lsn, u128, Vec<Commit>);
@@ -54,16 +70,24 @@ struct Buggy {
     durable: MemoryJournal,
     /// Known only to this opening of the journal.
     late: Arc<Mutex<Option<Group>>>,
+    /// Attachments that only this opening knows.
+    forgotten: Arc<Mutex<BTreeMap<Lsn, Bytes>>>,
     calls: Arc<AtomicU64>,
 }
 
 impl Place for Buggy {
     fn open(&self) -> Arc<dyn Journal> {
-        Arc::new(Buggy { late: Arc::default(), ..self.clone() })
+        Arc::new(Buggy { late: Arc::default(), forgotten: Arc::default(), ..self.clone() })
     }
 }
 
 impl Buggy {
+    fn remember(&self, expected: Lsn, attachments: &[Attachment]) {
+        let bytes = |one: &Attachment| Bytes::from(one.pieces.concat());
+        let found = attachments.iter().map(|one| (expected.plus(one.commit as usize + 1), bytes(one)));
+        self.forgotten.lock().unwrap().extend(found);
+    }
+
     async fn late_commit(
         &self,
         expected: Lsn,
@@ -117,6 +141,70 @@ impl Journal for Buggy {
         }
     }
 
+    fn carries(&self) -> u64 {
+        self.durable.carries() + u64::from(matches!(self.bug, Bug::CarriesMore))
+    }
+
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
+        let mut attachments = attachments.to_vec();
+        match self.bug {
+            _ if attachments.is_empty() => {
+                return self.commit(expected, attempt, commits).await.map(Carried::of);
+            }
+            Bug::AttachmentsForgotten => {
+                let done = self.commit(expected, attempt, commits).await?;
+                if matches!(done, Outcome::Committed(_)) {
+                    self.remember(expected, &attachments);
+                }
+                return Ok(Carried::of(done));
+            }
+            Bug::AttachmentsMoved => {
+                attachments.iter_mut().for_each(|one| one.commit = one.commit.max(1) - 1)
+            }
+            Bug::AttachmentsNotSummed => {
+                attachments.iter_mut().for_each(|one| {
+                    *one = Attachment { commit: one.commit, ..Attachment::of(one.pieces.clone()) }
+                });
+            }
+            _ => {}
+        }
+        attachments.dedup_by_key(|one| one.commit);
+        let done = self.durable.commit_with(expected, attempt, commits, &attachments).await?;
+        if matches!((self.bug, &done.outcome), (Bug::AttachmentsOfConflict, Outcome::Conflict(_))) {
+            self.remember(expected.next(), &attachments);
+        }
+        Ok(done)
+    }
+
+    async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        let forgotten = self.forgotten.lock().unwrap().get(&lsn).cloned();
+        match forgotten {
+            Some(bytes) if range.end <= bytes.len() as u64 && range.start <= range.end => {
+                Ok(bytes.slice(range.start as usize..range.end as usize))
+            }
+            Some(bytes) => Err(AttachedError::Range { lsn, bytes: bytes.len() as u64, range }),
+            None => self.durable.attached(lsn, range).await,
+        }
+    }
+
+    fn released(&self, lsn: Lsn) {
+        self.durable.released(lsn);
+        if matches!(self.bug, Bug::ReleasesOneMore) {
+            self.durable.released(lsn.plus(2));
+        }
+    }
+
+    fn attachments(&self) -> Vec<Lsn> {
+        let forgotten = self.forgotten.lock().unwrap().keys().copied().collect();
+        [self.durable.attachments(), forgotten].concat()
+    }
+
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
         let from = if matches!(self.bug, Bug::SkippingFollow) { from.next() } else { from };
         self.durable.follow(from).await
@@ -143,6 +231,12 @@ async fn the_suite_sees_planted_bugs() {
         ShortConflict,
         SkippingFollow,
         ShortHistory,
+        AttachmentsForgotten,
+        AttachmentsMoved,
+        AttachmentsOfConflict,
+        CarriesMore,
+        AttachmentsNotSummed,
+        ReleasesOneMore,
     ];
     let env = Env::simulated(1);
     for bug in bugs {
@@ -151,8 +245,9 @@ async fn the_suite_sees_planted_bugs() {
             let fresh = || -> Box<dyn Place> {
                 Box::new(Buggy {
                     bug,
-                    durable: MemoryJournal::new(),
+                    durable: MemoryJournal::carrying(),
                     late: Arc::default(),
+                    forgotten: Arc::default(),
                     calls: Arc::default(),
                 })
             };

@@ -2,7 +2,10 @@
 //!
 //! The cases use only the trait. A journal's own test says how to open the journal, and calls [`run`].
 
+mod attached;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +39,7 @@ pub async fn run(env: &Env, fresh: impl Fn() -> Box<dyn Place>) {
     brokers_race(env, &*fresh()).await;
     faults_on_the_way(env, &*fresh()).await;
     newer_value(env, &*fresh()).await;
+    attached::run(env, fresh).await;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -346,17 +350,32 @@ impl Journal for Faulty {
         attempt: u128,
         commits: &[Commit],
     ) -> Result<Outcome, JournalError> {
+        Ok(self.commit_with(expected, attempt, commits, &[]).await?.outcome)
+    }
+    fn carries(&self) -> u64 {
+        self.journal.carries()
+    }
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
         let fault = lock(&self.faults).pop_front().unwrap_or(Fault::Fine);
         if matches!(fault, Fault::LostCall) {
             return Err(JournalError::Unknown("lost call".into()));
         }
-        let outcome = self.journal.commit(expected, attempt, commits).await?;
+        let outcome = self.journal.commit_with(expected, attempt, commits, attachments).await?;
         match fault {
             Fault::LostAnswer => Err(JournalError::Unknown("lost answer".into())),
             Fault::Silence => std::future::pending().await,
-            Fault::Twice => self.journal.commit(expected, attempt, commits).await,
+            Fault::Twice => self.journal.commit_with(expected, attempt, commits, attachments).await,
             Fault::Fine | Fault::LostCall => Ok(outcome),
         }
+    }
+    async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        self.journal.attached(lsn, range).await
     }
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
         self.journal.follow(from).await

@@ -2,6 +2,7 @@
 //! it outlives them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -9,8 +10,11 @@ use bytes::Bytes;
 
 use crate::journal::entry::{encode_changes, encode_envelope};
 use crate::journal::seal;
-use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
-use crate::limits::ENTRIES_MAX;
+use crate::journal::{
+    AttachedError, Attachment, Carried, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome,
+    attachment,
+};
+use crate::limits::{ATTACHMENTS_BYTES_MAX, ENTRIES_MAX};
 use floe_env::lock;
 use floe_env::watch;
 
@@ -19,7 +23,10 @@ const BACKLOG_ENTRIES_MAX: usize = 1_000;
 
 /// A journal that is as durable as its process.
 #[derive(Clone, Default)]
-pub struct MemoryJournal(Arc<Shared>);
+pub struct MemoryJournal {
+    shared: Arc<Shared>,
+    carries: u64,
+}
 
 struct Shared {
     state: Mutex<State>,
@@ -38,28 +45,38 @@ struct State {
     entries: Vec<Entry>,
     image: BTreeMap<Bytes, Bytes>,
     image_lsn: Lsn,
+    /// Attachments that were not released.
+    attached: BTreeMap<Lsn, Bytes>,
 }
 
 impl MemoryJournal {
-    /// An empty journal.
+    /// An empty journal. It carries no attachments.
     pub fn new() -> MemoryJournal {
         MemoryJournal::default()
     }
 
+    /// An empty journal that carries attachments.
+    pub fn carrying() -> MemoryJournal {
+        MemoryJournal { carries: ATTACHMENTS_BYTES_MAX, ..MemoryJournal::default() }
+    }
+
     /// The LSN of the last commit.
     pub fn lsn(&self) -> Lsn {
-        *self.0.last.borrow()
+        *self.shared.last.borrow()
     }
 
     /// A journal of its own that has the entries up to `last`: what a copy or a backup holds.
     pub fn fork(&self, last: Lsn) -> MemoryJournal {
         let mut state = State::default();
-        for entry in lock(&self.0.state).entries.iter().take_while(|entry| entry.lsn <= last) {
+        let source = lock(&self.shared.state);
+        for entry in source.entries.iter().take_while(|entry| entry.lsn <= last) {
             state.entries.push(entry.clone());
             state.fold();
         }
+        let attached = source.attached.range(..=last);
+        state.attached = attached.map(|(lsn, bytes)| (*lsn, bytes.clone())).collect();
         let last = watch::Sender::new(state.last());
-        MemoryJournal(Arc::new(Shared { state: Mutex::new(state), last }))
+        MemoryJournal { shared: Arc::new(Shared { state: Mutex::new(state), last }), carries: self.carries }
     }
 
     /// Loads the journal as if a bit had rotted of one value of the image, or of one entry. `pick` draws below its
@@ -74,7 +91,7 @@ impl MemoryJournal {
         kind: Option<u8>,
         compared: bool,
     ) -> Result<Loaded, JournalError> {
-        let state = lock(&self.0.state);
+        let state = lock(&self.shared.state);
         let mut loaded = state.load();
         let rots = |key: &Bytes, value: &Bytes| {
             !value.is_empty() && kind.is_none_or(|kind| key.first() == Some(&kind))
@@ -151,7 +168,7 @@ impl State {
             return;
         }
         let last = self.last();
-        let State { entries, image, image_lsn } = self;
+        let State { entries, image, image_lsn, .. } = self;
         for change in entries[image_lsn.0 as usize..].iter().flat_map(|entry| &entry.changes) {
             match &change.value {
                 Some(value) => image.insert(change.key.clone(), value.clone()),
@@ -165,7 +182,7 @@ impl State {
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn load(&self) -> Result<Loaded, JournalError> {
-        Ok(lock(&self.0.state).load())
+        Ok(lock(&self.shared.state).load())
     }
 
     async fn commit(
@@ -174,7 +191,22 @@ impl Journal for MemoryJournal {
         attempt: u128,
         commits: &[Commit],
     ) -> Result<Outcome, JournalError> {
-        let mut state = lock(&self.0.state);
+        Ok(self.commit_with(expected, attempt, commits, &[]).await?.outcome)
+    }
+
+    fn carries(&self) -> u64 {
+        self.carries
+    }
+
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
+        attachment::check(commits.len(), attachments, self.carries)?;
+        let mut state = lock(&self.shared.state);
         if expected > state.last() {
             return Err(JournalError::NotApplied(format!(
                 "the journal ends at {}, before {expected}",
@@ -182,7 +214,18 @@ impl Journal for MemoryJournal {
             )));
         }
         if expected < state.last() {
-            return Ok(Outcome::Conflict(state.after(expected).to_vec()));
+            return Ok(Carried::of(Outcome::Conflict(state.after(expected).to_vec())));
+        }
+        let mut held = Vec::with_capacity(attachments.len());
+        for attachment in attachments {
+            let bytes = attachment.joined();
+            if crc32c::crc32c(&bytes) != attachment.crc {
+                return Err(JournalError::NotApplied("an attachment has changed in memory".to_owned()));
+            }
+            held.push(bytes);
+        }
+        for (attachment, bytes) in attachments.iter().zip(&held) {
+            state.attached.insert(expected.plus(attachment.commit as usize + 1), bytes.clone());
         }
         for commit in commits {
             let Commit { envelope, changes } = commit.clone();
@@ -190,19 +233,32 @@ impl Journal for MemoryJournal {
             state.entries.push(Entry { lsn, attempt, envelope, changes });
         }
         state.fold();
-        self.0.last.send_replace(state.last());
-        Ok(Outcome::Committed(state.last()))
+        self.shared.last.send_replace(state.last());
+        Ok(Carried { outcome: Outcome::Committed(state.last()), held })
+    }
+
+    async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        let state = lock(&self.shared.state);
+        attachment::part(lsn, state.attached.get(&lsn).ok_or(AttachedError::None(lsn))?, range)
+    }
+
+    fn released(&self, lsn: Lsn) {
+        lock(&self.shared.state).attached.remove(&lsn);
+    }
+
+    fn attachments(&self) -> Vec<Lsn> {
+        lock(&self.shared.state).attached.keys().copied().collect()
     }
 
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
-        let mut last = self.0.last.subscribe();
+        let mut last = self.shared.last.subscribe();
         // The sender lives in the journal, which this call holds.
         let _ = last.wait_for(|last| *last > from).await;
         self.history(from, ENTRIES_MAX).await
     }
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
-        let state = lock(&self.0.state);
+        let state = lock(&self.shared.state);
         Ok(state.after(from).iter().take(count.min(ENTRIES_MAX)).cloned().collect())
     }
 }

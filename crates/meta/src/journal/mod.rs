@@ -11,7 +11,18 @@
 //! - An unknown outcome is resolved by committing the same attempt again. The answer is `Committed`, or a conflict.
 //!   The first entries of the conflict carry the attempt if it was applied.
 //! - Entries are kept for ever with their envelopes: the history of who wrote what.
+//!
+//! Some journals carry bytes with a commit, so that bytes and entries are durable with one sync:
+//!
+//! - [`Journal::carries`] is the largest sum of the attachments of a group; 0 is none. More is `NotApplied`.
+//! - An [`Attachment`] is durable if and only if its commit is. [`Journal::attached`] reads it when the commit is
+//!   answered, and after every reopening, until it is released.
+//! - An attachment of a group that was not applied can never be read. The same attempt is sent again with the same
+//!   attachments.
+//! - [`Journal::released`] is a hint: nothing will ask for this attachment again, and its room may be used. A journal may
+//!   forget the hint when it is closed. So a start compares [`Journal::attachments`] with what it needs.
 
+pub(crate) mod attachment;
 #[doc(hidden)]
 pub mod conformance;
 pub(crate) mod entry;
@@ -20,6 +31,7 @@ pub mod seal;
 pub(crate) mod sqlite;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -28,6 +40,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::ENVELOPE_TEXT_BYTES_MAX;
 use floe_env::Timestamp;
+
+pub use attachment::{AttachedError, Attachment, Carried};
 
 /// The number of a commit, in one total order over the whole cluster. 0 is the empty map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -193,6 +207,37 @@ pub trait Journal: Send + Sync {
     /// Appends a group of commits after `expected`, durably and as a whole.
     async fn commit(&self, expected: Lsn, attempt: u128, commits: &[Commit])
     -> Result<Outcome, JournalError>;
+
+    /// The largest sum of the attachments of one group, in bytes; 0 if the journal carries none.
+    fn carries(&self) -> u64 {
+        0
+    }
+
+    /// The same as [`Journal::commit`], with bytes that become durable with the commits: at most one attachment for
+    /// each, in the order of the commits. A journal that carries none takes only groups without attachments.
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
+        attachment::check(commits.len(), attachments, self.carries())?;
+        self.commit(expected, attempt, commits).await.map(Carried::of)
+    }
+
+    /// Reads a part of the attachment of a commit.
+    async fn attached(&self, lsn: Lsn, _range: Range<u64>) -> Result<Bytes, AttachedError> {
+        Err(AttachedError::None(lsn))
+    }
+
+    /// Nothing needs the attachment of this commit any more. A hint, which must be quick and may be repeated.
+    fn released(&self, _lsn: Lsn) {}
+
+    /// The commits whose attachments are kept, in order.
+    fn attachments(&self) -> Vec<Lsn> {
+        Vec::new()
+    }
 
     /// Waits until there are entries after `from`. Returns them in order, at most [`crate::limits::ENTRIES_MAX`].
     /// The future may be dropped at any time.
