@@ -20,6 +20,15 @@ pub const CHANGE_BYTES: usize = 8;
 /// Bytes of the attachments of one group.
 pub const ATTACHMENTS_BYTES_MAX: u64 = 16 << 20;
 
+/// Commits in one frame of a ring.
+pub const GROUP_COMMITS_MAX: usize = 4_096;
+
+/// Bytes of a frame that one commit takes beside its changes and the texts of its envelope, at most.
+const COMMIT_BYTES: usize = 256;
+
+/// Bytes of a frame of a ring.
+pub const FRAME_BYTES_MAX: u64 = 60 << 20;
+
 /// How often a group runs again because another broker committed first.
 pub const CONFLICTS_MAX: u32 = 1_000;
 
@@ -45,6 +54,12 @@ pub const ENVELOPE_TEXT_BYTES_MAX: usize = 4_096;
 
 const _: () = assert!(GROUP_BYTES_MAX <= COMMAND_BYTES_MAX);
 const _: () = assert!(GROUP_COMMANDS_MAX <= QUEUE_COMMANDS_MAX);
+const _: () = assert!(GROUP_COMMANDS_MAX <= GROUP_COMMITS_MAX);
+const _: () = assert!(GROUP_COMMITS_MAX * COMMIT_BYTES == 1 << 20);
+const _: () = assert!(
+    (GROUP_BYTES_MAX + COMMAND_BYTES_MAX + GROUP_COMMITS_MAX * COMMIT_BYTES) as u64 + ATTACHMENTS_BYTES_MAX
+        <= FRAME_BYTES_MAX
+);
 const _: () = assert!(COMMIT_TIMEOUT.as_millis() < RESOLVE_TIMEOUT.as_millis());
 
 /// Bytes of entries at which an answer of `history` or `follow` ends.

@@ -1,0 +1,3 @@
+//! The journal in ring files.
+
+mod frame;
