@@ -17,6 +17,7 @@
 //! durable.rs   sync_dir       files and names that survive a power cut; file locks
 //! data_dir.rs  DataDir        a directory of one process, with its format
 //! disk.rs      DiskReserve    the room of a disk, and what is kept of it for deletions
+//! files/       Disk           files that are written in place and synced, real or simulated
 //! expendable.rs               a process that others can do without
 //! fatal.rs     end_process    the one way to end the process, with a line on stderr
 //! ```
@@ -40,6 +41,7 @@ mod disk;
 mod durable;
 mod expendable;
 mod fatal;
+mod files;
 mod grace;
 mod handle;
 mod log_lines;
@@ -57,6 +59,7 @@ pub use disk::{DISK_RESERVE_BYTES, DiskReserve, DiskRoom, punch_hole, reserve_bl
 pub use durable::{FileLock, create_dir_durable, sync_data, sync_dir};
 pub use expendable::{be_expendable, end_with_parent, go_first};
 pub use fatal::end_process;
+pub use files::{BlockBuffer, DISK_BLOCK, Disk, DiskFile, DiskOver, RealDisk, SimulatedDisk};
 pub use grace::Grace;
 pub use handle::Env;
 pub use log_lines::LogLines;

@@ -63,6 +63,9 @@ pub use handle::{Meta, OpenError};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
+#[doc(hidden)]
+pub use journal::ring::crash;
+pub use journal::ring::{RingJournal, RingOpenError, RingOptions};
 pub use journal::seal;
 pub use journal::sqlite::inspect::{Inspected, inspect, set_image_aside};
 pub use journal::sqlite::{SqliteJournal, SqliteOpenError};

@@ -102,3 +102,36 @@ pub const SQLITE_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 // The log is copied well before it outgrows its working size. A frame is a page and 24 bytes.
 const _: () = assert!(SQLITE_LOG_PAGES_MAX as u64 * (4096 + 24) * 2 < SQLITE_LOG_BYTES + (1 << 20));
 const _: () = assert!(SQLITE_LOG_BYTES as i64 <= SQLITE_LOG_BYTES_MAX);
+
+/// Bytes of a file of a ring.
+pub const RING_FILE_BYTES: u64 = 64 << 20;
+
+/// Files of a ring.
+pub const RING_FILES_MAX: usize = 64;
+
+/// Files of a ring that are ready before they are needed.
+pub const RING_READY_FILES: usize = 1;
+
+/// Bytes of entries after which a ring writes its next image. Bounds the time of a start.
+pub const RING_IMAGE_BYTES: u64 = 32 << 20;
+
+/// Bytes of entries that may wait for an image. More commits are refused until it is written.
+pub const RING_ENTRIES_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes under which a part of the history is written again, together with what follows.
+pub const RING_HISTORY_BYTES: u64 = 8 << 20;
+
+/// Bytes of one read or write of files of a ring that are not frames.
+pub const RING_STEP_BYTES: u64 = 512 << 10;
+
+/// The pause after each such write of an image: less than 64 MB a second.
+pub const RING_STEP_PAUSE: Duration = Duration::from_millis(8);
+
+/// Bytes of the buffer for frames that is kept from one to the next.
+pub const RING_BUFFER_KEPT_BYTES: usize = 20 << 20;
+
+/// How long a ring rests before it marks the end of its log, and how often its keeper looks.
+pub const RING_IDLE: Duration = Duration::from_secs(1);
+
+const _: () = assert!(FRAME_BYTES_MAX + 2 * 4096 <= RING_FILE_BYTES);
+const _: () = assert!(RING_IMAGE_BYTES + FRAME_BYTES_MAX < RING_ENTRIES_BYTES_MAX);

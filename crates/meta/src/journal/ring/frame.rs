@@ -25,8 +25,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use crate::journal::entry::{decode_changes, decode_envelope, encode_changes, encode_envelope};
 use crate::journal::{Attachment, Commit, Entry, Lsn};
 use crate::limits::{FRAME_BYTES_MAX, GROUP_COMMITS_MAX};
@@ -433,11 +431,6 @@ pub(super) fn block_of(header: &Header) -> [u8; BLOCK as usize] {
     let mut block = [0; BLOCK as usize];
     block[..HEADER_BYTES].copy_from_slice(&header.encode());
     block
-}
-
-/// The attachment in its payload, if it matches its checksum.
-pub(super) fn sound(bytes: &Bytes, crc: u32) -> bool {
-    crc32c::crc32c(bytes) == crc
 }
 
 fn checksum(header: &[u8; HEADER_BYTES]) -> u32 {

@@ -1,3 +1,239 @@
-//! The journal in ring files.
+//! The journal in ring files: a group of commits and its bytes are one frame, which is synced once.
+//!
+//! ```text
+//! ring/<number>                files of frames, written in place and used again          file.rs, frame.rs
+//! image/<lsn>-<serial>         the map up to a commit; two of them                       pages.rs, store.rs
+//! history/<first>-<last>       every commit with its envelope                            pages.rs, store.rs
+//! ```
+//! One commit (core.rs): the group is laid out behind the end of the log, written past the page cache, and synced. Then
+//! its entries are kept in memory, its attachments are in the index, and its caller is answered.
+//!
+//! Beside commits (keeper.rs), files are filled with zeros ahead of need. Now and then the entries since the last image
+//! go into the history, and into the next image, which is the one before with what has changed. A file is used again
+//! when the older of two images and the history have its commits, and no attachment in it is needed.
+//!
+//! A start (open.rs, recovery.rs) reads the newest image and follows the frames behind it. It tells a torn end from
+//! damage, and refuses damage.
 
+mod core;
+#[doc(hidden)]
+pub mod crash;
+#[cfg(test)]
+mod crash_tests;
+mod error;
+mod file;
 mod frame;
+mod keeper;
+mod open;
+mod pages;
+mod past;
+mod planted;
+mod recovery;
+mod store;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use floe_env::{DISK_RESERVE_BYTES, Disk, DiskReserve, Env, FileLock, RealDisk, create_dir_durable, lock};
+
+use crate::journal::{
+    AttachedError, Attachment, Carried, Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome,
+};
+use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX, RING_IDLE};
+
+use self::core::Core;
+pub use self::core::RingOptions;
+pub use self::error::RingOpenError;
+
+/// The journal in ring files. Dropping it writes the end mark and closes the files.
+pub struct RingJournal {
+    core: Arc<Core>,
+    keeper: Option<SyncSender<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    file_lock: Option<FileLock>,
+}
+
+impl RingJournal {
+    /// Opens the journal of a directory, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// See [`RingOpenError`].
+    pub fn open(env: &Env, directory: &Path, options: RingOptions) -> Result<RingJournal, RingOpenError> {
+        create_dir_durable(directory)?;
+        let file_lock = match FileLock::take(&directory.join("journal.lock"))? {
+            Ok(file_lock) => file_lock,
+            Err(holder) => {
+                return Err(RingOpenError::InUse { path: directory.display().to_string(), holder });
+            }
+        };
+        let reserve = DiskReserve::new(directory, DISK_RESERVE_BYTES);
+        let disk = RealDisk::new(directory, "the journal", reserve)?;
+        let mut journal = RingJournal::open_on(env, Arc::new(disk), options)?;
+        journal.file_lock = Some(file_lock);
+        journal.start()?;
+        Ok(journal)
+    }
+
+    /// Opens the journal of a disk that nobody else uses. The work beside commits is done behind each of them, by its
+    /// thread.
+    ///
+    /// # Errors
+    /// See [`RingOpenError`].
+    pub fn open_on(
+        env: &Env,
+        disk: Arc<dyn Disk>,
+        options: RingOptions,
+    ) -> Result<RingJournal, RingOpenError> {
+        let core = Arc::new(open::open(env, disk, options)?);
+        Ok(RingJournal { core, keeper: None, thread: Mutex::default(), file_lock: None })
+    }
+
+    /// Gives the work beside commits a thread of its own.
+    fn start(&mut self) -> Result<(), RingOpenError> {
+        let (nudge, nudged) = sync_channel(1);
+        let core = Arc::clone(&self.core);
+        let thread = self.core.env.thread("floe-keeper", move || keep(&core, &nudged))?;
+        self.keeper = Some(nudge);
+        *lock(&self.thread) = Some(thread);
+        Ok(())
+    }
+
+    /// The LSN of the last durable commit.
+    pub fn lsn(&self) -> Lsn {
+        *self.core.last.borrow()
+    }
+
+    /// Writes the mark that all commits before it are durable, as a journal without commits does after a while.
+    pub fn rest(&self) {
+        self.core.seal(false);
+    }
+
+    /// Does the work beside commits, or wakes the thread for it.
+    fn keep(&self) {
+        match &self.keeper {
+            // A full queue wakes the keeper as well.
+            Some(keeper) => drop(keeper.try_send(())),
+            None => drop(self.core.keep()),
+        }
+    }
+}
+
+/// The thread for the work beside commits.
+fn keep(core: &Core, nudged: &Receiver<()>) {
+    let mut seen = *core.last.borrow();
+    core.keep();
+    loop {
+        match nudged.recv_timeout(RING_IDLE) {
+            Ok(()) => drop(core.keep()),
+            Err(RecvTimeoutError::Timeout) => {
+                let last = *core.last.borrow();
+                if last == seen {
+                    core.seal(false);
+                }
+                seen = last;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[async_trait]
+impl Journal for RingJournal {
+    async fn load(&self) -> Result<Loaded, JournalError> {
+        let core = Arc::clone(&self.core);
+        self.core.env.blocking(move || core.load()).await.map_err(JournalError::NotApplied)
+    }
+
+    async fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Outcome, JournalError> {
+        Ok(self.commit_with(expected, attempt, commits, &[]).await?.outcome)
+    }
+
+    fn carries(&self) -> u64 {
+        self.core.options.carries()
+    }
+
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
+        // The write and its sync are the latency of the commit, so no other thread is asked to do them.
+        let outcome = self.core.env.heavy(|| self.core.commit(expected, attempt, commits, attachments));
+        if self.keeper.is_none() || self.core.has_work() {
+            self.keep();
+        }
+        outcome
+    }
+
+    async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        let core = Arc::clone(&self.core);
+        self.core.env.blocking(move || core.attached(lsn, &range)).await
+    }
+
+    fn released(&self, lsn: Lsn) {
+        self.core.released(lsn);
+    }
+
+    fn attachments(&self) -> Vec<Lsn> {
+        lock(&self.core.index).attachments.keys().copied().collect()
+    }
+
+    async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        let mut last = self.core.last.subscribe();
+        // The sender lives in the state, which this call holds.
+        let _ = last.wait_for(|last| *last > from).await;
+        self.history(from, ENTRIES_MAX).await
+    }
+
+    async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        let core = Arc::clone(&self.core);
+        let read = move || core.entries_after(from, count.min(ENTRIES_MAX), ENTRIES_BYTES_MAX);
+        self.core.env.blocking(read).await.map_err(JournalError::NotApplied)
+    }
+
+    fn only_deletions(&self) -> Option<String> {
+        match self.core.disk.room() {
+            Ok(room) => room.only_deletions().then(|| {
+                format!(
+                    "the disk of the metadata is nearly full, the last {} bytes are kept for deletions: delete topics \
+                     or free some space",
+                    room.free
+                )
+            }),
+            Err(error) => {
+                // The commit itself finds out whether the disk takes it.
+                tracing::warn!(%error, "cannot tell how full the disk of the metadata is");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for RingJournal {
+    /// Waits for the thread, and marks the end of the log.
+    fn drop(&mut self) {
+        self.keeper = None;
+        if let Some(thread) = lock(&self.thread).take() {
+            thread.join().expect("a panic of a thread ends the process");
+        }
+        self.core.seal(true);
+    }
+}
+
+impl std::fmt::Debug for RingJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingJournal").field("lsn", &self.lsn()).finish()
+    }
+}

@@ -1,0 +1,386 @@
+//! The state of an open ring, and its one write: a group of commits with its bytes, synced once.
+//!
+//! Locks are taken in the order of the fields, and none but that of the tail is held while a frame is written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use floe_env::{BlockBuffer, DISK_BLOCK, Disk, Env, lock};
+use tokio::sync::watch;
+
+use super::file::{Position, RingFile};
+use super::frame::{BLOCK, Draft, Header, Kind, Place, block_of};
+use super::keeper::Keeper;
+use super::planted::{Planted, planted};
+use super::recovery::{Files, sum_of};
+use super::store::PagesFile;
+use crate::journal::{
+    AttachedError, Attachment, Carried, Commit, Entry, JournalError, Lsn, Outcome, attachment,
+};
+use crate::limits::{FRAME_BYTES_MAX, RING_BUFFER_KEPT_BYTES, RING_ENTRIES_BYTES_MAX};
+
+/// Limits of a ring that tests and special deployments change. [`crate::limits`] holds the defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct RingOptions {
+    /// Bytes of each file.
+    pub file_bytes: u64,
+    /// Files that the ring has at most. The last one takes only commits without attachments.
+    pub files_max: usize,
+    /// Bytes of entries after which the next image is written.
+    pub image_bytes: u64,
+    /// Bytes under which a part of the history is written again with the next one.
+    pub history_bytes: u64,
+}
+
+impl Default for RingOptions {
+    fn default() -> RingOptions {
+        RingOptions {
+            file_bytes: crate::limits::RING_FILE_BYTES,
+            files_max: crate::limits::RING_FILES_MAX,
+            image_bytes: crate::limits::RING_IMAGE_BYTES,
+            history_bytes: crate::limits::RING_HISTORY_BYTES,
+        }
+    }
+}
+
+impl RingOptions {
+    /// The largest frame.
+    pub(super) fn frame_bytes_max(&self) -> u64 {
+        (self.file_bytes - 2 * BLOCK).min(FRAME_BYTES_MAX)
+    }
+
+    /// Bytes of attachments in one group.
+    pub(super) fn carries(&self) -> u64 {
+        (self.frame_bytes_max() / 2).min(crate::limits::ATTACHMENTS_BYTES_MAX)
+    }
+}
+
+/// An attachment in a file of the ring.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub(super) file: Arc<RingFile>,
+    pub(super) offset: u64,
+    pub(super) bytes: u32,
+    pub(super) crc: u32,
+    /// Whether this process has written it, or has compared it with its checksum.
+    pub(super) verified: AtomicBool,
+}
+
+/// Where the next frame goes.
+pub(super) struct Tail {
+    pub(super) file: Arc<RingFile>,
+    pub(super) at: Position,
+    /// The last frame is a seal.
+    pub(super) sealed: bool,
+    /// It is not synced.
+    pub(super) seal_unsynced: bool,
+    /// For the bytes of a frame.
+    pub(super) buffer: BlockBuffer,
+}
+
+/// What is known of the past.
+pub(super) struct Past {
+    /// The entries that no part of the history has, or no image.
+    pub(super) entries: VecDeque<Entry>,
+    /// Bytes of entries since the newest image.
+    pub(super) meta_bytes: u64,
+    /// Where the log ends.
+    pub(super) end: Position,
+    /// The images, the newest last: two, or one at the beginning.
+    pub(super) images: Vec<PagesFile>,
+    /// The parts of the history in order.
+    pub(super) history: Vec<PagesFile>,
+}
+
+/// What is where.
+pub(super) struct Index {
+    pub(super) files: Files,
+    pub(super) attachments: BTreeMap<Lsn, Arc<Located>>,
+}
+
+/// An open ring.
+pub(super) struct Core {
+    pub(super) env: Env,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) options: RingOptions,
+    pub(super) journal: u64,
+    pub(super) tail: Mutex<Tail>,
+    pub(super) keeper: Mutex<Keeper>,
+    pub(super) past: Mutex<Past>,
+    pub(super) index: Mutex<Index>,
+    /// Files that are ready to be used, in order of generation.
+    pub(super) ready: Mutex<VecDeque<Arc<RingFile>>>,
+    pub(super) last: watch::Sender<Lsn>,
+}
+
+impl Core {
+    /// Appends a group. The caller's thread does all of it.
+    pub(super) fn commit(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
+        attachment::check(commits.len(), attachments, self.options.carries())?;
+        let mut tail = lock(&self.tail);
+        let last = tail.at.lsn;
+        if expected > last {
+            return Err(JournalError::NotApplied(format!("the journal ends at {last}, before {expected}")));
+        }
+        if expected < last {
+            drop(tail);
+            let missed =
+                self.entries_after(expected, usize::MAX, usize::MAX).map_err(JournalError::NotApplied)?;
+            return Ok(Carried::of(Outcome::Conflict(missed)));
+        }
+        if commits.is_empty() {
+            return Ok(Carried::of(Outcome::Committed(last)));
+        }
+        let not_applied = |error: &dyn std::fmt::Display| JournalError::NotApplied(error.to_string());
+        let draft =
+            Draft::of(commits, attachments, self.options.frame_bytes_max()).map_err(|e| not_applied(&e))?;
+        self.make_room(&mut tail, draft.frame_bytes(), !attachments.is_empty())?;
+        self.write(&mut tail, &draft, attempt, commits)
+    }
+
+    fn write(
+        &self,
+        tail: &mut Tail,
+        draft: &Draft<'_>,
+        attempt: u128,
+        commits: &[Commit],
+    ) -> Result<Carried, JournalError> {
+        let Tail { file, at, buffer, .. } = &mut *tail;
+        buffer.resize(draft.frame_bytes() as usize);
+        let place = file.header.place(at.next);
+        let header = draft
+            .write(buffer.as_mut_slice(), place, attempt, at.link, at.lsn)
+            .map_err(|error| JournalError::NotApplied(error.to_string()))?;
+        let entries = entries(at.lsn, attempt, commits);
+        if planted(Planted::ImageAhead) {
+            self.publish(file, at, &header, draft, entries.clone());
+            self.keep();
+        }
+        if let Err(error) = file.file.write_at(buffer.as_slice(), place.offset) {
+            self.make_void(tail, &error);
+            return Err(JournalError::NotApplied(format!("the disk did not write: {error}")));
+        }
+        if !planted(Planted::AnswersBeforeSync) {
+            file.file.sync();
+        }
+        let bytes = buffer.as_slice().len() as u64;
+        if bytes as usize > RING_BUFFER_KEPT_BYTES {
+            *buffer = BlockBuffer::default();
+        }
+        metrics::counter!("floe_meta_ring_bytes_total").increment(bytes);
+        metrics::counter!("floe_meta_ring_syncs_total").increment(1);
+        if !planted(Planted::ImageAhead) {
+            self.publish(file, at, &header, draft, entries);
+        }
+        (tail.sealed, tail.seal_unsynced) = (false, false);
+        Ok(Carried::of(Outcome::Committed(tail.at.lsn)))
+    }
+
+    /// The group is durable: moves the end of the log, and tells who follows.
+    fn publish(
+        &self,
+        file: &Arc<RingFile>,
+        at: &mut Position,
+        header: &Header,
+        draft: &Draft<'_>,
+        entries: Vec<Entry>,
+    ) {
+        *at = after(at, header);
+        file.reaches(at.lsn);
+        {
+            let mut past = lock(&self.past);
+            past.entries.extend(entries);
+            past.meta_bytes += draft.meta_bytes();
+            past.end = *at;
+        }
+        let mut index = lock(&self.index);
+        for listed in draft.listed() {
+            file.one_more();
+            let located = Located {
+                file: Arc::clone(file),
+                offset: listed.range(header).start,
+                bytes: listed.bytes,
+                crc: listed.crc,
+                verified: AtomicBool::new(true),
+            };
+            index.attachments.insert(header.first.plus(listed.commit as usize), Arc::new(located));
+        }
+        drop(index);
+        self.last.send_replace(at.lsn);
+    }
+
+    /// The log ends where a frame may be in part. Its commits will never be there.
+    fn make_void(&self, tail: &mut Tail, why: &std::io::Error) {
+        if planted(Planted::NoVoid) {
+            return;
+        }
+        let place = tail.file.header.place(tail.at.next);
+        let header = Header::empty(Kind::Void, place, self.env.random_u128(), tail.at.link, tail.at.lsn);
+        if let Err(second) = write_block(&tail.file, &header, &mut tail.buffer) {
+            let reason = format!("{why}, and then {second}");
+            self.disk.end_process("a frame of the journal was not written and cannot be taken back", &reason);
+        }
+        tail.file.file.sync();
+        tracing::warn!(%why, file = tail.file.name(), "the disk did not write a frame of the journal");
+    }
+
+    /// Makes sure that the frame fits where the log ends, in the next file if it must.
+    fn make_room(&self, tail: &mut Tail, bytes: u64, attached: bool) -> Result<(), JournalError> {
+        if lock(&self.past).meta_bytes > RING_ENTRIES_BYTES_MAX {
+            return Err(JournalError::NotApplied(
+                "the image of the metadata is behind: wait until the disk has written it".to_owned(),
+            ));
+        }
+        // Files that were made with another setting may be too small.
+        while tail.at.next + bytes > tail.file.end() {
+            self.rotate(tail, attached)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next file.
+    fn rotate(&self, tail: &mut Tail, attached: bool) -> Result<(), JournalError> {
+        let next = self.next_file(attached)?;
+        if tail.seal_unsynced && !planted(Planted::SealUnsynced) {
+            // The next frame follows the seal, and would not be found without it.
+            tail.file.file.sync();
+        }
+        tail.seal_unsynced = false;
+        lock(&self.index).files.insert(next.header.generation, Arc::clone(&next));
+        tail.at = Position { generation: next.header.generation, next: BLOCK, ..tail.at };
+        tail.file = next;
+        Ok(())
+    }
+
+    /// A file for the next frames. One is always ready, unless the ring is full.
+    fn next_file(&self, attached: bool) -> Result<Arc<RingFile>, JournalError> {
+        if self.files_left() <= usize::from(attached)
+            && let Err(error) = lock(&self.keeper).free(self, usize::from(attached))
+        {
+            tracing::warn!(%error, "no file of the journal could be freed");
+        }
+        if self.files_left() <= usize::from(attached) {
+            let (files, bytes) = (self.options.files_max, self.options.file_bytes);
+            return Err(JournalError::NotApplied(format!(
+                "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait until \
+                 it is merged, delete topics, or allow more files"
+            )));
+        }
+        if lock(&self.ready).is_empty() {
+            let prepared = lock(&self.keeper).prepare(self);
+            prepared
+                .map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))?;
+        }
+        lock(&self.ready)
+            .pop_front()
+            .ok_or_else(|| JournalError::NotApplied("no file of the journal is ready".into()))
+    }
+
+    /// Whether there is work beside commits.
+    pub(super) fn has_work(&self) -> bool {
+        lock(&self.ready).len() < crate::limits::RING_READY_FILES
+            || lock(&self.past).meta_bytes >= self.options.image_bytes
+    }
+
+    /// Files that the log may still go on in.
+    pub(super) fn files_left(&self) -> usize {
+        let used = lock(&self.index).files.len();
+        self.options.files_max.saturating_sub(used)
+    }
+
+    /// Writes the end mark, and syncs it if it is the end of this process.
+    pub(super) fn seal(&self, synced: bool) {
+        let mut tail = lock(&self.tail);
+        let tail = &mut *tail;
+        if !tail.sealed && tail.at.next + BLOCK <= tail.file.header.capacity {
+            let place = tail.file.header.place(tail.at.next);
+            let header = Header::empty(Kind::Seal, place, self.env.random_u128(), tail.at.link, tail.at.lsn);
+            if let Err(error) = write_block(&tail.file, &header, &mut tail.buffer) {
+                self.seal_failed(tail, place, &error);
+                return;
+            }
+            tail.at = after(&tail.at, &header);
+            (tail.sealed, tail.seal_unsynced) = (true, true);
+            lock(&self.past).end = tail.at;
+        }
+        if synced && tail.seal_unsynced {
+            tail.file.file.sync();
+            tail.seal_unsynced = false;
+        }
+    }
+
+    /// A seal is for the next start alone, so a failure is no harm. The next frame overwrites what is there of it.
+    fn seal_failed(&self, tail: &Tail, place: Place, error: &std::io::Error) {
+        tracing::warn!(%error, file = tail.file.name(), offset = place.offset, "the end mark of the journal was not written");
+    }
+
+    /// Reads a part of an attachment. The first read compares the whole with its checksum.
+    pub(super) fn attached(&self, lsn: Lsn, range: &Range<u64>) -> Result<Bytes, AttachedError> {
+        let located = lock(&self.index).attachments.get(&lsn).cloned().ok_or(AttachedError::None(lsn))?;
+        attachment::check_range(lsn, u64::from(located.bytes), range)?;
+        let failed = |error: std::io::Error| AttachedError::Failed { lsn, reason: error.to_string() };
+        let file = &located.file;
+        if !located.verified.load(Ordering::Acquire) {
+            let end = located.offset + u64::from(located.bytes);
+            if sum_of(&*file.file, located.offset, end).map_err(failed)? != located.crc {
+                metrics::counter!("floe_meta_ring_damaged_total").increment(1);
+                let place = format!("bytes {}..{end} of {}", located.offset, file.name());
+                return Err(AttachedError::Damaged { lsn, place });
+            }
+            located.verified.store(true, Ordering::Release);
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let (start, end) = (located.offset + range.start, located.offset + range.end);
+        let from = start / DISK_BLOCK as u64 * DISK_BLOCK as u64;
+        let mut blocks = BlockBuffer::zeroed((end.next_multiple_of(DISK_BLOCK as u64) - from) as usize);
+        file.file.read_at(blocks.as_mut_slice(), from).map_err(failed)?;
+        Ok(Bytes::copy_from_slice(&blocks.as_slice()[(start - from) as usize..(end - from) as usize]))
+    }
+
+    pub(super) fn released(&self, lsn: Lsn) {
+        if let Some(located) = lock(&self.index).attachments.remove(&lsn) {
+            located.file.one_less();
+        }
+    }
+}
+
+/// The position behind a frame that was written at `at`.
+fn after(at: &Position, header: &Header) -> Position {
+    Position {
+        lsn: header.last(),
+        generation: at.generation,
+        frame: at.next,
+        next: at.next + header.frame_bytes(),
+        link: header.link(),
+    }
+}
+
+fn entries(last: Lsn, attempt: u128, commits: &[Commit]) -> Vec<Entry> {
+    let numbered = commits.iter().enumerate();
+    numbered
+        .map(|(at, Commit { envelope, changes })| Entry {
+            lsn: last.plus(at + 1),
+            attempt,
+            envelope: envelope.clone(),
+            changes: changes.clone(),
+        })
+        .collect()
+}
+
+/// Writes a frame without commits.
+pub(super) fn write_block(file: &RingFile, header: &Header, buffer: &mut BlockBuffer) -> std::io::Result<()> {
+    buffer.resize(DISK_BLOCK);
+    buffer.as_mut_slice().copy_from_slice(&block_of(header));
+    file.file.write_at(buffer.as_slice(), header.place.offset)
+}

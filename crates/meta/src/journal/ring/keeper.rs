@@ -1,0 +1,310 @@
+//! The work beside commits: files are prepared ahead, images and the history are written, and files are used again.
+//!
+//! In a process it has a thread. In a simulation it is done behind each commit.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floe_env::lock;
+
+use super::core::{Core, Index};
+use super::file::{FileHeader, Position, RingFile, prepare, write_header};
+use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
+use super::planted::{Planted, planted};
+use super::store::{PagesFile, PagesSink, Unread};
+use crate::journal::{Entry, Lsn};
+use crate::limits::{RING_READY_FILES, RING_STEP_BYTES, RING_STEP_PAUSE};
+
+/// The directory of the images.
+pub(super) const IMAGES: &str = "image";
+/// The directory of the history.
+pub(super) const HISTORY: &str = "history";
+
+/// What the work beside commits needs to know.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// The highest number and generation that a file has.
+    pub(super) number: u64,
+    pub(super) generation: u64,
+    /// Images that were written, ever: the second part of their names.
+    pub(super) images: u64,
+}
+
+impl Core {
+    /// Does what is due. A failure leaves everything as it was, and the next call tries again.
+    pub(super) fn keep(&self) -> bool {
+        let kept = lock(&self.keeper).keep(self);
+        if let Err(error) = &kept {
+            metrics::counter!("floe_meta_ring_keeper_failures_total").increment(1);
+            tracing::warn!(%error, "the work beside the journal failed, trying again later");
+        }
+        kept.is_ok()
+    }
+}
+
+impl Keeper {
+    fn keep(&mut self, core: &Core) -> Result<(), Unread> {
+        while lock(&core.ready).len() < RING_READY_FILES && self.may_prepare(core) {
+            self.prepare(core)?;
+        }
+        if self.image_is_due(core) {
+            self.write_image(core)?;
+        }
+        self.report(core);
+        Ok(())
+    }
+
+    /// An image is due for the time of the next start, or because files wait for it.
+    fn image_is_due(&self, core: &Core) -> bool {
+        if lock(&core.past).meta_bytes >= core.options.image_bytes {
+            return true;
+        }
+        let current = lock(&core.past).end.generation;
+        let index = lock(&core.index);
+        let waiting = index.files.range(..current).filter(|(_, file)| file.live() == 0).count();
+        let free = core.options.files_max.saturating_sub(index.files.len());
+        drop(index);
+        free <= core.options.files_max / 4 && waiting > core.options.files_max / 4 && self.has_news(core)
+    }
+
+    fn has_news(&self, core: &Core) -> bool {
+        let past = lock(&core.past);
+        past.images.first().is_none_or(|older| older.header.position.lsn < past.end.lsn)
+    }
+
+    /// Whether there is a file that may be used again, or room for a new one.
+    fn may_prepare(&self, core: &Core) -> bool {
+        let files = lock(&core.index).files.len() + lock(&core.ready).len();
+        files < core.options.files_max || self.reusable(core).is_some()
+    }
+
+    /// Makes one more file ready: a used one that nothing needs, or a new one.
+    pub(super) fn prepare(&mut self, core: &Core) -> io::Result<()> {
+        let journal = core.journal;
+        let (generation, nonce, capacity) =
+            (self.generation + 1, core.env.random_u64(), core.options.file_bytes);
+        let header = FileHeader { journal, generation, nonce, capacity };
+        let file = match self.take_reusable(core) {
+            Some(old) => {
+                let header = FileHeader { capacity: old.header.capacity, ..header };
+                // A crash leaves the old header or the new one, and the frames are those of the old use in any case.
+                write_header(&*old.file, &header)?;
+                old.file.sync();
+                RingFile::new(old.number, header, Arc::clone(&old.file))
+            }
+            None => {
+                let room = core.disk.room()?;
+                if !room.holds(capacity) {
+                    return Err(room.full(capacity));
+                }
+                let early = planted(Planted::NamedTooEarly);
+                let file = prepare(&*core.disk, self.number + 1, header, RING_STEP_BYTES, early)?;
+                self.number += 1;
+                file
+            }
+        };
+        self.generation = generation;
+        lock(&core.ready).push_back(Arc::new(file));
+        Ok(())
+    }
+
+    /// Frees files now, because the ring is full: writes the images that hold back files without attachments, until
+    /// more than `held_back` files are left.
+    pub(super) fn free(&mut self, core: &Core, held_back: usize) -> Result<(), Unread> {
+        for _ in 0..3 {
+            while self.reusable(core).is_some() {
+                self.prepare(core)?;
+            }
+            if core.files_left() > held_back || !self.has_news(core) {
+                break;
+            }
+            self.write_image(core)?;
+        }
+        Ok(())
+    }
+
+    /// The generation of a file that nothing needs: both images and the history have its commits, its attachments are
+    /// released, and nobody reads it.
+    fn reusable(&self, core: &Core) -> Option<u64> {
+        let past = lock(&core.past);
+        let mut images = past.images.iter().map(|image| image.header.position.lsn);
+        let (older, newer) = (images.next()?, images.next_back());
+        let covered = if planted(Planted::ReusedTooEarly) { newer.unwrap_or(older) } else { older };
+        let history = past.history.last().map_or(Lsn(0), |part| part.header.position.lsn);
+        let current = past.end.generation;
+        drop(past);
+        let index = lock(&core.index);
+        let idle = |file: &Arc<RingFile>| {
+            file.last() <= covered
+                && (file.last() <= history || planted(Planted::NoHistory))
+                && (file.live() == 0 || planted(Planted::ForgetsAttachments))
+                && (Arc::strong_count(file) == 1 || planted(Planted::ForgetsAttachments))
+        };
+        index.files.range(..current).find(|(_, file)| idle(file)).map(|(generation, _)| *generation)
+    }
+
+    fn take_reusable(&self, core: &Core) -> Option<Arc<RingFile>> {
+        let generation = self.reusable(core)?;
+        lock(&core.index).files.remove(&generation)
+    }
+
+    /// Writes what is new into the history and into an image. Entries leave memory when both are durable and were read
+    /// back.
+    fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
+        let (newest, last, entries, end, meta_bytes) = {
+            let past = lock(&core.past);
+            let newest = past.images.last().cloned().expect("a journal has an image from its first moment");
+            (newest, past.history.last().cloned(), past.entries.clone(), past.end, past.meta_bytes)
+        };
+        let entries: Vec<Entry> = entries.into();
+        let pause = || pause(core);
+        if !planted(Planted::NoHistory) {
+            self.write_history(core, last, &entries, end, &pause)?;
+        }
+        self.images += 1;
+        let image = write_merged(core, &newest, &entries, end, (self.images, &pause))?;
+        let old = {
+            let mut past = lock(&core.past);
+            past.entries.retain(|entry| entry.lsn > end.lsn);
+            past.meta_bytes -= meta_bytes;
+            past.images.push(image);
+            let keep = past.images.len().saturating_sub(2);
+            past.images.drain(..keep).collect::<Vec<_>>()
+        };
+        for image in old {
+            core.disk.remove(&image.name)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the entries that the history lacks. A small part is written again with them, so that there are few.
+    fn write_history(
+        &self,
+        core: &Core,
+        last: Option<PagesFile>,
+        entries: &[Entry],
+        end: Position,
+        pause: &dyn Fn(),
+    ) -> Result<(), Unread> {
+        let upto = last.as_ref().map_or(Lsn(0), |last| last.header.position.lsn);
+        let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.lsn > upto).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let joined = last.filter(|last| last.bytes() < core.options.history_bytes);
+        let first = joined.as_ref().map_or(upto.next(), |joined| joined.header.first);
+        let header = PagesHeader { kind: PagesKind::History, journal: core.journal, first, position: end };
+        let name = format!("{:016x}-{:016x}", first.0, end.lsn.0);
+        let mut sink = PagesSink::begin(&*core.disk, HISTORY, &name, &header, pause)?;
+        if let Some(joined) = &joined {
+            let mut pages = joined.pages();
+            while let Some(page) = pages.next()? {
+                let Page::Pairs(pairs) = page else { continue };
+                for (key, value) in pairs {
+                    sink.writer()?.pair(&key, &value);
+                }
+            }
+        }
+        for entry in entries {
+            let (key, value) = pair_of_entry(entry);
+            sink.writer()?.pair(&key, &value);
+        }
+        let written = sink.finish(planted(Planted::NamedTooEarly))?;
+        let mut past = lock(&core.past);
+        if joined.is_some() {
+            past.history.pop();
+        }
+        past.history.push(written);
+        drop(past);
+        joined.map_or(Ok(()), |joined| Ok(core.disk.remove(&joined.name)?))
+    }
+
+    fn report(&self, core: &Core) {
+        let files = lock(&core.index).files.len() + lock(&core.ready).len();
+        metrics::gauge!("floe_meta_ring_files").set(files as f64);
+        metrics::gauge!("floe_meta_ring_images").set(self.images as f64);
+        metrics::gauge!("floe_meta_ring_attachments").set(lock(&core.index).attachments.len() as f64);
+    }
+}
+
+/// Lets commits have the disk for a while.
+fn pause(core: &Core) {
+    if !core.env.is_simulated() {
+        std::thread::park_timeout(RING_STEP_PAUSE);
+    }
+}
+
+/// Writes the next image: the newest one with the entries since then.
+fn write_merged(
+    core: &Core,
+    newest: &PagesFile,
+    entries: &[Entry],
+    end: Position,
+    (serial, pause): (u64, &dyn Fn()),
+) -> Result<PagesFile, Unread> {
+    let from = newest.header.position.lsn;
+    let mut changed: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
+    for change in entries.iter().filter(|entry| entry.lsn > from).flat_map(|entry| &entry.changes) {
+        changed.insert(change.key.clone(), change.value.clone());
+    }
+    let header = PagesHeader { kind: PagesKind::Image, journal: core.journal, first: Lsn(1), position: end };
+    let mut sink = PagesSink::begin(&*core.disk, IMAGES, &image_name(end.lsn, serial), &header, pause)?;
+    let mut changed = changed.into_iter().peekable();
+    let mut pages = newest.pages();
+    while let Some(page) = pages.next()? {
+        let Page::Pairs(pairs) = page else { continue };
+        for (key, value) in pairs {
+            while let Some((new, value)) = changed.next_if(|(new, _)| *new < key) {
+                put(&mut sink, &new, value.as_ref())?;
+            }
+            match changed.next_if(|(new, _)| *new == key) {
+                Some((_, value)) => put(&mut sink, &key, value.as_ref())?,
+                None => put(&mut sink, &key, Some(&value))?,
+            }
+        }
+    }
+    for (new, value) in changed {
+        put(&mut sink, &new, value.as_ref())?;
+    }
+    let kept = kept(&lock(&core.index), end.lsn);
+    for kept in &kept {
+        sink.writer()?.attachment(kept);
+    }
+    sink.finish(planted(Planted::NamedTooEarly))
+}
+
+fn put(sink: &mut PagesSink<'_>, key: &Bytes, value: Option<&Bytes>) -> io::Result<()> {
+    if let Some(value) = value {
+        sink.writer()?.pair(key, value);
+    }
+    Ok(())
+}
+
+/// The attachments up to a commit, for an image.
+fn kept(index: &Index, upto: Lsn) -> Vec<Kept> {
+    let found = index.attachments.range(..=upto);
+    found
+        .map(|(lsn, located)| Kept {
+            lsn: *lsn,
+            generation: located.file.header.generation,
+            offset: located.offset,
+            bytes: located.bytes,
+            crc: located.crc,
+        })
+        .collect()
+}
+
+/// The name of an image. Two images of one commit are two files.
+pub(super) fn image_name(lsn: Lsn, serial: u64) -> String {
+    format!("{:016x}-{serial:016x}", lsn.0)
+}
+
+/// The two numbers in a name, if it is one of ours.
+pub(super) fn numbers_of(name: &str) -> Option<(u64, u64)> {
+    let (first, second) = name.split_once('-')?;
+    let number =
+        |text: &str| u64::from_str_radix(text, 16).ok().filter(|number| *text == format!("{number:016x}"));
+    Some((number(first)?, number(second)?))
+}

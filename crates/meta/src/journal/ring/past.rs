@@ -1,0 +1,102 @@
+//! Reads of what was committed: the map of the newest image, and the entries of memory and history.
+
+use bytes::Bytes;
+use floe_env::lock;
+
+use super::core::Core;
+use super::pages::{Kept, Page, entry_of_pair};
+use super::store::{PagesFile, Unread};
+use crate::journal::{Entry, Loaded, Lsn};
+
+impl Core {
+    /// The newest image and the entries after it.
+    pub(super) fn load(&self) -> Result<Loaded, String> {
+        let (image, entries) = {
+            let past = lock(&self.past);
+            let image = past.images.last().cloned().expect("a journal has an image from its first moment");
+            let after = image.header.position.lsn;
+            let entries = past.entries.iter().filter(|entry| entry.lsn > after).cloned().collect();
+            (image, entries)
+        };
+        let image_lsn = image.header.position.lsn;
+        let (pairs, _) = read_image(&image).map_err(|error| format!("{}: {error}", image.name))?;
+        Ok(Loaded { image: pairs, image_lsn, entries })
+    }
+
+    /// At most `count` entries after `from`, and no more once they have `bytes`.
+    pub(super) fn entries_after(&self, from: Lsn, count: usize, bytes: usize) -> Result<Vec<Entry>, String> {
+        let mut found = Found { from, count, bytes, entries: Vec::new() };
+        let (parts, recent) = {
+            let past = lock(&self.past);
+            let first = past.entries.front().map_or(past.end.lsn.next(), |entry| entry.lsn);
+            let parts = if from.next() < first { past.history.clone() } else { Vec::new() };
+            let recent: Vec<Entry> =
+                past.entries.iter().filter(|entry| entry.lsn > from).take(count).cloned().collect();
+            (parts, recent)
+        };
+        for part in parts.iter().filter(|part| part.header.position.lsn > from) {
+            found.read(part).map_err(|error| format!("{}: {error}", part.name))?;
+        }
+        for entry in recent {
+            found.take(entry);
+        }
+        Ok(found.entries)
+    }
+}
+
+/// The entries that are asked for, as they are found in order.
+struct Found {
+    from: Lsn,
+    count: usize,
+    bytes: usize,
+    entries: Vec<Entry>,
+}
+
+impl Found {
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.count || (self.bytes == 0 && !self.entries.is_empty())
+    }
+
+    /// Takes an entry unless there is no room for it, or it was taken before.
+    fn take(&mut self, entry: Entry) {
+        let due = self.entries.last().map_or(self.from, |last| last.lsn).next();
+        if self.is_full() || entry.lsn != due {
+            return;
+        }
+        let changes = entry.changes.iter();
+        let bytes: usize =
+            changes.map(|c| c.key.len() + c.value.as_ref().map_or(0, |value| value.len())).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.entries.push(entry);
+    }
+
+    fn read(&mut self, part: &PagesFile) -> Result<(), Unread> {
+        let mut pages = part.pages();
+        while !self.is_full()
+            && let Some(page) = pages.next()?
+        {
+            let Page::Pairs(pairs) = page else { continue };
+            for (key, value) in pairs {
+                // A key is the LSN, so those before are not even decoded.
+                if key[..] > self.from.0.to_be_bytes()[..] && !self.is_full() {
+                    self.take(entry_of_pair(&key, &value)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pairs and the attachments of an image.
+pub(super) fn read_image(image: &PagesFile) -> Result<(Vec<(Bytes, Bytes)>, Vec<Kept>), Unread> {
+    let (mut pairs, mut kept) = (Vec::new(), Vec::new());
+    let mut pages = image.pages();
+    while let Some(page) = pages.next()? {
+        match page {
+            Page::Pairs(found) => pairs.extend(found),
+            Page::Attachments(found) => kept.extend(found),
+            Page::End(_) => unreachable!("the end is no page"),
+        }
+    }
+    Ok((pairs, kept))
+}
