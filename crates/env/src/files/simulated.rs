@@ -139,6 +139,11 @@ impl SimulatedDisk {
         state.fault = Some((state.calls + count, Fault::Ends));
     }
 
+    /// The process ends now, between two calls. What is left of it can do nothing more.
+    pub fn end_now(&self) {
+        lock(&self.0).over = true;
+    }
+
     /// Whether the process has ended.
     pub fn is_over(&self) -> bool {
         lock(&self.0).over
@@ -395,6 +400,7 @@ impl DiskFile for SimulatedFile {
         let sectors = bytes.len() / SECTOR;
         let written = match fault {
             None => bytes.len(),
+            Some(_) if state.below(4) == 0 => bytes.len(),
             Some(_) => state.below(sectors + 1) * SECTOR,
         };
         state.written += written as u64;

@@ -12,7 +12,7 @@ use floe_env::{BlockBuffer, DISK_BLOCK, Disk, Env, lock};
 use tokio::sync::watch;
 
 use super::file::{Position, RingFile};
-use super::frame::{BLOCK, Draft, Header, Kind, Place, block_of};
+use super::frame::{BLOCK, Draft, Header, Kind, block_of};
 use super::keeper::Keeper;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, sum_of};
@@ -240,16 +240,20 @@ impl Core {
                 "the image of the metadata is behind: wait until the disk has written it".to_owned(),
             ));
         }
+        if attached {
+            self.hold_back(1)?;
+        }
         // Files that were made with another setting may be too small.
         while tail.at.next + bytes > tail.file.end() {
-            self.rotate(tail, attached)?;
+            self.hold_back(1 + usize::from(attached))?;
+            self.rotate(tail)?;
         }
         Ok(())
     }
 
     /// Goes on in the next file.
-    fn rotate(&self, tail: &mut Tail, attached: bool) -> Result<(), JournalError> {
-        let next = self.next_file(attached)?;
+    fn rotate(&self, tail: &mut Tail) -> Result<(), JournalError> {
+        let next = self.next_file()?;
         if tail.seal_unsynced && !planted(Planted::SealUnsynced) {
             // The next frame follows the seal, and would not be found without it.
             tail.file.file.sync();
@@ -261,28 +265,32 @@ impl Core {
         Ok(())
     }
 
-    /// A file for the next frames. One is always ready, unless the ring is full.
-    fn next_file(&self, attached: bool) -> Result<Arc<RingFile>, JournalError> {
-        if self.files_left() <= usize::from(attached)
-            && let Err(error) = lock(&self.keeper).free(self, usize::from(attached))
+    /// Makes sure that so many files are left. The last one is for commits that free others.
+    fn hold_back(&self, files: usize) -> Result<(), JournalError> {
+        if self.files_left() < files
+            && let Err(error) = lock(&self.keeper).free(self, files)
         {
             tracing::warn!(%error, "no file of the journal could be freed");
         }
-        if self.files_left() <= usize::from(attached) {
-            let (files, bytes) = (self.options.files_max, self.options.file_bytes);
-            return Err(JournalError::NotApplied(format!(
-                "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait until \
-                 it is merged, delete topics, or allow more files"
-            )));
+        if self.files_left() >= files {
+            return Ok(());
         }
+        let (files, bytes) = (self.options.files_max, self.options.file_bytes);
+        Err(JournalError::NotApplied(format!(
+            "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait until it is \
+             merged, delete topics, or allow more files"
+        )))
+    }
+
+    /// A file for the next frames. Mostly one is ready.
+    fn next_file(&self) -> Result<Arc<RingFile>, JournalError> {
         if lock(&self.ready).is_empty() {
             let prepared = lock(&self.keeper).prepare(self);
             prepared
                 .map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))?;
         }
-        lock(&self.ready)
-            .pop_front()
-            .ok_or_else(|| JournalError::NotApplied("no file of the journal is ready".into()))
+        let ready = lock(&self.ready).pop_front();
+        ready.ok_or_else(|| JournalError::NotApplied("no file of the journal is ready".into()))
     }
 
     /// Whether there is work beside commits.
@@ -305,22 +313,17 @@ impl Core {
             let place = tail.file.header.place(tail.at.next);
             let header = Header::empty(Kind::Seal, place, self.env.random_u128(), tail.at.link, tail.at.lsn);
             if let Err(error) = write_block(&tail.file, &header, &mut tail.buffer) {
-                self.seal_failed(tail, place, &error);
-                return;
+                // It may be there all the same, and the next frame may go into another file.
+                return self.make_void(tail, &error);
             }
+            // An image may not refer to it, because a power cut may take it away.
             tail.at = after(&tail.at, &header);
             (tail.sealed, tail.seal_unsynced) = (true, true);
-            lock(&self.past).end = tail.at;
         }
         if synced && tail.seal_unsynced {
             tail.file.file.sync();
             tail.seal_unsynced = false;
         }
-    }
-
-    /// A seal is for the next start alone, so a failure is no harm. The next frame overwrites what is there of it.
-    fn seal_failed(&self, tail: &Tail, place: Place, error: &std::io::Error) {
-        tracing::warn!(%error, file = tail.file.name(), offset = place.offset, "the end mark of the journal was not written");
     }
 
     /// Reads a part of an attachment. The first read compares the whole with its checksum.

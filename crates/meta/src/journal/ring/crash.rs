@@ -34,6 +34,8 @@ pub struct Met {
     pub not_applied: u64,
     /// Attachments that were read back.
     pub read_back: u64,
+    /// Newest images that have rotted.
+    pub images_spoiled: u64,
 }
 
 impl Met {
@@ -45,6 +47,7 @@ impl Met {
         self.applied_unanswered += other.applied_unanswered;
         self.not_applied += other.not_applied;
         self.read_back += other.read_back;
+        self.images_spoiled += other.images_spoiled;
     }
 }
 
@@ -62,7 +65,8 @@ pub fn lives(seed: u64) -> Result<Met, String> {
             world.live(life).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
         }
         // In the end the machine is left alone.
-        let journal = world.open()?.ok_or("the last start was cut off")?;
+        let last = world.open().map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
+        let journal = last.ok_or("the last start was cut off")?;
         world.compare(&journal).map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
         Ok(world.met)
     })
@@ -81,6 +85,8 @@ struct World {
     /// The group whose outcome nobody was told.
     unanswered: Option<Group>,
     written: u64,
+    /// The serial number of the image that was spoiled last.
+    spoiled: u64,
     met: Met,
 }
 
@@ -95,6 +101,7 @@ impl World {
             released: BTreeSet::new(),
             unanswered: None,
             written: 0,
+            spoiled: 0,
             met: Met::default(),
         };
         world.options = RingOptions {
@@ -112,8 +119,8 @@ impl World {
 
     /// One process, from its start to its end.
     fn live(&mut self, life: usize) -> Result<(), String> {
-        if life > 0 && self.below(3) == 0 {
-            self.disk.end_after(1 + self.below(12));
+        if life > 0 && self.below(2) == 0 {
+            self.disk.end_after(1 + self.below(6));
         }
         let Some(journal) = self.open()? else {
             self.met.starts_cut += 1;
@@ -129,6 +136,10 @@ impl World {
         }
         let went_on = self.guarded(|world| world.work(&journal));
         let result = went_on.unwrap_or(Ok(()));
+        if self.below(2) == 0 {
+            // It is killed instead of being stopped.
+            self.disk.end_now();
+        }
         let _ = self.guarded(|_| drop(journal));
         self.end();
         result
@@ -140,6 +151,23 @@ impl World {
         match self.below(5) {
             0 => self.disk.restart(),
             _ => self.disk.cut_power(),
+        }
+        if self.below(4) == 0 {
+            self.spoil_newest_image();
+        }
+    }
+
+    /// The newest of two images rots, and no two in a row do. The other one must do.
+    fn spoil_newest_image(&mut self) {
+        let names = self.disk.names();
+        let serial =
+            |name: &str| u64::from_str_radix(name.strip_prefix("image/0")?.split_once('-')?.1, 16).ok();
+        let images = names.iter().filter_map(|name| Some((serial(name)?, name)));
+        let images: Vec<(u64, &String)> = images.filter(|(serial, _)| *serial > self.spoiled).collect();
+        if let [.., _, (serial, newest)] = images[..] {
+            let at = self.below(100) as usize;
+            self.disk.spoil(newest, at, &[!self.disk.contents(newest)[at]]);
+            (self.spoiled, self.met.images_spoiled) = (serial, self.met.images_spoiled + 1);
         }
     }
 
@@ -170,7 +198,13 @@ impl World {
                 0 => journal.rest(),
                 1 => self.read_one(journal)?,
                 2 => self.meet_a_conflict(journal)?,
-                _ => self.commit(journal)?,
+                _ => {
+                    let before = self.met.not_applied;
+                    self.commit(journal)?;
+                    if self.met.not_applied > before && self.below(3) == 0 {
+                        return Ok(());
+                    }
+                }
             }
             self.release_some(journal);
         }
@@ -276,6 +310,8 @@ impl World {
         let done = now(journal.commit_with(Lsn(expected), attempt, &plain, &attachments(&commits)));
         match done.map(|done| done.outcome) {
             Ok(Outcome::Conflict(missed)) if missed == self.entries[expected as usize..] => Ok(()),
+            // It brings too much.
+            Err(JournalError::NotApplied(_)) => Ok(()),
             other => Err(format!("a late commit after {expected} was answered {other:?}")),
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use floe_env::lock;
 
 use super::core::{Core, Index};
-use super::file::{FileHeader, Position, RingFile, prepare, write_header};
+use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
 use super::store::{PagesFile, PagesSink, Unread};
@@ -58,7 +58,12 @@ impl Keeper {
 
     /// An image is due for the time of the next start, or because files wait for it.
     fn image_is_due(&self, core: &Core) -> bool {
-        if lock(&core.past).meta_bytes >= core.options.image_bytes {
+        let (meta_bytes, images) = {
+            let past = lock(&core.past);
+            (past.meta_bytes, past.images.len())
+        };
+        // With one image only, the next damage would be the end.
+        if meta_bytes >= core.options.image_bytes || (images < 2 && self.has_news(core)) {
             return true;
         }
         let current = lock(&core.past).end.generation;
@@ -90,7 +95,10 @@ impl Keeper {
             Some(old) => {
                 let header = FileHeader { capacity: old.header.capacity, ..header };
                 // A crash leaves the old header or the new one, and the frames are those of the old use in any case.
-                write_header(&*old.file, &header)?;
+                if let Err(error) = write_header(&*old.file, &header) {
+                    give_up(core, &old, &error);
+                    return Err(error);
+                }
                 old.file.sync();
                 RingFile::new(old.number, header, Arc::clone(&old.file))
             }
@@ -110,14 +118,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Frees files now, because the ring is full: writes the images that hold back files without attachments, until
-    /// more than `held_back` files are left.
-    pub(super) fn free(&mut self, core: &Core, held_back: usize) -> Result<(), Unread> {
+    /// Frees files now, because the ring is full: writes the images that hold back files without attachments, until so
+    /// many files are left.
+    pub(super) fn free(&mut self, core: &Core, files: usize) -> Result<(), Unread> {
         for _ in 0..3 {
             while self.reusable(core).is_some() {
                 self.prepare(core)?;
             }
-            if core.files_left() > held_back || !self.has_news(core) {
+            if core.files_left() >= files || !self.has_news(core) {
                 break;
             }
             self.write_image(core)?;
@@ -125,24 +133,27 @@ impl Keeper {
         Ok(())
     }
 
-    /// The generation of a file that nothing needs: both images and the history have its commits, its attachments are
-    /// released, and nobody reads it.
+    /// The generation of a file that nothing needs: both images and the history have its commits, a start from either
+    /// image does not begin in it, its attachments are released, and nobody reads it.
     fn reusable(&self, core: &Core) -> Option<u64> {
         let past = lock(&core.past);
-        let mut images = past.images.iter().map(|image| image.header.position.lsn);
+        let mut images = past.images.iter().map(|image| image.header.position);
         let (older, newer) = (images.next()?, images.next_back());
         let covered = if planted(Planted::ReusedTooEarly) { newer.unwrap_or(older) } else { older };
         let history = past.history.last().map_or(Lsn(0), |part| part.header.position.lsn);
-        let current = past.end.generation;
         drop(past);
         let index = lock(&core.index);
         let idle = |file: &Arc<RingFile>| {
-            file.last() <= covered
+            file.last() <= covered.lsn
                 && (file.last() <= history || planted(Planted::NoHistory))
                 && (file.live() == 0 || planted(Planted::ForgetsAttachments))
                 && (Arc::strong_count(file) == 1 || planted(Planted::ForgetsAttachments))
         };
-        index.files.range(..current).find(|(_, file)| idle(file)).map(|(generation, _)| *generation)
+        index
+            .files
+            .range(..covered.generation)
+            .find(|(_, file)| idle(file))
+            .map(|(generation, _)| *generation)
     }
 
     fn take_reusable(&self, core: &Core) -> Option<Arc<RingFile>> {
@@ -227,6 +238,15 @@ impl Keeper {
         metrics::gauge!("floe_meta_ring_images").set(self.images as f64);
         metrics::gauge!("floe_meta_ring_attachments").set(lock(&core.index).attachments.len() as f64);
     }
+}
+
+/// Removes a file whose next header may be there or not, before another one gets its generation.
+fn give_up(core: &Core, file: &RingFile, why: &io::Error) {
+    if let Err(second) = core.disk.remove(&file.name()) {
+        let reason = format!("{why}, and then {second}");
+        core.disk.end_process("a file of the journal can neither be used nor removed", &reason);
+    }
+    core.disk.sync_dir(RING);
 }
 
 /// Lets commits have the disk for a while.

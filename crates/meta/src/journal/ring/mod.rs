@@ -29,6 +29,8 @@ mod pages;
 mod past;
 mod planted;
 mod recovery;
+#[cfg(test)]
+mod start_tests;
 mod store;
 
 use std::ops::Range;
@@ -228,7 +230,10 @@ impl Drop for RingJournal {
         if let Some(thread) = lock(&self.thread).take() {
             thread.join().expect("a panic of a thread ends the process");
         }
-        self.core.seal(true);
+        // After a panic this process knows nothing for sure.
+        if !std::thread::panicking() {
+            self.core.seal(true);
+        }
     }
 }
 

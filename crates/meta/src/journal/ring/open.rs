@@ -17,6 +17,7 @@ use super::past::read_image;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, NO_LINK, Recovered, open_files, recover};
 use super::store::{PagesFile, PagesSink, Unread, WRITING};
+use crate::error::DecodeError;
 use crate::journal::Lsn;
 use crate::limits::RING_STEP_BYTES;
 
@@ -24,6 +25,10 @@ use crate::limits::RING_STEP_BYTES;
 pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Result<Core, RingOpenError> {
     for directory in [RING, IMAGES, HISTORY] {
         disk.create_dir(directory)?;
+        // A process that was killed may have given names that are not durable yet. This one builds on them.
+        if !planted(Planted::NamesUnsynced) {
+            disk.sync_dir(directory);
+        }
     }
     for directory in [IMAGES, HISTORY] {
         if disk.list(directory)?.iter().any(|name| name == WRITING) {
@@ -33,17 +38,20 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
     if image_names(&*disk)?.is_empty() {
         make(env, &*disk, options)?;
     }
-    let (images, kept) = open_images(&*disk)?;
+    let (mut images, kept) = open_images(&*disk)?;
     let newest = images.last().expect("without an image nothing is opened").header;
     let history = open_history(&*disk, newest.journal, newest.position.lsn)?;
     let files = open_files(&*disk, newest.journal)?;
-    let found = recover(&files, newest.position, true)?;
+    let found = recover(&files, newest.position)?;
+    // Where the newest image was damaged, the one before the older may be left, to which the ring does not reach back.
+    images.retain(|image| files.contains_key(&image.header.position.generation));
     let keeper = Keeper {
         number: files.values().map(|file| file.number).max().unwrap_or(0),
         generation: files.keys().next_back().copied().unwrap_or(0),
         images: image_names(&*disk)?.last().map_or(0, |(_, serial)| *serial),
     };
-    let (index, ready, at) = settle(&files, &found, &kept);
+    let at = found.end;
+    let (index, ready) = settle(&files, &found, &kept);
     let tail = begin(env, &*disk, &index, at, &found);
     let last = watch::Sender::new(at.lsn);
     let Recovered { entries, meta_bytes, .. } = found;
@@ -119,6 +127,9 @@ fn open_images(disk: &dyn Disk) -> Result<(Vec<PagesFile>, Vec<Kept>), RingOpenE
                 continue;
             }
             Ok(read) => read,
+            Err(Unread::Damaged(DecodeError::NewerVersion { found, .. })) => {
+                return Err(RingOpenError::NewerFormat { file: name, found: found.into() });
+            }
             Err(error) => {
                 tracing::warn!(image = name, %error, "an image of the metadata is damaged, the one before is taken");
                 damaged.push(format!("{name}: {error}"));
@@ -129,11 +140,16 @@ fn open_images(disk: &dyn Disk) -> Result<(Vec<PagesFile>, Vec<Kept>), RingOpenE
         while let Some((lsn, serial)) = names.pop() {
             let name = format!("{IMAGES}/{}", image_name(Lsn(lsn), serial));
             match PagesFile::open(disk, &name) {
-                Ok(older) if images.is_empty() && older.header.journal == newest.header.journal => {
-                    images.push(older)
+                Ok(older) if older.header.journal != newest.header.journal => {
+                    return Err(RingOpenError::Foreign(name));
                 }
+                Ok(older) if images.is_empty() => images.push(older),
                 // It was to be removed when the process ended.
-                _ => disk.remove(&name)?,
+                Ok(_) => disk.remove(&name)?,
+                Err(Unread::Damaged(DecodeError::NewerVersion { found, .. })) => {
+                    return Err(RingOpenError::NewerFormat { file: name, found: found.into() });
+                }
+                Err(error) => damaged.push(format!("{name}: {error}")),
             }
         }
         images.push(newest);
@@ -149,6 +165,7 @@ fn set_aside(disk: &dyn Disk, damaged: &[String]) -> Result<(), RingOpenError> {
         let name = text.split([':', ' ']).next().unwrap_or_default();
         let aside = format!("{IMAGES}/damaged-{}", name.rsplit('/').next().unwrap_or_default());
         disk.rename(name, &aside)?;
+        disk.sync_dir(IMAGES);
     }
     Ok(())
 }
@@ -187,12 +204,8 @@ fn open_history(disk: &dyn Disk, journal: u64, upto: Lsn) -> Result<Vec<PagesFil
 }
 
 /// Puts every file and attachment in its place.
-fn settle(files: &Files, found: &Recovered, kept: &[Kept]) -> (Index, VecDeque<Arc<RingFile>>, Position) {
-    let mut at = found.end;
-    if !files.contains_key(&at.generation) {
-        // The image's own file is in use again, and nothing came after it.
-        at = Position { generation: at.generation + 1, next: BLOCK, ..at };
-    }
+fn settle(files: &Files, found: &Recovered, kept: &[Kept]) -> (Index, VecDeque<Arc<RingFile>>) {
+    let at = found.end;
     let used =
         files.range(..=at.generation).map(|(generation, file)| (*generation, Arc::clone(file))).collect();
     let ready = files.range(at.generation + 1..).map(|(_, file)| Arc::clone(file)).collect();
@@ -208,7 +221,7 @@ fn settle(files: &Files, found: &Recovered, kept: &[Kept]) -> (Index, VecDeque<A
         let located = Located { file, offset, bytes, crc, verified: AtomicBool::new(verified) };
         index.attachments.insert(lsn, Arc::new(located));
     }
-    (index, ready, at)
+    (index, ready)
 }
 
 /// Makes durable what was found, before anybody sees it.

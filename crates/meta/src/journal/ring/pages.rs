@@ -122,9 +122,8 @@ impl PagesHeader {
         }
         let version = u16::from_le_bytes([block[8], block[9]]);
         if version != VERSION {
-            return Err(DecodeError::Corrupt(format!(
-                "format {version}, which a newer floe wrote: use that one"
-            )));
+            let found = u8::try_from(version).unwrap_or(u8::MAX);
+            return Err(DecodeError::NewerVersion { kind: block[10], found, known: VERSION as u8 });
         }
         let kind = match block[10] {
             1 => PagesKind::Image,

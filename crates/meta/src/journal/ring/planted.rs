@@ -27,6 +27,8 @@ pub(super) enum Planted {
     SealUnsynced,
     /// A file gets its name before its contents are durable.
     NamedTooEarly,
+    /// A start builds on names that may not be durable.
+    NamesUnsynced,
     /// Entries leave the ring although no history has them.
     NoHistory,
 }

@@ -84,23 +84,25 @@ struct Step {
 }
 
 /// Follows the log from an image to its end.
-pub(super) fn recover(files: &Files, image: Position, checked: bool) -> Result<Recovered, RingOpenError> {
+pub(super) fn recover(files: &Files, image: Position) -> Result<Recovered, RingOpenError> {
     check_contiguous(files, image)?;
-    check_image(files, image, checked)?;
     let mut walk = Walk { files, at: image, steps: Vec::new(), durable: image.lsn };
     while walk.step()? {}
+    if walk.steps.is_empty() {
+        // A frame that follows the last one before the image would prove that the ring has it.
+        check_image(files, image)?;
+    }
     let cut = walk.cut_unproven()?;
     walk.refuse_damage()?;
     let remains = cut || walk.has_remains()?;
     Ok(walk.recovered(image, remains))
 }
 
-/// The files that hold the log behind an image have neighbouring generations.
+/// The files that hold the log behind an image have neighbouring generations, from the image's own.
 fn check_contiguous(files: &Files, image: Position) -> Result<(), RingOpenError> {
     let mut due = image.generation;
     for generation in files.range(image.generation..).map(|(generation, _)| *generation) {
-        // The image's own file may be in use again, if its place was at the end.
-        if generation != due && !(due == image.generation && generation == due + 1) {
+        if generation != due {
             return Err(RingOpenError::LostFile(due));
         }
         due = generation + 1;
@@ -111,11 +113,12 @@ fn check_contiguous(files: &Files, image: Position) -> Result<(), RingOpenError>
     }
 }
 
-/// The last frame of the image is in the ring, if its file is.
-fn check_image(files: &Files, image: Position, checked: bool) -> Result<(), RingOpenError> {
-    let Some(file) = files.get(&image.generation).filter(|_| image.frame > 0 && checked) else {
+/// The last frame before the image is in the ring.
+fn check_image(files: &Files, image: Position) -> Result<(), RingOpenError> {
+    if image.frame == 0 {
         return Ok(());
-    };
+    }
+    let file = &files[&image.generation];
     let older = |reason: String| RingOpenError::Older { image: image.lsn, reason };
     match read_header(file, image.frame)? {
         Ok(header) if header.link() == image.link && header.last() == image.lsn => Ok(()),
@@ -213,9 +216,8 @@ impl Walk<'_> {
         for (generation, file) in self.files.range(self.at.generation..) {
             let from = if *generation == self.at.generation { self.at.next } else { BLOCK };
             if let Some(offset) = find_witness(file, from, due)? {
-                let due_in = &self.files.get(&self.at.generation).unwrap_or(file);
                 return Err(RingOpenError::Damaged {
-                    file: due_in.name(),
+                    file: self.files[&self.at.generation].name(),
                     offset: self.at.next,
                     due,
                     witness: format!("the frame at byte {offset} of {}", file.name()),
@@ -227,7 +229,7 @@ impl Walk<'_> {
 
     /// Whether a frame of this use of the file lies where the log ends.
     fn has_remains(&self) -> Result<bool, RingOpenError> {
-        let Some(file) = self.files.get(&self.at.generation) else { return Ok(false) };
+        let file = &self.files[&self.at.generation];
         if self.at.next + BLOCK > file.header.capacity {
             return Ok(false);
         }

@@ -1,0 +1,27 @@
+//! Runs many disks of the ring's crash test: `ring_crashes [disks] [first seed]`. Each disk ends six times.
+
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
+use std::error::Error;
+
+use floe_meta::crash::{Met, lives};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, usual: u64| arguments.get(at).map_or(Ok(usual), |text| text.parse());
+    let (disks, first) = (number(0, 1_000)?, number(1, 0)?);
+    let mut met = Met::default();
+    let mut failed = Vec::new();
+    for seed in first..first + disks {
+        match lives(seed) {
+            Ok(more) => met.add(&more),
+            Err(wrong) => failed.push(wrong),
+        }
+    }
+    println!("{met:#?}");
+    failed.iter().take(20).for_each(|wrong| println!("{wrong}"));
+    match failed.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} of {disks} disks failed").into()),
+    }
+}
