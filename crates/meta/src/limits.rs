@@ -112,6 +112,12 @@ pub const RING_FILES_MAX: usize = 64;
 /// Files of a ring that are ready before they are needed.
 pub const RING_READY_FILES: usize = 1;
 
+/// Files of a ring that nothing but an image holds back, at which it writes one.
+pub const RING_WAITING_FILES: u64 = 2;
+
+/// How many times larger than an image these files are at least. An image is read and written; a file is written.
+pub const RING_WAITING_RATIO: u64 = 4;
+
 /// Bytes of entries after which a ring writes its next image. Bounds the time of a start.
 pub const RING_IMAGE_BYTES: u64 = 32 << 20;
 

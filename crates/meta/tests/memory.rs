@@ -165,7 +165,7 @@ impl Journal for Buggy {
                 return Ok(Carried::of(done));
             }
             Bug::AttachmentsMoved => {
-                attachments.iter_mut().for_each(|one| one.commit = one.commit.max(1) - 1)
+                attachments.iter_mut().for_each(|one| one.commit = one.commit.max(1) - 1);
             }
             Bug::AttachmentsNotSummed => {
                 attachments.iter_mut().for_each(|one| {

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use floe_env::*;
@@ -48,4 +50,95 @@ impl Place for Simulated {
 async fn conformance_on_a_simulated_disk() {
     let env = Env::simulated(1);
     conformance::run(&env, || Box::new(Simulated(env.clone(), SimulatedDisk::new(1)))).await;
+}
+
+fn open(path: &Path) -> Result<RingJournal, RingOpenError> {
+    RingJournal::open(&Env::real(), path, OPTIONS)
+}
+
+fn group(round: usize) -> (Vec<Commit>, Vec<Attachment>) {
+    let commits = 0..1 + round % 5;
+    let commits = commits.map(|i| {
+        let value = "v".repeat(1 + round * 37 % 3_000).into();
+        let change = Change { key: format!("key {i}").into(), value: Some(value) };
+        Commit { envelope: Envelope::broker("test"), changes: vec![change] }
+    });
+    let bytes = vec![round as u8; round * 977 % 200_000];
+    (commits.collect(), vec![Attachment::of(vec![bytes.into()])])
+}
+
+/// The child process of the test below. It commits one group after another, and prints what was acknowledged.
+#[tokio::test]
+async fn child_commits() {
+    let Ok(path) = std::env::var("FLOE_META_TEST_CHILD") else { return };
+    let journal = open(Path::new(&path)).unwrap();
+    let env = Env::real();
+    for round in 0.. {
+        let (commits, attachments) = group(round);
+        let last = journal.lsn();
+        let done = journal.commit_with(last, env.random_u128(), &commits, &attachments).await.unwrap();
+        assert_eq!(done.outcome, Outcome::Committed(last.plus(commits.len())));
+        println!("\nacknowledged {} {round}", last.0);
+        // The newest twenty are kept.
+        let kept = journal.attachments();
+        kept.iter().take(kept.len().saturating_sub(20)).for_each(|lsn| journal.released(*lsn));
+    }
+}
+
+/// A process is killed while it commits. Everything that it acknowledged is there, in whole groups with their bytes.
+#[tokio::test]
+async fn a_killed_process_loses_nothing_acknowledged() {
+    let directory = Directory::new();
+    let mut before = Lsn(0);
+    for life in 0..8 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child_commits", "--exact", "--nocapture"])
+            .env("FLOE_META_TEST_CHILD", directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut acknowledged = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let Some(numbers) = line.strip_prefix("acknowledged ") else { continue };
+            let (lsn, round) = numbers.split_once(' ').unwrap();
+            acknowledged.push((Lsn(lsn.parse().unwrap()), round.parse::<usize>().unwrap()));
+            if acknowledged.len() == 3 + life * 17 {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        let journal = open(&directory.path()).unwrap();
+        for (lsn, round) in &acknowledged {
+            let (commits, attachments) = group(*round);
+            let found = journal.history(*lsn, commits.len()).await.unwrap();
+            assert!(
+                found.iter().map(|entry| &entry.changes).eq(commits.iter().map(|commit| &commit.changes))
+            );
+            let whole = journal.attached(lsn.next(), 0..attachments[0].bytes).await;
+            let newest = acknowledged.len() - round <= 20;
+            match whole {
+                Ok(bytes) => assert!(bytes == attachments[0].pieces[0]),
+                Err(error) => assert!(!newest && matches!(error, AttachedError::None(_)), "{error}"),
+            }
+        }
+        let (last, round) = acknowledged.last().unwrap();
+        assert!(journal.lsn() >= last.plus(group(*round).0.len()) && *last >= before);
+        before = journal.lsn();
+        let meta = Meta::open(Env::real(), Arc::new(journal), Options::default()).await.unwrap();
+        assert_eq!(meta.snapshot().lsn(), before);
+        drop(meta);
+        while matches!(open(&directory.path()), Err(RingOpenError::InUse { .. })) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let directory = Directory::new();
+    let first = open(&directory.path()).unwrap();
+    let busy = open(&directory.path()).unwrap_err();
+    assert!(matches!(&busy, RingOpenError::InUse { holder, .. } if holder.starts_with("process ")), "{busy}");
+    drop(first);
+    open(&directory.path()).unwrap();
 }

@@ -495,9 +495,9 @@ mod tests {
         file.write_at(block(1).as_slice(), 0).unwrap();
         for in_the_sync in [true, false] {
             if in_the_sync {
-                disk.fail_after(1)
+                disk.fail_after(1);
             } else {
-                disk.end_after(1)
+                disk.end_after(1);
             }
             let ended = catch_unwind(AssertUnwindSafe(|| file.sync())).unwrap_err();
             assert_eq!(ended.downcast_ref::<DiskOver>(), Some(&DiskOver));

@@ -16,7 +16,7 @@ use super::frame::{BLOCK, Draft, Header, Kind, block_of};
 use super::keeper::Keeper;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, sum_of};
-use super::store::PagesFile;
+use super::store::{PagesFile, PagesName};
 use crate::journal::{
     AttachedError, Attachment, Carried, Commit, Entry, JournalError, Lsn, Outcome, attachment,
 };
@@ -92,7 +92,7 @@ pub(super) struct Past {
     /// The images, the newest last: two, or one at the beginning.
     pub(super) images: Vec<PagesFile>,
     /// The parts of the history in order.
-    pub(super) history: Vec<PagesFile>,
+    pub(super) history: Vec<PagesName>,
 }
 
 /// What is where.

@@ -174,8 +174,7 @@ proptest! {
     fn any_damage_is_found_or_harmless(
         places in proptest::collection::vec((0..4_096_usize, any::<u8>()), 1..8),
     ) {
-        let (header, bytes) = some_group();
-        let mut damaged = bytes.clone();
+        let (header, mut damaged) = some_group();
         places.iter().for_each(|(at, byte)| damaged[*at] = *byte);
         if let Ok((found, _, attached)) = read(&damaged) {
             // Only filling may change without a trace.

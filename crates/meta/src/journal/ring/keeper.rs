@@ -13,9 +13,11 @@ use super::core::{Core, Index};
 use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
-use super::store::{PagesFile, PagesSink, Unread};
+use super::store::{PagesFile, PagesName, PagesSink, Unread};
 use crate::journal::{Entry, Lsn};
-use crate::limits::{RING_READY_FILES, RING_STEP_BYTES, RING_STEP_PAUSE};
+use crate::limits::{
+    RING_READY_FILES, RING_STEP_BYTES, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
+};
 
 /// The directory of the images.
 pub(super) const IMAGES: &str = "image";
@@ -56,22 +58,22 @@ impl Keeper {
         Ok(())
     }
 
-    /// An image is due for the time of the next start, or because files wait for it.
+    /// An image is due for the time of the next start, for safety, or because it lets files be used again, which is less
+    /// work than to make new ones.
     fn image_is_due(&self, core: &Core) -> bool {
-        let (meta_bytes, images) = {
+        let (meta_bytes, images, end, newest, image_bytes) = {
             let past = lock(&core.past);
-            (past.meta_bytes, past.images.len())
+            let newest = past.images.last().expect("a journal has an image from its first moment");
+            (past.meta_bytes, past.images.len(), past.end, newest.header.position, newest.bytes())
         };
         // With one image only, the next damage would be the end.
-        if meta_bytes >= core.options.image_bytes || (images < 2 && self.has_news(core)) {
+        if meta_bytes >= core.options.image_bytes || (images < 2 && newest.lsn < end.lsn) {
             return true;
         }
-        let current = lock(&core.past).end.generation;
         let index = lock(&core.index);
-        let waiting = index.files.range(..current).filter(|(_, file)| file.live() == 0).count();
-        let free = core.options.files_max.saturating_sub(index.files.len());
-        drop(index);
-        free <= core.options.files_max / 4 && waiting > core.options.files_max / 4 && self.has_news(core)
+        let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > newest.lsn;
+        let waiting = index.files.range(..end.generation).filter(|(_, file)| waits(file)).count() as u64;
+        waiting >= RING_WAITING_FILES && waiting * core.options.file_bytes >= RING_WAITING_RATIO * image_bytes
     }
 
     fn has_news(&self, core: &Core) -> bool {
@@ -194,7 +196,7 @@ impl Keeper {
     fn write_history(
         &self,
         core: &Core,
-        last: Option<PagesFile>,
+        last: Option<PagesName>,
         entries: &[Entry],
         end: Position,
         pause: &dyn Fn(),
@@ -204,12 +206,13 @@ impl Keeper {
         if entries.is_empty() {
             return Ok(());
         }
-        let joined = last.filter(|last| last.bytes() < core.options.history_bytes);
+        let joined = last.filter(|last| last.bytes < core.options.history_bytes);
         let first = joined.as_ref().map_or(upto.next(), |joined| joined.header.first);
         let header = PagesHeader { kind: PagesKind::History, journal: core.journal, first, position: end };
         let name = format!("{:016x}-{:016x}", first.0, end.lsn.0);
         let mut sink = PagesSink::begin(&*core.disk, HISTORY, &name, &header, pause)?;
         if let Some(joined) = &joined {
+            let joined = joined.open(&*core.disk)?;
             let mut pages = joined.pages();
             while let Some(page) = pages.next()? {
                 let Page::Pairs(pairs) = page else { continue };
@@ -227,7 +230,7 @@ impl Keeper {
         if joined.is_some() {
             past.history.pop();
         }
-        past.history.push(written);
+        past.history.push(written.closed());
         drop(past);
         joined.map_or(Ok(()), |joined| Ok(core.disk.remove(&joined.name)?))
     }

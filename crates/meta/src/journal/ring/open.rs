@@ -16,7 +16,7 @@ use super::pages::{Kept, PagesHeader, PagesKind};
 use super::past::read_image;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, NO_LINK, Recovered, open_files, recover};
-use super::store::{PagesFile, PagesSink, Unread, WRITING};
+use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::error::DecodeError;
 use crate::journal::Lsn;
 use crate::limits::RING_STEP_BYTES;
@@ -171,7 +171,7 @@ fn set_aside(disk: &dyn Disk, damaged: &[String]) -> Result<(), RingOpenError> {
 }
 
 /// The parts of the history, which have every commit up to the image.
-fn open_history(disk: &dyn Disk, journal: u64, upto: Lsn) -> Result<Vec<PagesFile>, RingOpenError> {
+fn open_history(disk: &dyn Disk, journal: u64, upto: Lsn) -> Result<Vec<PagesName>, RingOpenError> {
     let names = disk.list(HISTORY)?;
     let mut parts: Vec<(u64, u64)> = names.iter().filter_map(|name| numbers_of(name)).collect();
     // Of two parts that begin with the same commit, the longer one has replaced the other.
@@ -193,7 +193,7 @@ fn open_history(disk: &dyn Disk, journal: u64, upto: Lsn) -> Result<Vec<PagesFil
             return Err(RingOpenError::Foreign(name));
         }
         due = last + 1;
-        found.push(part);
+        found.push(part.closed());
     }
     match due > upto.0 {
         true => Ok(found),

@@ -26,21 +26,35 @@ impl Core {
     /// At most `count` entries after `from`, and no more once they have `bytes`.
     pub(super) fn entries_after(&self, from: Lsn, count: usize, bytes: usize) -> Result<Vec<Entry>, String> {
         let mut found = Found { from, count, bytes, entries: Vec::new() };
-        let (parts, recent) = {
-            let past = lock(&self.past);
-            let first = past.entries.front().map_or(past.end.lsn.next(), |entry| entry.lsn);
-            let parts = if from.next() < first { past.history.clone() } else { Vec::new() };
-            let recent: Vec<Entry> =
-                past.entries.iter().filter(|entry| entry.lsn > from).take(count).cloned().collect();
-            (parts, recent)
-        };
-        for part in parts.iter().filter(|part| part.header.position.lsn > from) {
-            found.read(part).map_err(|error| format!("{}: {error}", part.name))?;
+        while !found.is_full()
+            && let Some(part) = self.part_after(found.last()).map_err(|error| error.to_string())?
+        {
+            let before = found.last();
+            found.read(&part).map_err(|error| format!("{}: {error}", part.name))?;
+            if found.last() == before {
+                return Err(format!("{}: commit {} is missing", part.name, before.next()));
+            }
         }
+        let recent: Vec<Entry> = {
+            let past = lock(&self.past);
+            past.entries.iter().filter(|entry| entry.lsn > found.last()).take(count).cloned().collect()
+        };
         for entry in recent {
             found.take(entry);
         }
         Ok(found.entries)
+    }
+
+    /// The part of the history with the commit after `lsn`, unless memory has it. It is opened under the lock, because
+    /// another one may take its place.
+    fn part_after(&self, lsn: Lsn) -> Result<Option<PagesFile>, Unread> {
+        let past = lock(&self.past);
+        let first = past.entries.front().map_or(past.end.lsn.next(), |entry| entry.lsn);
+        if lsn.next() >= first {
+            return Ok(None);
+        }
+        let part = past.history.iter().find(|part| part.header.position.lsn > lsn);
+        part.map(|part| part.open(&*self.disk)).transpose()
     }
 }
 
@@ -53,14 +67,18 @@ struct Found {
 }
 
 impl Found {
+    /// The last entry that was found, or the one before all.
+    fn last(&self) -> Lsn {
+        self.entries.last().map_or(self.from, |last| last.lsn)
+    }
+
     fn is_full(&self) -> bool {
         self.entries.len() >= self.count || (self.bytes == 0 && !self.entries.is_empty())
     }
 
     /// Takes an entry unless there is no room for it, or it was taken before.
     fn take(&mut self, entry: Entry) {
-        let due = self.entries.last().map_or(self.from, |last| last.lsn).next();
-        if self.is_full() || entry.lsn != due {
+        if self.is_full() || entry.lsn != self.last().next() {
             return;
         }
         let changes = entry.changes.iter();
@@ -87,8 +105,10 @@ impl Found {
     }
 }
 
-/// The pairs and the attachments of an image.
-pub(super) fn read_image(image: &PagesFile) -> Result<(Vec<(Bytes, Bytes)>, Vec<Kept>), Unread> {
+/// What an image holds: the pairs of the map, and the attachments that were needed.
+pub(super) type Contents = (Vec<(Bytes, Bytes)>, Vec<Kept>);
+
+pub(super) fn read_image(image: &PagesFile) -> Result<Contents, Unread> {
     let (mut pairs, mut kept) = (Vec::new(), Vec::new());
     let mut pages = image.pages();
     while let Some(page) = pages.next()? {

@@ -119,7 +119,7 @@ fn no_changed_byte_of_a_closed_ring_changes_what_is_read() {
                     match read(&journal, lsn, bytes) {
                         Ok(found) => assert!(found.iter().all(|byte| *byte == text), "{name} at {at}"),
                         Err(AttachedError::Damaged { place, .. }) if place.contains(&name) => {
-                            quarantined += 1
+                            quarantined += 1;
                         }
                         Err(error) => panic!("{name} at {at}: {error}"),
                     }
@@ -192,7 +192,7 @@ fn damaged_bytes_are_kept_and_said() {
             let lsn = commit(env, &journal, &format!("{number}"), 3_000).unwrap();
             journal.released(lsn);
         }
-        assert_eq!(read(&journal, 2, 10), Err(damaged.clone()), "it is still there as it was");
+        assert_eq!(read(&journal, 2, 10), Err(damaged), "it is still there as it was");
         assert_eq!(journal.attachments(), [Lsn(2)]);
         journal.released(Lsn(2));
         assert_eq!(texts(&journal).len(), 63);

@@ -31,7 +31,26 @@ pub(super) struct PagesFile {
     bytes: u64,
 }
 
+/// A file of pages that is not open. A history has many.
+#[derive(Debug, Clone)]
+pub(super) struct PagesName {
+    pub(super) name: String,
+    pub(super) header: PagesHeader,
+    pub(super) bytes: u64,
+}
+
+impl PagesName {
+    pub(super) fn open(&self, disk: &dyn Disk) -> Result<PagesFile, Unread> {
+        PagesFile::open(disk, &self.name)
+    }
+}
+
 impl PagesFile {
+    /// Closes it.
+    pub(super) fn closed(self) -> PagesName {
+        PagesName { name: self.name, header: self.header, bytes: self.bytes }
+    }
+
     pub(super) fn open(disk: &dyn Disk, name: &str) -> Result<PagesFile, Unread> {
         let file = disk.open(name)?;
         let bytes = file.bytes()?;
