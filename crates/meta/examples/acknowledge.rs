@@ -1,9 +1,9 @@
 //! Measures what an acknowledged write costs: `acknowledge <directory> <ring|files> <bytes> [seconds] [callers]`.
 //!
-//! Each caller brings bytes, waits until they are durable with their commit, and goes on. `ring` carries the bytes in the
-//! frame of the commit. `files` writes them into a preallocated file and syncs it, and commits in the SQLite journal then,
-//! as a broker does today. The output is the latency, and for each acknowledgement the processor time, the bytes that the
-//! process gave to the disk, and the fresh pages that it took. `strace -fc` counts the syncs.
+//! Each caller brings bytes, waits until they are durable with their commit, and goes on. `ring` carries the bytes in
+//! the frame of the commit. `files` writes them into a preallocated file and syncs it, and commits in the SQLite
+//! journal then, as a broker does today. The output is the latency, and for each acknowledgement the processor time,
+//! the bytes that the process gave to the disk, and the fresh pages that it took. `strace -fc` counts the syncs.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -38,8 +38,7 @@ enum Way {
     Pack(Pack),
 }
 
-/// A preallocated file, overwritten from its begin to its end, as the packs of the local store are. Its writers sync one
-/// after another.
+/// A preallocated file, overwritten from its begin to its end, as the packs of the local store are.
 struct Pack {
     file: File,
     next: Mutex<u64>,

@@ -109,8 +109,14 @@ pub const RING_FILE_BYTES: u64 = 64 << 20;
 /// Files of a ring.
 pub const RING_FILES_MAX: usize = 64;
 
-/// Files of a ring that are ready before they are needed.
-pub const RING_READY_FILES: usize = 1;
+/// Files of a ring that are ready before they are needed. The last one is for commits that free others.
+pub const RING_READY_FILES: usize = 2;
+
+/// Files of a ring that are kept although nothing is in them.
+pub const RING_SPARE_FILES: usize = 2;
+
+/// How long more of them are kept.
+pub const RING_SPARE_TIME: Duration = Duration::from_secs(600);
 
 /// Files of a ring that nothing but an image holds back, at which it writes one.
 pub const RING_WAITING_FILES: u64 = 2;

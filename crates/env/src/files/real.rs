@@ -43,7 +43,8 @@ impl RealDisk {
         let mut disk = RealDisk { directory: directory.to_owned(), what, direct: true, reserve };
         disk.direct = disk.probe()?;
         if !disk.direct {
-            tracing::warn!(directory = %directory.display(), "this file system has no direct writes: they are buffered");
+            let directory = directory.display();
+            tracing::warn!(%directory, "this file system has no direct writes: they are buffered");
         }
         Ok(disk)
     }

@@ -66,7 +66,7 @@ pub enum AttachedError {
     #[error("commit {0} has no attachment")]
     None(Lsn),
     /// The attachment ends before the range does.
-    #[error("the attachment of commit {lsn} has {bytes} bytes, not {start}..{end}", start = range.start, end = range.end)]
+    #[error("the attachment of commit {lsn} has {bytes} bytes, not {range:?}")]
     Range {
         /// The commit.
         lsn: Lsn,

@@ -19,8 +19,8 @@
 //!   answered, and after every reopening, until it is released.
 //! - An attachment of a group that was not applied can never be read. The same attempt is sent again with the same
 //!   attachments.
-//! - [`Journal::released`] is a hint: nothing will ask for this attachment again, and its room may be used. A journal may
-//!   forget the hint when it is closed. So a start compares [`Journal::attachments`] with what it needs.
+//! - [`Journal::released`] is a hint: nothing will ask for this attachment again, and its room may be used. A journal
+//!   may forget the hint when it is closed. So a start compares [`Journal::attachments`] with what it needs.
 
 pub(crate) mod attachment;
 #[doc(hidden)]

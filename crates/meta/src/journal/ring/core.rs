@@ -197,24 +197,26 @@ impl Core {
         *at = after(at, header);
         file.reaches(at.lsn);
         {
+            // First, so that no image has the commits without their attachments.
+            let mut index = lock(&self.index);
+            for listed in draft.listed() {
+                file.one_more();
+                let located = Located {
+                    file: Arc::clone(file),
+                    offset: listed.range(header).start,
+                    bytes: listed.bytes,
+                    crc: listed.crc,
+                    verified: AtomicBool::new(true),
+                };
+                index.attachments.insert(header.first.plus(listed.commit as usize), Arc::new(located));
+            }
+        }
+        {
             let mut past = lock(&self.past);
             past.entries.extend(entries);
             past.meta_bytes += draft.meta_bytes();
             past.end = *at;
         }
-        let mut index = lock(&self.index);
-        for listed in draft.listed() {
-            file.one_more();
-            let located = Located {
-                file: Arc::clone(file),
-                offset: listed.range(header).start,
-                bytes: listed.bytes,
-                crc: listed.crc,
-                verified: AtomicBool::new(true),
-            };
-            index.attachments.insert(header.first.plus(listed.commit as usize), Arc::new(located));
-        }
-        drop(index);
         self.last.send_replace(at.lsn);
     }
 
@@ -246,14 +248,14 @@ impl Core {
         // Files that were made with another setting may be too small.
         while tail.at.next + bytes > tail.file.end() {
             self.hold_back(1 + usize::from(attached))?;
-            self.rotate(tail)?;
+            self.rotate(tail);
         }
         Ok(())
     }
 
-    /// Goes on in the next file.
-    fn rotate(&self, tail: &mut Tail) -> Result<(), JournalError> {
-        let next = self.next_file()?;
+    /// Goes on in the next file, which is ready.
+    fn rotate(&self, tail: &mut Tail) {
+        let next = lock(&self.ready).pop_front().expect("a file is ready");
         if tail.seal_unsynced && !planted(Planted::SealUnsynced) {
             // The next frame follows the seal, and would not be found without it.
             tail.file.file.sync();
@@ -262,47 +264,30 @@ impl Core {
         lock(&self.index).files.insert(next.header.generation, Arc::clone(&next));
         tail.at = Position { generation: next.header.generation, next: BLOCK, ..tail.at };
         tail.file = next;
-        Ok(())
     }
 
-    /// Makes sure that so many files are left. The last one is for commits that free others.
+    /// Makes sure that so many files are ready. The last one is for commits that free others.
     fn hold_back(&self, files: usize) -> Result<(), JournalError> {
-        if self.files_left() < files
-            && let Err(error) = lock(&self.keeper).free(self, files)
-        {
-            tracing::warn!(%error, "no file of the journal could be freed");
-        }
-        if self.files_left() >= files {
+        if lock(&self.ready).len() >= files {
             return Ok(());
         }
-        let (files, bytes) = (self.options.files_max, self.options.file_bytes);
-        Err(JournalError::NotApplied(format!(
-            "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait until it is \
-             merged, delete topics, or allow more files"
-        )))
-    }
-
-    /// A file for the next frames. Mostly one is ready.
-    fn next_file(&self) -> Result<Arc<RingFile>, JournalError> {
-        if lock(&self.ready).is_empty() {
-            let prepared = lock(&self.keeper).prepare(self);
-            prepared
-                .map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))?;
+        let ready = lock(&self.keeper).make_ready(self, files);
+        match ready.map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))? {
+            true => Ok(()),
+            false => {
+                let (files, bytes) = (self.options.files_max, self.options.file_bytes);
+                Err(JournalError::NotApplied(format!(
+                    "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait \
+                     until it is merged, delete topics, or allow more files"
+                )))
+            }
         }
-        let ready = lock(&self.ready).pop_front();
-        ready.ok_or_else(|| JournalError::NotApplied("no file of the journal is ready".into()))
     }
 
     /// Whether there is work beside commits.
     pub(super) fn has_work(&self) -> bool {
         lock(&self.ready).len() < crate::limits::RING_READY_FILES
             || lock(&self.past).meta_bytes >= self.options.image_bytes
-    }
-
-    /// Files that the log may still go on in.
-    pub(super) fn files_left(&self) -> usize {
-        let used = lock(&self.index).files.len();
-        self.options.files_max.saturating_sub(used)
     }
 
     /// Writes the end mark, and syncs it if it is the end of this process.

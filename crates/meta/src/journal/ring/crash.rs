@@ -1,6 +1,6 @@
-//! Lives of a ring on a disk that loses its power: a process commits, ends at any call of the disk, and the next one finds
-//! what the disk has kept. Nothing acknowledged may be lost, and nothing may be there that nobody committed. For tests
-//! only.
+//! Lives of a ring on a disk that loses its power: a process commits, ends at any call of the disk, and the next one
+//! finds what the disk has kept. Nothing acknowledged may be lost, and nothing may be there that nobody committed. For
+//! tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

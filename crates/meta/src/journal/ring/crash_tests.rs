@@ -14,7 +14,7 @@ fn nothing_acknowledged_is_lost_and_nothing_invented() {
         met.add(&lives(seed).unwrap());
     }
     assert!(met.ends >= 1_000 && met.starts_cut > 40, "{met:?}");
-    assert!(met.acknowledged > 5_000 && met.read_back > 5_000, "{met:?}");
+    assert!(met.acknowledged > 5_000 && met.read_back > 3_000, "{met:?}");
     assert!(met.applied_unanswered > 20 && met.not_applied > 20, "{met:?}");
 }
 

@@ -54,8 +54,8 @@ pub enum RingOpenError {
     },
     /// The ring does not have the commits that its image has.
     #[error(
-        "the ring is older than its image, which has commit {image}: {reason}. Restore the newest files of the ring; keep \
-         the image, it is the proof"
+        "the ring is older than its image, which has commit {image}: {reason}. Restore the newest files of the ring; \
+         keep the image, it is the proof"
     )]
     Older {
         /// The last commit of the image.

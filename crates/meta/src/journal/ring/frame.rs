@@ -2,18 +2,18 @@
 //! out.
 //!
 //! ```text
-//!   0 magic "FLOEFRAM"   8 version u16   10 kind u8: 1 group, 2 seal, 3 void   11 zero   12 crc32c of the header without it
+//!   0 magic "FLOEFRAM"   8 version u16   10 kind u8: 1 group, 2 seal, 3 void   11 zero   12 crc32c of the rest of it
 //!  16 journal id u64    24 generation u64   32 place u64 (offset in the file)   40 nonce u64 (of this use of the file)
 //!  48 first LSN u64     56 attempt u128     72 attempt of the frame before u128  88 durable u64
 //!  96 commits u32      100 attachments u32 104 meta bytes u32     108 crc32c of the meta part u32
 //! 112 payload bytes u32   116 frame bytes u32   120 crc32c in the header of the frame before u32   124 zero
 //! 128 meta part: for each attachment commit u32, offset in the payload u32, bytes u32, crc32c u32
-//!                then for each commit bytes of the envelope u32, bytes of the changes u32, envelope, changes (entry.rs)
+//!                then for each commit bytes of the envelope u32, bytes of the changes u32, envelope, changes
 //!     payload: the attachments back to back, from the next multiple of 8
 //!     zeros up to the next multiple of 4,096
 //! ```
-//! All numbers are little endian. Two frames never share a block of 4,096 bytes, so a torn write cannot hurt a
-//! neighbour. The header lies in one sector of 512 bytes.
+//! All numbers are little endian. `entry.rs` has the encodings of envelopes and changes. Two frames never share a block
+//! of 4,096 bytes, so a torn write cannot hurt a neighbour. The header lies in one sector of 512 bytes.
 //!
 //! A frame counts only where it was written (journal, generation, place, nonce) and only behind the frame that it names
 //! (attempt and checksum). So leftovers of an earlier use never count, nor does a payload in which a client imitated a

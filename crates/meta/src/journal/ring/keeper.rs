@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use floe_env::lock;
+use tokio::time::Instant;
 
 use super::core::{Core, Index};
 use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
@@ -16,7 +17,8 @@ use super::planted::{Planted, planted};
 use super::store::{PagesFile, PagesName, PagesSink, Unread};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_READY_FILES, RING_STEP_BYTES, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
+    RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES, RING_STEP_PAUSE,
+    RING_WAITING_FILES, RING_WAITING_RATIO,
 };
 
 /// The directory of the images.
@@ -32,6 +34,8 @@ pub(super) struct Keeper {
     pub(super) generation: u64,
     /// Images that were written, ever: the second part of their names.
     pub(super) images: u64,
+    /// Since when there are more idle files than are kept.
+    pub(super) spare_since: Option<Instant>,
 }
 
 impl Core {
@@ -54,12 +58,34 @@ impl Keeper {
         if self.image_is_due(core) {
             self.write_image(core)?;
         }
+        self.trim(core)?;
         self.report(core);
         Ok(())
     }
 
-    /// An image is due for the time of the next start, for safety, or because it lets files be used again, which is less
-    /// work than to make new ones.
+    /// Gives files back to the file system that nobody has needed for a while.
+    fn trim(&mut self, core: &Core) -> io::Result<()> {
+        let idle = self.idle(core);
+        if idle.len() <= RING_SPARE_FILES {
+            self.spare_since = None;
+            return Ok(());
+        }
+        let now = core.env.monotonic();
+        if now.duration_since(*self.spare_since.get_or_insert(now)) < RING_SPARE_TIME {
+            return Ok(());
+        }
+        for generation in &idle[RING_SPARE_FILES..] {
+            let file = lock(&core.index).files.remove(generation);
+            if let Some(file) = file {
+                core.disk.remove(&file.name())?;
+            }
+        }
+        core.disk.sync_dir(RING);
+        Ok(())
+    }
+
+    /// An image is due for the time of the next start, for safety, or because it lets files be used again: that is less
+    /// work than new files are.
     fn image_is_due(&self, core: &Core) -> bool {
         let (meta_bytes, images, end, newest, image_bytes) = {
             let past = lock(&core.past);
@@ -88,7 +114,7 @@ impl Keeper {
     }
 
     /// Makes one more file ready: a used one that nothing needs, or a new one.
-    pub(super) fn prepare(&mut self, core: &Core) -> io::Result<()> {
+    fn prepare(&mut self, core: &Core) -> io::Result<()> {
         let journal = core.journal;
         let (generation, nonce, capacity) =
             (self.generation + 1, core.env.random_u64(), core.options.file_bytes);
@@ -120,27 +146,35 @@ impl Keeper {
         Ok(())
     }
 
-    /// Frees files now, because the ring is full: writes the images that hold back files without attachments, until so
-    /// many files are left.
-    pub(super) fn free(&mut self, core: &Core, files: usize) -> Result<(), Unread> {
-        for _ in 0..3 {
-            while self.reusable(core).is_some() {
+    /// Makes so many files ready now, because a commit waits for them. Where the ring is full, writes the images that
+    /// hold back files without attachments. Returns false if that does not help.
+    pub(super) fn make_ready(&mut self, core: &Core, files: usize) -> Result<bool, Unread> {
+        let mut images = 0;
+        while lock(&core.ready).len() < files {
+            if self.may_prepare(core) {
                 self.prepare(core)?;
+            } else if images < 2 && self.has_news(core) {
+                self.write_image(core)?;
+                images += 1;
+            } else {
+                return Ok(false);
             }
-            if core.files_left() >= files || !self.has_news(core) {
-                break;
-            }
-            self.write_image(core)?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// The generation of a file that nothing needs: both images and the history have its commits, a start from either
-    /// image does not begin in it, its attachments are released, and nobody reads it.
+    /// The generation of a file that may be used again.
     fn reusable(&self, core: &Core) -> Option<u64> {
+        self.idle(core).first().copied()
+    }
+
+    /// The generations of the files that nothing needs: both images and the history have their commits, a start from
+    /// either image does not begin in them, their attachments are released, and nobody reads them.
+    fn idle(&self, core: &Core) -> Vec<u64> {
         let past = lock(&core.past);
         let mut images = past.images.iter().map(|image| image.header.position);
-        let (older, newer) = (images.next()?, images.next_back());
+        let older = images.next().expect("a journal has an image from its first moment");
+        let newer = images.next_back();
         let covered = if planted(Planted::ReusedTooEarly) { newer.unwrap_or(older) } else { older };
         let history = past.history.last().map_or(Lsn(0), |part| part.header.position.lsn);
         drop(past);
@@ -151,11 +185,8 @@ impl Keeper {
                 && (file.live() == 0 || planted(Planted::ForgetsAttachments))
                 && (Arc::strong_count(file) == 1 || planted(Planted::ForgetsAttachments))
         };
-        index
-            .files
-            .range(..covered.generation)
-            .find(|(_, file)| idle(file))
-            .map(|(generation, _)| *generation)
+        let behind = index.files.range(..covered.generation);
+        behind.filter(|(_, file)| idle(file)).map(|(generation, _)| *generation).collect()
     }
 
     fn take_reusable(&self, core: &Core) -> Option<Arc<RingFile>> {
@@ -238,7 +269,6 @@ impl Keeper {
     fn report(&self, core: &Core) {
         let files = lock(&core.index).files.len() + lock(&core.ready).len();
         metrics::gauge!("floe_meta_ring_files").set(files as f64);
-        metrics::gauge!("floe_meta_ring_images").set(self.images as f64);
         metrics::gauge!("floe_meta_ring_attachments").set(lock(&core.index).attachments.len() as f64);
     }
 }

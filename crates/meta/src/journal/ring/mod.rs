@@ -136,6 +136,7 @@ fn keep(core: &Core, nudged: &Receiver<()>) {
                 let last = *core.last.borrow();
                 if last == seen {
                     core.seal(false);
+                    core.keep();
                 }
                 seen = last;
             }
@@ -207,13 +208,15 @@ impl Journal for RingJournal {
 
     fn only_deletions(&self) -> Option<String> {
         match self.core.disk.room() {
-            Ok(room) => room.only_deletions().then(|| {
-                format!(
+            Ok(room) => {
+                metrics::gauge!("floe_meta_disk_free_bytes").set(room.free as f64);
+                metrics::gauge!("floe_meta_only_deletions").set(f64::from(room.only_deletions()));
+                room.only_deletions().then(|| format!(
                     "the disk of the metadata is nearly full, the last {} bytes are kept for deletions: delete topics \
                      or free some space",
                     room.free
-                )
-            }),
+                ))
+            }
             Err(error) => {
                 // The commit itself finds out whether the disk takes it.
                 tracing::warn!(%error, "cannot tell how full the disk of the metadata is");

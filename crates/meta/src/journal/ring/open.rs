@@ -48,7 +48,8 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
     let keeper = Keeper {
         number: files.values().map(|file| file.number).max().unwrap_or(0),
         generation: files.keys().next_back().copied().unwrap_or(0),
-        images: image_names(&*disk)?.last().map_or(0, |(_, serial)| *serial),
+        images: image_names(&*disk)?.iter().map(|(_, serial)| *serial).max().unwrap_or(0),
+        spare_since: None,
     };
     let at = found.end;
     let (index, ready) = settle(&files, &found, &kept);

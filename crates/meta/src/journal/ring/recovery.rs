@@ -1,9 +1,9 @@
 //! A start: from the newest sound image, frame by frame, to the end of the log. It changes nothing that it does not
 //! understand.
 //!
-//! A frame that is not whole is either torn, and then it was never acknowledged, or damaged. Later frames tell: one that
-//! knew the due commit to be durable proves that it was acknowledged, and the start is refused. Otherwise the log ends
-//! there.
+//! A frame that is not whole is either torn, and then it was never acknowledged, or damaged. Later frames tell: one
+//! that knew the due commit to be durable proves that it was acknowledged, and the start is refused. Otherwise the log
+//! ends there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -431,3 +431,35 @@ fn one_sync_for_each_commit() {
         assert_eq!(more, (200, 100, 100 * 4_096));
     });
 }
+
+/// After a while, files that a peak has left go back to the file system.
+#[test]
+fn files_that_nobody_needs_are_given_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let (env, disk) = (Env::simulated(1), SimulatedDisk::new(1));
+        let options = RingOptions { files_max: 12, ..OPTIONS };
+        let journal = open_with(&env, &disk, options).unwrap();
+        let files = || disk.names().iter().filter(|name| name.starts_with("ring/")).count();
+        for _ in 0..25 {
+            commit(&env, &journal, "x", 5_000).unwrap();
+        }
+        let peak = files();
+        assert!(peak > 7, "{peak} files");
+        journal.attachments().into_iter().for_each(|lsn| journal.released(lsn));
+        let some = |count: u64| {
+            for _ in 0..count {
+                let lsn = commit(&env, &journal, "x", 5_000).unwrap();
+                journal.released(lsn);
+            }
+        };
+        some(20);
+        assert!(files() >= peak, "they may be needed again soon");
+        tokio::time::sleep(crate::limits::RING_SPARE_TIME).await;
+        some(1);
+        assert!(files() < peak - 2, "{} of {peak} files", files());
+        some(30);
+        drop(journal);
+        assert_eq!(open_with(&env, &disk, options).unwrap().lsn(), Lsn(76));
+    });
+}
