@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::{BlockBuffer, DISK_BLOCK, Disk, DiskFile, assert_blocks};
+use super::seam::{BlockBuffer, DISK_BLOCK, Disk, DiskFile, assert_blocks};
 use crate::disk::{DiskReserve, DiskRoom, reserve_blocks};
 use crate::durable::{create_dir_durable, sync_data, sync_dir};
 use crate::fatal::end_process;

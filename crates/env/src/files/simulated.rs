@@ -7,7 +7,7 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
-use super::{Disk, DiskFile, assert_blocks};
+use super::seam::{Disk, DiskFile, assert_blocks};
 use crate::disk::DiskRoom;
 use crate::lock;
 use crate::random::Seeded;

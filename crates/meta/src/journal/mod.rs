@@ -36,13 +36,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::ENVELOPE_TEXT_BYTES_MAX;
 use floe_env::Timestamp;
-
-pub use attachment::{AttachedError, Attachment, Carried};
 
 /// The number of a commit, in one total order over the whole cluster. 0 is the empty map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -154,6 +152,93 @@ pub struct Commit {
     pub changes: Vec<Change>,
 }
 
+/// Bytes that become durable with a commit, at the same moment. The journal does not know what they mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The commit's place in its group, from 0. [`crate::Meta`] sets it.
+    pub commit: u32,
+    /// The bytes, in as many pieces as the caller has.
+    pub pieces: Vec<Bytes>,
+    /// The sum of the pieces' lengths.
+    pub bytes: u64,
+    /// CRC-32C of all bytes. Who made them has it, so a change of the memory between there and the disk is found.
+    pub crc: u32,
+}
+
+impl Attachment {
+    /// An attachment of these pieces, whose CRC-32C the caller knows.
+    pub fn new(pieces: Vec<Bytes>, crc: u32) -> Attachment {
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Attachment { commit: 0, pieces, bytes, crc }
+    }
+
+    /// An attachment of these pieces, with the CRC-32C that they have now.
+    pub fn of(pieces: Vec<Bytes>) -> Attachment {
+        let crc = pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        Attachment::new(pieces, crc)
+    }
+
+    /// All bytes in one piece.
+    pub(crate) fn joined(&self) -> Bytes {
+        if let [piece] = &self.pieces[..] {
+            return piece.clone();
+        }
+        let mut joined = BytesMut::new();
+        self.pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+        joined.freeze()
+    }
+}
+
+/// The outcome of a commit with attachments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The outcome of the group.
+    pub outcome: Outcome,
+    /// The attachments in their order, where the journal has them in memory as they went to the disk; otherwise empty.
+    pub held: Vec<Bytes>,
+}
+
+impl Carried {
+    /// An outcome of which nothing is held in memory.
+    pub fn of(outcome: Outcome) -> Carried {
+        Carried { outcome, held: Vec::new() }
+    }
+}
+
+/// Why an attachment cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachedError {
+    /// The commit has no attachment, or it was released.
+    #[error("commit {0} has no attachment")]
+    None(Lsn),
+    /// The attachment ends before the range does.
+    #[error("the attachment of commit {lsn} has {bytes} bytes, not {range:?}")]
+    Range {
+        /// The commit.
+        lsn: Lsn,
+        /// Bytes of the attachment.
+        bytes: u64,
+        /// What was asked for.
+        range: Range<u64>,
+    },
+    /// The bytes do not match their checksum. The commit stands, and the bytes are kept as they are.
+    #[error("the attachment of commit {lsn} is damaged: {place}. Restore the file from a backup")]
+    Damaged {
+        /// The commit.
+        lsn: Lsn,
+        /// The file and the place in it.
+        place: String,
+    },
+    /// The disk did not read.
+    #[error("cannot read the attachment of commit {lsn}: {reason}")]
+    Failed {
+        /// The commit.
+        lsn: Lsn,
+        /// What the disk said.
+        reason: String,
+    },
+}
+
 /// One commit of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -223,7 +308,11 @@ pub trait Journal: Send + Sync {
         commits: &[Commit],
         attachments: &[Attachment],
     ) -> Result<Carried, JournalError> {
-        attachment::check(commits.len(), attachments, self.carries())?;
+        if !attachments.is_empty() {
+            return Err(JournalError::NotApplied(
+                "this journal carries no bytes: put them into the store first".to_owned(),
+            ));
+        }
         self.commit(expected, attempt, commits).await.map(Carried::of)
     }
 

@@ -1,9 +1,18 @@
 //! The part of the contract that is about attachments. A journal that carries none must say so and refuse them.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use floe_env::{Env, lock};
+
+use super::entries::*;
+use crate::*;
 
 /// Runs every case that fits what the journal carries.
-pub(super) async fn run(env: &Env, fresh: impl Fn() -> Box<dyn Place>) {
+pub(super) async fn run(env: &Env, fresh: &impl Fn() -> Box<dyn Place>) {
     if fresh().open().carries() == 0 {
         return carries_none(&*fresh()).await;
     }
@@ -228,7 +237,7 @@ async fn released_among_others(env: &Env, place: &dyn Place) {
     }
 }
 
-/// Through a broker: the bytes are durable before the map shows their commit, and a command without a commit keeps none.
+/// Through a broker: the bytes are durable before the map shows their commit. A command without a commit keeps none.
 async fn stored_before_it_is_seen(env: &Env, place: &dyn Place) {
     let journal = place.open();
     let meta = open_meta(env, journal.clone()).await;

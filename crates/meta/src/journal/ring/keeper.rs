@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use floe_env::lock;
-use tokio::time::Instant;
 
-use super::core::{Core, Index};
 use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
+use super::state::{Core, Index, Keeper};
 use super::store::{PagesFile, PagesName, PagesSink, Unread};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
@@ -25,18 +24,6 @@ use crate::limits::{
 pub(super) const IMAGES: &str = "image";
 /// The directory of the history.
 pub(super) const HISTORY: &str = "history";
-
-/// What the work beside commits needs to know.
-#[derive(Debug)]
-pub(super) struct Keeper {
-    /// The highest number and generation that a file has.
-    pub(super) number: u64,
-    pub(super) generation: u64,
-    /// Images that were written, ever: the second part of their names.
-    pub(super) images: u64,
-    /// Since when there are more idle files than are kept.
-    pub(super) spare_since: Option<Instant>,
-}
 
 impl Core {
     /// Does what is due. A failure leaves everything as it was, and the next call tries again.

@@ -5,7 +5,7 @@
 //! image/<lsn>-<serial>         the map up to a commit; two of them                       pages.rs, store.rs
 //! history/<first>-<last>       every commit with its envelope                            pages.rs, store.rs
 //! ```
-//! One commit (core.rs): the group is laid out behind the end of the log, written past the page cache, and synced. Then
+//! One commit (commit.rs): the group is laid out behind the end of the log, written past the page cache, and synced. Then
 //! its entries are kept in memory, its attachments are in the index, and its caller is answered.
 //!
 //! Beside commits (keeper.rs), files are filled with zeros ahead of need. Now and then the entries since the last image
@@ -15,7 +15,7 @@
 //! A start (open.rs, recovery.rs) reads the newest image and follows the frames behind it. It tells a torn end from
 //! damage, and refuses damage.
 
-mod core;
+mod commit;
 #[doc(hidden)]
 pub mod crash;
 #[cfg(test)]
@@ -31,6 +31,7 @@ mod planted;
 mod recovery;
 #[cfg(test)]
 mod start_tests;
+mod state;
 mod store;
 
 use std::ops::Range;
@@ -48,9 +49,10 @@ use crate::journal::{
 };
 use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX, RING_IDLE};
 
-use self::core::Core;
-pub use self::core::RingOptions;
+use self::state::Core;
+
 pub use self::error::RingOpenError;
+pub use self::state::RingOptions;
 
 /// The journal in ring files. Dropping it writes the end mark and closes the files.
 pub struct RingJournal {

@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex};
 use floe_env::{BlockBuffer, Disk, Env};
 use tokio::sync::watch;
 
-use super::core::{Core, Index, Located, Past, RingOptions, Tail, write_block};
+use super::commit::write_block;
 use super::error::RingOpenError;
 use super::file::{FileHeader, Position, RING, RingFile, prepare};
 use super::frame::{BLOCK, Header, Kind};
-use super::keeper::{HISTORY, IMAGES, Keeper, image_name, numbers_of};
+use super::keeper::{HISTORY, IMAGES, image_name, numbers_of};
 use super::pages::{Kept, PagesHeader, PagesKind};
 use super::past::read_image;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, NO_LINK, Recovered, open_files, recover};
+use super::state::{Core, Index, Keeper, Located, Past, RingOptions, Tail};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::error::DecodeError;
 use crate::journal::Lsn;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use floe_env::lock;
 
-use super::core::Core;
 use super::pages::{Kept, Page, entry_of_pair};
+use super::state::Core;
 use super::store::{PagesFile, Unread};
 use crate::journal::{Entry, Loaded, Lsn};
 
