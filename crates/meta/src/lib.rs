@@ -27,6 +27,7 @@
 //! value  version u8 | body, postcard for most                       record.rs
 //! entry  envelope and changes, each with a version                  journal/entry.rs
 //! files  journal.sqlite, image.sqlite                               journal/sqlite/
+//!        ring/, image/, history/                                    journal/ring/
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13

@@ -5,8 +5,8 @@
 //! image/<lsn>-<serial>         the map up to a commit; two of them                       pages.rs, store.rs
 //! history/<first>-<last>       every commit with its envelope                            pages.rs, store.rs
 //! ```
-//! One commit (commit.rs): the group is laid out behind the end of the log, written past the page cache, and synced. Then
-//! its entries are kept in memory, its attachments are in the index, and its caller is answered.
+//! One commit (commit.rs): the group is laid out behind the end of the log, written past the page cache, and synced.
+//! Then its entries are kept in memory, its attachments are in the index, and its caller is answered.
 //!
 //! Beside commits (keeper.rs), files are filled with zeros ahead of need. Now and then the entries since the last image
 //! go into the history, and into the next image, which is the one before with what has changed. A file is used again

@@ -92,7 +92,7 @@ pub(super) fn recover(files: &Files, image: Position) -> Result<Recovered, RingO
         // A frame that follows the last one before the image would prove that the ring has it.
         check_image(files, image)?;
     }
-    let cut = walk.cut_unproven()?;
+    let cut = walk.cut_unproven(image)?;
     walk.refuse_damage()?;
     let remains = cut || walk.has_remains()?;
     Ok(walk.recovered(image, remains))
@@ -182,7 +182,7 @@ impl Walk<'_> {
 
     /// Looks at the bytes of every frame that nothing proves to be durable, and ends the log at the first that is not
     /// whole. Returns whether there is one.
-    fn cut_unproven(&mut self) -> Result<bool, RingOpenError> {
+    fn cut_unproven(&mut self, image: Position) -> Result<bool, RingOpenError> {
         for at in 0..self.steps.len() {
             let Step { header, meta } = &self.steps[at];
             if header.last() <= self.durable || planted(Planted::PayloadUnread) {
@@ -198,9 +198,7 @@ impl Walk<'_> {
                     link: header.before,
                 };
                 self.steps.truncate(at);
-                if let Some(last) = self.steps.last() {
-                    self.at.frame = last.header.place.offset;
-                }
+                self.at.frame = self.steps.last().map_or(image.frame, |last| last.header.place.offset);
                 return Ok(true);
             }
         }
