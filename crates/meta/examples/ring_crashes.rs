@@ -4,6 +4,7 @@
 
 use std::error::Error;
 
+use floe_env::Env;
 use floe_meta::crash::{Met, lives};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -13,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut met = Met::default();
     let mut failed = Vec::new();
     for seed in first..first + disks {
-        match lives(seed) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        match runtime.block_on(async { lives(Env::simulated(seed), seed) }) {
             Ok(more) => met.add(&more),
             Err(wrong) => failed.push(wrong),
         }

@@ -51,25 +51,20 @@ impl Met {
     }
 }
 
-/// Runs the lives of the disk with this seed.
+/// Runs the lives of the disk with this seed, in a simulated environment of the same seed.
 ///
 /// # Errors
 /// What was lost or invented.
-pub fn lives(seed: u64) -> Result<Met, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let env = Env::simulated(seed);
-        let mut world = World::new(env, seed);
-        for life in 0..LIVES {
-            world.live(life).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
-        }
-        // In the end the machine is left alone.
-        let last = world.open().map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
-        let journal = last.ok_or("the last start was cut off")?;
-        world.compare(&journal).map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
-        Ok(world.met)
-    })
+pub fn lives(env: Env, seed: u64) -> Result<Met, String> {
+    let mut world = World::new(env, seed);
+    for life in 0..LIVES {
+        world.live(life).map_err(|wrong| format!("seed {seed}, life {life}: {wrong}"))?;
+    }
+    // In the end the machine is left alone.
+    let last = world.open().map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
+    let journal = last.ok_or("the last start was cut off")?;
+    world.compare(&journal).map_err(|wrong| format!("seed {seed}, at the end: {wrong}"))?;
+    Ok(world.met)
 }
 
 type Group = (u128, Vec<(Commit, Option<Bytes>)>);

@@ -1,4 +1,6 @@
-use super::crash::{Met, lives};
+use floe_env::Env;
+
+use super::crash::{self, Met};
 use super::planted::{Planted, plant};
 
 /// Disks of the test. `examples/ring_crashes.rs` runs as many as one likes.
@@ -16,6 +18,11 @@ fn nothing_acknowledged_is_lost_and_nothing_invented() {
     assert!(met.ends >= 1_000 && met.starts_cut > 40, "{met:?}");
     assert!(met.acknowledged > 5_000 && met.read_back > 3_000, "{met:?}");
     assert!(met.applied_unanswered > 20 && met.not_applied > 20, "{met:?}");
+}
+
+fn lives(seed: u64) -> Result<Met, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime of one thread").block_on(async { crash::lives(Env::simulated(seed), seed) })
 }
 
 fn seen(bug: Planted) -> Option<(u64, String)> {
