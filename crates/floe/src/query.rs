@@ -137,6 +137,7 @@ impl TableService for Tables {
     fn table(&self, name: &str) -> Result<Option<TableStatus>, TableFailure> {
         let Some(table) = self.find(name)? else { return Ok(None) };
         let view = self.0.status().into_iter().find(|view| view.topic == table.topic.id);
+        let job_error = view.as_ref().and_then(|view| view.job_error.clone());
         Ok(Some(TableStatus {
             rows: table.rows,
             files: table.files,
@@ -146,6 +147,8 @@ impl TableService for Tables {
             lost_records: view.as_ref().map_or(0, |view| view.lost),
             columns: table.schema.columns_used(),
             columns_max: floe_schema::limits::COLUMNS_MAX,
+            job: view.as_ref().and_then(|view| view.job),
+            job_fails: job_error.map(|error| stands_still(table.name.clone(), error)),
             stands_still: view
                 .and_then(|view| view.error)
                 .map(|error| stands_still(table.name.clone(), error)),

@@ -121,9 +121,22 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
     if let Some(lost) = table["lost_records"].as_u64().filter(|lost| *lost > 0) {
         lines.push(format!("table: {lost} records were deleted from the log before they were read"));
     }
-    if let Some(still) = table["stands_still"].as_object() {
-        let text = |name: &str| still.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        lines.push(format!("table: STANDS STILL since {}: {}", text("since"), text("why")));
+    let since_and_why = |name: &str| {
+        let still = table[name].as_object()?;
+        let text = |name: &str| still.get(name).and_then(Value::as_str).unwrap_or_default();
+        Some(format!("since {}: {}", text("since"), text("why")))
+    };
+    if let Some(job) = table["job"].as_str() {
+        let what = match job {
+            "merge" => "small files are merged",
+            "widen" => "files are rewritten for a wider column",
+            other => other,
+        };
+        let fails = since_and_why("job_fails").map(|why| format!(", which FAILS {why}"));
+        lines.push(format!("table: {what}{}", fails.unwrap_or_default()));
+    }
+    if let Some(why) = since_and_why("stands_still") {
+        lines.push(format!("table: STANDS STILL {why}"));
     }
     lines
 }
@@ -219,7 +232,12 @@ mod tests {
         table["stands_still"] =
             json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
         let second = "table: STANDS STILL since 2026-01-01T00:00:00.000Z: it says so";
-        assert_eq!(table_lines(&Ok(table)), [first, second]);
+        assert_eq!(table_lines(&Ok(table.clone())), [first, second]);
+        table["job"] = json!("merge");
+        assert_eq!(table_lines(&Ok(table.clone())), [first, "table: small files are merged", second]);
+        table["job_fails"] = table["stands_still"].take();
+        let third = "table: small files are merged, which FAILS since 2026-01-01T00:00:00.000Z: it says so";
+        assert_eq!(table_lines(&Ok(table)), [first, third]);
         assert_eq!(table_lines(&Err("no broker".to_owned())), ["table: not known, no broker"]);
     }
 }

@@ -121,12 +121,16 @@ const METRICS: &[Metric] = &[
     counter("floe_lake_job_errors_total", "errors",
         "Pieces of background work on tables that failed and are tried again, by `topic` and `job`."),
     histogram("floe_lake_job_seconds", "seconds",
-        "Time of a piece of background work on a table, by `topic` and `job`: `widen` rewrites files for a column \
-         that became wider."),
+        "Time of a piece of background work on a table, by `topic` and `job`: `merge` makes larger files of small \
+         ones, `widen` rewrites files for a column that became wider."),
     gauge("floe_lake_lag_records", "records",
         "Records in the log that are not in the table's files yet, by `topic`."),
     counter("floe_lake_lost_records_total", "records",
         "Records that were deleted from the log before the table read them, by `topic`."),
+    counter("floe_lake_merged_bytes_total", "bytes",
+        "Bytes of the small data files that became larger ones, by `topic`."),
+    counter("floe_lake_merged_files_total", "files",
+        "Small data files that became larger ones, by `topic`."),
     counter("floe_lake_rebuild_bad_records_total", "records",
         "Records that did not fit, of tables that are made anew, by `topic`."),
     counter("floe_lake_rebuild_commits_total", "commits",

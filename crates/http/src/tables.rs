@@ -60,6 +60,10 @@ pub struct TableStatus {
     pub columns: usize,
     /// The most columns that a table can have.
     pub columns_max: usize,
+    /// The background work that it needs, as a word: `merge` or `widen`.
+    pub job: Option<&'static str>,
+    /// Set while that work fails; the table goes on.
+    pub job_fails: Option<StandsStill>,
     /// Set while it stands still.
     pub stands_still: Option<StandsStill>,
     /// Set while it is made anew from the log.
@@ -106,8 +110,10 @@ impl TableStatus {
             "lost_records": self.lost_records,
             "columns": self.columns,
             "columns_max": self.columns_max,
+            "job": self.job,
         });
         let still = |still: &Option<StandsStill>| still.as_ref().map_or(Value::Null, StandsStill::json);
+        body["job_fails"] = still(&self.job_fails);
         body["stands_still"] = still(&self.stands_still);
         body["rebuild"] = self.rebuild.as_ref().map_or(
             Value::Null,

@@ -84,6 +84,8 @@ impl TableService for Fake {
             lost_records,
             columns,
             columns_max,
+            job: (name == "t").then_some("merge"),
+            job_fails: stands_still.clone(),
             stands_still,
             rebuild,
         };
@@ -228,11 +230,13 @@ async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     let server = start(Ok(())).await;
     let mut table = json!({
         "table": "a b", "rows": 1, "files": 2, "bytes": 3, "bad_records": 4, "lag": 5, "lost_records": 7, "columns": 6,
-        "columns_max": 2000, "stands_still": null, "rebuild": null,
+        "columns_max": 2000, "job": null, "job_fails": null, "stands_still": null, "rebuild": null,
     });
     assert_eq!(get(&server, "/api/v1/tables/a%20b").await.json(), table);
     table["table"] = "t".into();
     table["stands_still"] = json!({ "table": "t", "since": "2026-01-01T00:00:00.000Z", "why": "it says so" });
+    table["job"] = "merge".into();
+    table["job_fails"] = table["stands_still"].clone();
     table["rebuild"] = json!({ "lag": 7, "stands_still": table["stands_still"] });
     assert_eq!(get(&server, "/api/v1/tables/t").await.json(), table);
     error_is(&get(&server, "/api/v1/tables/none").await, 404, "NoSuchTable", &["none", "floe.table"]);

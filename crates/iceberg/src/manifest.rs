@@ -77,6 +77,13 @@ impl ManifestEntry {
         ManifestEntry { status: Status::Added, snapshot_id, sequence_number, file_sequence_number, data_file }
     }
 
+    /// A file that a snapshot adds for rows which the table had before, the youngest of which this sequence number
+    /// has.
+    pub fn replacing(data_file: DataFile, snapshot_id: i64, sequence_number: i64) -> ManifestEntry {
+        let sequence_number = Some(sequence_number);
+        ManifestEntry { sequence_number, ..ManifestEntry::added(data_file, snapshot_id) }
+    }
+
     /// The file of an earlier snapshot, in the manifest of a later one.
     #[must_use]
     pub fn kept(self) -> ManifestEntry {

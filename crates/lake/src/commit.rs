@@ -1,9 +1,10 @@
 //! The commit engine makes the documents of a table's next snapshot from its current state and new data files. It
 //! writes nothing: the caller puts the files, then moves the pointer in the journal.
 //!
-//! An `append` adds one manifest and carries the others over; it merges some of them ([`crate::manifest`]). An
-//! `overwrite` also removes data files, and adds their replacements in the same snapshot. Each commit expires the
-//! oldest snapshots and names the files that no snapshot needs any more:
+//! An `append` adds one manifest and carries the others over; it merges some of them ([`crate::manifest`]). A
+//! `replace` puts data files in the place of others that have the same rows, and an `overwrite` does so with rows that
+//! changed, or with new rows besides. Both write the manifests of the removed files anew, all of them into one. Each
+//! commit expires the oldest snapshots and names the files that no snapshot needs any more:
 //!
 //! - the manifest list of each expired snapshot;
 //! - the manifests that its child replaced (the child's summary lists their numbers as `floe.dropped`);
@@ -32,18 +33,23 @@ use crate::{
     layout::{self, FileKind},
     limits, manifest,
     map::Table,
+    small::SmallFiles,
 };
 
 /// What a commit changes.
 pub(crate) struct Delta<'a> {
     pub(crate) schema: &'a TableSchema,
-    pub(crate) added: Vec<DataFile>,
+    pub(crate) added: Vec<Added>,
     /// Columns that the schema replaces and that live data files still hold after the commit.
     pub(crate) old: Old,
     /// URLs of data files to remove. The added ones hold their rows.
     pub(crate) removed: BTreeSet<String>,
     /// Paths of manifests that are known to name none of the removed files.
     pub(crate) untouched: &'a BTreeSet<String>,
+    /// Whether the added files have the rows of the removed ones and nothing else.
+    pub(crate) same_rows: bool,
+    /// The small files of the table before the commit.
+    pub(crate) small: SmallFiles,
     /// The range of offsets of each partition that has rows in this commit.
     pub(crate) read: &'a ReadRanges,
     /// The progress of every partition after the commit.
@@ -55,9 +61,28 @@ pub(crate) struct Delta<'a> {
     pub(crate) snapshots_kept: usize,
 }
 
+/// A data file that a commit adds.
+pub(crate) struct Added {
+    pub(crate) file: DataFile,
+    /// The sequence number of its youngest rows, if the table had them before.
+    pub(crate) sequence_number: Option<i64>,
+}
+
+impl Added {
+    fn entry(&self, snapshot_id: i64) -> ManifestEntry {
+        let file = self.file.clone();
+        match self.sequence_number {
+            Some(number) => ManifestEntry::replacing(file, snapshot_id, number),
+            None => ManifestEntry::added(file, snapshot_id),
+        }
+    }
+}
+
 /// The next state of a table, and the files that must be in the store before it is committed.
 pub(crate) struct Next {
     pub(crate) base: Base,
+    /// The small files of the table after the commit.
+    pub(crate) small: SmallFiles,
     pub(crate) files: Vec<(String, Bytes)>,
     /// Keys of files that become garbage with the commit.
     pub(crate) garbage: Vec<String>,
@@ -118,7 +143,8 @@ pub(crate) fn create(
         bad_records: 0,
     };
     let base = Base { table, metadata, manifests: Vec::new() };
-    Ok(Next { base, files: vec![(key, bytes)], garbage: Vec::new(), removed: Vec::new() })
+    let (files, small) = (vec![(key, bytes)], SmallFiles::default());
+    Ok(Next { base, small, files, garbage: Vec::new(), removed: Vec::new() })
 }
 
 /// The next state of a table.
@@ -126,25 +152,23 @@ pub(crate) async fn prepare(
     files: &Files,
     numbers: &mut Numbers,
     base: &Base,
-    delta: Delta<'_>,
+    mut delta: Delta<'_>,
 ) -> Result<Next, TableError> {
     let parent = base.metadata.current_snapshot().map(|parent| parent.snapshot_id);
     let schema = base.metadata.number(convert::schema_with(delta.schema, &delta.old)?);
     let sequence_number = base.metadata.next_sequence_number();
     let next = At { snapshot_id: delta.snapshot_id, sequence_number, schema: &schema };
-    let mut work = Work { files, numbers, next, written: Vec::new(), dropped: Vec::new() };
+    let small = std::mem::take(&mut delta.small);
+    let mut work = Work { files, numbers, next, written: Vec::new(), dropped: Vec::new(), small };
     // Engines that travel by time tell snapshots by it, so each has a time of its own. The wall clock may be behind the
     // last commit, when it was ahead and was put right.
     let timestamp_ms = delta.time.0.max(base.metadata.last_updated_ms() + 1);
 
     let mut totals = Totals::of(&base.table);
     totals.add(&delta.added);
-    let mut manifests = work.carry(base, &delta, &mut totals).await?;
-    if !delta.added.is_empty() {
-        let added = delta.added.iter().cloned();
-        let added: Vec<ManifestEntry> =
-            added.map(|file| ManifestEntry::added(file, next.snapshot_id)).collect();
-        manifests.push(work.manifest(&added)?);
+    let manifests = work.carry(base, &delta, &mut totals).await?;
+    if delta.same_rows {
+        assert_eq!(totals.added[ROWS], totals.removed[ROWS], "a replacement changes no row");
     }
     let list_key = files.key(FileKind::ManifestList, work.numbers.take()?);
     let list = write_manifest_list(next.snapshot_id, parent, sequence_number, &manifests)?;
@@ -184,7 +208,9 @@ pub(crate) async fn prepare(
         bad_records: base.table.bad_records + delta.bad_records,
         ..base.table.clone()
     };
-    Ok(Next { base: Base { table, metadata, manifests }, files: work.written, garbage, removed })
+    let (mut small, files) = (work.small, work.written);
+    small.keep(&manifests);
+    Ok(Next { base: Base { table, metadata, manifests }, small, files, garbage, removed })
 }
 
 /// The snapshots that expire when a commit adds one, oldest first.
@@ -217,6 +243,9 @@ fn offsets(progress: &BTreeMap<u32, Offset>) -> String {
     json!(offsets).to_string()
 }
 
+/// Where rows are in the sums of [`Totals`].
+const ROWS: usize = 1;
+
 /// Sums over the live data files, and what this commit adds and removes: files, rows, bytes.
 struct Totals {
     files: u64,
@@ -231,8 +260,8 @@ impl Totals {
         Totals { files: table.files, rows: table.rows, bytes: table.bytes, added: [0; 3], removed: [0; 3] }
     }
 
-    fn add(&mut self, files: &[DataFile]) {
-        for file in files {
+    fn add(&mut self, files: &[Added]) {
+        for Added { file, .. } in files {
             let one = [1, file.record_count, file.file_size_in_bytes];
             self.added = [0, 1, 2].map(|at| self.added[at] + one[at]);
             (self.files, self.rows, self.bytes) = (self.files + 1, self.rows + one[1], self.bytes + one[2]);
@@ -282,7 +311,11 @@ fn summary(delta: &Delta<'_>, totals: &Totals, dropped: &[String]) -> Summary {
     if !dropped.is_empty() {
         set("floe.dropped", dropped.join(","));
     }
-    let operation = if delta.removed.is_empty() { Operation::Append } else { Operation::Overwrite };
+    let operation = match delta.removed.is_empty() {
+        true => Operation::Append,
+        false if delta.same_rows => Operation::Replace,
+        false => Operation::Overwrite,
+    };
     Summary { operation, additional_properties: properties }
 }
 
@@ -302,6 +335,7 @@ struct Work<'a> {
     written: Vec<(String, Bytes)>,
     /// Numbers of the manifests that the new snapshot does without, for its summary.
     dropped: Vec<String>,
+    small: SmallFiles,
 }
 
 impl Work<'_> {
@@ -310,11 +344,13 @@ impl Work<'_> {
         let At { snapshot_id, sequence_number, schema } = self.next;
         let url = self.files.url(&key);
         let (manifest, bytes) = write_manifest(&url, snapshot_id, sequence_number, schema, entries)?;
+        self.small.note(&url, entries, sequence_number);
         self.written.push((key, bytes.into()));
         Ok(manifest)
     }
 
-    /// Carries the manifests of the base over: merges some, and rewrites those that name removed files.
+    /// The manifests of the new snapshot: those of the base, some of them merged and without the removed files, and one
+    /// of the added files.
     async fn carry(
         &mut self,
         base: &Base,
@@ -323,8 +359,10 @@ impl Work<'_> {
     ) -> Result<Vec<ManifestFile>, TableError> {
         let (live, empty): (Vec<_>, Vec<_>) = base.manifests.iter().partition(|m| manifest::live(m) > 0);
         empty.iter().for_each(|manifest| self.drop_manifest(manifest));
+        let added: Vec<ManifestEntry> =
+            delta.added.iter().map(|added| added.entry(self.next.snapshot_id)).collect();
         if !delta.removed.is_empty() {
-            return self.carry_without(&live, delta, totals).await;
+            return self.carry_without(&live, delta, added, totals).await;
         }
         let sizes: Vec<u64> = live.iter().map(|manifest| manifest::live(manifest)).collect();
         let groups = manifest::plan(&sizes);
@@ -340,13 +378,19 @@ impl Work<'_> {
             }
             carried.push(self.manifest(&kept)?);
         }
+        if !added.is_empty() {
+            carried.push(self.manifest(&added)?);
+        }
         Ok(carried)
     }
 
+    /// The manifests that name removed files become one, with what is left of them and the added files. So a manifest
+    /// goes soon after most of its files have gone.
     async fn carry_without(
         &mut self,
         live: &[&ManifestFile],
         delta: &Delta<'_>,
+        mut changes: Vec<ManifestEntry>,
         totals: &mut Totals,
     ) -> Result<Vec<ManifestFile>, TableError> {
         let mut carried = Vec::new();
@@ -362,7 +406,6 @@ impl Work<'_> {
                 carried.push((*manifest).clone());
                 continue;
             }
-            let mut changes = Vec::new();
             for entry in entries.into_iter().filter(ManifestEntry::is_alive) {
                 if gone(&entry) {
                     totals.remove(&entry.data_file);
@@ -373,7 +416,9 @@ impl Work<'_> {
                 }
             }
             self.drop_manifest(manifest);
-            carried.push(self.manifest(&changes)?);
+        }
+        for part in changes.chunks(limits::MANIFEST_ENTRIES_MAX as usize) {
+            carried.push(self.manifest(part)?);
         }
         if left > 0 { Err(TableError::NotLive(left)) } else { Ok(carried) }
     }

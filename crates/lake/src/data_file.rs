@@ -73,6 +73,10 @@ impl FileWriter {
         &self.schema
     }
 
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), FileError> {
         self.writer.write(batch)?;
         self.rows += batch.num_rows() as u64;

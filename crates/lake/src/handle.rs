@@ -326,7 +326,7 @@ impl Lake {
         }
         let (topic, name) = (table.topic.id, table.name.clone());
         let begun = self.rebuilds.status().into_iter().find(|view| view.topic == topic);
-        Ok(Some(begun.unwrap_or(ViewStatus { topic, name, lag: 0, lost: 0, job: None, error: None })))
+        Ok(Some(begun.unwrap_or_else(|| ViewStatus::new(topic, name))))
     }
 
     /// Deletes now what has been garbage for the grace period, instead of at the cleaner's next round. Returns the

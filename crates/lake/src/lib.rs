@@ -6,8 +6,7 @@
 //! the view.
 //!
 //! # What it is not
-//! There is one writer, the view: no writer for others, no compaction, no partitions, no sort order, no row deletes
-//! yet. There is no HTTP: [`catalog`] makes documents, and the front serves them.
+//! There is one writer, the view: no writer for others, no partitions, no sort order, no row deletes yet. There is no HTTP: [`catalog`] makes documents, and the front serves them.
 //!
 //! # Files
 //! ```text
@@ -18,6 +17,7 @@
 //! data_file.rs  FileWriter     one Parquet file and its statistics
 //! checks.rs     Checks         the checksums of all its bytes, inside the file
 //! rewrite.rs    job            rewrites files that hold replaced columns: small tables in a step, others by a job
+//! merge.rs      job            merges small files; merge_plan.rs: which of them next; small.rs: which there are
 //! owned.rs      OwnedTable     what the owner of a table knows of it
 //! place.rs      Place          where a table is in the map; places.rs: it runs, or is rebuilt beside the running one
 //! rebuild.rs                   makes a table anew from the log; what lies below the log's start
@@ -82,6 +82,8 @@ mod layout;
 pub mod limits;
 mod manifest;
 pub mod map;
+mod merge;
+mod merge_plan;
 mod owned;
 mod place;
 mod places;
@@ -89,6 +91,7 @@ mod prepare;
 mod rebuild;
 mod rewrite;
 mod shared;
+mod small;
 mod supervise;
 mod table;
 mod tail;

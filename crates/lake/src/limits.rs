@@ -61,6 +61,20 @@ pub const PIECE_BYTES: u64 = 32 << 20;
 /// Files that one piece of a job rewrites.
 pub const PIECE_FILES: usize = 256;
 
+/// Small files of about as many rows that are merged into one, unless the broker sets another value
+/// ([`crate::Config::merge_files`]). More make fewer merges and more files.
+pub const MERGE_FILES: usize = 8;
+
+/// Bytes that a merged file has at most, and a half more at most: a piece has it in memory. A smaller
+/// `floe.table.file.bytes` of a topic counts instead.
+pub const MERGE_BYTES_MAX: u64 = 128 << 20;
+
+/// Files that one piece merges, and the rest of the last one's commit.
+pub const MERGE_FILES_MAX: usize = 256;
+
+/// Small files of a table that its owner knows at least before it merges some. Each takes some 150 bytes of memory.
+pub const SMALL_FILES_KNOWN_MAX: usize = 16_384;
+
 /// Bytes of a topic's name in the name of the folder of a rebuilt table: a file system takes 255 in all.
 pub const REBUILT_NAME_BYTES: usize = 200;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use floe_schema::TableSchema;
 
-use crate::{commit::Numbers, files::Base};
+use crate::{commit::Numbers, files::Base, small::SmallFiles};
 
 /// What the owner of a table knows of it.
 pub(crate) struct OwnedTable {
@@ -15,6 +15,8 @@ pub(crate) struct OwnedTable {
     pub(crate) loose: u64,
     /// What a job has looked through.
     pub(crate) clean: Clean,
+    /// The small files, as far as they are known.
+    pub(crate) small: SmallFiles,
 }
 
 /// Manifests none of whose files hold certain columns.

@@ -1,8 +1,9 @@
 //! Turns the rows of one commit into the next state of the table: puts the files, and makes the command that publishes
 //! them.
 
+use std::collections::BTreeSet;
+
 use floe_env::Env;
-use floe_iceberg::DataFile;
 use floe_log::TopicId;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
@@ -10,7 +11,7 @@ use floe_view::{Command, Portion, ViewError};
 
 use crate::{
     command::{self, Publication},
-    commit::{self, Delta, Next, Numbers},
+    commit::{self, Added, Delta, Next, Numbers},
     convert::Old,
     data_file::Encoded,
     encode::EncodedRows,
@@ -19,7 +20,8 @@ use crate::{
     layout::FileKind,
     limits,
     map::Garbage,
-    owned::OwnedTable,
+    merge::{self, Merged},
+    owned::{Clean, OwnedTable},
     place::Place,
     rewrite::{self, Rewritten},
     shared::Shared,
@@ -31,7 +33,33 @@ struct Change {
     schema: TableSchema,
     /// Files with rows of new records.
     files: Vec<Encoded>,
-    rewritten: Rewritten,
+    replacement: Replacement,
+    /// What the widening job has looked through.
+    clean: Clean,
+}
+
+/// Files that take the place of others.
+struct Replacement {
+    files: Vec<Encoded>,
+    /// The sequence number of their youngest rows.
+    sequence_number: Option<i64>,
+    /// URLs of the others.
+    removed: BTreeSet<String>,
+    /// Paths of manifests that name none of the others.
+    untouched: BTreeSet<String>,
+    /// Replaced columns that no file holds any more.
+    gone: BTreeSet<i32>,
+    /// Whether every row is as it was, in the same columns.
+    same_rows: bool,
+}
+
+impl Replacement {
+    fn of(rewritten: Rewritten) -> (Replacement, Clean) {
+        let gone = rewritten.gone();
+        let Rewritten { files, removed, sequence_number, clean, .. } = rewritten;
+        let untouched = clean.manifests.clone();
+        (Replacement { files, sequence_number, removed, untouched, gone, same_rows: false }, clean)
+    }
 }
 
 /// Puts the data files of new records and all documents of the next state of the table.
@@ -43,20 +71,46 @@ pub(crate) async fn prepare<P: Place>(
 ) -> Result<(OwnedTable, Command), ViewError> {
     let files = shared.files(&table.base.table.name, portion.topic.id);
     let rewritten = rewrite::in_step(shared, &files, table, &rows.schema).await?;
-    let change = Change { schema: rows.schema, files: rows.files, rewritten };
+    let (replacement, clean) = Replacement::of(rewritten);
+    let change = Change { schema: rows.schema, files: rows.files, replacement, clean };
     publish::<P>(shared, &files, portion, table, change).await
 }
 
-/// The same for what a job has rewritten.
-pub(crate) async fn adopt<P: Place>(
+/// The same for files that a job has rewritten for a wider column.
+pub(crate) async fn adopt_rewritten<P: Place>(
     shared: &Shared,
     portion: Portion<'_>,
     table: &mut OwnedTable,
     rewritten: Rewritten,
 ) -> Result<(OwnedTable, Command), ViewError> {
     let files = shared.files(&table.base.table.name, portion.topic.id);
-    let change = Change { schema: table.schema.clone(), files: Vec::new(), rewritten };
+    let (replacement, clean) = Replacement::of(rewritten);
+    let change = Change { schema: table.schema.clone(), files: Vec::new(), replacement, clean };
     publish::<P>(shared, &files, portion, table, change).await
+}
+
+/// The same for a file with the rows of others; none if the table has moved on.
+pub(crate) async fn adopt_merged<P: Place>(
+    shared: &Shared,
+    portion: Portion<'_>,
+    table: &mut OwnedTable,
+    merged: Merged,
+) -> Result<Option<(OwnedTable, Command)>, ViewError> {
+    let Some(merge::Replaces { sequence_number, removed, untouched }) = merged.replaces(table) else {
+        return Ok(None);
+    };
+    let files = shared.files(&table.base.table.name, portion.topic.id);
+    let replacement = Replacement {
+        files: vec![merged.file],
+        sequence_number: Some(sequence_number),
+        removed,
+        untouched,
+        gone: BTreeSet::new(),
+        same_rows: true,
+    };
+    let (schema, clean) = (table.schema.clone(), table.clean.clone());
+    let change = Change { schema, files: Vec::new(), replacement, clean };
+    publish::<P>(shared, &files, portion, table, change).await.map(Some)
 }
 
 async fn publish<P: Place>(
@@ -70,9 +124,9 @@ async fn publish<P: Place>(
     let name = table.base.table.name.clone();
     // Loose files are those of failed attempts and become garbage. The files of this attempt must not.
     let failed: Vec<Garbage> = command::numbers(&name, table.loose, table.numbers.next).collect();
-    let wanted = change.files.len() + change.rewritten.files.len() + table.base.manifests.len() + 16;
+    let wanted = change.files.len() + change.replacement.files.len() + table.base.manifests.len() + 16;
     reserve_numbers::<P>(shared, topic, portion.epoch, &mut table.numbers, wanted as u64).await?;
-    let (schema, clean) = (change.schema.clone(), change.rewritten.clean.clone());
+    let (schema, clean) = (change.schema.clone(), change.clean.clone());
     let next = put(shared, files, &portion, table, change).await?;
     // First the files that manifests name, because some of the manifests may be among the others.
     let removed = next.removed.into_iter().map(|manifest| Garbage::Removed { name: name.clone(), manifest });
@@ -86,7 +140,7 @@ async fn publish<P: Place>(
     let numbers = Numbers { ..table.numbers };
     let loose = numbers.next;
     let command = Box::new(move |tx: &mut Tx<'_>| command::publish::<P>(tx, &publication));
-    Ok((OwnedTable { base: next.base, schema, numbers, loose, clean }, command))
+    Ok((OwnedTable { base: next.base, schema, numbers, loose, clean, small: next.small }, command))
 }
 
 /// Puts every file of the commit: the data files and the documents.
@@ -97,15 +151,18 @@ async fn put(
     table: &mut OwnedTable,
     change: Change,
 ) -> Result<Next, TableError> {
-    let Change { schema, files: new, rewritten } = change;
-    let mut added = put_data(files, &mut table.numbers, &new).await?;
-    added.extend(put_data(files, &mut table.numbers, &rewritten.files).await?);
+    let Change { schema, files: new, replacement, .. } = change;
+    let mut added = put_data(files, &mut table.numbers, &new, None).await?;
+    let number = replacement.sequence_number;
+    added.extend(put_data(files, &mut table.numbers, &replacement.files, number).await?);
     let delta = Delta {
-        old: Old::of(&schema, table.base.metadata.current_schema(), &rewritten.gone()),
+        old: Old::of(&schema, table.base.metadata.current_schema(), &replacement.gone),
         schema: &schema,
         added,
-        removed: rewritten.removed,
-        untouched: &rewritten.clean.manifests,
+        removed: replacement.removed,
+        untouched: &replacement.untouched,
+        same_rows: replacement.same_rows,
+        small: table.small.below(merge::small_bytes(&shared.config, portion.topic)),
         read: portion.read,
         progress: portion.progress,
         bad_records: portion.bad_records,
@@ -137,17 +194,18 @@ pub(crate) async fn reserve_numbers<P: Place>(
     Ok(())
 }
 
-/// Puts data files under new numbers. Returns their entries in a manifest.
+/// Puts data files under new numbers. Their youngest rows have this sequence number, or that of the next snapshot.
 pub(crate) async fn put_data(
     files: &Files,
     numbers: &mut Numbers,
     encoded: &[Encoded],
-) -> Result<Vec<DataFile>, TableError> {
+    sequence_number: Option<i64>,
+) -> Result<Vec<Added>, TableError> {
     let mut entries = Vec::with_capacity(encoded.len());
     let mut puts = Vec::with_capacity(encoded.len());
     for file in encoded {
         let key = files.key(FileKind::Data, numbers.take()?);
-        entries.push(file.data_file(files.url(&key)));
+        entries.push(Added { file: file.data_file(files.url(&key)), sequence_number });
         puts.push((key, file.bytes.clone()));
     }
     files.put_all(puts).await?;

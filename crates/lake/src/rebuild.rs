@@ -34,6 +34,7 @@ use crate::{
     place::Place,
     prepare::{put_data, reserve_numbers, snapshot_id},
     shared::Shared,
+    small::SmallFiles,
 };
 
 /// The data files of a table that have rows below the log's start, one after the other, as far as they verify.
@@ -173,7 +174,7 @@ impl BelowStart<'_> {
             let kept = shared.env.blocking(move || keep(bytes, &schema, &starts)).await?;
             let wanted = added.len() as u64 + 16;
             reserve_numbers::<P>(shared, self.topic.id, self.epoch, numbers, wanted).await?;
-            added.extend(put_data(files, numbers, kept.as_slice()).await?);
+            added.extend(put_data(files, numbers, kept.as_slice(), None).await?);
         }
         if let Some(damage) = below.damage.first().filter(|_| !self.rebuild.lose) {
             let reason = format!("rows that the log does not have any more are damaged: {damage}");
@@ -189,6 +190,8 @@ impl BelowStart<'_> {
             added,
             removed: BTreeSet::new(),
             untouched: &BTreeSet::new(),
+            same_rows: false,
+            small: SmallFiles::default(),
             read: &ReadRanges::new(),
             progress: &progress,
             bad_records: 0,

@@ -8,10 +8,7 @@
 //! What is left to do follows from the table's documents: an old column that the current schema still has. So a job
 //! goes on after a crash, under any owner.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use floe_iceberg::{DataFile, ManifestFile};
 use floe_log::{topic::Topic, topic_config::TopicConfig};
@@ -38,6 +35,8 @@ pub(crate) struct Rewritten {
     pub(crate) files: Vec<Encoded>,
     /// URLs of the files that held old columns.
     pub(crate) removed: BTreeSet<String>,
+    /// The sequence number of their youngest rows.
+    pub(crate) sequence_number: Option<i64>,
     /// Whether other files hold them, too.
     more: bool,
     /// Paths of manifests that were looked through and whose files do not hold them.
@@ -118,22 +117,24 @@ impl Task {
         let old = self.old.ids();
         let (chosen, more, clean) = self.choose(files).await?;
         let mut inputs = Vec::with_capacity(chosen.len());
-        for url in chosen.keys() {
+        for (_, url) in &chosen {
             inputs.push((url.clone(), files.get_url(url).await?));
         }
         let schema = schema.clone();
         let rewrite = move || data_file::rewrite_all(inputs, &schema, file_bytes);
         let made = shared.env.blocking(rewrite).await?;
-        Ok(Rewritten { old, files: made, removed: chosen.into_keys().collect(), more, clean })
+        let sequence_number = chosen.last().map(|(number, _)| *number);
+        let removed = chosen.into_iter().map(|(_, url)| url).collect();
+        Ok(Rewritten { old, files: made, removed, sequence_number, more, clean })
     }
 
-    /// Files that hold old columns, by URL, as many as a piece takes; whether there are more; and the manifests that
-    /// have none.
-    async fn choose(self, files: &Files) -> Result<(BTreeMap<String, u64>, bool, Clean), TableError> {
+    /// Files that hold old columns, as many as a piece takes, by sequence number and URL, which is the order of the
+    /// stream; whether there are more; and the manifests that have none.
+    async fn choose(self, files: &Files) -> Result<(BTreeSet<(i64, String)>, bool, Clean), TableError> {
         let Task { manifests, mut clean, old, size } = self;
         let leaves = old.leaves();
         let holds = |file: &DataFile| file.metrics.value_counts.keys().any(|id| leaves.contains(id));
-        let (mut chosen, mut bytes) = (BTreeMap::new(), 0);
+        let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
         for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
             if clean.manifests.contains(&manifest.manifest_path) {
                 continue;
@@ -150,7 +151,8 @@ impl Task {
                     return Ok((chosen, true, clean));
                 }
                 bytes += file.file_size_in_bytes;
-                chosen.insert(file.file_path.clone(), file.file_size_in_bytes);
+                let number = entry.sequence_number.unwrap_or(manifest.sequence_number);
+                chosen.insert((number, file.file_path.clone()));
             }
             if is_clean {
                 clean.manifests.insert(manifest.manifest_path.clone());

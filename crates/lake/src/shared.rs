@@ -29,6 +29,8 @@ pub struct Config {
     /// Bytes of data files up to which a table is rewritten in the step that replaces a column. A larger one is
     /// rewritten by a job, and other readers see both columns meanwhile.
     pub step_rewrite_bytes: u64,
+    /// Small files of about as many rows that are merged into one. Below 2, none are.
+    pub merge_files: usize,
     /// How long a file is kept that no snapshot names any more. A reader may still hold a snapshot that does, and a
     /// late PUT may still be on its way.
     pub garbage_grace: Duration,
@@ -45,6 +47,7 @@ impl Default for Config {
             commit_bytes: floe_view::limits::COMMIT_BYTES_MAX,
             gather_bytes: limits::GATHER_BYTES_MAX,
             step_rewrite_bytes: limits::STEP_REWRITE_BYTES,
+            merge_files: limits::MERGE_FILES,
             garbage_grace: limits::GARBAGE_GRACE,
             clean_interval: limits::CLEAN_INTERVAL,
         }

@@ -21,17 +21,25 @@ use crate::{
     files::Base,
     limits,
     map::{Rebuild, Table, ViewState},
+    merge::{self, Merging},
     owned::{Clean, OwnedTable},
     place::Place,
     prepare, rebuild,
     rewrite::{self, Rewritten},
     shared::Shared,
+    small::SmallFiles,
 };
 
 /// The view of every topic that is a table, or of those whose table is rebuilt.
 pub(crate) struct TableView<P> {
     pub(crate) shared: Arc<Shared>,
     place: PhantomData<P>,
+}
+
+/// What the jobs of a table make.
+pub(crate) enum Made {
+    Widened(Rewritten),
+    Merging(Merging),
 }
 
 impl<P: Place> View for TableView<P> {
@@ -44,7 +52,7 @@ impl<P: Place> View for TableView<P> {
     type Taken = Taken;
     type Output = OwnedTable;
     type Fold = Encoder;
-    type Made = Rewritten;
+    type Made = Made;
 
     fn settings(&self, map: &Snapshot, topic: &Topic) -> Result<Option<Settings>, DecodeError> {
         let config = TopicConfig::of(topic);
@@ -85,7 +93,8 @@ impl<P: Place> View for TableView<P> {
             (None, _) => self.create(topic, &view, rebuild, &mut numbers, epoch).await?,
         };
         let loose = numbers.next;
-        Ok(OwnedTable { base, schema: view.schema, numbers, loose, clean: Clean::default() })
+        let (clean, small) = (Clean::default(), SmallFiles::default());
+        Ok(OwnedTable { base, schema: view.schema, numbers, loose, clean, small })
     }
 
     fn check(&self, topic: &Topic, table: &OwnedTable) -> Result<(), ViewError> {
@@ -115,17 +124,32 @@ impl<P: Place> View for TableView<P> {
         prepare::prepare::<P>(&self.shared, portion, table, rows).await
     }
 
-    fn job(&self, topic: &Topic, table: &OwnedTable) -> Option<Job<Rewritten>> {
-        rewrite::job(&self.shared, topic, table)
+    /// Widening goes first: other readers see two columns until it is done.
+    fn job(&self, topic: &Topic, table: &OwnedTable) -> Option<Job<Made>> {
+        let widening = rewrite::job(&self.shared, topic, table).map(|job| job.map(Made::Widened));
+        widening.or_else(|| Some(merge::job(&self.shared, topic, table)?.map(Made::Merging)))
     }
 
     async fn adopt(
         &self,
         portion: Portion<'_>,
         table: &mut OwnedTable,
-        rewritten: Rewritten,
-    ) -> Result<(OwnedTable, Command), ViewError> {
-        prepare::adopt::<P>(&self.shared, portion, table, rewritten).await
+        made: Made,
+    ) -> Result<Option<(OwnedTable, Command)>, ViewError> {
+        match made {
+            Made::Widened(rewritten) => {
+                prepare::adopt_rewritten::<P>(&self.shared, portion, table, rewritten).await.map(Some)
+            }
+            Made::Merging(Merging::Merged(merged)) => {
+                prepare::adopt_merged::<P>(&self.shared, portion, table, merged).await
+            }
+            Made::Merging(Merging::Found(found)) => {
+                table.small = table.small.below(merge::small_bytes(&self.shared.config, portion.topic));
+                table.small.learn(found);
+                table.small.keep(&table.base.manifests);
+                Ok(None)
+            }
+        }
     }
 
     fn last(

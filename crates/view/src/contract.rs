@@ -105,13 +105,14 @@ pub trait View: Send + Sync + 'static {
     }
 
     /// Makes what a piece has made a part of the output, as [`prepare`](View::prepare) does with records. The portion
-    /// has none.
+    /// has none. Without a command nothing is committed: the piece only told the owner something, or the output has
+    /// moved on since it began.
     fn adopt(
         &self,
         portion: Portion<'_>,
         output: &mut Self::Output,
         made: Self::Made,
-    ) -> impl Future<Output = Result<(Self::Output, Command), ViewError>> + Send;
+    ) -> impl Future<Output = Result<Option<(Self::Output, Command)>, ViewError>> + Send;
 
     /// The last command of a view that exists for a while, such as one that rebuilds an output beside the running one.
     /// It is asked for before each step; none while the view goes on. `progress` is that of the output.
@@ -167,6 +168,18 @@ pub struct Job<M> {
     pub name: &'static str,
     /// The work.
     pub work: BoxFuture<'static, Result<M, ViewError>>,
+}
+
+impl<M: 'static> Job<M> {
+    /// The same job, whose pieces make something of what it makes.
+    #[must_use]
+    pub fn map<T>(self, of: fn(M) -> T) -> Job<T>
+    where
+        T: 'static,
+    {
+        let Job { name, work } = self;
+        Job { name, work: Box::pin(async move { work.await.map(of) }) }
+    }
 }
 
 /// What a fold says of a record.

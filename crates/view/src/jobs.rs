@@ -125,6 +125,7 @@ impl<V: View> Jobs<V> {
         match piece.done.take()? {
             Ok(made) if piece.epoch == epoch => {
                 self.backoff.reset();
+                shared.status.job_went(topic.id, shared.env.now(), None);
                 histogram!(V::METRICS.job_seconds, &labels).record(took.as_secs_f64());
                 info!(topic = %topic.name, job = piece.job, took_ms = took.as_millis(), "a piece of a job is done");
                 Some(made)
@@ -134,6 +135,7 @@ impl<V: View> Jobs<V> {
             Err(error) => {
                 let pause = self.backoff.next_pause();
                 self.not_before = Some(shared.env.monotonic() + pause);
+                shared.status.job_went(topic.id, shared.env.now(), Some(error.to_string()));
                 counter!(V::METRICS.job_errors, &labels).increment(1);
                 warn!(
                     topic = %topic.name,

@@ -265,10 +265,11 @@ impl<V: View> TopicRunner<V> {
             let owned = self.owned.as_mut().expect("a step owns the view before it does anything else");
             let (read, progress) = (ReadRanges::new(), owned.progress.clone());
             let portion = Portion { topic, epoch, read: &read, progress: &progress, bad_records: 0 };
-            let (output, command) = self.shared.view.adopt(portion, &mut owned.output, made).await?;
-            outcome::commit(&self.shared, topic, epoch, &read, None, command).await?;
-            let before = std::mem::replace(&mut owned.output, output);
-            self.shared.view.committed(topic, &before, &owned.output);
+            if let Some((output, command)) = self.shared.view.adopt(portion, &mut owned.output, made).await? {
+                outcome::commit(&self.shared, topic, epoch, &read, None, command).await?;
+                let before = std::mem::replace(&mut owned.output, output);
+                self.shared.view.committed(topic, &before, &owned.output);
+            }
         }
         if self.jobs.wants_renewal(self.shared.env.monotonic()) {
             outcome::renew(&self.shared, topic, epoch).await?;

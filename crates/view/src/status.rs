@@ -21,8 +21,17 @@ pub struct ViewStatus {
     pub lost: u64,
     /// The job that its output needs and that is not done yet, as a word.
     pub job: Option<&'static str>,
+    /// Why the last piece of a job failed, and when that began; none while jobs work.
+    pub job_error: Option<(String, Timestamp)>,
     /// Why its last step failed, and when it first did so; none while it works.
     pub error: Option<(String, Timestamp)>,
+}
+
+impl ViewStatus {
+    /// The status of a view that has not begun.
+    pub fn new(topic: TopicId, name: String) -> ViewStatus {
+        ViewStatus { topic, name, lag: 0, lost: 0, job: None, job_error: None, error: None }
+    }
 }
 
 /// The status of every view of one broker.
@@ -36,8 +45,7 @@ impl StatusBoard {
         board.retain(|id, _| topics.contains_key(id));
         for topic in topics.values() {
             let (id, name) = (topic.id, topic.name.clone());
-            let new = ViewStatus { topic: id, name, lag: 0, lost: 0, job: None, error: None };
-            board.entry(topic.id).or_insert(new);
+            board.entry(topic.id).or_insert(ViewStatus::new(id, name));
         }
     }
 
@@ -48,6 +56,14 @@ impl StatusBoard {
         let since = status.error.as_ref().map_or(now, |(_, since)| *since);
         status.error = error.map(|error| (error, since));
         since
+    }
+
+    /// The same for the last piece of a job.
+    pub(crate) fn job_went(&self, topic: TopicId, now: Timestamp, error: Option<String>) {
+        if let Some(status) = lock(&self.0).get_mut(&topic) {
+            let since = status.job_error.as_ref().map_or(now, |(_, since)| *since);
+            status.job_error = error.map(|error| (error, since));
+        }
     }
 
     /// Notes how many records a view is behind.
@@ -68,6 +84,8 @@ impl StatusBoard {
     pub(crate) fn job(&self, topic: TopicId, job: Option<&'static str>) {
         if let Some(status) = lock(&self.0).get_mut(&topic) {
             status.job = job;
+            // What failed before is not needed any more.
+            status.job_error.take_if(|_| job.is_none());
         }
     }
 

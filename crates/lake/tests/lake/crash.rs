@@ -92,6 +92,15 @@ async fn a_crash_while_a_job_rewrites_the_table_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crash_while_small_files_are_merged_loses_and_doubles_nothing() {
+    let lake = Config { merge_files: 2, ..config() };
+    let polls = crash_and_go_on_with(1, u64::MAX, lake).await;
+    for poll in 1..polls + polls / 4 {
+        crash_and_go_on_with(1, poll, lake).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn crashes_under_many_seeds() {
     for seed in 2..30 {
         crash_and_go_on(seed, 1 + seed * 37 % 80).await;

@@ -5,6 +5,7 @@ mod cleaning;
 mod crash;
 mod faults;
 mod freshness;
+mod merging;
 mod rebuilding;
 mod retention;
 mod rewriting;

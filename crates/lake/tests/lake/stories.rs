@@ -16,7 +16,7 @@ use floe_meta::lease::Lease;
 use floe_view::dead_letter;
 use serde_json::json;
 
-use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, position, writer};
+use crate::world::{Broker, Ground, JSON, SNAPSHOTS_KEPT, as_json, config, position, writer};
 
 #[tokio::test(start_paused = true)]
 async fn records_become_rows_and_the_schema_grows() {
@@ -202,7 +202,8 @@ async fn whole_numbers_that_become_doubles_take_their_files_along() {
 #[tokio::test(start_paused = true)]
 async fn old_snapshots_expire_and_their_files_go_after_the_grace() {
     let ground = Ground::new();
-    let broker = ground.broker(Env::simulated(4)).await;
+    let lake = Config { merge_files: 0, ..config() };
+    let broker = ground.broker_with(Env::simulated(4), lake).await;
     let topic = broker.topic("t", 1, &[("floe.table", "json"), ("floe.table.freshness.ms", "100")]).await;
     for n in 0..60 {
         let value = if n == 40 { "{\"n\":0.5}".to_owned() } else { format!("{{\"n\":{n}}}") };

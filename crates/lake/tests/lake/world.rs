@@ -131,6 +131,31 @@ impl Broker {
         panic!("a job is not done: {:?}", self.lake.status());
     }
 
+    /// Waits until no view of this broker needs a job any more.
+    pub(crate) async fn merged(&self) {
+        for _ in 0..10_000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if self.lake.status().iter().all(|view| view.job.is_none() && view.lag == 0) {
+                return;
+            }
+        }
+        panic!("a job is not done: {:?}", self.lake.status());
+    }
+
+    /// In every live file, the rows of a partition are in the order of their offsets.
+    pub(crate) async fn check_order(&self, name: &str) {
+        let table = self.table(name);
+        for file in self.lake.data_files(&table).await.expect("the manifests can be read").iter() {
+            let bytes = self.log.store().get(&file.key, None).await.expect("a live file exists");
+            let batches = floe_lake::data_file::read(bytes, &table.schema).expect("a live file can be read");
+            let mut last: BTreeMap<i64, i64> = BTreeMap::new();
+            for (partition, offset) in batches.iter().flat_map(as_json).map(|row| position(&row)) {
+                let before = last.insert(partition, offset);
+                assert!(before.is_none_or(|before| before < offset), "{}: {partition}/{offset}", file.key);
+            }
+        }
+    }
+
     /// The rows of the table's current files as JSON, sorted by partition and offset.
     pub(crate) async fn rows(&self, table: &TableRef) -> Vec<Value> {
         let mut rows = Vec::new();

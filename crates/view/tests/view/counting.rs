@@ -45,6 +45,8 @@ pub(crate) struct Knobs {
     pub(crate) pieces_left: AtomicU64,
     pub(crate) piece_time: Mutex<Duration>,
     pub(crate) piece_fails: AtomicBool,
+    /// Whether pieces have nothing to commit.
+    pub(crate) pieces_publish_nothing: AtomicBool,
     /// Commits that the runner told the view of.
     pub(crate) commits: AtomicU64,
 }
@@ -60,6 +62,7 @@ impl Default for Knobs {
             pieces_left: AtomicU64::default(),
             piece_time: Mutex::default(),
             piece_fails: AtomicBool::default(),
+            pieces_publish_nothing: AtomicBool::default(),
             commits: AtomicU64::default(),
         }
     }
@@ -170,10 +173,16 @@ impl<const COUNTS: u8, const PROGRESS: u8> View for Counting<COUNTS, PROGRESS> {
         (left > 0).then(|| Job { name: "count down", work: Box::pin(work) })
     }
 
-    async fn adopt(&self, portion: Portion<'_>, (): &mut (), made: u64) -> Result<((), Command), ViewError> {
+    async fn adopt(
+        &self,
+        portion: Portion<'_>,
+        (): &mut (),
+        made: u64,
+    ) -> Result<Option<((), Command)>, ViewError> {
         assert!(portion.read.is_empty(), "a piece takes in no records");
         self.knobs.pieces_left.store(made - 1, Ordering::SeqCst);
-        Ok(((), Box::new(|_: &mut Tx<'_>| Ok(()))))
+        let command: Command = Box::new(|_: &mut Tx<'_>| Ok(()));
+        Ok((!self.knobs.pieces_publish_nothing.load(Ordering::SeqCst)).then_some(((), command)))
     }
 
     fn committed(&self, _topic: &Topic, (): &(), (): &()) {

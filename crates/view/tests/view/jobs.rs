@@ -57,12 +57,30 @@ async fn a_piece_that_fails_holds_up_nothing_and_begins_anew() {
     broker.settled(&topic).await;
     broker.knobs.piece_fails.store(true, Ordering::SeqCst);
     give_work(&broker, &topic, 2, Duration::from_secs(1)).await;
-    for _ in 0..10 {
+    let mut failed = 0;
+    for _ in 0..100 {
         broker.settled(&topic).await;
-        assert_eq!(broker.status(&topic).expect("it runs").error, None);
-        sleep(Duration::from_secs(1)).await;
+        let status = broker.status(&topic).expect("it runs");
+        assert_eq!(status.error, None);
+        failed += u32::from(status.job_error.is_some_and(|(why, _)| why.contains("planted")));
+        sleep(Duration::from_millis(100)).await;
     }
+    assert!(failed > 0, "the status says why the piece failed");
+    assert_eq!(broker.status(&topic).expect("it runs").job_error, None, "and only while it does");
     assert_eq!(broker.knobs.pieces_left.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_without_a_command_makes_no_commit() {
+    let broker = Ground::default().broker(Env::simulated(5)).await;
+    let topic = broker.topic("t", 1).await;
+    broker.settled(&topic).await;
+    broker.knobs.pieces_publish_nothing.store(true, Ordering::SeqCst);
+    give_work(&broker, &topic, 5, Duration::from_millis(1)).await;
+    broker.settled(&topic).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(broker.knobs.pieces_left.load(Ordering::SeqCst), 0, "each was adopted");
+    assert_eq!(broker.knobs.commits.load(Ordering::SeqCst), 1, "that of the record");
 }
 
 #[tokio::test(start_paused = true)]
