@@ -63,6 +63,16 @@ impl Files {
         Ok(self.get(&key).await?)
     }
 
+    /// Reads files, several at a time. All of them are in memory.
+    pub(crate) async fn get_all(&self, urls: Vec<String>) -> Result<Vec<Bytes>, TableError> {
+        let files = self.clone();
+        let reads = urls.into_iter().map(move |url| {
+            let files = files.clone();
+            async move { files.get_url(&url).await }.boxed()
+        });
+        stream::iter(reads).buffered(limits::PUTS_AT_ONCE).try_collect().await
+    }
+
     async fn put_once(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         self.store.put(key, vec![bytes]).await
     }

@@ -44,7 +44,7 @@ pub const GARBAGE_RECORDS_MAX: usize = 1_024;
 /// File numbers that an owner reserves at once; see `layout.rs`.
 pub const NUMBERS_LEASED: u64 = 256;
 
-/// Files of one commit that are put, or deleted by the cleaner, at the same time.
+/// Files that are put for one commit, read by a merge, or deleted by the cleaner at the same time.
 pub const PUTS_AT_ONCE: usize = 8;
 
 /// Bytes of data files up to which a table is rewritten in the step that replaces a column, unless the broker sets
@@ -65,12 +65,15 @@ pub const PIECE_FILES: usize = 256;
 /// ([`crate::Config::merge_files`]). More make fewer merges and more files.
 pub const MERGE_FILES: usize = 8;
 
-/// Bytes that a merged file has at most, and a half more at most: a piece has it in memory. A smaller
-/// `floe.table.file.bytes` of a topic counts instead.
+/// Bytes that a merged file should have. It has a quarter more at most, and the rest of the last one's commit: a piece
+/// has it in memory. A smaller `floe.table.file.bytes` of a topic counts instead.
 pub const MERGE_BYTES_MAX: u64 = 128 << 20;
 
 /// Files that one piece merges, and the rest of the last one's commit.
 pub const MERGE_FILES_MAX: usize = 256;
+
+/// Bytes of small files that a piece reads at once, or one file.
+pub const MERGE_READ_BYTES: u64 = 8 << 20;
 
 /// Small files of a table that its owner knows at least before it merges some. Each takes some 150 bytes of memory.
 pub const SMALL_FILES_KNOWN_MAX: usize = 16_384;

@@ -5,12 +5,13 @@
 //! Iceberg's operation `replace`, that takes the old files out and puts the new one in. No row changes. The owner of
 //! the table is the only one to change it, so an append and a merge never race.
 //!
-//! A piece reads its files one after the other, and has the merged one in memory until it is adopted. It puts nothing,
+//! A piece reads its files a few at a time, and has the merged one in memory until it is adopted. It puts nothing,
 //! so a crash leaves nothing behind. If the table has moved on when the piece is done (a file of it was rewritten for
 //! a wider column), nothing is adopted and the job begins anew.
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bytes::Bytes;
 use floe_iceberg::ManifestFile;
 use floe_log::{topic::Topic, topic_config::TopicConfig};
 use floe_schema::TableSchema;
@@ -111,7 +112,7 @@ async fn look(
     Ok(Merging::Found(found))
 }
 
-/// Makes one file of the rows of others, one after the other.
+/// Makes one file of the rows of others, a few at a time.
 async fn merge(
     shared: &Shared,
     files: &Files,
@@ -119,17 +120,15 @@ async fn merge(
     schema: TableSchema,
 ) -> Result<Merged, TableError> {
     let mut writer = FileWriter::new(schema.clone())?;
-    for input in &inputs {
-        let bytes = files.get_url(&input.url).await?;
-        let (input, schema) = (input.clone(), schema.clone());
+    let mut rest = inputs.as_slice();
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(at_once(rest));
+        rest = others;
+        let read = files.get_all(part.iter().map(|input| input.url.clone()).collect()).await?;
+        let (part, schema) = (part.to_vec(), schema.clone());
         let append = move || {
-            let before = writer.rows();
-            let copied = data_file::copy(bytes, &schema, |batch| writer.write(batch));
-            copied.map_err(|error| TableError::damaged(&input.url, &error))?;
-            let rows = writer.rows() - before;
-            if rows != input.rows {
-                let reason = format!("it has {rows} rows, and its manifest says {}", input.rows);
-                return Err(TableError::damaged(&input.url, &reason));
+            for (input, bytes) in part.iter().zip(read) {
+                append(&mut writer, input, bytes, &schema)?;
             }
             Ok::<_, TableError>(writer)
         };
@@ -137,6 +136,33 @@ async fn merge(
     }
     let file = shared.env.blocking(move || writer.finish()).await?;
     Ok(Merged { file, inputs, schema })
+}
+
+/// How many of the files are read at once.
+fn at_once(files: &[SmallFile]) -> usize {
+    let sums = files.iter().scan(0, |sum, file| {
+        *sum += file.bytes;
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= limits::MERGE_READ_BYTES).count().max(1)
+}
+
+/// Adds the rows of a file.
+fn append(
+    writer: &mut FileWriter,
+    input: &SmallFile,
+    bytes: Bytes,
+    schema: &TableSchema,
+) -> Result<(), TableError> {
+    let before = writer.rows();
+    let copied = data_file::copy(bytes, schema, |batch| writer.write(batch));
+    copied.map_err(|error| TableError::damaged(&input.url, &error))?;
+    let rows = writer.rows() - before;
+    if rows != input.rows {
+        let reason = format!("it has {rows} rows, and its manifest says {}", input.rows);
+        return Err(TableError::damaged(&input.url, &reason));
+    }
+    Ok(())
 }
 
 impl Merged {

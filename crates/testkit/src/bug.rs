@@ -60,6 +60,8 @@ pub enum Bug {
     JournalServesRot,
     /// A broker goes on with a journal that is older than its store.
     OldJournalIsContinued,
+    /// The store gives another data file of the lake for some, so a merge repeats rows and drops others.
+    StoreConfusesFiles,
     /// The store hides which writer numbers are taken, so no broker sees a newer one.
     StoreHidesWriters,
     /// Some answers of SQL lack a row.
@@ -97,6 +99,7 @@ impl Bug {
         Bug::TaskPanics,
         Bug::JournalServesRot,
         Bug::OldJournalIsContinued,
+        Bug::StoreConfusesFiles,
         Bug::StoreHidesWriters,
         Bug::SqlDropsRow,
     ];
@@ -124,7 +127,7 @@ impl Bug {
             Bug::WireShowsMarkers => "phantom",
             Bug::JournalLosesMarkers => "lost",
             Bug::MergeCountsOffsets => "offsets",
-            Bug::JournalDropsProgress => "table",
+            Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",
             Bug::SqlDropsRow => "sql",

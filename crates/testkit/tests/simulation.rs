@@ -210,6 +210,11 @@ fn a_table_that_is_not_the_log_is_seen() {
 }
 
 #[test]
+fn merges_of_the_wrong_files_are_seen() {
+    finds(Bug::StoreConfusesFiles);
+}
+
+#[test]
 fn values_that_rotted_are_seen() {
     finds(Bug::JournalServesRot);
 }

@@ -84,6 +84,44 @@ async fn merging_replaces_files_and_changes_no_row() {
     assert_eq!(broker.table("t").snapshots, table.snapshots);
 }
 
+/// Files, manifests and documents of a table that a small stream feeds for long, and what is stored in all.
+#[tokio::test(start_paused = true)]
+async fn a_long_stream_leaves_few_files_and_little_metadata() {
+    let ground = Ground::new();
+    let broker = ground.broker_with(Env::simulated(9), Config::default()).await;
+    let topic = broker.topic("t", 4, &[("floe.table", "json"), ("floe.table.freshness.ms", "1000")]).await;
+    let mut most = [0; 4];
+    for n in 0..1_200_u32 {
+        let rows: Vec<String> = (0..3).map(|m| format!("{{\"id\":{n},\"m\":{m}}}")).collect();
+        broker.produce(&topic, n % 4, &rows).await;
+        sleep(Duration::from_secs(1)).await;
+        if n % 50 != 0 {
+            continue;
+        }
+        let table = broker.table("t");
+        let metadata = broker.lake.metadata(&table).await.expect("it can be read").expect("it was made");
+        let list = &metadata.current_snapshot().expect("there are rows").manifest_list;
+        let list = list.trim_start_matches("memory:///");
+        let list = broker.log.store().get(list, None).await.expect("it is there");
+        let manifests = floe_iceberg::read_manifest_list(&list).expect("it is a list").len();
+        let stored = ground.store.keys().into_iter().filter(|key| key.starts_with("lake/")).count();
+        let document = metadata.file().expect("it is JSON").len();
+        for (most, now) in most.iter_mut().zip([table.files as usize, manifests, document, stored]) {
+            *most = now.max(*most);
+        }
+    }
+    let [files, manifests, document, stored] = most;
+    assert!(broker.table("t").snapshots > 1_000);
+    // Four levels of rows, and files that are stuck.
+    assert!(files < 8 * 5, "{files} files");
+    assert!(manifests < 8 * 3, "{manifests} manifests");
+    assert!(document < 32_000, "a metadata document of {document} bytes");
+    // What is garbage waits for ten minutes: about four files for each of 600 commits.
+    assert!(stored < 4_000, "{stored} objects");
+    broker.check_order("t").await;
+    broker.check_every_snapshot("t").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_next_owner_looks_through_the_table_and_goes_on() {
     let ground = Ground::new();
