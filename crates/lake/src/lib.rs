@@ -6,7 +6,8 @@
 //! the view.
 //!
 //! # What it is not
-//! There is one writer, the view: no writer for others, no partitions, no sort order, no row deletes yet. There is no HTTP: [`catalog`] makes documents, and the front serves them.
+//! There is one writer, the view: no writer for others, no partitions, no sort order, no row deletes yet. There is no
+//! HTTP: [`catalog`] makes documents, and the front serves them.
 //!
 //! # Files
 //! ```text
@@ -54,6 +55,13 @@
 //! large one by a job of the view, in bounded pieces (`rewrite.rs`). Until the last piece the Iceberg schema has both
 //! columns, and every value is in one of them. SQL reads old files as if they were rewritten. Whole numbers beyond 2^53
 //! that a double cannot hold go to the text column beside it (`floe_schema`).
+//!
+//! # Small files
+//! Every commit makes some files, so a job merges small ones (`merge.rs`): neighbours in the order of the stream, in
+//! tiers by the logarithm of their rows. A table has about as many files as if it had been written at once, and a row
+//! is written again about once for each tier. Manifests are merged in the same manner, by the commits themselves
+//! (`manifest.rs`). The rows of a partition are in the order of their offsets in every file, and files are in the order
+//! of their sequence numbers. No reader relies on more than that.
 //!
 //! # Freshness
 //! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the
