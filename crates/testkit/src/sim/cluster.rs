@@ -185,6 +185,11 @@ impl Cluster {
         self.0.late_tries.load(Ordering::SeqCst)
     }
 
+    /// From now on, the store gives the files that it is asked for.
+    pub(crate) fn audit(&self) {
+        self.0.store.audit();
+    }
+
     /// Ends all faults: the weather is calm, and no broker dies any more.
     pub(crate) fn heal(&self) {
         let now = self.0.env.monotonic();

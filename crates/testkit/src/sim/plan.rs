@@ -355,7 +355,7 @@ fn lake_config(dice: &Dice, brisk: bool) -> floe_lake::Config {
         // So that jobs rewrite tables, too.
         step_rewrite_bytes: if brisk { 0 } else { floe_lake::limits::STEP_REWRITE_BYTES },
         // So that files are merged soon and often.
-        merge_files: if brisk { 2 } else { 4 },
+        merge_files: if brisk { 2 } else { 3 },
         garbage_grace: seconds(30, 9),
         clean_interval: seconds(8, 2),
         ..floe_lake::Config::default()

@@ -12,6 +12,7 @@ use floe_env::Env;
 use floe_log::WriterNumber;
 use floe_store::MemoryStore;
 use floe_store::{Listed, PutIfAbsent, Store, StoreError, payload_bytes};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::oneshot;
 
 use super::weather::{End, Weather};
@@ -28,6 +29,7 @@ pub(crate) struct SimStore {
     bug: Option<Bug>,
     puts: Arc<AtomicU64>,
     healed: Arc<AtomicBool>,
+    audited: Arc<AtomicBool>,
 }
 
 impl SimStore {
@@ -41,6 +43,7 @@ impl SimStore {
             bug,
             puts: Arc::default(),
             healed: Arc::default(),
+            audited: Arc::default(),
         }
     }
 
@@ -48,6 +51,11 @@ impl SimStore {
     pub(crate) fn heal(&self) {
         self.weather.heal();
         self.healed.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on, it gives the files that it is asked for.
+    pub(crate) fn audit(&self) {
+        self.audited.store(true, Ordering::SeqCst);
     }
 
     /// The keys in the store.
@@ -120,16 +128,22 @@ impl SimStore {
     }
 }
 
-/// The first data file of the same table and size.
+/// Another data file of the same table with as many rows, if there is one.
 async fn twin(objects: &MemoryStore, key: &str) -> String {
     let folder = &key[..key.rfind('/').map_or(0, |at| at + 1)];
-    let size = objects.size(key).await.ok();
-    for other in objects.keys().into_iter().filter(|other| other.starts_with(folder)) {
-        if objects.size(&other).await.ok() == size {
+    let rows = rows(objects, key).await;
+    for other in objects.keys().into_iter().filter(|other| other.starts_with(folder) && other != key) {
+        if rows.is_some() && self::rows(objects, &other).await == rows {
             return other;
         }
     }
     key.to_owned()
+}
+
+/// How many rows a data file has.
+async fn rows(objects: &MemoryStore, key: &str) -> Option<i64> {
+    let file = ParquetRecordBatchReaderBuilder::try_new(objects.get(key, None).await.ok()?).ok()?;
+    Some(file.metadata().file_metadata().num_rows())
 }
 
 #[async_trait]
@@ -158,7 +172,7 @@ impl Store for SimStore {
 
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Bytes, StoreError> {
         let what = format!("get {key} {range:?}");
-        let confuses = self.bug == Some(Bug::StoreConfusesFiles) && !self.healed.load(Ordering::SeqCst);
+        let confuses = self.bug == Some(Bug::StoreConfusesFiles) && !self.audited.load(Ordering::SeqCst);
         let confuses = confuses && key.ends_with(".parquet");
         let key = key.to_owned();
         self.request(what, false, move |objects| {

@@ -28,6 +28,7 @@ pub(crate) async fn run(cluster: &Cluster) {
     // Everything must come from the store and the journal, nothing from the memory of a broker.
     cluster.restart().await;
     table::catch_up(cluster).await;
+    cluster.audit();
     let fleeting = fleeting(cluster).await;
     for place in Plan::places().iter().chain(&fleeting) {
         read_all(cluster, *place).await;

@@ -25,7 +25,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// Most bytes of a batch's records after decompression.
 const RECORDS_BYTES_MAX: usize = 1 << 20;
 
-/// Waits until every table has caught up with the log, and no job has to rewrite one.
+/// Waits until every table has caught up with the log, and no job has to rewrite one or to merge files of it.
 pub(crate) async fn catch_up(cluster: &Cluster) {
     let caught_up = async {
         loop {
@@ -46,8 +46,11 @@ pub(crate) async fn catch_up(cluster: &Cluster) {
     }
 }
 
-/// Whether no table has files that a job has to rewrite.
+/// Whether no table has files that a job has to rewrite or to merge.
 async fn is_whole(running: &Running) -> bool {
+    if running.lake.status().iter().any(|view| view.job.is_some()) {
+        return false;
+    }
     let tables = running.lake.tables(&running.log.meta().snapshot()).expect("the tables can be read");
     for table in &tables {
         if !matches!(running.lake.is_rewriting(table).await, Ok(false)) {
