@@ -6,6 +6,8 @@
 //! MERGE_FILES 0 nothing is merged. The last lines are a whole scan of the table. Every figure is a count, so it does
 //! not depend on the machine. `bench/month-of-files` runs it with and without.
 
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::{
     error::Error,
     ops::Range,
@@ -109,7 +111,6 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let days: u64 = arguments.next().map_or(Ok(30), |days| days.parse())?;
     let merge_files: usize = arguments.next().map_or(Ok(floe_lake::limits::MERGE_FILES), |n| n.parse())?;
-    #[expect(clippy::disallowed_methods, reason = "the simulation begins here")]
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     runtime.block_on(run(days, merge_files))
 }
@@ -143,7 +144,6 @@ async fn run(days: u64, merge_files: usize) -> Result<(), Failure> {
     }
     sleep(Duration::from_secs(60)).await;
     scan(&lake, &store).await?;
-    println!("{:?}", lake.status());
     Ok(())
 }
 
