@@ -34,7 +34,7 @@ pub(crate) enum Merging {
     /// The small files of manifests that the owner had not looked through.
     Found(SmallFiles),
     /// A file that takes the place of others.
-    Merged(Merged),
+    Merged(Box<Merged>),
 }
 
 /// A file with the rows of others.
@@ -89,7 +89,7 @@ pub(crate) fn job(shared: &Arc<Shared>, topic: &Topic, table: &OwnedTable) -> Op
         counter!("floe_lake_merged_files_total", "topic" => label.clone())
             .increment(merged.inputs.len() as u64);
         counter!("floe_lake_merged_bytes_total", "topic" => label).increment(read);
-        Ok(Merging::Merged(merged))
+        Ok(Merging::Merged(Box::new(merged)))
     };
     Some(Job { name: "merge", work: Box::pin(work) })
 }

@@ -141,7 +141,7 @@ impl<P: Place> View for TableView<P> {
                 prepare::adopt_rewritten::<P>(&self.shared, portion, table, rewritten).await.map(Some)
             }
             Made::Merging(Merging::Merged(merged)) => {
-                prepare::adopt_merged::<P>(&self.shared, portion, table, merged).await
+                prepare::adopt_merged::<P>(&self.shared, portion, table, *merged).await
             }
             Made::Merging(Merging::Found(found)) => {
                 table.small = table.small.below(merge::small_bytes(&self.shared.config, portion.topic));
