@@ -8,6 +8,7 @@ use crate::limits::{
     LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, SESSION_TTL,
     TRASH_GRACE, VALIDATE_COMPRESSED,
 };
+use crate::map::deleted::Trash;
 use crate::map::format_level::{self, FormatLevel};
 use crate::read::cache::Capacity;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub cleaner: bool,
     /// How long topics keep their records that do not say it themselves.
     pub retention: Defaults,
+    /// What is kept of deleted topics.
+    pub trash: Trash,
     /// The highest format level that this broker takes part in. A map of a higher one is refused.
     pub format_level: FormatLevel,
 }
@@ -63,6 +66,7 @@ impl Default for Config {
             sole: false,
             cleaner: true,
             retention: Defaults { ms: RETENTION_MS, bytes: RETENTION_BYTES },
+            trash: Trash::default(),
             format_level: format_level::NEWEST,
         }
     }

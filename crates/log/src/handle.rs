@@ -32,6 +32,7 @@ use crate::limits::{
     WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
+use crate::map::deleted::{self, Purged, Trash, Which};
 use crate::map::format_level;
 use crate::map::identity::Writer;
 use crate::map::ids::{Offset, PartitionId, TopicId};
@@ -169,7 +170,7 @@ impl Log {
             session: session.clone(),
             in_flight: Arc::new(AtomicUsize::new(0)),
         };
-        let cleaner = Cleaner::new(&uploader, &meta, config.times, former, session.clone());
+        let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let fenced = Arc::default();
         let watchman = Watchman {
@@ -284,12 +285,53 @@ impl Log {
         created.map(|committed| committed.reply).map_err(topic_error)
     }
 
-    /// Deletes a topic with its records. The store loses its objects after the grace period.
+    /// Deletes a topic with its records. It can come back as long as its setting `floe.trash.ms` says, or that of the
+    /// broker. The store loses its objects a grace period after that.
     pub async fn delete_topic(&self, who: &Writer, id: TopicId) -> Result<(), TopicError> {
-        let delete = move |tx: &mut floe_meta::Tx<'_>| topic::delete(tx, id).map(drop);
+        let trash = self.shared.cleaner.trash;
+        let delete = move |tx: &mut floe_meta::Tx<'_>| deleted::delete(tx, id, trash).map(drop);
         let deleted = self.shared.meta.commit_deletion(envelope(who), delete).await;
         self.topics().remove(&id);
         deleted.map(drop).map_err(topic_error)
+    }
+
+    /// Brings a deleted topic back, under `new_name` if there is one.
+    pub async fn undelete_topic(
+        &self,
+        who: &Writer,
+        which: Which,
+        new_name: Option<String>,
+    ) -> Result<Topic, TopicError> {
+        let undelete = move |tx: &mut floe_meta::Tx<'_>| deleted::undelete(tx, &which, new_name.as_deref());
+        let envelope = Envelope { cause: Some("undelete".to_owned()), ..envelope(who) };
+        self.shared.meta.commit(envelope, undelete).await.map(|done| done.reply).map_err(topic_error)
+    }
+
+    /// Lets deleted topics go for good that could come back. The store loses their objects after the grace period.
+    pub async fn purge_topics(&self, who: &Writer, which: Which) -> Result<Purged, TopicError> {
+        let envelope = Envelope { cause: Some("purge".to_owned()), ..envelope(who) };
+        let mut purged = Purged::default();
+        loop {
+            let which = which.clone();
+            let purge = move |tx: &mut floe_meta::Tx<'_>| deleted::purge(tx, &which);
+            let done = self.shared.meta.commit_deletion(envelope.clone(), purge).await.map_err(topic_error);
+            let Purged { topics, bytes, more } = match done {
+                Ok(done) => done.reply,
+                // Others let the rest go meanwhile.
+                Err(TopicError::NothingDeleted(_)) if purged.topics > 0 => return Ok(purged),
+                Err(error) => return Err(error),
+            };
+            purged.topics += topics;
+            purged.bytes = purged.bytes.saturating_add(bytes);
+            if !more {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// What this broker keeps of deleted topics that do not say it themselves.
+    pub fn trash(&self) -> Trash {
+        self.shared.cleaner.trash
     }
 
     /// Memory that requests above [`LARGE_REQUEST_BYTES`] share.

@@ -61,6 +61,9 @@
 //! key 21 Mark      topic id | index                  -> a time, and the next offset at that time
 //! key 22 Level                                       -> the newest formats that may be written
 //! key 23 Session   writer number                     -> epoch, renewal, oldest snapshot in use, format level
+//! key 24 Deleted   topic id                          -> a deleted topic that can come back, time and LSN, bytes
+//! key 25 Heads     topic id                          -> the heads of its partitions
+//! key 26 Totals                                      -> how many deleted topics can come back, partitions, bytes
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name.
@@ -93,7 +96,8 @@ pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Write
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::writer_number::{self, WriterNumber};
 pub use map::{
-    cluster, extent, format_level, mark, object, partition, producer, remains, session, topic, topic_config,
+    cluster, deleted, extent, format_level, mark, object, partition, producer, remains, session, topic,
+    topic_config,
 };
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,

@@ -171,6 +171,24 @@ pub const UNLIMITED: i64 = i64::MAX;
 pub const RETENTION_PARTITIONS_PER_COMMIT: usize = 1_000;
 /// Extents that one commit removes of all its partitions. Each may make an object trash and free a writer.
 pub const RETENTION_EXTENTS_PER_COMMIT: usize = 1_000;
+/// How long a deleted topic can come back, for topics without `floe.trash.ms`: one day.
+pub const TRASH_MS: u64 = 86_400_000;
+/// Bytes of all deleted topics that can come back: no limit but their time.
+pub const TRASH_BYTES: u64 = UNLIMITED.cast_unsigned();
+/// Deleted topics that can come back. Beyond them, the one that was deleted first goes for good.
+pub const DELETED_TOPICS_MAX: u64 = 10_000;
+/// Partitions of all deleted topics that can come back. Each takes some ten bytes of every broker's memory.
+pub const DELETED_PARTITIONS_MAX: u64 = 500_000;
+/// Extents of all deleted topics that can come back. Each takes some 150 bytes of every broker's memory.
+pub const DELETED_EXTENTS_MAX: u64 = 1_000_000;
+/// Memory of the map that an extent takes, about: its key and value of some 45 bytes, and the tree around them.
+pub const EXTENT_MAP_BYTES: u64 = 150;
+/// Memory of the map that a deleted topic takes beside its extents and the heads of its partitions, about.
+pub const DELETED_TOPIC_MAP_BYTES: u64 = 500;
+/// Memory of the map that a partition of a deleted topic takes, about.
+pub const DELETED_PARTITION_MAP_BYTES: u64 = 10;
+/// Deleted topics that one commit lets go for good: three small records each.
+pub const DELETED_PER_COMMIT: usize = 1_000;
 /// How long an idle producer is remembered (Kafka: `producer.id.expiration.ms`).
 pub const PRODUCER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Idempotent producers that a partition remembers. At the limit it forgets those that were idle for

@@ -189,6 +189,9 @@ async fn fills_and_goes_on(disk: &SmallDisk) {
     let broker = Broker::start(disk).await;
     assert_eq!(broker.records(small).await, of_small, "a broker starts on a full disk, and reads");
     broker.log.delete_topic(&writer(), large.topic).await.expect("a deletion is taken");
+    let all = floe_log::deleted::Which::All;
+    let purged = broker.log.purge_topics(&writer(), all).await.expect("a purge is taken");
+    assert_eq!(purged.topics, 1);
 
     // The objects go, and their room goes back to the file system although each pack is still in use.
     let freed = |room: DiskRoom| room.holds(of_large as u64 * (900 << 10) / 2);

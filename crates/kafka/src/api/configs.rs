@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use floe_log::RetentionDefaults;
 use floe_log::topic::Topic;
 use floe_log::topic_config::{self, TOPIC_CONFIGS};
+use floe_log::{Log, RetentionDefaults};
 use floe_wire::ErrorCode;
 use floe_wire::admin::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -53,12 +53,14 @@ pub(crate) struct Setting {
     default_name: &'static str,
 }
 
-/// All settings of a topic, in the order of their names. `defaults` are those of this broker.
-pub(crate) fn of_topic(topic: &Topic, defaults: RetentionDefaults) -> Vec<Setting> {
+/// All settings of a topic, in the order of their names. `log` knows the defaults of this broker.
+pub(crate) fn of_topic(topic: &Topic, log: &Log) -> Vec<Setting> {
+    let (defaults, trash) = (log.retention_defaults(), log.trash());
     let shown = |row: &'static topic_config::Setting| {
         let broker = match row.name {
             "retention.ms" => Some(defaults.ms.to_string()),
             "retention.bytes" => Some(defaults.bytes.to_string()),
+            "floe.trash.ms" => Some(trash.ms.to_string()),
             _ => None,
         };
         let broker = broker.filter(|value| value != row.default);
@@ -185,7 +187,7 @@ fn settings(
             let name = TopicRef::Name(resource.resource_name.as_str().into());
             let topic = context.broker.directory.topic(&name);
             let topic = topic.map_err(|code| (code, "there is no such topic"))?;
-            Ok(of_topic(&topic, context.broker.log.retention_defaults()))
+            Ok(of_topic(&topic, &context.broker.log))
         }
         BROKER => {
             let config = &context.broker.config;

@@ -49,8 +49,8 @@ pub(crate) fn topic(error: &TopicError) -> ErrorCode {
         TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
         TopicError::TooMany | TopicError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
-        TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
-        TopicError::NotFound => ErrorCode::UnknownTopicOrPartition,
+        TopicError::Exists(_) | TopicError::NameTaken(_) => ErrorCode::TopicAlreadyExists,
+        TopicError::NotFound | TopicError::NothingDeleted(_) => ErrorCode::UnknownTopicOrPartition,
         // Admin clients try again on this code. They look the controller up first: it is this broker.
         TopicError::Unavailable(_) => ErrorCode::NotController,
         TopicError::Unknown(_) => ErrorCode::RequestTimedOut,

@@ -169,7 +169,7 @@ fn created_result(context: &Context<'_>, topic: &Topic, validate_only: bool) -> 
             config_source: setting.source,
             is_sensitive: false,
         };
-        let described = configs::of_topic(topic, context.broker.log.retention_defaults());
+        let described = configs::of_topic(topic, &context.broker.log);
         result.configs = Some(described.into_iter().map(config).collect());
     }
     result

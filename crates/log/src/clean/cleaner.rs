@@ -1,27 +1,32 @@
 //! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and the
-//! sessions of dead brokers, and frees what deleted topics left. It deletes objects that have been trash for the grace
-//! period and that no session's oldest snapshot refers to, and only then forgets them. It also forgets idle producers.
-//! Deleting twice is harmless, so the next round continues after any crash.
+//! sessions of dead brokers, lets deleted topics go for good when their time is over, and frees what they left. It
+//! deletes objects that have been trash for the grace period and that no session's oldest snapshot refers to, and only
+//! then forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
+//! crash.
 //!
 //! The grace counts on the monotonic clock of this process, from its first look at the trash: a wall clock that jumps
 //! ahead would end it for a reader that still needs the object.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use floe_env::{Ages, Env, Grace, Timestamp};
 use floe_meta::lease::{self, Lease, LeaseError, Watch};
-use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
+use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Meta, Tx};
 use floe_store::{Store, StoreError};
 use futures::future::join_all;
 
-use crate::config::Times;
+use crate::config::{Config, Times};
 use crate::error::OpenError;
 use crate::limits::{
-    CLEANER_STEP_PAUSE, DELETES_AT_ONCE, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN, PRODUCER_TTL,
+    CLEANER_STEP_PAUSE, DELETED_PARTITION_MAP_BYTES, DELETED_PER_COMMIT, DELETED_TOPIC_MAP_BYTES,
+    DELETES_AT_ONCE, EXTENT_MAP_BYTES, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN, PRODUCER_TTL,
     PRODUCERS_EXPIRED_MAX, PRODUCERS_MANY, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
 };
+use crate::map::deleted::{self, Deleted};
+use crate::map::extent;
 use crate::map::identity;
-use crate::map::ids::ObjectId;
+use crate::map::ids::{ObjectId, TopicId};
 use crate::map::object::{self, ObjectLease, Trash, object_key};
 use crate::map::producer::{self, Producer};
 use crate::map::producer_count;
@@ -44,6 +49,8 @@ pub(crate) struct Cleaner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cache: Cache,
     pub(crate) times: Times,
+    /// What is kept of deleted topics.
+    pub(crate) trash: deleted::Trash,
     /// The process whose place this one took.
     pub(crate) former: Former,
     pub(crate) session: OwnSession,
@@ -68,6 +75,8 @@ pub(crate) struct Turn {
     grace: Option<Grace>,
     /// Trash that is not older than a mark of the grace can tell, because the time of commits stands still.
     youngest: Ages<ObjectId>,
+    /// How many extents deleted topics have that can come back. They do not change.
+    extents: BTreeMap<(TopicId, Lsn), u64>,
     /// Where the last round stopped. The next one begins there, so that objects that cannot be deleted do not keep all
     /// others.
     trash_next: Option<ObjectId>,
@@ -106,13 +115,24 @@ impl Cleaner {
     pub(crate) fn new(
         uploader: &Uploader,
         meta: &Meta,
-        times: Times,
+        config: &Config,
         former: Former,
         session: OwnSession,
     ) -> Cleaner {
         let Uploader { env, store, ids, cache } = uploader.clone();
-        let owner = ids.owner();
-        Cleaner { env, meta: meta.clone(), store, cache, times, former, session, owner, turn: Arc::default() }
+        let (times, trash) = (config.times, config.trash);
+        Cleaner {
+            env,
+            meta: meta.clone(),
+            store,
+            cache,
+            times,
+            trash,
+            former,
+            session,
+            owner: ids.owner(),
+            turn: Arc::default(),
+        }
     }
 
     /// Cleans until the task is dropped.
@@ -150,6 +170,7 @@ impl Cleaner {
         let (epoch, time) = self.meta.commit_deletion(Envelope::broker(CLEANER), take).await?.reply;
         self.end_sessions(&turn, epoch).await?;
         let leases = self.end_leases(&turn, epoch).await?;
+        self.expire_topics(&mut turn, epoch).await?;
         let remains = self.sweep_topics(epoch).await?;
         let objects = self.empty_trash(&mut turn, epoch, time).await?;
         let idle = self.expire_producers(&mut turn, epoch).await?;
@@ -211,6 +232,40 @@ impl Cleaner {
                 self.fenced(epoch, move |tx| session::end(tx, number, session)).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Lets deleted topics go for good that are beyond their time or the bounds on them. The search runs on a snapshot,
+    /// beside the commits: there may be a million extents to count.
+    async fn expire_topics(&self, turn: &mut Turn, epoch: u64) -> Result<(), CleanError> {
+        let (snapshot, counted) = (self.meta.snapshot(), std::mem::take(&mut turn.extents));
+        let totals = deleted::totals(&snapshot)?;
+        if totals == deleted::Totals::default() {
+            measure(totals, 0);
+            return Ok(());
+        }
+        let count = move || {
+            let all = deleted::all(&snapshot)?;
+            let mut extents = BTreeMap::new();
+            for Deleted { topic, lsn, .. } in &all {
+                let count = match counted.get(&(topic.id, *lsn)) {
+                    Some(count) => *count,
+                    None => extent::count_of(&snapshot, topic.id),
+                };
+                extents.insert((topic.id, *lsn), count);
+            }
+            Ok::<_, DecodeError>((all, extents))
+        };
+        let (all, extents) = self.env.blocking(count).await?;
+        measure(totals, extents.values().sum());
+        let of = |deleted: &Deleted| extents[&(deleted.topic.id, deleted.lsn)];
+        let due = deleted::due(&all, self.trash, self.env.now(), of);
+        turn.extents = extents;
+        for some in due.chunks(DELETED_PER_COMMIT) {
+            let some = some.to_vec();
+            self.fenced(epoch, move |tx| deleted::expire(tx, &some).map(drop)).await?;
+        }
+        metrics::counter!("floe_log_expired_topics_total").increment(due.len() as u64);
         Ok(())
     }
 
@@ -322,6 +377,17 @@ impl Cleaner {
         }
         Ok(more)
     }
+}
+
+/// Tells the metrics how much there is of deleted topics that can come back.
+fn measure(totals: deleted::Totals, extents: u64) {
+    metrics::gauge!("floe_log_deleted_topics").set(totals.topics as f64);
+    metrics::gauge!("floe_log_deleted_topics_bytes").set(totals.bytes as f64);
+    metrics::gauge!("floe_log_deleted_topics_extents").set(extents as f64);
+    let map_bytes = extents * EXTENT_MAP_BYTES
+        + totals.topics * DELETED_TOPIC_MAP_BYTES
+        + totals.partitions * DELETED_PARTITION_MAP_BYTES;
+    metrics::gauge!("floe_log_deleted_topics_map_bytes").set(map_bytes as f64);
 }
 
 /// Command: ends a lease that nobody has renewed since it was `seen`, whoever owns it. The sequencer refuses the

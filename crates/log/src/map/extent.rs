@@ -26,11 +26,11 @@
 //! it; so the sequencer, which leaves the LSN out below format level 2, writes what older brokers read.
 
 use floe_env::Timestamp;
-use floe_meta::key::put_i64;
 use floe_meta::key::{Key, KeyReader};
-use floe_meta::{DecodeError, Lsn, MapRecord, put_postcard, take_part, take_postcard};
+use floe_meta::key::{put_i64, put_u64};
+use floe_meta::{DecodeError, Lookup, Lsn, MapRecord, put_postcard, take_part, take_postcard};
 
-use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
+use crate::map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 use crate::map::object::ObjectKind;
 
 /// The key of an extent: its partition and its first offset.
@@ -352,6 +352,11 @@ impl ExtentKey {
     pub const fn new(partition: PartitionId, base: Offset) -> ExtentKey {
         ExtentKey { partition, base }
     }
+}
+
+/// How many extents a topic has, also one that is deleted and can come back.
+pub(crate) fn count_of(map: &impl Lookup, topic: TopicId) -> u64 {
+    map.prefix::<Extent>(|out| put_u64(out, topic.0)).count() as u64
 }
 
 impl Key for ExtentKey {

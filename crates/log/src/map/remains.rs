@@ -1,4 +1,4 @@
-//! The remains of deleted topics: extents and producers that no commit has freed yet.
+//! The remains of deleted topics: extents, producers and marks that no commit has freed yet.
 
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::map::extent::Extent;
 use crate::map::freed;
 use crate::map::ids::TopicId;
+use crate::map::mark::Mark;
 use crate::map::producer::{Producer, ProducerKey};
 use crate::map::producer_count;
 
@@ -24,26 +25,36 @@ postcard_record!(Remains, 18, 1, TopicId);
 
 /// Part of the command that deletes a topic: frees as much as one commit may, and records whether anything is left.
 pub(crate) fn leave(tx: &mut Tx<'_>, id: TopicId) -> Result<(), DecodeError> {
-    if !free(tx, id, SWEEP_RECORDS_MAX)? {
-        tx.put(&id, &Remains { deleted: tx.now() });
+    if !free(tx, id, SWEEP_RECORDS_MAX)?.is_all {
+        note(tx, id);
     }
     Ok(())
 }
 
-/// Command: frees up to `records_max` extents and producers of a deleted topic. Returns whether any are left; call
-/// it until none are.
+/// Part of a command: leaves everything that a topic has to [`sweep`].
+pub(crate) fn note(tx: &mut Tx<'_>, id: TopicId) {
+    tx.put(&id, &Remains { deleted: tx.now() });
+}
+
+/// Command: frees up to `records_max` extents, producers and marks of deleted topics. Returns whether any are left;
+/// call it until none are.
 ///
 /// # Errors
 /// A record cannot be read.
 pub fn sweep(tx: &mut Tx<'_>, records_max: usize) -> Result<bool, DecodeError> {
-    let Some(first) = tx.range::<Remains>(..).next() else {
-        return Ok(false);
-    };
-    let (id, _) = first?;
-    if free(tx, id, records_max)? {
+    let mut room = records_max;
+    while room > 0 {
+        let first = tx.range::<Remains>(..).next().transpose()?;
+        let Some((id, _)) = first else { break };
+        let Freed { records, is_all } = free(tx, id, room)?;
+        if !is_all {
+            break;
+        }
         tx.delete::<Remains>(&id);
+        // A topic without anything counts as well.
+        room = room.saturating_sub(records + 1);
     }
-    Ok(tx.range::<Remains>(..).next().is_some())
+    Ok(any(tx))
 }
 
 /// Whether [`sweep`] has work.
@@ -51,17 +62,26 @@ pub fn any(map: &impl Lookup) -> bool {
     map.range::<Remains>(..).next().is_some()
 }
 
-/// Frees up to `records_max` extents and producers of a topic; true if none are left.
-fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<bool, DecodeError> {
+struct Freed {
+    records: usize,
+    /// Whether none are left.
+    is_all: bool,
+}
+
+/// Frees up to `records_max` extents, producers and marks of a topic.
+fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<Freed, DecodeError> {
     let prefix = |out: &mut Vec<u8>| put_u64(out, topic.0);
     let extents: Vec<_> = tx.prefix::<Extent>(prefix).take(records_max).collect::<Result<_, _>>()?;
     let room = records_max - extents.len();
     let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
-    let done = producers.len() < room;
+    let room = room - producers.len();
+    let marks: Vec<_> = tx.prefix::<Mark>(prefix).take(room).collect::<Result<_, _>>()?;
+    let is_all = marks.len() < room;
     freed::free(tx, &extents)?;
     let producers: Vec<ProducerKey> = producers.into_iter().map(|(key, _)| key).collect();
     producer_count::delete(tx, &producers)?;
-    Ok(done)
+    marks.iter().for_each(|(partition, _)| tx.delete::<Mark>(partition));
+    Ok(Freed { records: extents.len() + producers.len() + marks.len(), is_all })
 }
 
 #[cfg(test)]

@@ -60,6 +60,12 @@ pub enum TopicError {
     /// Another topic has the name.
     #[error("topic '{0}' already exists")]
     Exists(String),
+    /// Another topic has the name of a deleted one that is to come back.
+    #[error("there is a topic '{0}': bring the deleted one back under another name, as with --as {0}-2")]
+    NameTaken(String),
+    /// No deleted topic is meant.
+    #[error("{0}: `floe topic list --deleted` shows what can")]
+    NothingDeleted(String),
     /// There is no such topic.
     #[error("this topic does not exist")]
     NotFound,
@@ -100,8 +106,8 @@ impl From<DecodeError> for TopicError {
 
 /// The value of a topic (kind 10).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TopicRecord {
-    name: String,
+pub(crate) struct TopicRecord {
+    pub(crate) name: String,
     partitions: u32,
     configs: BTreeMap<String, String>,
     created: Timestamp,
@@ -133,7 +139,7 @@ impl Topic {
         (0..self.partitions).map(move |index| PartitionId { topic, index })
     }
 
-    fn of(id: TopicId, record: TopicRecord) -> Topic {
+    pub(crate) fn of(id: TopicId, record: TopicRecord) -> Topic {
         let TopicRecord { name, partitions, configs, created, uuid_high } = record;
         Topic { id, name, partitions, configs, created, uuid_high }
     }
@@ -208,8 +214,12 @@ pub fn check_name(name: &str) -> Result<(), TopicError> {
     } else {
         return Ok(());
     };
-    let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
-    Err(TopicError::InvalidName { name: shown, reason })
+    Err(TopicError::InvalidName { name: shown(name), reason })
+}
+
+/// As much of a name as an error shows.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(NAME_BYTES_MAX).collect()
 }
 
 /// Command: creates a topic with its partitions.
@@ -225,13 +235,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     if tx.get::<TopicNumber>(&new.name)?.is_some() {
         return Err(TopicError::Exists(new.name.clone()));
     }
-    check_room(tx)?;
-    let taken = count_partitions(tx)?;
-    let partitions = taken + u64::from(new.partitions);
-    if partitions > PARTITIONS_TOTAL_MAX {
-        return Err(TopicError::TooManyPartitions(taken));
-    }
-    check_neighbours(tx, &new.name)?;
+    let partitions = check_place(tx, &new.name, new.partitions)?;
     let cluster = cluster::get(tx)?;
     let cluster =
         cluster.ok_or_else(|| TopicError::Unavailable("the cluster is not opened yet".to_owned()))?;
@@ -252,6 +256,18 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
         tx.put(&partition, &Head::default());
     }
     Ok(topic)
+}
+
+/// Checks that there is a place for one more topic. Returns how many partitions there are with it.
+fn check_place(tx: &Tx<'_>, name: &str, partitions: u32) -> Result<u64, TopicError> {
+    check_room(tx)?;
+    let taken = count_partitions(tx)?;
+    let partitions = taken + u64::from(partitions);
+    if partitions > PARTITIONS_TOTAL_MAX {
+        return Err(TopicError::TooManyPartitions(taken));
+    }
+    check_neighbours(tx, name)?;
+    Ok(partitions)
 }
 
 /// Checks that the cluster has room for one more topic. Counts the topics only after as many were ever created.
@@ -306,22 +322,79 @@ pub fn configure(
     Ok(Topic::of(id, record))
 }
 
-/// Command: deletes a topic. Its name, settings and partitions disappear at once. The same commit frees its extents
-/// and producers if they are few. [`remains::sweep`] frees the rest later, so that no commit grows with the topic.
-/// Objects that lose their last extent become trash.
+/// Command: deletes a topic for good. Its name, settings and partitions disappear at once. The same commit frees its
+/// extents and producers if they are few. [`remains::sweep`] frees the rest later, so that no commit grows with the
+/// topic. Objects that lose their last extent become trash.
 ///
 /// # Errors
 /// [`TopicError::NotFound`].
 pub fn delete(tx: &mut Tx<'_>, id: TopicId) -> Result<Topic, TopicError> {
-    let topic = by_id(tx, id)?.ok_or(TopicError::NotFound)?;
-    let left = count_partitions(tx)?.saturating_sub(u64::from(topic.partitions));
-    tx.put(&PARTITIONS, &Counter(left));
-    tx.delete::<TopicRecord>(&id);
-    tx.delete::<TopicNumber>(&topic.name);
+    let (record, _) = take(tx, id)?;
+    let topic = Topic::of(id, record);
     for partition in topic.partition_ids() {
-        tx.delete::<Head>(&partition);
         tx.delete::<Mark>(&partition);
     }
     remains::leave(tx, id)?;
     Ok(topic)
+}
+
+/// Part of a command: takes a topic, its name and the heads of its partitions out of the map. All else stays.
+///
+/// # Errors
+/// [`TopicError::NotFound`].
+pub(crate) fn take(tx: &mut Tx<'_>, id: TopicId) -> Result<(TopicRecord, Vec<Head>), TopicError> {
+    let record = tx.get::<TopicRecord>(&id)?.ok_or(TopicError::NotFound)?;
+    let left = count_partitions(tx)?.saturating_sub(u64::from(record.partitions));
+    tx.put(&PARTITIONS, &Counter(left));
+    tx.delete::<TopicRecord>(&id);
+    tx.delete::<TopicNumber>(&record.name);
+    let mut heads = Vec::new();
+    for index in 0..record.partitions {
+        let partition = PartitionId::new(id, index);
+        let head = tx.get::<Head>(&partition)?;
+        heads.push(head.ok_or_else(|| DecodeError::corrupt(format!("partition {partition} has no head")))?);
+        tx.delete::<Head>(&partition);
+    }
+    Ok((record, heads))
+}
+
+/// Part of a command: puts a topic back that was taken out, if its name is free and there is room.
+///
+/// # Errors
+/// [`TopicError::NameTaken`], and as for [`create`].
+pub(crate) fn put_back(
+    tx: &mut Tx<'_>,
+    id: TopicId,
+    record: TopicRecord,
+    heads: &[Head],
+) -> Result<Topic, TopicError> {
+    check_name(&record.name)?;
+    if tx.get::<TopicNumber>(&record.name)?.is_some() {
+        return Err(TopicError::NameTaken(record.name));
+    }
+    let partitions = check_place(tx, &record.name, record.partitions)?;
+    tx.put(&id, &record);
+    tx.put(&record.name, &TopicNumber(id));
+    tx.put(&PARTITIONS, &Counter(partitions));
+    let topic = Topic::of(id, record);
+    if topic.partition_ids().len() != heads.len() {
+        return Err(DecodeError::corrupt(format!("the deleted topic {id} has {} heads", heads.len())).into());
+    }
+    for (partition, head) in topic.partition_ids().zip(heads) {
+        tx.put(&partition, head);
+    }
+    Ok(topic)
+}
+
+#[cfg(test)]
+impl TopicRecord {
+    pub(crate) fn for_tests(
+        name: &str,
+        partitions: u32,
+        configs: BTreeMap<String, String>,
+        created: Timestamp,
+        uuid_high: u64,
+    ) -> TopicRecord {
+        TopicRecord { name: name.to_owned(), partitions, configs, created, uuid_high }
+    }
 }

@@ -151,6 +151,8 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
         "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
     works("floe.table.freshness.ms", "", Kind::Long, "10000", Check::Range(100, 86_400_000),
         "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or 64 MiB of log, has gathered."),
+    works("floe.trash.ms", "", Kind::Long, "86400000", Check::Range(0, i64::MAX),
+        "How long the topic can come back after its deletion, in milliseconds, with its records, settings, committed offsets and table: floe topic undelete. 0 deletes it for good, at once. Records that DeleteRecords or retention took do not come back."),
     kept("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),
     kept("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
@@ -239,7 +241,7 @@ impl Setting {
             Check::Bool => Some("it takes true or false".to_owned()),
             Check::Range(min, max) => match value.trim().parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => None,
-                _ => Some(format!("it takes a whole number from {min} to {max}")),
+                _ => Some(format!("it takes a whole number from {min} to {max}, such as {}", self.default)),
             },
             Check::Ratio => match value.trim().parse::<f64>() {
                 Ok(number) if (0.0..=1.0).contains(&number) => None,
@@ -308,6 +310,8 @@ pub struct TopicConfig {
     pub retention_bytes: Option<i64>,
     /// Whether retention waits for the topic's views.
     pub retention_waits: bool,
+    /// How long the topic can come back after its deletion, in milliseconds; none if the broker's default applies.
+    pub trash_ms: Option<u64>,
     /// Whether and how the topic is a table.
     pub table: TableMode,
     /// The oldest age in milliseconds at which a record may still be missing from the table.
@@ -333,6 +337,7 @@ impl TopicConfig {
             retention_ms: set(configs, "retention.ms"),
             retention_bytes: set(configs, "retention.bytes"),
             retention_waits: text(configs, "floe.retention.wait.for.views") == "true",
+            trash_ms: set(configs, "floe.trash.ms").and_then(|ms| u64::try_from(ms).ok()),
             table: match text(configs, "floe.table") {
                 "json" => TableMode::Json,
                 "raw" => TableMode::Raw,
@@ -410,11 +415,17 @@ mod tests {
             ("preallocate", "yes"),
             ("min.cleanable.dirty.ratio", "NaN"),
             ("floe.table", "JSON"),
+            ("floe.trash.ms", "-1"),
+            ("floe.trash.ms", "1d"),
             ("leader.replication.throttled.replicas", "all"),
         ] {
             let error = check(&configs(&[(name, value)])).unwrap_err();
             assert!(matches!(error, ConfigError::InvalidValue { .. }), "{name}={value}: {error}");
         }
+        let told = check(&configs(&[("floe.trash.ms", "1d")])).unwrap_err().to_string();
+        let all = "topic setting floe.trash.ms cannot be '1d': it takes a whole number from 0 to \
+                   9223372036854775807, such as 86400000";
+        assert_eq!(told, all);
         let unknown = check(&configs(&[("retention", "1")]));
         assert_eq!(unknown, Err(ConfigError::UnknownName("retention".to_owned())));
         let good = configs(&[("cleanup.policy", "compact,delete"), ("retention.ms", "-1")]);

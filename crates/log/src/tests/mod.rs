@@ -13,11 +13,12 @@ use crate::map::extent::{Data, Extent, Place, Spacing, WrittenBy};
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::ObjectLease;
 use crate::map::topic::{self, NewTopic, Topic};
-use crate::map::{cluster, identity::Writer};
+use crate::map::{cluster, identity, identity::Writer};
 use crate::read::walk;
 use crate::write::sequencer::{Placed, Uploaded};
 
 mod batches;
+mod deleted;
 mod formats;
 mod merging;
 mod reading;

@@ -2,6 +2,7 @@
 
 mod basics;
 mod cleaning;
+mod deleting;
 mod extents;
 mod faults;
 mod full;

@@ -9,6 +9,7 @@ use floe_env::Env;
 use floe_log::Capacity;
 use floe_log::Times;
 use floe_log::codec::Compression;
+use floe_log::deleted::Trash;
 use floe_log::records::Builder;
 use floe_log::{
     Append, Config, Log, Writer,
@@ -34,6 +35,8 @@ pub(crate) fn config() -> Config {
             cleaner_lease: floe_log::limits::CLEANER_LEASE,
             retention_pause: Duration::from_secs(5),
         },
+        // A deletion is for good here, unless a test says otherwise.
+        trash: Trash { ms: 0, ..Trash::default() },
         ..Config::default()
     }
 }
