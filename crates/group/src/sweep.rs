@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use floe_env::{Env, Timestamp};
-use floe_log::topic;
+use floe_log::{deleted, topic};
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use tokio::sync::Notify;
 
@@ -35,7 +35,8 @@ pub(crate) trait Members: Send + Sync {
 pub(crate) fn observe(meta: &Meta, wake: &Arc<Notify>) {
     let wake = wake.clone();
     meta.observe(move |applied| {
-        if applied.changes.iter().any(|change| change.value.is_none() && topic::is_topic(&change.key)) {
+        let is_known = |key: &[u8]| topic::is_topic(key) || deleted::is_deleted(key);
+        if applied.changes.iter().any(|change| change.value.is_none() && is_known(&change.key)) {
             wake.notify_one();
         }
     });

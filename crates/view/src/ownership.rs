@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use floe_env::LogLines;
 use floe_log::{
-    Offset, PartitionId, TopicId,
+    Offset, PartitionId, TopicId, deleted,
     topic::{self, Topic},
 };
 use floe_meta::lease::{self, Lease};
@@ -85,9 +85,9 @@ pub(crate) fn owned_topics<V: View>(map: &impl Lookup) -> Result<Vec<TopicId>, D
     Ok(topics)
 }
 
-/// Removes everything of the view of a topic, if the topic is gone.
+/// Removes everything of the view of a topic, if the topic is gone for good.
 pub(crate) fn forget<V: View>(tx: &mut Tx<'_>, topic: TopicId) -> Result<(), ViewError> {
-    if topic::by_id(tx, topic)?.is_some() {
+    if deleted::exists(tx, topic)? {
         return Ok(());
     }
     V::forget(tx, topic)?;

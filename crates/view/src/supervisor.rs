@@ -10,7 +10,7 @@ use std::{
 
 use floe_env::{Env, Task};
 use floe_log::{
-    Log, TopicId,
+    Log, TopicId, deleted,
     topic::{self, Topic},
 };
 use floe_meta::{Envelope, Snapshot, Tx};
@@ -57,7 +57,8 @@ impl<V: View> Views<V> {
         });
         let observed = Arc::downgrade(&shared);
         shared.log.meta().observe(move |applied| {
-            let touched = applied.changes.iter().any(|change| topic::is_topic(&change.key));
+            let is_known = |key: &[u8]| topic::is_topic(key) || deleted::is_deleted(key);
+            let touched = applied.changes.iter().any(|change| is_known(&change.key));
             if let Some(shared) = observed.upgrade().filter(|_| touched) {
                 shared.topics_changed.send_modify(|changes| *changes += 1);
             }
@@ -172,7 +173,7 @@ async fn supervise<V: View>(
     forget_deleted(shared, &snapshot, &all).await
 }
 
-/// A deleted topic takes its view along.
+/// A topic that was deleted for good takes its view along.
 async fn forget_deleted<V: View>(
     shared: &Arc<Shared<V>>,
     snapshot: &Snapshot,
@@ -181,6 +182,9 @@ async fn forget_deleted<V: View>(
     let existing: BTreeSet<TopicId> = topics.iter().map(|topic| topic.id).collect();
     let owned = ownership::owned_topics::<V>(snapshot)?;
     for topic in owned.into_iter().filter(|topic| !existing.contains(topic)) {
+        if deleted::exists(snapshot, topic)? {
+            continue; // it can come back, and its view goes on then
+        }
         let command = move |tx: &mut Tx<'_>| ownership::forget::<V>(tx, topic);
         let envelope = Envelope::broker(&format!("{} {} of a deleted topic", V::NAME, V::OUTPUT));
         shared.log.meta().commit_deletion(envelope, command).await.map_err(ViewError::from_commit)?;

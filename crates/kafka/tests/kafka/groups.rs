@@ -163,6 +163,34 @@ async fn offsets_belong_to_the_topic_and_not_to_its_name() {
     assert_eq!(committed(&mut client).await, -1);
 }
 
+/// A topic that comes back has the offsets that were committed, also under another name. Until then nobody sees them.
+#[tokio::test(start_paused = true)]
+async fn offsets_come_back_with_their_topic() {
+    let world = world().await;
+    let mut client = world.client();
+    client.create_topic("t", 1, &[("floe.trash.ms", "3600000")]).await.expect("created");
+    assert_eq!(commit(&mut client, -1, "", 5).await, 0);
+    client.delete_topic("t").await.expect("deleted");
+    assert_eq!(committed(&mut client).await, -1);
+    client.create_topic("t", 1, &[]).await.expect("its name is free at once");
+    assert_eq!(committed(&mut client).await, -1);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(offsets_kept(&world), 1, "no sweep takes it");
+
+    let who = floe_log::Writer::new("User:a", "c");
+    let which = || floe_log::deleted::Which::Name("t".to_owned());
+    let taken = world.log.undelete_topic(&who, which(), None).await.expect_err("the name is taken");
+    assert!(taken.to_string().contains("--as"), "{taken}");
+    client.delete_topic("t").await.expect("deleted for good");
+    world.log.undelete_topic(&who, which(), None).await.expect("it is there");
+    assert_eq!(committed(&mut client).await, 5);
+
+    client.delete_topic("t").await.expect("deleted");
+    world.log.purge_topics(&who, which()).await.expect("purged");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(offsets_kept(&world), 0);
+}
+
 /// A name takes a few bytes, its answer megabytes. So each is answered once, and one request cannot fill the memory.
 #[tokio::test(start_paused = true)]
 async fn an_answer_about_many_groups_is_bounded() {

@@ -43,7 +43,9 @@ pub(crate) async fn world() -> World {
 
 impl World {
     pub(crate) async fn open(disk: &Disk, config: Config) -> World {
-        World::open_with(disk, config, floe_log::Config::default()).await
+        // A deletion is for good, unless the topic says otherwise.
+        let trash = floe_log::deleted::Trash { ms: 0, ..Default::default() };
+        World::open_with(disk, config, floe_log::Config { trash, ..floe_log::Config::default() }).await
     }
 
     pub(crate) async fn open_with(disk: &Disk, config: Config, log: floe_log::Config) -> World {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use arrow::{array::RecordBatch, datatypes::DataType};
 use floe_env::Env;
-use floe_lake::{Config, TailError, map::Garbage};
+use floe_lake::{
+    Config, TailError,
+    map::{Garbage, Table},
+};
 use floe_log::{
     Append, PartitionId,
     codec::Compression,
@@ -280,6 +283,44 @@ async fn a_deleted_topic_takes_its_table_along() {
         broker.log.meta().snapshot().range::<Lease>(..).map(|pair| pair.unwrap().0).collect();
     let of_views: Vec<&String> = leases.iter().filter(|name| name.starts_with("view/")).collect();
     assert_eq!(of_views, [&format!("view/lake/{}", again.id)]);
+}
+
+/// The table of a topic that comes back has each row once, under the topic's new name, also after rounds of the
+/// cleaners.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_comes_back_has_its_table() {
+    let ground = Ground::new();
+    let broker = ground.broker(Env::simulated(5)).await;
+    let kept = [JSON, &[("floe.trash.ms", "86400000")]].concat();
+    let topic = broker.topic("t", 1, &kept).await;
+    broker.produce(&topic, 0, &["{\"x\":1}", "bad"]).await;
+    let before = broker.settled("t").await;
+    // These are in the log only.
+    broker.produce(&topic, 0, &["{\"x\":2}", "{\"z\":3}"]).await;
+    broker.log.delete_topic(&writer(), topic.id).await.unwrap();
+    let again = broker.topic("t", 1, JSON).await;
+    broker.produce(&again, 0, &["{\"y\":1}"]).await;
+    assert_eq!(broker.settled("t").await.rows, 1);
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    assert_eq!(
+        broker.log.meta().snapshot().get::<Table>(&topic.id).unwrap().map(|table| table.rows),
+        Some(1)
+    );
+
+    let which = floe_log::deleted::Which::Name("t".to_owned());
+    broker.log.undelete_topic(&writer(), which, Some("u".to_owned())).await.unwrap();
+    let table = broker.settled("u").await;
+    assert_eq!((table.rows, table.bad_records), (before.rows + 2, before.bad_records));
+    assert_eq!(broker.rows(&broker.table("u")).await.len(), 3);
+    assert_eq!(broker.rows(&broker.table("t")).await.len(), 1);
+    broker.check_every_snapshot("u").await;
+    broker.check_no_orphans(&ground.store).await;
+
+    broker.log.delete_topic(&writer(), topic.id).await.unwrap();
+    broker.log.purge_topics(&writer(), floe_log::deleted::Which::All).await.unwrap();
+    tokio::time::sleep(floe_lake::limits::GARBAGE_GRACE * 2).await;
+    let old = format!("lake/{}-", topic.id);
+    assert!(ground.store.keys().iter().all(|key| !key.starts_with(&old)), "{:?}", ground.store.keys());
 }
 
 #[tokio::test(start_paused = true)]

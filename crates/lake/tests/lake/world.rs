@@ -56,6 +56,12 @@ pub(crate) fn writer() -> Writer {
     Writer::new("User:test", "test")
 }
 
+/// A deletion is for good, unless the topic says otherwise.
+fn config_of_log() -> floe_log::Config {
+    let trash = floe_log::deleted::Trash { ms: 0, ..Default::default() };
+    floe_log::Config { trash, ..floe_log::Config::default() }
+}
+
 impl Broker {
     pub(crate) async fn open(env: Env, store: Arc<dyn Store>, journal: Arc<dyn Journal>) -> Broker {
         Broker::open_with(env, store, journal, config()).await
@@ -68,8 +74,7 @@ impl Broker {
         config: Config,
     ) -> Broker {
         let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("the journal opens");
-        let log =
-            Log::open(env.clone(), meta, store, floe_log::Config::default()).await.expect("the log opens");
+        let log = Log::open(env.clone(), meta, store, config_of_log()).await.expect("the log opens");
         let lake = Lake::start(env.clone(), log.clone(), config);
         Broker { log, lake }
     }

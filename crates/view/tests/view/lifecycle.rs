@@ -39,6 +39,50 @@ async fn a_deleted_topic_takes_its_view_along() {
     broker.check_every_moment(&again).await;
 }
 
+/// The view of a topic that comes back goes on from its progress, whoever owned it, and under whatever name.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_comes_back_has_its_view_as_it_was() {
+    let (ground, world) = (Ground::default(), Env::simulated(12));
+    let first = ground.broker(world.scope()).await;
+    let topic = first.topic("t", 1).await;
+    first.configure(&topic, &[COUNTED, ("floe.trash.ms", "3600000")]).await;
+    let which = || floe_log::deleted::Which::Name("t".to_owned());
+    for round in 1..4 {
+        first.produce(&topic, 0, &["one"]).await;
+        if round != 2 {
+            first.settled(&topic).await;
+        }
+        first.log.delete_topic(&writer(), topic.id).await.expect("it is deleted");
+        if round != 3 {
+            // Long enough for the supervisor to see it. In the last round it sees nothing.
+            sleep(SUPERVISE_INTERVAL * 3).await;
+            assert_eq!(first.status(&topic), None);
+        }
+        assert!(first.lease(&topic).is_some(), "its view stays");
+        first.log.undelete_topic(&writer(), which(), None).await.expect("it is there");
+        first.settled(&topic).await;
+        assert_eq!(first.counts(&topic, 0), Counts { records: round, bytes: 3 * round });
+    }
+    first.produce(&topic, 0, &["one"]).await;
+    first.log.delete_topic(&writer(), topic.id).await.expect("it is deleted");
+    first.task.abort();
+    let second = ground.broker(world.scope()).await;
+    let again = second.topic("t", 1).await;
+    second.produce(&again, 0, &["other"]).await;
+    second.settled(&again).await;
+    let back =
+        second.log.undelete_topic(&writer(), which(), Some("u".to_owned())).await.expect("it is there");
+    second.settled(&back).await;
+    assert_eq!(second.counts(&back, 0), Counts { records: 4, bytes: 12 });
+    assert_eq!(second.counts(&again, 0), Counts { records: 1, bytes: 5 });
+    second.check_every_moment(&back).await;
+
+    second.log.delete_topic(&writer(), back.id).await.expect("it is deleted");
+    second.log.purge_topics(&writer(), floe_log::deleted::Which::All).await.expect("it is purged");
+    sleep(SUPERVISE_INTERVAL * 3).await;
+    assert_eq!((second.lease(&back), second.progress(&back).len()), (None, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_deleted_while_nobody_runs_views_is_forgotten_by_the_next() {
     let (ground, world) = (Ground::default(), Env::simulated(2));

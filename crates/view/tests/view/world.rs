@@ -50,7 +50,9 @@ impl Ground {
         });
         let store = Arc::new(self.store.clone());
         // So that a test can append a batch that cannot be decoded.
-        let config = floe_log::Config { validate_compressed: false, ..floe_log::Config::default() };
+        // A deletion is for good, unless the topic says otherwise.
+        let trash = floe_log::deleted::Trash { ms: 0, ..Default::default() };
+        let config = floe_log::Config { validate_compressed: false, trash, ..floe_log::Config::default() };
         let log = Log::open(env.clone(), meta, store, config).await.expect("the log opens");
         let knobs = Arc::<Knobs>::default();
         let view = Counter { knobs: Arc::clone(&knobs) };
