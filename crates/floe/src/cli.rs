@@ -48,14 +48,17 @@ Examples:
   echo \"SELECT 1\" | floe sql
   floe sql                      a prompt; \\q or Ctrl-D ends it")]
     Sql(SqlArgs),
-    /// List, create, describe, mend and delete topics on a running broker.
+    /// List, create, describe, mend, delete and undelete topics on a running broker.
     #[command(after_help = "\
 Examples:
   floe topic create orders --partitions 4 --config floe.table=json
   floe topic list --json
   floe topic describe orders
   floe topic drop-columns orders 'user-*'
-  floe topic delete orders")]
+  floe topic delete orders
+  floe topic list --deleted
+  floe topic undelete orders
+  floe topic purge orders")]
     Topic(TopicArgs),
     /// Mend the table of a topic on a running broker.
     #[command(after_help = "\
@@ -186,7 +189,14 @@ pub(crate) struct TopicArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicAction {
     /// List the topics.
-    List,
+    List {
+        /// List the deleted topics that can come back, with their ids, instead.
+        #[arg(long)]
+        deleted: bool,
+        /// The broker's HTTP address, which knows the deleted topics.
+        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
+        server: String,
+    },
     /// Create a topic.
     Create {
         /// Its name.
@@ -221,9 +231,56 @@ pub(crate) enum TopicAction {
         server: String,
     },
     /// Delete a topic and its table.
+    ///
+    /// It can come back for a while, with everything that it had: `floe topic undelete`. How long that is says its
+    /// setting floe.trash.ms, or trash_ms of the broker: one day, unless it is changed.
     Delete {
         /// Its name.
         name: String,
+    },
+    /// Bring a deleted topic back.
+    ///
+    /// It comes back as it was: records and offsets, settings, id, committed offsets of its groups, and its table. Of
+    /// several deleted topics with the name, that is the one that was deleted last.
+    #[command(after_help = "\
+Examples:
+  floe topic list --deleted               what can come back, and until when
+  floe topic undelete orders
+  floe topic undelete orders --as orders-2    if the name is taken by now
+  floe topic undelete orders --id 3fa8…       an earlier one of that name
+
+Records that DeleteRecords or retention took do not come back.")]
+    Undelete {
+        /// The name that it had.
+        name: String,
+        /// The name that it is to have, if another.
+        #[arg(long = "as", value_name = "OTHER")]
+        new_name: Option<String>,
+        /// Its id, to choose among several with the name.
+        #[arg(long)]
+        id: Option<String>,
+        /// The broker's HTTP address.
+        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
+        server: String,
+    },
+    /// Let deleted topics go for good now, to free their room.
+    ///
+    /// Without a name, all of them. Their objects leave the store some ten minutes later, when no reader needs them any
+    /// more.
+    #[command(after_help = "\
+Examples:
+  floe topic purge                 empties the trash, for example when the disk is full
+  floe topic purge orders          all deleted topics of that name
+  floe topic purge orders --id 3fa8…")]
+    Purge {
+        /// The name that they had.
+        name: Option<String>,
+        /// The id of one of them.
+        #[arg(long, requires = "name")]
+        id: Option<String>,
+        /// The broker's HTTP address.
+        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
+        server: String,
     },
 }
 

@@ -25,6 +25,7 @@ mod sql;
 mod table;
 mod term;
 mod topic;
+mod trash;
 
 use std::process::ExitCode;
 

@@ -200,7 +200,7 @@ fn stands_still(table: String, (why, since): (String, Timestamp)) -> StandsStill
     StandsStill { table, since: rfc3339(since), why }
 }
 
-fn rfc3339(at: Timestamp) -> String {
+pub(crate) fn rfc3339(at: Timestamp) -> String {
     match timestamp_ms_to_datetime(at.0) {
         Some(time) => time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         None => format!("{} ms since 1970", at.0),

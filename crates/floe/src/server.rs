@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::descriptors::{self, Shares};
 use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
+use crate::trash::Trash;
 
 /// What a stopped broker waits for statements that run.
 const STATEMENTS_END_WITHIN: Duration = Duration::from_secs(3);
@@ -84,6 +85,7 @@ impl Server {
             metrics,
             query: query.clone(),
             tables: Arc::new(Tables(lake.clone())),
+            trash: Arc::new(Trash(log.clone())),
             catalog: Arc::new(Catalog(lake.clone())),
         };
         let kafka_stopping = stopping.clone();
@@ -244,6 +246,10 @@ fn log_config(config: &Config) -> floe_log::Config {
         retention: floe_log::RetentionDefaults {
             ms: limit(u64::try_from(config.retention_ms.as_millis()).unwrap_or(u64::MAX)),
             bytes: limit(config.retention_bytes),
+        },
+        trash: floe_log::deleted::Trash {
+            ms: u64::try_from(config.trash_ms.as_millis()).unwrap_or(u64::MAX),
+            bytes: config.trash_bytes,
         },
         // No second process has this directory, so the holders of its leases are dead.
         sole: true,

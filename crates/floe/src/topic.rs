@@ -12,6 +12,7 @@ use crate::bootstrap::bootstrap;
 use crate::cli::{TopicAction, TopicArgs};
 use crate::client::HttpClient;
 use crate::term::{columns, say, things};
+use crate::trash;
 
 /// The resource type of topics in `DescribeConfigs` (KIP-133).
 const TOPIC_RESOURCE: i8 = 2;
@@ -20,12 +21,25 @@ const SET_ON_TOPIC: i8 = 1;
 
 /// Runs the command.
 pub(crate) async fn run(args: TopicArgs) -> Result<()> {
-    if let TopicAction::DropColumns { name, keys, server } = &args.action {
-        return drop_columns(&HttpClient::new(server)?, name, keys, args.json).await;
+    match &args.action {
+        TopicAction::DropColumns { name, keys, server } => {
+            return drop_columns(&HttpClient::new(server)?, name, keys, args.json).await;
+        }
+        TopicAction::List { deleted: true, server } => {
+            return trash::list(&HttpClient::new(server)?, args.json).await;
+        }
+        TopicAction::Undelete { name, new_name, id, server } => {
+            let server = HttpClient::new(server)?;
+            return trash::undelete(&server, name, new_name.as_deref(), id.as_deref(), args.json).await;
+        }
+        TopicAction::Purge { name, id, server } => {
+            return trash::purge(&HttpClient::new(server)?, name.as_deref(), id.as_deref(), args.json).await;
+        }
+        _ => {}
     }
     let mut client = bootstrap(&args.bootstrap, "floe").await?;
     match args.action {
-        TopicAction::List => list(&mut client, args.json).await,
+        TopicAction::List { .. } => list(&mut client, args.json).await,
         TopicAction::Create { name, partitions, configs } => {
             create(&mut client, &name, partitions, &configs).await?;
             say(&told(args.json, &name, "created"))?;
@@ -34,7 +48,9 @@ pub(crate) async fn run(args: TopicArgs) -> Result<()> {
         TopicAction::Describe { name, server } => {
             describe(&mut client, &HttpClient::new(&server)?, &name, args.json).await
         }
-        TopicAction::DropColumns { .. } => unreachable!("it needs no Kafka client"),
+        TopicAction::DropColumns { .. } | TopicAction::Undelete { .. } | TopicAction::Purge { .. } => {
+            unreachable!("it needs no Kafka client")
+        }
         TopicAction::Delete { name } => {
             client.delete_topic(&name).await.with_context(|| format!("cannot delete {name}"))?;
             say(&told(args.json, &name, "deleted"))?;

@@ -176,6 +176,13 @@ const METRICS: &[Metric] = &[
     counter("floe_log_cleaned_objects_total", "objects", "Objects that the cleaner deleted from the store."),
     gauge("floe_log_damaged_objects", "objects",
         "Objects with acknowledged records that the store lacked, or had only a part of, at the last start."),
+    gauge("floe_log_deleted_topics", "topics", "Deleted topics that can come back."),
+    gauge("floe_log_deleted_topics_bytes", "bytes", "Bytes of the records of deleted topics that can come back."),
+    gauge("floe_log_deleted_topics_extents", "extents", "Extents of deleted topics that can come back."),
+    gauge("floe_log_deleted_topics_map_bytes", "bytes",
+        "Memory of each broker that the metadata of deleted topics takes which can come back, about."),
+    counter("floe_log_expired_topics_total", "topics",
+        "Deleted topics that went for good because their time or the room for them was over."),
     gauge("floe_log_former_writer_lived_on", "1 or 0",
         "1 if another broker went on with a copy of this broker's metadata and acknowledged records that this one \
          does not know."),

@@ -18,6 +18,7 @@
 //! help.rs                          what each metric is, in words
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
 //! tables.rs     /api/v1/tables     how a table is doing; drops columns, makes it anew
+//! trash.rs      /api/v1/trash      deleted topics that can come back
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
 //! failure.rs    Failure            the one JSON shape of every error
 //! limits.rs                        every limit of this crate
@@ -52,6 +53,7 @@ mod services;
 mod stall;
 mod tables;
 mod telemetry;
+mod trash;
 
 pub use health::Ready;
 pub use hosts::Hosts;
@@ -61,3 +63,4 @@ pub use server::serve;
 pub use services::Services;
 pub use tables::{Rebuilding, StandsStill, TableFailure, TableService, TableStatus};
 pub use telemetry::Metrics;
+pub use trash::{DeletedTopic, TrashFailure, TrashService, WhichDeleted};

@@ -34,6 +34,8 @@ pub const DRAIN_SECONDS_MAX: Duration = Duration::from_secs(5);
 pub const REPLY_BUFFER_BYTES: usize = 4 << 20;
 /// Tables that `/ready` names when they stand still. It always says how many there are.
 pub const STANDING_STILL_MAX: usize = 100;
+/// Deleted topics that `/api/v1/trash` lists, those that were deleted last. It always says how many there are.
+pub const DELETED_TOPICS_LISTED: usize = 1_000;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Interval at which histograms are folded. Without it their buffers grow.

@@ -199,6 +199,20 @@ async fn whole_or_streamed(mut reply: QueryReply) -> Result<Body, Failure> {
     Ok(Body::from_stream(head.chain(tail)))
 }
 
+/// The JSON body of a request. `example` shows what it may be, for the error.
+pub(crate) async fn parsed<T: serde::de::DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    example: &str,
+) -> Result<T, Failure> {
+    json_body(headers)?;
+    let body = read_body(body).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body must be JSON like {example}: {error}");
+        Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

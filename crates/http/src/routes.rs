@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::hosts::Name;
 use crate::iceberg::{self, CatalogRequest};
 use crate::services::Services;
-use crate::{health, query, tables};
+use crate::{health, query, tables, trash};
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -41,6 +41,9 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/api/v1/tables/{table}", get(table_status))
         .route("/api/v1/tables/{table}/drop-columns", post(drop_columns))
         .route("/api/v1/tables/{table}/rebuild", post(rebuild))
+        .route("/api/v1/trash", get(deleted_topics))
+        .route("/api/v1/trash/undelete", post(undelete))
+        .route("/api/v1/trash/purge", post(purge))
         .method_not_allowed_fallback(wrong_method)
         .nest("/iceberg/v1", catalog)
         .fallback(unknown_path)
@@ -83,6 +86,18 @@ async fn rebuild(
     body: Body,
 ) -> Response {
     tables::rebuild(services.tables.as_ref(), table, &headers, body).await
+}
+
+async fn deleted_topics(State(services): State<Arc<Services>>) -> Response {
+    trash::get(services.trash.as_ref())
+}
+
+async fn undelete(State(services): State<Arc<Services>>, headers: HeaderMap, body: Body) -> Response {
+    trash::undelete(services.trash.as_ref(), &headers, body).await
+}
+
+async fn purge(State(services): State<Arc<Services>>, headers: HeaderMap, body: Body) -> Response {
+    trash::purge(services.trash.as_ref(), &headers, body).await
 }
 
 /// Makes a catalog request from the path and the parameters.
@@ -148,7 +163,8 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 async fn unknown_path(uri: Uri) -> Response {
     let message = format!(
-        "there is nothing at {}; known are /health, /ready, /metrics, /api/v1/sql, /api/v1/tables/ and /iceberg/v1/",
+        "there is nothing at {}; known are /health, /ready, /metrics, /api/v1/sql, /api/v1/tables/, \
+         /api/v1/trash and /iceberg/v1/",
         uri.path()
     );
     Failure::new(StatusCode::NOT_FOUND, "NotFound", message).into_response()
@@ -179,6 +195,7 @@ fn label(path: &str) -> &'static str {
         "/metrics" => "metrics",
         "/api/v1/sql" => "sql",
         path if path.starts_with("/api/v1/tables/") => "tables",
+        path if path.starts_with("/api/v1/trash") => "trash",
         path if path.starts_with("/iceberg/") => "iceberg",
         _ => "other",
     }

@@ -10,6 +10,7 @@ use crate::iceberg::CatalogService;
 use crate::query::QueryService;
 use crate::tables::TableService;
 use crate::telemetry::Metrics;
+use crate::trash::TrashService;
 
 /// Everything that the routes need for their answers.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Services {
     pub query: Arc<dyn QueryService>,
     /// The source of `/api/v1/tables`.
     pub tables: Arc<dyn TableService>,
+    /// The source of `/api/v1/trash`.
+    pub trash: Arc<dyn TrashService>,
     /// The source of `/iceberg/v1`.
     pub catalog: Arc<dyn CatalogService>,
 }

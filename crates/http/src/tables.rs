@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::query::{json_body, read_body};
+use crate::query::parsed;
 
 /// Answers for the tables of this broker. The binary implements it with the lake.
 pub trait TableService: Send + Sync + 'static {
@@ -203,18 +203,4 @@ async fn dropped(
 ) -> Result<u64, Failure> {
     let DropBody { keys } = parsed(headers, body, r#"{"keys": ["id_*"]}"#).await?;
     service.drop_columns(name.to_owned(), keys).await.map_err(|failure| failure.of(name))
-}
-
-/// The body of a request. `example` shows what it may be, for the error.
-async fn parsed<T: serde::de::DeserializeOwned>(
-    headers: &HeaderMap,
-    body: Body,
-    example: &str,
-) -> Result<T, Failure> {
-    json_body(headers)?;
-    let body = read_body(body).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("the body must be JSON like {example}: {error}");
-        Failure::new(StatusCode::BAD_REQUEST, "InvalidBody", message)
-    })
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, Hosts, Metrics, QueryReply, QueryRequest, QueryService,
-    Rebuilding, Services, StandsStill, TableFailure, TableService, TableStatus, limits, serve,
+    CatalogReply, CatalogRequest, CatalogService, DeletedTopic, Hosts, Metrics, QueryReply, QueryRequest,
+    QueryService, Rebuilding, Services, StandsStill, TableFailure, TableService, TableStatus, TrashFailure,
+    TrashService, WhichDeleted, limits, serve,
 };
 use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
@@ -113,6 +114,43 @@ impl TableService for Fake {
     }
 }
 
+impl TrashService for Fake {
+    fn deleted(&self, count: usize) -> Result<(Vec<DeletedTopic>, usize), TrashFailure> {
+        let topic = DeletedTopic {
+            topic: "t".to_owned(),
+            id: "1-2".to_owned(),
+            partitions: 3,
+            bytes: 4,
+            deleted: "2026-01-01T00:00:00.000Z".to_owned(),
+            until: None,
+        };
+        Ok((vec![topic; count.min(2)], 5_000))
+    }
+
+    fn undelete(
+        &self,
+        which: WhichDeleted,
+        new_name: Option<String>,
+    ) -> BoxFuture<'_, Result<(String, String), TrashFailure>> {
+        let outcome = match which.topic.as_str() {
+            "none" => Err(TrashFailure::Missing("list --deleted".to_owned())),
+            "taken" if new_name.is_none() => Err(TrashFailure::Refused("say --as".to_owned())),
+            "busy" => Err(TrashFailure::Unavailable("later".to_owned())),
+            _ => Ok((new_name.unwrap_or(which.topic), which.id.unwrap_or_else(|| "1-2".to_owned()))),
+        };
+        std::future::ready(outcome).boxed()
+    }
+
+    fn purge(&self, which: Option<WhichDeleted>) -> BoxFuture<'_, Result<(u64, u64), TrashFailure>> {
+        let outcome = match which {
+            None => Ok((7, 8)),
+            Some(which) if which.topic == "none" => Err(TrashFailure::Missing("list --deleted".to_owned())),
+            Some(which) => Ok((if which.id.is_some() { 1 } else { 2 }, 3)),
+        };
+        std::future::ready(outcome).boxed()
+    }
+}
+
 fn still(table: &str) -> StandsStill {
     StandsStill {
         table: table.to_owned(),
@@ -144,6 +182,7 @@ async fn start_with(ready: Result<(), String>, connections: usize) -> Server {
         metrics: Metrics::detached(),
         query: Arc::new(Fake),
         tables: Arc::new(Fake),
+        trash: Arc::new(Fake),
         catalog: Arc::new(Fake),
     };
     let served = env.spawn("server", serve(listener, services, stopped));
@@ -262,6 +301,40 @@ async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     assert_eq!(rebuild("damaged", r#"{"lose":true}"#).await.json(), lost);
     error_is(&rebuild("none", "{}").await, 404, "NoSuchTable", &[]);
     error_is(&rebuild("t", "yes").await, 400, "InvalidBody", &["lose"]);
+}
+
+#[tokio::test]
+async fn deleted_topics_are_listed_and_come_back_or_go() {
+    let server = start(Ok(())).await;
+    let topic = json!({
+        "topic": "t", "id": "1-2", "partitions": 3, "bytes": 4, "deleted": "2026-01-01T00:00:00.000Z", "until": null,
+    });
+    let listed = json!({ "topics": [topic, topic], "count": 5000 });
+    assert_eq!(get(&server, "/api/v1/trash").await.json(), listed);
+
+    let post = async |path: &str, body: &str| {
+        ask(&server, "POST", &format!("/api/v1/trash/{path}"), JSON, body.as_bytes()).await
+    };
+    let undelete = async |body: &str| post("undelete", body).await;
+    assert_eq!(undelete(r#"{"topic":"t"}"#).await.json(), json!({ "topic": "t", "id": "1-2" }));
+    let other = undelete(r#"{"topic":"taken","as":"t-2","id":"3-4"}"#).await;
+    assert_eq!(other.json(), json!({ "topic": "t-2", "id": "3-4" }));
+    error_is(&undelete(r#"{"topic":"taken"}"#).await, 409, "Refused", &["--as"]);
+    error_is(&undelete(r#"{"topic":"none"}"#).await, 404, "NoSuchTopic", &["list --deleted"]);
+    error_is(&undelete(r#"{"topic":"busy"}"#).await, 503, "Unavailable", &["later"]);
+    error_is(&undelete("{}").await, 400, "InvalidBody", &["topic", "orders-2"]);
+    error_is(&undelete(r#"{"topic":"t","AS":"u"}"#).await, 400, "InvalidBody", &["AS"]);
+    let text = ask(&server, "POST", "/api/v1/trash/purge", "content-type: text/plain\r\n", b"{}").await;
+    error_is(&text, 415, "UnsupportedMediaType", &[]);
+
+    let purge = async |body: &str| post("purge", body).await;
+    assert_eq!(purge("{}").await.json(), json!({ "topics": 7, "bytes": 8 }));
+    assert_eq!(purge(r#"{"topic":"t"}"#).await.json(), json!({ "topics": 2, "bytes": 3 }));
+    assert_eq!(purge(r#"{"topic":"t","id":"3-4"}"#).await.json(), json!({ "topics": 1, "bytes": 3 }));
+    error_is(&purge(r#"{"topic":"none"}"#).await, 404, "NoSuchTopic", &["list --deleted"]);
+    error_is(&purge(r#"{"id":"3-4"}"#).await, 400, "InvalidRequest", &["name of its topic"]);
+    error_is(&purge(r#"{"name":"t"}"#).await, 400, "InvalidBody", &["name"]);
+    assert_eq!(get(&server, "/api/v1/trash/purge").await.status, 405);
 }
 
 #[tokio::test]

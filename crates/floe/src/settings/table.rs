@@ -103,6 +103,12 @@ settings! {
         /// Bytes that a partition keeps of topics that do not say it themselves with `retention.bytes`;
         /// 9223372036854775807 is all
         retention_bytes: u64 = log::UNLIMITED.cast_unsigned(), bytes(0..=log::UNLIMITED.cast_unsigned());
+        /// How long deleted topics can come back that do not say it themselves with `floe.trash.ms`, in milliseconds; 0
+        /// deletes for good, at once
+        trash_ms: Duration = Duration::from_millis(log::TRASH_MS), millis(0..=log::UNLIMITED.cast_unsigned());
+        /// Bytes of all deleted topics that can come back; beyond them, those that were deleted first go for good;
+        /// 9223372036854775807 is without a limit
+        trash_bytes: u64 = log::TRASH_BYTES, bytes(0..=log::UNLIMITED.cast_unsigned());
         /// `floe.table` of topics that are created by use
         table_default: String = topic_config::TABLE_DEFAULT, one_of("KIND", &[
             ("off", "a topic and no table"),
