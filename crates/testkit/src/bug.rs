@@ -30,6 +30,8 @@ pub enum Bug {
     WireAnswersForDeleted,
     /// The journal keeps the extents of a deleted topic.
     JournalKeepsExtents,
+    /// A topic comes back without its records.
+    UndeleteForgetsRecords,
     /// Retention removes the extent behind those that it should.
     RetentionTakesOneMore,
     /// Retention moves the log start and leaves the extents.
@@ -84,6 +86,7 @@ impl Bug {
         Bug::JournalForgetsGroupOffsets,
         Bug::WireAnswersForDeleted,
         Bug::JournalKeepsExtents,
+        Bug::UndeleteForgetsRecords,
         Bug::RetentionTakesOneMore,
         Bug::RetentionKeepsExtents,
         Bug::RetentionKeepsStarts,
@@ -119,7 +122,8 @@ impl Bug {
             }
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
             Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
-            Bug::RetentionTakesOneMore
+            Bug::UndeleteForgetsRecords
+            | Bug::RetentionTakesOneMore
             | Bug::RetentionKeepsExtents
             | Bug::RetentionKeepsStarts
             | Bug::RetentionIsHasty => "starts",

@@ -162,6 +162,13 @@ pub enum Event {
         /// The topic. When the operation ended `ok`, the topic of the answer.
         topic: String,
     },
+    /// A client brings the topic back that was deleted last under a name.
+    UndeleteTopic {
+        /// The name. When the operation ended `ok`, the incarnation that is back.
+        topic: String,
+    },
+    /// A client lets all deleted topics go for good.
+    PurgeTopics,
     /// The metadata of deleted topics that still exists after the cleaners had their time.
     Leftovers {
         /// Each entry names the kind of metadata and the topic.
@@ -327,6 +334,16 @@ pub fn may_delete(operation: &Operation<'_>, topic: &str) -> bool {
         Phase::Ok => told == topic,
         Phase::Fail => false,
         Phase::Invoke | Phase::Info => asked == topic || *asked == without_incarnation(topic),
+    }
+}
+
+/// Whether an operation may have brought this incarnation back.
+pub fn may_undelete(operation: &Operation<'_>, topic: &str) -> bool {
+    let Event::UndeleteTopic { topic: told } = operation.event else { return false };
+    match operation.phase {
+        Phase::Ok => told == topic,
+        Phase::Fail => false,
+        Phase::Invoke | Phase::Info => told == topic || *told == without_incarnation(topic),
     }
 }
 

@@ -3,7 +3,7 @@
 //! More seeds: `cargo run -p floe-testkit --example simulate -- --seeds 1000 --from 200`.
 
 use floe_testkit::Bug;
-use floe_testkit::history::Event;
+use floe_testkit::history::{Event, Phase};
 use floe_testkit::sim::{Harm, Options, Report, run};
 
 /// Worlds of one test. The tests run in parallel.
@@ -24,7 +24,7 @@ fn passes(report: &Report) {
 
 fn worlds(from: u64) {
     let (mut acknowledged, mut crashes, mut harm) = (0, 0, Harm::default());
-    let (mut begin_later, mut deletions) = (0, 0);
+    let (mut begin_later, mut deletions, mut undeletions) = (0, 0, 0);
     for seed in from..from + SEEDS {
         let report = run(&Options::seed(seed));
         passes(&report);
@@ -35,6 +35,8 @@ fn worlds(from: u64) {
         harm.copies += report.harm.copies;
         for line in &report.history.lines {
             begin_later += u64::from(matches!(line.event, Event::Final { log_start: 1.., .. }));
+            undeletions +=
+                u64::from(matches!(line.event, Event::UndeleteTopic { .. } if line.phase == Phase::Ok));
             deletions += u64::from(matches!(line.event, Event::DeleteRecords { log_start: Some(1..), .. }));
         }
     }
@@ -45,6 +47,7 @@ fn worlds(from: u64) {
         begin_later > SEEDS / 2 && deletions > SEEDS / 4,
         "{begin_later} log starts, {deletions} deletions"
     );
+    assert!(undeletions > SEEDS / 10, "only {undeletions} topics came back");
     assert!(harm.refused > 2 && harm.rotten > 2 && harm.copies > 2, "only {harm:?}");
 }
 
@@ -147,6 +150,11 @@ fn group_offsets_that_a_restart_forgets_are_seen() {
 #[test]
 fn reads_of_deleted_topics_are_seen() {
     finds(Bug::WireAnswersForDeleted);
+}
+
+#[test]
+fn a_topic_that_comes_back_without_its_records_is_seen() {
+    finds(Bug::UndeleteForgetsRecords);
 }
 
 #[test]

@@ -160,6 +160,13 @@ fn admin(script: Script, creates: bool, asked: &str, phase: Phase, told: &str) -
     script.both(7, 1, event(asked), phase, event(told))
 }
 
+/// The topic comes back, or perhaps does.
+fn undelete(script: Script, phase: Phase, told: &str) -> Script {
+    let event = |topic: &str| Event::UndeleteTopic { topic: topic.to_owned() };
+    let told = if phase == Phase::Ok { told } else { "t" };
+    script.both(7, 1, event("t"), phase, event(told))
+}
+
 /// Runs all checkers and expects findings of exactly these.
 fn check(script: &Script, wanted: &[&str]) {
     let findings = all(&script.history);
@@ -342,6 +349,16 @@ fn topics_that_are_created_again_are_judged_by_their_incarnations() {
     };
     check(&beside(false), &[]);
     check(&beside(true), &["topics"]);
+    // It came back: it is read, written to, and there at the end.
+    let back = |phase| undelete(deleted(), phase, "t#7");
+    check(&fleeting(back(Phase::Ok).fetch(1, 0, &["a"], 1).last(&["a"], 1)), &[]);
+    check(&fleeting(back(Phase::Info).fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &[]);
+    check(&fleeting(back(Phase::Fail).fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
+    check(&fleeting(back(Phase::Ok)).last_of("t#8/0"), &["topics"]);
+    check(&fleeting(back(Phase::Ok).last(&[], 0)), &["lost"]);
+    let again = || admin(back(Phase::Ok), false, "t#7", Phase::Ok, "t#7");
+    check(&fleeting(again()).last_of("t#8/0"), &[]);
+    check(&fleeting(again().fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
     // Created and not deleted, or perhaps deleted.
     let created = || admin(start(), true, "t", Phase::Ok, "t#7");
     check(&created().last_of("t#8/0"), &["topics"]);

@@ -1,5 +1,6 @@
-//! The client that creates a topic, waits, deletes it, and creates it again under the same name. It goes on whatever
-//! happens to its answers.
+//! The client that creates a topic, waits, deletes it, and creates it again under the same name. Where deleted topics
+//! can come back, it also brings the last one back, or lets all of them go for good. It goes on whatever happens to its
+//! answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,10 @@ const LIFE_MAX: Duration = Duration::from_secs(3);
 const STEPS_MAX: u32 = 8;
 /// Time for one request in the broker, in milliseconds.
 const TIMEOUT_MS: i32 = 30_000;
+/// Share of deleted topics, in a thousand, that come back if they can.
+const BACK: u64 = 600;
+/// Share of the others, in a thousand, before which all deleted topics go for good.
+const PURGED: u64 = 200;
 /// Most steps after the faults have ended.
 const LAST_STEPS_MAX: u64 = 3;
 
@@ -70,7 +75,7 @@ impl Administrator {
             };
             let done = match front.incarnation(self.topic).await {
                 Some(Some(id)) => self.delete(&mut front, id).await,
-                Some(None) => self.create(&mut front).await,
+                Some(None) => self.come_back(&mut front).await,
                 None => None,
             };
             match done {
@@ -80,6 +85,18 @@ impl Administrator {
             }
             way = done.map(|_| front);
         }
+    }
+
+    /// Brings the topic back or creates it. Returns as [`Administrator::create`].
+    async fn come_back(&self, way: &mut KafkaFront) -> Option<bool> {
+        let can = self.configs.iter().any(|(name, _)| *name == "floe.trash.ms");
+        if can && self.dice.chance(BACK) && self.harness.undelete(self.process, self.topic).await {
+            return Some(true);
+        }
+        if can && self.dice.chance(PURGED) {
+            self.harness.purge(self.process).await;
+        }
+        self.create(way).await
     }
 
     /// Creates the topic. Returns whether this call did it, or none without an answer.

@@ -41,6 +41,14 @@ pub trait Harness: Send + Sync {
         false
     }
 
+    /// Brings the topic back that was deleted last under this name, and notes it. Returns whether it did for certain.
+    async fn undelete(&self, _process: u32, _topic: &'static str) -> bool {
+        false
+    }
+
+    /// Lets all deleted topics go for good, and notes it.
+    async fn purge(&self, _process: u32) {}
+
     /// The planted bug of this run.
     fn bug(&self) -> Option<Bug> {
         None

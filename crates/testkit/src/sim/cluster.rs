@@ -23,6 +23,7 @@ use super::log_front::LogFront;
 use super::plan::{Options, Plan};
 use super::remote::RemoteStore;
 use super::store::SimStore;
+use super::undeleting;
 use crate::bug::Bug;
 use crate::client::{Cut, Front, Harness, KafkaFront, Stream, values};
 use crate::dice::Dice;
@@ -409,6 +410,14 @@ impl Harness for Cluster {
         }
         let running = self.broker().await;
         Box::new(LogFront::new(self, running, process))
+    }
+
+    async fn undelete(&self, process: u32, topic: &'static str) -> bool {
+        undeleting::undelete(self, process, topic).await
+    }
+
+    async fn purge(&self, process: u32) {
+        undeleting::purge(self, process).await;
     }
 
     fn healed(&self) -> bool {

@@ -161,6 +161,10 @@ impl SimJournal {
             Some(Bug::JournalLosesMarkers) => changes.for_each(forget_marker),
             _ => {}
         }
+        if self.bug == Some(Bug::UndeleteForgetsRecords) {
+            let undeletes = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("undelete");
+            commits.iter_mut().filter(undeletes).for_each(|commit| empty_heads(&mut commit.changes));
+        }
         let retains = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("retention");
         commits.iter_mut().filter(retains).for_each(|commit| self.spoil_retention(&mut commit.changes));
         let dropped = match self.bug {
@@ -221,6 +225,17 @@ fn forget_readers(change: &mut Change) {
 fn forget_marker(change: &mut Change) {
     if let Some(Extent::Marker(Marker { lsn, .. })) = record_of::<Extent>(change) {
         replace(change, &Extent::Gap(Gap { offsets: 1, lsn }));
+    }
+}
+
+/// Makes the partitions of a commit end where they begin.
+fn empty_heads(changes: &mut [Change]) {
+    for change in changes.iter_mut().filter(|change| change.key.first() == Some(&Head::KIND)) {
+        let Some(value) = &change.value else { continue };
+        let head = Head::decode(value[0], &value[1..]).expect("it can be read");
+        let mut body = vec![Head::VERSION];
+        Head { next: head.log_start, ..head }.encode(&mut body);
+        change.value = Some(body.into());
     }
 }
 

@@ -32,6 +32,7 @@ mod plan;
 mod remote;
 mod sql;
 mod store;
+mod undeleting;
 mod weather;
 mod world;
 

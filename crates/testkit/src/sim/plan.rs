@@ -31,6 +31,13 @@ const HARM: u64 = 600;
 /// Share of runs, in a thousand, in which a topic is deleted and created again.
 const FLEETING: u64 = 250;
 
+/// Share of those, in a thousand, in which it can come back after a deletion.
+const COMES_BACK: u64 = 700;
+/// How long, in milliseconds. Some of these are over before anybody thinks of it.
+const TRASH_MS: [&str; 3] = ["1500", "5000", "12000"];
+/// The longest of them.
+const TRASH_MAX: Duration = Duration::from_secs(12);
+
 /// The chaos of a run that shows whether a broker goes on beside a copy: longer than it may.
 const BESIDE_A_COPY: Duration = Duration::from_secs(90);
 
@@ -121,6 +128,8 @@ pub(crate) struct Plan {
     pub(crate) table: bool,
     /// Whether there is a topic that is deleted and created again, and if so whether it has a table.
     pub(crate) fleeting: Option<bool>,
+    /// How long that topic can come back, if it can.
+    pub(crate) trash_ms: Option<&'static str>,
     /// What [`PLAIN_TOPIC`] keeps, if it does not keep everything.
     pub(crate) retention: Option<(&'static str, &'static str)>,
     /// Whether [`TABLE_TOPIC`] keeps the same, and what its table has not read beside.
@@ -149,7 +158,7 @@ impl Plan {
         let remote = !brisk && dice.chance(REMOTE);
         let brokers = if dice.chance(250) { 2 } else { 1 };
         let harm = brokers == 1 && dice.chance(HARM);
-        Plan {
+        let plan = Plan {
             chaos: if brisk || remote {
                 LONG_CHAOS
             } else {
@@ -180,7 +189,10 @@ impl Plan {
             marks: dice.chance(MARKS),
             merges: dice.chance(MERGES),
             holds: dice.chance(HOLDS),
-        }
+            trash_ms: None,
+        };
+        let comes_back = plan.fleeting.is_some() && dice.chance(COMES_BACK);
+        Plan { trash_ms: comes_back.then(|| *dice.pick(&TRASH_MS)), ..plan }
     }
 
     /// The settings of a topic that exists for the whole run, as its clients know them.
@@ -206,6 +218,9 @@ impl Plan {
         match bug {
             Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => {
                 Plan { fleeting: self.fleeting.or(Some(false)), ..self }
+            }
+            Some(Bug::UndeleteForgetsRecords) => {
+                Plan { fleeting: self.fleeting.or(Some(false)), trash_ms: Some(TRASH_MS[1]), ..self }
             }
             Some(Bug::StoreMisplacesLateTries) => {
                 let (log, lake) = (far(true, self.log), far_lake(true, self.lake));
@@ -261,12 +276,14 @@ impl Plan {
         let (log, lake) = (&self.log.times, &self.lake);
         let of_log =
             log.lease_ttl + log.session_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
+        let of_log = of_log + self.trash_ms.map_or(Duration::ZERO, |_| TRASH_MAX);
         // The cleaner of the lake has its job for as long as the grace.
         let of_lake = floe_view::limits::LEASE_TTL
             + floe_view::limits::SUPERVISE_INTERVAL
             + 2 * lake.garbage_grace
             + 4 * lake.clean_interval;
-        of_log.max(of_lake)
+        // The table of a deleted topic becomes garbage when the topic goes for good.
+        of_log.max(of_lake + self.trash_ms.map_or(Duration::ZERO, |_| TRASH_MAX + 2 * log.cleaner_pause))
     }
 
     /// The settings of a broker's Kafka front.
@@ -282,6 +299,12 @@ impl Plan {
     pub(crate) fn fleeting_places(&self) -> Vec<Place> {
         let place = |table| move |index| Place { topic: FLEETING_TOPIC, table, index, incarnation: None };
         self.fleeting.map_or_else(Vec::new, |table| (0..PARTITIONS).map(place(table)).collect())
+    }
+
+    /// The settings of [`FLEETING_TOPIC`].
+    pub(crate) fn fleeting_configs(&self, table: bool) -> Vec<(&'static str, &'static str)> {
+        let trash = self.trash_ms.map(|ms| ("floe.trash.ms", ms));
+        Plan::table_configs(table).into_iter().chain(trash).collect()
     }
 
     /// The settings of a topic with or without a table.
@@ -328,6 +351,8 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
             reads: 64 << 10,
         },
         times,
+        // Topics that can come back say so themselves.
+        trash: floe_log::deleted::Trash { ms: 0, ..Default::default() },
         ..floe_log::Config::default()
     }
 }

@@ -210,7 +210,7 @@ fn start_fleeting(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     let Some(table) = cluster.plan().fleeting else { return Vec::new() };
     let env = cluster.env();
     let harness = || Arc::new(cluster.clone());
-    let configs = Plan::table_configs(table);
+    let configs = cluster.plan().fleeting_configs(table);
     let administrator = Administrator::new(harness(), 300, FLEETING_TOPIC, PARTITIONS, configs);
     let mut clients = vec![("administrator".to_owned(), env.spawn("administrator", administrator.run()))];
     for (number, place) in (301..).zip(cluster.plan().fleeting_places()) {

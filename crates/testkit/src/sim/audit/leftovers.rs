@@ -8,7 +8,7 @@ use floe_log::TopicId;
 use floe_log::extent::Extent;
 use floe_log::partition::Head;
 use floe_log::producer::Producer;
-use floe_log::{remains, topic};
+use floe_log::{deleted, remains};
 use floe_meta::lease::Lease;
 use floe_meta::{MapRecord, Snapshot};
 
@@ -29,13 +29,14 @@ pub(crate) async fn look(cluster: &Cluster) {
     count::<ViewState>(&snapshot, "a view", |key| *key, &mut found);
     count::<Progress>(&snapshot, "progress", |key| key.topic, &mut found);
     count::<Lease>(&snapshot, "a lease", |key| leased(key), &mut found);
-    let known = |id| topic::by_id(&snapshot, TopicId(id)).expect("a topic can be read").is_some();
+    let known = |id| deleted::exists(&snapshot, TopicId(id)).expect("a topic can be read");
     let left = found.into_iter().filter(|((id, _), _)| *id != NO_TOPIC && !known(*id));
     let mut what: Vec<String> =
         left.map(|((id, what), count)| format!("{what} ({count}) of the deleted topic {id}")).collect();
     if remains::any(&snapshot) {
         what.push("the remains of a deleted topic".to_owned());
     }
+    what.extend(deleted::miscounted(&snapshot).expect("deleted topics can be read"));
     what.extend(floe_log::miscounted_writers(&snapshot).expect("writers can be read"));
     what.extend(floe_log::miscounted_producers(&snapshot).expect("producers can be read"));
     cluster.recorder().note(running.number, Event::Leftovers { what });
