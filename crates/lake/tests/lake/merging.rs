@@ -307,8 +307,8 @@ async fn random_histories_lose_and_double_nothing() {
     assert!(merges > 40, "{merges} merges");
 }
 
-/// A store that gives the first data file for the second. A merge of both repeats the rows of one and drops those of the
-/// other.
+/// A store that gives the first data file for the second. A merge of both repeats the rows of one and drops those of
+/// the other.
 struct Confused {
     store: MemoryStore,
     /// The data files in the order in which they were put.
