@@ -27,9 +27,9 @@ use crate::format::header::{self, BatchError, Blame, Header};
 use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, LARGE_REQUEST_BYTES, LINGER_LOCAL,
-    LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_MAX, UPLOADS_REMOTE,
-    WAITING_SHARE, WALK_APART_BYTES,
+    BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, FRAME_BYTES, LARGE_REQUEST_BYTES,
+    LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_MAX,
+    UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::deleted::{self, Purged, Trash, Which};
@@ -46,6 +46,7 @@ use crate::read::pins::Pinned;
 use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{self, At, Read, ReadError};
+use crate::start::attached;
 use crate::start::former::Former;
 use crate::start::newest;
 use crate::start::session::{self, OwnSession};
@@ -154,7 +155,8 @@ impl Log {
         check_level(&meta, &config)?;
         let (water, former) = begin(&env, &meta, &store, &config).await?;
         let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
-        let cache = Cache::new(env.clone(), Arc::clone(&store), config.cache);
+        let cache = Cache::new(env.clone(), Arc::clone(&store), meta.clone(), config.cache);
+        let frames = attached::count(&meta, config.sole);
         let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
         let waiters = Waiters::of(&meta);
         let intake = Intake::new(env.clone(), &pace);
@@ -168,9 +170,11 @@ impl Log {
             intake: intake.clone(),
             order: order.clone(),
             session: session.clone(),
+            frames: frames.clone(),
+            open: Arc::default(),
             in_flight: Arc::new(AtomicUsize::new(0)),
         };
-        let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone());
+        let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let fenced = Arc::default();
         let watchman = Watchman {
@@ -185,7 +189,7 @@ impl Log {
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         background.push(env.spawn("session", session.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
-        let reader = Reader::new(meta.clone(), cache);
+        let reader = Reader::new(meta.clone(), cache, frames);
         let shared = Shared {
             meta,
             store,
@@ -796,6 +800,7 @@ fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {
     }
     Ok(Pace {
         object_bytes: config.object_bytes,
+        frame_bytes: config.object_bytes.min(FRAME_BYTES),
         linger: config.linger.unwrap_or(if remote { LINGER_REMOTE } else { LINGER_LOCAL }),
         uploads_max: config.uploads_max.unwrap_or(if remote { UPLOADS_REMOTE } else { UPLOADS_LOCAL }),
         waiting_bytes_max: config.bytes_in_flight_max.saturating_mul(WAITING_SHARE),

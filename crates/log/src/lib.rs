@@ -27,6 +27,7 @@
 //! write/order.rs       Order::enter      behind the failed and the unanswered batches of its producer
 //! write/intake.rs      Intake::push      a FIFO queue with a limit
 //! write/wal_writer.rs  WalWriter::run    closes objects by size, age, or an idle uploader; commits keep order
+//! format/payload.rs    lay_out           where the journal carries bytes: no upload, they ride with the commit
 //! write/uploader.rs    Uploader::upload  an id (write/leases.rs), the object's bytes (format/wal.rs), the PUT
 //! write/sequencer.rs   sequence          one commit: offsets, extents, producers, object
 //! handle.rs            AppendTicket      is answered after the commit; readers wake (read/waiters.rs)
@@ -36,7 +37,8 @@
 //! handle.rs         Log::read        a snapshot, a partition, an offset, a byte budget
 //! read/reader.rs    Reader::read     plans windows of extents, fetches them within the memory for reads
 //! read/walk.rs      extents          the extents that cover the offsets, in order
-//! read/cache.rs     Cache::read      memory first, one flight per block, coalesced ranged GETs for missing blocks
+//! read/cache.rs     Cache::read      memory first, one flight per block, coalesced ranged GETs for missing blocks,
+//!                                    of an object or of the bytes of a commit (read/source.rs, read/frames.rs)
 //! read/taken.rs     Taken::take      cuts batches within the byte budget, keeps no larger buffer
 //! read/walk.rs      batches          splits an extent's bytes, assigns base offsets
 //! format/batch.rs   stamped_prefix   16 bytes replace the client's base offset; the rest is not copied
@@ -105,5 +107,5 @@ pub use map::{
 pub use read::cache::Capacity;
 pub use read::pins::Pinned;
 pub use read::walk;
-pub use start::{compare, judge};
+pub use start::{attached, compare, judge};
 pub use write::{leases, marker, merged, sequencer};

@@ -36,6 +36,13 @@ pub const GETS_IN_FLIGHT_MAX: usize = 32;
 
 /// A WAL object closes at this size.
 pub const OBJECT_BYTES: usize = 8 << 20;
+/// The bytes that ride with one commit are closed at this size, where the journal carries them: some milliseconds of a
+/// disk's time, which a small request waits behind large ones.
+pub const FRAME_BYTES: usize = 4 << 20;
+/// Commits with bytes that are open at once: one that the journal makes durable, and one that is ready behind it.
+pub const FRAMES_OPEN_MAX: usize = 2;
+/// From this size on, the checksum of a batch is joined to that of others; a smaller one is summed again in less time.
+pub const CRC_JOINED_BYTES: usize = 256 << 10;
 /// How long the first request of an object waits for others, on a local store: as long as another upload is in flight.
 pub const LINGER_LOCAL: Duration = Duration::ZERO;
 /// How long the first request of an object waits for others, on a remote store.

@@ -34,6 +34,8 @@ use crate::map::remains::{self, SWEEP_RECORDS_MAX};
 use crate::map::session::{self, Session};
 use crate::map::writer_number::WriterNumber;
 use crate::read::cache::Cache;
+use crate::read::frames::Frames;
+use crate::read::source::Source;
 use crate::start::former::Former;
 use crate::start::session::OwnSession;
 use crate::write::leases::end_ids;
@@ -54,6 +56,7 @@ pub(crate) struct Cleaner {
     /// The process whose place this one took.
     pub(crate) former: Former,
     pub(crate) session: OwnSession,
+    pub(crate) frames: Frames,
     /// This process's name as a holder of the lease: random bits.
     pub(crate) owner: u128,
     /// Serialises the rounds of this process. They share the owner, so the lease does not keep them apart.
@@ -96,6 +99,8 @@ pub struct Cleaned {
     pub leases: usize,
     /// Objects that the round deleted from the store.
     pub objects: usize,
+    /// Commits whose bytes the round released in the journal.
+    pub frames: usize,
     /// Whether more work is due at once.
     pub more: bool,
 }
@@ -118,6 +123,7 @@ impl Cleaner {
         config: &Config,
         former: Former,
         session: OwnSession,
+        frames: Frames,
     ) -> Cleaner {
         let Uploader { env, store, ids, cache } = uploader.clone();
         let (times, trash) = (config.times, config.trash);
@@ -130,6 +136,7 @@ impl Cleaner {
             trash,
             former,
             session,
+            frames,
             owner: ids.owner(),
             turn: Arc::default(),
         }
@@ -167,7 +174,11 @@ impl Cleaner {
             renewal.apply(tx)?;
             Ok((epoch, tx.now()))
         };
-        let (epoch, time) = self.meta.commit_deletion(Envelope::broker(CLEANER), take).await?.reply;
+        let taken = self.meta.commit_deletion(Envelope::broker(CLEANER), take).await;
+        // Whoever cleans, and also when no commit finds room any more: this is what makes room.
+        let frames = self.frames.release(&self.meta, self.session.oldest_of_all()?);
+        frames.iter().for_each(|lsn| self.cache.forget(Source::Frame(*lsn)));
+        let (epoch, time) = taken?.reply;
         self.end_sessions(&turn, epoch).await?;
         let leases = self.end_leases(&turn, epoch).await?;
         self.expire_topics(&mut turn, epoch).await?;
@@ -177,7 +188,7 @@ impl Cleaner {
         metrics::counter!("floe_log_cleaned_objects_total").increment(objects as u64);
         metrics::counter!("floe_log_cleaned_leases_total").increment(leases as u64);
         let more = remains || idle || leases == LEASES_ENDED_PER_ROUND || objects == TRASH_PER_ROUND;
-        Ok(Cleaned { leases, objects, more })
+        Ok(Cleaned { leases, objects, frames: frames.len(), more })
     }
 
     /// Notes which leases there are, also while another process cleans: that one may die. Returns the cleaner's lease
@@ -347,7 +358,7 @@ impl Cleaner {
 
     async fn delete(&self, id: ObjectId) -> Result<(), StoreError> {
         self.store.delete(&object_key(id)).await?;
-        self.cache.forget(id);
+        self.cache.forget(Source::Object(id));
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! The memory between readers and the store.
+//! The memory between readers and what holds the bytes: objects of the store, and commits of the journal.
 //!
 //! It has two LRU lanes, each bounded in bytes:
-//! - **tail**: whole objects that this broker wrote. They get here before they become visible, so readers of the tail
-//!   find them. The lane has copies: a batch is a slice of its socket buffer, which may be a thousand times larger.
-//! - **cold**: aligned blocks that were fetched from the store. A reader that lags far behind fills only this small
+//! - **tail**: whole objects that this broker wrote, and the bytes that rode with its commits. They get here before they
+//!   become visible, so readers of the tail find them. The lane has copies: a batch is a slice of its socket buffer, which may be a thousand times larger.
+//! - **cold**: aligned blocks that were fetched. A reader that lags far behind fills only this small
 //!   lane and cannot push out the tail.
 //!
 //! A block is fetched once, however many readers want it (single flight). One ranged GET fetches neighbouring
@@ -14,26 +14,27 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use floe_env::{Env, Lru, watch};
+use floe_meta::{AttachedError, Meta};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
     BLOCK_BYTES, CACHE_BLOCK_OVERHEAD, CACHE_CHUNK_BYTES, CACHE_CHUNK_OVERHEAD, CACHE_COPIED_APART_BYTES,
     CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
-use crate::map::ids::ObjectId;
 use crate::map::object::object_key;
+use crate::read::source::Source;
 use floe_store::{Store, StoreError};
 
 /// Capacities of the two lanes and of the reads between them and the store, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Bytes for objects that this broker wrote.
+    /// Bytes for what this broker wrote.
     pub tail: usize,
-    /// Bytes for blocks fetched from the store.
+    /// Bytes for blocks that were fetched.
     pub cold: usize,
     /// Bytes of blocks that all reads under way may take from the store or from the cold lane.
     pub reads: usize,
@@ -48,6 +49,7 @@ pub(crate) struct Cache {
 struct CacheState {
     env: Env,
     store: Arc<dyn Store>,
+    meta: Meta,
     capacity: Capacity,
     gets: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -79,16 +81,18 @@ pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
     /// Bytes of the buffer that `bytes` keeps in memory.
     pub(crate) buffer: usize,
+    /// Whether it was fetched. What this process wrote has not left its memory.
+    pub(crate) from_disk: bool,
 }
 
 struct Lanes {
-    tail: Lane<ObjectId, Arc<Written>>,
+    tail: Lane<Source, Arc<Written>>,
     cold: Lane<BlockId, Bytes>,
     flights: BTreeMap<BlockId, Flight>,
 }
 
-/// A block: its object, and its number within the object.
-type BlockId = (ObjectId, u64);
+/// A block: its source, and its number within the source.
+type BlockId = (Source, u64);
 /// A block in flight; `None` until the GET has an answer.
 type Flight = watch::Receiver<Option<Landing>>;
 type Landing = Result<Fetched, StoreError>;
@@ -101,17 +105,17 @@ struct Fetched {
     blocks: Arc<[Bytes]>,
 }
 
-/// A copy of an uploaded object, in chunks of whole pieces.
+/// A copy of what was written, in chunks of whole pieces.
 struct Written {
-    /// The position of each chunk in the object; there are no holes.
+    /// The position of each chunk in its source; there are no holes.
     starts: Vec<u64>,
     chunks: Vec<Bytes>,
     end: u64,
 }
 
 impl Cache {
-    /// An empty cache in front of `store`.
-    pub(crate) fn new(env: Env, store: Arc<dyn Store>, capacity: Capacity) -> Cache {
+    /// An empty cache in front of a store and a journal.
+    pub(crate) fn new(env: Env, store: Arc<dyn Store>, meta: Meta, capacity: Capacity) -> Cache {
         let lanes = Lanes {
             tail: Lane::new("tail", capacity.tail),
             cold: Lane::new("cold", capacity.cold),
@@ -119,22 +123,34 @@ impl Cache {
         };
         let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT_MAX));
         let reads = Arc::new(Semaphore::new(capacity.reads.clamp(1, Semaphore::MAX_PERMITS)));
-        Cache { shared: Arc::new(CacheState { env, store, capacity, gets, reads, lanes: Mutex::new(lanes) }) }
+        let lanes = Mutex::new(lanes);
+        Cache { shared: Arc::new(CacheState { env, store, meta, capacity, gets, reads, lanes }) }
     }
 
-    /// Copies an object that is being uploaded, unless it is larger than the lane. Nobody can refer to it yet; the
+    /// Copies what is being written, unless it is larger than the lane. Nobody can refer to it yet; the
     /// caller [forgets](Cache::forget) it if the upload fails.
-    pub(crate) fn copy(&self, object: ObjectId, payload: &[Bytes]) {
-        let size: usize = payload.iter().map(Bytes::len).sum();
-        if size > self.shared.capacity.tail {
+    pub(crate) fn copy(&self, source: Source, payload: &[Bytes]) {
+        let copied = Copied::new(payload.to_vec());
+        self.prepare(&copied);
+        self.keep(source, &copied);
+    }
+
+    /// Copies what is being written, unless it is larger than the lane or copied already. Whoever waits for the disk has
+    /// the time.
+    pub(crate) fn prepare(&self, copied: &Copied) {
+        if copied.bytes <= self.shared.capacity.tail {
+            copied.written(&self.shared.env);
+        }
+    }
+
+    /// Keeps the copy of what was written. It is made now if nobody did so before.
+    pub(crate) fn keep(&self, source: Source, copied: &Copied) {
+        if copied.bytes > self.shared.capacity.tail {
             return;
         }
-        let written = match size > CACHE_COPIED_APART_BYTES {
-            true => self.shared.env.heavy(|| Written::new(payload)),
-            false => Written::new(payload),
-        };
+        let written = copied.written(&self.shared.env);
         let bytes = written.held_bytes();
-        let evicted = self.shared.lock().tail.insert(object, Arc::new(written), bytes);
+        let evicted = self.shared.lock().tail.insert(source, Arc::clone(written), bytes);
         // Without the lock: freeing many buffers takes time.
         drop(evicted);
     }
@@ -153,26 +169,26 @@ impl Cache {
         Reserved { _share: Some(Arc::new(Share { bytes: share, _permit: permit })) }
     }
 
-    /// Drops an object that did not become visible, or was deleted.
-    pub(crate) fn forget(&self, object: ObjectId) {
+    /// Drops what did not become visible, or was deleted.
+    pub(crate) fn forget(&self, source: Source) {
         let mut lanes = self.shared.lock();
-        let written = lanes.tail.kept.remove(&object);
-        let ids = lanes.cold.kept.keys((object, 0)..=(object, u64::MAX));
+        let written = lanes.tail.kept.remove(&source);
+        let ids = lanes.cold.kept.keys((source, 0)..=(source, u64::MAX));
         let blocks: Vec<Option<Bytes>> = ids.iter().map(|id| lanes.cold.kept.remove(id)).collect();
         drop(lanes);
         drop((written, blocks));
     }
 
-    /// Whether the tail holds the object, so that reading it costs no memory.
-    pub(crate) fn in_tail(&self, object: ObjectId) -> bool {
-        self.shared.lock().tail.kept.peek(&object).is_some()
+    /// Whether the tail holds the source, so that reading it costs no memory.
+    pub(crate) fn in_tail(&self, source: Source) -> bool {
+        self.shared.lock().tail.kept.peek(&source).is_some()
     }
 
-    /// The bytes of each range of an object of `size` bytes. The ranges must be in order, and `reserved` must cover the
+    /// The bytes of each range of a source of `size` bytes. The ranges must be in order, and `reserved` must cover the
     /// blocks that they touch.
     pub(crate) async fn read(
         &self,
-        object: ObjectId,
+        source: Source,
         size: u64,
         ranges: &[Range<u64>],
         reserved: &Reserved,
@@ -180,28 +196,28 @@ impl Cache {
         for range in ranges {
             if range.start > range.end || range.end > size {
                 return Err(StoreError::Corrupt(format!(
-                    "bytes {} to {} of object {object} are referenced, it has {size}",
+                    "bytes {} to {} of {source} are referenced, it has {size}",
                     range.start, range.end
                 )));
             }
         }
-        if let Some(written) = self.cut_of_tail(object, ranges) {
+        if let Some(written) = self.cut_of_tail(source, ranges) {
             metrics::counter!("floe_log_cache_hits_total", "lane" => "tail").increment(1);
             return Ok(written);
         }
-        let blocks = self.blocks(object, size, ranges, reserved).await?;
+        let blocks = self.blocks(source, size, ranges, reserved).await?;
         Ok(ranges.iter().map(|range| cut(&blocks, range)).collect())
     }
 
-    fn cut_of_tail(&self, object: ObjectId, ranges: &[Range<u64>]) -> Option<Vec<Vec<Piece>>> {
-        let written = self.shared.lock().tail.kept.get(&object).cloned()?;
+    fn cut_of_tail(&self, source: Source, ranges: &[Range<u64>]) -> Option<Vec<Vec<Piece>>> {
+        let written = self.shared.lock().tail.kept.get(&source).cloned()?;
         Some(ranges.iter().map(|range| written.cut(range)).collect())
     }
 
-    /// All blocks that the ranges touch, from memory or from the store.
+    /// All blocks that the ranges touch, from memory or fetched.
     async fn blocks(
         &self,
-        object: ObjectId,
+        source: Source,
         size: u64,
         ranges: &[Range<u64>],
         reserved: &Reserved,
@@ -212,7 +228,7 @@ impl Cache {
             let mut lanes = self.shared.lock();
             let mut missing = Vec::new();
             for number in touched(ranges) {
-                let id = (object, number);
+                let id = (source, number);
                 if let Some(bytes) = lanes.cold.kept.get(&id) {
                     blocks.insert(number, bytes.clone());
                 } else if let Some(flight) = lanes.flights.get(&id) {
@@ -226,10 +242,10 @@ impl Cache {
             for run in runs(&missing) {
                 let (sender, flight) = watch::channel(None);
                 for number in run.clone() {
-                    lanes.flights.insert((object, number), flight.clone());
+                    lanes.flights.insert((source, number), flight.clone());
                     flights.push((number, flight.clone()));
                 }
-                self.start(object, size, run, sender, reserved.clone());
+                self.start(source, size, run, sender, reserved.clone());
             }
         }
         for (number, flight) in flights {
@@ -241,7 +257,7 @@ impl Cache {
     /// Fetches a run of blocks in a task of its own, so that a reader that goes away does not cancel it for others.
     fn start(
         &self,
-        object: ObjectId,
+        source: Source,
         size: u64,
         run: Range<u64>,
         landing: watch::Sender<Option<Landing>>,
@@ -252,17 +268,17 @@ impl Cache {
             let _reserved = reserved;
             let permit = shared.gets.acquire().await.expect("the semaphore is never closed");
             let range = run.start * BLOCK_BYTES..(run.end * BLOCK_BYTES).min(size);
-            let answer = shared.store.get(&object_key(object), Some(range)).await;
+            let answer = shared.fetch(source, range).await;
             drop(permit);
             let fetched = answer.map(|bytes| Fetched::new(run.start, bytes));
             let mut evicted = Vec::new();
             let mut lanes = shared.lock();
             for number in run {
-                lanes.flights.remove(&(object, number));
+                lanes.flights.remove(&(source, number));
                 if let Ok(fetched) = &fetched {
                     let block = fetched.block(number);
                     let bytes = block.len() + CACHE_BLOCK_OVERHEAD;
-                    evicted.extend(lanes.cold.insert((object, number), block, bytes));
+                    evicted.extend(lanes.cold.insert((source, number), block, bytes));
                 }
             }
             drop(lanes);
@@ -275,6 +291,43 @@ impl Cache {
 impl CacheState {
     fn lock(&self) -> MutexGuard<'_, Lanes> {
         floe_env::lock(&self.lanes)
+    }
+
+    async fn fetch(&self, source: Source, range: Range<u64>) -> Result<Bytes, StoreError> {
+        match source {
+            Source::Object(object) => self.store.get(&object_key(object), Some(range)).await,
+            Source::Frame(lsn) => self.meta.attached(lsn, range).await.map_err(|error| {
+                let text = error.to_string();
+                match error {
+                    AttachedError::None(_) => StoreError::NotFound(text),
+                    AttachedError::Range { .. } | AttachedError::Damaged { .. } => StoreError::Corrupt(text),
+                    AttachedError::Failed { .. } => StoreError::NotApplied(text),
+                }
+            }),
+        }
+    }
+}
+
+/// The copy for the tail of something that is being written. It is made once, by whoever comes first.
+pub(crate) struct Copied {
+    payload: Vec<Bytes>,
+    bytes: usize,
+    written: OnceLock<Arc<Written>>,
+}
+
+impl Copied {
+    pub(crate) fn new(payload: Vec<Bytes>) -> Copied {
+        let bytes = payload.iter().map(Bytes::len).sum();
+        Copied { payload, bytes, written: OnceLock::new() }
+    }
+
+    fn written(&self, env: &Env) -> &Arc<Written> {
+        self.written.get_or_init(|| {
+            Arc::new(match self.bytes > CACHE_COPIED_APART_BYTES {
+                true => env.heavy(|| Written::new(&self.payload)),
+                false => Written::new(&self.payload),
+            })
+        })
     }
 }
 
@@ -327,7 +380,7 @@ impl Written {
         written
     }
 
-    /// The memory that the object takes, rounded up.
+    /// The memory that it takes, rounded up.
     fn held_bytes(&self) -> usize {
         self.end as usize + CACHE_OBJECT_OVERHEAD + self.chunks.len() * CACHE_CHUNK_OVERHEAD
     }
@@ -337,23 +390,23 @@ impl Written {
         let chunks = self.starts[first..].iter().zip(&self.chunks[first..]);
         chunks
             .take_while(|(start, _)| **start < range.end)
-            .filter_map(|(start, chunk)| overlap(*start, chunk, range))
+            .filter_map(|(start, chunk)| overlap(*start, chunk, range, false))
             .collect()
     }
 }
 
 /// The part of a buffer beginning at `start` that lies in `range`.
-fn overlap(start: u64, buffer: &Bytes, range: &Range<u64>) -> Option<Piece> {
+fn overlap(start: u64, buffer: &Bytes, range: &Range<u64>, from_disk: bool) -> Option<Piece> {
     let from = range.start.max(start);
     let to = range.end.min(start + buffer.len() as u64);
     let slice = || buffer.slice((from - start) as usize..(to - start) as usize);
-    (from < to).then(|| Piece { bytes: slice(), buffer: buffer.len() })
+    (from < to).then(|| Piece { bytes: slice(), buffer: buffer.len(), from_disk })
 }
 
 /// The pieces of `range` from the blocks that cover it.
 fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Piece> {
     touched(std::slice::from_ref(range))
-        .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range))
+        .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range, true))
         .collect()
 }
 

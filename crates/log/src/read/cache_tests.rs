@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use floe_env::Task;
+use floe_meta::{Attachment, CounterKey, Envelope, MemoryJournal, Options, Tx};
 
 use super::*;
+use crate::map::ids::ObjectId;
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
 
@@ -34,6 +36,11 @@ impl Remote {
 }
 
 const OBJECT: ObjectId = ObjectId(7);
+const SOURCE: Source = Source::Object(OBJECT);
+
+fn source(object: u64) -> Source {
+    Source::Object(ObjectId(object))
+}
 
 fn pattern(bytes: u64) -> Bytes {
     (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into()
@@ -43,7 +50,9 @@ async fn world(object_bytes: u64, capacity: Capacity) -> (Env, Remote, Cache) {
     let env = Env::simulated(1);
     let (remote, store) = Remote::new();
     remote.objects.plant(&object_key(OBJECT), pattern(object_bytes));
-    let cache = Cache::new(env.clone(), Arc::new(store), capacity);
+    let journal = Arc::new(MemoryJournal::carrying());
+    let meta = Meta::open(env.clone(), journal, Options::default()).await.expect("the journal works");
+    let cache = Cache::new(env.clone(), Arc::new(store), meta, capacity);
     (env, remote, cache)
 }
 
@@ -54,14 +63,9 @@ fn joined(pieces: &[Piece]) -> Vec<u8> {
 }
 
 /// Reads one range without a budget.
-async fn read(
-    cache: &Cache,
-    object: ObjectId,
-    size: u64,
-    range: Range<u64>,
-) -> Result<Vec<Piece>, StoreError> {
+async fn read(cache: &Cache, source: Source, size: u64, range: Range<u64>) -> Result<Vec<Piece>, StoreError> {
     let reserved = Reserved { _share: None };
-    cache.read(object, size, &[range], &reserved).await.map(|mut read| read.remove(0))
+    cache.read(source, size, &[range], &reserved).await.map(|mut read| read.remove(0))
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,27 +77,27 @@ async fn any_ranges_of_either_lane_are_the_bytes_of_the_object() {
     for tail in [false, true] {
         if tail {
             let piece = |from: u64, to: u64| whole.slice(from as usize..to as usize);
-            cache.copy(OBJECT, &[piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]);
+            cache.copy(SOURCE, &[piece(0, 16), piece(16, 5000), Bytes::new(), piece(5000, size)]);
         }
         for (index, &start) in edges.iter().enumerate() {
             for &end in &edges[index..] {
                 let ranges = [start..end, end..size];
                 let reserved = cache.reserve(size).await;
-                let read = cache.read(OBJECT, size, &ranges, &reserved).await.expect("the store works");
+                let read = cache.read(SOURCE, size, &ranges, &reserved).await.expect("the store works");
                 assert_eq!(joined(&read[0]), &whole[start as usize..end as usize]);
                 assert_eq!(joined(&read[1]), &whole[end as usize..]);
             }
         }
     }
     assert_eq!(remote.gets(), 1, "each block is fetched once, neighbours together");
-    let beyond = read(&cache, OBJECT, size, size..size + 1).await;
+    let beyond = read(&cache, SOURCE, size, size..size + 1).await;
     assert!(matches!(beyond, Err(StoreError::Corrupt(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
     let (env, remote, cache) = world(1000, LARGE).await;
-    let reader = |cache: Cache| async move { read(&cache, OBJECT, 1000, 10..20).await };
+    let reader = |cache: Cache| async move { read(&cache, SOURCE, 1000, 10..20).await };
     let first = env.spawn("first", reader(cache.clone()));
     let others: Vec<_> = (0..5).map(|_| env.spawn("other", reader(cache.clone()))).collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -110,10 +114,10 @@ async fn many_readers_share_one_flight_and_survive_the_one_who_began_it() {
 async fn a_failed_flight_is_told_to_all_and_not_kept() {
     let (_env, remote, cache) = world(0, LARGE).await;
     remote.objects.delete(&object_key(OBJECT)).await.expect("delete");
-    let missing = read(&cache, OBJECT, 10, 0..10).await;
+    let missing = read(&cache, SOURCE, 10, 0..10).await;
     assert!(matches!(missing, Err(StoreError::NotFound(_))));
     remote.objects.plant(&object_key(OBJECT), pattern(10));
-    assert!(read(&cache, OBJECT, 10, 0..10).await.is_ok());
+    assert!(read(&cache, SOURCE, 10, 0..10).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,23 +125,23 @@ async fn old_reads_do_not_push_out_the_tail_and_lanes_stay_in_bounds() {
     let block = BLOCK_BYTES as usize + CACHE_BLOCK_OVERHEAD;
     let capacity = Capacity { tail: 10_000, cold: 2 * block, reads: 10 * block };
     let (_env, remote, cache) = world(5 * BLOCK_BYTES, capacity).await;
-    cache.copy(ObjectId(1), &[pattern(4000)]);
-    cache.copy(ObjectId(2), &[pattern(4000)]);
+    cache.copy(source(1), &[pattern(4000)]);
+    cache.copy(source(2), &[pattern(4000)]);
     for block in 0..5 {
         let range = block * BLOCK_BYTES..block * BLOCK_BYTES + 1;
-        read(&cache, OBJECT, 5 * BLOCK_BYTES, range).await.expect("read");
+        read(&cache, SOURCE, 5 * BLOCK_BYTES, range).await.expect("read");
     }
     assert_eq!(cache.shared.lock().cold.kept.keys(..).len(), 2);
     let before = remote.gets();
     // Object 1 was used last, so the third object evicts object 2.
-    read(&cache, ObjectId(1), 4000, 0..4000).await.expect("in the tail");
-    cache.copy(ObjectId(3), &[pattern(4000)]);
-    read(&cache, ObjectId(1), 4000, 0..4000).await.expect("in the tail");
+    read(&cache, source(1), 4000, 0..4000).await.expect("in the tail");
+    cache.copy(source(3), &[pattern(4000)]);
+    read(&cache, source(1), 4000, 0..4000).await.expect("in the tail");
     assert_eq!(remote.gets(), before);
-    assert!(read(&cache, ObjectId(2), 4000, 0..4000).await.is_err(), "gone, not in store");
+    assert!(read(&cache, source(2), 4000, 0..4000).await.is_err(), "gone, not in store");
     let held = 2 * (4000 + CACHE_OBJECT_OVERHEAD + CACHE_CHUNK_OVERHEAD);
     assert_eq!(cache.shared.lock().tail.kept.weight(), held);
-    cache.copy(ObjectId(4), &[pattern(10_001)]);
+    cache.copy(source(4), &[pattern(10_001)]);
     assert_eq!(cache.shared.lock().tail.kept.weight(), held, "larger than the lane: not kept");
 }
 
@@ -177,7 +181,7 @@ async fn blocks_that_are_read_wait_for_their_share_and_a_flight_keeps_its_own() 
     let reader = |cache: Cache, number: u64| async move {
         let reserved = cache.reserve(2 * BLOCK_BYTES).await;
         let range = number * BLOCK_BYTES..(number + 2) * BLOCK_BYTES;
-        cache.read(OBJECT, 8 * BLOCK_BYTES, &[range], &reserved).await.map(|read| (read, reserved))
+        cache.read(SOURCE, 8 * BLOCK_BYTES, &[range], &reserved).await.map(|read| (read, reserved))
     };
     let begin = |numbers: [u64; 2]| numbers.map(|number| env.spawn("reader", reader(cache.clone(), number)));
     let available = || cache.shared.reads.available_permits();
@@ -199,4 +203,24 @@ async fn blocks_that_are_read_wait_for_their_share_and_a_flight_keeps_its_own() 
     let all = cache.reserve(u64::MAX).await;
     assert_eq!(available(), 0, "a larger read gets all of it");
     drop(all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_a_commit_are_read_from_the_journal_and_a_missing_one_is_not_found() {
+    let (_env, remote, cache) = world(0, LARGE).await;
+    let (meta, whole) = (cache.shared.meta.clone(), pattern(2 * BLOCK_BYTES + 5));
+    let attachment = Attachment::of(vec![whole.clone()]);
+    let put = |tx: &mut Tx<'_>| tx.next_counter(&CounterKey::named("test"));
+    let committed = meta.commit_attached(Envelope::broker("test"), attachment, |_, _| {}, put).await;
+    let lsn = committed.expect("the journal works").lsn;
+    let beyond = read(&cache, Source::Frame(lsn), 3 * BLOCK_BYTES, 0..3 * BLOCK_BYTES).await;
+    assert!(matches!(beyond, Err(StoreError::Corrupt(_))), "{beyond:?}");
+    let range = BLOCK_BYTES - 3..2 * BLOCK_BYTES + 5;
+    let read_back =
+        read(&cache, Source::Frame(lsn), whole.len() as u64, range.clone()).await.expect("it is there");
+    assert_eq!(joined(&read_back), whole[range.start as usize..range.end as usize]);
+    assert!(read_back.iter().all(|piece| piece.from_disk));
+    let missing = read(&cache, Source::Frame(lsn.next()), 10, 0..10).await;
+    assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
+    assert_eq!(remote.gets(), 0, "it is not in the store");
 }

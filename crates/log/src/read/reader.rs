@@ -19,9 +19,11 @@ use crate::limits::{
     BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX, READ_SURPLUS_BYTES_MAX,
 };
 use crate::map::extent::{Data, Extent, ExtentKey, Marker, Place};
-use crate::map::ids::{ObjectId, Offset, PartitionId};
+use crate::map::ids::{Offset, PartitionId};
 use crate::map::object::Object;
 use crate::read::cache::{Cache, Piece, Reserved};
+use crate::read::frames::Frames;
+use crate::read::source::Source;
 use crate::read::taken::{Taken, Took, Window, corrupt};
 use crate::read::walk::{self, Read, ReadError};
 use floe_store::StoreError;
@@ -36,16 +38,17 @@ const MADE_BYTES: u64 = HEADER_BYTES as u64;
 pub(crate) struct Reader {
     meta: Meta,
     cache: Cache,
+    frames: Frames,
     places: Arc<Mutex<Places>>,
 }
 
 /// Where reads stopped inside extents, so that the next read need not walk there again. Maps a partition and an
-/// offset to the object and the position in it.
-type Places = Lru<(PartitionId, Offset), (ObjectId, u64)>;
+/// offset to the source of its bytes and the position in it.
+type Places = Lru<(PartitionId, Offset), (Source, u64)>;
 
 impl Reader {
-    pub(crate) fn new(meta: Meta, cache: Cache) -> Reader {
-        Reader { meta, cache, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
+    pub(crate) fn new(meta: Meta, cache: Cache, frames: Frames) -> Reader {
+        Reader { meta, cache, frames, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
     }
 
     pub(crate) async fn read(
@@ -116,10 +119,10 @@ impl Reader {
                     if plan.is_full(planned, max_bytes) { break } else { continue }
                 }
             };
-            let mut window = window(snapshot, key, data)?;
+            let mut window = self.window(snapshot, key, data)?;
             if plan.parts.is_empty()
-                && let Some((object, position)) = self.lock().get(&(partition, from))
-                && *object == window.object
+                && let Some((source, position)) = self.lock().get(&(partition, from))
+                && *source == window.source
                 && (data.position..data.end()).contains(position)
             {
                 (window.base, window.position) = (from, *position);
@@ -128,7 +131,7 @@ impl Reader {
             let wanted = (max_bytes as u64).saturating_sub(planned).saturating_add(BLOCK_BYTES);
             let range = range_of(&window, wanted.min(RANGE_BYTES_MAX));
             planned += data.end() - window.position;
-            if !self.cache.in_tail(window.object) {
+            if !self.cache.in_tail(window.source) {
                 cold.add(&window, &range);
                 // Small extents of many objects cost too much at once. The next read continues here.
                 if !plan.parts.is_empty() && cold.exceeds() {
@@ -213,34 +216,33 @@ impl Reader {
         reserved: &Reserved,
     ) -> Result<Vec<Piece>, ReadError> {
         let ranges = std::slice::from_ref(range);
-        let read = self.cache.read(window.object, window.object_size, ranges, reserved).await;
+        let read = self.cache.read(window.source, window.source_size, ranges, reserved).await;
         let mut pieces = read.map_err(|error| unreadable(window, &error, &self.meta.snapshot()))?;
         Ok(pieces.pop().expect("one range was asked for"))
     }
 
+    fn window(&self, snapshot: &Snapshot, key: ExtentKey, data: Data) -> Result<Window, ReadError> {
+        let source_size = match data.place {
+            Place::Object(id) => {
+                let object = snapshot.get::<Object>(&id)?;
+                let missing = || ReadError::Corrupt(format!("object {id} has extents but no record"));
+                object.ok_or_else(missing)?.size
+            }
+            // One that is not counted any more is gone, which is found out when it is read.
+            Place::Frame => self.frames.bytes(data.lsn).unwrap_or_default().max(data.end()),
+        };
+        let (source, base, position) = (Source::of(&data), key.base, data.position);
+        Ok(Window { key, data, source, base, position, source_size })
+    }
+
     fn remember(&self, stopped: &Window) {
         let place = (stopped.key.partition, stopped.base);
-        drop(self.lock().insert(place, (stopped.object, stopped.position), 1));
+        drop(self.lock().insert(place, (stopped.source, stopped.position), 1));
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
         floe_env::lock(&self.places)
     }
-}
-
-fn window(snapshot: &Snapshot, key: ExtentKey, data: Data) -> Result<Window, ReadError> {
-    let Place::Object(id) = data.place else {
-        // No journal of this build carries bytes, so none of its maps has such an extent.
-        let ExtentKey { partition, base } = key;
-        return Err(ReadError::Corrupt(format!(
-            "the records of {partition} at {base} are in commit {} of another journal",
-            data.lsn
-        )));
-    };
-    let object = snapshot.get::<Object>(&id)?;
-    let object =
-        object.ok_or_else(|| ReadError::Corrupt(format!("object {id} has extents but no record")))?;
-    Ok(Window { key, data, object: id, base: key.base, position: data.position, object_size: object.size })
 }
 
 /// The next `wanted` bytes of a window, as far as it goes.
@@ -279,7 +281,7 @@ impl Plan {
 /// The blocks that a read takes from the store or from the cold lane, each counted once.
 #[derive(Default)]
 struct ColdBlocks {
-    blocks: BTreeSet<(ObjectId, u64)>,
+    blocks: BTreeSet<(Source, u64)>,
     fetched: u64,
     wanted: u64,
 }
@@ -288,8 +290,8 @@ impl ColdBlocks {
     fn add(&mut self, window: &Window, range: &Range<u64>) {
         self.wanted += range.end - range.start;
         for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
-            if self.blocks.insert((window.object, number)) {
-                let rest = window.object_size.saturating_sub(number * BLOCK_BYTES);
+            if self.blocks.insert((window.source, number)) {
+                let rest = window.source_size.saturating_sub(number * BLOCK_BYTES);
                 self.fetched += rest.min(BLOCK_BYTES);
             }
         }
@@ -302,10 +304,22 @@ impl ColdBlocks {
     }
 }
 
+/// Whether the source of a window has to be there. An extent that cannot be read needs it, too.
+fn is_needed(window: &Window, newest: &Snapshot) -> bool {
+    match window.source {
+        Source::Object(object) => matches!(newest.get::<Object>(&object), Ok(Some(_))),
+        Source::Frame(_) => match newest.get::<Extent>(&window.key) {
+            Ok(Some(extent)) => extent.data().is_some_and(|data| Source::of(data) == window.source),
+            Ok(None) => false,
+            Err(_) => true,
+        },
+    }
+}
+
 fn unreadable(window: &Window, error: &StoreError, newest: &Snapshot) -> ReadError {
     match error {
-        // An extent of this snapshot refers to the object. If none does any more, it was deleted.
-        StoreError::NotFound(_) if !matches!(newest.get::<Object>(&window.object), Ok(Some(_))) => {
+        // An extent of this snapshot refers to it. If none does any more, it was deleted.
+        StoreError::NotFound(_) if !is_needed(window, newest) => {
             let ExtentKey { partition, base: at } = window.key;
             metrics::counter!("floe_log_gone_reads_total").increment(1);
             ReadError::Gone { partition, at }

@@ -6,11 +6,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::format::{
     batch::Batch,
-    header::{HEADER_BYTES, Header},
+    header::{self, HEADER_BYTES, Header},
 };
 use crate::map::extent::{Data, Extent, ExtentKey, Spacing};
-use crate::map::ids::{ObjectId, Offset};
+use crate::map::ids::Offset;
 use crate::read::cache::Piece;
+use crate::read::source::Source;
 use crate::read::walk::{self, ReadError, Run};
 
 /// A wanted part of an extent.
@@ -18,13 +19,13 @@ use crate::read::walk::{self, ReadError, Run};
 pub(crate) struct Window {
     pub(crate) key: ExtentKey,
     pub(crate) data: Data,
-    pub(crate) object: ObjectId,
+    pub(crate) source: Source,
     /// The offset of the batch at `position`, or of offsets without records in front of it.
     pub(crate) base: Offset,
-    /// The next byte to read, counted from the start of the object.
+    /// The next byte to read, counted from the start of the source.
     pub(crate) position: u64,
-    /// Bytes of the object.
-    pub(crate) object_size: u64,
+    /// Bytes of the source.
+    pub(crate) source_size: u64,
 }
 
 impl Window {
@@ -111,7 +112,7 @@ impl Taken {
         let mut pieces: VecDeque<Piece> = pieces.into();
         let mut next = window.base;
         let mut used = 0;
-        while let Some(Piece { bytes, buffer }) = pieces.pop_front() {
+        while let Some(Piece { bytes, buffer, from_disk }) = pieces.pop_front() {
             if self.is_full(next, &bytes) {
                 self.full = true;
                 return Ok((next, used, 0));
@@ -120,6 +121,10 @@ impl Taken {
             let run = Run { spacing: window.data.spacing, base: next, end: window.end() };
             let walked = walk::batches(run, &bytes, self.from, left)
                 .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
+            // Nobody else compares what lies in the journal with what was written.
+            if from_disk && matches!(window.source, Source::Frame(_)) {
+                walked.batches.iter().try_for_each(|batch| compare(window, batch))?;
+            }
             self.keep(walked.batches, buffer);
             next = walked.next;
             used += walked.position as u64;
@@ -170,6 +175,7 @@ fn join(first: &Bytes, pieces: &mut VecDeque<Piece>, need: usize) -> Option<Piec
     if available < need {
         return None;
     }
+    let from_disk = pieces.iter().any(|piece| piece.from_disk);
     let mut joined = BytesMut::with_capacity(need);
     joined.extend_from_slice(first);
     while joined.len() < need {
@@ -180,12 +186,20 @@ fn join(first: &Bytes, pieces: &mut VecDeque<Piece>, need: usize) -> Option<Piec
             pieces.push_front(piece);
         }
     }
-    Some(Piece { bytes: joined.freeze(), buffer: need })
+    Some(Piece { bytes: joined.freeze(), buffer: need, from_disk })
+}
+
+/// Compares a batch with its own checksum. What that leaves out is stamped on the way out, or found by the walk.
+fn compare(window: &Window, batch: &Batch) -> Result<(), ReadError> {
+    header::verify_checksum(batch.header(), &batch.bytes).map_err(|error| {
+        metrics::counter!("floe_log_damaged_batches_total").increment(1);
+        corrupt(window, &format!("at offset {}: {error}", batch.base_offset))
+    })
 }
 
 pub(crate) fn corrupt(window: &Window, what: &str) -> ReadError {
-    let Window { key, object, .. } = window;
-    ReadError::Corrupt(format!("object {object}, extent of {} at {}: {what}", key.partition, key.base))
+    let Window { key, source, .. } = window;
+    ReadError::Corrupt(format!("{source}, extent of {} at {}: {what}", key.partition, key.base))
 }
 
 #[cfg(test)]
@@ -193,7 +207,7 @@ mod tests {
     use super::*;
     use crate::format::{codec::Compression, records::Builder};
     use crate::map::extent::{Place, WrittenBy};
-    use crate::map::ids::{PartitionId, TopicId, WriterId};
+    use crate::map::ids::{ObjectId, PartitionId, TopicId, WriterId};
     use floe_meta::Lsn;
 
     fn batch(bytes: usize) -> Bytes {
@@ -216,8 +230,8 @@ mod tests {
             lsn: Lsn(0),
         };
         let key = ExtentKey::new(PartitionId::new(TopicId(1), 0), Offset(0));
-        let (object, base) = (ObjectId(1), Offset(0));
-        let window = Window { key, data, object, base, position: 0, object_size: data.bytes };
+        let (source, base) = (Source::of(&data), Offset(0));
+        let window = Window { key, data, source, base, position: 0, source_size: data.bytes };
         (window, buffer)
     }
 
@@ -228,7 +242,7 @@ mod tests {
         for wanted in 1..=10 {
             let (mut window, buffer) = extent(&batches);
             let mut taken = Taken::new(Offset(0), wanted * batches[0].len());
-            let piece = Piece { bytes: buffer.clone(), buffer: buffer.len() };
+            let piece = Piece { bytes: buffer.clone(), buffer: buffer.len(), from_disk: true };
             taken.take(&mut window, vec![piece]).expect("the extent is sound");
             assert_eq!(taken.batches.len(), wanted);
             assert!(taken.batches.iter().zip(&batches).all(|(taken, batch)| taken.bytes == *batch));
@@ -243,7 +257,7 @@ mod tests {
         let take = |from: i64, bytes_max: usize, until: usize| {
             let (mut window, mut taken) = (window, Taken::new(Offset(from), bytes_max));
             let bytes = buffer.slice(..until);
-            let piece = Piece { buffer: bytes.len(), bytes };
+            let piece = Piece { buffer: bytes.len(), bytes, from_disk: true };
             let took = taken.take(&mut window, vec![piece]).expect("the extent is sound");
             (took, taken.batches.len(), window.base.0)
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use floe_meta::{Counter, DecodeError, Lookup, Snapshot};
+use floe_meta::{Counter, DecodeError, Lookup, Lsn, Snapshot};
 
 use crate::claim::{CLAIM_KEY, text};
 use crate::map::cluster;
@@ -13,6 +13,7 @@ use crate::map::object::{self, object_of_key};
 use crate::map::partition::{self, Head};
 use crate::map::writer_number::{self, WriterNumber};
 use crate::read::walk;
+use crate::start::attached::{self, unattached};
 use crate::start::compare::compare;
 use crate::start::writers::{HighWater, number_of_key, older};
 
@@ -27,13 +28,15 @@ pub struct Judgement {
     pub notes: Vec<String>,
 }
 
-/// Compares a map with all objects of a store, by key with their lengths. `small` has the contents of those in
+/// Compares a map with the commits whose bytes its journal keeps, in order, and with all objects of a store, by key with
+/// their lengths. `small` has the contents of those in
 /// [`floe_store::CLUSTER_FOLDER`].
 ///
 /// # Errors
 /// A record of the map cannot be read.
 pub fn judge(
     map: &Snapshot,
+    kept: &[Lsn],
     objects: &BTreeMap<String, u64>,
     small: &BTreeMap<String, Bytes>,
 ) -> Result<Judgement, DecodeError> {
@@ -44,6 +47,7 @@ pub fn judge(
     claimed(map, small, !stored.is_empty(), &mut judgement)?;
     judgement.refused.extend(differences.older());
     judgement.damage.extend(differences.damage());
+    judgement.damage.extend(attached::damage(&unattached(map, kept)?));
     if !differences.in_flight.is_empty() && differences.older().is_none() {
         let count = differences.in_flight.len();
         judgement.notes.push(format!(

@@ -1,5 +1,6 @@
 //! What a start compares before it serves, so that a journal that is older than its store is never continued.
 
+pub mod attached;
 pub mod compare;
 pub(crate) mod former;
 pub mod judge;

@@ -1,4 +1,4 @@
-//! The queue of requests that wait for an object.
+//! The queue of requests that wait to be written.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,19 +9,21 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::format::wal::WalEntry;
-use crate::limits::{BATCHES_PER_OBJECT_MAX, TROUBLE_TIME, WAITING_BATCHES_MAX};
+use crate::limits::{BATCHES_PER_OBJECT_MAX, FRAMES_OPEN_MAX, TROUBLE_TIME, WAITING_BATCHES_MAX};
 use crate::write::order::Entered;
 use crate::write::sequencer::{AppendError, Appended};
 
 /// One answer per batch, in the order of the batches.
 pub(crate) type Answers = Vec<Result<Appended, AppendError>>;
 
-/// When objects close, and how many uploads overlap.
+/// When objects and frames close, and how many overlap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// Bytes at which an object closes.
     pub(crate) object_bytes: usize,
-    /// How long the first request of an object waits for others. Zero: only while an upload is in flight.
+    /// Bytes at which the bytes of a commit close.
+    pub(crate) frame_bytes: usize,
+    /// How long the first request waits for others. Zero: only while others are being written.
     pub(crate) linger: Duration,
     /// Uploads in flight at most.
     pub(crate) uploads_max: usize,
@@ -29,7 +31,26 @@ pub(crate) struct Pace {
     pub(crate) waiting_bytes_max: usize,
 }
 
-/// The FIFO queue of requests that wait for an object. Clones share it.
+/// What is being written when the next requests are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    /// PUTs in flight.
+    pub(crate) uploads: usize,
+    /// Commits with bytes that are not answered.
+    pub(crate) frames: usize,
+    /// Bytes that may ride with one commit; 0 if none may.
+    pub(crate) carries: u64,
+}
+
+/// Requests that are written together.
+pub(crate) enum Lot {
+    /// As one object.
+    Object(Vec<Request>),
+    /// With their commit.
+    Frame(Vec<Request>),
+}
+
+/// The FIFO queue of requests that wait to be written. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Intake {
     shared: Arc<Queueing>,
@@ -135,20 +156,28 @@ impl Intake {
         floe_env::lock(&self.shared.queue)
     }
 
-    /// The requests for one object, if it is time to close one. The error says when to look again, if the time is
-    /// known.
-    pub(crate) fn take(&self, pace: &Pace, uploads: usize) -> Result<Vec<Request>, Option<Instant>> {
+    /// The requests to write next, if it is time. The error says when to look again, if the time is known.
+    ///
+    /// The bytes of a request ride with its commit if they may. A larger request becomes an object of its own there,
+    /// so that those behind it need not wait for two writes.
+    pub(crate) fn take(&self, pace: &Pace, busy: &Busy) -> Result<Lot, Option<Instant>> {
         let mut queue = self.lock();
         let Some(first) = queue.requests.front() else {
             return Err(None);
         };
-        if uploads >= pace.uploads_max {
+        let rides = first.bytes as u64 <= busy.carries;
+        let frame_bytes = usize::try_from(busy.carries).unwrap_or(usize::MAX).min(pace.frame_bytes);
+        let closes_at = if rides { frame_bytes } else { pace.object_bytes };
+        let full = queue.bytes >= closes_at || queue.batches >= BATCHES_PER_OBJECT_MAX;
+        let (open, open_max) =
+            if rides { (busy.frames, FRAMES_OPEN_MAX) } else { (busy.uploads, pace.uploads_max) };
+        if open >= open_max {
             return Err(None);
         }
-        let full = queue.bytes >= pace.object_bytes || queue.batches >= BATCHES_PER_OBJECT_MAX;
         if !full && !queue.closed {
             let due = first.arrived + pace.linger;
-            if pace.linger.is_zero() && uploads > 0 {
+            // A commit is ready behind the one that is being written, so that the disk does not wait.
+            if pace.linger.is_zero() && open > 0 && !rides {
                 return Err(None);
             }
             if due > self.shared.env.monotonic() {
@@ -158,8 +187,13 @@ impl Intake {
         let mut taken = Vec::new();
         let (mut bytes, mut batches) = (0, 0);
         while let Some(next) = queue.requests.front() {
-            let room = bytes < pace.object_bytes && batches + next.entries.len() <= BATCHES_PER_OBJECT_MAX;
-            if !room && !taken.is_empty() {
+            let has_room = match (rides, busy.carries) {
+                (true, _) => bytes + next.bytes <= frame_bytes,
+                (false, 0) => bytes < pace.object_bytes,
+                (false, _) => false,
+            };
+            let fits = has_room && batches + next.entries.len() <= BATCHES_PER_OBJECT_MAX;
+            if !fits && !taken.is_empty() {
                 break;
             }
             let request = queue.requests.pop_front().expect("there is a first one");
@@ -170,7 +204,7 @@ impl Intake {
         queue.bytes -= bytes;
         queue.batches -= batches;
         metrics::histogram!("floe_log_object_batches").record(batches as f64);
-        Ok(taken)
+        Ok(if rides { Lot::Frame(taken) } else { Lot::Object(taken) })
     }
 
     /// Why appends cannot succeed now: the intake is closed, or the last object failed less than [`TROUBLE_TIME`]

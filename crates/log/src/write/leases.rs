@@ -239,6 +239,11 @@ impl Ids {
         self.take_leased().ok_or_else(|| "the lease on object ids ended at once, try again".to_owned())
     }
 
+    /// Whether the store knows that this process writes. A journal that does not know this process is too old then.
+    pub(crate) fn noted(&self) -> bool {
+        !self.shared.lock().is_empty()
+    }
+
     /// Refuses when too many detached uploads wait for their commits.
     pub(crate) fn check_detached(&self) -> Result<(), String> {
         self.settle_detached();

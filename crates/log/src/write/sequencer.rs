@@ -1,4 +1,5 @@
-//! The pure function that turns an uploaded WAL object and the metadata map into offsets and extents.
+//! The pure function that turns batches and the metadata map into offsets and extents. The batches are in an uploaded
+//! WAL object, or they ride with the commit itself.
 //!
 //! It runs inside a command, so all its decisions become visible together or not at all. A view calls it inside the
 //! command that also moves the view's progress.
@@ -11,7 +12,7 @@
 //! - A producer that is new to the partition needs room for one more (`map/producer_count.rs`).
 //! - An accepted batch takes the next offsets.
 //!
-//! Rejected and duplicate batches stay in the object as holes. Adjacent batches of one partition and one writer
+//! Rejected and duplicate batches stay in the object or the payload as holes. Adjacent batches of one partition and one writer
 //! share an extent.
 
 use std::collections::btree_map::Entry;
@@ -44,14 +45,14 @@ pub struct Uploaded {
     pub batches: Vec<Placed>,
 }
 
-/// A validated batch in an uploaded object.
+/// A validated batch with its place among others.
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// The partition that the batch is for.
     pub partition: PartitionId,
     /// The client that sent it.
     pub writer: Writer,
-    /// The position of the batch's first byte in the object.
+    /// The position of the batch's first byte in the object, or in the bytes that ride with the commit.
     pub position: u64,
     /// The result of [`crate::format::header::validate`] for the batch, with the largest timestamp of its records.
     pub header: Header,
@@ -170,12 +171,33 @@ pub(crate) fn sequence_within(
         Ok(Some(reason)) => return refuse(AppendError::Unavailable(reason)),
         Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
     }
-    let mut order: Vec<usize> = (0..uploaded.batches.len()).collect();
-    order.sort_by_key(|&index| uploaded.batches[index].position);
+    sequence_all(tx, Place::Object(uploaded.object), uploaded.size, &uploaded.batches, room)
+}
+
+/// Command: assigns offsets to batches that ride with this very commit, in `bytes` bytes. As [`sequence`], without a
+/// lease: the bytes are there if and only if the commit is.
+pub(crate) fn sequence_attached(
+    tx: &mut Tx<'_>,
+    bytes: u64,
+    batches: &[Placed],
+) -> Vec<Result<Appended, AppendError>> {
+    sequence_all(tx, Place::Frame, bytes, batches, Room::default())
+}
+
+fn sequence_all(
+    tx: &mut Tx<'_>,
+    place: Place,
+    size: u64,
+    batches: &[Placed],
+    room: Room,
+) -> Vec<Result<Appended, AppendError>> {
+    let refuse = |error: AppendError| vec![Err(error); batches.len()];
+    let mut order: Vec<usize> = (0..batches.len()).collect();
+    order.sort_by_key(|&index| batches[index].position);
     let mut results = refuse(AppendError::UnknownPartition);
-    let mut run = Run::new(tx, uploaded, room);
+    let mut run = Run::new(tx, place, size, room);
     for index in order {
-        match run.batch(&uploaded.batches[index]) {
+        match run.batch(&batches[index]) {
             Ok(result) => results[index] = result,
             Err(error) => return refuse(AppendError::Unavailable(error.to_string())),
         }
@@ -228,11 +250,13 @@ fn last_sequence(header: &Header) -> i32 {
     producer::sequence_plus(header.base_sequence, header.last_offset_delta)
 }
 
-/// The sequencing of one object. It reads and decides everything first and writes at the end, so that unreadable
-/// metadata leaves no half of an object behind.
+/// The sequencing of the batches of one place. It reads and decides everything first and writes at the end, so that
+/// unreadable metadata leaves no half of an object behind.
 struct Run<'r, 't> {
     tx: &'r mut Tx<'t>,
-    uploaded: &'r Uploaded,
+    place: Place,
+    /// Bytes of that place.
+    size: u64,
     hour: u32,
     heads: BTreeMap<PartitionId, Option<Head>>,
     /// `None` for a producer that the partition does not know, or forgets in this commit.
@@ -256,11 +280,12 @@ struct NewExtent<'r> {
 }
 
 impl<'r, 't> Run<'r, 't> {
-    fn new(tx: &'r mut Tx<'t>, uploaded: &'r Uploaded, room: Room) -> Run<'r, 't> {
+    fn new(tx: &'r mut Tx<'t>, place: Place, size: u64, room: Room) -> Run<'r, 't> {
         Run {
             hour: Producer::hour(tx.now()),
             tx,
-            uploaded,
+            place,
+            size,
             heads: BTreeMap::new(),
             producers: BTreeMap::new(),
             forgotten: BTreeSet::new(),
@@ -374,7 +399,7 @@ impl<'r, 't> Run<'r, 't> {
         let Placed { partition, writer, position, header, .. } = placed;
         let base = head.next;
         let bytes = header.size as u64;
-        assert!(position + bytes <= self.uploaded.size, "a batch lies within its object");
+        assert!(position + bytes <= self.size, "a batch lies within its place");
         head.next = base.plus(header.offsets());
         head.max_timestamp = head.max_timestamp.max(header.max_timestamp);
         head.bytes += bytes;
@@ -425,10 +450,12 @@ impl<'r, 't> Run<'r, 't> {
 
     /// Writes the decisions. Unchanged records cost nothing, because the transaction drops equal values.
     fn finish(self) -> Result<(), DecodeError> {
-        let Run { tx, uploaded, heads, producers, forgotten, counts, in_all, extents, .. } = self;
+        let Run { tx, place, size, heads, producers, forgotten, counts, in_all, extents, .. } = self;
         // First, because it may meet a record that cannot be read.
         let writers = intern(tx, &extents)?;
-        let lsn = if format_level::get(tx)? >= WITH_LSNS { tx.lsn() } else { Lsn(0) };
+        // Bytes in a frame are found by the commit; they are not there below that level.
+        let knows_lsns = place == Place::Frame || format_level::get(tx)? >= WITH_LSNS;
+        let lsn = if knows_lsns { tx.lsn() } else { Lsn(0) };
         for (partition, head) in heads {
             if let Some(head) = head {
                 tx.put(&partition, &head);
@@ -450,7 +477,7 @@ impl<'r, 't> Run<'r, 't> {
         for new in &extents {
             let NewExtent { key, position, bytes, offsets, max_timestamp, writer } = *new;
             let data = Data {
-                place: Place::Object(uploaded.object),
+                place,
                 position,
                 bytes,
                 offsets: u64::from(offsets),
@@ -461,7 +488,7 @@ impl<'r, 't> Run<'r, 't> {
             };
             tx.put(&key, &Extent::Data(data));
         }
-        let (id, size) = (uploaded.object, uploaded.size);
+        let Place::Object(id) = place else { return Ok(()) };
         match u32::try_from(extents.len()).expect("an object has far fewer batches than 2^32") {
             0 => object::discard(tx, id, size),
             extents => tx.put(&id, &Object { size, extents }),

@@ -11,6 +11,7 @@ use crate::format::wal::{self, WalEntry};
 use crate::limits::{UPLOAD_BYTES_PER_SECOND, UPLOAD_TIMEOUT, UPLOAD_TIMEOUT_MAX};
 use crate::map::object::object_key;
 use crate::read::cache::Cache;
+use crate::read::source::Source;
 use crate::write::leases::{Ids, TakenId};
 use crate::write::sequencer::{AppendError, Placed, Uploaded};
 
@@ -53,16 +54,18 @@ impl Uploader {
             }
         };
         // While the store works. Nobody looks for the object before its commit.
-        let (put, ()) = tokio::join!(biased; put, async { self.cache.copy(object, &payload) });
+        let (put, ()) =
+            tokio::join!(biased; put, async { self.cache.copy(Source::Object(object), &payload) });
         if let Err(error) = put {
-            self.cache.forget(object);
+            self.cache.forget(Source::Object(object));
             return Err(unavailable(error.to_string()));
         }
         let took = self.env.monotonic() - begin;
         metrics::histogram!("floe_log_upload_seconds").record(took.as_secs_f64());
         metrics::counter!("floe_log_objects_total").increment(1);
         metrics::counter!("floe_log_object_bytes_total").increment(encoded.size);
-        let batches = entries.into_iter().zip(encoded.positions).map(place).collect();
+        let batches =
+            entries.into_iter().zip(encoded.positions).map(|(entry, at)| entry.placed(at)).collect();
         let uploaded = Uploaded { object, owner: self.ids.owner(), size: encoded.size, batches };
         Ok(Stored { uploaded, taken })
     }
@@ -82,7 +85,10 @@ fn patience(bytes: u64) -> Duration {
     (UPLOAD_TIMEOUT + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND)).min(UPLOAD_TIMEOUT_MAX)
 }
 
-fn place((entry, position): (WalEntry, u64)) -> Placed {
-    let WalEntry { partition, writer, header, follows, .. } = entry;
-    Placed { partition, writer, position, header, follows }
+impl WalEntry {
+    /// What the sequencer needs of it.
+    pub(crate) fn placed(self, position: u64) -> Placed {
+        let WalEntry { partition, writer, header, follows, .. } = self;
+        Placed { partition, writer, position, header, follows }
+    }
 }

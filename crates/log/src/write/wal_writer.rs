@@ -1,19 +1,24 @@
-//! The WAL writer. It turns requests of all connections and partitions into WAL objects. Uploads overlap; commits
-//! keep order.
+//! The WAL writer. It turns requests of all connections and partitions into WAL objects, or into bytes that ride with
+//! commits of the journal.
 //!
 //! ```text
-//! append ──▶ waiting requests ──▶ upload task (id, encode, PUT) ──▶ commits in order ──▶ answers
-//!             taken when an object    several at a time               the order of taking
-//!             is full, old enough,
-//!             or no upload is in flight
+//!                                the journal carries their bytes
+//! append ──▶ waiting requests ──┬──────────────────────────────────────────┬──▶ commits in order ──▶ answers
+//!                               └──▶ upload task (id, encode, PUT) ─────────┘     the order of taking
+//!                                    several at a time
 //! ```
-//! Order: requests are queued in the order of [`Log::append`](crate::handle::Log::append), and objects take them in
-//! that order. Commits go to the metadata in the order in which their objects were closed. So the earlier of two
-//! appends of one connection gets the lower offsets, although their uploads overlap.
+//! Requests are taken when there are enough for an object or a frame, when the first is old enough, or when nothing
+//! holds them up: no upload is in flight, or no commit waits behind the one that is being written.
+//!
+//! Order: requests are queued in the order of [`Log::append`](crate::handle::Log::append), and objects and frames take
+//! them in that order. Commits go to the metadata in the order in which they were closed. So the earlier of two appends
+//! of one connection gets the lower offsets, although their uploads overlap.
 //!
 //! An object becomes visible only by its commit, and is committed only after its PUT succeeded. If a PUT failed or
 //! its outcome is unknown, its batches are certainly not in the log. They are answered as not appended, later
-//! objects continue, and the cleaner deletes what the PUT may have left.
+//! objects continue, and the cleaner deletes what the PUT may have left. Bytes that ride with a commit are there if and
+//! only if the commit is: one write, one sync, and nothing to clean up. The first requests of a process are an object
+//! all the same.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,26 +26,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use floe_env::{Env, Task};
-use floe_meta::{CommitError, Committed, Envelope, Meta};
+use floe_meta::{Attachment, CommitError, Committed, Envelope, Meta, Tx};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::format::payload::{self, Payload};
 use crate::format::wal::WalEntry;
 use crate::limits::COMMITS_OPEN_MAX;
+use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::identity::Writer;
-use crate::map::ids::ObjectId;
 use crate::map::object;
-use crate::read::cache::Cache;
-use crate::start::session::OwnSession;
-use crate::write::intake::{Answers, Intake, Pace, Request};
+use crate::read::cache::Copied;
+use crate::read::frames::Frames;
+use crate::read::source::Source;
+use crate::start::session::{OwnSession, Renewal};
+use crate::write::intake::{Answers, Busy, Intake, Lot, Pace, Request};
 use crate::write::order::{Entered, Order};
-use crate::write::sequencer::{self, AppendError};
+use crate::write::sequencer::{self, AppendError, Placed};
 use crate::write::uploader::{Stored, Uploader};
 
-/// The unanswered requests of one object.
-struct ObjectRequests {
+/// The unanswered requests of one object or frame.
+struct Unanswered {
     answers: Vec<(usize, oneshot::Sender<Answers>)>,
     /// The batches of idempotent producers, by their places among all batches.
     entered: Vec<(usize, Entered)>,
@@ -51,9 +59,32 @@ struct ObjectRequests {
     writer: Option<Writer>,
 }
 
-/// Answers the requests of one object once their commit is durable.
+/// Answers the requests of one object or frame once their commit is durable.
 type Commit = BoxFuture<'static, ()>;
-type Upload = Task<(ObjectRequests, Result<Stored, AppendError>)>;
+type Upload = Task<(Unanswered, Result<Stored, AppendError>)>;
+
+/// Requests that were taken together, in the order of taking.
+enum Closed {
+    /// An object that is being uploaded.
+    Upload(Upload),
+    /// Bytes that will ride with the commit.
+    Frame(Box<Laid>),
+}
+
+/// Requests whose bytes are laid out for their commit.
+struct Laid {
+    waiting: Unanswered,
+    payload: Payload,
+    batches: Vec<Placed>,
+    /// Held until the commit is answered.
+    open: Arc<()>,
+}
+
+/// Requests whose commit is due.
+enum Ready {
+    Object(Unanswered, Result<Stored, AppendError>),
+    Frame(Box<Laid>),
+}
 
 /// The task that turns requests into objects.
 pub(crate) struct WalWriter {
@@ -63,6 +94,9 @@ pub(crate) struct WalWriter {
     pub(crate) intake: Intake,
     pub(crate) order: Order,
     pub(crate) session: OwnSession,
+    pub(crate) frames: Frames,
+    /// Its clones are the commits with bytes that are not answered.
+    pub(crate) open: Arc<()>,
     /// PUTs in flight.
     pub(crate) in_flight: Arc<AtomicUsize>,
 }
@@ -70,29 +104,32 @@ pub(crate) struct WalWriter {
 impl WalWriter {
     /// Runs until the intake is closed and every request is answered.
     pub(crate) async fn run(self) {
-        let mut uploads: VecDeque<Upload> = VecDeque::new();
+        let mut closed: VecDeque<Closed> = VecDeque::new();
         let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
         loop {
             let mut look_again = None;
-            while uploads.len() < self.pace.uploads_max * 2 && commits.len() < COMMITS_OPEN_MAX {
-                match self.intake.take(&self.pace, self.in_flight.load(Ordering::SeqCst)) {
-                    Ok(requests) => uploads.push_back(self.start(requests)),
+            while closed.len() < self.pace.uploads_max * 2 && commits.len() < COMMITS_OPEN_MAX {
+                match self.intake.take(&self.pace, &self.busy()) {
+                    Ok(Lot::Object(requests)) => closed.push_back(Closed::Upload(self.upload(requests))),
+                    Ok(Lot::Frame(requests)) => closed.push_back(Closed::Frame(self.lay_out(requests))),
                     Err(due) => {
                         look_again = due;
                         break;
                     }
                 }
             }
-            if uploads.is_empty() && self.intake.finished() {
+            if closed.is_empty() && self.intake.finished() {
                 break;
             }
             tokio::select! {
                 biased;
                 Some(()) = commits.next() => {}
-                // Only the oldest upload, because commits keep order.
-                stored = next(&mut uploads) => {
-                    commits.extend(stored.and_then(|(waiting, stored)| self.commit(waiting, stored)));
-                }
+                // Only the oldest, because commits keep order.
+                ready = next(&mut closed) => match ready {
+                    Some(Ready::Object(waiting, stored)) => commits.extend(self.commit(waiting, stored)),
+                    Some(Ready::Frame(laid)) => commits.push(self.commit_frame(*laid)),
+                    None => {}
+                },
                 () = self.intake.stirred() => {}
                 () = until(look_again) => {}
             }
@@ -100,11 +137,40 @@ impl WalWriter {
         while let Some(()) = commits.next().await {}
     }
 
-    fn start(&self, requests: Vec<Request>) -> Upload {
-        let arrived = requests.first().expect("an object has requests").arrived;
+    fn busy(&self) -> Busy {
+        let (uploads, frames) = (self.in_flight.load(Ordering::SeqCst), Arc::strong_count(&self.open) - 1);
+        let carries = self.meta.carries();
+        // Older brokers of the same map do not know where such bytes are. A level that cannot be read is low.
+        let known = || format_level::get(&self.meta.snapshot()).is_ok_and(|level| level >= WITH_LSNS);
+        // The first requests of a process are an object. Its id notes in the store that there is something that an older
+        // copy of the journal does not have (`start/writers.rs`).
+        let may = carries > 0 && self.uploader.ids.noted() && known();
+        Busy { uploads, frames, carries: if may { carries } else { 0 } }
+    }
+
+    fn upload(&self, requests: Vec<Request>) -> Upload {
+        let (waiting, entries) = self.unanswered(requests);
+        let flight = Flight::begin(&self.in_flight, &self.intake);
+        let uploader = self.uploader.clone();
+        self.uploader.env.spawn_vital("wal upload", async move {
+            let stored = uploader.upload(entries).await;
+            drop(flight);
+            (waiting, stored)
+        })
+    }
+
+    fn lay_out(&self, requests: Vec<Request>) -> Box<Laid> {
+        let (waiting, entries) = self.unanswered(requests);
+        let payload = payload::lay_out(&entries);
+        let batches = entries.into_iter().zip(&payload.positions).map(|(e, at)| e.placed(*at)).collect();
+        Box::new(Laid { waiting, payload, batches, open: Arc::clone(&self.open) })
+    }
+
+    fn unanswered(&self, requests: Vec<Request>) -> (Unanswered, Vec<WalEntry>) {
+        let arrived = requests.first().expect("requests are taken together").arrived;
         let order = self.order.clone();
         let (answers, entered) = (Vec::new(), Vec::new());
-        let mut waiting = ObjectRequests { answers, entered, order, bytes: 0, arrived, writer: None };
+        let mut waiting = Unanswered { answers, entered, order, bytes: 0, arrived, writer: None };
         let mut entries: Vec<WalEntry> = Vec::new();
         for request in requests {
             waiting.bytes += request.bytes;
@@ -115,18 +181,46 @@ impl WalWriter {
         }
         let first = entries.first().map(|entry| &entry.writer);
         waiting.writer = first.filter(|first| entries.iter().all(|entry| entry.writer == **first)).cloned();
-        let flight = Flight::begin(&self.in_flight, &self.intake);
-        let uploader = self.uploader.clone();
-        self.uploader.env.spawn_vital("wal upload", async move {
-            let stored = uploader.upload(entries).await;
-            drop(flight);
-            (waiting, stored)
+        (waiting, entries)
+    }
+
+    /// Hands a commit and its bytes to the metadata at once. The returned future answers the requests when both are
+    /// durable.
+    fn commit_frame(&self, laid: Laid) -> Commit {
+        let Laid { waiting, payload, batches, open } = laid;
+        let (bytes, env, intake) = (payload.bytes, self.uploader.env.clone(), self.intake.clone());
+        let copied = Arc::new(Copied::new(payload.pieces.clone()));
+        let attachment = Attachment::new(payload.pieces, payload.crc);
+        let stored = {
+            let (frames, cache, copied) = (self.frames.clone(), self.uploader.cache.clone(), copied.clone());
+            move |lsn, _| {
+                frames.brought(lsn, bytes);
+                cache.keep(Source::Frame(lsn), &copied);
+            }
+        };
+        let renewal = self.session.due();
+        let sequenced = self.meta.commit_attached(waiting.envelope(), attachment, stored, move |tx| {
+            renew(renewal.as_ref(), tx);
+            Ok::<_, Infallible>(sequencer::sequence_attached(tx, bytes, &batches))
+        });
+        // While the journal works.
+        self.uploader.cache.prepare(&copied);
+        let frames = self.frames.clone();
+        Box::pin(async move {
+            let committed = sequenced.await;
+            match &committed {
+                Ok(_) => metrics::counter!("floe_log_attached_bytes_total").increment(bytes),
+                Err(CommitError::Unknown(_)) => frames.doubt(),
+                Err(_) => {}
+            }
+            drop(open);
+            finish(&env, &intake, "the bytes of a commit", waiting, committed);
         })
     }
 
     /// Hands the commit to the metadata at once. The returned future answers the requests when the commit is
     /// durable.
-    fn commit(&self, waiting: ObjectRequests, stored: Result<Stored, AppendError>) -> Option<Commit> {
+    fn commit(&self, waiting: Unanswered, stored: Result<Stored, AppendError>) -> Option<Commit> {
         let intake = self.intake.clone();
         let Stored { uploaded, taken } = match stored {
             Ok(stored) => stored,
@@ -137,15 +231,9 @@ impl WalWriter {
             }
         };
         let object = uploaded.object;
-        let envelope = match &waiting.writer {
-            Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
-            None => Envelope::broker("append"),
-        };
         let renewal = self.session.due();
-        let sequenced = self.meta.enqueue(envelope, move |tx| {
-            if let Some(Err(error)) = renewal.map(|renewal| renewal.apply(tx)) {
-                tracing::warn!(%error, "the session of this broker cannot be read");
-            }
+        let sequenced = self.meta.enqueue(waiting.envelope(), move |tx| {
+            renew(renewal.as_ref(), tx);
             Ok::<_, Infallible>(sequencer::sequence(tx, &uploaded))
         });
         let (env, cache) = (self.uploader.env.clone(), self.uploader.cache.clone());
@@ -155,17 +243,26 @@ impl WalWriter {
                 Ok(committed) if object::is_named(&committed.snapshot, taken.id) => taken.named(),
                 _ => drop(taken),
             }
-            finish(&env, &cache, &intake, object, waiting, committed);
+            if matches!(committed, Err(CommitError::NotApplied(_))) {
+                cache.forget(Source::Object(object));
+            }
+            finish(&env, &intake, &format!("object {object}"), waiting, committed);
         }))
+    }
+}
+
+/// Part of a command: renews the session of this broker, if that is due.
+fn renew(renewal: Option<&Renewal>, tx: &mut Tx<'_>) {
+    if let Some(Err(error)) = renewal.map(|renewal| renewal.apply(tx)) {
+        tracing::warn!(%error, "the session of this broker cannot be read");
     }
 }
 
 fn finish(
     env: &Env,
-    cache: &Cache,
     intake: &Intake,
-    object: ObjectId,
-    waiting: ObjectRequests,
+    what: &str,
+    waiting: Unanswered,
     committed: Result<Committed<Answers>, CommitError<Infallible>>,
 ) {
     let error = match committed {
@@ -175,19 +272,24 @@ fn finish(
             waiting.answer(committed.reply, intake);
             return;
         }
-        Err(CommitError::NotApplied(reason)) => {
-            cache.forget(object);
-            AppendError::Unavailable(reason)
-        }
+        Err(CommitError::NotApplied(reason)) => AppendError::Unavailable(reason),
         Err(CommitError::Unknown(reason)) => AppendError::Unknown(reason),
         Err(CommitError::Closed) => AppendError::Unknown("the broker is shutting down".into()),
         Err(CommitError::Refused(never)) => match never {},
     };
-    tracing::warn!(%object, %error, batches = waiting.batches(), "a commit failed, its batches are refused");
+    tracing::warn!(what, %error, batches = waiting.batches(), "a commit failed, its batches are refused");
     waiting.refuse(&error, intake);
 }
 
-impl ObjectRequests {
+impl Unanswered {
+    /// The commit is in the name of the common writer, if there is one.
+    fn envelope(&self) -> Envelope {
+        match &self.writer {
+            Some(writer) => Envelope::client(writer.principal.clone(), writer.client_id.clone()),
+            None => Envelope::broker("append"),
+        }
+    }
+
     fn batches(&self) -> usize {
         self.answers.iter().map(|(batches, _)| batches).sum()
     }
@@ -243,14 +345,18 @@ impl Drop for Flight {
     }
 }
 
-/// The outcome of the oldest upload; `None` if its task was dropped, which also drops the answers.
-async fn next(uploads: &mut VecDeque<Upload>) -> Option<(ObjectRequests, Result<Stored, AppendError>)> {
-    let Some(oldest) = uploads.front_mut() else {
-        return std::future::pending().await;
+/// The oldest requests whose commit is due; `None` if the task of their upload was dropped, which also drops the
+/// answers.
+async fn next(closed: &mut VecDeque<Closed>) -> Option<Ready> {
+    let outcome = match closed.front_mut() {
+        None => return std::future::pending().await,
+        Some(Closed::Frame(_)) => None,
+        Some(Closed::Upload(upload)) => Some(upload.await),
     };
-    let outcome = oldest.await;
-    uploads.pop_front();
-    outcome.ok()
+    match (closed.pop_front(), outcome) {
+        (Some(Closed::Frame(laid)), _) => Some(Ready::Frame(laid)),
+        (_, outcome) => outcome?.ok().map(|(waiting, stored)| Ready::Object(waiting, stored)),
+    }
 }
 
 async fn until(due: Option<Instant>) {

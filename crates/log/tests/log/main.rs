@@ -5,8 +5,10 @@ mod cleaning;
 mod deleting;
 mod extents;
 mod faults;
+mod frames;
 mod full;
 mod pinned;
+mod power;
 mod retention;
 mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]

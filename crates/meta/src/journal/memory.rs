@@ -57,7 +57,12 @@ impl MemoryJournal {
 
     /// An empty journal that carries attachments.
     pub fn carrying() -> MemoryJournal {
-        MemoryJournal { carries: ATTACHMENTS_BYTES_MAX, ..MemoryJournal::default() }
+        MemoryJournal::carrying_at_most(ATTACHMENTS_BYTES_MAX)
+    }
+
+    /// An empty journal that carries attachments of so many bytes.
+    pub fn carrying_at_most(bytes: u64) -> MemoryJournal {
+        MemoryJournal { carries: bytes, ..MemoryJournal::default() }
     }
 
     /// The LSN of the last commit.
