@@ -12,6 +12,14 @@ pub enum Bug {
     JournalLies,
     /// A full journal acknowledges commits all the same.
     JournalHasRoom,
+    /// The journal acknowledges some commits before the bytes that they bring are durable, and loses these.
+    JournalForgetsBytes,
+    /// The bytes of a commit are released with the first of its extents.
+    JournalReleasesEarly,
+    /// The journal keeps the bytes that nobody needs.
+    JournalKeepsReleased,
+    /// The bytes of a commit count as an object.
+    JournalCountsBytesAsObjects,
     /// The network turns some retriable refusals into final ones.
     WireRefusesForGood,
     /// The network takes the producer out of a repeated batch, so the sequencer cannot recognize it.
@@ -77,6 +85,10 @@ impl Bug {
         Bug::StoreMisplacesLateTries,
         Bug::JournalLies,
         Bug::JournalHasRoom,
+        Bug::JournalForgetsBytes,
+        Bug::JournalReleasesEarly,
+        Bug::JournalKeepsReleased,
+        Bug::JournalCountsBytesAsObjects,
         Bug::WireRefusesForGood,
         Bug::WireForgetsProducer,
         Bug::WireSwapsSends,
@@ -110,7 +122,7 @@ impl Bug {
     /// The name of the checker that must see this bug.
     pub fn seen_by(self) -> &'static str {
         match self {
-            Bug::StoreForgets => "lost",
+            Bug::StoreForgets | Bug::JournalForgetsBytes | Bug::JournalReleasesEarly => "lost",
             Bug::JournalLies => "phantom",
             Bug::JournalHasRoom | Bug::WireRefusesForGood => "refused",
             Bug::WireForgetsProducer => "duplicated",
@@ -121,7 +133,11 @@ impl Bug {
                 "group"
             }
             Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents => "topics",
-            Bug::StoreMisplacesLateTries | Bug::CleanerForgets | Bug::LakeCleanerForgets => "objects",
+            Bug::StoreMisplacesLateTries
+            | Bug::CleanerForgets
+            | Bug::LakeCleanerForgets
+            | Bug::JournalKeepsReleased
+            | Bug::JournalCountsBytesAsObjects => "objects",
             Bug::UndeleteForgetsRecords
             | Bug::RetentionTakesOneMore
             | Bug::RetentionKeepsExtents

@@ -98,6 +98,26 @@ fn lost_records_are_seen() {
 }
 
 #[test]
+fn bytes_that_the_journal_acknowledges_too_early_are_seen() {
+    finds(Bug::JournalForgetsBytes);
+}
+
+#[test]
+fn bytes_that_are_released_too_early_are_seen() {
+    finds(Bug::JournalReleasesEarly);
+}
+
+#[test]
+fn bytes_that_are_kept_for_nobody_are_seen() {
+    finds(Bug::JournalKeepsReleased);
+}
+
+#[test]
+fn bytes_that_count_as_an_object_are_seen() {
+    finds(Bug::JournalCountsBytesAsObjects);
+}
+
+#[test]
 fn late_tries_under_other_keys_are_seen() {
     finds(Bug::StoreMisplacesLateTries);
 }

@@ -171,6 +171,11 @@ impl Cluster {
         &self.0.store
     }
 
+    /// The journal of the run.
+    pub(crate) fn journal(&self) -> &SimJournal {
+        &self.0.journal
+    }
+
     /// All commits of this run's journal.
     pub(crate) async fn commits(&self) -> Vec<Entry> {
         self.0.journal.commits().await

@@ -3,22 +3,28 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use floe_env::Env;
 use floe_group::OffsetRecord;
 use floe_lake::map::Progress;
+use floe_log::ObjectId;
 use floe_log::PartitionId;
-use floe_log::extent::{Extent, ExtentKey, Gap, Marker};
+use floe_log::extent::{Extent, ExtentKey, Gap, Marker, Place};
 use floe_log::object::{Object, ObjectLease};
 use floe_log::partition::Head;
 use floe_log::session::Session;
 use floe_meta::MemoryJournal;
 use floe_meta::key::Key as _;
-use floe_meta::{Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, MapRecord, Outcome};
+use floe_meta::{
+    AttachedError, Attachment, Carried, Change, Commit, Entry, Journal, JournalError, Loaded, Lsn, MapRecord,
+    Outcome,
+};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -37,17 +43,22 @@ pub(crate) struct SimJournal {
     bug: Option<Bug>,
     commits: Arc<AtomicU64>,
     dice: Dice,
+    /// For planted bugs: the commits that have the bytes of extents.
+    extents: Arc<Mutex<BTreeMap<ExtentKey, Lsn>>>,
     /// Whether some loads find a rotten bit.
     rots: bool,
     /// The loads that were refused because of one.
     rotten: Arc<AtomicU64>,
 }
 
+/// Bytes that the journal carries with a group of commits. Some requests of a run are larger.
+const CARRIES: u64 = 1_500;
+
 /// Share of loads that find a rotten bit, in a thousand.
 const ROTS: u64 = 200;
 
 impl SimJournal {
-    /// An empty journal in the world of `env`.
+    /// An empty journal in the world of `env`. It carries no bytes.
     pub(crate) fn new(env: &Env, weather: Weather, trace: &Trace, bug: Option<Bug>) -> SimJournal {
         SimJournal {
             env: env.clone(),
@@ -57,9 +68,16 @@ impl SimJournal {
             bug,
             commits: Arc::default(),
             dice: Dice::new(env),
+            extents: Arc::default(),
             rots: false,
             rotten: Arc::default(),
         }
+    }
+
+    /// The same journal, which carries bytes of commits if it `carries`.
+    pub(crate) fn carrying(self, carries: bool) -> SimJournal {
+        let entries = if carries { MemoryJournal::carrying_at_most(CARRIES) } else { MemoryJournal::new() };
+        SimJournal { entries, ..self }
     }
 
     /// The same journal, of which some loads find a rotten bit. The next load finds it whole: somebody put a copy back.
@@ -102,6 +120,11 @@ impl SimJournal {
     /// Everything that was ever committed.
     pub(crate) async fn commits(&self) -> Vec<Entry> {
         self.entries.history(Lsn(0), usize::MAX).await.expect("it is in memory")
+    }
+
+    /// The commits whose bytes it keeps.
+    pub(crate) fn kept(&self) -> Vec<Lsn> {
+        self.entries.attachments()
     }
 
     /// A copy from before a lease on object ids of which one names an object now, if there is one.
@@ -149,8 +172,61 @@ impl SimJournal {
         }
     }
 
+    /// The attachments that the planted bug acknowledges without keeping them.
+    fn forgets(&self, attachments: &[Attachment]) -> Vec<u32> {
+        let forgets = self.bug == Some(Bug::JournalForgetsBytes)
+            && !attachments.is_empty()
+            && self.commits.fetch_add(1, Ordering::SeqCst) % 16 == 15;
+        if forgets { attachments.iter().map(|attachment| attachment.commit).collect() } else { Vec::new() }
+    }
+
+    /// Releases the bytes of a commit with the first of its extents.
+    fn release_early(&self, commits: &[Commit]) {
+        for change in commits.iter().flat_map(|commit| &commit.changes) {
+            let is_removed = change.key.first() == Some(&Extent::KIND) && change.value.is_none();
+            let Some(key) = is_removed.then(|| ExtentKey::decode(&change.key[1..]).expect("it can be read"))
+            else {
+                continue;
+            };
+            if let Some(lsn) = floe_env::lock(&self.extents).get(&key) {
+                self.entries.released(*lsn);
+            }
+        }
+    }
+
+    /// Notes which extents are in which commits, and counts these as objects if that is the planted bug.
+    fn note_extents(&self, expected: Lsn, commits: &mut [Commit]) {
+        for (commit, lsn) in commits.iter_mut().zip(expected.0 + 1..) {
+            let mut extents = 0;
+            for change in &commit.changes {
+                let value = change.value.as_ref().filter(|_| change.key.first() == Some(&Extent::KIND));
+                let Some(value) = value else { continue };
+                let extent = Extent::decode(value[0], &value[1..]).expect("it can be read");
+                if extent.data().is_some_and(|data| data.place == Place::Frame && data.lsn == Lsn(lsn)) {
+                    let key = ExtentKey::decode(&change.key[1..]).expect("it can be read");
+                    floe_env::lock(&self.extents).insert(key, Lsn(lsn));
+                    extents += 1;
+                }
+            }
+            if extents > 0 && self.bug == Some(Bug::JournalCountsBytesAsObjects) {
+                let (mut key, mut value) = (vec![Object::KIND], vec![Object::VERSION]);
+                ObjectId(lsn).encode(&mut key);
+                Object { size: 1, extents }.encode(&mut value);
+                commit.changes.push(Change { key: key.into(), value: Some(value.into()) });
+            }
+        }
+    }
+
     /// The commits after the planted bug has touched them.
-    fn spoil(&self, mut commits: Vec<Commit>) -> Vec<Commit> {
+    fn spoil(&self, expected: Lsn, mut commits: Vec<Commit>) -> Vec<Commit> {
+        match self.bug {
+            Some(Bug::JournalReleasesEarly) => {
+                self.release_early(&commits);
+                self.note_extents(expected, &mut commits);
+            }
+            Some(Bug::JournalCountsBytesAsObjects) => self.note_extents(expected, &mut commits),
+            _ => {}
+        }
         if self.bug == Some(Bug::JournalKeepsExtents) {
             let kept = |change: &Change| change.key.first() == Some(&Extent::KIND) && change.value.is_none();
             commits.iter_mut().for_each(|commit| commit.changes.retain(|change| !kept(change)));
@@ -261,6 +337,20 @@ impl Journal for SimJournal {
         attempt: u128,
         commits: &[Commit],
     ) -> Result<Outcome, JournalError> {
+        Ok(self.commit_with(expected, attempt, commits, &[]).await?.outcome)
+    }
+
+    fn carries(&self) -> u64 {
+        self.entries.carries()
+    }
+
+    async fn commit_with(
+        &self,
+        expected: Lsn,
+        attempt: u128,
+        commits: &[Commit],
+        attachments: &[Attachment],
+    ) -> Result<Carried, JournalError> {
         let mut fate = self.weather.fate(true);
         let changes: usize = commits.iter().map(|commit| commit.changes.len()).sum();
         let what = format!("journal commit after {expected} of {} with {changes}", commits.len());
@@ -276,7 +366,9 @@ impl Journal for SimJournal {
         }
         let (answer, answered) = oneshot::channel();
         let (entries, weather, trace) = (self.entries.clone(), self.weather.clone(), self.trace.clone());
-        let commits = self.spoil(commits.to_vec());
+        let commits = self.spoil(expected, commits.to_vec());
+        let attachments = attachments.to_vec();
+        let forgets = self.forgets(&attachments);
         let call = async move {
             tokio::time::sleep(fate.before).await;
             let orphaned = answer.is_closed().then(|| weather.orphaned());
@@ -288,7 +380,11 @@ impl Journal for SimJournal {
                 }
                 _ => true,
             };
-            let result = if applies { Some(entries.commit(expected, attempt, &commits).await) } else { None };
+            let result = match applies {
+                true => Some(entries.commit_with(expected, attempt, &commits, &attachments).await),
+                false => None,
+            };
+            forgets.iter().for_each(|at| entries.released(expected.plus(*at as usize + 1)));
             trace.fold(&format!("{what} applied {applies}"));
             tokio::time::sleep(fate.after).await;
             let told = match (fate.end, result) {
@@ -304,13 +400,32 @@ impl Journal for SimJournal {
                 if let End::Late(late) = fate.end { Some(late) } else { fate.again.filter(|_| applies) };
             if let Some(late) = late {
                 tokio::time::sleep(late).await;
-                let applied =
-                    matches!(entries.commit(expected, attempt, &commits).await, Ok(Outcome::Committed(_)));
+                let applied = entries
+                    .commit_with(expected, attempt, &commits, &attachments)
+                    .await
+                    .is_ok_and(|carried| matches!(carried.outcome, Outcome::Committed(_)));
                 trace.fold(&format!("{what} applied late {applied}"));
             }
         };
         self.env.spawn("journal commit", call);
         answered.await.unwrap_or_else(|_| Err(JournalError::Unknown("the world ended".to_owned())))
+    }
+
+    async fn attached(&self, lsn: Lsn, range: Range<u64>) -> Result<Bytes, AttachedError> {
+        let read = self.read("bytes").await;
+        read.map_err(|error| AttachedError::Failed { lsn, reason: error.to_string() })?;
+        self.entries.attached(lsn, range).await
+    }
+
+    fn released(&self, lsn: Lsn) {
+        self.trace.fold(&format!("journal released {lsn}"));
+        if self.bug != Some(Bug::JournalKeepsReleased) {
+            self.entries.released(lsn);
+        }
+    }
+
+    fn attachments(&self) -> Vec<Lsn> {
+        self.entries.attachments()
     }
 
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {

@@ -110,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) remote: bool,
     /// Whether the journal has other faults than slowness.
     pub(crate) rough_journal: bool,
+    /// Whether the journal carries the bytes of commits.
+    pub(crate) carries: bool,
     /// The number of brokers that live side by side on one journal.
     pub(crate) brokers: u32,
     /// A broker dies after at most this many polls of its tasks. None: no broker dies.
@@ -167,6 +169,7 @@ impl Plan {
             rough_store: dice.chance(750),
             remote,
             rough_journal: dice.chance(600),
+            carries: false,
             brokers,
             crash_polls_max: dice.chance(850).then(|| *dice.pick(&[800, 2_000, 8_000])),
             down_max: *dice.pick(&[Duration::from_millis(20), Duration::from_secs(2)]),
@@ -213,9 +216,29 @@ impl Plan {
         self.retention.is_some() || self.deletes
     }
 
+    /// The same plan, in every other run with a journal that carries bytes. The seed decides, not the dice, so that the
+    /// other runs stay as they are. A planted bug has a journal of its kind.
+    pub(crate) fn carrying(self, seed: u64, bug: Option<Bug>) -> Plan {
+        let carries = match bug {
+            Some(
+                Bug::JournalForgetsBytes
+                | Bug::JournalReleasesEarly
+                | Bug::JournalKeepsReleased
+                | Bug::JournalCountsBytesAsObjects,
+            ) => true,
+            Some(_) => false,
+            // A remote store is shared, and so is its journal.
+            None => seed % 2 == 1 && !self.remote,
+        };
+        Plan { carries, ..self }
+    }
+
     /// The same plan, changed so that a planted bug can show itself.
     pub(crate) fn with(self, bug: Option<Bug>) -> Plan {
         match bug {
+            Some(Bug::JournalReleasesEarly | Bug::JournalKeepsReleased) => {
+                Plan { retention: Some(("retention.bytes", "700")), ..self }
+            }
             Some(Bug::WireAnswersForDeleted | Bug::JournalKeepsExtents) => {
                 Plan { fleeting: self.fleeting.or(Some(false)), ..self }
             }

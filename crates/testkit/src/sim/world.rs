@@ -73,7 +73,7 @@ async fn live(options: &Options) -> Report {
     let env = Env::simulated(options.seed);
     let trace = Trace::new(&env, options.keep_trace);
     let begin = env.monotonic();
-    let mut plan = Plan::draw(&env).with(options.bug);
+    let mut plan = Plan::draw(&env).with(options.bug).carrying(options.seed, options.bug);
     plan.table |= options.sql.is_some();
     // A statement shows all records of its time, and the checkers know those of the end.
     plan.retains_table &= options.sql.is_none();
@@ -82,7 +82,8 @@ async fn live(options: &Options) -> Report {
     let store_weather = if plan.remote { store_weather.hanging(plan.chaos) } else { store_weather };
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
-    let journal = SimJournal::new(&env, journal_weather, &trace, options.bug).rotting(plan.harm);
+    let journal =
+        SimJournal::new(&env, journal_weather, &trace, options.bug).carrying(plan.carries).rotting(plan.harm);
     let cluster = Cluster::new(&env, options.clone(), plan, store, journal, &trace);
     put_clock_right(&env, options.seed, cluster.plan().chaos);
 

@@ -1,10 +1,14 @@
-//! Compares the store with the metadata map.
+//! Compares the store, and the bytes that the journal keeps, with the metadata map.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
 use floe_lake::map::{Garbage, ViewState};
 use floe_lake::{LakeError, TableRef};
+use floe_log::extent::{Extent, Place};
 use floe_log::object::{Object, ObjectLease, Trash, object_key};
 use floe_log::{ObjectId, WriterNumber};
-use floe_meta::Snapshot;
+use floe_meta::{Lsn, MapRecord as _, Snapshot};
 
 use super::super::cluster::{Cluster, Running};
 use crate::client::Harness;
@@ -30,10 +34,40 @@ pub(crate) async fn look(cluster: &Cluster) {
             }
         }
     }
+    let mut stored = stored;
+    stored.extend(cluster.journal().kept().into_iter().map(bytes_of));
+    let (of_extents, lately) = needed_bytes(cluster).await;
+    needed.extend(of_extents);
+    excused.extend(lately);
     for late in overdue(cluster, &snapshot) {
         cluster.recorder().stuck(late);
     }
     cluster.recorder().note(running.number, Event::Objects { stored, needed, excused });
+}
+
+/// The name under which the bytes of a commit stand among the objects.
+fn bytes_of(lsn: Lsn) -> String {
+    format!("the bytes of commit {lsn}")
+}
+
+/// The bytes of commits that extents need, and those that no extent has needed since the cleaners had their time.
+async fn needed_bytes(cluster: &Cluster) -> (Vec<String>, Vec<String>) {
+    let before = cluster.env().now() - cluster.plan().cleaning();
+    let mut extents: BTreeMap<Bytes, Lsn> = BTreeMap::new();
+    let mut lately = BTreeSet::new();
+    for entry in cluster.commits().await {
+        let is_late = entry.envelope.time >= before;
+        for change in entry.changes.into_iter().filter(|change| change.key.first() == Some(&Extent::KIND)) {
+            lately.extend(extents.remove(&change.key).filter(|_| is_late));
+            let Some(value) = change.value else { continue };
+            let extent = Extent::decode(value[0], &value[1..]).expect("an extent can be read");
+            if let Some(data) = extent.data().filter(|data| data.place == Place::Frame) {
+                extents.insert(change.key, data.lsn);
+            }
+        }
+    }
+    let names = |lsns: BTreeSet<Lsn>| lsns.into_iter().map(bytes_of).collect();
+    (names(extents.into_values().collect()), names(lately))
 }
 
 /// Objects that have waited for their deletion since before the cleaners had their time.
