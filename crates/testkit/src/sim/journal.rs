@@ -176,7 +176,7 @@ impl SimJournal {
     fn forgets(&self, attachments: &[Attachment]) -> Vec<u32> {
         let forgets = self.bug == Some(Bug::JournalForgetsBytes)
             && !attachments.is_empty()
-            && self.commits.fetch_add(1, Ordering::SeqCst) % 16 == 15;
+            && self.commits.fetch_add(1, Ordering::SeqCst) % 4 == 3;
         if forgets { attachments.iter().map(|attachment| attachment.commit).collect() } else { Vec::new() }
     }
 
