@@ -63,6 +63,7 @@ fn meant(which: WhichDeleted) -> Result<Which, TrashFailure> {
     Which::told(which.topic, which.id.as_deref()).map_err(failure)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 fn failure(error: TopicError) -> TrashFailure {
     let words = error.to_string();
     match error {

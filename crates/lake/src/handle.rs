@@ -8,7 +8,7 @@ use std::{
 use floe_env::{Env, Task, lock};
 use floe_iceberg::TableMetadata;
 use floe_log::{
-    Log,
+    Log, deleted,
     topic::{self, Topic},
     topic_config::{TableMode, TopicConfig},
 };
@@ -118,6 +118,18 @@ impl Lake {
             tables.extend(self.table_of(snapshot, topic)?);
         }
         tables.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(tables)
+    }
+
+    /// The tables of deleted topics that can come back. Nobody reads them meanwhile.
+    ///
+    /// # Errors
+    /// The metadata cannot be read.
+    pub fn tables_of_deleted(&self, snapshot: &Snapshot) -> Result<Vec<TableRef>, LakeError> {
+        let mut tables = Vec::new();
+        for deleted in deleted::all(snapshot)? {
+            tables.extend(self.table_of(snapshot, deleted.topic)?);
+        }
         Ok(tables)
     }
 

@@ -146,7 +146,7 @@ impl Bug {
             Bug::CleanerIgnoresPins => "held",
             Bug::WireShowsMarkers => "phantom",
             Bug::JournalLosesMarkers => "lost",
-            Bug::MergeCountsOffsets => "offsets",
+            Bug::MergeCountsOffsets => "lost",
             Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

@@ -4,15 +4,11 @@
 //! the commit beside them describes them, and the journal sums them. The sum is joined from those of large batches,
 //! which were compared when they arrived. So it also tells when a large batch has changed in memory since.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::format::header::CRC_FROM;
-use crate::format::wal::WalEntry;
+use crate::format::wal::{self, WalEntry};
 use crate::limits::CRC_JOINED_BYTES;
-use crate::map::identity::Writer;
-use crate::map::ids::PartitionId;
 
 /// Batches that are laid out for a commit.
 #[derive(Clone, Debug)]
@@ -27,16 +23,6 @@ pub(crate) struct Payload {
     pub(crate) positions: Vec<u64>,
 }
 
-/// The places of entries, by partition and writer, in order of arrival within these.
-pub(crate) fn grouped(entries: &[WalEntry]) -> BTreeMap<(PartitionId, &Writer), Vec<usize>> {
-    let mut groups: BTreeMap<(PartitionId, &Writer), Vec<usize>> = BTreeMap::new();
-    for (index, entry) in entries.iter().enumerate() {
-        assert_eq!(entry.bytes.len(), entry.header.size, "an entry is exactly one batch");
-        groups.entry((entry.partition, &entry.writer)).or_default().push(index);
-    }
-    groups
-}
-
 /// Lays batches out.
 pub(crate) fn lay_out(entries: &[WalEntry]) -> Payload {
     let mut payload = Payload {
@@ -45,7 +31,7 @@ pub(crate) fn lay_out(entries: &[WalEntry]) -> Payload {
         crc: 0,
         positions: vec![0; entries.len()],
     };
-    for index in grouped(entries).into_values().flatten() {
+    for index in wal::grouped(entries).into_values().flatten() {
         let WalEntry { bytes, header, .. } = &entries[index];
         payload.positions[index] = payload.bytes;
         payload.bytes += bytes.len() as u64;
@@ -70,7 +56,8 @@ mod tests {
     use crate::format::codec::Compression;
     use crate::format::header;
     use crate::format::records::Builder;
-    use crate::map::ids::TopicId;
+    use crate::map::identity::Writer;
+    use crate::map::ids::{PartitionId, TopicId};
 
     fn entry(partition: u32, writer: &str, value: &[u8]) -> WalEntry {
         let mut builder = Builder::new(Compression::None);

@@ -20,13 +20,13 @@
 //! interleave. Requests of one writer keep their order. Requests of two writers in one object were concurrent,
 //! because an object holds nothing that was answered before the object closed.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::format::header::{self, BatchError, CRC_FROM, HEADER_BYTES, Header};
-use crate::format::payload;
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, PartitionId};
 
@@ -119,9 +119,19 @@ struct Group {
     lengths: Vec<u32>,
 }
 
+/// The places of entries, by partition and writer, in order of arrival within these.
+pub(crate) fn grouped(entries: &[WalEntry]) -> BTreeMap<(PartitionId, &Writer), Vec<usize>> {
+    let mut groups: BTreeMap<(PartitionId, &Writer), Vec<usize>> = BTreeMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        assert_eq!(entry.bytes.len(), entry.header.size, "an entry is exactly one batch");
+        groups.entry((entry.partition, &entry.writer)).or_default().push(index);
+    }
+    groups
+}
+
 /// Lays out a WAL object. The batches of one partition and writer become one group and keep their order.
 pub fn encode(object: ObjectId, entries: &[WalEntry]) -> Encoded {
-    let groups = payload::grouped(entries);
+    let groups = grouped(entries);
     let mut writers: Vec<&Writer> = groups.keys().map(|(_, writer)| *writer).collect();
     writers.sort_unstable();
     writers.dedup();

@@ -1,8 +1,9 @@
 //! The memory between readers and what holds the bytes: objects of the store, and commits of the journal.
 //!
 //! It has two LRU lanes, each bounded in bytes:
-//! - **tail**: whole objects that this broker wrote, and the bytes that rode with its commits. They get here before they
-//!   become visible, so readers of the tail find them. The lane has copies: a batch is a slice of its socket buffer, which may be a thousand times larger.
+//! - **tail**: whole objects that this broker wrote, and the bytes that rode with its commits. They get here before
+//!   they become visible, so readers of the tail find them. The lane has copies: a batch is a slice of its socket
+//!   buffer, which may be a thousand times larger.
 //! - **cold**: aligned blocks that were fetched. A reader that lags far behind fills only this small
 //!   lane and cannot push out the tail.
 //!
@@ -135,8 +136,8 @@ impl Cache {
         self.keep(source, &copied);
     }
 
-    /// Copies what is being written, unless it is larger than the lane or copied already. Whoever waits for the disk has
-    /// the time.
+    /// Copies what is being written, unless it is larger than the lane or copied already. Whoever waits for the disk
+    /// has the time.
     pub(crate) fn prepare(&self, copied: &Copied) {
         if copied.bytes <= self.shared.capacity.tail {
             copied.written(&self.shared.env);

@@ -63,8 +63,8 @@ enum Doubt {
 }
 
 impl Frames {
-    /// Counts the extents of the map, and those of all commits from now on. Also says whether the journal lacks the bytes
-    /// of some of them. A journal that carries nothing has nothing to count.
+    /// Counts the extents of the map, and those of all commits from now on. Also says whether the journal lacks the
+    /// bytes of some of them. A journal that carries nothing has nothing to count.
     pub(crate) fn begin(meta: &Meta) -> (Frames, bool) {
         let state = Arc::new(Mutex::new(State::new(meta.snapshot())));
         if meta.carries() == 0 {
@@ -140,8 +140,8 @@ impl State {
         }
     }
 
-    /// Counts the map from nothing. `kept` are the commits whose bytes the journal keeps, in order. Returns whether others
-    /// are needed.
+    /// Counts the map from nothing. `kept` are the commits whose bytes the journal keeps, in order. Returns whether
+    /// others are needed.
     fn count_all(&mut self, kept: &[Lsn]) -> bool {
         let map = self.counted.clone();
         for pair in map.range::<Extent>(..) {

@@ -33,8 +33,8 @@ pub(crate) fn count(meta: &Meta, sole: bool) -> Frames {
     frames
 }
 
-/// The commits whose bytes a map needs and a journal does not keep, with the first extent of each. `kept` are those that
-/// it keeps, in order.
+/// The commits whose bytes a map needs and a journal does not keep, with the first extent of each. `kept` are those
+/// that it keeps, in order.
 ///
 /// # Errors
 /// A record cannot be read.

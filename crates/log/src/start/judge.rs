@@ -28,9 +28,8 @@ pub struct Judgement {
     pub notes: Vec<String>,
 }
 
-/// Compares a map with the commits whose bytes its journal keeps, in order, and with all objects of a store, by key with
-/// their lengths. `small` has the contents of those in
-/// [`floe_store::CLUSTER_FOLDER`].
+/// Compares a map with the commits whose bytes its journal keeps, in order, and with all objects of a store, by key
+/// with their lengths. `small` has the contents of those in [`floe_store::CLUSTER_FOLDER`].
 ///
 /// # Errors
 /// A record of the map cannot be read.

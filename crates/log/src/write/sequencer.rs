@@ -12,8 +12,8 @@
 //! - A producer that is new to the partition needs room for one more (`map/producer_count.rs`).
 //! - An accepted batch takes the next offsets.
 //!
-//! Rejected and duplicate batches stay in the object or the payload as holes. Adjacent batches of one partition and one writer
-//! share an extent.
+//! Rejected and duplicate batches stay in the object or the payload as holes. Adjacent batches of one partition and one
+//! writer share an extent.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

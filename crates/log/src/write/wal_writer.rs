@@ -82,7 +82,7 @@ struct Laid {
 
 /// Requests whose commit is due.
 enum Ready {
-    Object(Unanswered, Result<Stored, AppendError>),
+    Object(Box<Unanswered>, Box<Result<Stored, AppendError>>),
     Frame(Box<Laid>),
 }
 
@@ -126,7 +126,7 @@ impl WalWriter {
                 Some(()) = commits.next() => {}
                 // Only the oldest, because commits keep order.
                 ready = next(&mut closed) => match ready {
-                    Some(Ready::Object(waiting, stored)) => commits.extend(self.commit(waiting, stored)),
+                    Some(Ready::Object(waiting, stored)) => commits.extend(self.commit(*waiting, *stored)),
                     Some(Ready::Frame(laid)) => commits.push(self.commit_frame(*laid)),
                     None => {}
                 },
@@ -142,8 +142,8 @@ impl WalWriter {
         let carries = self.meta.carries();
         // Older brokers of the same map do not know where such bytes are. A level that cannot be read is low.
         let known = || format_level::get(&self.meta.snapshot()).is_ok_and(|level| level >= WITH_LSNS);
-        // The first requests of a process are an object. Its id notes in the store that there is something that an older
-        // copy of the journal does not have (`start/writers.rs`).
+        // The first requests of a process are an object. Its id notes in the store that there is something that an
+        // older copy of the journal does not have (`start/writers.rs`).
         let may = carries > 0 && self.uploader.ids.noted() && known();
         Busy { uploads, frames, carries: if may { carries } else { 0 } }
     }
@@ -355,7 +355,9 @@ async fn next(closed: &mut VecDeque<Closed>) -> Option<Ready> {
     };
     match (closed.pop_front(), outcome) {
         (Some(Closed::Frame(laid)), _) => Some(Ready::Frame(laid)),
-        (_, outcome) => outcome?.ok().map(|(waiting, stored)| Ready::Object(waiting, stored)),
+        (_, outcome) => {
+            outcome?.ok().map(|(waiting, stored)| Ready::Object(Box::new(waiting), Box::new(stored)))
+        }
     }
 }
 

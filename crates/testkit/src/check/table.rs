@@ -66,7 +66,7 @@ fn compare<'a>(
         match shown.get(&(partition, offset)).map(Vec::as_slice) {
             None if is_marker(value) => {}
             Some(_) if is_marker(value) => {
-                found.push(format!("{name}@{offset}: the marker {value} is in the table"))
+                found.push(format!("{name}@{offset}: the marker {value} is in the table"));
             }
             None => found.push(format!("{name}@{offset}: {value} is not in the table")),
             Some([None]) if is_bad(value) => {}

@@ -27,7 +27,7 @@ const STEPS_MAX: u32 = 8;
 /// Time for one request in the broker, in milliseconds.
 const TIMEOUT_MS: i32 = 30_000;
 /// Share of deleted topics, in a thousand, that come back if they can.
-const BACK: u64 = 600;
+const BACK: u64 = 950;
 /// Share of the others, in a thousand, before which all deleted topics go for good.
 const PURGED: u64 = 200;
 /// Most steps after the faults have ended.

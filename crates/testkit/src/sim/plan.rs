@@ -32,7 +32,7 @@ const HARM: u64 = 600;
 const FLEETING: u64 = 250;
 
 /// Share of those, in a thousand, in which it can come back after a deletion.
-const COMES_BACK: u64 = 700;
+const COMES_BACK: u64 = 1_000;
 /// How long, in milliseconds. Some of these are over before anybody thinks of it.
 const TRASH_MS: [&str; 3] = ["1500", "5000", "12000"];
 /// The longest of them.
@@ -250,8 +250,15 @@ impl Plan {
                 // No broker dies here, so a caller that gave up has run out of time.
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
-            // Retention alone decides nothing here: the rot is to be seen in a group.
-            Some(Bug::JournalServesRot) => Plan { retention: None, deletes: false, ..self.harmed(true) },
+            // Retention alone decides nothing here: the rot is to be seen in a group. It comes with a load, so there are
+            // many.
+            Some(Bug::JournalServesRot) => Plan {
+                retention: None,
+                deletes: false,
+                chaos: LONG_CHAOS,
+                crash_polls_max: Some(2_000),
+                ..self.harmed(true)
+            },
             Some(
                 Bug::RetentionTakesOneMore
                 | Bug::RetentionKeepsExtents

@@ -22,7 +22,9 @@ pub(crate) async fn look(cluster: &Cluster) {
         snapshot.range::<Object>(..).map(|pair| object_key(pair.expect("an object can be read").0)).collect();
     let mut excused = wal_excused(&snapshot);
     let stored = cluster.store().keys();
-    for table in running.lake.tables(&snapshot).expect("the tables can be read") {
+    let mut tables = running.lake.tables(&snapshot).expect("the tables can be read");
+    tables.extend(running.lake.tables_of_deleted(&snapshot).expect("the tables can be read"));
+    for table in tables {
         excused.extend(lake_unsettled(&snapshot, &table, &stored));
         match lake_known(&running, snapshot.clone(), table).await {
             Ok((keys, waste)) => {
@@ -115,8 +117,9 @@ fn lake_unsettled(snapshot: &Snapshot, table: &TableRef, stored: &[String]) -> V
     stored.iter().filter(|key| key.starts_with(&folder)).filter(unsettled).cloned().collect()
 }
 
-/// The number in the key of a table's file: `lake/<topic>/data/0000000012.parquet`.
+/// The number in the key of a table's file: `lake/<topic>/data/0000000012-1.parquet`, and
+/// `lake/<topic>/metadata/00012-<uuid>.metadata.json`.
 fn number(key: &str) -> Option<u64> {
     let name = key.strip_prefix("lake/")?.rsplit('/').next()?;
-    name.get(..10)?.parse().ok()
+    name.split('-').next()?.parse().ok()
 }
