@@ -144,7 +144,7 @@ impl Bench {
                 batches: vec![(self.partitions[(number % PARTITIONS) as usize], small.clone())],
             };
             let (ticket, env, sent) = (self.log.append(request), self.env.clone(), self.env.monotonic());
-            tasks.push(tokio::spawn(async move {
+            tasks.push(self.env.spawn("append", async move {
                 ticket.await.remove(0).expect("it is appended");
                 env.monotonic() - sent
             }));

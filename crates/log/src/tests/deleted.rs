@@ -71,7 +71,7 @@ fn a_topic_comes_back_as_it_was() {
         assert_eq!(all[0].until(DAY), Some(Timestamp(tx.now().0 + 86_400_000)));
 
         assert_eq!(deleted::undelete(tx, &named("t"), None).unwrap(), made);
-        assert_eq!(topic::by_name(tx, "t").unwrap(), Some(made.clone()));
+        assert_eq!(topic::by_name(tx, "t").unwrap(), Some(made));
         assert_eq!(partition::head(tx, first).unwrap(), head);
         assert_eq!(deleted::totals(tx), Ok(Totals::default()));
         append(tx, first, 4, &idempotent(5, 0, 2, 1)).expect("its producer goes on");
@@ -288,14 +288,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A topic as the model has it: of each partition the log start, the next offset, and the extents with their first
-/// offset, records and bytes.
+/// An extent: its first offset, its records and its bytes.
+type KnownExtent = (i64, u32, u64);
+
+/// A topic as the model has it: of each partition the log start, the next offset, and the extents.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     id: TopicId,
     name: usize,
     ms: u64,
-    partitions: Vec<(i64, i64, Vec<(i64, u32, u64)>)>,
+    partitions: Vec<(i64, i64, Vec<KnownExtent>)>,
 }
 
 impl Known {
