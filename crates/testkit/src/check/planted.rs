@@ -114,6 +114,13 @@ impl Script {
             },
         )
     }
+
+    /// The late read of a pinned snapshot that has two records.
+    fn held(self, values: &[&str], error: Option<&str>) -> Script {
+        let (records, error) = (seen(0, values), error.map(str::to_owned));
+        self.alone(1, Event::Held { partition: P.to_owned(), from: 0, to: 2, records, error })
+    }
+
     /// A statement over the topic, and its answer.
     fn query(self, answer: Answer) -> Script {
         let event = |answer| Event::Query { topic: "t".to_owned(), answer };
@@ -258,6 +265,10 @@ fn planted_in_the_log() -> Vec<(&'static str, Script)> {
 /// Wrong histories of everything else, each with the checker that sees it.
 fn planted_elsewhere() -> Vec<(&'static str, Script)> {
     vec![
+        // A pinned snapshot without its last record, with another one, and one that cannot be read.
+        ("held", two().held(&["a"], None).last(&["a", "b"], 2)),
+        ("held", two().held(&["a", "c"], None).last(&["a", "b"], 2)),
+        ("held", two().held(&[], Some("gone")).last(&["a", "b"], 2)),
         ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
         ("topics", start().alone(1, Event::Leftovers { what: vec!["an extent".to_owned()] })),
         ("objects", start().objects(&["a", "b", "orphan"])),
@@ -355,7 +366,7 @@ fn topics_that_are_created_again_are_judged_by_their_incarnations() {
     check(&fleeting(back(Phase::Info).fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &[]);
     check(&fleeting(back(Phase::Fail).fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
     check(&fleeting(back(Phase::Ok)).last_of("t#8/0"), &["topics"]);
-    check(&fleeting(back(Phase::Ok).last(&[], 0)), &["lost"]);
+    check(&fleeting(back(Phase::Ok).last(&[], 0)), &["lost", "watermark"]);
     let again = || admin(back(Phase::Ok), false, "t#7", Phase::Ok, "t#7");
     check(&fleeting(again()).last_of("t#8/0"), &[]);
     check(&fleeting(again().fetch(1, 0, &["a"], 1)).last_of("t#8/0"), &["topics"]);
