@@ -250,8 +250,8 @@ impl Plan {
                 // No broker dies here, so a caller that gave up has run out of time.
                 Plan { remote: true, chaos: LONG_CHAOS, crash_polls_max: None, log, lake, ..self }
             }
-            // Retention alone decides nothing here: the rot is to be seen in a group. It comes with a load, so there are
-            // many.
+            // Retention alone decides nothing here: the rot is to be seen in a group. It comes with a load, so there
+            // are many.
             Some(Bug::JournalServesRot) => Plan {
                 retention: None,
                 deletes: false,
