@@ -7,6 +7,7 @@
 //! dialect.rs    Language           how tightly operators bind
 //! give_way.rs   GiveWay            makes joins yield, so that a statement can end at its deadline
 //! held.rs       CountHeldRows      counts the rows that window functions hold
+//! passing.rs    below              an operator that looks at batches and passes them on
 //! width.rs      LookAtWidths       finds out that batches should have fewer rows
 //! wrapped.rs    from_inner         functions that stand before one of the engine
 //! limits.rs                        every limit of this crate
@@ -20,6 +21,7 @@ pub mod functions;
 mod give_way;
 mod held;
 pub mod limits;
+mod passing;
 mod width;
 mod wrapped;
 

@@ -1,36 +1,29 @@
 //! Finds out that the rows of a statement are wide, so that it begins again with batches of fewer rows.
 //!
 //! The engine bounds batches by rows, and sorts, groups, joins and exchanges hold dozens of batches whatever the bytes
-//! of each. How wide rows are is known once there are some. So [`WidthExec`] looks at the batches that such operators
-//! read. The first that is too large ends the run with an error, and [`Widths::fewer_rows`] says how many rows fit. The
-//! caller plans again with that. It can do so until it has handed rows on. From [`Widths::hand_on`] on, batches pass.
+//! of each. How wide rows are is known once there are some. So [`LookAtWidths`] has the batches looked at that such
+//! operators read. The first that is too large ends the run with an error, and [`Widths::fewer_rows`] says how many
+//! rows fit. The caller plans again with that. It can do so until it has handed rows on. From [`Widths::hand_on`] on,
+//! batches pass.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, Statistics, internal_err, resources_err};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::{Result, resources_err};
+use datafusion::execution::TaskContext;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{
-    ChildStats, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs,
-    replace_children_if_necessary,
-};
-use futures::TryStreamExt;
 
 use crate::functions::row_sizes;
 use crate::limits::BATCH_ROWS_MIN;
+use crate::passing::{self, Look, Looks};
 
 /// How wide the rows of one run of a statement may be. A run finds it among the extensions of its session.
 #[derive(Debug)]
@@ -82,22 +75,13 @@ impl Widths {
     }
 }
 
-/// The rule that puts [`WidthExec`] below operators that hold batches.
+/// The rule that has the batches looked at that come to operators that hold some.
 #[derive(Debug)]
 pub struct LookAtWidths;
 
 impl PhysicalOptimizerRule for LookAtWidths {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let looked_at = |plan: Arc<dyn ExecutionPlan>| {
-            if !holds(&plan) {
-                return Ok(Transformed::no(plan));
-            }
-            let width =
-                |input: &Arc<dyn ExecutionPlan>| Arc::new(WidthExec(input.clone())) as Arc<dyn ExecutionPlan>;
-            let children = plan.children().into_iter().map(width).collect();
-            Ok(Transformed::yes(replace_children_if_necessary(plan, children)?))
-        };
-        plan.transform_up(looked_at).data()
+        passing::below(plan, holds, Looks { name: "WidthExec", begin: look })
     }
 
     fn name(&self) -> &'static str {
@@ -119,75 +103,9 @@ fn holds(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.children().len() > 1 && !plan.is::<UnionExec>()
 }
 
-/// Passes rows on and looks how wide they are.
-#[derive(Debug)]
-struct WidthExec(Arc<dyn ExecutionPlan>);
-
-impl DisplayAs for WidthExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WidthExec")
-    }
-}
-
-impl ExecutionPlan for WidthExec {
-    fn name(&self) -> &'static str {
-        "WidthExec"
-    }
-
-    fn schema(&self) -> SchemaRef {
-        self.0.schema()
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.is_empty()) {
-            (Some(input), true) => Ok(Arc::new(WidthExec(input))),
-            _ => internal_err!("WidthExec has one input"),
-        }
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let batches = self.0.execute(partition, context.clone())?;
-        let Some(widths) = context.session_config().get_extension::<Widths>() else { return Ok(batches) };
-        let looked_at = batches.and_then(move |batch| {
-            let looked = widths.look(&batch);
-            std::future::ready(looked.map(|()| batch))
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), looked_at)))
-    }
-
-    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(partition)]
-    }
-
-    fn statistics_from_inputs(
-        &self,
-        inputs: &[Arc<Statistics>],
-        _: &StatisticsArgs,
-    ) -> Result<Arc<Statistics>> {
-        Ok(inputs[0].clone())
-    }
+fn look(context: &TaskContext) -> Option<Look> {
+    let widths = context.session_config().get_extension::<Widths>()?;
+    Some(Box::new(move |batch| widths.look(batch)))
 }
 
 #[cfg(test)]
