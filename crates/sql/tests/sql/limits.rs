@@ -120,19 +120,20 @@ async fn a_statement_of_wide_rows_begins_again_with_fewer_rows_in_a_batch() {
     let streamed = "select value, repeat('x', case when value < 5000 then 1 else 8000 end) from generate_series(1, 7000)";
     let batches = world.rows(streamed).await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 7_000);
-    // Groups, joins and windows look, too.
-    let wide = "(select value % 3000 k, repeat('x', 3000) || value p from generate_series(1, 6000))";
+    // Groups, joins and windows look, too. Both stages of a group may hold all keys at once, in vectors that are half
+    // empty, and nothing spills here: 9 MB of keys fit whichever stage runs ahead.
+    let wide = "(select value % 1500 k, repeat('x', 3000) || value p from generate_series(1, 3000))";
     assert_eq!(
         world.number(&format!("select count(*) from (select p, count(*) from {wide} group by p)")).await,
-        6_000
+        3_000
     );
     assert_eq!(
         world.number(&format!("select count(a.p || b.p) from {wide} a join {wide} b on a.k = b.k")).await,
-        12_000
+        6_000
     );
     let numbered =
         format!("select count(n) from (select row_number() over (partition by k order by p) n from {wide})");
-    assert_eq!(world.number(&numbered).await, 6_000);
+    assert_eq!(world.number(&numbered).await, 3_000);
 }
 
 /// Statements over a tail that is larger than the memory of all statements, in the log and in columns.
