@@ -36,12 +36,13 @@ use crate::limits::{
     THREAD_STACK_BYTES,
 };
 use crate::results::Rows;
+use crate::session::{self, Bases};
 use crate::source::Sources;
 use crate::source::here::Here;
 use crate::spill::{Runtimes, shared_memory};
 use crate::turns::Turns;
 
-use crate::{arguments, constants, error, fault, format, pieces, results, session, statement, told, views};
+use crate::{arguments, constants, error, fault, format, pieces, results, statement, told, views};
 
 /// SQL over the unified tables of a log and its lake. A clone is the same engine.
 #[derive(Clone)]
@@ -56,7 +57,7 @@ struct Inner {
     env: Env,
     sources: Arc<dyn Sources>,
     config: Config,
-    base: SessionState,
+    bases: Bases,
     runtimes: Runtimes,
     files: Arc<Files>,
     turns: Turns,
@@ -112,7 +113,7 @@ impl Sql {
     ) -> Result<Sql, OpenError> {
         let failed = |error: DataFusionError| OpenError(error.to_string());
         let runtimes = Runtimes::open(&config, &memory, &session::stores()).map_err(failed)?;
-        let base = session::base(&config, &runtimes).map_err(failed)?;
+        let bases = Bases::new(&config, &runtimes).map_err(failed)?;
         let start = || Threads::start(config.threads.max(1)).map_err(|error| OpenError(error.to_string()));
         let threads = if env.is_simulated() { None } else { Some(start()?) };
         let env = threads.as_ref().map_or_else(|| env.clone(), |threads| env.on(threads.handle()));
@@ -120,7 +121,7 @@ impl Sql {
         let files = Files::new(sources.files(), footers_max);
         let turns = Turns::new(config.queries_max);
         Ok(Sql {
-            inner: Arc::new(Inner { env, sources, config, base, runtimes, files, turns, _threads: threads }),
+            inner: Arc::new(Inner { env, sources, config, bases, runtimes, files, turns, _threads: threads }),
         })
     }
 
@@ -298,11 +299,11 @@ impl Run {
     /// Plans the text and starts it.
     async fn plan(self: Arc<Run>) -> Result<(Plan, Started), QueryError> {
         let text = &self.text;
-        let parsed = statement::parse(&self.inner.base, text)?;
+        let parsed = statement::parse(self.inner.bases.any(), text)?;
         let inputs = self.inner.inputs();
         let cut = inputs.source.lsn();
         let runtime = self.inner.runtimes.next();
-        let state = session::session(&self.inner.base, runtime, inputs, Arc::new(self.meter()));
+        let state = self.inner.bases.session(runtime, inputs, Arc::new(self.meter()));
         let failed = |error| self.failed(&error);
         let plan = correct::plan(&state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.

@@ -1,4 +1,4 @@
-//! The session of a statement, and the base that all sessions share. No file system, no object store, no writes.
+//! The session of a statement, and the base of all sessions. No file system, no object store, no writes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use datafusion::common::{Result, exec_err};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
@@ -22,8 +21,39 @@ use crate::files::LAKE_URL;
 use crate::limits::{PARSER_RECURSION_MAX, SORT_MERGE_BYTES};
 use crate::spill::Runtimes;
 
-/// The base of all sessions.
-pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState> {
+/// What sessions are copied from: a base for each runtime. To build a session anew means to register several hundred
+/// functions for each statement.
+pub(crate) struct Bases(Vec<SessionState>);
+
+impl Bases {
+    pub(crate) fn new(config: &Config, runtimes: &Runtimes) -> Result<Bases> {
+        runtimes.all().map(|runtime| base(config, runtime)).collect::<Result<_>>().map(Bases)
+    }
+
+    /// A base, for what is alike in all.
+    pub(crate) fn any(&self) -> &SessionState {
+        self.0.first().expect("there is a runtime")
+    }
+
+    /// The session of one statement. Its `now()` and `current_date()` return the time of its cut. Its functions stand
+    /// behind `meter`.
+    pub(crate) fn session(
+        &self,
+        runtime: &Arc<RuntimeEnv>,
+        inputs: Arc<Inputs>,
+        meter: Arc<Meter>,
+    ) -> SessionState {
+        let base = self.0.iter().find(|base| Arc::ptr_eq(base.runtime_env(), runtime));
+        let mut session = base.expect("every runtime has a base").clone();
+        session.execution_props_mut().query_execution_start_time =
+            DateTime::from_timestamp_millis(inputs.source.now().0);
+        session.register_catalog_list(catalogs(inputs));
+        session.add_analyzer_rule(Arc::new(MeteredFunctions(meter)));
+        session
+    }
+}
+
+fn base(config: &Config, runtime: &Arc<RuntimeEnv>) -> Result<SessionState> {
     let mut session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
@@ -42,7 +72,7 @@ pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState>
     correct::configure(&mut session);
     let state = SessionStateBuilder::new()
         .with_config(session)
-        .with_runtime_env(runtimes.plain().clone())
+        .with_runtime_env(runtime.clone())
         .with_default_features()
         .with_table_function_list(correct::table_functions());
     let mut state = correct::rules(state)
@@ -53,24 +83,6 @@ pub(crate) fn base(config: &Config, runtimes: &Runtimes) -> Result<SessionState>
     correct::functions(&mut state)?;
     functions::bound(&mut state)?;
     Ok(state)
-}
-
-/// The session of one statement. Its `now()` and `current_date()` return the time of its cut. Its functions stand
-/// behind `meter`.
-pub(crate) fn session(
-    base: &SessionState,
-    runtime: &Arc<RuntimeEnv>,
-    inputs: Arc<Inputs>,
-    meter: Arc<Meter>,
-) -> SessionState {
-    let mut properties = ExecutionProps::new();
-    properties.query_execution_start_time = DateTime::from_timestamp_millis(inputs.source.now().0);
-    SessionStateBuilder::new_from_existing(base.clone())
-        .with_runtime_env(runtime.clone())
-        .with_execution_props(properties)
-        .with_catalog_list(catalogs(inputs))
-        .with_analyzer_rule(Arc::new(MeteredFunctions(meter)))
-        .build()
 }
 
 /// The object stores of every runtime.

@@ -60,6 +60,11 @@ impl Runtimes {
         Ok(spilling.disk_manager.used_disk_space())
     }
 
+    /// Every runtime that [`Runtimes::next`] may return.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<RuntimeEnv>> {
+        std::iter::once(&self.plain).chain(self.spilling.iter().map(|(_, runtime)| runtime))
+    }
+
     /// The runtime that knows only the memory.
     pub(crate) fn plain(&self) -> &Arc<RuntimeEnv> {
         &self.plain
