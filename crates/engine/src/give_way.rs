@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::union::UnionExec;
+
+use crate::trees::Tree;
 
 /// The rule that makes the engine also count the batches of operators that multiply rows.
 #[derive(Debug)]
@@ -20,13 +22,13 @@ pub struct GiveWay;
 
 impl PhysicalOptimizerRule for GiveWay {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let counted = |plan: Arc<dyn ExecutionPlan>| {
+        let mut counted = |plan: Arc<dyn ExecutionPlan>| {
             Ok(match multiplies(&plan) {
                 true => Transformed::yes(Arc::new(CooperativeExec::new(plan)) as Arc<dyn ExecutionPlan>),
                 false => Transformed::no(plan),
             })
         };
-        plan.transform_up(counted).data()
+        plan.rewrite_up(&mut counted).data()
     }
 
     fn name(&self) -> &'static str {

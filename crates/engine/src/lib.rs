@@ -8,6 +8,7 @@
 //! give_way.rs   GiveWay            makes joins yield, so that a statement can end at its deadline
 //! held.rs       CountHeldRows      counts the rows that window functions hold
 //! passing.rs    below              an operator that looks at batches and passes them on
+//! trees.rs      Tree, Plans        walks over plans and expressions, each compiled once
 //! width.rs      LookAtWidths       finds out that batches should have fewer rows
 //! wrapped.rs    from_inner         functions that stand before one of the engine
 //! limits.rs                        every limit of this crate
@@ -22,6 +23,7 @@ mod give_way;
 mod held;
 pub mod limits;
 mod passing;
+mod trees;
 mod width;
 mod wrapped;
 

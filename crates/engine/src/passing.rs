@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
@@ -15,6 +15,8 @@ use datafusion::physical_plan::{
     replace_children_if_necessary,
 };
 use futures::TryStreamExt;
+
+use crate::trees::Tree;
 
 /// Looks at one batch after the other. An error ends the statement.
 pub(crate) type Look = Box<dyn FnMut(&RecordBatch) -> Result<()> + Send>;
@@ -34,7 +36,7 @@ pub(crate) fn below(
     wanted: impl Fn(&Arc<dyn ExecutionPlan>) -> bool,
     looks: Looks,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let put = |plan: Arc<dyn ExecutionPlan>| {
+    let mut put = |plan: Arc<dyn ExecutionPlan>| {
         if !wanted(&plan) {
             return Ok(Transformed::no(plan));
         }
@@ -44,7 +46,7 @@ pub(crate) fn below(
         let children = plan.children().into_iter().map(passing).collect();
         Ok(Transformed::yes(replace_children_if_necessary(plan, children)?))
     };
-    plan.transform_up(put).data()
+    plan.rewrite_up(&mut put).data()
 }
 
 #[derive(Debug)]

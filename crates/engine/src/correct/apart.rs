@@ -1,10 +1,11 @@
 //! Columns of a query that the engine would give one name, which it refuses: a column twice, or beside a cast of it.
 //! The later one gets a number, as the columns of a result do.
 
+use crate::trees::{self, Visitor};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, SelectItem, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Select, SelectItem};
 
 /// Gives a name to each column without one that would have the name of another.
 pub(super) fn tell_apart(select: &mut Select) {
@@ -55,17 +56,15 @@ fn free(name: &str, others: &BTreeSet<String>, taken: &mut BTreeSet<String>) -> 
 /// What the engine makes a name of: the expression without its casts. And whether there are some.
 fn named(expr: &Expr) -> (String, bool) {
     let (mut bare, mut casts) = (expr.clone(), Casts(false));
-    let _ = VisitMut::visit(&mut bare, &mut casts);
+    let _ = trees::visit(&mut bare, &mut casts);
     (bare.to_string(), casts.0)
 }
 
 /// Takes casts and brackets out of an expression. Notes whether there were casts.
 struct Casts(bool);
 
-impl VisitorMut for Casts {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+impl Visitor for Casts {
+    fn after_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let nothing = || Expr::Identifier(Ident::new(""));
         loop {
             match expr {

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{
     Column, DFSchema, DFSchemaRef, ExprSchema, JoinType, NullEquality, Result, Spans, plan_err,
 };
@@ -36,6 +36,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::trees::{Plans, Tree};
+
 use super::names::Names;
 use super::walk;
 
@@ -46,7 +48,7 @@ pub(super) struct Unnested;
 impl AnalyzerRule for Unnested {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let names = Names::default();
-        plan.transform_down_with_subqueries(|node| outer_query(&names, node)).data()
+        plan.rewrite_plans_down(&mut |node| outer_query(&names, node)).data()
     }
 
     fn name(&self) -> &'static str {
@@ -65,9 +67,9 @@ fn outer_query(names: &Names, node: LogicalPlan) -> Result<Transformed<LogicalPl
     let columns = node.schema().columns();
     let (base, mut input) = (input.clone(), input);
     let kept = NamePreserver::new(&node);
-    let node = node.map_expressions(|expr| {
+    let node = node.rewrite_expressions(&mut |expr| {
         let name = kept.save(&expr);
-        let joined = expr.transform_down(|part| match join_part(names, &part, &base, &mut input)? {
+        let joined = expr.rewrite_down(&mut |part| match join_part(names, &part, &base, &mut input)? {
             Some(value) => Ok(Transformed::new(value, true, TreeNodeRecursion::Jump)),
             None => Ok(Transformed::no(part)),
         })?;
@@ -214,7 +216,7 @@ pub(super) fn is_source(plan: &LogicalPlan, place: Place) -> bool {
 /// of each value of the inner columns, so there a condition must compare such a column itself with an outer value. Both
 /// zeros are one value, but two groups.
 fn is_simple_filter(filter: &Filter, place: Place) -> bool {
-    let nested = filter.predicate.exists(|part| Ok(is_subquery(part))).unwrap_or(true);
+    let nested = filter.predicate.holds(&mut |part| is_subquery(part)).unwrap_or(true);
     let schema = filter.input.schema();
     let grouped = |inner: &Expr| {
         matches!(inner, Expr::Column(_)) && inner.get_type(schema).is_ok_and(|kind| !kind.is_floating())
@@ -286,8 +288,8 @@ fn of_expressions(node: &LogicalPlan) -> Vec<Column> {
             found.push(column.clone());
         }
     };
-    let _ = node.apply_expressions(|expr| {
-        expr.apply(|part| {
+    let _ = node.look_at_expressions(&mut |expr| {
+        expr.look_at_all(&mut |part| {
             if let Expr::OuterReferenceColumn(_, column) = part {
                 add(column);
             }
@@ -404,7 +406,7 @@ impl<'a> Domain<'a> {
     /// An expression of the subquery, with columns of the domain for outer columns. In subqueries of its own they are
     /// outer columns still.
     fn inside(&self, expr: Expr, scope: &DFSchema) -> Result<Expr> {
-        expr.transform_up(|part| match part {
+        expr.rewrite_up(&mut |part| match part {
             Expr::OuterReferenceColumn(field, column) => Ok(match self.key(&column) {
                 Some(key) => Transformed::yes(Expr::Column(key)),
                 None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
@@ -434,15 +436,15 @@ impl<'a> Domain<'a> {
     fn nested(&self, subquery: &Subquery, scope: &DFSchema) -> Result<Subquery> {
         let plan = subquery.subquery.as_ref().clone();
         let hidden = |node: &LogicalPlan| self.keys.iter().any(|key| node.schema().has_column(&key.outer));
-        plan.apply_with_subqueries(|node| match hidden(node) {
+        plan.look_at_plans(&mut |node| match hidden(node) {
             true => plan_err!("Unsupported Subquery plan: a name in two queries"),
             false => Ok(TreeNodeRecursion::Continue),
         })?;
-        let renamed = plan.transform_up_with_subqueries(|node| {
+        let renamed = plan.rewrite_plans_up(&mut |node| {
             let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
+            node.rewrite_expressions(&mut |expr| {
                 let name = names.save(&expr);
-                let renamed = expr.transform_up(|part| self.outer_key(part, scope))?;
+                let renamed = expr.rewrite_up(&mut |part| self.outer_key(part, scope))?;
                 Ok(renamed.update_data(|expr| name.restore(expr)))
             })
         })?;
@@ -572,7 +574,7 @@ impl<'a> Domain<'a> {
         let scope = node.input.schema();
         let apart = |expr: &Expr| -> Result<Expr> {
             let expr = self.inside(expr.clone(), scope)?;
-            expr.transform_up(|part| match part {
+            expr.rewrite_up(&mut |part| match part {
                 Expr::WindowFunction(mut function) => {
                     let keys = self.key_columns().chain(std::mem::take(&mut function.params.partition_by));
                     function.params.partition_by = keys.collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -16,13 +16,15 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, replace_children_if_necessary,
 };
 
+use crate::trees::Tree;
+
 /// The rule that puts a [`Forget`] below each grouping by sets.
 #[derive(Debug)]
 pub(super) struct ForgetBelowSets;
 
 impl PhysicalOptimizerRule for ForgetBelowSets {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let forgetting = |plan: Arc<dyn ExecutionPlan>| {
+        let mut forgetting = |plan: Arc<dyn ExecutionPlan>| {
             let sets = plan.downcast_ref::<AggregateExec>().is_some_and(|aggregate| {
                 aggregate.group_expr().groups().len() > 1 && !aggregate.input().is::<Forget>()
             });
@@ -32,7 +34,7 @@ impl PhysicalOptimizerRule for ForgetBelowSets {
             let inputs = plan.children().into_iter().map(|input| Forget::over(input.clone())).collect();
             Ok(Transformed::yes(replace_children_if_necessary(plan, inputs)?))
         };
-        plan.transform_up(forgetting).data()
+        plan.rewrite_up(&mut forgetting).data()
     }
 
     fn name(&self) -> &'static str {

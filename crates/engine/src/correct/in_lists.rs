@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNodeRecursion};
 use datafusion::common::{Result, internal_err};
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{
@@ -16,6 +16,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+
+use crate::trees::{Plans, Tree};
 
 /// The engine's simplifier, which leaves lists apart.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ impl OptimizerRule for SimplifyApart {
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let mut any = false;
-        let apart = plan.map_expressions(|expr| {
+        let apart = plan.rewrite_expressions(&mut |expr| {
             let apart = set_apart(expr)?;
             any |= apart.transformed;
             Ok(apart)
@@ -42,14 +44,15 @@ impl OptimizerRule for SimplifyApart {
             return Ok(simplified);
         }
         // The simplifier may put a projection on top of an aggregate.
-        simplified.map_data(|plan| plan.transform_up(|node| node.map_expressions(together)).data())
+        simplified
+            .map_data(|plan| plan.rewrite_up(&mut |node| node.rewrite_expressions(&mut together)).data())
     }
 }
 
 /// Gives each of several lists over one value a value of its own.
 fn set_apart(expr: Expr) -> Result<Transformed<Expr>> {
     let mut lists: BTreeMap<String, usize> = BTreeMap::new();
-    expr.apply(|part| {
+    expr.look_at_all(&mut |part| {
         if let Some(value) = listed(part) {
             *lists.entry(value.to_string()).or_default() += 1;
             return Ok(TreeNodeRecursion::Jump);
@@ -61,14 +64,14 @@ fn set_apart(expr: Expr) -> Result<Transformed<Expr>> {
         return Ok(Transformed::no(expr));
     }
     let mut number = 0_i64;
-    expr.transform_down(|part| {
+    expr.rewrite_down(&mut |part| {
         let Some(value) = listed(&part).filter(|value| lists.contains_key(&value.to_string())).cloned()
         else {
             return Ok(Transformed::no(part));
         };
         number += 1;
         let apart = Apart::call(value.clone(), number);
-        let set = part.transform_down(|inner| match inner == value {
+        let set = part.rewrite_down(&mut |inner| match inner == value {
             true => Ok(Transformed::new(apart.clone(), true, TreeNodeRecursion::Jump)),
             false => Ok(Transformed::no(inner)),
         })?;
@@ -112,7 +115,7 @@ fn bare(expr: &Expr) -> &Expr {
 
 /// Takes the own values away.
 fn together(expr: Expr) -> Result<Transformed<Expr>> {
-    expr.transform_up(|part| match part {
+    expr.rewrite_up(&mut |part| match part {
         Expr::ScalarFunction(mut call) if call.func.inner().is::<Apart>() => {
             Ok(Transformed::yes(call.args.swap_remove(0)))
         }

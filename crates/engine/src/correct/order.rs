@@ -8,6 +8,8 @@ use datafusion::logical_expr::expr::{AggregateFunction, Sort};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, WindowFunctionDefinition};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::trees::Plans;
+
 use super::walk;
 
 /// Aggregates whose result depends on the order of their rows. Those with WITHIN GROUP keep their order, too.
@@ -20,7 +22,7 @@ pub(super) struct PlainOrders;
 impl AnalyzerRule for PlainOrders {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = walk::expressions(plan, &function)?;
-        plan.transform_up_with_subqueries(node).data()
+        plan.rewrite_plans_up(&mut node).data()
     }
 
     fn name(&self) -> &'static str {

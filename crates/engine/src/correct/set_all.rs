@@ -15,17 +15,19 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::trees::Plans;
+
 /// Makes the engine count equal rows.
 #[derive(Debug)]
 pub(super) struct CountedSets;
 
 impl AnalyzerRule for CountedSets {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let counted = |node| match node {
+        let mut counted = |node| match node {
             LogicalPlan::Join(join) if counts(&join) => Ok(Transformed::yes(counted(join)?)),
             node => Ok(Transformed::no(node)),
         };
-        plan.transform_up_with_subqueries(counted).data()
+        plan.rewrite_plans_up(&mut counted).data()
     }
 
     fn name(&self) -> &'static str {

@@ -27,6 +27,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::trees::{Plans, Tree};
+
 use super::correlated::{Place, is_source};
 use super::names::Names;
 use super::opaque::opaque;
@@ -39,7 +41,7 @@ pub(super) struct ThreeAnswers;
 impl AnalyzerRule for ThreeAnswers {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let names = Names::default();
-        plan.transform_up_with_subqueries(|node| names.node(node)).data()
+        plan.rewrite_plans_up(&mut |node| names.node(node)).data()
     }
 
     fn name(&self) -> &'static str {
@@ -107,8 +109,8 @@ impl Names {
             matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::Join(_));
         let wanted = if joins { is_condition } else { moves };
         let mut any = false;
-        node.apply_expressions(|expr| {
-            any |= expr.exists(|part| Ok(wanted(part)))?;
+        node.look_at_expressions(&mut |expr| {
+            any |= expr.holds(&mut |part| wanted(part))?;
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !any {
@@ -176,7 +178,7 @@ impl Names {
     fn in_place(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let schema = walk::inputs(&node)?;
         let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
+        node.rewrite_expressions(&mut |expr| {
             let name = names.save(&expr);
             Ok(Transformed::yes(name.restore(self.value(expr, &schema, Decorrelated::Scalar)?)))
         })?
@@ -190,9 +192,9 @@ impl Names {
         let schema = input.schema().clone();
         let mut values: Vec<Expr> = columns.into_iter().map(Expr::Column).collect();
         let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
+        let node = node.rewrite_expressions(&mut |expr| {
             let name = names.save(&expr);
-            let moved = expr.transform_down(|part| {
+            let moved = expr.rewrite_down(&mut |part| {
                 if !moves(&part) {
                     return Ok(Transformed::no(part));
                 }
@@ -218,7 +220,7 @@ impl Names {
 
     /// An expression in which every condition is a value.
     fn value(&self, expr: Expr, schema: &DFSchema, how: Decorrelated) -> Result<Expr> {
-        expr.transform_up(|part| match part {
+        expr.rewrite_up(&mut |part| match part {
             Expr::Exists(Exists { subquery, negated }) => {
                 let exists = how.exists(subquery)?;
                 Ok(Transformed::yes(if negated { Expr::Not(exists.into()) } else { exists }))
@@ -357,7 +359,7 @@ fn binary(left: Expr, operator: Operator, right: Expr) -> Expr {
 
 /// An expression of the outer query inside a subquery.
 fn outer(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    expr.transform_up(|part| match part {
+    expr.rewrite_up(&mut |part| match part {
         Expr::Column(column) => {
             let (relation, field) = schema.qualified_field_from_column(&column)?;
             let outer = Column::new(relation.cloned(), column.name);
@@ -423,7 +425,10 @@ fn refuse_hidden_columns(value: &Expr, subquery: &Subquery) -> Result<()> {
         return Ok(());
     }
     let columns = value.column_refs();
-    subquery.subquery.apply(|node| match columns.iter().find(|column| node.schema().has_column(column)) {
+    subquery.subquery.look_at_all(&mut |node| match columns
+        .iter()
+        .find(|column| node.schema().has_column(column))
+    {
         Some(column) => {
             not_impl_err!("'{column}' beside a correlated subquery that has it, too; use an alias")
         }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Cte, Expr, OrderBy, Query, SetExpr, SetOperator, Statement as Ast, TableFactor, VisitMut, VisitorMut,
+    Cte, Expr, OrderBy, Query, SetExpr, SetOperator, Statement as Ast, TableFactor,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -15,11 +15,12 @@ use super::using;
 use super::views;
 use super::windows;
 use super::zones;
+use crate::trees::{self, Visitor};
 
 /// Rewrites a statement. The error says what of it is refused.
 pub(super) fn adapt(statement: &mut Statement) -> Result<(), String> {
     match statement {
-        Statement::Statement(statement) => match VisitMut::visit(statement.as_mut(), &mut Adapt) {
+        Statement::Statement(statement) => match trees::visit(statement.as_mut(), &mut Adapt) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(refused) => Err(refused),
         },
@@ -37,10 +38,8 @@ fn flow(made: Result<(), String>) -> ControlFlow<String> {
 
 struct Adapt;
 
-impl VisitorMut for Adapt {
-    type Break = String;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<String> {
+impl Visitor for Adapt {
+    fn before_query(&mut self, query: &mut Query) -> ControlFlow<String> {
         flow(clauses::query(query))?;
         flow(windows::inline(query))?;
         if let Some(with) = &mut query.with
@@ -52,12 +51,12 @@ impl VisitorMut for Adapt {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+    fn before_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         views::without(expr);
         flow(zones::cast(expr))
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
+    fn before_table(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
         flow(clauses::table(factor))?;
         // The last join has its brackets.
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor
@@ -75,7 +74,7 @@ pub(super) fn qualify_merged(statement: &mut Statement, name: &str) -> bool {
     match statement {
         Statement::Statement(statement) => {
             let mut merged = Merged { name, any: false };
-            let _ = VisitMut::visit(statement.as_mut(), &mut merged);
+            let _ = trees::visit(statement.as_mut(), &mut merged);
             merged.any
         }
         Statement::Explain(explain) => qualify_merged(&mut explain.statement, name),
@@ -102,10 +101,8 @@ impl Merged<'_> {
     }
 }
 
-impl VisitorMut for Merged<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+impl Visitor for Merged<'_> {
+    fn before_query(&mut self, query: &mut Query) -> ControlFlow<String> {
         self.body(&mut query.body, &mut query.order_by);
         ControlFlow::Continue(())
     }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Unnest};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::trees::{Plans, Tree};
 
 use super::opaque::opaque;
 
@@ -19,7 +21,7 @@ pub(super) struct ForgetBelowUnnest;
 
 impl AnalyzerRule for ForgetBelowUnnest {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| match node {
+        plan.rewrite_plans_up(&mut |node| match node {
             LogicalPlan::Unnest(unnest) if is_known(&unnest.input)? => {
                 let input = Arc::new(forgotten(unnest.input)?);
                 let node = LogicalPlan::Unnest(Unnest { input, ..unnest });
@@ -38,7 +40,7 @@ impl AnalyzerRule for ForgetBelowUnnest {
 
 /// Whether the engine knows of a plan that columns of it are unique, or will know when it makes groups of DISTINCT.
 fn is_known(plan: &LogicalPlan) -> Result<bool> {
-    let is_distinct = plan.exists(|node| Ok(matches!(node, LogicalPlan::Distinct(_))))?;
+    let is_distinct = plan.holds(&mut |node| matches!(node, LogicalPlan::Distinct(_)))?;
     Ok(is_distinct || !plan.schema().functional_dependencies().is_empty())
 }
 

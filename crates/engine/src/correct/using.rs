@@ -25,10 +25,11 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::{
     self, Ident, JoinConstraint as Constraint, JoinOperator, ObjectName, TableFactor, TableWithJoins,
-    VisitMut, VisitorMut,
 };
 
 use floe_schema::names::SYSTEM;
+
+use crate::trees::{self, Plans, Visitor};
 
 /// The qualifier of merged columns. No table has it, and it sorts before all that do: of the columns that a bare `*`
 /// may mean, the engine's planner takes the first.
@@ -59,7 +60,7 @@ pub(super) fn qualify(condition: &mut ast::Expr, from: &[TableWithJoins]) {
     let mut names = Vec::new();
     from.iter().for_each(|tables| merged_names(tables, &mut names));
     if !names.is_empty() {
-        let _ = VisitMut::visit(condition, &mut Qualify { names, depth: 0, any: false });
+        let _ = trees::visit(condition, &mut Qualify { names, depth: 0, any: false });
     }
 }
 
@@ -76,13 +77,13 @@ pub(super) fn qualify_name(
         return false;
     }
     let mut qualify = Qualify { names: vec![name.to_owned()], depth: 0, any: false };
-    let _ = VisitMut::visit(&mut select.selection, &mut qualify);
+    let _ = trees::visit(&mut select.selection, &mut qualify);
     if !qualify.any {
-        let _ = VisitMut::visit(&mut select.projection, &mut qualify);
-        let _ = VisitMut::visit(&mut select.group_by, &mut qualify);
-        let _ = VisitMut::visit(&mut select.having, &mut qualify);
-        let _ = VisitMut::visit(&mut select.qualify, &mut qualify);
-        let _ = VisitMut::visit(order_by, &mut qualify);
+        let _ = trees::visit(&mut select.projection, &mut qualify);
+        let _ = trees::visit(&mut select.group_by, &mut qualify);
+        let _ = trees::visit(&mut select.having, &mut qualify);
+        let _ = trees::visit(&mut select.qualify, &mut qualify);
+        let _ = trees::visit(order_by, &mut qualify);
     }
     qualify.any
 }
@@ -126,20 +127,18 @@ struct Qualify {
     any: bool,
 }
 
-impl VisitorMut for Qualify {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<()> {
+impl Visitor for Qualify {
+    fn before_query(&mut self, _: &mut ast::Query) -> ControlFlow<String> {
         self.depth += 1;
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<()> {
+    fn after_query(&mut self, _: &mut ast::Query) -> ControlFlow<String> {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<()> {
+    fn before_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<String> {
         if self.depth == 0
             && let ast::Expr::Identifier(ident) = expr
             && self.names.contains(&folded(ident))
@@ -366,13 +365,13 @@ pub(super) struct Unmark;
 
 impl AnalyzerRule for Unmark {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let unmarked = |node| match node {
+        let mut unmarked = |node| match node {
             LogicalPlan::Join(join) if is_mark(&join) => {
                 Ok(Transformed::yes(Arc::unwrap_or_clone(join.left)))
             }
             node => Ok(Transformed::no(node)),
         };
-        plan.transform_up_with_subqueries(unmarked).data()
+        plan.rewrite_plans_up(&mut unmarked).data()
     }
 
     fn name(&self) -> &'static str {

@@ -1,22 +1,24 @@
 //! Walks every expression of a plan, those of its subqueries included.
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+
+use crate::trees::{Plans, Tree};
 
 /// Rewrites every part of every expression, innermost first. The columns of each node keep their names.
 pub(crate) fn expressions(
     plan: LogicalPlan,
     rewrite: &dyn Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<LogicalPlan> {
-    plan.transform_up_with_subqueries(|node| {
+    plan.rewrite_plans_up(&mut |node| {
         let schema = inputs(&node)?;
         let names = NamePreserver::new(&node);
-        node.map_expressions(|expr| {
+        node.rewrite_expressions(&mut |expr| {
             let name = names.save(&expr);
-            let rewritten = expr.transform_up(|part| rewrite(part, &schema))?;
+            let rewritten = expr.rewrite_up(&mut |part| rewrite(part, &schema))?;
             Ok(rewritten.update_data(|expr| name.restore(expr)))
         })?
         .map_data(LogicalPlan::recompute_schema)

@@ -7,11 +7,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, OrderBy, Query, Select, SetExpr, VisitMut,
-    VisitorMut, WindowSpec, WindowType,
+    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, OrderBy, Query, Select, SetExpr, WindowSpec,
+    WindowType,
 };
 
 use super::using::folded;
+use crate::trees::{self, Visitor};
 
 /// Writes the windows of a query where their names are.
 pub(super) fn inline(query: &mut Query) -> Result<(), String> {
@@ -78,26 +79,24 @@ struct Uses {
 impl Uses {
     /// Visits the parts of a query that may have windows.
     fn of(&mut self, select: &mut Select, order_by: &mut Option<OrderBy>) -> ControlFlow<String> {
-        VisitMut::visit(&mut select.projection, self)?;
-        VisitMut::visit(&mut select.qualify, self)?;
-        VisitMut::visit(order_by, self)
+        trees::visit(&mut select.projection, self)?;
+        trees::visit(&mut select.qualify, self)?;
+        trees::visit(order_by, self)
     }
 }
 
-impl VisitorMut for Uses {
-    type Break = String;
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<String> {
+impl Visitor for Uses {
+    fn before_query(&mut self, _: &mut Query) -> ControlFlow<String> {
         self.depth += 1;
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<String> {
+    fn after_query(&mut self, _: &mut Query) -> ControlFlow<String> {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
+    fn before_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
         if self.depth > 0 {
             return ControlFlow::Continue(());

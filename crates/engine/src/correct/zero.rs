@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{AggregateFunction, InList, Sort, WindowFunction};
 use datafusion::logical_expr::{
@@ -19,6 +19,8 @@ use datafusion::logical_expr::{
     Volatility, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::trees::{Plans, Tree};
 
 use super::walk;
 
@@ -29,7 +31,7 @@ pub(super) struct OneZero;
 impl AnalyzerRule for OneZero {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = walk::expressions(plan, &|expr, schema| expression(expr, schema))?;
-        plan.transform_up_with_subqueries(|node| keys(node)?.map_data(LogicalPlan::recompute_schema)).data()
+        plan.rewrite_plans_up(&mut |node| keys(node)?.map_data(LogicalPlan::recompute_schema)).data()
     }
 
     fn name(&self) -> &'static str {
@@ -230,14 +232,14 @@ fn join_keys(mut join: Join) -> Transformed<LogicalPlan> {
 }
 
 fn holds_float(key: &Expr, schema: &DFSchema) -> bool {
-    key.exists(|part| Ok(is_float(part, schema))).unwrap_or(true)
+    key.holds(&mut |part| is_float(part, schema)).unwrap_or(true)
 }
 
 /// A key of GROUP BY, or its grouping sets.
 fn group_key(key: Expr, schema: &DFSchema) -> Result<Expr> {
     match key {
         Expr::GroupingSet(sets) => Expr::GroupingSet(sets)
-            .transform_down(|part| match part {
+            .rewrite_down(&mut |part| match part {
                 Expr::GroupingSet(_) => Ok(Transformed::no(part)),
                 part => Ok(Transformed::new(
                     named(part, schema),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Result, ScalarValue, plan_err, resources_datafusion_err, resources_err};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -24,6 +24,7 @@ use crate::limits::{
     FIXED_WIDTH_MAX, FUNCTION_BYTES_MAX, FUNCTION_RESULT_BYTES_MAX, FUNCTION_SLICE_BYTES,
     FUNCTION_SLICE_STEPS, FUNCTION_STEPS_MAX, FUNCTION_VALUES_MAX, NESTING_MAX,
 };
+use crate::trees::Tree;
 use crate::wrapped::from_inner;
 
 use super::concatenation::Concatenation;
@@ -365,7 +366,7 @@ fn width(kind: &DataType) -> usize {
 
 /// The expression with all its functions behind a meter.
 fn behind(expr: Expr, meter: Option<&Arc<Meter>>) -> Result<Expr> {
-    expr.transform_up(|expr| Ok(watched(expr, meter))).data()
+    expr.rewrite_up(&mut |expr| Ok(watched(expr, meter))).data()
 }
 
 /// The expression with its own function, if it is one, behind a meter.
