@@ -95,7 +95,7 @@ impl Row {
     pub(crate) fn write<T: Field>(
         self,
         value: &T,
-        default: impl FnOnce() -> T,
+        default: fn() -> T,
         encoder: &mut Encoder,
         form: Form,
     ) -> Result<(), WireError> {
@@ -110,14 +110,29 @@ impl Row {
     }
 
     /// Collects the field if it is a tagged field and not the default.
+    // Whether a row has a tag is known when this is compiled, and few have one.
+    #[inline(always)]
     pub(crate) fn write_tagged<T: Field>(
         self,
         value: &T,
-        default: impl FnOnce() -> T,
+        default: fn() -> T,
         tagged: &mut Tagged,
         form: Form,
     ) -> Result<(), WireError> {
-        let Some(tag) = self.tag else { return Ok(()) };
+        match self.tag {
+            Some(tag) => self.collect(tag, value, default, tagged, form),
+            None => Ok(()),
+        }
+    }
+
+    fn collect<T: Field>(
+        self,
+        tag: u32,
+        value: &T,
+        default: fn() -> T,
+        tagged: &mut Tagged,
+        form: Form,
+    ) -> Result<(), WireError> {
         if !self.in_tags(form) || *value == default() {
             return Ok(());
         }
