@@ -5,6 +5,7 @@
 //! queue -> run each over the map -> Journal::commit -> publish -> observers -> answers
 //!               ^                        |
 //!               +-- apply what we missed +-- conflict: another broker was first
+//!               +-- take the whole map --+-- reload: the journal has let go of what we missed
 //!                                        +-- not applied: the whole group is told so, callers retry
 //!                                        +-- unknown: the same attempt again, until the journal tells
 //! ```
@@ -26,6 +27,7 @@ use crate::journal::{
 use crate::limits::{
     self, CHANGE_BYTES, COMMAND_BYTES_MAX, CONFLICTS_MAX, GROUP_BYTES_MAX, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN,
 };
+use crate::load::{difference, load};
 use crate::published::Published;
 use crate::snapshot::Snapshot;
 use floe_env::{Backoff, Env, Timestamp};
@@ -90,11 +92,16 @@ enum Tried {
     Conflict(Vec<Entry>),
     NotApplied(String),
     Unknown(String),
+    /// The journal has let go of what this broker missed. The call was not applied.
+    Reload,
+    /// As [`Tried::Reload`], and it will never be known whether an earlier call of the attempt was applied.
+    Lost,
 }
 
 enum Next {
     Command(Option<Box<dyn Queued>>),
     Followed(Vec<Entry>),
+    Reload,
 }
 
 impl Committer {
@@ -119,6 +126,7 @@ impl Committer {
                     self.commit_group(group).await;
                 }
                 Next::Followed(entries) => self.absorb(entries),
+                Next::Reload => self.reload().await,
             }
         }
     }
@@ -130,7 +138,7 @@ impl Committer {
         tokio::select! {
             biased;
             command = self.queue.recv() => Next::Command(command),
-            entries = follow(&self.env, &*self.shared.journal, self.map.lsn()) => Next::Followed(entries),
+            entries = follow(&self.env, &*self.shared.journal, self.map.lsn()) => entries.map_or(Next::Reload, Next::Followed),
         }
     }
 
@@ -165,6 +173,13 @@ impl Committer {
                 Tried::Conflict(entries) => {
                     metrics::counter!("floe_meta_conflicts_total").increment(1);
                     self.absorb(entries);
+                }
+                Tried::Reload => self.reload().await,
+                Tried::Lost => {
+                    let reason = "the journal has let go of the commits among which it would be";
+                    tracing::error!(commands = group.len(), "outcome of a metadata commit will not be known");
+                    group.into_iter().for_each(|command| command.unknown(reason));
+                    return self.reload().await;
                 }
                 Tried::NotApplied(reason) => {
                     metrics::counter!("floe_meta_not_applied_total").increment(1);
@@ -295,6 +310,7 @@ impl Committer {
                 self.absorb(others);
             }
             Tried::Conflict(entries) => self.absorb(entries),
+            Tried::Reload | Tried::Lost => self.reload().await,
             Tried::NotApplied(_) | Tried::Unknown(_) => unreachable!("the outcome is resolved"),
         }
     }
@@ -315,6 +331,37 @@ impl Committer {
         let commits = plan.commits.iter().enumerate();
         self.shared
             .publish(&self.map, commits.map(|(i, c)| (first.plus(i + 1), &c.envelope, &c.changes[..])));
+    }
+
+    /// Takes the map as the journal has it. Until it can, commands that wait are refused.
+    async fn reload(&mut self) {
+        metrics::counter!("floe_meta_reloads_total").increment(1);
+        let mut backoff = Backoff::new(&self.env, RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let (map, time) = loop {
+            let journal = Arc::clone(&self.shared.journal);
+            let reason = match timeout(self.options.commit_timeout, load(&*journal)).await {
+                Ok(Ok(loaded)) => break loaded,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the journal did not answer in time".to_owned(),
+            };
+            tracing::warn!(reason, "cannot load the metadata anew, trying again");
+            self.waiting.drain(..).for_each(refuse);
+            tokio::select! {
+                biased;
+                () = backoff.pause() => {}
+                () = refuse_all(&mut self.queue) => return,
+            }
+        };
+        if map.lsn() <= self.map.lsn() {
+            return;
+        }
+        tracing::info!(from = self.map.lsn().0, to = map.lsn().0, "took the metadata as a whole");
+        let changes = difference(&self.map, &map);
+        self.time = self.time.max(time);
+        self.map = map;
+        let mut envelope = Envelope::broker("reload");
+        envelope.time = self.time;
+        self.shared.publish(&self.map, std::iter::once((self.map.lsn(), &envelope, &changes[..])));
     }
 
     /// Makes commits of other brokers visible.
@@ -348,6 +395,7 @@ impl Tried {
             }
             Ok(Err(JournalError::NotApplied(reason))) => Tried::NotApplied(reason),
             Ok(Err(JournalError::Unknown(reason))) => Tried::Unknown(reason),
+            Ok(Err(JournalError::Reload(_))) => Tried::Reload,
             Err(_) => Tried::Unknown("the journal did not answer in time".to_owned()),
         }
     }
@@ -368,18 +416,20 @@ impl Tried {
     fn resolved(self) -> Tried {
         match self {
             Tried::NotApplied(reason) => Tried::Unknown(reason),
+            Tried::Reload => Tried::Lost,
             other => other,
         }
     }
 }
 
-/// Waits for commits of other brokers.
-async fn follow(env: &Env, journal: &dyn Journal, from: Lsn) -> Vec<Entry> {
+/// Waits for commits of other brokers. None if the journal has let go of them.
+async fn follow(env: &Env, journal: &dyn Journal, from: Lsn) -> Option<Vec<Entry>> {
     let mut backoff = Backoff::new(env, RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
     loop {
         match journal.follow(from).await {
-            Ok(entries) if !entries.is_empty() => return entries,
+            Ok(entries) if !entries.is_empty() => return Some(entries),
             Ok(_) => {}
+            Err(JournalError::Reload(_)) => return None,
             Err(error) => tracing::warn!(%error, "cannot follow the journal, trying again"),
         }
         backoff.pause().await;

@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::command::{Answer, CommitError, Committed, Pending, Queued, Stored};
 use crate::committer::{Committer, Options};
 use crate::journal::{AttachedError, Attachment, Entry, Envelope, Journal, JournalError, Lsn};
+use crate::load::{OpenError, load};
 use crate::published::{Applied, Published};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::watch;
-use floe_env::{Env, Timestamp, lock};
+use floe_env::{Env, lock};
 
 /// A broker's handle on the metadata map and its journal. Clones share it. The committer ends with the last clone.
 #[derive(Clone)]
@@ -24,38 +25,13 @@ pub struct Meta {
     queue: mpsc::Sender<Box<dyn Queued>>,
 }
 
-/// Why the metadata cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The journal cannot be read.
-    #[error("cannot load the metadata: {0}")]
-    Load(#[from] JournalError),
-    /// The journal has a gap or is out of order.
-    #[error("the journal is corrupt: entry {found} where {expected} was due")]
-    Gap {
-        /// The LSN that should come next.
-        expected: Lsn,
-        /// The LSN in its place.
-        found: Lsn,
-    },
-}
-
 impl Meta {
     /// Loads the map from the journal and starts the committer as a task of `env`.
     ///
     /// # Errors
     /// The journal cannot be read or has a gap.
     pub async fn open(env: Env, journal: Arc<dyn Journal>, options: Options) -> Result<Meta, OpenError> {
-        let loaded = journal.load().await?;
-        let mut snapshot = Snapshot::of_image(loaded.image, loaded.image_lsn);
-        for entry in &loaded.entries {
-            let expected = snapshot.lsn().next();
-            if entry.lsn != expected {
-                return Err(OpenError::Gap { expected, found: entry.lsn });
-            }
-            snapshot.apply(entry.lsn, &entry.changes);
-        }
-        let time = last_time(&*journal, snapshot.lsn(), &loaded.entries).await?;
+        let (snapshot, time) = load(&*journal).await?;
         let shared = Arc::new(Published::new(snapshot, journal));
         let (queue, commands) = mpsc::channel(options.queue_commands_max);
         let committer = Committer::new(env.clone(), shared.clone(), commands, options, time);
@@ -220,20 +196,15 @@ impl Meta {
     /// The commits after `from`, at most `count`: who wrote what.
     ///
     /// # Errors
-    /// The journal cannot be read.
+    /// The journal cannot be read, or has let go of them.
     pub async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.shared.journal.history(from, count).await
     }
-}
 
-/// The time of the last commit. It may be folded into the image, and the journal's history still has it.
-async fn last_time(journal: &dyn Journal, last: Lsn, entries: &[Entry]) -> Result<Timestamp, JournalError> {
-    if let Some(entry) = entries.last() {
-        return Ok(entry.envelope.time);
+    /// The commits up to this one are kept elsewhere. A hint, see [`Journal::forget`].
+    pub fn forget(&self, upto: Lsn) {
+        self.shared.journal.forget(upto);
     }
-    let before = Lsn(last.0.saturating_sub(1));
-    let entries = if last == Lsn(0) { Vec::new() } else { journal.history(before, 1).await? };
-    Ok(entries.first().map_or(Timestamp(i64::MIN), |entry| entry.envelope.time))
 }
 
 impl fmt::Debug for Meta {

@@ -17,7 +17,8 @@
 //!    callers are answered.
 //!
 //! If another broker committed first, the journal answers with the missed entries. The committer applies them and
-//! runs the commands again. If the journal cannot tell whether it applied a group, the committer sends the same
+//! runs the commands again. If it has let go of some of them, the committer takes the map as a whole (load.rs), and
+//! observers see the difference as one commit. If the journal cannot tell whether it applied a group, the committer sends the same
 //! attempt again until it can. Nothing else runs before that.
 //!
 //! # Formats
@@ -26,14 +27,14 @@
 //! key    kind u8 | fields in an order-preserving encoding           key.rs, span.rs
 //! value  version u8 | body, postcard for most                       record.rs
 //! entry  envelope and changes, each with a version                  journal/entry.rs
-//! files  journal.sqlite, image.sqlite                               journal/sqlite/
+//! files  journal.sqlite, image.sqlite, base.sqlite                  journal/sqlite/
 //!        ring/, image/, history/                                    journal/ring/
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
 //! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 producers of a partition, 20
 //! writer number, 21 mark of a partition, 30 group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage
-//! of a table, 44 and 45 the rebuilding of a table. A number is never reused. Numbers from 200 on belong to tests.
+//! of a table, 44 and 45 the rebuilding of a table, 50 part of the history, 51 loose object of the history. A number is never reused. Numbers from 200 on belong to tests.
 //!
 //! # What it is not
 //!
@@ -50,6 +51,7 @@ mod journal;
 pub mod key;
 pub mod lease;
 pub mod limits;
+mod load;
 mod published;
 mod record;
 mod snapshot;
@@ -60,7 +62,7 @@ pub use command::{CommitError, Committed};
 pub use committer::Options;
 pub use counter::{Counter, CounterKey};
 pub use error::DecodeError;
-pub use handle::{Meta, OpenError};
+pub use handle::Meta;
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
@@ -74,7 +76,8 @@ pub use journal::{
     AttachedError, Attachment, Carried, Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn,
     Outcome,
 };
+pub use load::OpenError;
 pub use published::Applied;
-pub use record::{MapRecord, put_postcard, take_part, take_postcard};
+pub use record::{MapRecord, decode_key, decode_value, put_postcard, take_part, take_postcard};
 pub use snapshot::{Lookup, Snapshot};
 pub use tx::Tx;

@@ -90,6 +90,18 @@ pub const SQLITE_SLICE_BYTES: usize = 1 << 20;
 /// Entries in one slice of folding. A slice takes some milliseconds, in which commits have one core less.
 pub const SQLITE_SLICE_ENTRIES: usize = 250;
 
+/// Free pages of 4 KiB that the SQLite journal keeps for the next commits. What is more goes back to the disk.
+pub const SQLITE_FREE_PAGES_KEPT: i64 = 4_096;
+
+/// Pages that go back to the disk in one slice of work.
+pub const SQLITE_SLICE_PAGES: i64 = 256;
+
+/// Pages of a journal of an earlier floe, in use, up to which a start shortens its file if more are free.
+pub const SQLITE_SHORTENED_PAGES_MAX: i64 = 16_384;
+
+/// How long the keeper rests after the image could not be copied before entries were to go.
+pub const SQLITE_PAUSE_AFTER_BASE: Duration = Duration::from_secs(60);
+
 /// The SQLite journal counts as idle after this long without a commit.
 pub const SQLITE_IDLE: Duration = Duration::from_millis(100);
 

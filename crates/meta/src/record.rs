@@ -49,8 +49,11 @@ pub(crate) fn encode_value<R: MapRecord>(record: &R) -> Vec<u8> {
     out
 }
 
-/// Reads what this build or an older one wrote with [`encode_value`].
-pub(crate) fn decode_value<R: MapRecord>(value: &Bytes) -> Result<R, DecodeError> {
+/// Reads the value of a record with its version, as this build or an older one wrote it.
+///
+/// # Errors
+/// A newer build wrote it, or it is damaged.
+pub fn decode_value<R: MapRecord>(value: &Bytes) -> Result<R, DecodeError> {
     let (&version, body) = value.split_first().ok_or(DecodeError::Truncated)?;
     if version > R::VERSION {
         return Err(DecodeError::NewerVersion { kind: R::KIND, found: version, known: R::VERSION });
@@ -62,7 +65,13 @@ pub(crate) fn decode_value<R: MapRecord>(value: &Bytes) -> Result<R, DecodeError
 }
 
 /// Reads the typed key from a full key of this kind.
-pub(crate) fn decode_key<R: MapRecord>(key: &Bytes) -> Result<R::Key, DecodeError> {
+///
+/// # Errors
+/// The key is not of that type.
+///
+/// # Panics
+/// The key is of another kind.
+pub fn decode_key<R: MapRecord>(key: &Bytes) -> Result<R::Key, DecodeError> {
     let (&kind, body) = key.split_first().ok_or(DecodeError::Truncated)?;
     assert_eq!(kind, R::KIND, "a range of one kind holds keys of that kind");
     R::Key::decode(body)

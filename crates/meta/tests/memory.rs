@@ -60,6 +60,12 @@ enum Bug {
     AttachmentsNotSummed,
     /// Throws away a neighbour of what was released.
     ReleasesOneMore,
+    /// Lets go of entries beyond those that are kept elsewhere.
+    ForgetsMore,
+    /// Lets go of everything once it is told of something.
+    ForgetsAtOnce,
+    /// Answers with later entries instead of saying that some are gone.
+    HidesWhatIsGone,
 }
 
 type Group = (Lsn, u128, Vec<Commit>);
@@ -213,7 +219,20 @@ impl Journal for Buggy {
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         let forgotten =
             if matches!(self.bug, Bug::ShortHistory) { self.durable.load().await?.image_lsn } else { Lsn(0) };
-        self.durable.history(from.max(forgotten), count).await
+        match self.durable.history(from.max(forgotten), count).await {
+            Err(JournalError::Reload(kept)) if matches!(self.bug, Bug::HidesWhatIsGone) => {
+                self.durable.history(Lsn(kept.0 - 1), count).await
+            }
+            found => found,
+        }
+    }
+
+    fn forget(&self, upto: Lsn) {
+        match self.bug {
+            Bug::ForgetsMore => self.durable.forget(upto.plus(2)),
+            Bug::ForgetsAtOnce => self.durable.forget(self.durable.lsn()),
+            _ => self.durable.forget(upto),
+        }
     }
 }
 
@@ -237,6 +256,9 @@ async fn the_suite_sees_planted_bugs() {
         CarriesMore,
         AttachmentsNotSummed,
         ReleasesOneMore,
+        ForgetsMore,
+        ForgetsAtOnce,
+        HidesWhatIsGone,
     ];
     let env = Env::simulated(1);
     for bug in bugs {

@@ -142,3 +142,42 @@ fn one_process_at_a_time() {
     drop(first);
     open(&directory.path()).unwrap();
 }
+
+/// The history of a ring begins later once its commits are kept elsewhere, and an image says where.
+#[tokio::test(start_paused = true)]
+async fn parts_of_the_history_leave() {
+    let place = Simulated(Env::simulated(7), SimulatedDisk::new(7));
+    let parts =
+        || place.1.names().into_iter().filter(|name| name.starts_with("history/")).collect::<Vec<_>>();
+    let mut last = 0;
+    let mut commit = async |journal: &dyn Journal, groups: u64| {
+        for _ in 0..groups {
+            let change = Change { key: "key".into(), value: Some("v".repeat(2_000).into()) };
+            let group = vec![Commit { envelope: Envelope::broker("test"), changes: vec![change] }; 20];
+            journal.commit(Lsn(last), last.into(), &group).await.unwrap();
+            last += 20;
+        }
+        last
+    };
+    let journal = place.open();
+    commit(&*journal, 60).await;
+    assert!(parts().len() > 3, "{:?}", parts());
+    journal.forget(Lsn(1_000));
+    let last = commit(&*journal, 20).await;
+    let Err(JournalError::Reload(kept)) = journal.history(Lsn(0), 1).await else {
+        panic!("it has let go of the first commits")
+    };
+    assert!(kept > Lsn(200) && kept <= Lsn(1_001), "{kept}");
+    assert_eq!(journal.history(Lsn(kept.0 - 1), 1).await.unwrap()[0].lsn, kept);
+    drop(journal);
+    let journal = place.open();
+    assert!(matches!(journal.history(Lsn(0), 1).await, Err(JournalError::Reload(again)) if again == kept));
+    assert_eq!(journal.load().await.unwrap().image, [("key".into(), "v".repeat(2_000).into())]);
+    assert_eq!(journal.history(Lsn(last - 1), 1).await.unwrap().len(), 1);
+    drop(journal);
+    // A part that is lost is not one that has gone.
+    place.1.lose(parts().first().unwrap());
+    let disk = Arc::new(place.1.clone());
+    let refused = RingJournal::open_on(&place.0, disk, OPTIONS).unwrap_err();
+    assert!(matches!(refused, RingOpenError::History(_)), "{refused}");
+}

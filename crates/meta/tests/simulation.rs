@@ -54,6 +54,9 @@ impl Journal for Shaky {
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.journal.history(from, count).await
     }
+    fn forget(&self, upto: Lsn) {
+        self.journal.forget(upto);
+    }
 }
 
 impl Shaky {
@@ -109,7 +112,7 @@ async fn start_broker(env: &Env, journal: &MemoryJournal, first: u64, count: u64
 
 /// Checks the journal against what clients were told, and returns its history.
 async fn check(journal: &MemoryJournal, told: &Told) -> Vec<Entry> {
-    let history = journal.history(Lsn(0), usize::MAX).await.expect("the journal is in memory");
+    let history = journal.everything();
     let snapshot = Meta::open(Env::simulated(0), Arc::new(journal.clone()), Options::default())
         .await
         .expect("the journal loads")
@@ -127,9 +130,24 @@ async fn check(journal: &MemoryJournal, told: &Told) -> Vec<Entry> {
     history
 }
 
+/// Lets the journal forget all it may, again and again, although brokers have not seen it.
+async fn forget(env: Env, journal: MemoryJournal) {
+    loop {
+        journal.forget(journal.lsn());
+        tokio::time::sleep(Duration::from_micros(env.random_u64() % 20_000)).await;
+    }
+}
+
 async fn run(seed: u64, crash: Option<u64>) -> (Vec<Entry>, u64) {
+    run_with(seed, crash, false).await
+}
+
+async fn run_with(seed: u64, crash: Option<u64>, forgets: bool) -> (Vec<Entry>, u64) {
     let env = Env::simulated(seed);
     let (journal, told) = (MemoryJournal::new(), Told::default());
+    if forgets {
+        env.spawn("forget", forget(env.clone(), journal.clone()));
+    }
     let first = start_broker(&env, &journal, 0, 4, &told).await;
     let second = start_broker(&env, &journal, 100, 4, &told).await;
     if let Some(poll) = crash {
@@ -146,7 +164,8 @@ async fn run(seed: u64, crash: Option<u64>) -> (Vec<Entry>, u64) {
     }
     let acknowledged = told.lock().unwrap().values().flatten().count();
     assert!(
-        acknowledged >= if crash.is_some() { 8 } else { 16 },
+        // A commit stays unknown if the journal has let go of what would tell.
+        acknowledged >= if crash.is_some() || forgets { 8 } else { 16 },
         "only {acknowledged} marks were acknowledged"
     );
     (check(&journal, &told).await, polls)
@@ -173,6 +192,20 @@ fn a_crash_at_any_poll_loses_nothing() {
         assert!(polls > 20, "the run has awaits to crash at");
         for poll in 1..=polls {
             simulate(run(seed, Some(poll)));
+        }
+    }
+}
+
+/// Commits that a broker missed leave the journal. It takes the map, and nothing is lost or done twice.
+#[test]
+fn brokers_that_are_left_behind_take_the_map() {
+    for seed in 0..40 {
+        simulate(run_with(seed, None, true));
+    }
+    for seed in 0..2 {
+        let (_, polls) = simulate(run_with(seed, None, true));
+        for poll in (1..=polls).step_by(17) {
+            simulate(run_with(seed, Some(poll), true));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod attached;
 mod entries;
+mod forgetting;
 
 use floe_env::Env;
 
@@ -16,4 +17,5 @@ pub use entries::Place;
 pub async fn run(env: &Env, fresh: impl Fn() -> Box<dyn Place>) {
     entries::run(env, &fresh).await;
     attached::run(env, &fresh).await;
+    forgetting::run(env, &fresh).await;
 }

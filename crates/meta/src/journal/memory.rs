@@ -41,8 +41,10 @@ impl Default for Shared {
 
 #[derive(Default)]
 struct State {
-    /// All entries; the entry with LSN n is at n - 1.
+    /// All entries; the entry with LSN n is at n - 1. Those that are forgotten stay for tests and copies.
     entries: Vec<Entry>,
+    /// The last entry that nobody gets any more.
+    forgotten: Lsn,
     image: BTreeMap<Bytes, Bytes>,
     image_lsn: Lsn,
     /// Attachments that were not released.
@@ -70,14 +72,20 @@ impl MemoryJournal {
         *self.shared.last.borrow()
     }
 
+    /// Every entry that was ever committed, also of those that are forgotten: for tests.
+    pub fn everything(&self) -> Vec<Entry> {
+        lock(&self.shared.state).entries.clone()
+    }
+
     /// A journal of its own that has the entries up to `last`: what a copy or a backup holds.
     pub fn fork(&self, last: Lsn) -> MemoryJournal {
         let mut state = State::default();
         let source = lock(&self.shared.state);
         for entry in source.entries.iter().take_while(|entry| entry.lsn <= last) {
             state.entries.push(entry.clone());
-            state.fold();
+            state.fold(BACKLOG_ENTRIES_MAX);
         }
+        state.forget(source.forgotten);
         let attached = source.attached.range(..=last);
         state.attached = attached.map(|(lsn, bytes)| (*lsn, bytes.clone())).collect();
         let last = watch::Sender::new(state.last());
@@ -158,6 +166,23 @@ impl State {
         Lsn(self.entries.len() as u64)
     }
 
+    /// The entries after `from`, for whoever follows.
+    fn missed(&self, from: Lsn) -> Result<&[Entry], JournalError> {
+        match from < self.forgotten {
+            true => Err(JournalError::Reload(self.forgotten.next())),
+            false => Ok(self.after(from)),
+        }
+    }
+
+    /// Lets go of the entries up to `upto`, and keeps the last one.
+    fn forget(&mut self, upto: Lsn) {
+        let upto = upto.min(Lsn(self.last().0.saturating_sub(1)));
+        if upto > self.forgotten {
+            self.fold(0);
+            self.forgotten = upto;
+        }
+    }
+
     fn after(&self, lsn: Lsn) -> &[Entry] {
         let start = usize::try_from(lsn.0).unwrap_or(usize::MAX).min(self.entries.len());
         &self.entries[start..]
@@ -168,8 +193,9 @@ impl State {
         Loaded { image, image_lsn: self.image_lsn, entries: self.after(self.image_lsn).to_vec() }
     }
 
-    fn fold(&mut self) {
-        if self.after(self.image_lsn).len() <= BACKLOG_ENTRIES_MAX {
+    /// Moves the image on if more entries than this follow it.
+    fn fold(&mut self, backlog_max: usize) {
+        if self.after(self.image_lsn).len() <= backlog_max {
             return;
         }
         let last = self.last();
@@ -219,7 +245,7 @@ impl Journal for MemoryJournal {
             )));
         }
         if expected < state.last() {
-            return Ok(Carried::of(Outcome::Conflict(state.after(expected).to_vec())));
+            return Ok(Carried::of(Outcome::Conflict(state.missed(expected)?.to_vec())));
         }
         let mut held = Vec::with_capacity(attachments.len());
         for attachment in attachments {
@@ -237,7 +263,7 @@ impl Journal for MemoryJournal {
             let lsn = state.last().next();
             state.entries.push(Entry { lsn, attempt, envelope, changes });
         }
-        state.fold();
+        state.fold(BACKLOG_ENTRIES_MAX);
         self.shared.last.send_replace(state.last());
         Ok(Carried { outcome: Outcome::Committed(state.last()), held })
     }
@@ -264,6 +290,10 @@ impl Journal for MemoryJournal {
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         let state = lock(&self.shared.state);
-        Ok(state.after(from).iter().take(count.min(ENTRIES_MAX)).cloned().collect())
+        Ok(state.missed(from)?.iter().take(count.min(ENTRIES_MAX)).cloned().collect())
+    }
+
+    fn forget(&self, upto: Lsn) {
+        lock(&self.shared.state).forget(upto);
     }
 }

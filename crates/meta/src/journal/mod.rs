@@ -10,7 +10,13 @@
 //!   error is [`JournalError::Unknown`]. Dropping the future of a commit leaves its outcome unknown too.
 //! - An unknown outcome is resolved by committing the same attempt again. The answer is `Committed`, or a conflict.
 //!   The first entries of the conflict carry the attempt if it was applied.
-//! - Entries are kept for ever with their envelopes: the history of who wrote what.
+//! - Entries are kept with their envelopes until [`Journal::forget`] says that they are kept elsewhere. That is a hint.
+//!   A journal may act on it late, or never, and forgets it when it is closed. It lets go of the oldest entries first,
+//!   never of one beyond what it was told, and never of the last. It still has what came of them: [`Journal::load`] has
+//!   an image that is at least as new, and can make it good if one copy of it is damaged.
+//! - A call that needs an entry that is gone answers [`JournalError::Reload`] and has no effect: whoever follows takes
+//!   the image. An attempt whose outcome is unknown then stays unknown, so nobody lets a journal forget what a broker
+//!   may still ask for.
 //!
 //! Some journals carry bytes with a commit, so that bytes and entries are durable with one sync:
 //!
@@ -66,7 +72,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// Who made a commit, when and why. Kept for ever.
+/// Who made a commit, when and why. The history keeps it for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// When the broker ran the command, or the time of the commit before, if that is later: it never goes back. Several
@@ -282,6 +288,11 @@ pub enum JournalError {
     /// The call may have had its effect, or may still have it.
     #[error("the journal did not tell whether it applied it: {0}")]
     Unknown(String),
+    /// The call had no effect. It needs entries that the journal has let go of: load the image.
+    #[error(
+        "the journal keeps the commits from {0} on, and this needs earlier ones: they are in the history"
+    )]
+    Reload(Lsn),
 }
 
 /// The durable serial log of metadata changes. The module documents the contract.
@@ -335,6 +346,9 @@ pub trait Journal: Send + Sync {
 
     /// The entries after `from`, at most `count` (and [`crate::limits::ENTRIES_MAX`]), without waiting.
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError>;
+
+    /// The commits up to this one are kept elsewhere. A hint, which must be quick and may be repeated.
+    fn forget(&self, _upto: Lsn) {}
 
     /// Why only deletions may be committed now, if so: the room that is left is kept for them, because they give room
     /// back. It is asked before each group, and must be quick.

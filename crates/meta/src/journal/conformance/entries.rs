@@ -35,7 +35,7 @@ pub(super) async fn run(env: &Env, fresh: &impl Fn() -> Box<dyn Place>) {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Note(String);
+pub(super) struct Note(String);
 crate::postcard_record!(Note, 200, 1, u64);
 
 /// The record kind of `Note`, as a newer build would write it.
@@ -244,7 +244,7 @@ async fn following(env: &Env, place: &dyn Place) {
 }
 
 /// A history long enough that the journal folds its past. The map is the same after every restart, and nothing is
-/// forgotten.
+/// forgotten that nobody said is kept elsewhere.
 async fn long_history(env: &Env, place: &dyn Place) {
     const COMMITS: u64 = 3_000;
     let mut model = BTreeMap::new();
@@ -374,6 +374,9 @@ impl Journal for Faulty {
     }
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.journal.history(from, count).await
+    }
+    fn forget(&self, upto: Lsn) {
+        self.journal.forget(upto);
     }
 }
 

@@ -34,8 +34,7 @@ impl Core {
         }
         if expected < last {
             drop(tail);
-            let missed =
-                self.entries_after(expected, usize::MAX, usize::MAX).map_err(JournalError::NotApplied)?;
+            let missed = self.entries_after(expected, usize::MAX, usize::MAX)?;
             return Ok(Carried::of(Outcome::Conflict(missed)));
         }
         if commits.is_empty() {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use floe_env::lock;
@@ -195,7 +196,8 @@ impl Keeper {
             self.write_history(core, last, &entries, end, &pause)?;
         }
         self.images += 1;
-        let image = write_merged(core, &newest, &entries, end, (self.images, &pause))?;
+        let first = first_kept(core).max(newest.header.first);
+        let image = write_merged(core, &newest, (&entries, end, first), (self.images, &pause))?;
         let old = {
             let mut past = lock(&core.past);
             past.entries.retain(|entry| entry.lsn > end.lsn);
@@ -207,7 +209,7 @@ impl Keeper {
         for image in old {
             core.disk.remove(&image.name)?;
         }
-        Ok(())
+        forget_parts(core)
     }
 
     /// Writes the entries that the history lacks. A small part is written again with them, so that there are few.
@@ -260,6 +262,31 @@ impl Keeper {
     }
 }
 
+/// The first commit that the history needs to have: parts of which all are kept elsewhere may go, but not the last part.
+fn first_kept(core: &Core) -> Lsn {
+    let told = Lsn(core.forget.load(Ordering::SeqCst));
+    let past = lock(&core.past);
+    let stays = |part: &&PagesName| part.header.position.lsn > told;
+    let kept = past.history.iter().find(stays).or(past.history.last());
+    kept.map_or(Lsn(1), |part| part.header.first)
+}
+
+/// Removes the parts of the history that neither image needs.
+fn forget_parts(core: &Core) -> Result<(), Unread> {
+    let gone: Vec<PagesName> = {
+        let mut past = lock(&core.past);
+        let first = past.images.iter().map(|image| image.header.first).min().unwrap_or(Lsn(1));
+        let stays = past.history.iter().position(|part| part.header.first >= first).unwrap_or(0);
+        past.history.drain(..stays).collect()
+    };
+    for part in gone {
+        let commits = part.header.position.lsn.0 + 1 - part.header.first.0;
+        metrics::counter!("floe_meta_forgotten_commits_total").increment(commits);
+        core.disk.remove(&part.name)?;
+    }
+    Ok(())
+}
+
 /// Removes a file whose next header may be there or not, before another one gets its generation.
 fn give_up(core: &Core, file: &RingFile, why: &io::Error) {
     if let Err(second) = core.disk.remove(&file.name()) {
@@ -280,8 +307,7 @@ fn pause(core: &Core) {
 fn write_merged(
     core: &Core,
     newest: &PagesFile,
-    entries: &[Entry],
-    end: Position,
+    (entries, end, first): (&[Entry], Position, Lsn),
     (serial, pause): (u64, &dyn Fn()),
 ) -> Result<PagesFile, Unread> {
     let from = newest.header.position.lsn;
@@ -289,7 +315,7 @@ fn write_merged(
     for change in entries.iter().filter(|entry| entry.lsn > from).flat_map(|entry| &entry.changes) {
         changed.insert(change.key.clone(), change.value.clone());
     }
-    let header = PagesHeader { kind: PagesKind::Image, journal: core.journal, first: Lsn(1), position: end };
+    let header = PagesHeader { kind: PagesKind::Image, journal: core.journal, first, position: end };
     let mut sink = PagesSink::begin(&*core.disk, IMAGES, &image_name(end.lsn, serial), &header, pause)?;
     let mut changed = changed.into_iter().peekable();
     let mut pages = newest.pages();

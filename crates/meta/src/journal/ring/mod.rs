@@ -3,7 +3,7 @@
 //! ```text
 //! ring/<number>                files of frames, written in place and used again          file.rs, frame.rs
 //! image/<lsn>-<serial>         the map up to a commit; two of them                       pages.rs, store.rs
-//! history/<first>-<last>       every commit with its envelope                            pages.rs, store.rs
+//! history/<first>-<last>       the commits that are kept, with their envelopes             pages.rs, store.rs
 //! ```
 //! One commit (commit.rs): the group is laid out behind the end of the log, written past the page cache, and synced.
 //! Then its entries are kept in memory, its attachments are in the index, and its caller is answered.
@@ -11,6 +11,9 @@
 //! Beside commits (keeper.rs), files are filled with zeros ahead of need. Now and then the entries since the last image
 //! go into the history, and into the next image, which is the one before with what has changed. A file is used again
 //! when the older of two images and the history have its commits, and no attachment in it is needed.
+//!
+//! Whole parts of the history go when their commits are kept elsewhere. An image says where the history begins, so that
+//! a part that is lost is told from one that has gone.
 //!
 //! A start (open.rs, recovery.rs) reads the newest image and follows the frames behind it. It tells a torn end from
 //! damage, and refuses damage.
@@ -36,6 +39,7 @@ mod store;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -205,7 +209,11 @@ impl Journal for RingJournal {
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         let core = Arc::clone(&self.core);
         let read = move || core.entries_after(from, count.min(ENTRIES_MAX), ENTRIES_BYTES_MAX);
-        self.core.env.blocking(read).await.map_err(JournalError::NotApplied)
+        self.core.env.blocking(read).await
+    }
+
+    fn forget(&self, upto: Lsn) {
+        self.core.forget.fetch_max(upto.0, Ordering::SeqCst);
     }
 
     fn only_deletions(&self) -> Option<String> {

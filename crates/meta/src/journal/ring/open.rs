@@ -1,7 +1,7 @@
 //! Opens a ring: makes a new one, or finds where the log of an old one ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use floe_env::{BlockBuffer, Disk, Env};
@@ -41,7 +41,7 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
     }
     let (mut images, kept) = open_images(&*disk)?;
     let newest = images.last().expect("without an image nothing is opened").header;
-    let history = open_history(&*disk, newest.journal, newest.position.lsn)?;
+    let history = open_history(&*disk, &newest)?;
     let files = open_files(&*disk, newest.journal)?;
     let found = recover(&files, newest.position)?;
     // Where the newest image was damaged, the one before the older may be left, to which the ring does not reach back.
@@ -69,6 +69,7 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
         index: Mutex::new(index),
         ready: Mutex::new(ready),
         last,
+        forget: AtomicU64::new(0),
     })
 }
 
@@ -172,13 +173,14 @@ fn set_aside(disk: &dyn Disk, damaged: &[String]) -> Result<(), RingOpenError> {
     Ok(())
 }
 
-/// The parts of the history, which have every commit up to the image.
-fn open_history(disk: &dyn Disk, journal: u64, upto: Lsn) -> Result<Vec<PagesName>, RingOpenError> {
+/// The parts of the history, which have every commit up to the image, from the one on that the image names.
+fn open_history(disk: &dyn Disk, image: &PagesHeader) -> Result<Vec<PagesName>, RingOpenError> {
+    let (journal, upto) = (image.journal, image.position.lsn);
     let names = disk.list(HISTORY)?;
     let mut parts: Vec<(u64, u64)> = names.iter().filter_map(|name| numbers_of(name)).collect();
     // Of two parts that begin with the same commit, the longer one has replaced the other.
     parts.sort_unstable_by_key(|(first, last)| (*first, u64::MAX - last));
-    let (mut due, mut found) = (1, Vec::new());
+    let (mut due, mut found) = (image.first.0, Vec::new());
     for (first, last) in parts {
         let name = format!("{HISTORY}/{first:016x}-{last:016x}");
         if last < due {

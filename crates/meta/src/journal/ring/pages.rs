@@ -50,7 +50,7 @@ pub(super) enum PagesKind {
 pub(super) struct PagesHeader {
     pub(super) kind: PagesKind,
     pub(super) journal: u64,
-    /// The first commit of a part of the history.
+    /// The first commit of a part of the history. Of an image, the first one that the history has.
     pub(super) first: Lsn,
     /// Where the log was at the last commit.
     pub(super) position: Position,

@@ -6,7 +6,7 @@ use floe_env::lock;
 use super::pages::{Kept, Page, entry_of_pair};
 use super::state::Core;
 use super::store::{PagesFile, Unread};
-use crate::journal::{Entry, Loaded, Lsn};
+use crate::journal::{Entry, JournalError, Loaded, Lsn};
 
 impl Core {
     /// The newest image and the entries after it.
@@ -24,15 +24,24 @@ impl Core {
     }
 
     /// At most `count` entries after `from`, and no more once they have `bytes`.
-    pub(super) fn entries_after(&self, from: Lsn, count: usize, bytes: usize) -> Result<Vec<Entry>, String> {
+    ///
+    /// # Errors
+    /// The history cannot be read, or begins later.
+    pub(super) fn entries_after(
+        &self,
+        from: Lsn,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, JournalError> {
         let mut found = Found { from, count, bytes, entries: Vec::new() };
         while !found.is_full()
-            && let Some(part) = self.part_after(found.last()).map_err(|error| error.to_string())?
+            && let Some(part) = self.part_after(found.last())?
         {
             let before = found.last();
-            found.read(&part).map_err(|error| format!("{}: {error}", part.name))?;
+            let damaged = |reason: String| JournalError::NotApplied(format!("{}: {reason}", part.name));
+            found.read(&part).map_err(|error| damaged(error.to_string()))?;
             if found.last() == before {
-                return Err(format!("{}: commit {} is missing", part.name, before.next()));
+                return Err(damaged(format!("commit {} is missing", before.next())));
             }
         }
         let recent: Vec<Entry> = {
@@ -47,14 +56,18 @@ impl Core {
 
     /// The part of the history with the commit after `lsn`, unless memory has it. It is opened under the lock, because
     /// another one may take its place.
-    fn part_after(&self, lsn: Lsn) -> Result<Option<PagesFile>, Unread> {
+    fn part_after(&self, lsn: Lsn) -> Result<Option<PagesFile>, JournalError> {
         let past = lock(&self.past);
+        if let Some(oldest) = past.history.first().filter(|oldest| lsn.next() < oldest.header.first) {
+            return Err(JournalError::Reload(oldest.header.first));
+        }
         let first = past.entries.front().map_or(past.end.lsn.next(), |entry| entry.lsn);
         if lsn.next() >= first {
             return Ok(None);
         }
         let part = past.history.iter().find(|part| part.header.position.lsn > lsn);
-        part.map(|part| part.open(&*self.disk)).transpose()
+        let opened = part.map(|part| part.open(&*self.disk)).transpose();
+        opened.map_err(|error| JournalError::NotApplied(error.to_string()))
     }
 }
 

@@ -2,7 +2,7 @@
 //! frame is written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use floe_env::{BlockBuffer, Disk, Env};
@@ -108,6 +108,8 @@ pub(super) struct Core {
     /// Files that are ready to be used, in order of generation.
     pub(super) ready: Mutex<VecDeque<Arc<RingFile>>>,
     pub(super) last: watch::Sender<Lsn>,
+    /// The last commit that is kept elsewhere, as far as anybody said.
+    pub(super) forget: AtomicU64,
 }
 
 /// What the work beside commits needs to know.

@@ -11,8 +11,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi};
 
 use crate::journal::entry::{decode_changes, decode_envelope};
 use crate::journal::seal::{self, Fold};
-use crate::journal::{Entry, Lsn};
-use crate::limits::{SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX};
+use crate::journal::sqlite::base::{self, BASE};
+use crate::journal::sqlite::image::{fold_of, meta};
+use crate::journal::{Entry, JournalError, Lsn};
+use crate::limits::{
+    SQLITE_FREE_PAGES_KEPT, SQLITE_LOG_BYTES, SQLITE_LOG_BYTES_MAX, SQLITE_SHORTENED_PAGES_MAX,
+};
 
 /// Why the files cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,20 @@ pub enum SqliteOpenError {
         /// The image's file.
         image: PathBuf,
     },
+    /// Neither the image nor its copy can be read, and the journal has let go of the commits that are in them.
+    #[error(
+        "{image} is missing, and {base} cannot take its place: {reason}. The journal begins with commit {first}; what came          of those before it is in these two files alone: restore one of them"
+    )]
+    LostImage {
+        /// The image's file.
+        image: PathBuf,
+        /// The file of its copy.
+        base: PathBuf,
+        /// Why the copy does not do.
+        reason: String,
+        /// The first commit of the journal.
+        first: Lsn,
+    },
     /// The file is something else, or incomplete.
     #[error("{path} is not metadata of floe: {reason}")]
     Foreign {
@@ -131,25 +149,35 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Opened {
     /// The journal thread's connection to the journal.
     pub(super) writer: Connection,
-    /// The keeper's connection to the journal.
-    pub(super) reader: Connection,
-    pub(super) image: Connection,
+    pub(super) keeper: KeeperFiles,
     /// The journal's file, for syncs beside SQLite.
     pub(super) database: File,
     pub(super) last: Lsn,
+    /// Bytes of changes that are not in the image.
+    pub(super) backlog_bytes: u64,
+}
+
+/// What the keeper gets of it.
+pub(super) struct KeeperFiles {
+    /// The keeper's connection to the journal.
+    pub(super) reader: Connection,
+    pub(super) image: Connection,
     /// The journal's id, which the image carries too.
     pub(super) id: Vec<u8>,
     pub(super) folded: Fold,
-    /// Bytes of changes after `folded`.
-    pub(super) backlog_bytes: u64,
+    /// The first entry of the journal; 1 if it has none.
+    pub(super) first: Lsn,
+    /// The last commit in the base; 0 without one.
+    pub(super) based: Lsn,
 }
 
 /// Refuses an image without its journal. A new journal is made before its image.
 pub(super) fn check_both(directory: &Path) -> Result<(), SqliteOpenError> {
     let (path, image) = (directory.join(JOURNAL), directory.join(IMAGE));
-    match !path.exists() && image.exists() {
-        true => Err(SqliteOpenError::LostJournal { path, image }),
-        false => Ok(()),
+    let found = [image, directory.join(BASE)].into_iter().find(|file| file.exists());
+    match found {
+        Some(image) if !path.exists() => Err(SqliteOpenError::LostJournal { path, image }),
+        _ => Ok(()),
     }
 }
 
@@ -171,6 +199,7 @@ pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened,
     if !log_exists && meta::<i64>(&writer, "closed").map_err(failed)? == 0 {
         return Err(SqliteOpenError::LostLog { path: log_path });
     }
+    shorten(&writer).map_err(failed)?;
     let id: Vec<u8> = meta(&writer, "id").map_err(failed)?;
     let number =
         u128::from_be_bytes(id.clone().try_into().map_err(|_| foreign(&journal_path, "its id is damaged"))?);
@@ -179,6 +208,10 @@ pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened,
         "CREATE TABLE map(key BLOB PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
          INSERT INTO meta VALUES('fold', x'{fold}');"
     );
+    let first = first_lsn(&writer).map_err(failed)?;
+    if !image_path.exists() {
+        restore_image(directory, &image_path, &id, first)?;
+    }
     let image = connect(&image_path, &tables, number).map_err(|error| damaged_image(error, &image_path))?;
     // The image can be rebuilt, so only the order of its writes matters, not when they are synced.
     image.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
@@ -190,6 +223,11 @@ pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened,
         .map_err(|reason| SqliteOpenError::DamagedImage { path: image_path.clone(), reason })?;
     if folded.lsn > last {
         return Err(SqliteOpenError::Older { path: journal_path, last, folded: folded.lsn });
+    }
+    if folded.lsn.next() < first {
+        let reason =
+            format!("it goes up to commit {}, and the journal begins with commit {first}", folded.lsn);
+        return Err(SqliteOpenError::DamagedImage { path: image_path, reason });
     }
     let crc_there = entry_crc(&writer, folded.lsn).map_err(failed)?;
     if crc_there != folded.entry {
@@ -205,7 +243,45 @@ pub(super) fn open(directory: &Path, id: u128, room: DiskRoom) -> Result<Opened,
     let backlog_bytes = backlog_bytes(&writer, folded.lsn).map_err(failed)?;
     let opened = OpenOptions::new().write(true).open(&journal_path);
     let database = opened.map_err(|source| SqliteOpenError::Io { path: journal_path.clone(), source })?;
-    Ok(Opened { writer, reader, image, database, last, id, folded, backlog_bytes })
+    let based = base::reach(directory, &id).map_or(Lsn(0), |fold| fold.lsn);
+    let keeper = KeeperFiles { reader, image, id, folded, first, based };
+    Ok(Opened { writer, keeper, database, last, backlog_bytes })
+}
+
+/// Makes a missing image from its copy, if the journal needs one: one that has every commit does not.
+fn restore_image(directory: &Path, image: &Path, id: &[u8], first: Lsn) -> Result<(), SqliteOpenError> {
+    if first <= Lsn(1) {
+        return Ok(());
+    }
+    let path = directory.join(BASE);
+    let lost = |reason: String| SqliteOpenError::LostImage {
+        image: image.to_owned(),
+        base: path.clone(),
+        reason,
+        first,
+    };
+    let (fold, _) = base::read(&path, id).map_err(lost)?;
+    if fold.lsn.next() < first {
+        return Err(lost(format!("it goes up to commit {} only", fold.lsn)));
+    }
+    base::restore(directory, image).map_err(|source| SqliteOpenError::Io { path: image.to_owned(), source })
+}
+
+/// Shortens the file of an earlier floe, most of which is free. Others give pages back while they are open.
+fn shorten(connection: &Connection) -> rusqlite::Result<()> {
+    let (all, free) = (pages(connection, "page_count")?, pages(connection, "freelist_count")?);
+    let is_due = free > SQLITE_FREE_PAGES_KEPT && all - free < free.min(SQLITE_SHORTENED_PAGES_MAX);
+    if pages(connection, "auto_vacuum")? != 0 || !is_due {
+        return Ok(());
+    }
+    tracing::info!(free_pages = free, "shortens the file of the metadata journal");
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// A count of pages, or another number that the file has.
+pub(super) fn pages(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
 }
 
 /// Notes whether the file has everything, so that a lost write-ahead log is noticed. The note itself is in the file,
@@ -214,16 +290,6 @@ pub(super) fn set_closed(connection: &Connection, closed: bool) -> rusqlite::Res
     connection.execute("UPDATE meta SET value = ?1 WHERE name = 'closed'", [i64::from(closed)])?;
     let mode = if closed { "TRUNCATE" } else { "PASSIVE" };
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
-}
-
-/// The record of an image: how far it goes, and what it holds.
-pub(super) fn fold_of(image: &Connection, id: &[u8]) -> Result<Fold, String> {
-    let read = || -> rusqlite::Result<(Vec<u8>, Vec<u8>)> { Ok((meta(image, "id")?, meta(image, "fold")?)) };
-    let (image_id, fold) = read().map_err(|error| error.to_string())?;
-    if image_id != id {
-        return Err("it belongs to another journal".to_owned());
-    }
-    Fold::decode(id, &fold).map_err(|error| error.to_string())
 }
 
 /// The checksum of an entry; 0 if there is none.
@@ -265,6 +331,10 @@ fn connect(path: &Path, tables: &str, id: u128) -> Result<Connection, SqliteOpen
             SqliteOpenError::Database { source, .. } => failed(source),
             other => other,
         })?;
+    }
+    if objects == 0 && path.ends_with(JOURNAL) {
+        // Pages of entries that are gone can go back to the disk. It must be said before the file has anything.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
     }
     prepare(&connection).map_err(failed)?;
     if objects == 0 {
@@ -335,13 +405,15 @@ fn grow_log(path: &PathBuf) -> Result<(), SqliteOpenError> {
     grow().map_err(|source| SqliteOpenError::Io { path: path.clone(), source })
 }
 
-pub(super) fn meta<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<T> {
-    connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
-}
-
 pub(super) fn last_lsn(connection: &Connection) -> rusqlite::Result<Lsn> {
     let last: Option<i64> = connection.query_row("SELECT max(lsn) FROM journal", [], |row| row.get(0))?;
     Ok(Lsn(last.unwrap_or(0).cast_unsigned()))
+}
+
+/// The first entry; 1 if there is none.
+pub(super) fn first_lsn(connection: &Connection) -> rusqlite::Result<Lsn> {
+    let first: Option<i64> = connection.query_row("SELECT min(lsn) FROM journal", [], |row| row.get(0))?;
+    Ok(Lsn(first.unwrap_or(1).cast_unsigned()))
 }
 
 /// Bytes of changes that are committed and not folded.
@@ -355,6 +427,16 @@ fn backlog_bytes(connection: &Connection, folded: Lsn) -> rusqlite::Result<u64> 
 pub(super) struct Slice {
     pub(super) entries: Vec<Entry>,
     pub(super) bytes: usize,
+}
+
+impl Slice {
+    /// The entries, if they follow `from`. Otherwise the journal has let go of some.
+    pub(super) fn following(self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
+        match self.entries.first() {
+            Some(first) if first.lsn != from.next() => Err(JournalError::Reload(first.lsn)),
+            _ => Ok(self.entries),
+        }
+    }
 }
 
 /// The entries after `from`, in order, at most `count`. Ends once the changes reach `bytes_max`.

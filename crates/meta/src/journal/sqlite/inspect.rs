@@ -1,5 +1,6 @@
 //! Looks at the files of a journal that no process uses, all of them, and changes nothing. Starting a broker reads the
-//! image and the entries after it; here every entry is read, and the image is compared with what the entries make.
+//! image and the entries after it; here every entry is read, and the image is compared with what the entries make. Where
+//! the journal has let go of the first ones, that begins with the base.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::journal::Lsn;
+use crate::journal::sqlite::base::{self, BASE};
 use crate::journal::sqlite::files::{
-    IMAGE, JOURNAL, SqliteOpenError, check_both, check_format, entries, entry_crc, fold_of, last_lsn, meta,
+    IMAGE, JOURNAL, SqliteOpenError, check_both, check_format, entries, entry_crc, first_lsn, last_lsn,
 };
-use crate::journal::sqlite::keeper::read_image;
+use crate::journal::sqlite::image::{fold_of, meta, read_image};
 use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX};
 use crate::snapshot::Snapshot;
 use floe_env::FileLock;
@@ -61,7 +63,8 @@ pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
             .journal
             .push(SqliteOpenError::Older { path: path.clone(), last, folded: image.lsn }.to_string());
     }
-    if let Err(reason) = fold(&journal, last, image.as_ref(), &mut found) {
+    let begun = begin(directory, &journal, &mut found);
+    if let Err(reason) = begun.and_then(|()| fold(&journal, last, image.as_ref(), &mut found)) {
         match image.filter(|image| image.lsn > found.last && found.image.is_empty()) {
             // A start goes on from the image.
             Some(image) => {
@@ -186,9 +189,49 @@ impl Image {
     }
 }
 
+/// Begins with the base, where the journal has let go of the entries before it.
+fn begin(directory: &Path, journal: &Connection, found: &mut Inspected) -> Result<(), String> {
+    let first = first_lsn(journal).map_err(|error| error.to_string())?;
+    if first <= Lsn(1) {
+        return Ok(());
+    }
+    let path = directory.join(BASE);
+    let read = || -> Result<_, String> {
+        let id: Vec<u8> = meta(journal, "id").map_err(|error| error.to_string())?;
+        let (fold, pairs) = base::read(&path, &id)?;
+        let there = entry_crc(journal, fold.lsn).map_err(|error| error.to_string())?;
+        match fold.lsn < first {
+            true => Err(format!("it goes up to commit {}, and the journal begins with {first}", fold.lsn)),
+            false if there != fold.entry => {
+                Err(format!("its commit {} is not that of the journal", fold.lsn))
+            }
+            false => Ok((fold.lsn, pairs)),
+        }
+    };
+    let (lsn, pairs) = read().map_err(|reason| format!("{}: {reason}", path.display()))?;
+    found.history.extend(before_base(journal, first, lsn).err());
+    found.snapshot = Snapshot::of_image(pairs, lsn);
+    found.last = lsn;
+    Ok(())
+}
+
+/// Looks at the entries that the base has, too.
+fn before_base(journal: &Connection, first: Lsn, base: Lsn) -> Result<(), String> {
+    let mut due = first;
+    while due <= base {
+        let slice = entries(journal, Lsn(due.0 - 1), ENTRIES_MAX, ENTRIES_BYTES_MAX)?.entries;
+        let Some(last) = slice.last().map(|entry| entry.lsn) else { break };
+        if slice[0].lsn != due || last.0 - due.0 != slice.len() as u64 - 1 {
+            return Err(format!("entries of the journal after {} are missing", due.0 - 1));
+        }
+        due = last.next();
+    }
+    Ok(())
+}
+
 /// Applies the entries one after the other, up to the first that cannot be read. The error says why it cannot.
 fn fold(journal: &Connection, last: Lsn, image: Option<&Image>, found: &mut Inspected) -> Result<(), String> {
-    if let Some(image) = image.filter(|image| image.lsn == Lsn(0)) {
+    if let Some(image) = image.filter(|image| image.lsn == found.snapshot.lsn()) {
         image.compare(&found.snapshot, &mut found.image);
     }
     let mut count = ENTRIES_MAX;

@@ -1,25 +1,29 @@
 //! The keeper thread, which keeps the files in shape beside the journal thread. It folds entries into the image,
-//! copies the write-ahead log into its file, and reads history. It works in bounded slices and never delays a
-//! commit.
+//! copies the write-ahead log into its file, reads history, and lets go of entries that are kept elsewhere. It works in
+//! bounded slices. Only those that delete entries may delay a commit, by a millisecond or two.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 use tokio::time::Instant;
 
-use crate::journal::seal::{self, Fold};
-use crate::journal::sqlite::files::{abort_if_sync_failed, entries, entry_crc, set_closed};
+use crate::journal::seal::Fold;
+use crate::journal::sqlite::base;
+use crate::journal::sqlite::files::{
+    KeeperFiles, abort_if_sync_failed, entries, entry_crc, pages, set_closed,
+};
+use crate::journal::sqlite::image::{read_image, write_image};
 use crate::journal::sqlite::state::{JournalState, KeeperTask};
-use crate::journal::{JournalError, Loaded, Lsn};
+use crate::journal::{Entry, JournalError, Loaded, Lsn};
 use crate::limits::{
-    ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_IDLE,
-    SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_ROOM_LOOK, SQLITE_SLICE_BYTES,
-    SQLITE_SLICE_ENTRIES,
+    ENTRIES_BYTES_MAX, SQLITE_BACKLOG_BYTES_MAX, SQLITE_BACKLOG_ENTRIES_MAX, SQLITE_FREE_PAGES_KEPT,
+    SQLITE_IDLE, SQLITE_LOG_PAGES_MAX, SQLITE_PAUSE_AFTER_BASE, SQLITE_PAUSE_AFTER_FAILURE, SQLITE_ROOM_LOOK,
+    SQLITE_SLICE_BYTES, SQLITE_SLICE_ENTRIES, SQLITE_SLICE_PAGES,
 };
 use floe_env::Env;
 
@@ -34,6 +38,15 @@ pub(super) struct Keeper {
     seen: Lsn,
     /// The last commit that the keeper has seen copied out of the write-ahead log.
     copied: Option<Lsn>,
+    /// The first entry that is kept.
+    first: Lsn,
+    /// The last commit in the base; 0 without one.
+    based: Lsn,
+    /// When a base may be made again after one could not be made.
+    base_after: Option<Instant>,
+    /// Whether the file may have pages to give back to the disk.
+    has_free: bool,
+    directory: PathBuf,
     /// When the next slice of work is due.
     due: Instant,
     env: Env,
@@ -41,16 +54,25 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        reader: Connection,
-        image: Connection,
-        id: Vec<u8>,
-        folded: Fold,
-        env: Env,
-        shared: Arc<JournalState>,
-    ) -> Keeper {
+    pub(super) fn new(opened: KeeperFiles, directory: &Path, env: Env, shared: Arc<JournalState>) -> Keeper {
+        let KeeperFiles { reader, image, id, folded, first, based } = opened;
         let due = env.monotonic();
-        Keeper { reader, image, id, folded, seen: Lsn(0), copied: None, due, env, shared }
+        Keeper {
+            reader,
+            image,
+            id,
+            folded,
+            seen: Lsn(0),
+            copied: None,
+            first,
+            based,
+            base_after: None,
+            has_free: true,
+            directory: directory.to_owned(),
+            due,
+            env,
+            shared,
+        }
     }
 
     /// Serves until every sender is gone.
@@ -119,7 +141,19 @@ impl Keeper {
     }
 
     fn is_done(&self) -> bool {
-        self.folded.lsn == self.last() && self.copied == Some(self.last())
+        self.folded.lsn == self.last() && self.copied == Some(self.last()) && !self.must_forget()
+    }
+
+    /// The last entry that may go: the last commit stays, and so does what the image lacks.
+    fn forgettable(&self) -> Lsn {
+        let told = self.shared.forget.load(Ordering::SeqCst);
+        Lsn(told.min(self.last().0.saturating_sub(1)))
+    }
+
+    /// Whether there are entries to let go of now, or pages to give back.
+    fn must_forget(&self) -> bool {
+        let waits = self.base_after.is_some_and(|after| self.env.monotonic() < after);
+        (self.forgettable() >= self.first && !waits) || self.has_free
     }
 
     fn serve(&mut self, task: KeeperTask) {
@@ -129,10 +163,7 @@ impl Keeper {
             // A commit says why the disk does not answer.
             KeeperTask::LookAtRoom => drop(self.shared.room()),
             KeeperTask::Load(answer) => drop(answer.send(self.load().map_err(JournalError::NotApplied))),
-            KeeperTask::History { from, count, answer } => {
-                let history = entries(&self.reader, from, count, ENTRIES_BYTES_MAX);
-                drop(answer.send(history.map(|slice| slice.entries).map_err(JournalError::NotApplied)));
-            }
+            KeeperTask::History { from, count, answer } => drop(answer.send(self.history(from, count))),
         }
     }
 
@@ -146,6 +177,12 @@ impl Keeper {
         })?;
         let entries = entries(&self.reader, self.folded.lsn, usize::MAX, usize::MAX)?.entries;
         Ok(Loaded { image, image_lsn: self.folded.lsn, entries })
+    }
+
+    fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
+        let found =
+            entries(&self.reader, from, count, ENTRIES_BYTES_MAX).map_err(JournalError::NotApplied)?;
+        found.following(from)
     }
 
     /// Does one slice of the due work. While commits come, only what cannot wait; otherwise everything.
@@ -168,16 +205,17 @@ impl Keeper {
         if self.must_fold(idle) {
             self.fold()?;
         }
+        self.forget()?;
         self.copy_log(idle)?;
         // Beside commits, the keeper works at most half of the time.
         let took = began.elapsed();
-        Ok(if self.must_fold(idle) { took.min(SQLITE_IDLE) } else { SQLITE_IDLE })
+        Ok(if self.must_fold(idle) || self.must_forget() { took.min(SQLITE_IDLE) } else { SQLITE_IDLE })
     }
 
     fn must_fold(&self, idle: bool) -> bool {
         let bytes = self.shared.backlog_bytes.load(Ordering::SeqCst);
         let long = self.backlog() > SQLITE_BACKLOG_ENTRIES_MAX || bytes > SQLITE_BACKLOG_BYTES_MAX;
-        long || (idle && self.backlog() > 0)
+        long || (idle && self.backlog() > 0) || self.forgettable() >= self.first.max(self.folded.lsn)
     }
 
     fn backlog(&self) -> u64 {
@@ -205,6 +243,81 @@ impl Keeper {
         self.shared.folded_bytes(slice.bytes as u64);
         metrics::counter!("floe_meta_folded_changes_total").increment(changes.len() as u64);
         metrics::gauge!("floe_meta_unfolded_entries").set(self.backlog() as f64);
+        Ok(())
+    }
+
+    /// Lets go of one slice of entries that are kept elsewhere, or gives some of their pages back.
+    fn forget(&mut self) -> Result<(), String> {
+        let upto = self.forgettable();
+        if upto < self.first {
+            return self.give_back();
+        }
+        // The base is as new as it can be, because the next one is another copy of the whole image.
+        if self.based <= upto && self.folded.lsn > upto && self.base_may_be_made() {
+            self.write_base();
+        }
+        // The entry of the last commit in the base stays, which shows that the base is of this journal.
+        let last =
+            upto.0.min(self.based.0.saturating_sub(1)).min(self.first.0 + SQLITE_SLICE_ENTRIES as u64 - 1);
+        if last < self.first.0 {
+            return Ok(());
+        }
+        let deleted = self
+            .reader
+            .prepare_cached("DELETE FROM journal WHERE lsn <= ?1")
+            .and_then(|mut delete| delete.execute([last.cast_signed()]));
+        let deleted = deleted.map_err(|error| {
+            abort_if_sync_failed(&error);
+            error.to_string()
+        })?;
+        self.first = Lsn(last).next();
+        self.has_free = true;
+        metrics::counter!("floe_meta_forgotten_commits_total").increment(deleted as u64);
+        Ok(())
+    }
+
+    fn base_may_be_made(&self) -> bool {
+        self.base_after.is_none_or(|after| self.env.monotonic() >= after)
+    }
+
+    /// Makes the base anew. If that fails, entries stay, and it is tried again later.
+    fn write_base(&mut self) {
+        match base::write(&self.directory, &self.image, &self.id, self.folded) {
+            Ok(()) => (self.based, self.base_after) = (self.folded.lsn, None),
+            Err(reason) => {
+                tracing::warn!(
+                    reason,
+                    "cannot copy the image of the metadata, the journal keeps its entries"
+                );
+                self.base_after = Some(self.env.monotonic() + SQLITE_PAUSE_AFTER_BASE);
+            }
+        }
+    }
+
+    /// Gives some pages of the file back to the disk, if it has more than the next commits will take.
+    fn give_back(&mut self) -> Result<(), String> {
+        if !self.has_free {
+            return Ok(());
+        }
+        let give = || -> rusqlite::Result<bool> {
+            let free = pages(&self.reader, "freelist_count")?;
+            // A file of an earlier floe cannot be shortened while it is open.
+            let whole = pages(&self.reader, "auto_vacuum")? == 0;
+            if whole || free <= SQLITE_FREE_PAGES_KEPT {
+                return Ok(false);
+            }
+            let some = (free - SQLITE_FREE_PAGES_KEPT).min(SQLITE_SLICE_PAGES);
+            let mut statement = self.reader.prepare(&format!("PRAGMA incremental_vacuum({some})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(true)
+        };
+        self.has_free = give().map_err(|error| {
+            abort_if_sync_failed(&error);
+            error.to_string()
+        })?;
+        metrics::gauge!("floe_meta_journal_bytes")
+            .set(pages(&self.reader, "page_count").map_err(|error| error.to_string())? as f64 * 4096.0);
         Ok(())
     }
 
@@ -266,60 +379,6 @@ fn log_pages(connection: &Connection, mode: &str) -> rusqlite::Result<LogPages> 
     })
 }
 
-/// The values of an image. Each must match its checksum, and all together `sum`.
-pub(super) fn read_image(image: &Connection, sum: u64) -> Result<Vec<(Bytes, Bytes)>, String> {
-    let (mut pairs, mut found) = (Vec::new(), 0u64);
-    let mut read = || -> rusqlite::Result<Result<(), String>> {
-        let mut statement = image.prepare("SELECT key, value, crc FROM map ORDER BY key")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (key, value, crc): (Vec<u8>, Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            if crc != i64::from(seal::of_value(&key, &value)) {
-                let kind = key.first().copied().unwrap_or_default();
-                return Ok(Err(format!("the checksum of a value of kind {kind} does not match its bytes")));
-            }
-            found = found.wrapping_add(crc.cast_unsigned());
-            pairs.push((key.into(), value.into()));
-        }
-        Ok(Ok(()))
-    };
-    read().map_err(|error| error.to_string())??;
-    match found == sum {
-        true => Ok(pairs),
-        false => Err("a value is missing, or one is there that should not be".to_owned()),
-    }
-}
-
-/// Writes changes into the image. `fold` says how far it goes then; its sum is still that of before. Returns the whole.
-fn write_image(
-    image: &mut Connection,
-    id: &[u8],
-    changes: &BTreeMap<&[u8], Option<&[u8]>>,
-    mut fold: Fold,
-) -> rusqlite::Result<Fold> {
-    let transaction = image.transaction()?;
-    {
-        let mut find = transaction.prepare_cached("SELECT crc FROM map WHERE key = ?1")?;
-        let mut put = transaction.prepare_cached("INSERT OR REPLACE INTO map VALUES(?1, ?2, ?3)")?;
-        let mut delete = transaction.prepare_cached("DELETE FROM map WHERE key = ?1")?;
-        for (key, value) in changes {
-            let former: Option<u32> = find.query_row(params![key], |row| row.get(0)).optional()?;
-            fold.sum = fold.sum.wrapping_sub(former.unwrap_or(0).into());
-            match value {
-                Some(value) => {
-                    let crc = seal::of_value(key, value);
-                    fold.sum = fold.sum.wrapping_add(crc.into());
-                    put.execute(params![key, value, crc])?
-                }
-                None => delete.execute(params![key])?,
-            };
-        }
-        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'fold'", [&fold.encode(id)[..]])?;
-    }
-    transaction.commit()?;
-    Ok(fold)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -327,10 +386,12 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use floe_env::DiskReserve;
+    use rusqlite::params;
     use tokio::sync::{oneshot, watch};
 
     use super::*;
     use crate::journal::entry::{encode_changes, encode_envelope};
+    use crate::journal::seal;
     use crate::journal::sqlite::files;
     use crate::journal::sqlite::thread::{JournalThread, Order};
     use crate::journal::{Change, Envelope, Outcome};
@@ -348,10 +409,11 @@ mod tests {
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
+            forget: AtomicU64::new(0),
             database: opened.database,
             reserve,
         });
-        let keeper = Keeper::new(opened.reader, opened.image, opened.id, opened.folded, Env::real(), shared);
+        let keeper = Keeper::new(opened.keeper, directory, Env::real(), shared);
         (opened.writer, keeper)
     }
 

@@ -1,10 +1,11 @@
 //! The journal of a single process in SQLite files: the embedded default.
 //!
 //! ```text
-//! <directory>/journal.sqlite   journal(lsn, attempt, envelope, changes, crc), kept for ever
+//! <directory>/journal.sqlite   journal(lsn, attempt, envelope, changes, crc), until they are kept elsewhere
 //!                              meta(name, value): format, id, closed
 //! <directory>/image.sqlite     map(key, value, crc): the map folded up to an LSN
 //!                              meta(name, value): format, id, fold
+//! <directory>/base.sqlite      a copy of the image, made when entries are to leave the journal (base.rs)
 //! <directory>/journal.lock     locked while a process has the files open
 //! <directory>/reserve          room on the disk that is given up for deletions when the disk is full
 //! ```
@@ -20,20 +21,25 @@
 //! - The *keeper* (keeper.rs) does everything that may take time. It folds entries into the image in bounded
 //!   slices, copies the write-ahead log into the file, and reads history.
 //!
-//! The image is a file of its own because it can be rebuilt from the journal. No commit waits for a sync of it, and
-//! losing it costs only the time of one start.
+//! The image is a file of its own because it can be rebuilt from the journal, from the base on. No commit waits for a
+//! sync of it, and losing it costs only the time of one start.
 //!
-//! The rest of the folder: files.rs opens the files, inspect.rs judges them without a start, state.rs holds what handle
+//! Entries leave in slices, when somebody said that they are kept elsewhere and when the base has them. Their pages are
+//! used again, and what is left over goes back to the disk.
+//!
+//! The rest of the folder: image.rs reads and writes the rows of an image, files.rs opens the files, inspect.rs judges them without a start, state.rs holds what handle
 //! and threads share.
 
+mod base;
 mod files;
+mod image;
 pub(crate) mod inspect;
 mod keeper;
 mod state;
 mod thread;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -93,20 +99,14 @@ impl SqliteJournal {
             backlog_bytes: AtomicU64::new(opened.backlog_bytes),
             nudged: AtomicBool::new(false),
             catch_up: AtomicBool::new(false),
+            forget: AtomicU64::new(0),
             database: opened.database,
             reserve,
         });
         let (orders_in, orders) = sync_channel(SQLITE_ORDERS_MAX);
         let (keeper, tasks) = sync_channel(SQLITE_ORDERS_MAX);
         let write = thread::JournalThread::new(opened.writer, opened.last, shared.clone(), keeper.clone());
-        let keep = keeper::Keeper::new(
-            opened.reader,
-            opened.image,
-            opened.id,
-            opened.folded,
-            env.clone(),
-            shared.clone(),
-        );
+        let keep = keeper::Keeper::new(opened.keeper, directory, env.clone(), shared.clone());
         let mut threads = vec![env.thread("floe-keeper", move || keep.run(&tasks)).map_err(failed)?];
         threads.push(env.thread("floe-journal", move || write.run(&orders)).map_err(failed)?);
         Ok(SqliteJournal {
@@ -160,6 +160,14 @@ impl Journal for SqliteJournal {
 
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.ask(|answer| KeeperTask::History { from, count: count.min(ENTRIES_MAX), answer }).await
+    }
+
+    fn forget(&self, upto: Lsn) {
+        if self.shared.forget.fetch_max(upto.0, Ordering::SeqCst) < upto.0
+            && let Some(keeper) = &self.keeper
+        {
+            self.shared.nudge(keeper);
+        }
     }
 
     fn only_deletions(&self) -> Option<String> {

@@ -20,6 +20,8 @@ pub(super) struct JournalState {
     pub(super) nudged: AtomicBool,
     /// Whether the keeper left few enough pages of the log for the journal thread to copy in one short pause.
     pub(super) catch_up: AtomicBool,
+    /// The last commit that is kept elsewhere, as far as anybody said.
+    pub(super) forget: AtomicU64,
     /// The journal's file, to sync it ahead of SQLite. It must be closed after the connections: a process that
     /// closes a file loses its locks on it.
     pub(super) database: File,

@@ -86,7 +86,7 @@ impl JournalThread {
         }
         if expected < last {
             let missed = entries(&self.connection, expected, usize::MAX, usize::MAX);
-            return missed.map(|slice| Outcome::Conflict(slice.entries)).map_err(JournalError::NotApplied);
+            return missed.map_err(JournalError::NotApplied)?.following(expected).map(Outcome::Conflict);
         }
         if let Err(error) = insert(&self.connection, last, attempt, rows) {
             return Err(self.roll_back(&error, JournalError::NotApplied));
