@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,6 +41,7 @@ use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
+use crate::read::attribution::{Attribution, Attributions};
 use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
 use crate::read::pins::Pinned;
@@ -93,6 +95,7 @@ struct Shared {
     fenced: Arc<floe_env::watch::Sender<Option<WriterNumber>>>,
     reader: Reader,
     lookups: Lookups,
+    attributions: Attributions,
     waiters: Waiters,
     cleaner: Cleaner,
     retainer: Retainer,
@@ -189,6 +192,7 @@ impl Log {
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         background.push(env.spawn("session", session.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
+        let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
         let reader = Reader::new(meta.clone(), cache, frames);
         let shared = Shared {
             meta,
@@ -201,6 +205,7 @@ impl Log {
             fenced,
             lookups: Lookups::new(env.clone(), reader.clone()),
             reader,
+            attributions,
             waiters,
             cleaner,
             retainer,
@@ -432,10 +437,15 @@ impl Log {
         max_bytes: usize,
     ) -> Result<Read, ReadError> {
         let read = self.shared.reader.read(snapshot, partition, from, max_bytes).await;
-        read.map_err(|error| match error {
+        read.map_err(|error| self.now(partition, from, error))
+    }
+
+    /// The error of a read of an old snapshot, in the light of the current one.
+    fn now(&self, partition: PartitionId, from: Offset, error: ReadError) -> ReadError {
+        match error {
             ReadError::Corrupt(_) | ReadError::Gone { .. } => self.removed(partition, from).unwrap_or(error),
             error => error,
-        })
+        }
     }
 
     /// Whether records that cannot be read have been removed since the reader took its snapshot, longer ago than the
@@ -471,6 +481,21 @@ impl Log {
         at: At,
     ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
         self.shared.lookups.offset_at(snapshot, partition, at).await
+    }
+
+    /// Who wrote the offsets of a range, and in which commits, as of `snapshot`, in at most `runs_max` runs.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub async fn attribution(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        range: Range<Offset>,
+        runs_max: usize,
+    ) -> Result<Attribution, ReadError> {
+        let found = self.shared.attributions.of(snapshot, partition, range.clone(), runs_max).await;
+        found.map_err(|error| self.now(partition, range.start, error))
     }
 
     /// Whether appends are likely to succeed, judged by the last one. Callers use it to decide whether to send more.

@@ -9,7 +9,7 @@
 //! # Rooms
 //! ```text
 //! map/     what the metadata map holds, and the pure functions over it
-//! format/  bytes: Kafka's record batch, records, codecs, WAL objects
+//! format/  bytes: Kafka's record batch, records, codecs, WAL objects, segments
 //! write/   the way in: intake, object ids, uploads, sequencer
 //! read/    the way out: walk, cache, reader, waiters
 //! merge/   which extents an object has, and what to merge next
@@ -37,6 +37,8 @@
 //! handle.rs         Log::read        a snapshot, a partition, an offset, a byte budget
 //! read/reader.rs    Reader::read     plans windows of extents, fetches them within the memory for reads
 //! read/walk.rs      extents          the extents that cover the offsets, in order
+//! read/seeks.rs     Seeks::index     where in a large section of a segment an offset is
+//! read/ahead.rs     Ahead::get_bytes how much of it a remote store is asked for at once
 //! read/cache.rs     Cache::read      memory first, one flight per block, coalesced ranged GETs for missing blocks,
 //!                                    of an object or of the bytes of a commit (read/source.rs, read/frames.rs)
 //! read/taken.rs     Taken::take      cuts batches within the byte budget, keeps no larger buffer
@@ -45,7 +47,8 @@
 //! ```
 //! # Formats
 //! A batch is Kafka's RecordBatch v2, byte for byte as the client sent it. Its offset lives in the metadata map and
-//! is stamped on the way out; the checksum of a batch does not cover it. [`wal`] draws the layout of a WAL object.
+//! is stamped on the way out; the checksum of a batch does not cover it. [`wal`] draws the layout of a WAL object,
+//! [`segment`] that of a segment, in which each batch has its offset.
 //! The values in the metadata map are versioned; their modules define them.
 //!
 //! ```text
@@ -92,7 +95,7 @@ pub use clean::retainer::{Needs, Retained, Unread};
 pub use clean::retention::Defaults as RetentionDefaults;
 pub use config::{Config, Times};
 pub use error::OpenError;
-pub use format::{batch, codec, header, records, verify, wal};
+pub use format::{batch, codec, header, records, seek, segment, stamp, verify, wal};
 pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
 pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Writer};
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
@@ -104,6 +107,7 @@ pub use map::{
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
 };
+pub use read::attribution::Attribution;
 pub use read::cache::Capacity;
 pub use read::pins::Pinned;
 pub use read::walk;

@@ -32,6 +32,11 @@ pub const GET_BLOCKS_MAX: u64 = 8;
 /// GETs in flight at most.
 pub const GETS_IN_FLIGHT_MAX: usize = 32;
 
+/// Reads that had to fetch, and are remembered to tell how many readers share the room for what is fetched ahead.
+pub const AHEAD_READS_MAX: usize = 64;
+/// How long they are remembered.
+pub const AHEAD_TIME: Duration = Duration::from_secs(10);
+
 // The WAL writer.
 
 /// A WAL object closes at this size.
@@ -96,6 +101,15 @@ pub const WALK_BUFFER_BYTES: usize = 16 << 10;
 /// Batches from this size on are walked where they hold up no other connection.
 pub const WALK_APART_BYTES: usize = 256 << 10;
 
+// Segments.
+
+/// A batch up to this size is copied into a piece of a segment together with others; a larger one is a piece itself.
+pub const SEGMENT_COPIED_BYTES: usize = 4 << 10;
+/// Small batches of a segment are copied into pieces of this size.
+pub const SEGMENT_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a footer of a segment that are read. One of a million commits has some eight million.
+pub const SEGMENT_FOOTER_BYTES_MAX: u64 = 64 << 20;
+
 // The order of producers.
 
 /// Producers (per partition) whose batches in flight or in trouble are remembered. The least recently used are
@@ -112,6 +126,15 @@ pub const ORDER_FAILED_TIME: Duration = Duration::from_secs(120);
 pub const EXTENTS_PER_READ_MAX: usize = 64;
 /// Positions inside extents that are remembered for readers that continue there (LRU).
 pub const PLACES_MAX: usize = 16_384;
+/// Bytes of a section from which on its seek index is used. A smaller one is read with the one GET that fetches its
+/// blocks.
+pub const SEEK_BYTES_MIN: u64 = BLOCK_BYTES;
+/// Memory for decoded seek indexes, 12 KiB each at most.
+pub const SEEK_INDEXES_BYTES: usize = 4 << 20;
+/// Bytes from the end of a segment that are read to find its footer. Most footers are smaller.
+pub const FOOTER_READ_BYTES: u64 = 128 << 10;
+/// Memory for footers of segments that were read. A larger one is read each time.
+pub const FOOTERS_BYTES: usize = 16 << 20;
 /// Bytes that a read may fetch beyond what it wants, because it fetches whole blocks.
 pub const READ_SURPLUS_BYTES_MAX: u64 = 8 << 20;
 /// Lookups of offsets by time that run at once, of all connections. Each takes a thread while it scans.
@@ -239,6 +262,7 @@ pub const HIGH_WATER_ROUNDS: u64 = 6;
 
 const _: () = assert!(UNEXPLAINED_OBJECTS_MAX < NEWEST_OBJECTS_LISTED);
 const _: () = assert!(OBJECT_BYTES < BYTES_IN_FLIGHT_MAX);
+const _: () = assert!(SEGMENT_COPIED_BYTES < SEGMENT_PIECE_BYTES);
 const _: () = assert!(BATCHES_PER_REQUEST_MAX <= BATCHES_PER_OBJECT_MAX);
 const _: () = assert!(BATCHES_PER_OBJECT_MAX <= WAITING_BATCHES_MAX);
 const _: () =

@@ -1,4 +1,4 @@
-//! Bytes: Kafka's record batch and its records, codecs, WAL objects, the bytes that ride with commits.
+//! Bytes: Kafka's record batch and its records, codecs, WAL objects, segments, the bytes that ride with commits.
 
 pub mod batch;
 pub mod codec;
@@ -6,5 +6,8 @@ pub(crate) mod control;
 pub mod header;
 pub(crate) mod payload;
 pub mod records;
+pub mod seek;
+pub mod segment;
+pub mod stamp;
 pub mod verify;
 pub mod wal;

@@ -27,6 +27,7 @@ use crate::limits::{
     CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
 use crate::map::object::object_key;
+use crate::read::ahead::Ahead;
 use crate::read::source::Source;
 use floe_store::{Store, StoreError};
 
@@ -185,29 +186,67 @@ impl Cache {
         self.shared.lock().tail.kept.peek(&source).is_some()
     }
 
-    /// The bytes of each range of a source of `size` bytes. The ranges must be in order, and `reserved` must cover the
-    /// blocks that they touch.
+    /// Where the GET begins that fetches the end of a range of a source; none if its last block is here.
+    pub(crate) fn lacks_from(&self, source: Source, range: &Range<u64>) -> Option<u64> {
+        let lanes = self.shared.lock();
+        let is_here = |number: &u64| lanes.cold.kept.peek(&(source, *number)).is_some();
+        let (first, end) = (range.start / BLOCK_BYTES, range.end.div_ceil(BLOCK_BYTES));
+        let from = (first..end).rev().find(is_here).map_or(first, |last| last + 1);
+        (from < end).then_some(from * BLOCK_BYTES)
+    }
+
+    /// How far reads fetch ahead.
+    pub(crate) fn ahead(&self) -> Ahead {
+        let lane = if self.shared.store.remote() { self.shared.capacity.cold } else { 0 };
+        Ahead::new(self.shared.env.clone(), lane)
+    }
+
+    /// The bytes of each range of a source of `size` bytes. The ranges must be in order. If the last block has to be
+    /// fetched, the same GET fetches blocks behind it, up to the one that holds the byte before `ahead`. `reserved` must
+    /// cover all these blocks.
     pub(crate) async fn read(
         &self,
         source: Source,
         size: u64,
         ranges: &[Range<u64>],
+        ahead: u64,
         reserved: &Reserved,
     ) -> Result<Vec<Vec<Piece>>, StoreError> {
-        for range in ranges {
-            if range.start > range.end || range.end > size {
-                return Err(StoreError::Corrupt(format!(
-                    "bytes {} to {} of {source} are referenced, it has {size}",
-                    range.start, range.end
-                )));
-            }
-        }
+        check(source, size, ranges)?;
         if let Some(written) = self.cut_of_tail(source, ranges) {
             metrics::counter!("floe_log_cache_hits_total", "lane" => "tail").increment(1);
             return Ok(written);
         }
-        let blocks = self.blocks(source, size, ranges, reserved).await?;
+        let blocks = self.blocks(source, size, ranges, ahead.min(size), reserved).await?;
         Ok(ranges.iter().map(|range| cut(&blocks, range)).collect())
+    }
+
+    /// The bytes of a small range of a source of `size` bytes: from memory, or fetched without the rest of their blocks
+    /// and not kept. `reserved` must cover them.
+    pub(crate) async fn read_apart(
+        &self,
+        source: Source,
+        size: u64,
+        range: Range<u64>,
+        _reserved: &Reserved,
+    ) -> Result<Vec<u8>, StoreError> {
+        let ranges = std::slice::from_ref(&range);
+        check(source, size, ranges)?;
+        let pieces = self.cut_of_tail(source, ranges).and_then(|mut written| written.pop());
+        if let Some(pieces) = pieces.or_else(|| self.cut_of_cold(source, &range)) {
+            return Ok(pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect());
+        }
+        let _permit = self.shared.gets.acquire().await.expect("the semaphore is never closed");
+        self.shared.fetch(source, range).await.map(Vec::from)
+    }
+
+    /// The pieces of a range, if all its blocks are in the cold lane.
+    fn cut_of_cold(&self, source: Source, range: &Range<u64>) -> Option<Vec<Piece>> {
+        let mut lanes = self.shared.lock();
+        let block = |number| Some((number, lanes.cold.kept.get(&(source, number))?.clone()));
+        let blocks = touched(std::slice::from_ref(range)).map(block).collect::<Option<BTreeMap<_, _>>>()?;
+        drop(lanes);
+        Some(cut(&blocks, range))
     }
 
     fn cut_of_tail(&self, source: Source, ranges: &[Range<u64>]) -> Option<Vec<Vec<Piece>>> {
@@ -221,6 +260,7 @@ impl Cache {
         source: Source,
         size: u64,
         ranges: &[Range<u64>],
+        ahead: u64,
         reserved: &Reserved,
     ) -> Result<BTreeMap<u64, Bytes>, StoreError> {
         let mut blocks = BTreeMap::new();
@@ -240,11 +280,16 @@ impl Cache {
             }
             metrics::counter!("floe_log_cache_hits_total", "lane" => "cold").increment(blocks.len() as u64);
             metrics::counter!("floe_log_cache_misses_total").increment(missing.len() as u64);
+            let last = touched(ranges).last();
             for run in runs(&missing) {
                 let (sender, flight) = watch::channel(None);
+                flights.extend(run.clone().map(|number| (number, flight.clone())));
+                let run = match last {
+                    Some(last) if run.end == last + 1 => run.start..lanes.free_until(source, &run, ahead),
+                    _ => run,
+                };
                 for number in run.clone() {
                     lanes.flights.insert((source, number), flight.clone());
-                    flights.push((number, flight.clone()));
                 }
                 self.start(source, size, run, sender, reserved.clone());
             }
@@ -286,6 +331,18 @@ impl Cache {
             drop(evicted);
             landing.send_replace(Some(fetched));
         });
+    }
+}
+
+impl Lanes {
+    /// The end of a run of blocks that is made longer, with blocks that are neither here nor on their way.
+    fn free_until(&self, source: Source, run: &Range<u64>, ahead: u64) -> u64 {
+        let most = ahead.div_ceil(BLOCK_BYTES).min(run.start + GET_BLOCKS_MAX);
+        let is_free = |number: &u64| {
+            let id = (source, *number);
+            self.cold.kept.peek(&id).is_none() && !self.flights.contains_key(&id)
+        };
+        (run.end..most).take_while(is_free).last().map_or(run.end, |last| last + 1)
     }
 }
 
@@ -409,6 +466,16 @@ fn cut(blocks: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Vec<Piece> {
     touched(std::slice::from_ref(range))
         .filter_map(|number| overlap(number * BLOCK_BYTES, &blocks[&number], range, true))
         .collect()
+}
+
+/// Whether a source of `size` bytes has these ranges.
+fn check(source: Source, size: u64, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+    match ranges.iter().find(|range| range.start > range.end || range.end > size) {
+        None => Ok(()),
+        Some(Range { start, end }) => Err(StoreError::Corrupt(format!(
+            "bytes {start} to {end} of {source} are referenced, it has {size}"
+        ))),
+    }
 }
 
 /// The numbers of the blocks that ordered ranges touch, in order, each once.

@@ -65,7 +65,7 @@ fn joined(pieces: &[Piece]) -> Vec<u8> {
 /// Reads one range without a budget.
 async fn read(cache: &Cache, source: Source, size: u64, range: Range<u64>) -> Result<Vec<Piece>, StoreError> {
     let reserved = Reserved { _share: None };
-    cache.read(source, size, &[range], &reserved).await.map(|mut read| read.remove(0))
+    cache.read(source, size, &[range], 0, &reserved).await.map(|mut read| read.remove(0))
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +83,7 @@ async fn any_ranges_of_either_lane_are_the_bytes_of_the_object() {
             for &end in &edges[index..] {
                 let ranges = [start..end, end..size];
                 let reserved = cache.reserve(size).await;
-                let read = cache.read(SOURCE, size, &ranges, &reserved).await.expect("the store works");
+                let read = cache.read(SOURCE, size, &ranges, 0, &reserved).await.expect("the store works");
                 assert_eq!(joined(&read[0]), &whole[start as usize..end as usize]);
                 assert_eq!(joined(&read[1]), &whole[end as usize..]);
             }
@@ -181,7 +181,7 @@ async fn blocks_that_are_read_wait_for_their_share_and_a_flight_keeps_its_own() 
     let reader = |cache: Cache, number: u64| async move {
         let reserved = cache.reserve(2 * BLOCK_BYTES).await;
         let range = number * BLOCK_BYTES..(number + 2) * BLOCK_BYTES;
-        cache.read(SOURCE, 8 * BLOCK_BYTES, &[range], &reserved).await.map(|read| (read, reserved))
+        cache.read(SOURCE, 8 * BLOCK_BYTES, &[range], 0, &reserved).await.map(|read| (read, reserved))
     };
     let begin = |numbers: [u64; 2]| numbers.map(|number| env.spawn("reader", reader(cache.clone(), number)));
     let available = || cache.shared.reads.available_permits();

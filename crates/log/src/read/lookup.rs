@@ -1,5 +1,7 @@
 //! Offsets by time: which record is the first from a time on, or has the largest timestamp.
 //!
+//! The seek index of a large section says which of its parts promise a time (`seeks.rs`); the others are passed over.
+//!
 //! A lookup scans the extents of its partition in the map, which may be a million, on a thread beside the tasks. Then
 //! it reads the extent that it found piece by piece, and walks over the records without keeping them. So it holds one
 //! piece ([`LOOKUP_READ_BYTES`], or one batch if that is larger). At most [`LOOKUPS_MAX`] lookups of all connections
@@ -81,16 +83,38 @@ impl Lookups {
             let Some((key, extent)) = self.scan(snapshot, scan).await? else { return Ok(None) };
             let end = extent.next_offset(key.base);
             from = from.max(key.base);
-            while from < end {
-                let batches = self.piece(snapshot, partition, &mut from).await?;
-                let find = move || walk::record_at(&batches, log_start, time, DECODED_BYTES_MAX);
-                let found = self.env.blocking(find).await;
-                let found = found.map_err(|error| ReadError::Corrupt(error.to_string()))?;
-                if found.is_some() {
-                    return Ok(found);
-                }
+            let found = self.first_at(snapshot, (key, extent), from, log_start, time).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            from = end;
+        }
+    }
+
+    /// The first record of an extent that is not older than `time`, at `from` or behind it, and not before `log_start`.
+    async fn first_at(
+        &self,
+        snapshot: &Snapshot,
+        (key, extent): (ExtentKey, Extent),
+        mut from: Offset,
+        log_start: Offset,
+        time: Timestamp,
+    ) -> Result<Found, ReadError> {
+        let end = extent.next_offset(key.base);
+        while from < end {
+            let next = self.reader.next_at(snapshot, (key, extent), from, time).await?;
+            let Some(next) = next else { return Ok(None) };
+            from = next;
+            let mut batches = self.piece(snapshot, key.partition, &mut from).await?;
+            batches.retain(|batch| batch.base_offset < end);
+            let find = move || walk::record_at(&batches, log_start, time, DECODED_BYTES_MAX);
+            let found = self.env.blocking(find).await;
+            let found = found.map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
+        Ok(None)
     }
 
     async fn of_max(
@@ -103,30 +127,41 @@ impl Lookups {
         // The record with the largest timestamp of this extent may be below the log start.
         let first = walk::extents(snapshot, partition, from)?.next().transpose()?;
         if let Some((key, extent)) = first.filter(|(key, _)| key.base < head.log_start) {
-            let end = extent.next_offset(key.base);
-            best = self.max_of(snapshot, partition, from, end).await?;
-            from = end;
+            best = self.max_of(snapshot, (key, extent), from).await?;
+            from = extent.next_offset(key.base);
         }
         let scan = move |map: &Snapshot| walk::extent_of_max(map, partition, from);
         let Some((key, extent)) = self.scan(snapshot, scan).await? else { return Ok(best) };
         if best.is_some_and(|(_, time)| time.0 >= extent.max_timestamp()) {
             return Ok(best);
         }
-        let found = self.max_of(snapshot, partition, key.base, extent.next_offset(key.base)).await?;
+        let found = self.max_of(snapshot, (key, extent), key.base).await?;
         Ok(found.or(best))
     }
 
-    /// The first record with the largest timestamp between two offsets.
+    /// The first record with the largest timestamp of an extent, at `begin` or behind it.
     async fn max_of(
         &self,
         snapshot: &Snapshot,
-        partition: PartitionId,
+        (key, extent): (ExtentKey, Extent),
         begin: Offset,
-        end: Offset,
     ) -> Result<Found, ReadError> {
+        let promised = self.reader.max_from(snapshot, (key, extent), begin).await?;
+        if let Some(time) = promised.filter(|time| time.0 >= 0) {
+            let found = self.first_at(snapshot, (key, extent), begin, begin, time).await?;
+            // Headers are the clients'. If none of them keeps what it promises, all have to be looked at.
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let end = extent.next_offset(key.base);
         let (mut from, mut best): (_, Found) = (begin, None);
         while from < end {
-            let mut batches = self.piece(snapshot, partition, &mut from).await?;
+            let better = Timestamp(best.map_or(0, |(_, best)| best.0.saturating_add(1)));
+            let next = self.reader.next_at(snapshot, (key, extent), from, better).await?;
+            let Some(next) = next else { break };
+            from = next;
+            let mut batches = self.piece(snapshot, key.partition, &mut from).await?;
             batches.retain(|batch| batch.base_offset < end);
             let find = move || walk::record_of_max(&batches, begin, DECODED_BYTES_MAX);
             let found = self.env.blocking(find).await;

@@ -10,19 +10,25 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use floe_env::Lru;
+use floe_env::{Lru, Timestamp};
 use floe_meta::{Meta, Snapshot};
 use futures::future::join_all;
 
-use crate::format::{batch::Batch, header::HEADER_BYTES};
+use crate::format::{
+    batch::Batch,
+    header::HEADER_BYTES,
+    seek::{Interval, SeekIndex},
+};
 use crate::limits::{
     BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX, READ_SURPLUS_BYTES_MAX,
 };
 use crate::map::extent::{Data, Extent, ExtentKey, Marker, Place};
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::object::Object;
+use crate::read::ahead::Ahead;
 use crate::read::cache::{Cache, Piece, Reserved};
 use crate::read::frames::Frames;
+use crate::read::seeks::Seeks;
 use crate::read::source::Source;
 use crate::read::taken::{Taken, Took, Window, corrupt};
 use crate::read::walk::{self, Read, ReadError};
@@ -39,6 +45,8 @@ pub(crate) struct Reader {
     meta: Meta,
     cache: Cache,
     frames: Frames,
+    seeks: Seeks,
+    ahead: Ahead,
     places: Arc<Mutex<Places>>,
 }
 
@@ -48,7 +56,9 @@ type Places = Lru<(PartitionId, Offset), (Source, u64)>;
 
 impl Reader {
     pub(crate) fn new(meta: Meta, cache: Cache, frames: Frames) -> Reader {
-        Reader { meta, cache, frames, places: Arc::new(Mutex::new(Places::new(PLACES_MAX))) }
+        let (seeks, ahead) = (Seeks::new(cache.clone()), cache.ahead());
+        let places = Arc::new(Mutex::new(Places::new(PLACES_MAX)));
+        Reader { meta, cache, frames, seeks, ahead, places }
     }
 
     pub(crate) async fn read(
@@ -68,7 +78,8 @@ impl Reader {
             });
         }
         let mut taken = Taken::new(from, max_bytes);
-        let plan = self.plan(snapshot, partition, from, max_bytes)?;
+        let sought = self.seek(snapshot, partition, from).await?;
+        let plan = self.plan(snapshot, partition, from, max_bytes, sought)?;
         let unfinished = self.take_planned(plan, &mut taken).await?;
         if let Some((window, need)) = unfinished {
             self.take_first(window, need, &mut taken).await?;
@@ -87,6 +98,66 @@ impl Reader {
         })
     }
 
+    /// Where to begin in the first extent, if its seek index knows a better place than its start, and nobody stopped
+    /// where this read begins.
+    async fn seek(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+    ) -> Result<Option<Interval>, ReadError> {
+        let first = walk::extents(snapshot, partition, from)?.next().transpose()?;
+        let Some((key, Extent::Data(data))) = first.filter(|(key, _)| key.base < from) else {
+            return Ok(None);
+        };
+        if self.lock().peek(&(partition, from)).is_some_and(|(source, _)| *source == Source::of(&data)) {
+            return Ok(None);
+        }
+        let index = self.index(snapshot, key, data).await?;
+        let found = index.and_then(|index| index.at(from).copied());
+        // The section's start has the offsets in front of its first batch, too.
+        Ok(found.filter(|interval| interval.position > data.position))
+    }
+
+    /// From where on an extent may have a record that is not older than `time`, at `from` or behind it; none if it has
+    /// no such record from there on.
+    pub(crate) async fn next_at(
+        &self,
+        snapshot: &Snapshot,
+        (key, extent): (ExtentKey, Extent),
+        from: Offset,
+        time: Timestamp,
+    ) -> Result<Option<Offset>, ReadError> {
+        let Extent::Data(data) = extent else { return Ok(Some(from)) };
+        match self.index(snapshot, key, data).await? {
+            Some(index) => Ok(index.next_at(from, time.0)),
+            None => Ok(Some(from)),
+        }
+    }
+
+    /// The largest timestamp that an extent promises from an offset on; none if only a look at its batches can tell.
+    pub(crate) async fn max_from(
+        &self,
+        snapshot: &Snapshot,
+        (key, extent): (ExtentKey, Extent),
+        from: Offset,
+    ) -> Result<Option<Timestamp>, ReadError> {
+        let Extent::Data(data) = extent else { return Ok(None) };
+        let index = self.index(snapshot, key, data).await?;
+        Ok(index.map(|index| Timestamp(index.max_from(from))))
+    }
+
+    async fn index(
+        &self,
+        snapshot: &Snapshot,
+        key: ExtentKey,
+        data: Data,
+    ) -> Result<Option<Arc<SeekIndex>>, ReadError> {
+        let window = self.window(snapshot, key, data)?;
+        let index = self.seeks.index(key, &data, window.source_size).await;
+        index.map_err(|error| unreadable(&window, &error, &self.meta.snapshot()))
+    }
+
     /// The extents that a read needs, and where to begin in the first one.
     fn plan(
         &self,
@@ -94,6 +165,7 @@ impl Reader {
         partition: PartitionId,
         from: Offset,
         max_bytes: usize,
+        sought: Option<Interval>,
     ) -> Result<Plan, ReadError> {
         let mut plan = Plan::default();
         let mut planned = 0u64;
@@ -120,13 +192,8 @@ impl Reader {
                 }
             };
             let mut window = self.window(snapshot, key, data)?;
-            if plan.parts.is_empty()
-                && let Some((source, position)) = self.lock().get(&(partition, from))
-                && *source == window.source
-                && (data.position..data.end()).contains(position)
-            {
-                (window.base, window.position) = (from, *position);
-            }
+            let is_first = plan.parts.is_empty();
+            let goes_on = is_first && self.begin(&mut window, partition, from, sought);
             // One block more than is wanted, so that the last batch is whole.
             let wanted = (max_bytes as u64).saturating_sub(planned).saturating_add(BLOCK_BYTES);
             let range = range_of(&window, wanted.min(RANGE_BYTES_MAX));
@@ -134,13 +201,15 @@ impl Reader {
             if !self.cache.in_tail(window.source) {
                 cold.add(&window, &range);
                 // Small extents of many objects cost too much at once. The next read continues here.
-                if !plan.parts.is_empty() && cold.exceeds() {
+                if !is_first && cold.exceeds() {
                     break;
                 }
                 plan.cold_bytes = cold.fetched;
             }
+            let ahead = if goes_on { self.ahead_of(&window, &range) } else { range.end };
+            plan.ahead_bytes += ahead - range.end;
             let is_whole = range.end == data.end();
-            plan.parts.push(Part::Window(window, range));
+            plan.parts.push(Part::Window(window, range, ahead));
             if !is_whole || plan.is_full(planned, max_bytes) {
                 break;
             }
@@ -151,18 +220,51 @@ impl Reader {
         }
     }
 
+    /// Moves the window of a read that begins within an extent: to where another one stopped, or to where an index
+    /// says. Returns whether it looks as if the reader went on.
+    fn begin(
+        &self,
+        window: &mut Window,
+        partition: PartitionId,
+        from: Offset,
+        sought: Option<Interval>,
+    ) -> bool {
+        let within = window.data.position..window.data.end();
+        if let Some((source, position)) = self.lock().get(&(partition, from))
+            && *source == window.source
+            && within.contains(position)
+        {
+            (window.base, window.position) = (from, *position);
+            return true;
+        }
+        if let Some(Interval { first, position, .. }) = sought {
+            (window.base, window.position, window.sought) = (first, position, true);
+        }
+        from == window.key.base
+    }
+
+    /// Up to which byte a read fetches that goes on in a window, of which it needs a range.
+    fn ahead_of(&self, window: &Window, range: &Range<u64>) -> u64 {
+        let (source, end) = (window.source, window.data.end());
+        let is_cold = matches!(source, Source::Object(_)) && !self.cache.in_tail(source);
+        let from = if is_cold && range.end < end { self.cache.lacks_from(source, range) } else { None };
+        let Some(from) = from else { return range.end };
+        let get_bytes = self.ahead.get_bytes(window.key.partition);
+        from.saturating_add(get_bytes).clamp(range.end, end)
+    }
+
     /// Takes what was planned, all at once, because the extents of one partition lie in different objects. Returns the
     /// window that holds the first batch, and the bytes that it needs, if the batch was not among them.
     async fn take_planned(&self, plan: Plan, taken: &mut Taken) -> Result<Option<(Window, u64)>, ReadError> {
-        let reserved = self.cache.reserve(plan.cold_bytes).await;
+        let reserved = self.cache.reserve(plan.cold_bytes + plan.ahead_bytes).await;
         let fetches = plan.parts.iter().filter_map(|part| match part {
-            Part::Window(window, range) => Some(self.fetch(window, range, &reserved)),
+            Part::Window(window, range, ahead) => Some(self.fetch(window, range, *ahead, &reserved)),
             Part::Marker(..) | Part::Gap(..) => None,
         });
         let mut fetched = join_all(fetches).await.into_iter();
         for part in plan.parts {
             let mut window = match part {
-                Part::Window(window, _) => window,
+                Part::Window(window, ..) => window,
                 Part::Marker(base, marker) => match taken.take_made(Batch::of_marker(base, &marker)) {
                     true => continue,
                     false => break,
@@ -197,7 +299,7 @@ impl Reader {
         loop {
             let range = range_of(&window, need.max(RANGE_BYTES_MAX));
             let reserved = self.cache.reserve(blocks_bytes(&range)).await;
-            let pieces = self.fetch(&window, &range, &reserved).await?;
+            let pieces = self.fetch(&window, &range, range.end, &reserved).await?;
             match taken.take(&mut window, pieces)? {
                 Took::Everything => return Ok(()),
                 Took::Part(more) if taken.batches.is_empty() => need = more,
@@ -213,10 +315,11 @@ impl Reader {
         &self,
         window: &Window,
         range: &Range<u64>,
+        ahead: u64,
         reserved: &Reserved,
     ) -> Result<Vec<Piece>, ReadError> {
         let ranges = std::slice::from_ref(range);
-        let read = self.cache.read(window.source, window.source_size, ranges, reserved).await;
+        let read = self.cache.read(window.source, window.source_size, ranges, ahead, reserved).await;
         let mut pieces = read.map_err(|error| unreadable(window, &error, &self.meta.snapshot()))?;
         Ok(pieces.pop().expect("one range was asked for"))
     }
@@ -232,7 +335,7 @@ impl Reader {
             Place::Frame => self.frames.bytes(data.lsn).unwrap_or_default().max(data.end()),
         };
         let (source, base, position) = (Source::of(&data), key.base, data.position);
-        Ok(Window { key, data, source, base, position, source_size })
+        Ok(Window { key, data, source, base, position, sought: false, source_size })
     }
 
     fn remember(&self, stopped: &Window) {
@@ -261,11 +364,13 @@ struct Plan {
     parts: Vec<Part>,
     /// Bytes of the blocks that are not in the tail.
     cold_bytes: u64,
+    /// Bytes that are fetched ahead, at most.
+    ahead_bytes: u64,
 }
 
 enum Part {
-    /// Bytes of an extent.
-    Window(Window, Range<u64>),
+    /// Bytes of an extent, and up to which byte of it is fetched.
+    Window(Window, Range<u64>, u64),
     /// A marker with its offset.
     Marker(Offset, Marker),
     /// Offsets without records.

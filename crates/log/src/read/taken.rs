@@ -24,6 +24,8 @@ pub(crate) struct Window {
     pub(crate) base: Offset,
     /// The next byte to read, counted from the start of the source.
     pub(crate) position: u64,
+    /// Whether a seek index says that the batch at `position` begins at `base`.
+    pub(crate) sought: bool,
     /// Bytes of the source.
     pub(crate) source_size: u64,
 }
@@ -64,6 +66,7 @@ impl Taken {
     pub(crate) fn take(&mut self, window: &mut Window, pieces: Vec<Piece>) -> Result<Took, ReadError> {
         let (next, used, need) = self.walk(window, pieces)?;
         (window.base, window.position) = (next, window.position + used);
+        window.sought &= used == 0;
         let end = window.data.end();
         match window.position == end {
             true if window.data.spacing == Spacing::Stamped => {
@@ -118,7 +121,13 @@ impl Taken {
                 return Ok((next, used, 0));
             }
             let left = self.bytes_max - self.bytes.min(self.bytes_max);
-            let run = Run { spacing: window.data.spacing, base: next, end: window.end() };
+            let run = Run {
+                partition: window.key.partition,
+                spacing: window.data.spacing,
+                base: next,
+                end: window.end(),
+                sought: window.sought && used == 0,
+            };
             let walked = walk::batches(run, &bytes, self.from, left)
                 .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
             // Nobody else compares what lies in the journal with what was written.
@@ -231,7 +240,8 @@ mod tests {
         };
         let key = ExtentKey::new(PartitionId::new(TopicId(1), 0), Offset(0));
         let (source, base) = (Source::of(&data), Offset(0));
-        let window = Window { key, data, source, base, position: 0, source_size: data.bytes };
+        let source_size = data.bytes;
+        let window = Window { key, data, source, base, position: 0, sought: false, source_size };
         (window, buffer)
     }
 

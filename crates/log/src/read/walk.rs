@@ -8,7 +8,7 @@ use crate::format::records::RecordsError;
 use crate::format::{
     batch::Batch,
     header::{self, BatchError, HEADER_BYTES, Header},
-    verify,
+    stamp, verify,
 };
 use crate::map::extent::{Extent, ExtentKey, Spacing};
 use crate::map::ids::{Offset, PartitionId};
@@ -196,24 +196,38 @@ pub enum WalkError {
         /// The offset in the batch.
         found: i64,
     },
+    /// The sum of the first bytes of a stamped batch is wrong.
+    #[error("the first bytes of a batch have changed, or are of another partition")]
+    Stamp,
+    /// A seek index leads to another batch than it says.
+    #[error("the seek index leads to a batch that begins at {found}")]
+    Seek {
+        /// The offset in the batch.
+        found: i64,
+    },
 }
 
 /// The offsets of the bytes of an extent.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
+    /// The partition of the extent.
+    pub partition: PartitionId,
     /// How the batches get their offsets.
     pub spacing: Spacing,
     /// The offset of the batch at the first byte; of stamped batches, that or an earlier one.
     pub base: Offset,
     /// The offset after the last of the extent.
     pub end: Offset,
+    /// Whether a batch begins at `base` and at the first byte, because a seek index says so.
+    pub sought: bool,
 }
 
 impl Run {
-    /// The offset of a batch, when those before `next` have been passed.
-    fn begin(&self, header: &Header, next: Offset) -> Result<Offset, WalkError> {
+    /// The offset of the batch that `bytes` begin with, when those before `next` have been passed.
+    fn begin(&self, header: &Header, bytes: &[u8], next: Offset) -> Result<Offset, WalkError> {
         match self.spacing {
             Spacing::Counted => Ok(next),
+            Spacing::Stamped if !stamp::is_sound(self.partition, bytes) => Err(WalkError::Stamp),
             Spacing::Stamped => {
                 let found = header.base_offset;
                 let end = found.checked_add(i64::from(header.offsets()));
@@ -240,7 +254,10 @@ pub fn batches(run: Run, bytes: &Bytes, from: Offset, bytes_max: usize) -> Resul
             break;
         }
         let header = Header::parse(rest)?;
-        let begin = run.begin(&header, walked.next)?;
+        let begin = run.begin(&header, rest, walked.next)?;
+        if run.sought && walked.position == 0 && begin != run.base {
+            return Err(WalkError::Seek { found: begin.0 });
+        }
         taken += walked.pass(begin, from);
         if walked.next < begin {
             break;

@@ -10,7 +10,7 @@ use crate::format::codec::Compression;
 use crate::format::header::{self, Header};
 use crate::format::records::Builder;
 use crate::map::extent::{Data, Extent, Place, Spacing, WrittenBy};
-use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
+use crate::map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 use crate::map::object::ObjectLease;
 use crate::map::topic::{self, NewTopic, Topic};
 use crate::map::{cluster, identity, identity::Writer};
@@ -23,6 +23,8 @@ mod formats;
 mod merging;
 mod reading;
 mod retention;
+mod seeking;
+mod segments;
 mod sequencing;
 mod starting;
 mod topic_settings;
@@ -94,7 +96,8 @@ fn counted(object: ObjectId, position: u64, bytes: u64, offsets: u64, max_timest
 
 /// The walk over counted batches.
 fn run(base: Offset) -> walk::Run {
-    walk::Run { spacing: Spacing::Counted, base, end: Offset(i64::MAX) }
+    let partition = PartitionId::new(TopicId(1), 0);
+    walk::Run { partition, spacing: Spacing::Counted, base, end: Offset(i64::MAX), sought: false }
 }
 
 /// An object whose batches lie back to back in the given order.

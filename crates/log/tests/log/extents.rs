@@ -10,6 +10,7 @@ use floe_log::extent::{Data, Extent, ExtentKey, Gap, Marker, Outcome, Place, Spa
 use floe_log::object::{Object, ObjectKind, object_key};
 use floe_log::partition::Head;
 use floe_log::records::Builder;
+use floe_log::stamp::stamp;
 use floe_log::walk::{At, ReadError};
 use floe_log::{Log, ObjectId, Offset, PartitionId, WriterId, WriterNumber, marker, session};
 use floe_meta::{DecodeError, Envelope, Lsn, Tx};
@@ -33,6 +34,7 @@ struct Model {
 /// A partition that is being laid out in one object.
 struct Layout {
     env: Env,
+    partition: PartitionId,
     model: Model,
     extents: Vec<(Offset, Extent)>,
     bytes: Vec<u8>,
@@ -40,10 +42,10 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(env: &Env, kind: ObjectKind) -> Layout {
+    fn new(env: &Env, partition: PartitionId, kind: ObjectKind) -> Layout {
         let object = ObjectId::new(kind, WriterNumber(1), 1_000);
         let bytes = vec![7; 100];
-        Layout { env: env.clone(), model: Model::default(), extents: Vec::new(), bytes, object }
+        Layout { env: env.clone(), partition, model: Model::default(), extents: Vec::new(), bytes, object }
     }
 
     fn below(&self, most: u64) -> u64 {
@@ -62,7 +64,9 @@ impl Layout {
         }
         let mut bytes = builder.build().to_vec();
         if stamped {
-            bytes[..8].copy_from_slice(&(self.model.next - count.cast_signed()).to_be_bytes());
+            let base = Offset(self.model.next - count.cast_signed());
+            let stamped = stamp(self.partition, base, &bytes);
+            bytes[..stamped.len()].copy_from_slice(&stamped);
         }
         self.bytes.extend_from_slice(&bytes);
         count
@@ -109,9 +113,9 @@ impl Layout {
         self.model.next += offsets.cast_signed();
     }
 
-    fn draw(env: &Env) -> Layout {
+    fn draw(env: &Env, partition: PartitionId) -> Layout {
         let kind = if env.random_u64().is_multiple_of(2) { ObjectKind::Wal } else { ObjectKind::Segment };
-        let mut layout = Layout::new(env, kind);
+        let mut layout = Layout::new(env, partition, kind);
         for _ in 0..1 + layout.below(8) {
             match layout.below(5) {
                 0 => layout.data(false),
@@ -202,7 +206,7 @@ async fn compare_all(world: &World, partition: PartitionId, model: &Model) -> Re
 async fn run(seed: u64, spoil: impl Fn(&mut Layout)) -> Result<(), String> {
     let world = World::new(seed).await;
     let partition = PartitionId::new(world.topic("t", 1).await.id, 0);
-    let mut layout = Layout::draw(&world.env);
+    let mut layout = Layout::draw(&world.env, partition);
     let model = layout.model.clone();
     spoil(&mut layout);
     layout.publish(&world, partition).await;
@@ -267,24 +271,24 @@ async fn the_comparison_sees_planted_bugs() {
 /// A stamped offset has no checksum of the client's. One that cannot be right is damage.
 #[tokio::test(start_paused = true)]
 async fn a_stamped_offset_out_of_order_is_damage() {
-    for stamp in [i64::MIN, -1, 0, 3, 7, i64::MAX] {
+    for found in [i64::MIN, -1, 0, 3, 7, i64::MAX] {
         let world = World::new(1).await;
         let partition = PartitionId::new(world.topic("t", 1).await.id, 0);
-        let mut layout = Layout::new(&world.env, ObjectKind::Segment);
+        let mut layout = Layout::new(&world.env, partition, ObjectKind::Segment);
         // One extent of the offsets 4 to 7, whose second batch is stamped.
         layout.model.next = 4;
         let position = layout.bytes.len() as u64;
-        let mut second = 0;
         for _ in 0..2 {
-            second = layout.bytes.len();
             let mut builder = Builder::new(Compression::None);
             builder.push(0, None, Some(b"v"), &[]);
             let mut bytes = builder.build().to_vec();
-            bytes[..8].copy_from_slice(&layout.model.next.to_be_bytes());
+            // The second one has another offset than it should, and a sum that goes with it.
+            let base = if layout.model.next == 4 { 4 } else { found };
+            let stamped = stamp(partition, Offset(base), &bytes);
+            bytes[..stamped.len()].copy_from_slice(&stamped);
             layout.bytes.extend_from_slice(&bytes);
             layout.model.next += 1;
         }
-        layout.bytes[second..second + 8].copy_from_slice(&stamp.to_be_bytes());
         let data = Data {
             place: Place::Object(layout.object),
             position,
@@ -302,7 +306,7 @@ async fn a_stamped_offset_out_of_order_is_damage() {
         let read = world.log.read(&world.log.pin(), partition, Offset(4), 1_000).await;
         assert!(
             matches!(&read, Err(ReadError::Corrupt(what)) if what.contains("begins at")),
-            "{stamp}: {read:?}"
+            "{found}: {read:?}"
         );
     }
 }

@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_log::extent::{Data, Extent, Place, Spacing, WrittenBy};
+use floe_log::extent::{Data, Extent, Spacing};
 use floe_log::merged::{MergeError, Merged, Swap, merge};
 use floe_log::object::{ObjectKind, object_key};
+use floe_log::segment::{Origin, SegmentBuilder};
 use floe_log::{Log, ObjectId, Offset, PartitionId, Pinned, leases, topic, walk};
 use floe_meta::{DecodeError, Envelope, Tx};
 use tokio::time::sleep;
@@ -47,29 +48,20 @@ async fn one(log: &Log, topic: &str, index: u32, count: usize, owner: u128, bug:
     let partition = PartitionId::new(topic.id, index);
     let old = candidates(&snapshot, partition, count)?;
     let from = old.first()?.0;
-    let (last, extent) = old.last()?;
-    let to = extent.next_offset(*last);
     let counts = bug == Some(Bug::MergeCountsOffsets);
-    let bytes = stamped(log, &snapshot, partition, from, to, !counts).await?;
     let number = log.writer_number();
     let lease = move |tx: &mut Tx<'_>| {
         leases::lease_ids(tx, ObjectKind::Segment, number, owner, 1, Duration::from_secs(60))
     };
     let envelope = || Envelope::broker("merge");
     let object = log.meta().commit(envelope(), lease).await.ok()?.reply;
-    log.store().put(&object_key(object), vec![bytes.clone()]).await.ok()?;
-    let data = Data {
-        place: Place::Object(object),
-        position: 0,
-        bytes: bytes.len() as u64,
-        offsets: (to.0 - from.0).cast_unsigned(),
-        spacing: if counts { Spacing::Counted } else { Spacing::Stamped },
-        max_timestamp: old.iter().filter_map(|(_, e)| e.data()).map(|data| data.max_timestamp).max()?,
-        written_by: WrittenBy::Footer,
-        lsn: old.iter().filter_map(|(_, e)| e.data()).map(|data| data.lsn).max()?,
-    };
+    let (pieces, size, mut data) = segment(log, &snapshot, partition, object, &old, !counts).await?;
+    log.store().put(&object_key(object), pieces).await.ok()?;
+    if counts {
+        data.spacing = Spacing::Counted;
+    }
     let swaps = vec![Swap { partition, old, new: vec![(from, Extent::Data(data))] }];
-    let merged = Merged { object, owner, size: bytes.len() as u64, swaps };
+    let merged = Merged { object, owner, size, swaps };
     let swap = move |tx: &mut Tx<'_>| -> Result<(), MergeError> {
         merge(tx, &merged)?;
         Ok(leases::end_ids(tx, owner, object, ObjectId(object.0 + 1))?)
@@ -88,24 +80,30 @@ fn candidates(snapshot: &Pinned, partition: PartitionId, count: usize) -> Option
     (all.len() > 1).then_some(all)
 }
 
-/// The batches of these offsets, each with its own, and the markers.
-async fn stamped(
+/// A segment of these offsets. With the bug, one without markers.
+async fn segment(
     log: &Log,
     snapshot: &Pinned,
     partition: PartitionId,
-    from: Offset,
-    to: Offset,
+    object: ObjectId,
+    old: &[(Offset, Extent)],
     markers: bool,
-) -> Option<Bytes> {
-    let (mut at, mut bytes) = (from, Vec::new());
+) -> Option<(Vec<Bytes>, u64, Data)> {
+    let (mut at, to) = (old.first()?.0, old.last().map(|(base, extent)| extent.next_offset(*base))?);
+    let mut builder = SegmentBuilder::new(object);
+    builder.begin(partition, at);
+    let lsn = old.iter().filter_map(|(_, extent)| extent.data()).map(|data| data.lsn).max()?;
     while at < to {
         let read = log.read(snapshot, partition, at, READ_BYTES).await.ok()?;
         for batch in read.batches.iter().filter(|batch| batch.base_offset < to) {
             if markers || batch.has_records() {
-                bytes.extend_from_slice(&batch.stamped());
+                builder.push(batch, Origin { writer: None, lsn });
             }
             at = batch.next_offset();
         }
     }
-    Some(bytes.into())
+    let time = old.iter().filter_map(|(_, extent)| extent.data()).map(|data| data.max_timestamp).max()?;
+    let section = builder.end(to, time)?;
+    let (pieces, size) = builder.finish();
+    Some((pieces, size, section.data))
 }
