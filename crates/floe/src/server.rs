@@ -254,6 +254,8 @@ fn log_config(config: &Config) -> floe_log::Config {
         // No second process has this directory, so the holders of its leases are dead.
         sole: true,
         cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
+        // Whoever gives the cache little memory has little.
+        merge: floe_log::MergeSizes::within(config.cache_bytes / 2),
         ..floe_log::Config::default()
     }
 }

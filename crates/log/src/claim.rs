@@ -85,7 +85,7 @@ mod tests {
         let env = Env::simulated(1);
         let meta = Meta::open(env, Arc::new(MemoryJournal::new()), Options::default()).await.unwrap();
         let put = meta.commit(Envelope::broker("test"), move |tx| {
-            (0..objects).for_each(|id| tx.put(&ObjectId(id), &Object { size: 1, extents: 1 }));
+            (0..objects).for_each(|id| tx.put(&ObjectId(id), &Object::raw(1, 1)));
             Ok::<_, std::convert::Infallible>(())
         });
         put.await.unwrap();

@@ -5,11 +5,13 @@ use std::time::Duration;
 use crate::clean::retention::Defaults;
 use crate::limits::{
     BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, SESSION_TTL,
-    TRASH_GRACE, VALIDATE_COMPRESSED,
+    LEASE_TTL, MERGE_PAUSE, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE,
+    SESSION_TTL, TRASH_GRACE, VALIDATE_COMPRESSED,
 };
 use crate::map::deleted::Trash;
 use crate::map::format_level::{self, FormatLevel};
+use crate::merge::planted::PlantedBug;
+use crate::merge::sizes::Sizes;
 use crate::read::cache::Capacity;
 
 /// The settings of one broker's log. The default suits a broker; tests use small and fast values.
@@ -26,7 +28,7 @@ pub struct Config {
     pub bytes_in_flight_max: usize,
     /// The capacity of the cache between readers and the store.
     pub cache: Capacity,
-    /// The times of leases on object ids, of the cleaner and of retention.
+    /// The times of leases on object ids, of the cleaner, of retention and of merging.
     pub times: Times,
     /// Whether compressed batches are decompressed once to find those that no consumer could decode. Uncompressed ones
     /// are always looked at.
@@ -34,13 +36,18 @@ pub struct Config {
     /// Whether this process alone may use the journal, because it has locked the data directory. Then its start ends
     /// the leases of the process before, refuses a journal that is older than the store, and a newer writer ends it.
     pub sole: bool,
-    /// Whether this broker competes for the leases of the cleaner and of retention. In a cluster, only the holder of a
+    /// Whether this broker competes for the leases of the cleaner, of retention and of merging. In a cluster, only the holder of a
     /// lease does its work.
     pub cleaner: bool,
     /// How long topics keep their records that do not say it themselves.
     pub retention: Defaults,
     /// What is kept of deleted topics.
     pub trash: Trash,
+    /// The sizes by which merging goes.
+    pub merge: Sizes,
+    /// A bug of merging on purpose, for tests of those who have to find it.
+    #[doc(hidden)]
+    pub planted: Option<PlantedBug>,
     /// The highest format level that this broker takes part in. A map of a higher one is refused.
     pub format_level: FormatLevel,
 }
@@ -61,18 +68,21 @@ impl Default for Config {
                 cleaner_pause: CLEANER_PAUSE,
                 cleaner_lease: CLEANER_LEASE,
                 retention_pause: RETENTION_PAUSE,
+                merge_pause: MERGE_PAUSE,
             },
             validate_compressed: VALIDATE_COMPRESSED,
             sole: false,
             cleaner: true,
             retention: Defaults { ms: RETENTION_MS, bytes: RETENTION_BYTES },
             trash: Trash::default(),
+            merge: Sizes::default(),
+            planted: None,
             format_level: format_level::NEWEST,
         }
     }
 }
 
-/// The times of leases on object ids, of the cleaner and of retention.
+/// The times of leases on object ids, of the cleaner, of retention and of merging.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// Object ids per lease.
@@ -86,9 +96,11 @@ pub struct Times {
     pub session_ttl: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
-    /// How long the leases of the cleaner and of retention last without renewal; longer than a round of the cleaner
+    /// How long the leases of the cleaner, of retention and of merging last without renewal; longer than a round of the cleaner
     /// should take.
     pub cleaner_lease: Duration,
     /// Pause between two rounds of retention.
     pub retention_pause: Duration,
+    /// Pause between two looks for a merge that is due.
+    pub merge_pause: Duration,
 }

@@ -37,10 +37,14 @@ use crate::map::deleted::{self, Purged, Trash, Which};
 use crate::map::format_level;
 use crate::map::identity::Writer;
 use crate::map::ids::{Offset, PartitionId, TopicId};
+use crate::map::object::ObjectKind;
 use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
+use crate::merge::lane::Lane;
+use crate::merge::merger::{MergeRound, Merger};
+use crate::merge::trouble::MergeTrouble;
 use crate::read::attribution::{Attribution, Attributions};
 use crate::read::cache::Cache;
 use crate::read::lookup::Lookups;
@@ -99,6 +103,7 @@ struct Shared {
     waiters: Waiters,
     cleaner: Cleaner,
     retainer: Retainer,
+    merger: Merger,
     session: OwnSession,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
@@ -160,7 +165,8 @@ impl Log {
         let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
         let cache = Cache::new(env.clone(), Arc::clone(&store), meta.clone(), config.cache);
         let frames = attached::count(&meta, config.sole);
-        let ids = Ids::new(env.clone(), meta.clone(), water.clone(), config.times);
+        let ids = |kind| Ids::new(env.clone(), meta.clone(), kind, water.clone(), config.times);
+        let (ids, segment_ids) = (ids(ObjectKind::Wal), ids(ObjectKind::Segment));
         let waiters = Waiters::of(&meta);
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
@@ -179,6 +185,13 @@ impl Log {
         };
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
+        let lane = Lane {
+            store: Arc::clone(&store),
+            meta: meta.clone(),
+            cache: cache.clone(),
+            intake: intake.clone(),
+        };
+        let merger = Merger::new(&env, lane, segment_ids.clone(), session.clone(), &config);
         let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),
@@ -191,8 +204,10 @@ impl Log {
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         background.push(env.spawn("session", session.clone().run()));
+        background.push(env.spawn("segment ids", segment_ids.run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
+        background.extend(merger.competes.then(|| env.spawn("merger", merger.clone().run())));
         let reader = Reader::new(meta.clone(), cache, frames);
         let shared = Shared {
             meta,
@@ -209,6 +224,7 @@ impl Log {
             waiters,
             cleaner,
             retainer,
+            merger,
             session,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
@@ -534,6 +550,16 @@ impl Log {
         self.shared.retainer.round().await.map_err(|error| error.to_string())
     }
 
+    /// Merges once, if a merge is due.
+    pub async fn merge(&self) -> Result<MergeRound, String> {
+        self.shared.merger.round().await.map_err(|error| error.to_string())
+    }
+
+    /// Records of a topic that this broker could not merge because they are damaged. They stay where they are.
+    pub fn merge_trouble(&self, topic: TopicId) -> Vec<MergeTrouble> {
+        self.shared.merger.troubles.of_topic(&self.shared.meta.snapshot(), topic)
+    }
+
     /// How long topics keep their records that do not say it themselves.
     pub fn retention_defaults(&self) -> Defaults {
         self.shared.retainer.defaults
@@ -556,6 +582,8 @@ impl Log {
             tracing::error!(%error, "the writer did not end in order");
         }
         floe_env::lock(&self.shared.background).iter().for_each(Task::abort);
+        self.shared.merger.close().await;
+        self.shared.merger.ids.close().await;
         self.shared.session.close().await;
         // Last, because it notes the last commit in the store.
         self.shared.uploader.ids.close().await;
@@ -823,6 +851,7 @@ fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {
     if config.times.lease_ids == 0 {
         return Err(OpenError::Config("lease_ids is at least 1"));
     }
+    config.merge.check().map_err(OpenError::Config)?;
     Ok(Pace {
         object_bytes: config.object_bytes,
         frame_bytes: config.object_bytes.min(FRAME_BYTES),

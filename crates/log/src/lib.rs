@@ -12,7 +12,7 @@
 //! format/  bytes: Kafka's record batch, records, codecs, WAL objects, segments
 //! write/   the way in: intake, object ids, uploads, sequencer
 //! read/    the way out: walk, cache, reader, waiters
-//! merge/   which extents an object has, and what to merge next
+//! merge/   makes few large segments of many small objects, and of the bytes in the journal
 //! clean/   lets old records go, and deletes what nobody needs any more
 //! start/   what a start compares before it serves, and the number that it takes
 //! ```
@@ -57,7 +57,7 @@
 //! key 13 Extent    topic id | index | base offset    -> place, position, bytes, offsets, max timestamp, writer, LSN;
 //!                                                       or a marker, or a gap (`map/extent.rs`)
 //! key 14 Producer  topic id | index | producer id    -> epoch, hour of the last append, last five batches
-//! key 15 Object    object id                         -> size, live extents
+//! key 15 Object    object id                         -> size, live extents, how far it is merged
 //! key 16 Lease     first object id                   -> end of the range, owning process, expiry
 //! key 17 Trash     object id                         -> time and LSN at which it became useless, size
 //! key 18 Remains   topic id                          -> when a topic was deleted whose extents are not all freed
@@ -81,7 +81,7 @@ mod format;
 mod handle;
 pub mod limits;
 mod map;
-pub mod merge;
+mod merge;
 mod read;
 mod start;
 mod write;
@@ -107,6 +107,11 @@ pub use map::{
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
 };
+pub use merge::merger::MergeRound;
+#[doc(hidden)]
+pub use merge::planted::PlantedBug;
+pub use merge::sizes::Sizes as MergeSizes;
+pub use merge::trouble::MergeTrouble;
 pub use read::attribution::Attribution;
 pub use read::cache::Capacity;
 pub use read::pins::Pinned;

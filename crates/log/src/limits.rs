@@ -173,8 +173,56 @@ pub const UNEXPLAINED_OBJECTS_MAX: usize =
 pub const SESSION_TTL: Duration = Duration::from_secs(60);
 /// How long a reader keeps what its snapshot refers to. A longer one may find that it is gone.
 pub const PINNED_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Extents that one merge replaces. Each may make an object trash and free a writer.
-pub const MERGE_EXTENTS_MAX: usize = 1_000;
+
+// Merging.
+
+/// Bytes of the batches of a segment. A merge takes twice this in memory: what it has read, and what it writes.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// The same, in a process with little memory, at least.
+pub const MERGE_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Objects below this size are small.
+pub const MERGE_SMALL_BYTES: u64 = 64 << 10;
+/// So many small objects become one, whatever their size. A batch has more than 64 bytes, so that one is not small.
+pub const MERGE_SMALL_OBJECTS: usize = 1_024;
+/// Extents of this length are sorted without being gathered before.
+pub const MERGE_LONG_BYTES: u64 = 256 << 10;
+/// Bytes that are sorted together: the extents become up to sixteen times as long.
+pub const MERGE_POOL_BYTES: u64 = 16 * SEGMENT_BYTES;
+/// Extents that are sorted together at most. They take some 60 MB of memory until then.
+pub const MERGE_POOL_EXTENTS_MAX: u64 = 256 << 10;
+/// Extents of one merge.
+pub const MERGE_EXTENTS_MAX: u64 = 100_000;
+/// Extents that one commit of a merge replaces. Each may make an object trash and free a writer.
+pub const MERGE_EXTENTS_PER_COMMIT: usize = 1_500;
+/// A merged extent has at most this part of what its topic keeps, by time and by bytes: retention removes whole extents.
+pub const MERGE_RETAINED_PARTS: u64 = 16;
+/// Bytes of one read of a merge.
+pub const MERGE_GET_BYTES: u64 = 8 << 20;
+/// Reads of a merge in flight.
+pub const MERGE_GETS_MAX: usize = 4;
+/// How often a plan is made again without what was found damaged, before the round ends.
+pub const MERGE_PLANS_MAX: usize = 4;
+/// The pause of a merge while requests of producers wait to be written.
+pub const MERGE_YIELD_PAUSE: Duration = Duration::from_millis(10);
+/// So many of these pauses in a row: merging goes on under any load.
+pub const MERGE_YIELDS_MAX: usize = 5;
+/// The pause between two looks for a merge that is due.
+pub const MERGE_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two merges, and between two commits of one.
+pub const MERGE_STEP_PAUSE: Duration = Duration::from_millis(20);
+/// The first pause after a merge that failed.
+pub const MERGE_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause after a merge that failed.
+pub const MERGE_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long damaged objects are left alone before they are tried again.
+pub const MERGE_TROUBLE_PAUSE: Duration = Duration::from_secs(600);
+/// Objects with damage that are remembered. With more, nothing is merged.
+pub const MERGE_TROUBLES_MAX: usize = 256;
+/// Damaged extents of one object that are remembered. With more, nothing of the object is merged.
+pub const MERGE_TROUBLE_EXTENTS_MAX: usize = 64;
+
+// The cleaner and retention.
+
 /// The pause between two rounds of the cleaner.
 pub const CLEANER_PAUSE: Duration = Duration::from_secs(30);
 /// The pause before the next round when one has left work.
@@ -271,7 +319,11 @@ const _: () = assert!(
     (RETENTION_PARTITIONS_PER_COMMIT + RETENTION_EXTENTS_PER_COMMIT) * CHANGE_BYTES_PER_BATCH
         <= floe_meta::limits::GROUP_BYTES_MAX
 );
-const _: () = assert!(MERGE_EXTENTS_MAX <= RETENTION_EXTENTS_PER_COMMIT);
+const _: () =
+    assert!(MERGE_EXTENTS_PER_COMMIT * 2 * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::GROUP_BYTES_MAX);
+const _: () = assert!(MERGE_SMALL_OBJECTS < MERGE_EXTENTS_PER_COMMIT);
+const _: () = assert!(MERGE_SMALL_BYTES <= MERGE_SMALL_OBJECTS as u64 * 64);
+const _: () = assert!(MERGE_STEP_PAUSE.as_millis() < MERGE_PAUSE.as_millis());
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
 const _: () = assert!(SESSION_TTL.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());

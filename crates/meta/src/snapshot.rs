@@ -116,8 +116,11 @@ impl Snapshot {
         self.map.iter()
     }
 
-    /// Applies one commit.
-    pub(crate) fn apply(&mut self, lsn: Lsn, changes: &[Change]) {
+    /// Applies one commit to this copy of the map.
+    ///
+    /// # Panics
+    /// It is not the next commit.
+    pub fn apply(&mut self, lsn: Lsn, changes: &[Change]) {
         assert_eq!(lsn, self.lsn.next(), "commits apply in order, none left out");
         for change in changes {
             match &change.value {

@@ -56,8 +56,12 @@ pub enum Bug {
     WireShowsMarkers,
     /// The journal makes gaps of markers.
     JournalLosesMarkers,
-    /// A merge leaves markers out and says that the offsets follow from the batches.
-    MergeCountsOffsets,
+    /// Two batches change places in a merge.
+    MergeSwapsBatches,
+    /// A merge leaves markers out.
+    MergeForgetsMarkers,
+    /// A merge is committed whoever has its lease.
+    MergeIgnoresLease,
     /// Deletions of the lake's files are acknowledged and not done.
     LakeCleanerForgets,
     /// The journal drops the progress of views, so they produce their output twice.
@@ -107,7 +111,9 @@ impl Bug {
         Bug::CleanerIgnoresPins,
         Bug::WireShowsMarkers,
         Bug::JournalLosesMarkers,
-        Bug::MergeCountsOffsets,
+        Bug::MergeSwapsBatches,
+        Bug::MergeForgetsMarkers,
+        Bug::MergeIgnoresLease,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
@@ -146,7 +152,9 @@ impl Bug {
             Bug::CleanerIgnoresPins => "held",
             Bug::WireShowsMarkers => "phantom",
             Bug::JournalLosesMarkers => "lost",
-            Bug::MergeCountsOffsets => "lost",
+            Bug::MergeSwapsBatches => "offsets",
+            Bug::MergeForgetsMarkers => "lost",
+            Bug::MergeIgnoresLease => "starts",
             Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

@@ -223,8 +223,18 @@ fn markers_that_are_lost_are_seen() {
 }
 
 #[test]
-fn stamped_offsets_that_are_counted_are_seen() {
-    finds(Bug::MergeCountsOffsets);
+fn batches_that_change_places_in_a_merge_are_seen() {
+    finds(Bug::MergeSwapsBatches);
+}
+
+#[test]
+fn markers_that_a_merge_forgets_are_seen() {
+    finds(Bug::MergeForgetsMarkers);
+}
+
+#[test]
+fn a_merge_without_its_lease_is_seen() {
+    finds(Bug::MergeIgnoresLease);
 }
 
 #[test]

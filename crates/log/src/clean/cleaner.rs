@@ -19,9 +19,9 @@ use futures::future::join_all;
 use crate::config::{Config, Times};
 use crate::error::OpenError;
 use crate::limits::{
-    CLEANER_STEP_PAUSE, DELETED_PARTITION_MAP_BYTES, DELETED_PER_COMMIT, DELETED_TOPIC_MAP_BYTES,
-    DELETES_AT_ONCE, EXTENT_MAP_BYTES, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN, PRODUCER_TTL,
-    PRODUCERS_EXPIRED_MAX, PRODUCERS_MANY, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
+    CLEANER_STEP_PAUSE, DELETED_EXTENTS_MAX, DELETED_PARTITION_MAP_BYTES, DELETED_PER_COMMIT,
+    DELETED_TOPIC_MAP_BYTES, DELETES_AT_ONCE, EXTENT_MAP_BYTES, LEASES_ENDED_PER_ROUND, PRODUCER_IDLE_MIN,
+    PRODUCER_TTL, PRODUCERS_EXPIRED_MAX, PRODUCERS_MANY, PRODUCERS_PER_COMMIT, TRASH_PER_ROUND,
 };
 use crate::map::deleted::{self, Deleted};
 use crate::map::extent;
@@ -78,7 +78,7 @@ pub(crate) struct Turn {
     grace: Option<Grace>,
     /// Trash that is not older than a mark of the grace can tell, because the time of commits stands still.
     youngest: Ages<ObjectId>,
-    /// How many extents deleted topics have that can come back. They do not change.
+    /// How many extents deleted topics have that can come back, at most: merging makes fewer of them.
     extents: BTreeMap<(TopicId, Lsn), u64>,
     /// Where the last round stopped. The next one begins there, so that objects that cannot be deleted do not keep all
     /// others.
@@ -257,13 +257,17 @@ impl Cleaner {
         }
         let count = move || {
             let all = deleted::all(&snapshot)?;
-            let mut extents = BTreeMap::new();
-            for Deleted { topic, lsn, .. } in &all {
-                let count = match counted.get(&(topic.id, *lsn)) {
-                    Some(count) => *count,
-                    None => extent::count_of(&snapshot, topic.id),
+            let count = |known: &BTreeMap<(TopicId, Lsn), u64>| {
+                let of = |deleted: &Deleted| {
+                    let key = (deleted.topic.id, deleted.lsn);
+                    let known = known.get(&key).copied();
+                    (key, known.unwrap_or_else(|| extent::count_of(&snapshot, deleted.topic.id)))
                 };
-                extents.insert((topic.id, *lsn), count);
+                all.iter().map(of).collect::<BTreeMap<_, _>>()
+            };
+            let mut extents = count(&counted);
+            if extents.values().sum::<u64>() > DELETED_EXTENTS_MAX {
+                extents = count(&BTreeMap::new());
             }
             Ok::<_, DecodeError>((all, extents))
         };

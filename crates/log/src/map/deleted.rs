@@ -28,7 +28,7 @@ use crate::limits::{
     TRASH_MS,
 };
 use crate::map::format_level::{self, WITH_LSNS};
-use crate::map::ids::TopicId;
+use crate::map::ids::{PartitionId, TopicId};
 use crate::map::partition::Head;
 use crate::map::remains;
 use crate::map::topic::{self, Topic, TopicError, TopicRecord};
@@ -265,6 +265,32 @@ pub fn delete(tx: &mut Tx<'_>, id: TopicId, trash: Trash) -> Result<Topic, Topic
         make_room(tx, totals)?;
     }
     Ok(topic)
+}
+
+/// Part of a command: extents of a partition of a deleted topic are replaced by others. Returns `false` if no such topic
+/// can come back.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn resize(
+    tx: &mut Tx<'_>,
+    partition: PartitionId,
+    old: u64,
+    new: u64,
+) -> Result<bool, DecodeError> {
+    let id = partition.topic;
+    let (Some(record), Some(Heads(mut heads))) = (tx.get::<DeletedRecord>(&id)?, tx.get::<Heads>(&id)?)
+    else {
+        return Ok(false);
+    };
+    let Some(head) = heads.get_mut(partition.index as usize) else { return Ok(false) };
+    let resized = |bytes: u64| bytes.saturating_sub(old).saturating_add(new);
+    head.bytes = resized(head.bytes);
+    let totals = totals(tx)?;
+    Totals { bytes: resized(totals.bytes), ..totals }.put(tx);
+    tx.put(&id, &DeletedRecord { bytes: resized(record.bytes), ..record });
+    tx.put(&id, &Heads(heads));
+    Ok(true)
 }
 
 /// Lets the topics go that were deleted first, until the others fit, or as many as one commit may.

@@ -180,6 +180,20 @@ impl Writer {
     }
 }
 
+/// Command: so many more extents name a writer that has a number.
+///
+/// # Errors
+/// A record cannot be read, or no extent names the writer yet.
+pub(crate) fn retain(tx: &mut Tx<'_>, id: WriterId, extents: u64) -> Result<(), DecodeError> {
+    match tx.get::<NamedBy>(&id)? {
+        Some(named) => tx.put(&id, &NamedBy { extents: named.extents + extents }),
+        // A writer of version 1 is not counted.
+        None if tx.get::<Identity>(&id)?.is_some() => {}
+        None => return Err(DecodeError::corrupt(format!("writer {id} has extents but no name"))),
+    }
+    Ok(())
+}
+
 /// Command: so many extents that named a writer are gone. Frees the writer with the last of them.
 ///
 /// # Errors

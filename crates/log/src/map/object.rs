@@ -45,12 +45,27 @@ pub enum ObjectKind {
 }
 
 /// An object with live extents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
     /// Bytes in the store.
     pub size: u64,
     /// How many live extents point into it; at least 1.
     pub extents: u32,
+    /// How far its bytes have been merged.
+    pub level: Level,
+}
+
+/// How far the bytes of an object have been merged. The numbers are persisted and never change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Not at all: a WAL object.
+    #[default]
+    Raw = 0,
+    /// Small objects were gathered in it, in the order in which they came.
+    Gathered = 1,
+    /// It has few partitions and much of each. It stays as it is.
+    Sorted = 2,
 }
 
 /// A range of object ids that one process may use. While the lease exists, the store may hold objects of the range
@@ -77,8 +92,46 @@ pub struct Trash {
     pub lsn: Lsn,
 }
 
-postcard_record!(Object, 15, 1, ObjectId);
 postcard_record!(ObjectLease, 16, 1, ObjectId);
+
+impl Object {
+    /// An object that nobody has merged.
+    pub fn raw(size: u64, extents: u32) -> Object {
+        Object { size, extents, level: Level::Raw }
+    }
+}
+
+/// Version 1 has no level: its bytes have not been merged. Such an object is written as version 1.
+impl MapRecord for Object {
+    const KIND: u8 = 15;
+    const VERSION: u8 = 2;
+    type Key = ObjectId;
+
+    fn version(&self) -> u8 {
+        if self.level == Level::Raw { 1 } else { 2 }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self.version() {
+            1 => put_postcard(&(self.size, self.extents), out),
+            _ => put_postcard(&(self.size, self.extents, self.level as u8), out),
+        }
+    }
+
+    fn decode(version: u8, body: &[u8]) -> Result<Object, DecodeError> {
+        let (size, extents, level) = match version {
+            1 => take_postcard(body).map(|(size, extents)| (size, extents, 0))?,
+            _ => take_postcard::<(u64, u32, u8)>(body)?,
+        };
+        let level = match level {
+            0 => Level::Raw,
+            1 => Level::Gathered,
+            2 => Level::Sorted,
+            other => return Err(DecodeError::corrupt(format!("{other} is no level of an object"))),
+        };
+        Ok(Object { size, extents, level })
+    }
+}
 
 impl MapRecord for Trash {
     const KIND: u8 = 17;
@@ -267,4 +320,25 @@ pub fn census(map: &impl Lookup) -> Result<BTreeMap<&'static str, u64>, DecodeEr
         count("leased", lease.end.0 - first.0);
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Users' journals hold these bytes, so they never change.
+    #[test]
+    fn merged_objects_are_as_they_were() {
+        for (level, last) in [(Level::Gathered, 1), (Level::Sorted, 2)] {
+            let object = Object { size: 300, extents: 17, level };
+            let mut body = Vec::new();
+            object.encode(&mut body);
+            assert_eq!((Object::KIND, object.version()), (15, 2));
+            assert_eq!(body, [0xac, 0x02, 17, last], "persisted: a change needs a new version");
+            assert_eq!(Object::decode(2, &body), Ok(object));
+        }
+        assert_eq!(Object::raw(300, 17).version(), 1);
+        assert_eq!(Object::decode(1, &[0xac, 0x02, 17]), Ok(Object::raw(300, 17)));
+        assert!(Object::decode(2, &[0xac, 0x02, 17, 3]).is_err(), "an unknown level");
+    }
 }

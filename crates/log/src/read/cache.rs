@@ -201,6 +201,18 @@ impl Cache {
         Ahead::new(self.shared.env.clone(), lane)
     }
 
+    /// The bytes of a range, if the tail holds the source. Its place in the order of eviction stays as it is.
+    pub(crate) fn peek(&self, source: Source, range: &Range<u64>) -> Option<Bytes> {
+        let written = self.shared.lock().tail.kept.peek(&source).cloned()?;
+        let pieces = written.cut(range);
+        if let [piece] = &pieces[..] {
+            return Some(piece.bytes.clone());
+        }
+        let mut joined = BytesMut::with_capacity(pieces.iter().map(|piece| piece.bytes.len()).sum());
+        pieces.iter().for_each(|piece| joined.extend_from_slice(&piece.bytes));
+        Some(joined.freeze())
+    }
+
     /// The bytes of each range of a source of `size` bytes. The ranges must be in order. If the last block has to be
     /// fetched, the same GET fetches blocks behind it, up to the one that holds the byte before `ahead`. `reserved` must
     /// cover all these blocks.

@@ -77,7 +77,7 @@ fn golden() {
         tx.put(&partition(), &head);
         tx.put(&ExtentKey::new(partition(), Offset(1170)), &extent());
         tx.put(&ProducerKey { partition: partition(), producer_id: 4001 }, &producer());
-        tx.put(&ObjectId(70_000), &Object { size: 8 << 20, extents: 17 });
+        tx.put(&ObjectId(70_000), &Object::raw(8 << 20, 17));
         let lease =
             ObjectLease { end: ObjectId(70_144), owner: 1 << 100, expires: Timestamp(1_767_225_660_000) };
         tx.put(&ObjectId(70_016), &lease);

@@ -227,7 +227,7 @@ impl World {
                 tx.put(&ExtentKey::new(partition, *base), extent);
                 kept += u32::from(extent.object().is_some());
             }
-            tx.put(&object, &Object { size, extents: kept });
+            tx.put(&object, &Object::raw(size, kept));
             let max_timestamp = extents.iter().filter_map(|(_, extent)| extent.data());
             let max_timestamp = max_timestamp.map(|data| data.max_timestamp).max().unwrap_or(-1);
             tx.put(&partition, &Head { next, bytes: size, log_start, max_timestamp });

@@ -26,8 +26,8 @@ fn all() -> RangeInclusive<ObjectId> {
 fn used(tx: &mut Tx<'_>) {
     writer_number::note(tx, WRITER).unwrap();
     assert_eq!(lease_ids(tx, ObjectKind::Wal, WRITER, OWNER, 10, Duration::ZERO).unwrap(), id(1));
-    tx.put(&id(1), &Object { size: 100, extents: 1 });
-    tx.put(&id(2), &Object { size: 200, extents: 1 });
+    tx.put(&id(1), &Object::raw(100, 1));
+    tx.put(&id(2), &Object::raw(200, 1));
     tx.put(&id(3), &Trash { since: Timestamp(0), size: 0, lsn: Lsn(0) });
 }
 

@@ -219,6 +219,11 @@ impl Intake {
         (now.saturating_duration_since(*since) < TROUBLE_TIME).then(|| reason.clone())
     }
 
+    /// Whether requests wait because others are being written.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.lock().requests.is_empty()
+    }
+
     pub(crate) fn answered(&self, bytes: usize, batches: usize, trouble: Option<&AppendError>) {
         let now = self.shared.env.monotonic();
         let mut queue = self.lock();

@@ -116,11 +116,12 @@ pub fn give_up_ids(tx: &mut Tx<'_>, owner: u128, ids: &[ObjectId]) -> Result<(),
     Ok(())
 }
 
-/// The object ids that this process may use. Clones share them.
+/// The object ids of one kind that this process may use. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Ids {
     env: Env,
     meta: Meta,
+    kind: ObjectKind,
     owner: u128,
     water: OwnWater,
     times: Times,
@@ -209,10 +210,10 @@ impl LeasedRanges {
 }
 
 impl Ids {
-    pub(crate) fn new(env: Env, meta: Meta, water: OwnWater, times: Times) -> Ids {
+    pub(crate) fn new(env: Env, meta: Meta, kind: ObjectKind, water: OwnWater, times: Times) -> Ids {
         assert!(times.lease_ids > 0, "a lease has at least one id");
         let owner = env.random_u128();
-        Ids { env, meta, owner, water, times, shared: Arc::default() }
+        Ids { env, meta, kind, owner, water, times, shared: Arc::default() }
     }
 
     pub(crate) fn writer(&self) -> WriterNumber {
@@ -358,12 +359,12 @@ impl Ids {
     async fn lease(&self, pending: &mut Option<Pending>) -> Result<(), String> {
         let held = pending.as_ref().is_some_and(|p| self.holds(&self.meta.snapshot(), p.range.first));
         if !held {
-            let (writer, owner) = (self.water.number, self.owner);
+            let (kind, writer, owner) = (self.kind, self.water.number, self.owner);
             let (count, ttl) = (self.times.lease_ids, self.times.lease_ttl);
             let leased = self
                 .meta
                 .commit(Envelope::broker("object ids"), move |tx| {
-                    lease_ids(tx, ObjectKind::Wal, writer, owner, count, ttl)
+                    lease_ids(tx, kind, writer, owner, count, ttl)
                 })
                 .await
                 .map_err(|error| error.to_string())?;

@@ -491,7 +491,7 @@ impl<'r, 't> Run<'r, 't> {
         let Place::Object(id) = place else { return Ok(()) };
         match u32::try_from(extents.len()).expect("an object has far fewer batches than 2^32") {
             0 => object::discard(tx, id, size),
-            extents => tx.put(&id, &Object { size, extents }),
+            extents => tx.put(&id, &Object::raw(size, extents)),
         }
         Ok(())
     }

@@ -139,7 +139,7 @@ impl Layout {
                 tx.put(&ExtentKey::new(partition, *base), extent);
             }
             let named = extents.iter().filter(|(_, extent)| extent.object().is_some()).count();
-            tx.put(&object, &Object { size, extents: u32::try_from(named).expect("a few") });
+            tx.put(&object, &Object::raw(size, u32::try_from(named).expect("a few")));
             let bytes = extents.iter().map(|(_, extent)| extent.bytes()).sum();
             let head = tx.get::<Head>(&partition)?.expect("it exists");
             tx.put(&partition, &Head { next, bytes, ..head });

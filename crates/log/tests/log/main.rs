@@ -7,6 +7,7 @@ mod extents;
 mod faults;
 mod frames;
 mod full;
+mod merging;
 mod pinned;
 mod power;
 mod retention;

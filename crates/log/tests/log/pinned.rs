@@ -116,7 +116,7 @@ async fn move_all(log: &Log, partition: PartitionId) -> (floe_log::ObjectId, Vec
             tx.put(key, &Extent::Data(Data { place: Place::Object(id), position, ..data }));
             position += data.bytes;
         }
-        tx.put(&id, &Object { size, extents: 2 });
+        tx.put(&id, &Object::raw(size, 2));
         Ok(())
     };
     log.meta().commit(Envelope::broker("merge"), swap).await.expect("committed");

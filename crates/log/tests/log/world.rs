@@ -34,6 +34,7 @@ pub(crate) fn config() -> Config {
             cleaner_pause: Duration::from_secs(5),
             cleaner_lease: floe_log::limits::CLEANER_LEASE,
             retention_pause: Duration::from_secs(5),
+            merge_pause: Duration::from_secs(5),
         },
         // A deletion is for good here, unless a test says otherwise.
         trash: Trash { ms: 0, ..Trash::default() },

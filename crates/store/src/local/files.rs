@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 use floe_env::{DiskReserve, sync_dir};
 
-use crate::limits::FOLDERS_REMEMBERED_MAX;
+use crate::limits::{FILE_STEP_BYTES, FOLDERS_REMEMBERED_MAX};
 use crate::local::failure::not_applied;
 use crate::local::finding::Finding;
 use crate::local::pack::{allocate, reserve, sync, write_all_vectored_at};
@@ -202,10 +202,34 @@ fn write_synced(path: &Path, key: &str, disk: &DiskReserve, payload: &[Bytes]) -
         true => allocate(&file, payload_bytes(payload))?,
         false => reserve(&file, disk, payload_bytes(payload))?,
     }
-    let mut slices: Vec<IoSlice<'_>> = payload.iter().map(|piece| IoSlice::new(piece)).collect();
-    write_all_vectored_at(&file, &mut slices, 0)?;
-    sync(&file);
+    let mut position = 0;
+    for step in steps(payload) {
+        let mut slices: Vec<IoSlice<'_>> = step.iter().map(|piece| IoSlice::new(piece)).collect();
+        let bytes: usize = step.iter().map(|piece| piece.len()).sum();
+        write_all_vectored_at(&file, &mut slices, position)?;
+        sync(&file);
+        position += bytes as u64;
+    }
     Ok(())
+}
+
+/// The pieces in steps of [`FILE_STEP_BYTES`], at least one. Each is synced, so that a sync of the journal, or of the
+/// pack in use, waits only shortly behind one, however large the object is.
+fn steps(payload: &[Bytes]) -> Vec<Vec<&[u8]>> {
+    let (mut steps, mut room): (Vec<Vec<&[u8]>>, _) = (vec![Vec::new()], FILE_STEP_BYTES);
+    for piece in payload {
+        let mut piece = &piece[..];
+        while !piece.is_empty() {
+            if room == 0 {
+                steps.push(Vec::new());
+                room = FILE_STEP_BYTES;
+            }
+            let (now, later) = piece.split_at(piece.len().min(room));
+            steps.last_mut().expect("there is one").push(now);
+            (piece, room) = (later, room - now.len());
+        }
+    }
+    steps
 }
 
 fn sync_name(path: &Path) -> Result<(), StoreError> {
@@ -228,5 +252,23 @@ fn unreadable(key: &str, error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreError::NotFound(key.to_owned()),
         _ => StoreError::NotApplied(format!("cannot read {key}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_objects_are_written_in_steps() {
+        let piece = |length: usize| Bytes::from((0..length).map(|at| at as u8).collect::<Vec<u8>>());
+        for lengths in [vec![], vec![0], vec![5, 7], vec![FILE_STEP_BYTES], vec![9, 3 * FILE_STEP_BYTES, 2]] {
+            let payload: Vec<Bytes> = lengths.iter().map(|length| piece(*length)).collect();
+            let steps = steps(&payload);
+            let sizes = steps.iter().map(|step| step.iter().map(|piece| piece.len()).sum::<usize>());
+            assert!(sizes.clone().all(|bytes| bytes <= FILE_STEP_BYTES));
+            assert_eq!(steps.len(), sizes.sum::<usize>().div_ceil(FILE_STEP_BYTES).max(1));
+            assert_eq!(steps.concat().concat(), payload.concat());
+        }
     }
 }

@@ -94,6 +94,31 @@ async fn objects_survive_a_restart_wherever_they_live() {
     }
 }
 
+/// A segment is a file of its own. What a crash left of one is gone, and its room with what is deleted.
+#[tokio::test]
+async fn segments_are_files_of_their_own_whatever_a_crash_leaves() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path()).await;
+    let large = bytes(1, 9 << 20);
+    store.put("segment/1/8000010000000001", vec![large.slice(..3), large.slice(3..)]).await.expect("put");
+    store.put("segment/1/8000010000000002", vec![bytes(2, 100)]).await.expect("put");
+    assert_eq!(store.packed_keys(), Vec::<String>::new());
+    let before_name = dir.path().join("tmp/00000000000000aa");
+    std::fs::write(&before_name, bytes(3, 5_000_000)).expect("as a crash before the name leaves it");
+    let copy = crashed(dir.path());
+    let again = open(copy.path()).await;
+    assert_eq!(again.findings().len(), 0, "{:?}", again.findings());
+    assert_eq!(std::fs::read_dir(copy.path().join("tmp")).expect("it stays").count(), 0);
+    let listed = again.list("segment/1", "", 10).await.expect("listed");
+    let lengths: Vec<u64> = listed.iter().map(|object| object.bytes).collect();
+    assert_eq!(lengths, [9 << 20, 100]);
+    let range = (4 << 20) - 7..(4 << 20) + 9;
+    let part = again.get("segment/1/8000010000000001", Some(range.start as u64..range.end as u64)).await;
+    assert_eq!(part.expect("read"), large.slice(range));
+    again.delete("segment/1/8000010000000001").await.expect("deleted");
+    assert!(!copy.path().join("segment/1/8000010000000001").exists(), "the file system has its room back");
+}
+
 #[tokio::test]
 async fn deletions_are_durable_and_packs_are_used_again() {
     let dir = TempDir::new().expect("a temporary directory");

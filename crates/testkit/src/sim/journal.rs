@@ -209,9 +209,10 @@ impl SimJournal {
                 }
             }
             if extents > 0 && self.bug == Some(Bug::JournalCountsBytesAsObjects) {
-                let (mut key, mut value) = (vec![Object::KIND], vec![Object::VERSION]);
+                let object = Object::raw(1, extents);
+                let (mut key, mut value) = (vec![Object::KIND], vec![object.version()]);
                 ObjectId(lsn).encode(&mut key);
-                Object { size: 1, extents }.encode(&mut value);
+                object.encode(&mut value);
                 commit.changes.push(Change { key: key.into(), value: Some(value.into()) });
             }
         }

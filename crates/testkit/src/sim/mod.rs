@@ -8,7 +8,7 @@
 //! store.rs, journal.rs     requests that may be lost or land late
 //! remote.rs                a remote store: requests are made in tries that time out
 //! weather.rs               the faults of the store and the journal
-//! marking.rs, merging.rs   markers and merges by test commands
+//! marking.rs               markers by a test command
 //! holding.rs               a reader that pins a snapshot for long
 //! log_front.rs             a client in the broker's process, as views are
 //! engine.rs, sql.rs        statements, if the caller brings an engine for them
@@ -25,7 +25,6 @@ mod holding;
 mod journal;
 mod log_front;
 mod marking;
-mod merging;
 #[cfg(test)]
 mod metadata;
 mod plan;

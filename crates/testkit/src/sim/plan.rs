@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use floe_env::Env;
 use floe_log;
-use floe_log::Capacity;
 use floe_log::Times;
+use floe_log::{Capacity, MergeSizes, PlantedBug};
 
 use super::engine::Opener;
 use crate::bug::Bug;
@@ -43,9 +43,8 @@ const BESIDE_A_COPY: Duration = Duration::from_secs(90);
 
 /// How long the faults last in a run that must see the end of grace periods or time-outs.
 const LONG_CHAOS: Duration = Duration::from_secs(40);
-/// Shares of runs, in a thousand, with markers, with merges, and with a reader that holds a snapshot.
+/// Shares of runs, in a thousand, with markers, and with a reader that holds a snapshot.
 const MARKS: u64 = 500;
-const MERGES: u64 = 500;
 const HOLDS: u64 = 400;
 /// Share of runs, in a thousand, with a remote store.
 const REMOTE: u64 = 80;
@@ -142,8 +141,6 @@ pub(crate) struct Plan {
     pub(crate) harm: bool,
     /// Whether a client writes markers.
     pub(crate) marks: bool,
-    /// Whether a client merges extents.
-    pub(crate) merges: bool,
     /// Whether a client holds a snapshot for long.
     pub(crate) holds: bool,
     /// The settings of a broker's log.
@@ -190,7 +187,6 @@ impl Plan {
             retains_table: dice.chance(RETAINS_TABLE),
             deletes: dice.chance(DELETES),
             marks: dice.chance(MARKS),
-            merges: dice.chance(MERGES),
             holds: dice.chance(HOLDS),
             trash_ms: None,
         };
@@ -271,7 +267,6 @@ impl Plan {
                 harm: false,
                 holds: true,
                 deletes: true,
-                merges: true,
                 crash_polls_max: None,
                 // It reads from the store.
                 log: floe_log::Config {
@@ -282,7 +277,9 @@ impl Plan {
                 ..self
             },
             Some(Bug::WireShowsMarkers | Bug::JournalLosesMarkers) => Plan { marks: true, ..self },
-            Some(Bug::MergeCountsOffsets) => Plan { marks: true, merges: true, ..self },
+            Some(Bug::MergeSwapsBatches) => self.misled(PlantedBug::SwapsBatches),
+            Some(Bug::MergeForgetsMarkers) => Plan { marks: true, ..self.misled(PlantedBug::ForgetsMarkers) },
+            Some(Bug::MergeIgnoresLease) => self.misled(PlantedBug::IgnoresLease),
             // Such a broker takes whatever journal it finds.
             Some(Bug::OldJournalIsContinued) => self.harmed(false),
             // No broker dies here, so a copy finds the original alive.
@@ -291,6 +288,12 @@ impl Plan {
             }
             _ => self,
         }
+    }
+
+    /// The same plan with a bug of merging, which keeps nobody from merging soon.
+    fn misled(self, bug: PlantedBug) -> Plan {
+        let log = floe_log::Config { merge: HASTY, planted: Some(bug), ..self.log };
+        Plan { log, retention: None, deletes: false, ..self }
     }
 
     /// The same plan with one broker whose data directory comes to harm.
@@ -370,6 +373,7 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
         cleaner_pause: seconds(4, 1),
         cleaner_lease: seconds(40, 5),
         retention_pause: seconds(2, 1),
+        merge_pause: Duration::from_millis(*dice.pick(&[100, 500, 1_500])),
     };
     floe_log::Config {
         object_bytes: *dice.pick(&[500, 5_000, 1 << 20]),
@@ -381,9 +385,31 @@ fn log_config(dice: &Dice, brisk: bool) -> floe_log::Config {
             reads: 64 << 10,
         },
         times,
+        merge: merge_sizes(dice),
         // Topics that can come back say so themselves.
         trash: floe_log::deleted::Trash { ms: 0, ..Default::default() },
         ..floe_log::Config::default()
+    }
+}
+
+/// Sizes by which everything is merged soon.
+const HASTY: MergeSizes = MergeSizes {
+    segment_bytes: 3_000,
+    small_bytes: 300,
+    small_objects: 3,
+    long_bytes: 400,
+    pool_bytes: 6_000,
+};
+
+/// Segments of some batches. In some runs they are merged soon and again, in others seldom.
+fn merge_sizes(dice: &Dice) -> MergeSizes {
+    let segment_bytes = *dice.pick(&[1_500, 6_000, 30_000]);
+    MergeSizes {
+        segment_bytes,
+        small_bytes: *dice.pick(&[200, 700]),
+        small_objects: *dice.pick(&[2, 4, 10]),
+        long_bytes: *dice.pick(&[100, 800]),
+        pool_bytes: segment_bytes * *dice.pick(&[1, 3]),
     }
 }
 

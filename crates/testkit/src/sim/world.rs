@@ -13,7 +13,6 @@ use super::cluster::{Cluster, Harm};
 use super::holding;
 use super::journal::SimJournal;
 use super::marking;
-use super::merging;
 use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use super::store::SimStore;
@@ -187,9 +186,6 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     }
     if cluster.plan().marks {
         clients.push(("the marker".to_owned(), env.spawn("marker", marking::run(cluster.clone()))));
-    }
-    if cluster.plan().merges {
-        clients.push(("the merger".to_owned(), env.spawn("merger", merging::run(cluster.clone()))));
     }
     if cluster.plan().holds {
         clients.push(("the holder".to_owned(), env.spawn("holder", holding::run(cluster.clone()))));

@@ -9,6 +9,7 @@ use floe_log::partition::Head;
 use floe_log::topic;
 use floe_log::{Offset, PartitionId, TopicId};
 use floe_meta::key::Key;
+use floe_meta::lease::Lease;
 use floe_meta::{Change, Entry, MapRecord};
 
 use super::super::cluster::Cluster;
@@ -18,6 +19,9 @@ use crate::history::Event;
 
 /// The causes of commits that may move a log start.
 const MOVERS: [&str; 2] = ["retention", "delete records"];
+
+/// The name of the lease of merging, and the cause of its commits.
+const MERGE: &str = "merge";
 
 /// What a topic keeps, as its clients know it.
 #[derive(Clone, Copy, Default)]
@@ -33,6 +37,8 @@ struct Replay {
     extents: BTreeMap<ExtentKey, Extent>,
     marks: BTreeMap<PartitionId, Mark>,
     kept: BTreeMap<TopicId, Kept>,
+    /// The lease of merging.
+    lease: Option<Lease>,
     found: Vec<String>,
 }
 
@@ -67,6 +73,7 @@ impl Replay {
         if cause == MOVERS[0] {
             self.judge(entry, &extents);
         }
+        self.judge_lease(entry, cause == MERGE && !extents.is_empty());
         for (key, extent) in extents {
             put(&mut self.extents, key, extent);
         }
@@ -104,6 +111,17 @@ impl Replay {
                     .push(format!("commit {lsn} took the extent of {partition} at {base}, which stays"));
             }
         }
+    }
+
+    /// Whoever merges renews the lease in the same commit, under the epoch in force.
+    fn judge_lease(&mut self, entry: &Entry, merges: bool) {
+        let leases = of_kind::<Lease>(&entry.changes);
+        let lease = leases.into_iter().find(|(name, _)| name == MERGE).and_then(|(_, lease)| lease);
+        let epoch = |lease: &Option<Lease>| lease.as_ref().filter(|l| l.owner.is_some()).map(|l| l.epoch);
+        if merges && (lease.is_none() || epoch(&lease) != epoch(&self.lease)) {
+            self.found.push(format!("commit {} merges without the lease in force", entry.lsn));
+        }
+        self.lease = lease.or(self.lease.take());
     }
 
     /// What is wrong with a partition that a commit has touched.
