@@ -15,7 +15,7 @@ use floe_meta::{Applied, DecodeError, Lookup, Lsn, Meta, Snapshot};
 use crate::limits::{MERGE_EXTENTS_MAX, MERGE_POOL_EXTENTS_MAX};
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::ObjectId;
-use crate::map::object::Object;
+use crate::map::object::{Level, Object};
 use crate::merge::sizes::{Class, Content, Sizes};
 use crate::read::source::Source;
 
@@ -204,10 +204,11 @@ impl State {
         self.queues.get(&class).into_iter().flat_map(|queue| &queue.order)
     }
 
-    /// The oldest of the pool, as many as are sorted together, and their bytes.
+    /// The oldest of the pool, as many as are sorted together, and their bytes. Smaller sources that came among them are
+    /// sorted, too: what lies between two extents keeps them apart.
     fn of_pool(&self, is_wanted: impl Fn(&Source) -> bool) -> (u64, Vec<Source>) {
-        let (mut bytes, mut extents, mut taken) = (0, 0, Vec::new());
-        for (_, source) in self.queue(Class::Pool).filter(|(_, source)| is_wanted(source)) {
+        let (mut bytes, mut extents, mut taken, mut last) = (0, 0, Vec::new(), Lsn(0));
+        for (lsn, source) in self.queue(Class::Pool).filter(|(_, source)| is_wanted(source)) {
             if bytes >= self.sizes.pool_bytes || extents >= MERGE_POOL_EXTENTS_MAX {
                 break;
             }
@@ -215,7 +216,13 @@ impl State {
             bytes += content.bytes;
             extents += content.extents;
             taken.push(*source);
+            last = *lsn;
         }
+        let smaller = self.queue(Class::Small).chain(self.queue(Class::Middle));
+        // What was gathered may have begun earlier than its last commit tells.
+        let came_among =
+            |(lsn, source): &&(Lsn, Source)| *lsn <= last || self.sources[source].content.level != Level::Raw;
+        taken.extend(smaller.filter(came_among).map(|(_, source)| *source));
         (bytes, taken)
     }
 
