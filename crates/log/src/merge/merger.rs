@@ -213,9 +213,7 @@ impl Merger {
             let Some(plan) = self.plan(turn, &pinned, now).await? else {
                 return Ok(MergeRound { more: self.index.due().is_some(), ..MergeRound::default() });
             };
-            let pinned = (self.bug != Some(PlantedBug::ReadsReleased)).then_some(pinned);
-            let snapshot = pinned.as_ref().map_or_else(|| self.meta.snapshot(), |pinned| (**pinned).clone());
-            let done = self.carry_out(epoch, &plan, &snapshot).await?;
+            let done = self.carry_out(epoch, &plan, &pinned).await?;
             drop(pinned);
             if let Some(done) = done {
                 // What is sorted is left alone when all of it has had its turn.

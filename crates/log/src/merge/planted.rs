@@ -9,6 +9,4 @@ pub enum PlantedBug {
     ForgetsMarkers,
     /// The commit does not look at the lease.
     IgnoresLease,
-    /// The snapshot that is read is not pinned.
-    ReadsReleased,
 }

@@ -87,12 +87,12 @@ async fn small_objects_become_segments_that_read_the_same_and_the_others_go() {
     fill(log, &parts, 0..48, 20).await;
     let before = all_values(log, &parts).await;
     let pinned = log.pin();
-    assert!(merge_all(log).await >= 3);
+    assert_eq!(merge_all(log).await, 1, "all of them fit");
     assert_eq!(all_values(log, &parts).await, before);
     let segments = objects(log, ObjectKind::Segment);
-    assert!(segments.len() < 12 && segments.iter().all(|object| object.level == Level::Gathered));
+    assert!(segments.iter().all(|object| object.level == Level::Gathered));
     assert_eq!(objects(log, ObjectKind::Wal).len(), 0);
-    assert!(extents(log, parts[0]).len() < 8);
+    assert_eq!(extents(log, parts[0]).len(), 1);
     for extent in extents(log, parts[0]) {
         let data = extent.data().expect("records");
         assert!(matches!(data.written_by, WrittenBy::One(_)), "one client wrote all of it");
@@ -125,7 +125,8 @@ async fn a_pool_is_sorted_by_partitions_and_stays() {
     assert!((2..6).contains(&segments), "{segments} segments");
     assert!(objects(log, ObjectKind::Segment).iter().all(|object| object.level == Level::Sorted));
     for partition in &parts {
-        assert!(extents(log, *partition).len() <= 2, "{:?}", extents(log, *partition));
+        // One waits for others to be sorted with.
+        assert!(extents(log, *partition).len() <= 3, "{:?}", extents(log, *partition));
     }
     assert_eq!(all_values(log, &parts).await, before);
     assert_eq!(log.merge().await, Ok(MergeRound::default()), "nothing is due, and nothing is committed");
@@ -156,7 +157,7 @@ async fn bytes_in_the_journal_and_markers_become_segments() {
         }
     };
     let before = (batches(&log, parts[0]).await, batches(&log, parts[1]).await);
-    assert!(merge_all(&log).await >= 2);
+    assert_eq!(merge_all(&log).await, 1);
     let markers = |log: &Log| extents(log, parts[0]).iter().filter(|extent| extent.data().is_none()).count();
     assert_eq!(markers(&log), 0, "it is a control batch now");
     for partition in &parts {
@@ -273,7 +274,8 @@ async fn a_merge_drops_what_went_meanwhile() {
     assert_eq!((done.segments, done.replaced), (1, 4), "those of the other partition");
     assert_eq!(extents(&log, parts[1]).len(), 1);
     assert_eq!(extents(&log, parts[0]).len(), 2, "as deletion left them");
-    assert_eq!(values(&log, parts[0]).await.first().map(|(offset, _)| *offset), Some(5));
+    let bounds = Log::bounds(&log.meta().snapshot(), parts[0]).expect("it is there");
+    assert_eq!(bounds.log_start, Offset(5));
     assert_eq!(values(&log, parts[1]).await.len(), 8);
 }
 
@@ -352,4 +354,36 @@ async fn a_broker_catches_up_by_itself() {
     let left: usize = parts.iter().map(|partition| extents(&log, *partition).len()).sum();
     assert!(left < 80, "{left} extents");
     assert_eq!(all_values(&log, &parts).await, before);
+}
+
+/// What readers of the tail find in memory stays there when it is merged.
+#[tokio::test(start_paused = true)]
+async fn the_tail_moves_with_what_is_merged() {
+    let cache = Capacity { tail: 1 << 20, cold: 1, reads: 1 << 20 };
+    let world = World::with(9, Config { cache, ..small() }).await;
+    let parts = partitions(&world.log, 2).await;
+    fill(&world.log, &parts, 0..8, 20).await;
+    let before = all_values(&world.log, &parts).await;
+    assert_eq!(merge_all(&world.log).await, 1);
+    for key in world.memory.keys().iter().filter(|key| !key.starts_with("floe/")) {
+        world.memory.remove(key);
+    }
+    assert_eq!(all_values(&world.log, &parts).await, before);
+}
+
+/// A deleted topic is merged, and comes back with what it had.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_is_merged_and_comes_back() {
+    let trash = floe_log::deleted::Trash { ms: 1 << 40, ..Default::default() };
+    let world = World::with(10, Config { trash, ..small() }).await;
+    let log = &world.log;
+    let parts = partitions(log, 2).await;
+    fill(log, &parts, 0..8, 20).await;
+    let before = all_values(log, &parts).await;
+    log.delete_topic(&writer(), parts[0].topic).await.expect("deleted");
+    assert_eq!(merge_all(log).await, 1);
+    let which = floe_log::deleted::Which::Name("t".to_owned());
+    log.undelete_topic(&writer(), which, None).await.expect("it comes back");
+    assert_eq!(all_values(log, &parts).await, before);
+    assert_eq!((objects(log, ObjectKind::Wal).len(), objects(log, ObjectKind::Segment).len()), (0, 1));
 }
