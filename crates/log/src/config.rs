@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::clean::retention::Defaults;
+use crate::compact::filter::PlantedBug as PlantedCompactionBug;
 use crate::limits::{
-    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, LEASE_IDS,
-    LEASE_TTL, MERGE_PAUSE, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE,
-    SESSION_TTL, TRASH_GRACE, VALIDATE_COMPRESSED,
+    BYTES_IN_FLIGHT_MAX, CACHE_COLD_BYTES, CACHE_TAIL_BYTES, CLEANER_LEASE, CLEANER_PAUSE, COMPACTION_MAP_BYTES, COMPACTION_OBJECT_BYTES, COMPACTION_PAUSE, COMPACTION_SMALL_BYTES, COMPACTION_SMALL_PAUSE, LEASE_IDS, LEASE_TTL, MERGE_PAUSE, OBJECT_BYTES, READS_BYTES_MAX, RETENTION_BYTES, RETENTION_MS, RETENTION_PAUSE, SESSION_TTL, TRASH_GRACE, VALIDATE_COMPRESSED,
 };
 use crate::map::deleted::Trash;
 use crate::map::format_level::{self, FormatLevel};
@@ -48,6 +47,8 @@ pub struct Config {
     /// A bug of merging on purpose, for tests of those who have to find it.
     #[doc(hidden)]
     pub planted: Option<PlantedBug>,
+    /// What compaction may use, and when it runs.
+    pub compaction: Compaction,
     /// The highest format level that this broker takes part in. A map of a higher one is refused.
     pub format_level: FormatLevel,
 }
@@ -77,7 +78,39 @@ impl Default for Config {
             trash: Trash::default(),
             merge: Sizes::default(),
             planted: None,
+            compaction: Compaction::default(),
             format_level: format_level::NEWEST,
+        }
+    }
+}
+
+/// What compaction may use, and when it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Compaction {
+    /// Pause between two rounds.
+    pub pause: Duration,
+    /// Bytes of the map of keys and offsets of a pass.
+    pub map_bytes: usize,
+    /// Bytes of the batches that one commit writes, or one extent if that is larger.
+    pub object_bytes: u64,
+    /// Less dirty bytes of a partition than this wait for `small_pause`.
+    pub small_bytes: u64,
+    /// How long after the last pass of a partition.
+    pub small_pause: Duration,
+    /// A bug on purpose, for tests of those who have to find it.
+    #[doc(hidden)]
+    pub planted: Option<PlantedCompactionBug>,
+}
+
+impl Default for Compaction {
+    fn default() -> Compaction {
+        Compaction {
+            pause: COMPACTION_PAUSE,
+            map_bytes: COMPACTION_MAP_BYTES,
+            object_bytes: COMPACTION_OBJECT_BYTES,
+            small_bytes: COMPACTION_SMALL_BYTES,
+            small_pause: COMPACTION_SMALL_PAUSE,
+            planted: None,
         }
     }
 }

@@ -14,6 +14,7 @@
 //! read/    the way out: walk, cache, reader, waiters
 //! merge/   makes few large segments of many small objects, and of the bytes in the journal
 //! clean/   lets old records go, and deletes what nobody needs any more
+//! compact/ lets records go that a later one of their key replaces
 //! start/   what a start compares before it serves, and the number that it takes
 //! ```
 //! Beside them: `claim.rs` binds a store to its cluster, `config.rs` holds the settings, `limits.rs` every limit,
@@ -69,12 +70,14 @@
 //! key 24 Deleted   topic id                          -> a deleted topic that can come back, time and LSN, bytes
 //! key 25 Heads     topic id                          -> the heads of its partitions
 //! key 26 Totals                                      -> how many deleted topics can come back, partitions, bytes
+//! key 27 Compacted topic id | index                  -> the first dirty offset, time of the last pass
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name.
 
 mod claim;
 mod clean;
+mod compact;
 mod config;
 mod error;
 mod format;
@@ -93,7 +96,7 @@ pub use clean::cleaner::Cleaned;
 pub use clean::deletion::{Below, DeleteError};
 pub use clean::retainer::{Needs, Retained, Unread};
 pub use clean::retention::Defaults as RetentionDefaults;
-pub use config::{Config, Times};
+pub use config::{Compaction, Config, Times};
 pub use error::OpenError;
 pub use format::{batch, codec, header, records, seek, segment, stamp, verify, wal};
 pub use handle::{Append, AppendTicket, Log, Permit, ProducerIdError};
@@ -101,8 +104,8 @@ pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Write
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::writer_number::{self, WriterNumber};
 pub use map::{
-    cluster, deleted, extent, format_level, mark, object, partition, producer, remains, session, topic,
-    topic_config,
+    cluster, compacted, deleted, extent, format_level, mark, object, partition, producer, remains, session,
+    topic, topic_config,
 };
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,

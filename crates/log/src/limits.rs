@@ -249,6 +249,32 @@ pub const UNLIMITED: i64 = i64::MAX;
 pub const RETENTION_PARTITIONS_PER_COMMIT: usize = 1_000;
 /// Extents that one commit removes of all its partitions. Each may make an object trash and free a writer.
 pub const RETENTION_EXTENTS_PER_COMMIT: usize = 1_000;
+/// The pause between two rounds of compaction (Kafka: `log.cleaner.backoff.ms`).
+pub const COMPACTION_PAUSE: Duration = Duration::from_secs(15);
+/// Bytes of the map of keys and offsets of one pass: 1,048,576 keys. More keys take several passes.
+pub const COMPACTION_MAP_BYTES: usize = 32 << 20;
+/// Bytes of the batches that one commit of a pass writes, or one extent if that is larger. A pass holds them in memory.
+pub const COMPACTION_OBJECT_BYTES: u64 = 64 << 20;
+/// Bytes of batches that a pass reads at once, or one batch if that is larger.
+pub const COMPACTION_READ_BYTES: usize = 1 << 20;
+/// Less than so many dirty bytes of a partition wait, up to [`COMPACTION_SMALL_PAUSE`] from its last pass on.
+pub const COMPACTION_SMALL_BYTES: u64 = 1 << 20;
+/// How long small dirty parts wait. Each pass costs an object and two commits.
+pub const COMPACTION_SMALL_PAUSE: Duration = Duration::from_secs(600);
+/// Transactions that a pass knows. In front of more, it ends.
+pub const COMPACTION_TRANSACTIONS_MAX: usize = 100_000;
+/// Extents that one commit of a pass replaces.
+pub const COMPACTION_EXTENTS_MAX: usize = 1_000;
+/// Runs of one writer that a pass asks for at once.
+pub const COMPACTION_RUNS_MAX: usize = 10_000;
+/// The pause between two commits of a pass.
+pub const COMPACTION_STEP_PAUSE: Duration = Duration::from_millis(10);
+/// Tries of one swap whose extents others have changed meanwhile. Then the next round begins the pass anew.
+pub const COMPACTION_TRIES_MAX: u32 = 5;
+/// How long a partition with damage is left alone.
+pub const COMPACTION_TROUBLE_PAUSE: Duration = Duration::from_secs(600);
+/// Partitions with damage that are remembered. With more, no other partition is compacted.
+pub const COMPACTION_TROUBLES_MAX: usize = 1_000;
 /// How long a deleted topic can come back, for topics without `floe.trash.ms`: one day.
 pub const TRASH_MS: u64 = 86_400_000;
 /// Bytes of all deleted topics that can come back: no limit but their time.
@@ -324,6 +350,7 @@ const _: () =
 const _: () = assert!(MERGE_SMALL_OBJECTS < MERGE_EXTENTS_PER_COMMIT);
 const _: () = assert!(MERGE_SMALL_BYTES <= MERGE_SMALL_OBJECTS as u64 * 64);
 const _: () = assert!(MERGE_STEP_PAUSE.as_millis() < MERGE_PAUSE.as_millis());
+const _: () = assert!(COMPACTION_EXTENTS_MAX <= RETENTION_EXTENTS_PER_COMMIT);
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
 const _: () = assert!(SESSION_TTL.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());

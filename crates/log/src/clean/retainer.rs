@@ -227,6 +227,7 @@ fn search_topic(
     Ok(())
 }
 
-fn next_of(unread: &Unread, partition: PartitionId) -> Offset {
+/// The first offset of a partition that has not been read.
+pub(crate) fn next_of(unread: &Unread, partition: PartitionId) -> Offset {
     unread.next.get(&partition.index).copied().unwrap_or(Offset::ZERO)
 }

@@ -114,19 +114,19 @@ impl Policy {
 
 /// How old the extents of a partition are.
 #[derive(Clone, Copy)]
-struct Age {
+pub(crate) struct Age {
     now: Timestamp,
     mark: Option<Mark>,
 }
 
 impl Age {
-    fn of(map: &impl Lookup, partition: PartitionId, now: Timestamp) -> Result<Age, DecodeError> {
+    pub(crate) fn of(map: &impl Lookup, partition: PartitionId, now: Timestamp) -> Result<Age, DecodeError> {
         Ok(Age { now, mark: map.get::<Mark>(&partition)? })
     }
 
     /// The age in milliseconds: by the largest timestamp or by the mark, whichever is earlier. None if the first is in
     /// the future, or missing, and the second is too.
-    fn of_extent(&self, (key, extent): (ExtentKey, Extent)) -> Option<u64> {
+    pub(crate) fn of_extent(&self, (key, extent): (ExtentKey, Extent)) -> Option<u64> {
         let told = (extent.max_timestamp() >= 0).then_some(extent.max_timestamp());
         let covers = |mark: &Mark| extent.next_offset(key.base) <= mark.next;
         let marked = self.mark.filter(covers).map(|mark| mark.time.0);
@@ -135,7 +135,7 @@ impl Age {
     }
 
     /// Whether the extent needs a mark, and none covers it.
-    fn is_unknown(&self, (key, extent): (ExtentKey, Extent)) -> bool {
+    pub(crate) fn is_unknown(&self, (key, extent): (ExtentKey, Extent)) -> bool {
         let is_told = (0..=self.now.0).contains(&extent.max_timestamp());
         !is_told && self.mark.is_none_or(|mark| extent.next_offset(key.base) > mark.next)
     }

@@ -33,6 +33,7 @@ pub(crate) const RECORD_BYTES_MIN: usize = 7;
 pub(crate) const CRC_FROM: usize = 21;
 
 pub(crate) const LENGTH_AT: usize = 8;
+const LEADER_EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
@@ -41,12 +42,14 @@ const MAX_TIMESTAMP_AT: usize = 35;
 const PRODUCER_ID_AT: usize = 43;
 const PRODUCER_EPOCH_AT: usize = 51;
 const BASE_SEQUENCE_AT: usize = 53;
+const COUNT_AT: usize = 57;
 const MAGIC: i8 = 2;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 pub(crate) const TRANSACTIONAL: i16 = 0x10;
 pub(crate) const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
 
 /// The parsed fixed part of a batch. Trust nothing in it before [`validate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +229,12 @@ impl Header {
         self.attributes & CONTROL != 0
     }
 
+    /// When the tombstones of the batch, or its marker, may go, in milliseconds since the epoch (KIP-534). Compaction
+    /// writes it in place of the base timestamp.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     /// Whether the batch comes from an idempotent producer.
     pub fn is_idempotent(&self) -> bool {
         self.producer_id >= 0
@@ -346,6 +355,45 @@ pub fn with_stamp(bytes: &[u8], stamp: Stamp) -> Bytes {
     put(&mut out, PRODUCER_ID_AT, id.to_be_bytes());
     put(&mut out, PRODUCER_EPOCH_AT, epoch.to_be_bytes());
     put(&mut out, BASE_SEQUENCE_AT, sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&out[CRC_FROM..]);
+    put(&mut out, CRC_AT, crc.to_be_bytes());
+    Bytes::from(out)
+}
+
+/// What compaction changes in the header of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rewrite {
+    /// The offset that the log gave to the batch.
+    pub(crate) base_offset: i64,
+    /// How many records are left.
+    pub(crate) count: i32,
+    /// The largest timestamp among them.
+    pub(crate) max_timestamp: i64,
+    /// A new delete horizon, which takes the place of the base timestamp.
+    pub(crate) delete_horizon: Option<i64>,
+}
+
+/// A batch with the header of another one, but for what changes, and with these records. It covers the same offsets, and
+/// keeps producer, sequence and codec.
+///
+/// # Panics
+/// When `bytes` does not begin with the header of a batch, or the records exceed 2 GiB.
+pub(crate) fn rewritten(bytes: &[u8], change: Rewrite, body: &[u8]) -> Bytes {
+    let header = Header::parse(bytes).expect("only batches are rewritten");
+    let length =
+        i32::try_from(HEADER_BYTES - LENGTH_OVERHEAD + body.len()).expect("a batch has less than 2 GiB");
+    let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
+    out.extend_from_slice(&bytes[..HEADER_BYTES]);
+    put(&mut out, 0, change.base_offset.to_be_bytes());
+    put(&mut out, LENGTH_AT, length.to_be_bytes());
+    put(&mut out, LEADER_EPOCH_AT, 0i32.to_be_bytes());
+    if let Some(horizon) = change.delete_horizon {
+        put(&mut out, ATTRIBUTES_AT, (header.attributes | DELETE_HORIZON).to_be_bytes());
+        put(&mut out, BASE_TIMESTAMP_AT, horizon.to_be_bytes());
+    }
+    put(&mut out, MAX_TIMESTAMP_AT, change.max_timestamp.to_be_bytes());
+    put(&mut out, COUNT_AT, change.count.to_be_bytes());
+    out.extend_from_slice(body);
     let crc = crc32c::crc32c(&out[CRC_FROM..]);
     put(&mut out, CRC_AT, crc.to_be_bytes());
     Bytes::from(out)

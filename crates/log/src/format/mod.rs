@@ -5,6 +5,7 @@ pub mod codec;
 pub(crate) mod control;
 pub mod header;
 pub(crate) mod payload;
+pub(crate) mod raw;
 pub mod records;
 pub mod seek;
 pub mod segment;

@@ -1,6 +1,7 @@
 //! What the metadata map holds, and the pure functions over it.
 
 pub mod cluster;
+pub mod compacted;
 pub mod deleted;
 pub mod extent;
 pub mod format_level;

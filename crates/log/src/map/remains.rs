@@ -1,10 +1,12 @@
-//! The remains of deleted topics: extents, producers and marks that no commit has freed yet.
+//! The remains of deleted topics: extents, producers, marks, and how far they were compacted, which no commit has freed
+//! yet.
 
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
 use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
+use crate::map::compacted::Compacted;
 use crate::map::extent::Extent;
 use crate::map::freed;
 use crate::map::ids::TopicId;
@@ -76,12 +78,15 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<Freed, De
     let producers: Vec<_> = tx.prefix::<Producer>(prefix).take(room).collect::<Result<_, _>>()?;
     let room = room - producers.len();
     let marks: Vec<_> = tx.prefix::<Mark>(prefix).take(room).collect::<Result<_, _>>()?;
-    let is_all = marks.len() < room;
+    let room = room - marks.len();
+    let compacted: Vec<_> = tx.prefix::<Compacted>(prefix).take(room).collect::<Result<_, _>>()?;
+    let is_all = compacted.len() < room;
     freed::free(tx, &extents)?;
     let producers: Vec<ProducerKey> = producers.into_iter().map(|(key, _)| key).collect();
     producer_count::delete(tx, &producers)?;
     marks.iter().for_each(|(partition, _)| tx.delete::<Mark>(partition));
-    Ok(Freed { records: extents.len() + producers.len() + marks.len(), is_all })
+    compacted.iter().for_each(|(partition, _)| tx.delete::<Compacted>(partition));
+    Ok(Freed { records: extents.len() + producers.len() + marks.len() + compacted.len(), is_all })
 }
 
 #[cfg(test)]

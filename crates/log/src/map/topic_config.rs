@@ -131,18 +131,18 @@ pub const TABLE_DEFAULT: &str = "off";
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Setting] = &[
     works("cleanup.policy", "log.cleanup.policy", Kind::List, "delete", Check::ListOf(&["delete", "compact"]),
-        "What happens to old records: with delete they go by retention.ms and retention.bytes. With compact, records without a key are refused. Nothing is compacted yet: with compact alone, all records stay."),
+        "What happens to old records: with delete they go by retention.ms and retention.bytes. With compact, of each key the last record stays, and records without a key are refused; those that came before go. With both, records go either way."),
     kept("compression.gzip.level", "compression.gzip.level", Kind::Int, "-1", Check::Range(-1, 9), UNUSED),
     kept("compression.lz4.level", "compression.lz4.level", Kind::Int, "9", Check::Range(1, 17), UNUSED),
     only("compression.type", "compression.type", Kind::String, "producer",
         Check::Only("producer", "the broker keeps batches as producers compress them, set compression.type of the producer"),
         "Batches are kept as the producer compressed them; the broker never compresses again."),
     kept("compression.zstd.level", "compression.zstd.level", Kind::Int, "3", Check::Range(-131_072, 22), UNUSED),
-    kept("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
-        "How long compaction keeps tombstones. Kept; not acted on yet."),
+    works("delete.retention.ms", "log.cleaner.delete.retention.ms", Kind::Long, "86400000", Check::Range(0, i64::MAX),
+        "How long compaction keeps a tombstone, a record without a value, in milliseconds from the first pass on that meets it."),
     kept("file.delete.delay.ms", "log.segment.delete.delay.ms", Kind::Long, "60000", Check::Range(0, i64::MAX), UNUSED),
     works("floe.retention.wait.for.views", "", Kind::Boolean, "false", Check::Bool,
-        "Whether retention waits until the topic's table has read the records. Without, they go, and the table says how many it lost. DeleteRecords waits for nothing."),
+        "Whether retention and compaction wait until the topic's table has read the records. Without, they go, and the table says how many it lost to retention. DeleteRecords waits for nothing."),
     works("floe.table", "", Kind::String, TABLE_DEFAULT, Check::OneOf(&["off", "json", "raw"]),
         "Whether the topic is an Iceberg table as well: 'json' makes columns of the fields of JSON records, 'raw' keeps key, value and headers as bytes."),
     works("floe.table.bad.record", "", Kind::String, "dead-letter", Check::OneOf(&["dead-letter", "skip"]),
@@ -162,8 +162,8 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     kept("leader.replication.throttled.replicas", "", Kind::List, "", Check::Replicas, UNUSED),
     kept("local.retention.bytes", "log.local.retention.bytes", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
     kept("local.retention.ms", "log.local.retention.ms", Kind::Long, "-2", Check::Range(-2, i64::MAX), UNUSED),
-    kept("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807",
-        Check::Range(1, i64::MAX), "The longest time a record stays out of compaction. Kept; not acted on yet."),
+    works("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Kind::Long, "9223372036854775807",
+        Check::Range(1, i64::MAX), "The longest time a record stays out of compaction, in milliseconds, whatever the ratio. Not less than min.compaction.lag.ms."),
     works("max.message.bytes", "message.max.bytes", Kind::Int, "1048588", Check::Range(0, INT_MAX),
         "The largest batch that is taken, in bytes, after compression."),
     works("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms", Kind::Long, "3600000",
@@ -173,10 +173,10 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
     works("message.timestamp.type", "log.message.timestamp.type", Kind::String, "CreateTime",
         Check::OneOf(&["CreateTime", "LogAppendTime"]),
         "Whether a record carries the time of the client or that of the broker."),
-    kept("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Kind::Double, "0.5", Check::Ratio,
-        "When compaction is worth while. Kept; not acted on yet."),
-    kept("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Kind::Long, "0", Check::Range(0, i64::MAX),
-        "The shortest time a record stays out of compaction. Kept; not acted on yet."),
+    works("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Kind::Double, "0.5", Check::Ratio,
+        "A partition is compacted when more than this share of its bytes has come since the last time. Less than 1 MiB waits up to 10 minutes."),
+    works("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Kind::Long, "0", Check::Range(0, i64::MAX),
+        "The shortest time a record stays out of compaction, in milliseconds, by its timestamp. Not more than max.compaction.lag.ms."),
     kept("min.insync.replicas", "min.insync.replicas", Kind::Int, "1", Check::Range(1, INT_MAX),
         "Of no use here: the store is as durable as it is, whatever is set."),
     kept("preallocate", "log.preallocate", Kind::Boolean, "false", Check::Bool, UNUSED),
@@ -245,7 +245,7 @@ impl Setting {
             },
             Check::Ratio => match value.trim().parse::<f64>() {
                 Ok(number) if (0.0..=1.0).contains(&number) => None,
-                _ => Some("it takes a number from 0 to 1".to_owned()),
+                _ => Some(format!("it takes a number from 0 to 1, such as {}", self.default)),
             },
             Check::OneOf(values) if values.contains(&value) => None,
             Check::OneOf(values) => Some(format!("it takes one of {}", values.join(", "))),
@@ -292,7 +292,7 @@ pub struct TimeBounds {
 }
 
 /// The typed settings of a topic that Floe acts on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// The largest batch in bytes.
     pub max_message_bytes: usize,
@@ -304,6 +304,14 @@ pub struct TopicConfig {
     pub compacted: bool,
     /// Whether old records may be deleted.
     pub deletes: bool,
+    /// The share of a partition's bytes that has come since it was compacted, from which on it is again.
+    pub min_cleanable_dirty_ratio: f64,
+    /// How long records stay out of compaction at least, in milliseconds.
+    pub min_compaction_lag_ms: i64,
+    /// How long they do at most, in milliseconds.
+    pub max_compaction_lag_ms: i64,
+    /// How long compaction keeps tombstones, in milliseconds.
+    pub delete_retention_ms: i64,
     /// How long records are kept in milliseconds, -1 for ever; none if the broker's default applies.
     pub retention_ms: Option<i64>,
     /// How many bytes a partition keeps at least, -1 for all; none if the broker's default applies.
@@ -334,6 +342,10 @@ impl TopicConfig {
             },
             compacted: cleans(configs, "compact"),
             deletes: cleans(configs, "delete"),
+            min_cleanable_dirty_ratio: ratio(configs, "min.cleanable.dirty.ratio"),
+            min_compaction_lag_ms: number(configs, "min.compaction.lag.ms").cast_signed(),
+            max_compaction_lag_ms: number(configs, "max.compaction.lag.ms").cast_signed(),
+            delete_retention_ms: number(configs, "delete.retention.ms").cast_signed(),
             retention_ms: set(configs, "retention.ms"),
             retention_bytes: set(configs, "retention.bytes"),
             retention_waits: text(configs, "floe.retention.wait.for.views") == "true",
@@ -367,6 +379,13 @@ fn text<'c>(configs: &'c BTreeMap<String, String>, name: &str) -> &'c str {
 }
 
 fn number(configs: &BTreeMap<String, String>, name: &str) -> u64 {
+    let setting = setting(name).expect("the table has every setting that is acted on");
+    let parsed = setting.value(configs).trim().parse().ok();
+    parsed.unwrap_or_else(|| setting.default.parse().expect("the table's defaults pass their own checks"))
+}
+
+/// A number from 0 to 1.
+fn ratio(configs: &BTreeMap<String, String>, name: &str) -> f64 {
     let setting = setting(name).expect("the table has every setting that is acted on");
     let parsed = setting.value(configs).trim().parse().ok();
     parsed.unwrap_or_else(|| setting.default.parse().expect("the table's defaults pass their own checks"))
