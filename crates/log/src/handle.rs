@@ -21,6 +21,8 @@ use crate::clean::cleaner::{Cleaned, Cleaner};
 use crate::clean::deletion::{self, Below, DeleteError};
 use crate::clean::retainer::{Needs, Retained, Retainer};
 use crate::clean::retention::Defaults;
+use crate::compact::compactor::{CompactionRound, Compactor, Parts};
+use crate::compact::trouble::CompactionTrouble;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::format::codec::Compression;
@@ -104,6 +106,7 @@ struct Shared {
     cleaner: Cleaner,
     retainer: Retainer,
     merger: Merger,
+    compactor: Compactor,
     session: OwnSession,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
@@ -204,11 +207,21 @@ impl Log {
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         background.push(env.spawn("session", session.clone().run()));
-        background.push(env.spawn("segment ids", segment_ids.run()));
+        background.push(env.spawn("segment ids", segment_ids.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
         background.extend(merger.competes.then(|| env.spawn("merger", merger.clone().run())));
         let reader = Reader::new(meta.clone(), cache, frames);
+        let parts = Parts {
+            meta: meta.clone(),
+            store: Arc::clone(&store),
+            reader: reader.clone(),
+            attributions: attributions.clone(),
+            ids: segment_ids,
+            session: session.clone(),
+            needs: Arc::clone(&retainer.needs),
+        };
+        let compactor = Compactor::new(&env, parts, &config);
         let shared = Shared {
             meta,
             store,
@@ -223,6 +236,7 @@ impl Log {
             attributions,
             waiters,
             cleaner,
+            compactor,
             retainer,
             merger,
             session,
@@ -535,13 +549,15 @@ impl Log {
         self.shared.cleaner.round().await.map_err(|error| error.to_string())
     }
 
-    /// Lets records go that are older or more than their topics keep, from now on. Call it once, when the views are
-    /// known that retention has to wait for.
+    /// Lets records go that are older or more than their topics keep, or that a later one of their key replaces, from
+    /// now on. Call it once, when the views are known that this has to wait for.
     pub fn enforce_retention(&self, needs: Vec<Needs>) {
         let retainer = &self.shared.retainer;
         if retainer.needs.set(needs).is_ok() && retainer.competes {
-            let task = self.shared.env.spawn("retention", retainer.clone().run());
-            floe_env::lock(&self.shared.background).push(task);
+            let env = &self.shared.env;
+            let mut background = floe_env::lock(&self.shared.background);
+            background.push(env.spawn("retention", retainer.clone().run()));
+            background.push(env.spawn("compaction", self.shared.compactor.clone().run()));
         }
     }
 
@@ -558,6 +574,17 @@ impl Log {
     /// Records of a topic that this broker could not merge because they are damaged. They stay where they are.
     pub fn merge_trouble(&self, topic: TopicId) -> Vec<MergeTrouble> {
         self.shared.merger.troubles.of_topic(&self.shared.meta.snapshot(), topic)
+    }
+
+    /// Runs one round of compaction now.
+    pub async fn compact(&self) -> Result<CompactionRound, String> {
+        self.shared.compactor.round().await.map_err(|error| error.to_string())
+    }
+
+    /// Records of a topic that this broker could not compact because they are damaged. Their partitions stay as they
+    /// are.
+    pub fn compaction_trouble(&self, topic: TopicId) -> Vec<CompactionTrouble> {
+        self.shared.compactor.troubles.of_topic(topic)
     }
 
     /// How long topics keep their records that do not say it themselves.
@@ -583,6 +610,8 @@ impl Log {
         }
         floe_env::lock(&self.shared.background).iter().for_each(Task::abort);
         self.shared.merger.close().await;
+        self.shared.compactor.close().await;
+        // Both take their ids there.
         self.shared.merger.ids.close().await;
         self.shared.session.close().await;
         // Last, because it notes the last commit in the store.

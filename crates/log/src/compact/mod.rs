@@ -5,11 +5,10 @@
 //! its key replaces (`filter.rs`), and swaps extents for those of new segments, one segment a commit. Where the keys do
 //! not fit the map, the pass covers less, and the next one goes on. `plan.rs` says which partitions are due.
 
-#[allow(dead_code, reason = "the job will use it")]
+pub(crate) mod commit;
+pub(crate) mod compactor;
 pub(crate) mod filter;
-#[allow(dead_code, reason = "the job will use it")]
 pub(crate) mod offset_map;
-#[allow(dead_code, reason = "the job will use it")]
 pub(crate) mod plan;
-#[allow(dead_code, reason = "the job will use it")]
 pub(crate) mod transactions;
+pub(crate) mod trouble;

@@ -84,7 +84,7 @@ fn is_abort(batch: &Batch) -> Result<bool, RecordsError> {
 }
 
 /// The transactions of which a pass has kept a record and not seen the marker.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     producers: BTreeSet<i64>,
     /// Whether there were too many to know. Then all markers stay.

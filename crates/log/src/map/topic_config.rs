@@ -215,7 +215,22 @@ pub fn check(configs: &BTreeMap<String, String>) -> Result<BTreeMap<String, Stri
             return Err(ConfigError::Twice(setting.name));
         }
     }
+    check_lags(&checked)?;
     Ok(checked)
+}
+
+/// A record would never be old enough to be compacted before it has waited for too long.
+fn check_lags(configs: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    let (least, most) = (number(configs, "min.compaction.lag.ms"), number(configs, "max.compaction.lag.ms"));
+    match configs.get("min.compaction.lag.ms").filter(|_| least > most) {
+        Some(value) => Err(ConfigError::InvalidValue {
+            name: "min.compaction.lag.ms",
+            value: value.clone(),
+            reason: format!("it takes at most max.compaction.lag.ms, which is {most}"),
+        }),
+        // Its default is 0.
+        None => Ok(()),
+    }
 }
 
 impl Setting {
@@ -445,6 +460,12 @@ mod tests {
         let all = "topic setting floe.trash.ms cannot be '1d': it takes a whole number from 0 to \
                    9223372036854775807, such as 86400000";
         assert_eq!(told, all);
+        let lags = check(&configs(&[("min.compaction.lag.ms", "5000"), ("max.compaction.lag.ms", "4000")]));
+        let told = lags.unwrap_err().to_string();
+        let most = "it takes at most max.compaction.lag.ms, which is 4000";
+        assert_eq!(told, format!("topic setting min.compaction.lag.ms cannot be '5000': {most}"));
+        let ratio = check(&configs(&[("min.cleanable.dirty.ratio", "2")])).unwrap_err().to_string();
+        assert!(ratio.ends_with("it takes a number from 0 to 1, such as 0.5"), "{ratio}");
         let unknown = check(&configs(&[("retention", "1")]));
         assert_eq!(unknown, Err(ConfigError::UnknownName("retention".to_owned())));
         let good = configs(&[("cleanup.policy", "compact,delete"), ("retention.ms", "-1")]);

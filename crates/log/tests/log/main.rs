@@ -2,6 +2,7 @@
 
 mod basics;
 mod cleaning;
+mod compaction;
 mod deleting;
 mod extents;
 mod faults;
