@@ -62,6 +62,12 @@ pub enum Bug {
     MergeForgetsMarkers,
     /// A merge is committed whoever has its lease.
     MergeIgnoresLease,
+    /// Of two records of a key, compaction keeps the older one.
+    CompactionKeepsOlder,
+    /// Compaction drops tombstones before their time is over.
+    CompactionDropsTombstones,
+    /// Compaction drops the newest record of a partition.
+    CompactionDropsNewest,
     /// Deletions of the lake's files are acknowledged and not done.
     LakeCleanerForgets,
     /// The journal drops the progress of views, so they produce their output twice.
@@ -114,6 +120,9 @@ impl Bug {
         Bug::MergeSwapsBatches,
         Bug::MergeForgetsMarkers,
         Bug::MergeIgnoresLease,
+        Bug::CompactionKeepsOlder,
+        Bug::CompactionDropsTombstones,
+        Bug::CompactionDropsNewest,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
@@ -155,6 +164,9 @@ impl Bug {
             Bug::MergeSwapsBatches => "offsets",
             Bug::MergeForgetsMarkers => "lost",
             Bug::MergeIgnoresLease => "starts",
+            Bug::CompactionKeepsOlder | Bug::CompactionDropsTombstones | Bug::CompactionDropsNewest => {
+                "compacted"
+            }
             Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

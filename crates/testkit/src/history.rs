@@ -32,6 +32,9 @@ pub enum Phase {
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
 
+/// A record of a compacted topic as a client reads it: its offset, its key and its value; none for a tombstone.
+pub type Keyed = (i64, String, Option<String>);
+
 /// The answer to a statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +95,29 @@ pub enum Event {
         records: Vec<Seen>,
         /// Why no more were found.
         error: Option<String>,
+    },
+    /// The run has a compacted topic.
+    CompactedTopic {
+        /// How long its tombstones stay at least, in milliseconds.
+        delete_retention_ms: u64,
+    },
+    /// A client appends one batch to a compacted topic of one partition.
+    Put {
+        /// The topic.
+        topic: String,
+        /// Keys and unique values in the order of the batch; none for a tombstone.
+        records: Vec<(String, Option<String>)>,
+        /// The offset of the first record. Known when the operation ended `ok`.
+        base: Option<i64>,
+    },
+    /// A client reads all of a compacted topic of one partition.
+    Keys {
+        /// The topic.
+        topic: String,
+        /// The offset after the newest record.
+        high_watermark: i64,
+        /// Every record that is there.
+        records: Vec<Keyed>,
     },
     /// A client commits an offset for a group.
     Commit {

@@ -88,6 +88,9 @@ fn digest(event: &Event) -> String {
         Event::Final { partition, log_start, high_watermark, records } => {
             format!("final {partition} {} {high_watermark} {log_start}", records.len())
         }
+        Event::Keys { topic, high_watermark, records } => {
+            format!("keys {topic} {} {high_watermark}", records.len())
+        }
         Event::Rows { topic, rows, dead, progress } => {
             format!("rows {topic} {} {} {progress:?}", rows.len(), dead.len())
         }

@@ -208,6 +208,21 @@ fn orphan_objects_are_seen() {
 }
 
 #[test]
+fn compaction_that_keeps_the_older_record_is_seen() {
+    finds(Bug::CompactionKeepsOlder);
+}
+
+#[test]
+fn compaction_that_drops_tombstones_early_is_seen() {
+    finds(Bug::CompactionDropsTombstones);
+}
+
+#[test]
+fn compaction_that_drops_the_newest_record_is_seen() {
+    finds(Bug::CompactionDropsNewest);
+}
+
+#[test]
 fn a_cleaner_that_ignores_readers_is_seen() {
     finds(Bug::CleanerIgnoresPins);
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::history::History;
 
+pub mod compacted;
 pub mod duplicated;
 pub mod group;
 pub mod held;
@@ -57,6 +58,7 @@ pub const CHECKERS: &[Checker] = &[
     ("topics", topics::check),
     ("objects", objects::check),
     ("held", held::check),
+    ("compacted", compacted::check),
     ("table", table::check),
     ("sql", sql::check),
     ("live", live::check),

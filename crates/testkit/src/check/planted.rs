@@ -58,6 +58,22 @@ impl Script {
         self.both(9, broker, event(Vec::new(), 0), Phase::Ok, event(seen(from, values), high_watermark))
     }
 
+    fn put(self, records: &[(&str, Option<&str>)], phase: Phase, base: Option<i64>) -> Script {
+        let own = |(key, value): &(&str, Option<&str>)| ((*key).to_owned(), value.map(str::to_owned));
+        let records: Vec<_> = records.iter().map(own).collect();
+        let event = |base| Event::Put { topic: "c".to_owned(), records: records.clone(), base };
+        self.both(1, 1, event(None), phase, event(base))
+    }
+
+    fn keys(self, high_watermark: i64, records: &[(i64, &str, Option<&str>)]) -> Script {
+        let own = |(offset, key, value): &(i64, &str, Option<&str>)| {
+            (*offset, (*key).to_owned(), value.map(str::to_owned))
+        };
+        let records: Vec<_> = records.iter().map(own).collect();
+        let event = |high_watermark, records| Event::Keys { topic: "c".to_owned(), high_watermark, records };
+        self.both(9, 1, event(0, Vec::new()), Phase::Ok, event(high_watermark, records))
+    }
+
     fn commit(self, offset: i64, phase: Phase) -> Script {
         let event = || Event::Commit { group: "g".to_owned(), partition: P.to_owned(), offset };
         self.both(8, 1, event(), phase, event())
@@ -269,6 +285,13 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("held", two().held(&["a"], None).last(&["a", "b"], 2)),
         ("held", two().held(&["a", "c"], None).last(&["a", "b"], 2)),
         ("held", two().held(&[], Some("gone")).last(&["a", "b"], 2)),
+        // The last record of a key is missing, an older one is back, a tombstone went too soon, the newest record is
+        // missing, a record is nobody's.
+        ("compacted", puts().keys(3, &[(2, "b", Some("3"))])),
+        ("compacted", puts().keys(3, &[(0, "a", Some("1")), (2, "b", Some("3"))])),
+        ("compacted", tombstone(1_000).keys(2, &[(1, "b", Some("2"))])),
+        ("compacted", tombstone(0).keys(2, &[])),
+        ("compacted", puts().keys(3, &[(1, "a", Some("9")), (2, "b", Some("3"))])),
         ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
         ("topics", start().alone(1, Event::Leftovers { what: vec!["an extent".to_owned()] })),
         ("objects", start().objects(&["a", "b", "orphan"])),
@@ -337,6 +360,33 @@ fn every_checker_sees_its_planted_history() {
     for (checker, _) in CHECKERS {
         assert!(planted.iter().any(|(name, _)| name == checker), "{checker} has no planted history");
     }
+}
+
+/// Two records of one key and one of another.
+fn puts() -> Script {
+    start().put(&[("a", Some("1")), ("a", Some("2")), ("b", Some("3"))], Phase::Ok, Some(0))
+}
+
+/// A tombstone, which is to stay for so long, and a record behind it.
+fn tombstone(delete_retention_ms: u64) -> Script {
+    let script = start().alone(0, Event::CompactedTopic { delete_retention_ms });
+    script.put(&[("a", None), ("b", Some("2"))], Phase::Ok, Some(0))
+}
+
+#[test]
+fn what_compaction_may_do_is_right() {
+    check(&puts().keys(3, &[(0, "a", Some("1")), (1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
+    check(&puts().keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
+    check(&tombstone(0).keys(2, &[(1, "b", Some("2"))]), &[]);
+    check(&tombstone(1_000).keys(2, &[(0, "a", None), (1, "b", Some("2"))]), &[]);
+    // Nobody knows whether the last send came to the log.
+    let sent = |value| puts().put(&[("a", value)], Phase::Info, None);
+    check(&sent(Some("4")).keys(4, &[(2, "b", Some("3")), (3, "a", Some("4"))]), &[]);
+    check(&sent(Some("4")).keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
+    check(&sent(None).keys(3, &[(2, "b", Some("3"))]), &[]);
+    // A broker that lags behind shows a log that was.
+    let more = puts().put(&[("a", None)], Phase::Ok, Some(3));
+    check(&more.keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
 }
 
 /// A topic that was created, written to and deleted.

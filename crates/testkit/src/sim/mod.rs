@@ -18,6 +18,7 @@
 
 mod audit;
 mod cluster;
+mod compacting;
 mod engine;
 #[cfg(test)]
 mod full;

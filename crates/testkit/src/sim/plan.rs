@@ -6,7 +6,7 @@ use std::time::Duration;
 use floe_env::Env;
 use floe_log;
 use floe_log::Times;
-use floe_log::{Capacity, MergeSizes, PlantedBug};
+use floe_log::{Capacity, Compaction, MergeSizes, PlantedBug, PlantedCompactionBug};
 
 use super::engine::Opener;
 use crate::bug::Bug;
@@ -19,6 +19,10 @@ pub(crate) const TABLE_TOPIC: &str = "orders";
 pub(crate) const PLAIN_TOPIC: &str = "clicks";
 /// The topic that is deleted and created again in some runs, with or without a table.
 pub(crate) const FLEETING_TOPIC: &str = "visits";
+/// The compacted topic, which some runs have. It has one partition.
+pub(crate) const COMPACTED_TOPIC: &str = "profiles";
+/// How long its tombstones stay.
+const DELETE_RETENTIONS: [&str; 3] = ["0", "1500", "6000"];
 /// Partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 2;
 
@@ -143,6 +147,8 @@ pub(crate) struct Plan {
     pub(crate) marks: bool,
     /// Whether a client holds a snapshot for long.
     pub(crate) holds: bool,
+    /// Whether there is a compacted topic, and if so how long its tombstones stay, in milliseconds.
+    pub(crate) compacted: Option<&'static str>,
     /// The settings of a broker's log.
     pub(crate) log: floe_log::Config,
     /// The settings of a broker's views.
@@ -189,6 +195,7 @@ impl Plan {
             marks: dice.chance(MARKS),
             holds: dice.chance(HOLDS),
             trash_ms: None,
+            compacted: None,
         };
         let comes_back = plan.fleeting.is_some() && dice.chance(COMES_BACK);
         Plan { trash_ms: comes_back.then(|| *dice.pick(&TRASH_MS)), ..plan }
@@ -227,6 +234,41 @@ impl Plan {
             None => seed % 2 == 1 && !self.remote,
         };
         Plan { carries, ..self }
+    }
+
+    /// The same plan, in every third run with a compacted topic. The seed decides, not the dice, so that the other runs
+    /// stay as they are.
+    pub(crate) fn compacting(self, seed: u64, bug: Option<Bug>) -> Plan {
+        let planted = match bug {
+            Some(Bug::CompactionKeepsOlder) => Some(PlantedCompactionBug::KeepsOlder),
+            Some(Bug::CompactionDropsTombstones) => Some(PlantedCompactionBug::DropsTombstones),
+            Some(Bug::CompactionDropsNewest) => Some(PlantedCompactionBug::DropsNewest),
+            _ => None,
+        };
+        let choice = usize::try_from(seed / 3 % 3).expect("a small number");
+        let compacted = (seed % 3 == 0).then(|| DELETE_RETENTIONS[choice]);
+        // Tombstones that should stay for long are missed soon.
+        let compacted = if planted.is_some() { Some(DELETE_RETENTIONS[2]) } else { compacted };
+        // A map of few keys takes several passes, and a small object several commits.
+        let compaction = Compaction {
+            pause: Duration::from_millis(700),
+            map_bytes: 24 * [4, 8, 1_000][choice],
+            object_bytes: [1, 600, 1 << 20][choice],
+            small_bytes: 0,
+            small_pause: Duration::ZERO,
+            planted,
+        };
+        let log = floe_log::Config { compaction, ..self.log };
+        Plan { compacted, log, ..self }
+    }
+
+    /// The settings of the compacted topic.
+    pub(crate) fn compacted_configs(delete_retention_ms: &'static str) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0"),
+            ("delete.retention.ms", delete_retention_ms),
+        ]
     }
 
     /// The same plan, changed so that a planted bug can show itself.

@@ -10,10 +10,11 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::audit;
 use super::cluster::{Cluster, Harm};
+use super::compacting;
 use super::holding;
 use super::journal::SimJournal;
 use super::marking;
-use super::plan::{FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::plan::{COMPACTED_TOPIC, FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
 use super::store::SimStore;
 use super::weather::Weather;
@@ -73,6 +74,7 @@ async fn live(options: &Options) -> Report {
     let trace = Trace::new(&env, options.keep_trace);
     let begin = env.monotonic();
     let mut plan = Plan::draw(&env).with(options.bug).carrying(options.seed, options.bug);
+    plan = plan.compacting(options.seed, options.bug);
     plan.table |= options.sql.is_some();
     // A statement shows all records of its time, and the checkers know those of the end.
     plan.retains_table &= options.sql.is_none();
@@ -143,15 +145,25 @@ fn put_clock_right(env: &Env, seed: u64, chaos: Duration) {
 /// Creates the topics and tries as often as it takes.
 pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    for name in [TABLE_TOPIC, PLAIN_TOPIC] {
-        let mut configs: BTreeMap<_, _> = cluster.plan().configs(name).into_iter().map(own).collect();
+    let compacted = cluster.plan().compacted;
+    if let Some(ms) = compacted {
+        let delete_retention_ms = ms.parse().expect("a number");
+        cluster.recorder().note(0, Event::CompactedTopic { delete_retention_ms });
+    }
+    let compacted_configs = compacted.map(Plan::compacted_configs);
+    for name in [TABLE_TOPIC, PLAIN_TOPIC].into_iter().chain(compacted.map(|_| COMPACTED_TOPIC)) {
+        let (settings, partitions) = match &compacted_configs {
+            Some(configs) if name == COMPACTED_TOPIC => (configs.clone(), 1),
+            _ => (cluster.plan().configs(name), PARTITIONS),
+        };
+        let mut configs: BTreeMap<_, _> = settings.into_iter().map(own).collect();
         if cluster.bug() == Some(Bug::RetentionIsHasty) {
             configs.entry("retention.bytes".to_owned()).and_modify(|bytes| "0".clone_into(bytes));
         }
         loop {
             let running = cluster.broker().await;
             let log = running.log.clone();
-            let new = NewTopic { name: name.to_owned(), partitions: PARTITIONS, configs: configs.clone() };
+            let new = NewTopic { name: name.to_owned(), partitions, configs: configs.clone() };
             let who = Writer { principal: "admin".into(), client_id: "sim".into() };
             running.run(async move { log.create_topic(&who, new, false).await.is_ok() }).await;
             let log = running.log.clone();
@@ -186,6 +198,9 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     }
     if cluster.plan().marks {
         clients.push(("the marker".to_owned(), env.spawn("marker", marking::run(cluster.clone()))));
+    }
+    if cluster.plan().compacted.is_some() {
+        clients.push(("the compacter".to_owned(), env.spawn("compacter", compacting::run(cluster.clone()))));
     }
     if cluster.plan().holds {
         clients.push(("the holder".to_owned(), env.spawn("holder", holding::run(cluster.clone()))));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use floe_group::OffsetRecord;
 use floe_lake::map::{Progress, Table, ViewState};
 use floe_log::TopicId;
+use floe_log::compacted::Compacted;
 use floe_log::extent::Extent;
 use floe_log::partition::Head;
 use floe_log::producer::Producer;
@@ -23,6 +24,7 @@ pub(crate) async fn look(cluster: &Cluster) {
     let mut found = BTreeMap::new();
     count::<Head>(&snapshot, "partitions", |key| key.topic, &mut found);
     count::<Extent>(&snapshot, "extents", |key| key.partition.topic, &mut found);
+    count::<Compacted>(&snapshot, "ends of compaction", |key| key.topic, &mut found);
     count::<Producer>(&snapshot, "producers", |key| key.partition.topic, &mut found);
     count::<OffsetRecord>(&snapshot, "offsets of groups", |key| key.partition.topic, &mut found);
     count::<Table>(&snapshot, "a table", |key| *key, &mut found);

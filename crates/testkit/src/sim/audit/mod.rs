@@ -11,6 +11,7 @@ mod starts;
 mod table;
 
 use super::cluster::Cluster;
+use super::compacting;
 use super::log_front::{earliest, fetch};
 use super::plan::{FLEETING_TOPIC, Plan, TABLE_TOPIC};
 use super::sql;
@@ -44,8 +45,14 @@ pub(crate) async fn run(cluster: &Cluster) {
     if cluster.asks() {
         sql::ask_all(cluster).await;
     }
+    if cluster.plan().compacted.is_some() {
+        compacting::read_at_last(cluster).await;
+    }
     // Meanwhile leases of dead brokers expire, and the cleaners have their rounds.
     sleep(cluster.plan().cleaning()).await;
+    if cluster.plan().compacted.is_some() {
+        compacting::read_at_last(cluster).await;
+    }
     leftovers::look(cluster).await;
     starts::look(cluster).await;
     objects::look(cluster).await;
