@@ -255,6 +255,9 @@ pub const COMPACTION_PAUSE: Duration = Duration::from_secs(15);
 pub const COMPACTION_MAP_BYTES: usize = 32 << 20;
 /// Bytes of the batches that one commit of a pass writes, or one extent if that is larger. A pass holds them in memory.
 pub const COMPACTION_OBJECT_BYTES: u64 = 64 << 20;
+/// Bytes of the blocks that a pass keeps of what it has read, and as many that it reads. Less where the cold lane of
+/// readers is smaller.
+pub const COMPACTION_CACHE_BYTES: usize = 16 << 20;
 /// Bytes of batches that a pass reads at once, or one batch if that is larger.
 pub const COMPACTION_READ_BYTES: usize = 1 << 20;
 /// Less than so many dirty bytes of a partition wait, up to [`COMPACTION_SMALL_PAUSE`] from its last pass on.

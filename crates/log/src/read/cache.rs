@@ -56,6 +56,8 @@ struct CacheState {
     gets: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     lanes: Mutex<Lanes>,
+    /// The cache whose tail is looked at as well.
+    beside: Option<Cache>,
 }
 
 /// Memory that is set aside for the blocks of one read. The GETs that the read began keep it until they end, even if
@@ -118,15 +120,35 @@ struct Written {
 impl Cache {
     /// An empty cache in front of a store and a journal.
     pub(crate) fn new(env: Env, store: Arc<dyn Store>, meta: Meta, capacity: Capacity) -> Cache {
+        Cache::with(env, store, meta, capacity, ("tail", "cold"), None)
+    }
+
+    /// A cache of so many bytes for a job. What the job reads moves nothing in this one, and waits for none of its
+    /// memory. What this one's tail has is taken from there, and keeps its place in the order of eviction.
+    pub(crate) fn apart(&self, name: &'static str, bytes: usize) -> Cache {
+        let CacheState { env, store, meta, .. } = &*self.shared;
+        let capacity = Capacity { tail: 0, cold: bytes, reads: bytes };
+        let (env, store, meta) = (env.clone(), Arc::clone(store), meta.clone());
+        Cache::with(env, store, meta, capacity, (name, name), Some(self.clone()))
+    }
+
+    fn with(
+        env: Env,
+        store: Arc<dyn Store>,
+        meta: Meta,
+        capacity: Capacity,
+        names: (&'static str, &'static str),
+        beside: Option<Cache>,
+    ) -> Cache {
         let lanes = Lanes {
-            tail: Lane::new("tail", capacity.tail),
-            cold: Lane::new("cold", capacity.cold),
+            tail: Lane::new(names.0, capacity.tail),
+            cold: Lane::new(names.1, capacity.cold),
             flights: BTreeMap::new(),
         };
         let gets = Arc::new(Semaphore::new(GETS_IN_FLIGHT_MAX));
         let reads = Arc::new(Semaphore::new(capacity.reads.clamp(1, Semaphore::MAX_PERMITS)));
         let lanes = Mutex::new(lanes);
-        Cache { shared: Arc::new(CacheState { env, store, meta, capacity, gets, reads, lanes }) }
+        Cache { shared: Arc::new(CacheState { env, store, meta, capacity, gets, reads, lanes, beside }) }
     }
 
     /// Copies what is being written, unless it is larger than the lane. Nobody can refer to it yet; the
@@ -183,7 +205,8 @@ impl Cache {
 
     /// Whether the tail holds the source, so that reading it costs no memory.
     pub(crate) fn in_tail(&self, source: Source) -> bool {
-        self.shared.lock().tail.kept.peek(&source).is_some()
+        let beside = || self.shared.beside.as_ref().is_some_and(|other| other.in_tail(source));
+        self.shared.lock().tail.kept.peek(&source).is_some() || beside()
     }
 
     /// Where the GET begins that fetches the end of a range of a source; none if its last block is here.
@@ -262,7 +285,9 @@ impl Cache {
     }
 
     fn cut_of_tail(&self, source: Source, ranges: &[Range<u64>]) -> Option<Vec<Vec<Piece>>> {
-        let written = self.shared.lock().tail.kept.get(&source).cloned()?;
+        let own = self.shared.lock().tail.kept.get(&source).cloned();
+        let beside = || self.shared.beside.as_ref()?.shared.lock().tail.kept.peek(&source).cloned();
+        let written = own.or_else(beside)?;
         Some(ranges.iter().map(|range| written.cut(range)).collect())
     }
 

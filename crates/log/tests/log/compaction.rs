@@ -12,12 +12,12 @@ use floe_log::compacted::Compacted;
 use floe_log::extent::{Extent, Outcome};
 use floe_log::object::{Object, object_key};
 use floe_log::records::Builder;
-use floe_log::topic::NewTopic;
+use floe_log::topic::{NewTopic, Topic};
 use floe_log::walk::At;
 use floe_log::{
-    Append, Below, Compaction, CompactionRound, Config, DeleteError, Log, Offset, PartitionId, Times,
+    Append, Below, Compaction, CompactionRound, Config, DeleteError, Log, Offset, PartitionId, Times, Unread,
 };
-use floe_meta::{Envelope, Journal, MemoryJournal, Tx};
+use floe_meta::{DecodeError, Envelope, Journal, MemoryJournal, Snapshot, Tx};
 use floe_store::MemoryStore;
 
 use crate::faults::{long_after, nothing_is_orphaned};
@@ -390,6 +390,26 @@ async fn merging_and_compaction_get_on() {
     log.compact().await.expect("it compacts");
     assert_eq!(all(log, partition).await.len(), 7);
     assert_eq!(floe_log::miscounted_writers(&*log.pin()), Ok(Vec::new()));
+}
+
+/// A view has read the first two records.
+fn two_are_read(_: &Snapshot, _: &Topic) -> Result<Option<Unread>, DecodeError> {
+    Ok(Some(Unread { next: BTreeMap::from([(0, Offset(2))]), always: false }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn compaction_waits_for_views_where_the_topic_says_so() {
+    for (waits, left) in [("true", &["1 a=2", "2 a=3", "3 a=4"][..]), ("false", &["3 a=4"])] {
+        let world = World::with(13, told()).await;
+        let log = &world.log;
+        let partition = compacted(log, 1, &[("floe.retention.wait.for.views", waits)]).await;
+        log.enforce_retention(vec![two_are_read]);
+        for value in ["a=1", "a=2", "a=3", "a=4"] {
+            put(log, partition, &[value]).await;
+        }
+        assert_eq!(log.compact().await.expect("a round").passes, 1);
+        assert_eq!(all(log, partition).await, left, "{waits}");
+    }
 }
 
 /// Objects of a log that was compacted are given back.
