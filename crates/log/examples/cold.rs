@@ -3,8 +3,8 @@
 //! `cargo run --release -p floe-log --example cold -- [MiB]`
 //!
 //! Fills topics through the log, and reads them with a log whose memory is empty, 1 MiB at a time as consumers do. Then
-//! their objects are merged into segments of 64 MiB, and the same is read again: one partition alone, and all partitions
-//! side by side. The store is in memory and counts.
+//! their objects are merged into segments of 64 MiB, and the same is read again: one partition alone, and all
+//! partitions side by side. The store is in memory and counts.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::BTreeMap;

@@ -32,10 +32,17 @@ pub const GET_BLOCKS_MAX: u64 = 8;
 /// GETs in flight at most.
 pub const GETS_IN_FLIGHT_MAX: usize = 32;
 
-/// Reads that had to fetch, and are remembered to tell how many readers share the room for what is fetched ahead.
-pub const AHEAD_READS_MAX: usize = 64;
+/// Reads outside of the tail that are remembered, to tell how many readers share the cold lane.
+pub const COLD_READS_MAX: usize = 64;
 /// How long they are remembered.
-pub const AHEAD_TIME: Duration = Duration::from_secs(10);
+pub const COLD_READS_TIME: Duration = Duration::from_secs(10);
+/// Bytes of an extent that is fetched alone, without the rest of its blocks.
+pub const ALONE_BYTES_MAX: u64 = BLOCK_BYTES / 4;
+/// Partitions that are read outside of the tail, up to which extents are fetched alone. With more of them, others need
+/// the rest of the blocks.
+pub const ALONE_READERS_MAX: u64 = 4;
+/// Extents that were fetched alone, and are remembered: whoever needs one again fetches its blocks, which are kept.
+pub const ALONE_REMEMBERED_MAX: usize = 4_096;
 
 // The WAL writer.
 

@@ -1,8 +1,8 @@
 //! Who wrote which offsets of a partition, and in which commit.
 //!
-//! An extent names its writer, or says that the footer of its segment does. A footer is read whole, because its checksum
-//! covers all of it, and decoded as far as the partition needs it. Some footers are kept: those who ask go partition by
-//! partition, and a segment has many.
+//! An extent names its writer, or says that the footer of its segment does. A footer is read whole, because its
+//! checksum covers all of it, and its runs are decoded as far as the partition needs it. Some footers are kept: those
+//! who ask go partition by partition, and a segment has many.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -150,7 +150,7 @@ impl Attributions {
         let reserved = self.cache.reserve(bytes.min(size)).await;
         let range = size.saturating_sub(bytes)..size;
         let read = self.cache.read_apart(Source::Object(object), size, range, &reserved).await;
-        read.map(Bytes::from).map_err(|error| {
+        read.map_err(|error| {
             let ExtentKey { partition, base: at } = key;
             let is_needed = !matches!(self.meta.snapshot().get::<Object>(&object), Ok(None));
             match error {

@@ -237,8 +237,8 @@ impl Cache {
     }
 
     /// The bytes of each range of a source of `size` bytes. The ranges must be in order. If the last block has to be
-    /// fetched, the same GET fetches blocks behind it, up to the one that holds the byte before `ahead`. `reserved` must
-    /// cover all these blocks.
+    /// fetched, the same GET fetches blocks behind it, up to the one that holds the byte before `ahead`. `reserved`
+    /// must cover all these blocks.
     pub(crate) async fn read(
         &self,
         source: Source,
@@ -264,15 +264,17 @@ impl Cache {
         size: u64,
         range: Range<u64>,
         _reserved: &Reserved,
-    ) -> Result<Vec<u8>, StoreError> {
+    ) -> Result<Bytes, StoreError> {
         let ranges = std::slice::from_ref(&range);
         check(source, size, ranges)?;
         let pieces = self.cut_of_tail(source, ranges).and_then(|mut written| written.pop());
         if let Some(pieces) = pieces.or_else(|| self.cut_of_cold(source, &range)) {
-            return Ok(pieces.iter().flat_map(|piece| piece.bytes.iter().copied()).collect());
+            let mut joined = BytesMut::with_capacity(pieces.iter().map(|piece| piece.bytes.len()).sum());
+            pieces.iter().for_each(|piece| joined.extend_from_slice(&piece.bytes));
+            return Ok(joined.freeze());
         }
         let _permit = self.shared.gets.acquire().await.expect("the semaphore is never closed");
-        self.shared.fetch(source, range).await.map(Vec::from)
+        self.shared.fetch(source, range).await
     }
 
     /// The pieces of a range, if all its blocks are in the cold lane.

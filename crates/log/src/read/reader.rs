@@ -20,7 +20,8 @@ use crate::format::{
     seek::{Interval, SeekIndex},
 };
 use crate::limits::{
-    BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX, READ_SURPLUS_BYTES_MAX,
+    ALONE_BYTES_MAX, BLOCK_BYTES, EXTENTS_PER_READ_MAX, PLACES_MAX, READ_BLOCKS_BYTES_MAX,
+    READ_SURPLUS_BYTES_MAX,
 };
 use crate::map::extent::{Data, Extent, ExtentKey, Marker, Place};
 use crate::map::ids::{Offset, PartitionId};
@@ -169,7 +170,7 @@ impl Reader {
     ) -> Result<Plan, ReadError> {
         let mut plan = Plan::default();
         let mut planned = 0u64;
-        let mut cold = ColdBlocks::default();
+        let (mut cold, mut readers) = (ColdBlocks::default(), None);
         let mut next = from;
         for pair in walk::extents(snapshot, partition, from)? {
             let (key, extent) = pair?;
@@ -198,18 +199,19 @@ impl Reader {
             let wanted = (max_bytes as u64).saturating_sub(planned).saturating_add(BLOCK_BYTES);
             let range = range_of(&window, wanted.min(RANGE_BYTES_MAX));
             planned += data.end() - window.position;
+            let mut fetch = Fetch::Blocks { until: range.end };
             if !self.cache.in_tail(window.source) {
-                cold.add(&window, &range);
+                let readers = *readers.get_or_insert_with(|| self.ahead.readers(partition));
+                fetch = self.how(&window, &range, readers, goes_on, planned <= max_bytes as u64);
+                cold.add(&window, &range, fetch);
                 // Small extents of many objects cost too much at once. The next read continues here.
                 if !is_first && cold.exceeds() {
                     break;
                 }
                 plan.cold_bytes = cold.fetched;
             }
-            let ahead = if goes_on { self.ahead_of(&window, &range) } else { range.end };
-            plan.ahead_bytes += ahead - range.end;
             let is_whole = range.end == data.end();
-            plan.parts.push(Part::Window(window, range, ahead));
+            plan.parts.push(Part::Window(window, range, fetch));
             if !is_whole || plan.is_full(planned, max_bytes) {
                 break;
             }
@@ -243,22 +245,28 @@ impl Reader {
         from == window.key.base
     }
 
-    /// Up to which byte a read fetches that goes on in a window, of which it needs a range.
-    fn ahead_of(&self, window: &Window, range: &Range<u64>) -> u64 {
-        let (source, end) = (window.source, window.data.end());
-        let is_cold = matches!(source, Source::Object(_)) && !self.cache.in_tail(source);
-        let from = if is_cold && range.end < end { self.cache.lacks_from(source, range) } else { None };
-        let Some(from) = from else { return range.end };
-        let get_bytes = self.ahead.get_bytes(window.key.partition);
-        from.saturating_add(get_bytes).clamp(range.end, end)
+    /// How the bytes of a window are fetched, of which a read needs a range. It takes `all` of them, or maybe not.
+    fn how(&self, window: &Window, range: &Range<u64>, readers: u64, goes_on: bool, all: bool) -> Fetch {
+        let Window { source, data, .. } = *window;
+        let until = range.end;
+        let Some(from) = self.cache.lacks_from(source, range) else { return Fetch::Blocks { until } };
+        let is_small = all && *range == (data.position..data.end()) && data.bytes <= ALONE_BYTES_MAX;
+        if is_small && self.ahead.is_alone(readers, source, data.position) {
+            return Fetch::Alone;
+        }
+        if !goes_on || !matches!(source, Source::Object(_)) {
+            return Fetch::Blocks { until };
+        }
+        let ahead = from.saturating_add(self.ahead.get_bytes(readers));
+        Fetch::Blocks { until: ahead.clamp(until, data.end()) }
     }
 
     /// Takes what was planned, all at once, because the extents of one partition lie in different objects. Returns the
     /// window that holds the first batch, and the bytes that it needs, if the batch was not among them.
     async fn take_planned(&self, plan: Plan, taken: &mut Taken) -> Result<Option<(Window, u64)>, ReadError> {
-        let reserved = self.cache.reserve(plan.cold_bytes + plan.ahead_bytes).await;
+        let reserved = self.cache.reserve(plan.cold_bytes).await;
         let fetches = plan.parts.iter().filter_map(|part| match part {
-            Part::Window(window, range, ahead) => Some(self.fetch(window, range, *ahead, &reserved)),
+            Part::Window(window, range, fetch) => Some(self.fetch(window, range, *fetch, &reserved)),
             Part::Marker(..) | Part::Gap(..) => None,
         });
         let mut fetched = join_all(fetches).await.into_iter();
@@ -299,7 +307,7 @@ impl Reader {
         loop {
             let range = range_of(&window, need.max(RANGE_BYTES_MAX));
             let reserved = self.cache.reserve(blocks_bytes(&range)).await;
-            let pieces = self.fetch(&window, &range, range.end, &reserved).await?;
+            let pieces = self.fetch(&window, &range, Fetch::Blocks { until: range.end }, &reserved).await?;
             match taken.take(&mut window, pieces)? {
                 Took::Everything => return Ok(()),
                 Took::Part(more) if taken.batches.is_empty() => need = more,
@@ -315,13 +323,22 @@ impl Reader {
         &self,
         window: &Window,
         range: &Range<u64>,
-        ahead: u64,
+        how: Fetch,
         reserved: &Reserved,
     ) -> Result<Vec<Piece>, ReadError> {
-        let ranges = std::slice::from_ref(range);
-        let read = self.cache.read(window.source, window.source_size, ranges, ahead, reserved).await;
-        let mut pieces = read.map_err(|error| unreadable(window, &error, &self.meta.snapshot()))?;
-        Ok(pieces.pop().expect("one range was asked for"))
+        let Window { source, source_size, .. } = *window;
+        let read = match how {
+            Fetch::Alone => {
+                let read = self.cache.read_apart(source, source_size, range.clone(), reserved).await;
+                read.map(|bytes| vec![Piece { buffer: bytes.len(), bytes, from_disk: true }])
+            }
+            Fetch::Blocks { until } => {
+                let ranges = std::slice::from_ref(range);
+                let read = self.cache.read(source, source_size, ranges, until, reserved).await;
+                read.map(|mut pieces| pieces.pop().expect("one range was asked for"))
+            }
+        };
+        read.map_err(|error| unreadable(window, &error, &self.meta.snapshot()))
     }
 
     fn window(&self, snapshot: &Snapshot, key: ExtentKey, data: Data) -> Result<Window, ReadError> {
@@ -362,19 +379,26 @@ fn blocks_bytes(range: &Range<u64>) -> u64 {
 #[derive(Default)]
 struct Plan {
     parts: Vec<Part>,
-    /// Bytes of the blocks that are not in the tail.
+    /// Bytes that are not in the tail: of blocks, or of extents that are fetched alone.
     cold_bytes: u64,
-    /// Bytes that are fetched ahead, at most.
-    ahead_bytes: u64,
 }
 
 enum Part {
-    /// Bytes of an extent, and up to which byte of it is fetched.
-    Window(Window, Range<u64>, u64),
+    /// Bytes of an extent.
+    Window(Window, Range<u64>, Fetch),
     /// A marker with its offset.
     Marker(Offset, Marker),
     /// Offsets without records.
     Gap(Offset, Offset),
+}
+
+/// How the bytes of an extent are fetched.
+#[derive(Clone, Copy)]
+enum Fetch {
+    /// In whole blocks, up to the one that holds the byte before `until`.
+    Blocks { until: u64 },
+    /// Without the rest of their blocks.
+    Alone,
 }
 
 impl Plan {
@@ -392,9 +416,14 @@ struct ColdBlocks {
 }
 
 impl ColdBlocks {
-    fn add(&mut self, window: &Window, range: &Range<u64>) {
-        self.wanted += range.end - range.start;
-        for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
+    fn add(&mut self, window: &Window, range: &Range<u64>, how: Fetch) {
+        let Fetch::Blocks { until } = how else {
+            let bytes = range.end - range.start;
+            (self.wanted, self.fetched) = (self.wanted + bytes, self.fetched + bytes);
+            return;
+        };
+        self.wanted += until - range.start;
+        for number in range.start / BLOCK_BYTES..until.div_ceil(BLOCK_BYTES) {
             if self.blocks.insert((window.source, number)) {
                 let rest = window.source_size.saturating_sub(number * BLOCK_BYTES);
                 self.fetched += rest.min(BLOCK_BYTES);

@@ -2,13 +2,14 @@
 //!
 //! A seek reads one small range, unless the index is in memory. Decoded indexes are kept in an LRU map.
 //!
-//! An index that cannot be decoded costs time and nothing else: each batch of a section has its own offset and sum, so a
-//! walk from the section's start finds the same place. An index that can be decoded and is wrong is another matter: the
-//! batch where it leads is not the one that it names, and the read fails (`walk.rs`). That is no damage but a bug, which
-//! nobody should get used to.
+//! An index that cannot be decoded costs time and nothing else: each batch of a section has its own offset and sum, so
+//! a walk from the section's start finds the same place. An index that can be decoded and is wrong is another matter:
+//! the batch where it leads is not the one that it names, and the read fails (`walk.rs`). That is no damage but a bug,
+//! which nobody should get used to.
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use floe_env::Lru;
 
 use crate::format::seek::{INDEX_BYTES_MAX, SeekIndex};
@@ -52,7 +53,7 @@ impl Seeks {
         let behind = data.end()..data.end().saturating_add(INDEX_BYTES_MAX as u64).min(size);
         let reserved = self.cache.reserve(INDEX_BYTES_MAX as u64).await;
         let bytes = match behind.is_empty() {
-            true => Vec::new(),
+            true => Bytes::new(),
             false => self.cache.read_apart(Source::of(data), size, behind, &reserved).await?,
         };
         match SeekIndex::decode(key, data, &bytes) {

@@ -488,3 +488,57 @@ async fn extents_tell_who_wrote_what_and_damage_is_said() {
     let error = compare_writers(&world, &model, last..last + 1, 10).await.unwrap_err();
     assert!(error.contains("the footer of the segment is damaged") && error.contains("extent of"), "{error}");
 }
+
+/// A partition of a hundred in an object is read without the others, and of many readers each block once.
+#[tokio::test(start_paused = true)]
+async fn few_readers_fetch_what_they_want_and_many_share_blocks() {
+    let world = World { whole: true, ..World::new(1).await };
+    let new = NewTopic { name: "wide".into(), partitions: 100, configs: BTreeMap::new() };
+    let topic = world.log.create_topic(&Writer::new("User:a", "c"), new, false).await.unwrap();
+    let mut builder = SegmentBuilder::new(world.object);
+    let mut sections = Vec::new();
+    for partition in topic.partition_ids() {
+        builder.begin(partition, Offset(0));
+        let mut model = Model::default();
+        for _ in 0..4 {
+            world.batch(&mut model, &mut builder);
+        }
+        sections.push((partition, builder.end(Offset(model.next), 1_000).unwrap().data));
+    }
+    let (pieces, size) = builder.finish();
+    world.store.put(&object_key(world.object), pieces).await.unwrap();
+    let (object, all) = (world.object, sections.clone());
+    let work = move |tx: &mut Tx<'_>| {
+        for (partition, data) in &all {
+            tx.put(&ExtentKey::new(*partition, Offset(0)), &Extent::Data(*data));
+            let next = Offset(data.offsets.cast_signed());
+            tx.put(partition, &Head { next, bytes: data.bytes, log_start: Offset(0), max_timestamp: 1_000 });
+        }
+        tx.put(&object, &Object { size, extents: 100 });
+        Ok::<(), floe_meta::DecodeError>(())
+    };
+    world.log.meta().commit(Envelope::broker("merge"), work).await.unwrap();
+    let read = async |log: &Log, wanted: &[(PartitionId, Data)]| {
+        let pin = log.pin();
+        for (partition, _) in wanted {
+            let read = log.read(&pin, *partition, Offset(0), 1 << 20).await.unwrap();
+            assert!(!read.batches.is_empty());
+        }
+        let reads = world.store.take();
+        (reads.len(), reads.iter().map(|range| range.end - range.start).sum::<u64>())
+    };
+    let log = world.cold().await;
+    let bytes = |wanted: &[(PartitionId, Data)]| wanted.iter().map(|(_, data)| data.bytes).sum::<u64>();
+    assert_eq!(read(&log, &sections[..2]).await, (2, bytes(&sections[..2])), "not a byte more");
+    // A second reader of the same partitions fetches their blocks, and a third finds them.
+    let (gets, fetched) = read(&log, &sections[..2]).await;
+    assert!(gets <= 2 && fetched >= BLOCK_BYTES);
+    assert_eq!(read(&log, &sections[..2]).await, (0, 0));
+    let log = world.cold().await;
+    let (gets, fetched) = read(&log, &sections).await;
+    let blocks = size.div_ceil(BLOCK_BYTES) as usize;
+    assert!(
+        gets <= 4 + blocks && fetched <= size + bytes(&sections[..4]),
+        "{gets} GETs, {fetched} of {size}"
+    );
+}
