@@ -190,7 +190,7 @@ pub(crate) struct TopicArgs {
 pub(crate) enum TopicAction {
     /// List the topics.
     List {
-        /// List the deleted topics that can come back, with their ids, instead.
+        /// List instead what can come back, with ids: deleted topics, and records that DeleteRecords or retention took.
         #[arg(long)]
         deleted: bool,
         /// The broker's HTTP address, which knows the deleted topics.
@@ -242,14 +242,17 @@ pub(crate) enum TopicAction {
     ///
     /// It comes back as it was: records and offsets, settings, id, committed offsets of its groups, and its table. Of
     /// several deleted topics with the name, that is the one that was deleted last.
+    ///
+    /// Records that DeleteRecords or retention took of a topic that sets floe.trash.ms come back as another topic, with
+    /// their offsets: --as gives its name, and --id says which, if there is more than one part of them or if a topic of
+    /// the name was deleted as well. Retention does not take them again.
     #[command(after_help = "\
 Examples:
   floe topic list --deleted               what can come back, and until when
   floe topic undelete orders
   floe topic undelete orders --as orders-2    if the name is taken by now
   floe topic undelete orders --id 3fa8…       an earlier one of that name
-
-Records that DeleteRecords or retention took do not come back.")]
+  floe topic undelete orders --as removed --id 5c01…    records that DeleteRecords or retention took")]
     Undelete {
         /// The name that it had.
         name: String,
@@ -263,14 +266,14 @@ Records that DeleteRecords or retention took do not come back.")]
         #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
         server: String,
     },
-    /// Let deleted topics go for good now, to free their room.
+    /// Let deleted topics and removed records go for good now, to free their room.
     ///
     /// Without a name, all of them. Their objects leave the store some ten minutes later, when no reader needs them any
     /// more.
     #[command(after_help = "\
 Examples:
   floe topic purge                 empties the trash, for example when the disk is full
-  floe topic purge orders          all deleted topics of that name
+  floe topic purge orders          all deleted topics of that name, and all that was removed from one
   floe topic purge orders --id 3fa8…")]
     Purge {
         /// The name that they had.

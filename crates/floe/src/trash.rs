@@ -1,10 +1,12 @@
 //! Deleted topics: the service behind HTTP, and the commands that ask it.
 
 use anyhow::{Context, Result};
-use floe_http::{DeletedTopic, TrashFailure, TrashService, WhichDeleted};
-use floe_log::deleted::{self, Which};
+use floe_http::{DeletedTopic, RemovedRange, TrashFailure, TrashService, WhichDeleted};
+use floe_log::deleted::{self, Deleted, Which};
+use floe_log::removed;
 use floe_log::topic::TopicError;
 use floe_log::{Log, Writer};
+use floe_meta::{DecodeError, Snapshot};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -13,23 +15,31 @@ use crate::client::HttpClient;
 use crate::query::rfc3339;
 use crate::term::{columns, say, things};
 
+/// Partitions of a part of removed records whose offsets a list shows.
+const REMOVED_RANGES_LISTED: usize = 16;
+
 /// The deleted topics of the log behind HTTP.
 pub(crate) struct Trash(pub(crate) Log);
 
 impl TrashService for Trash {
     fn deleted(&self, count: usize) -> Result<(Vec<DeletedTopic>, usize), TrashFailure> {
-        let trash = self.0.trash();
-        let all = deleted::all(&self.0.meta().snapshot());
-        let all = all.map_err(|error| TrashFailure::Unavailable(error.to_string()))?;
-        let told = all.iter().rev().take(count).map(|deleted| DeletedTopic {
-            topic: deleted.topic.name.clone(),
-            id: deleted.topic.uuid().to_string(),
-            partitions: deleted.topic.partitions,
-            bytes: deleted.bytes,
-            deleted: rfc3339(deleted.at),
-            until: deleted.until(trash).map(rfc3339),
+        let (trash, snapshot) = (self.0.trash(), self.0.meta().snapshot());
+        let told = |deleted: &Deleted| {
+            Ok(DeletedTopic {
+                topic: deleted.topic.name.clone(),
+                id: deleted.topic.uuid().to_string(),
+                partitions: deleted.removed.map_or(deleted.topic.partitions, |removed| removed.partitions),
+                bytes: deleted.bytes,
+                deleted: rfc3339(deleted.at),
+                until: deleted.until(trash).map(rfc3339),
+                removed: removed_ranges(&snapshot, deleted)?,
+            })
+        };
+        let listed = deleted::all(&snapshot).and_then(|all| {
+            let topics = all.iter().rev().take(count).map(told).collect::<Result<_, DecodeError>>()?;
+            Ok((topics, all.len()))
         });
-        Ok((told.collect(), all.len()))
+        listed.map_err(|error| TrashFailure::Unavailable(error.to_string()))
     }
 
     fn undelete(
@@ -55,6 +65,20 @@ impl TrashService for Trash {
     }
 }
 
+/// The offsets of removed records, of so many partitions as a list shows; none for a topic.
+fn removed_ranges(snapshot: &Snapshot, deleted: &Deleted) -> Result<Option<Vec<RemovedRange>>, DecodeError> {
+    if deleted.removed.is_none() {
+        return Ok(None);
+    }
+    let ranges = removed::ranges(snapshot, deleted.topic.id, REMOVED_RANGES_LISTED)?;
+    let told = |range: &removed::Range| RemovedRange {
+        partition: range.partition,
+        from: range.from.0,
+        to: range.to.0,
+    };
+    Ok(Some(ranges.iter().map(told).collect()))
+}
+
 fn who() -> Writer {
     Writer::new("User:ANONYMOUS", "http")
 }
@@ -68,9 +92,11 @@ fn failure(error: TopicError) -> TrashFailure {
     let words = error.to_string();
     match error {
         TopicError::NothingDeleted(_) | TopicError::NotFound => TrashFailure::Missing(words),
-        TopicError::InvalidName { .. } | TopicError::InvalidConfig(_) | TopicError::InvalidPartitions(_) => {
-            TrashFailure::Wrong(words)
-        }
+        TopicError::InvalidName { .. }
+        | TopicError::InvalidConfig(_)
+        | TopicError::InvalidPartitions(_)
+        | TopicError::NeedsName(_)
+        | TopicError::Several(_) => TrashFailure::Wrong(words),
         TopicError::Exists(_)
         | TopicError::NameTaken(_)
         | TopicError::TooMany
@@ -102,10 +128,22 @@ fn table_of(topics: &[Value]) -> String {
         Value::Null => "for ever".to_owned(),
         other => other.to_string(),
     };
-    let fields = ["topic", "partitions", "bytes", "deleted", "until", "id"];
-    let row = |topic| fields.iter().map(|field| text(topic, field)).collect();
+    let row = |topic: &Value| {
+        let first = ["topic"].iter().map(|field| text(topic, field));
+        let rest = ["partitions", "bytes", "deleted", "until", "id"].iter().map(|field| text(topic, field));
+        first.chain(std::iter::once(what_of(topic))).chain(rest).collect()
+    };
     let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-    columns(&["topic", "partitions", "bytes", "deleted", "can come back until", "id"], &rows)
+    columns(&["topic", "what", "partitions", "bytes", "deleted", "can come back until", "id"], &rows)
+}
+
+/// A whole topic, or records that were removed: of one partition with the first offset and the one after the last.
+fn what_of(topic: &Value) -> String {
+    let Some(ranges) = topic["removed"].as_array() else { return "topic".to_owned() };
+    match ranges.as_slice() {
+        [range] => format!("records {} to {}", range["from"], range["to"]),
+        _ => "records".to_owned(),
+    }
 }
 
 /// `floe topic undelete`.
@@ -145,6 +183,7 @@ pub(crate) async fn purge(
     } else {
         let count = |field: &str| purged[field].as_u64().unwrap_or_default();
         let topics = things(count("topics"), "deleted topic");
+        // Parts of removed records count as topics.
         format!("purged {topics} of {}", things(count("bytes"), "byte"))
     })?;
     Ok(())
@@ -168,5 +207,11 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("topic") && lines[0].ends_with("id"), "{told}");
         assert!(lines[1].contains("soon") && lines[2].contains("for ever"), "{told}");
+        let mut part = topic("orders", 12, Some("soon"));
+        part["removed"] = json!([{ "partition": 0, "from": 3, "to": 7 }]);
+        assert!(table_of(&[part.clone()]).contains("records 3 to 7"));
+        part["removed"] = json!([{ "partition": 0, "from": 3, "to": 7 }, { "partition": 1, "from": 0, "to": 1 }]);
+        let told = table_of(&[part]);
+        assert!(told.contains("records ") && !told.contains(" to "), "{told}");
     }
 }

@@ -18,7 +18,7 @@
 //! help.rs                          what each metric is, in words
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
 //! tables.rs     /api/v1/tables     how a table is doing; drops columns, makes it anew
-//! trash.rs      /api/v1/trash      deleted topics that can come back
+//! trash.rs      /api/v1/trash      deleted topics and removed records that can come back
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
 //! failure.rs    Failure            the one JSON shape of every error
 //! limits.rs                        every limit of this crate
@@ -63,4 +63,4 @@ pub use server::serve;
 pub use services::Services;
 pub use tables::{Rebuilding, StandsStill, TableFailure, TableService, TableStatus};
 pub use telemetry::Metrics;
-pub use trash::{DeletedTopic, TrashFailure, TrashService, WhichDeleted};
+pub use trash::{DeletedTopic, RemovedRange, TrashFailure, TrashService, WhichDeleted};

@@ -1,4 +1,4 @@
-//! `/api/v1/trash…`: the topics that were deleted and can come back.
+//! `/api/v1/trash…`: the topics that were deleted and can come back, and the records that were removed from topics.
 
 use axum::Json;
 use axum::body::Body;
@@ -30,21 +30,34 @@ pub trait TrashService: Send + Sync + 'static {
     fn purge(&self, which: Option<WhichDeleted>) -> BoxFuture<'_, Result<(u64, u64), TrashFailure>>;
 }
 
-/// A deleted topic that can come back.
+/// A deleted topic that can come back, or records that were removed from a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedTopic {
     /// Its name.
     pub topic: String,
     /// Its id in Kafka's protocol, which tells topics with one name apart.
     pub id: String,
-    /// How many partitions it has.
+    /// How many partitions it has, or lost records.
     pub partitions: u32,
     /// Bytes of its records.
     pub bytes: u64,
-    /// When it was deleted, as RFC 3339.
+    /// When it was deleted, or lost the last of the records, as RFC 3339.
     pub deleted: String,
     /// When it goes for good, as RFC 3339; none if never.
     pub until: Option<String>,
+    /// The offsets of removed records, of the first partitions; none for a whole topic.
+    pub removed: Option<Vec<RemovedRange>>,
+}
+
+/// Offsets of a partition that were removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemovedRange {
+    /// The number of the partition.
+    pub partition: u32,
+    /// The first offset.
+    pub from: i64,
+    /// The offset after the last.
+    pub to: i64,
 }
 
 /// Which deleted topics a client means.
@@ -71,6 +84,9 @@ pub enum TrashFailure {
 
 impl DeletedTopic {
     fn json(&self) -> Value {
+        let range = |range: &RemovedRange| {
+            json!({ "partition": range.partition, "from": range.from, "to": range.to })
+        };
         json!({
             "topic": self.topic,
             "id": self.id,
@@ -78,6 +94,7 @@ impl DeletedTopic {
             "bytes": self.bytes,
             "deleted": self.deleted,
             "until": self.until,
+            "removed": self.removed.as_ref().map(|ranges| ranges.iter().map(range).collect::<Vec<_>>()),
         })
     }
 }

@@ -308,8 +308,11 @@ async fn deleted_topics_are_listed_and_come_back_or_go() {
     let server = start(Ok(())).await;
     let topic = json!({
         "topic": "t", "id": "1-2", "partitions": 3, "bytes": 4, "deleted": "2026-01-01T00:00:00.000Z", "until": null,
+        "removed": null,
     });
-    let listed = json!({ "topics": [topic, topic], "count": 5000 });
+    let mut part = topic.clone();
+    part["removed"] = json!([{ "partition": 0, "from": 5, "to": 7 }]);
+    let listed = json!({ "topics": [topic, part], "count": 5000 });
     assert_eq!(get(&server, "/api/v1/trash").await.json(), listed);
 
     let post = async |path: &str, body: &str| {

@@ -71,9 +71,11 @@
 //! key 25 Heads     topic id                          -> the heads of its partitions
 //! key 26 Totals                                      -> how many deleted topics can come back, partitions, bytes
 //! key 27 Compacted topic id | index                  -> the first dirty offset, time of the last pass
+//! key 28 Part      topic id                          -> records that a topic has lost and that can come back
+//! key 29 Part head topic id | index                  -> their first and last offset, bytes
 //! ```
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
-//! name.
+//! name, 60 the part that takes what a topic loses.
 
 mod claim;
 mod clean;
@@ -107,8 +109,8 @@ pub use map::identity::{OTHER_CLIENTS, WRITER_TEXT_BYTES_MAX, WRITERS_MAX, Write
 pub use map::ids::{ObjectId, Offset, PartitionId, TopicId, WriterId};
 pub use map::writer_number::{self, WriterNumber};
 pub use map::{
-    cluster, compacted, deleted, extent, format_level, mark, object, partition, producer, remains, session,
-    topic, topic_config,
+    cluster, compacted, deleted, extent, format_level, mark, object, partition, producer, remains, removed,
+    session, topic, topic_config,
 };
 pub use map::{
     identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,

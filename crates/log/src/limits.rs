@@ -293,6 +293,24 @@ pub const TRASH_BYTES: u64 = UNLIMITED.cast_unsigned();
 pub const DELETED_TOPICS_MAX: u64 = 10_000;
 /// Partitions of all deleted topics that can come back. Each takes some ten bytes of every broker's memory.
 pub const DELETED_PARTITIONS_MAX: u64 = 500_000;
+/// A part of removed records collects what a topic loses in `floe.trash.ms` divided by this, and has at most so large a
+/// share of `floe.trash.bytes`.
+pub const REMOVED_PARTS_PER_TIME: u64 = 8;
+/// The same, at least. It bounds the parts that a client makes by deleting records.
+pub const REMOVED_SPAN_MIN: Duration = Duration::from_secs(1);
+/// A part with more extents than this takes no more, so that not everything goes at once when there are too many.
+pub const REMOVED_PART_EXTENTS: u64 = DELETED_EXTENTS_MAX / 16;
+/// Bytes of records of parts that one commit writes, unless the first is larger: they hold the settings of topics.
+pub const REMOVED_RECORDS_BYTES: usize = 1 << 20;
+/// Bytes of changes when a deleted topic goes for good: its records, and the note about its remains.
+pub const CHANGE_BYTES_PER_DELETED: usize = 128;
+/// Deleted topics go before their time while less than so many times the disk's reserve is free beside the reserve:
+/// before records are refused, and long before only deletions are taken.
+pub const TRASH_YIELDS_BELOW_RESERVES: u64 = 2;
+/// They go until so many times the reserve would be free.
+pub const TRASH_YIELDS_UP_TO_RESERVES: u64 = 3;
+/// The disk must have been so full for this long: at two looks of the cleaner.
+pub const TRASH_YIELDS_AFTER: Duration = Duration::from_secs(20);
 /// Extents of all deleted topics that can come back. Each takes some 150 bytes of every broker's memory.
 pub const DELETED_EXTENTS_MAX: u64 = 1_000_000;
 /// Memory of the map that an extent takes, about: its key and value of some 45 bytes, and the tree around them.
@@ -353,6 +371,8 @@ const _: () =
     assert!(BATCHES_PER_OBJECT_MAX * CHANGE_BYTES_PER_BATCH <= floe_meta::limits::COMMAND_BYTES_MAX);
 const _: () = assert!(
     (RETENTION_PARTITIONS_PER_COMMIT + RETENTION_EXTENTS_PER_COMMIT) * CHANGE_BYTES_PER_BATCH
+        + REMOVED_RECORDS_BYTES
+        + DELETED_PER_COMMIT * CHANGE_BYTES_PER_DELETED
         <= floe_meta::limits::GROUP_BYTES_MAX
 );
 const _: () =
@@ -361,6 +381,8 @@ const _: () = assert!(MERGE_SMALL_OBJECTS < MERGE_EXTENTS_PER_COMMIT);
 const _: () = assert!(MERGE_SMALL_BYTES <= MERGE_SMALL_OBJECTS as u64 * 64);
 const _: () = assert!(MERGE_STEP_PAUSE.as_millis() < MERGE_PAUSE.as_millis());
 const _: () = assert!(COMPACTION_EXTENTS_MAX <= RETENTION_EXTENTS_PER_COMMIT);
+const _: () = assert!(TRASH_YIELDS_BELOW_RESERVES < TRASH_YIELDS_UP_TO_RESERVES);
+const _: () = assert!(TRASH_YIELDS_AFTER.as_secs() < CLEANER_PAUSE.as_secs());
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);
 const _: () = assert!(SESSION_TTL.as_secs() < TRASH_GRACE.as_secs());
 const _: () = assert!(floe_store::limits::REQUEST_TIME_MAX.as_secs() < TRASH_GRACE.as_secs());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use floe_env::DiskRoom;
 
 use crate::{Listed, PutIfAbsent, Store, StoreError};
 
@@ -55,6 +56,7 @@ pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Arc<Plan>,
     latency: Option<Duration>,
+    room: Option<Arc<dyn Fn() -> DiskRoom + Send + Sync>>,
 }
 
 impl FaultyStore {
@@ -63,7 +65,7 @@ impl FaultyStore {
         inner: impl Store,
         plan: impl Fn(Operation, &str) -> Fault + Send + Sync + 'static,
     ) -> FaultyStore {
-        FaultyStore { inner: Arc::new(inner), plan: Arc::new(plan), latency: None }
+        FaultyStore { inner: Arc::new(inner), plan: Arc::new(plan), latency: None, room: None }
     }
 
     /// Adds this delay to every request before its effect, and again before its answer. The delays are places to
@@ -71,6 +73,12 @@ impl FaultyStore {
     #[must_use]
     pub fn with_latency(self, latency: Duration) -> FaultyStore {
         FaultyStore { latency: Some(latency), ..self }
+    }
+
+    /// Says that its disk has this room.
+    #[must_use]
+    pub fn with_room(self, room: impl Fn() -> DiskRoom + Send + Sync + 'static) -> FaultyStore {
+        FaultyStore { room: Some(Arc::new(room)), ..self }
     }
 
     async fn request<T: Send>(
@@ -126,6 +134,13 @@ impl Store for FaultyStore {
 
     async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
         self.request(Operation::List, prefix, self.inner.list(prefix, after, count)).await
+    }
+
+    async fn room(&self) -> Option<DiskRoom> {
+        match &self.room {
+            Some(room) => Some(room()),
+            None => self.inner.room().await,
+        }
     }
 
     fn url(&self, key: &str) -> String {

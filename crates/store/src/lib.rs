@@ -31,6 +31,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use floe_env::DiskRoom;
 use thiserror::Error;
 
 #[doc(hidden)]
@@ -118,6 +119,11 @@ pub trait Store: Send + Sync + 'static {
     /// `after`, in the order of their keys, at most `count`. For comparing the store with the metadata, at a start and
     /// in `floe check`; nothing else lists.
     async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError>;
+
+    /// The room of the disk that holds the objects; none if that is not a disk of this machine, or does not say.
+    async fn room(&self) -> Option<DiskRoom> {
+        None
+    }
 
     /// The address under which other programs find the object: `file:///…`, `s3://bucket/…`. Iceberg's documents
     /// contain it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_env::Env;
+use floe_env::{DiskRoom, Env};
 
 use crate::{Listed, PutIfAbsent, Store, StoreError, payload_bytes};
 
@@ -81,6 +81,11 @@ impl Store for Measured {
 
     async fn list(&self, prefix: &str, after: &str, count: usize) -> Result<Vec<Listed>, StoreError> {
         self.measure("list", 0, self.store.list(prefix, after, count)).await
+    }
+
+    /// It is no request to the store, so it is not measured.
+    async fn room(&self) -> Option<DiskRoom> {
+        self.store.room().await
     }
 
     fn url(&self, key: &str) -> String {

@@ -51,6 +51,8 @@ pub(crate) fn topic(error: &TopicError) -> ErrorCode {
         TopicError::TooMany | TopicError::TooManyPartitions(_) => ErrorCode::PolicyViolation,
         TopicError::Exists(_) | TopicError::NameTaken(_) => ErrorCode::TopicAlreadyExists,
         TopicError::NotFound | TopicError::NothingDeleted(_) => ErrorCode::UnknownTopicOrPartition,
+        // Kafka's protocol brings nothing back.
+        TopicError::NeedsName(_) | TopicError::Several(_) => ErrorCode::InvalidRequest,
         // Admin clients try again on this code. They look the controller up first: it is this broker.
         TopicError::Unavailable(_) => ErrorCode::NotController,
         TopicError::Unknown(_) => ErrorCode::RequestTimedOut,

@@ -1,5 +1,6 @@
 //! The cleaner runs in one broker at a time, under the lease `cleaner`. It ends expired leases on object ids and the
-//! sessions of dead brokers, lets deleted topics go for good when their time is over, and frees what they left. It
+//! sessions of dead brokers, lets deleted topics and removed records go for good when their time is over, or when the
+//! disk is nearly full (`pressure.rs`), and frees what they left. It
 //! deletes objects that have been trash for the grace period and that no session's oldest snapshot refers to, and only
 //! then forgets them. It also forgets idle producers. Deleting twice is harmless, so the next round continues after any
 //! crash.
@@ -16,6 +17,7 @@ use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Meta, Tx};
 use floe_store::{Store, StoreError};
 use futures::future::join_all;
 
+use crate::clean::pressure::{self, Pressure};
 use crate::config::{Config, Times};
 use crate::error::OpenError;
 use crate::limits::{
@@ -80,6 +82,8 @@ pub(crate) struct Turn {
     youngest: Ages<ObjectId>,
     /// How many extents deleted topics have that can come back, at most: merging makes fewer of them.
     extents: BTreeMap<(TopicId, Lsn), u64>,
+    /// Whether the disk is nearly full.
+    pressure: Pressure,
     /// Where the last round stopped. The next one begins there, so that objects that cannot be deleted do not keep all
     /// others.
     trash_next: Option<ObjectId>,
@@ -203,15 +207,16 @@ impl Cleaner {
     }
 
     /// Runs a command that is refused once another cleaner has taken over.
-    async fn fenced<F>(&self, epoch: u64, mut command: F) -> Result<(), CommitError<LeaseError>>
+    async fn fenced<F, T>(&self, epoch: u64, mut command: F) -> Result<T, CommitError<LeaseError>>
     where
-        F: FnMut(&mut Tx<'_>) -> Result<(), DecodeError> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T, DecodeError> + Send + 'static,
+        T: Send + 'static,
     {
         let work = move |tx: &mut Tx<'_>| {
             tx.check_lease(CLEANER, epoch)?;
             command(tx).map_err(LeaseError::from)
         };
-        self.meta.commit_deletion(Envelope::broker(CLEANER), work).await.map(drop)
+        self.meta.commit_deletion(Envelope::broker(CLEANER), work).await.map(|committed| committed.reply)
     }
 
     async fn end_leases(&self, turn: &Turn, epoch: u64) -> Result<usize, CleanError> {
@@ -252,36 +257,66 @@ impl Cleaner {
         let (snapshot, counted) = (self.meta.snapshot(), std::mem::take(&mut turn.extents));
         let totals = deleted::totals(&snapshot)?;
         if totals == deleted::Totals::default() {
-            measure(totals, 0);
+            turn.pressure = Pressure::default();
+            measure(&[], totals, 0);
             return Ok(());
         }
         let count = move || {
             let all = deleted::all(&snapshot)?;
-            let count = |known: &BTreeMap<(TopicId, Lsn), u64>| {
+            let count = |known: Option<&BTreeMap<(TopicId, Lsn), u64>>| {
                 let of = |deleted: &Deleted| {
                     let key = (deleted.topic.id, deleted.lsn);
-                    let known = known.get(&key).copied();
+                    let known = known.and_then(|known| match deleted.removed {
+                        Some(removed) => Some(removed.extents),
+                        None => known.get(&key).copied(),
+                    });
                     (key, known.unwrap_or_else(|| extent::count_of(&snapshot, deleted.topic.id)))
                 };
                 all.iter().map(of).collect::<BTreeMap<_, _>>()
             };
-            let mut extents = count(&counted);
+            let mut extents = count(Some(&counted));
             if extents.values().sum::<u64>() > DELETED_EXTENTS_MAX {
-                extents = count(&BTreeMap::new());
+                extents = count(None);
             }
             Ok::<_, DecodeError>((all, extents))
         };
         let (all, extents) = self.env.blocking(count).await?;
-        measure(totals, extents.values().sum());
+        measure(&all, totals, extents.values().sum());
         let of = |deleted: &Deleted| extents[&(deleted.topic.id, deleted.lsn)];
         let due = deleted::due(&all, self.trash, self.env.now(), of);
         turn.extents = extents;
-        for some in due.chunks(DELETED_PER_COMMIT) {
-            let some = some.to_vec();
-            self.fenced(epoch, move |tx| deleted::expire(tx, &some).map(drop)).await?;
+        metrics::counter!("floe_log_expired_topics_total").increment(self.let_go(&due, epoch).await?);
+        let room = self.store.room().await;
+        let bytes = turn.pressure.look(room, self.env.monotonic());
+        // Those that are due make room first, if there are any.
+        let first = if due.is_empty() { bytes } else { 0 };
+        let first = pressure::first(&self.meta.snapshot(), &all, first)?;
+        if !first.is_empty() {
+            self.give_way(&first, room.map_or(0, |room| room.free), epoch).await?;
         }
-        metrics::counter!("floe_log_expired_topics_total").increment(due.len() as u64);
         Ok(())
+    }
+
+    /// Lets deleted topics go before their time while the disk is nearly full.
+    async fn give_way(&self, first: &[(TopicId, Lsn)], free: u64, epoch: u64) -> Result<(), CleanError> {
+        let topics = self.let_go(first, epoch).await?;
+        tracing::warn!(
+            topics,
+            free,
+            "the disk is nearly full: deleted topics and removed records go before their time, the oldest first"
+        );
+        metrics::counter!("floe_log_yielded_topics_total").increment(topics);
+        Ok(())
+    }
+
+    /// Lets deleted topics go for good that are still as they were seen. Returns how many did.
+    async fn let_go(&self, seen: &[(TopicId, Lsn)], epoch: u64) -> Result<u64, CleanError> {
+        let mut gone = 0;
+        for some in seen.chunks(DELETED_PER_COMMIT) {
+            let some = some.to_vec();
+            gone += self.fenced(epoch, move |tx| deleted::expire(tx, &some)).await?.topics;
+        }
+        Ok(gone)
     }
 
     /// Frees one step of the first deleted topic that still has extents or producers. Returns whether more remain.
@@ -395,7 +430,9 @@ impl Cleaner {
 }
 
 /// Tells the metrics how much there is of deleted topics that can come back.
-fn measure(totals: deleted::Totals, extents: u64) {
+fn measure(all: &[Deleted], totals: deleted::Totals, extents: u64) {
+    let parts = all.iter().filter(|deleted| deleted.removed.is_some()).count();
+    metrics::gauge!("floe_log_removed_parts").set(parts as f64);
     metrics::gauge!("floe_log_deleted_topics").set(totals.topics as f64);
     metrics::gauge!("floe_log_deleted_topics_bytes").set(totals.bytes as f64);
     metrics::gauge!("floe_log_deleted_topics_extents").set(extents as f64);

@@ -2,13 +2,15 @@
 //!
 //! The log start moves to the offset, in the commit that removes the extents below it. It may lie within an extent
 //! then, which stays until all of it lies below the log start. More extents than one commit removes go in several
-//! commits; after each, the log start is where the extents begin.
+//! commits; after each, the log start is where the extents begin. What a topic wants to keep that loses it becomes a part
+//! of its removed records (`map/removed.rs`), in the same commit.
 
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
 use futures::future::join_all;
 
 use crate::clean::retainer::note;
 use crate::limits::{RETENTION_EXTENTS_PER_COMMIT, RETENTION_PARTITIONS_PER_COMMIT};
+use crate::map::deleted;
 use crate::map::freed;
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::mark;
@@ -107,7 +109,7 @@ pub(crate) struct Cut {
 }
 
 /// Command: deletes the records of a partition below an offset, and the extents that hold no others, `extents_max` of
-/// them at most.
+/// them at most. These can come back where the topic wants it.
 ///
 /// # Errors
 /// See [`DeleteError`]; on an error nothing changes.
@@ -115,7 +117,8 @@ pub(crate) fn cut(tx: &mut Tx<'_>, below: Below, extents_max: usize) -> Result<C
     let Below { partition, offset } = below;
     let head = partition::head(tx, partition)?.ok_or(DeleteError::UnknownPartition)?;
     let topic = topic::by_id(tx, partition.topic)?.ok_or(DeleteError::UnknownPartition)?;
-    if !TopicConfig::of(&topic).deletes {
+    let config = TopicConfig::of(&topic);
+    if !config.deletes {
         return Err(DeleteError::Policy);
     }
     let target = offset.unwrap_or(head.next);
@@ -144,7 +147,12 @@ pub(crate) fn cut(tx: &mut Tx<'_>, below: Below, extents_max: usize) -> Result<C
     }
     tx.put(&partition, &left);
     mark::forget_covered(tx, partition, left.log_start)?;
-    freed::free(tx, &gone)?;
+    if deleted::keeps_removed(tx, &config)? {
+        deleted::keep_removed(tx, &topic, partition.index, &gone)?;
+        deleted::keep_within_bounds(tx)?;
+    } else {
+        freed::free(tx, &gone)?;
+    }
     Ok(Cut {
         log_start: left.log_start,
         target: target.max(left.log_start),

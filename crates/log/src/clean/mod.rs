@@ -2,5 +2,6 @@
 
 pub(crate) mod cleaner;
 pub(crate) mod deletion;
+pub(crate) mod pressure;
 pub(crate) mod retainer;
 pub(crate) mod retention;

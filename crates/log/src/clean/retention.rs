@@ -4,19 +4,23 @@
 //! older than `retention.ms`, or if the rest still has `retention.bytes` without it; and then the next one. The first
 //! that stays ends the search, so nobody looks at more extents than there are to remove, and one more.
 //!
-//! The log start moves in the commit that removes the extents.
+//! The log start moves in the commit that removes the extents. Where the topic wants to keep what it loses, they become a
+//! part of its removed records (`map/removed.rs`).
 
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup, Tx};
 
+use crate::limits::REMOVED_RECORDS_BYTES;
+use crate::map::deleted;
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::freed;
 use crate::map::ids::{Offset, PartitionId, TopicId};
 use crate::map::mark::{self, Mark};
 use crate::map::partition;
-use crate::map::topic;
+use crate::map::removed;
+use crate::map::topic::{self, Topic};
 use crate::map::topic_config::TopicConfig;
 use crate::read::walk;
 
@@ -166,26 +170,31 @@ pub(crate) fn take(
     now: Timestamp,
     extents_max: usize,
 ) -> Result<Taken, DecodeError> {
-    let mut policies: BTreeMap<TopicId, Option<Policy>> = BTreeMap::new();
-    let mut taken = Taken::default();
+    let mut topics: BTreeMap<TopicId, Option<Ruled>> = BTreeMap::new();
+    let (mut taken, mut record_bytes) = (Taken::default(), 0);
     let mut freed = Vec::new();
     for due in due {
-        let room = extents_max - freed.len();
+        let room = extents_max - taken.extents;
         if room == 0 {
             break;
         }
-        let topic = due.partition.topic;
-        let policy = match policies.get(&topic) {
-            Some(policy) => *policy,
-            None => {
-                let found = topic::by_id(tx, topic)?;
-                let policy = found.and_then(|topic| Policy::of(&TopicConfig::of(&topic), defaults));
-                *policies.entry(topic).or_insert(policy)
+        let id = due.partition.topic;
+        if !topics.contains_key(&id) {
+            let ruled = Ruled::of(tx, id, defaults)?;
+            let more = ruled.as_ref().map_or(0, Ruled::record_bytes);
+            if record_bytes > 0 && record_bytes + more > REMOVED_RECORDS_BYTES {
+                break;
             }
-        };
-        if let Some(policy) = policy {
-            let (some, is_done) = take_of(tx, policy, *due, now, room, &mut taken)?;
-            freed.extend(some);
+            record_bytes += more;
+            topics.insert(id, ruled);
+        }
+        if let Some(Some(ruled)) = topics.get(&id) {
+            let (some, is_done) = take_of(tx, ruled.policy, *due, now, room, &mut taken)?;
+            taken.extents += some.len();
+            match ruled.keeps {
+                true => deleted::keep_removed(tx, &ruled.topic, due.partition.index, &some)?,
+                false => freed.extend(some),
+            }
             if !is_done {
                 break;
             }
@@ -193,8 +202,30 @@ pub(crate) fn take(
         taken.partitions += 1;
     }
     freed::free(tx, &freed)?;
-    taken.extents = freed.len();
+    deleted::keep_within_bounds(tx)?;
     Ok(taken)
+}
+
+/// A topic under retention.
+struct Ruled {
+    topic: Topic,
+    policy: Policy,
+    /// Whether what it loses can come back.
+    keeps: bool,
+}
+
+impl Ruled {
+    fn of(tx: &Tx<'_>, id: TopicId, defaults: Defaults) -> Result<Option<Ruled>, DecodeError> {
+        let Some(topic) = topic::by_id(tx, id)? else { return Ok(None) };
+        let config = TopicConfig::of(&topic);
+        let Some(policy) = Policy::of(&config, defaults) else { return Ok(None) };
+        Ok(Some(Ruled { topic, policy, keeps: deleted::keeps_removed(tx, &config)? }))
+    }
+
+    /// Bytes of the record of what it loses.
+    fn record_bytes(&self) -> usize {
+        if self.keeps { removed::record_bytes(&self.topic) } else { 0 }
+    }
 }
 
 /// Moves the log start of one partition. Returns the extents that lie below it then, and whether they are all that is

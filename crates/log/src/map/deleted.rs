@@ -11,6 +11,9 @@
 //!     ▲                   │
 //!     └───────────────────┘ undelete
 //! ```
+//! What retention and DeleteRecords took of a topic counts here as well, in parts that have ids of their own
+//! (`removed.rs`). A part comes back as another topic than the one that lost it.
+//!
 //! A command that moves topics here keeps the bounds on their number and on their partitions itself. The cleaner keeps
 //! those on time, bytes and extents: an extent takes memory of every broker, whether its topic is deleted or not.
 //!
@@ -27,10 +30,12 @@ use crate::limits::{
     DELETED_EXTENTS_MAX, DELETED_PARTITIONS_MAX, DELETED_PER_COMMIT, DELETED_TOPICS_MAX, TRASH_BYTES,
     TRASH_MS,
 };
+use crate::map::extent::{Extent, ExtentKey};
 use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::ids::{PartitionId, TopicId};
 use crate::map::partition::Head;
 use crate::map::remains;
+use crate::map::removed::{self, Part, Removed};
 use crate::map::topic::{self, Topic, TopicError, TopicRecord};
 use crate::map::topic_config::TopicConfig;
 
@@ -40,7 +45,7 @@ pub struct Trash {
     /// How long a deleted topic can come back that does not say it itself with `floe.trash.ms`, in milliseconds; 0 for
     /// not at all.
     pub ms: u64,
-    /// Bytes of all deleted topics. Beyond them, the topics that were deleted first go for good.
+    /// Bytes of all deleted topics and removed records. Beyond them, what went first goes for good.
     pub bytes: u64,
 }
 
@@ -50,17 +55,19 @@ impl Default for Trash {
     }
 }
 
-/// A deleted topic that can come back.
+/// A deleted topic that can come back, or a part of the records that were removed from a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
-    /// The topic as it was.
+    /// The topic as it was. Removed records have an id of their own, and the settings that their topic has now.
     pub topic: Topic,
-    /// The time of its deletion.
+    /// The time of its deletion, or that of the last removal.
     pub at: Timestamp,
-    /// The commit that deleted it.
+    /// The commit that did it.
     pub lsn: Lsn,
     /// Bytes of its extents.
     pub bytes: u64,
+    /// More about removed records; none for a topic.
+    pub removed: Option<Removed>,
 }
 
 /// The value of a deleted topic (kind 24).
@@ -79,9 +86,9 @@ struct Heads(Vec<Head>);
 /// How much there is of deleted topics that can come back (kind 26).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Topics.
+    /// Topics, and parts of removed records.
     pub topics: u64,
-    /// Their partitions.
+    /// Their partitions: those that lost records, of such a part.
     pub partitions: u64,
     /// Bytes of their extents.
     pub bytes: u64,
@@ -90,6 +97,9 @@ pub struct Totals {
 postcard_record!(DeletedRecord, 24, 1, TopicId);
 postcard_record!(Heads, 25, 1, TopicId);
 postcard_record!(Totals, 26, 1, ());
+
+/// Ids that an error names.
+const IDS_TOLD_MAX: usize = 10;
 
 /// Which deleted topics somebody means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +133,10 @@ pub fn is_deleted(key: &[u8]) -> bool {
 /// # Errors
 /// The record cannot be read.
 pub fn by_id(map: &impl Lookup, id: TopicId) -> Result<Option<Deleted>, DecodeError> {
-    Ok(map.get::<DeletedRecord>(&id)?.map(|record| Deleted::of(id, record)))
+    if let Some(record) = map.get::<DeletedRecord>(&id)? {
+        return Ok(Some(Deleted::of(id, record)));
+    }
+    removed::by_id(map, id)?.map(|part| Deleted::of_part(map, id, part)).transpose()
 }
 
 /// Whether there is a topic or it can come back. Until then, nothing that belongs to it may be thrown away.
@@ -131,7 +144,8 @@ pub fn by_id(map: &impl Lookup, id: TopicId) -> Result<Option<Deleted>, DecodeEr
 /// # Errors
 /// A record cannot be read.
 pub fn exists(map: &impl Lookup, id: TopicId) -> Result<bool, DecodeError> {
-    Ok(topic::by_id(map, id)?.is_some() || map.get::<DeletedRecord>(&id)?.is_some())
+    let is_topic = topic::by_id(map, id)?.is_some() || map.get::<DeletedRecord>(&id)?.is_some();
+    Ok(is_topic || removed::by_id(map, id)?.is_some())
 }
 
 /// All of them, in the order of their deletion.
@@ -142,6 +156,10 @@ pub fn all(map: &impl Lookup) -> Result<Vec<Deleted>, DecodeError> {
     let pairs = map.range::<DeletedRecord>(..);
     let mut all = pairs.map(|pair| pair.map(|(id, record)| Deleted::of(id, record)));
     let mut all: Vec<Deleted> = all.by_ref().collect::<Result<_, _>>()?;
+    for pair in removed::all(map) {
+        let (id, part) = pair?;
+        all.push(Deleted::of_part(map, id, part)?);
+    }
     all.sort_by_key(|deleted| (deleted.lsn, deleted.topic.id));
     Ok(all)
 }
@@ -157,12 +175,39 @@ pub fn totals(map: &impl Lookup) -> Result<Totals, DecodeError> {
 impl Deleted {
     fn of(id: TopicId, record: DeletedRecord) -> Deleted {
         let DeletedRecord { topic, at, lsn, bytes } = record;
-        Deleted { topic: Topic::of(id, topic), at, lsn: Lsn(lsn), bytes }
+        Deleted { topic: Topic::of(id, topic), at, lsn: Lsn(lsn), bytes, removed: None }
+    }
+
+    /// As long as the topic is there, its settings of now decide.
+    fn of_part(map: &impl Lookup, id: TopicId, part: Part) -> Result<Deleted, DecodeError> {
+        let removed = part.removed();
+        let mut topic = Topic::of(id, part.topic);
+        if let Some(living) = topic::by_id(map, part.of)? {
+            topic.configs = living.configs;
+        }
+        let (at, lsn, bytes) = (part.at, Lsn(part.lsn), part.bytes);
+        Ok(Deleted { topic, at, lsn, bytes, removed: Some(removed) })
+    }
+
+    /// The topic whose room it takes.
+    fn owner(&self) -> TopicId {
+        self.removed.map_or(self.topic.id, |removed| removed.of)
+    }
+
+    fn partitions(&self) -> u64 {
+        u64::from(self.removed.map_or(self.topic.partitions, |removed| removed.partitions))
+    }
+
+    /// How long it can come back, in milliseconds.
+    fn kept_ms(&self, trash: Trash) -> u64 {
+        let own = TopicConfig::of(&self.topic).trash_ms;
+        // Of records that were removed, nobody keeps anything who does not ask for it.
+        own.unwrap_or(if self.removed.is_some() { 0 } else { trash.ms })
     }
 
     /// When it leaves for good; none if never.
     pub fn until(&self, trash: Trash) -> Option<Timestamp> {
-        let ms = i64::try_from(kept_ms(&self.topic, trash)).ok()?;
+        let ms = i64::try_from(self.kept_ms(trash)).ok()?;
         self.at.0.checked_add(ms).map(Timestamp)
     }
 }
@@ -201,7 +246,8 @@ impl Which {
             && topic::by_name(map, name)?.is_some()
         {
             words.push_str(
-                ", and the topic of that name exists (what DeleteRecords or retention took is gone)",
+                ", and the topic of that name exists (what DeleteRecords or retention took is kept only where \
+                 floe.trash.ms is set)",
             );
         }
         Ok(TopicError::NothingDeleted(words))
@@ -220,7 +266,7 @@ impl Totals {
     fn with(self, deleted: &Deleted) -> Totals {
         Totals {
             topics: self.topics + 1,
-            partitions: self.partitions + u64::from(deleted.topic.partitions),
+            partitions: self.partitions + deleted.partitions(),
             bytes: self.bytes.saturating_add(deleted.bytes),
         }
     }
@@ -228,7 +274,7 @@ impl Totals {
     fn without(self, deleted: &Deleted) -> Totals {
         Totals {
             topics: self.topics.saturating_sub(1),
-            partitions: self.partitions.saturating_sub(u64::from(deleted.topic.partitions)),
+            partitions: self.partitions.saturating_sub(deleted.partitions()),
             bytes: self.bytes.saturating_sub(deleted.bytes),
         }
     }
@@ -239,18 +285,14 @@ impl Totals {
     }
 }
 
-/// How long the topic can come back, in milliseconds.
-fn kept_ms(topic: &Topic, trash: Trash) -> u64 {
-    TopicConfig::of(topic).trash_ms.unwrap_or(trash.ms)
-}
-
 /// Command: deletes a topic so that it can come back, or for good if nobody wants that.
 ///
 /// # Errors
 /// [`TopicError::NotFound`].
 pub fn delete(tx: &mut Tx<'_>, id: TopicId, trash: Trash) -> Result<Topic, TopicError> {
     let topic = topic::by_id(tx, id)?.ok_or(TopicError::NotFound)?;
-    let is_kept = kept_ms(&topic, trash) > 0 && format_level::get(tx)? >= WITH_LSNS;
+    let ms = TopicConfig::of(&topic).trash_ms.unwrap_or(trash.ms);
+    let is_kept = ms > 0 && format_level::get(tx)? >= WITH_LSNS;
     if !is_kept {
         return topic::delete(tx, id);
     }
@@ -261,14 +303,12 @@ pub fn delete(tx: &mut Tx<'_>, id: TopicId, trash: Trash) -> Result<Topic, Topic
     tx.put(&id, &Heads(heads));
     let totals = totals(tx)?.with(&Deleted::of(id, record));
     totals.put(tx);
-    if !totals.fits() {
-        make_room(tx, totals)?;
-    }
+    keep_within_bounds(tx)?;
     Ok(topic)
 }
 
-/// Part of a command: extents of a partition of a deleted topic are replaced by others. Returns `false` if no such topic
-/// can come back.
+/// Part of a command: extents of a partition of a deleted topic, or of removed records, are replaced by others. Returns
+/// `false` if no such topic can come back.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -278,19 +318,69 @@ pub(crate) fn resize(
     old: u64,
     new: u64,
 ) -> Result<bool, DecodeError> {
+    let resized = |bytes: u64| bytes.saturating_sub(old).saturating_add(new);
+    if !resize_topic(tx, partition, resized)? && !removed::resize(tx, partition, resized)? {
+        return Ok(false);
+    }
+    let totals = totals(tx)?;
+    Totals { bytes: resized(totals.bytes), ..totals }.put(tx);
+    Ok(true)
+}
+
+fn resize_topic(
+    tx: &mut Tx<'_>,
+    partition: PartitionId,
+    resized: impl Fn(u64) -> u64,
+) -> Result<bool, DecodeError> {
     let id = partition.topic;
     let (Some(record), Some(Heads(mut heads))) = (tx.get::<DeletedRecord>(&id)?, tx.get::<Heads>(&id)?)
     else {
         return Ok(false);
     };
     let Some(head) = heads.get_mut(partition.index as usize) else { return Ok(false) };
-    let resized = |bytes: u64| bytes.saturating_sub(old).saturating_add(new);
     head.bytes = resized(head.bytes);
-    let totals = totals(tx)?;
-    Totals { bytes: resized(totals.bytes), ..totals }.put(tx);
     tx.put(&id, &DeletedRecord { bytes: resized(record.bytes), ..record });
     tx.put(&id, &Heads(heads));
     Ok(true)
+}
+
+/// Whether what a topic loses can come back.
+///
+/// # Errors
+/// The format level cannot be read.
+pub(crate) fn keeps_removed(map: &impl Lookup, config: &TopicConfig) -> Result<bool, DecodeError> {
+    Ok(config.trash_ms.is_some_and(|ms| ms > 0) && format_level::get(map)? >= WITH_LSNS)
+}
+
+/// Part of a command: keeps adjacent extents that a partition of a topic has lost. The head of the partition is the
+/// caller's, and so are the bounds ([`keep_within_bounds`]).
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn keep_removed(
+    tx: &mut Tx<'_>,
+    topic: &Topic,
+    index: u32,
+    gone: &[(ExtentKey, Extent)],
+) -> Result<(), DecodeError> {
+    let added = removed::add(tx, topic, index, gone)?;
+    let before = totals(tx)?;
+    let totals = Totals {
+        topics: before.topics + u64::from(added.is_new_part),
+        partitions: before.partitions + u64::from(added.is_new_partition),
+        bytes: before.bytes.saturating_add(added.bytes),
+    };
+    totals.put(tx);
+    Ok(())
+}
+
+/// Part of a command: lets those go that went first, if there are too many.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn keep_within_bounds(tx: &mut Tx<'_>) -> Result<(), DecodeError> {
+    let totals = totals(tx)?;
+    if totals.fits() { Ok(()) } else { make_room(tx, totals) }
 }
 
 /// Lets the topics go that were deleted first, until the others fit, or as many as one commit may.
@@ -301,27 +391,81 @@ fn make_room(tx: &mut Tx<'_>, totals: Totals) -> Result<(), DecodeError> {
             break;
         }
         left = left.without(deleted);
-        leave(tx, deleted.topic.id);
+        leave(tx, deleted)?;
     }
     left.put(tx);
     Ok(())
 }
 
-/// Lets a topic go for good. The totals are the caller's.
-fn leave(tx: &mut Tx<'_>, id: TopicId) {
-    tx.delete::<DeletedRecord>(&id);
-    tx.delete::<Heads>(&id);
+/// Lets a topic or removed records go for good. The totals are the caller's.
+fn leave(tx: &mut Tx<'_>, deleted: &Deleted) -> Result<(), DecodeError> {
+    let id = deleted.topic.id;
+    match deleted.removed {
+        Some(Removed { of, .. }) => removed::forget(tx, id, of)?,
+        None => {
+            tx.delete::<DeletedRecord>(&id);
+            tx.delete::<Heads>(&id);
+        }
+    }
     remains::note(tx, id);
+    Ok(())
 }
 
 /// Command: brings a deleted topic back as it was, under `new_name` if there is one. Of several it takes the one that
-/// was deleted last.
+/// was deleted last. Removed records are meant by their id, or if no topic of the name was deleted and there is one part
+/// of them. They come back as a topic of their own, with a new name.
 ///
 /// # Errors
-/// [`TopicError::NothingDeleted`], [`TopicError::NameTaken`], and as for [`topic::create`].
+/// [`TopicError::NothingDeleted`], [`TopicError::NameTaken`], [`TopicError::NeedsName`], [`TopicError::Several`], and as
+/// for [`topic::create`].
 pub fn undelete(tx: &mut Tx<'_>, which: &Which, new_name: Option<&str>) -> Result<Topic, TopicError> {
-    let found = all(tx)?.into_iter().rfind(|deleted| which.means(deleted));
-    let Some(deleted) = found else { return Err(which.missing(tx)?) };
+    let deleted = chosen(tx, which)?;
+    match deleted.removed {
+        Some(Removed { of, .. }) => undelete_part(tx, &deleted, of, new_name),
+        None => undelete_topic(tx, &deleted, new_name),
+    }
+}
+
+/// The one that is meant to come back.
+fn chosen(tx: &Tx<'_>, which: &Which) -> Result<Deleted, TopicError> {
+    let mut meant: Vec<Deleted> = all(tx)?.into_iter().filter(|deleted| which.means(deleted)).collect();
+    if let Some(last) = meant.iter().rposition(|deleted| deleted.removed.is_none()) {
+        return Ok(meant.swap_remove(last));
+    }
+    let Some(last) = meant.pop() else { return Err(which.missing(tx)?) };
+    if meant.is_empty() {
+        return Ok(last);
+    }
+    let ids: Vec<String> =
+        std::iter::once(&last).chain(meant.iter().rev()).map(|part| part.topic.uuid().to_string()).collect();
+    let told = ids.iter().take(IDS_TOLD_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if ids.len() > IDS_TOLD_MAX { ", …" } else { "" };
+    let (count, name) = (ids.len(), topic::shown(&last.topic.name));
+    let words =
+        format!("{count} parts of removed records of '{name}' can come back, the last first: {told}{more}");
+    Err(TopicError::Several(words))
+}
+
+fn undelete_part(
+    tx: &mut Tx<'_>,
+    deleted: &Deleted,
+    of: TopicId,
+    new_name: Option<&str>,
+) -> Result<Topic, TopicError> {
+    let id = deleted.topic.id;
+    let name = new_name.ok_or_else(|| TopicError::NeedsName(deleted.topic.name.clone()))?;
+    let Some(part) = removed::by_id(tx, id)? else {
+        return Err(DecodeError::corrupt(format!("the removed records {id} are gone")).into());
+    };
+    let heads = removed::whole(tx, id, &part)?;
+    let topic = topic::put_back(tx, id, part.topic.kept_as(name), &heads)?;
+    removed::forget(tx, id, of)?;
+    removed::forget_heads(tx, id, topic.partitions);
+    totals(tx)?.without(deleted).put(tx);
+    Ok(topic)
+}
+
+fn undelete_topic(tx: &mut Tx<'_>, deleted: &Deleted, new_name: Option<&str>) -> Result<Topic, TopicError> {
     let id = deleted.topic.id;
     let record = tx.get::<DeletedRecord>(&id)?;
     let (Some(DeletedRecord { topic: mut record, .. }), Some(Heads(heads))) = (record, tx.get::<Heads>(&id)?)
@@ -334,7 +478,7 @@ pub fn undelete(tx: &mut Tx<'_>, which: &Which, new_name: Option<&str>) -> Resul
     let topic = topic::put_back(tx, id, record, &heads)?;
     tx.delete::<DeletedRecord>(&id);
     tx.delete::<Heads>(&id);
-    totals(tx)?.without(&deleted).put(tx);
+    totals(tx)?.without(deleted).put(tx);
     Ok(topic)
 }
 
@@ -368,7 +512,7 @@ fn let_go<'d>(tx: &mut Tx<'_>, deleted: impl Iterator<Item = &'d Deleted>) -> Re
     let (mut left, mut purged) = (totals(tx)?, Purged::default());
     for deleted in deleted {
         left = left.without(deleted);
-        leave(tx, deleted.topic.id);
+        leave(tx, deleted)?;
         purged.topics += 1;
         purged.bytes = purged.bytes.saturating_add(deleted.bytes);
     }
@@ -376,8 +520,9 @@ fn let_go<'d>(tx: &mut Tx<'_>, deleted: impl Iterator<Item = &'d Deleted>) -> Re
     Ok(purged)
 }
 
-/// The topics that are to leave for good at this time, in the order of their deletion: those whose time is over, and
-/// of the others the first ones until the rest is within all bounds. `extents` tells how many extents a topic has.
+/// The topics that are to leave for good at this time, in the order of their deletion: those whose time is over, of
+/// each topic the first ones until the rest is within its own room, and of all others the first ones until the rest is
+/// within all bounds. `extents` tells how many extents a topic has.
 pub(crate) fn due(
     all: &[Deleted],
     trash: Trash,
@@ -385,10 +530,15 @@ pub(crate) fn due(
     extents: impl Fn(&Deleted) -> u64,
 ) -> Vec<(TopicId, Lsn)> {
     let (mut kept, mut kept_extents, mut is_full) = (Totals::default(), 0_u64, false);
-    let mut due = Vec::new();
+    let (mut due, mut rooms) = (Vec::new(), BTreeMap::new());
     for deleted in all.iter().rev() {
         let is_over = deleted.until(trash).is_some_and(|until| until <= now);
+        // The settings of the last one count.
+        let room = rooms.entry(deleted.owner()).or_insert_with(|| Some(own_bytes(deleted)));
         if !is_over && !is_full {
+            *room = room.and_then(|room| room.checked_sub(deleted.bytes));
+        }
+        if !is_over && !is_full && room.is_some() {
             let with = kept.with(deleted);
             let with_extents = kept_extents.saturating_add(extents(deleted));
             is_full = !with.fits() || with.bytes > trash.bytes || with_extents > DELETED_EXTENTS_MAX;
@@ -401,6 +551,11 @@ pub(crate) fn due(
     }
     due.reverse();
     due
+}
+
+/// How many bytes a topic may keep in the trash.
+fn own_bytes(deleted: &Deleted) -> u64 {
+    TopicConfig::of(&deleted.topic).trash_bytes.unwrap_or(u64::MAX)
 }
 
 /// What does not add up, in words. For checkers.
@@ -418,11 +573,14 @@ pub fn miscounted(map: &impl Lookup) -> Result<Option<String>, DecodeError> {
         let (id, Heads(of_topic)) = pair?;
         heads.insert(id, of_topic.len());
     }
-    let whole =
-        all(map)?.iter().all(|one| heads.get(&one.topic.id) == Some(&(one.topic.partitions as usize)));
-    let is_right = counted == totals && whole && heads.len() as u64 == counted.topics;
-    Ok((!is_right)
-        .then(|| format!("deleted topics are {counted:?}, and {totals:?} with {heads:?} is recorded")))
+    let topics: Vec<Deleted> = all(map)?.into_iter().filter(|one| one.removed.is_none()).collect();
+    let whole = topics.iter().all(|one| heads.get(&one.topic.id) == Some(&(one.topic.partitions as usize)));
+    if counted != totals || !whole || heads.len() != topics.len() {
+        return Ok(Some(format!(
+            "deleted topics are {counted:?}, and {totals:?} with {heads:?} is recorded"
+        )));
+    }
+    removed::miscounted(map)
 }
 
 #[cfg(test)]

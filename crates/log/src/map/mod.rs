@@ -14,6 +14,7 @@ pub mod partition;
 pub mod producer;
 pub(crate) mod producer_count;
 pub mod remains;
+pub mod removed;
 pub mod session;
 pub mod topic;
 pub mod topic_config;

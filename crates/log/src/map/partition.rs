@@ -22,6 +22,12 @@ pub struct Head {
 
 postcard_record!(Head, 12, 1, PartitionId);
 
+/// The head of a partition of removed records, which nobody reads (`removed.rs`, kind 29).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartHead(pub Head);
+
+postcard_record!(PartHead, 29, 1, PartitionId);
+
 /// What may be read of a partition: offsets from `log_start` up to, not including, `high_watermark`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {

@@ -1,5 +1,5 @@
-//! The remains of deleted topics: extents, producers, marks, and how far they were compacted, which no commit has freed
-//! yet.
+//! The remains of deleted topics, and of removed records: extents, producers, marks, heads, and how far they were
+//! compacted, which no commit has freed yet.
 
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
@@ -11,6 +11,7 @@ use crate::map::extent::Extent;
 use crate::map::freed;
 use crate::map::ids::TopicId;
 use crate::map::mark::Mark;
+use crate::map::partition::PartHead;
 use crate::map::producer::{Producer, ProducerKey};
 use crate::map::producer_count;
 
@@ -38,8 +39,8 @@ pub(crate) fn note(tx: &mut Tx<'_>, id: TopicId) {
     tx.put(&id, &Remains { deleted: tx.now() });
 }
 
-/// Command: frees up to `records_max` extents, producers and marks of deleted topics. Returns whether any are left;
-/// call it until none are.
+/// Command: frees up to `records_max` extents, producers, marks and heads of deleted topics. Returns whether any are
+/// left; call it until none are.
 ///
 /// # Errors
 /// A record cannot be read.
@@ -70,7 +71,7 @@ struct Freed {
     is_all: bool,
 }
 
-/// Frees up to `records_max` extents, producers and marks of a topic.
+/// Frees up to `records_max` extents, producers, marks and heads of a topic.
 fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<Freed, DecodeError> {
     let prefix = |out: &mut Vec<u8>| put_u64(out, topic.0);
     let extents: Vec<_> = tx.prefix::<Extent>(prefix).take(records_max).collect::<Result<_, _>>()?;
@@ -80,13 +81,18 @@ fn free(tx: &mut Tx<'_>, topic: TopicId, records_max: usize) -> Result<Freed, De
     let marks: Vec<_> = tx.prefix::<Mark>(prefix).take(room).collect::<Result<_, _>>()?;
     let room = room - marks.len();
     let compacted: Vec<_> = tx.prefix::<Compacted>(prefix).take(room).collect::<Result<_, _>>()?;
-    let is_all = compacted.len() < room;
+    let room = room - compacted.len();
+    // Those of removed records: a deleted topic has its own in one record.
+    let heads: Vec<_> = tx.prefix::<PartHead>(prefix).take(room).collect::<Result<_, _>>()?;
+    let is_all = heads.len() < room;
     freed::free(tx, &extents)?;
     let producers: Vec<ProducerKey> = producers.into_iter().map(|(key, _)| key).collect();
     producer_count::delete(tx, &producers)?;
     marks.iter().for_each(|(partition, _)| tx.delete::<Mark>(partition));
     compacted.iter().for_each(|(partition, _)| tx.delete::<Compacted>(partition));
-    Ok(Freed { records: extents.len() + producers.len() + marks.len() + compacted.len(), is_all })
+    heads.iter().for_each(|(partition, _)| tx.delete::<PartHead>(partition));
+    let small = producers.len() + marks.len() + compacted.len() + heads.len();
+    Ok(Freed { records: extents.len() + small, is_all })
 }
 
 #[cfg(test)]

@@ -66,6 +66,15 @@ pub enum TopicError {
     /// No deleted topic is meant.
     #[error("{0}: `floe topic list --deleted` shows what can")]
     NothingDeleted(String),
+    /// Removed records come back beside their topic.
+    #[error(
+        "what DeleteRecords or retention took of '{0}' comes back as another topic: give it a name, as with --as \
+         {0}-removed"
+    )]
+    NeedsName(String),
+    /// Several parts of removed records are meant.
+    #[error("{0}; say which with --id; `floe topic list --deleted` shows them")]
+    Several(String),
     /// There is no such topic.
     #[error("this topic does not exist")]
     NotFound,
@@ -112,6 +121,28 @@ pub(crate) struct TopicRecord {
     configs: BTreeMap<String, String>,
     created: Timestamp,
     uuid_high: u64,
+}
+
+impl TopicRecord {
+    /// The record of a topic.
+    pub(crate) fn of(topic: &Topic) -> TopicRecord {
+        let Topic { id: _, name, partitions, configs, created, uuid_high } = topic.clone();
+        TopicRecord { name, partitions, configs, created, uuid_high }
+    }
+
+    pub(crate) fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// Brings removed records back under this name, so that retention does not take them again.
+    #[must_use]
+    pub(crate) fn kept_as(mut self, name: &str) -> TopicRecord {
+        name.clone_into(&mut self.name);
+        for limit in ["retention.ms", "retention.bytes"] {
+            self.configs.insert(limit.to_owned(), "-1".to_owned());
+        }
+        self
+    }
 }
 
 /// The number of a topic (kind 11).
@@ -240,7 +271,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
     let cluster =
         cluster.ok_or_else(|| TopicError::Unavailable("the cluster is not opened yet".to_owned()))?;
 
-    let id = TopicId(tx.next_counter(&COUNTER)?);
+    let id = next_id(tx)?;
     let record = TopicRecord {
         name: new.name.clone(),
         partitions: new.partitions,
@@ -256,6 +287,11 @@ pub fn create(tx: &mut Tx<'_>, new: &NewTopic) -> Result<Topic, TopicError> {
         tx.put(&partition, &Head::default());
     }
     Ok(topic)
+}
+
+/// Part of a command: the id of a new topic, or of something that may become one.
+pub(crate) fn next_id(tx: &mut Tx<'_>) -> Result<TopicId, DecodeError> {
+    tx.next_counter(&COUNTER).map(TopicId)
 }
 
 /// Checks that there is a place for one more topic. Returns how many partitions there are with it.

@@ -151,8 +151,10 @@ pub const TOPIC_CONFIGS: &[Setting] = &[
         "Size in bytes at which a data file of the table is closed. When so much has gathered in the log, it becomes files before the freshness asks for it."),
     works("floe.table.freshness.ms", "", Kind::Long, "10000", Check::Range(100, 86_400_000),
         "How old a record may be before it is in the table, in milliseconds. SQL sees it at once either way. It gets there sooner when floe.table.file.bytes, or 64 MiB of log, has gathered."),
+    works("floe.trash.bytes", "", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
+        "How many bytes the records that DeleteRecords and retention took may have that can come back, together with the topic itself once it is deleted. Beyond that, what went first goes for good."),
     works("floe.trash.ms", "", Kind::Long, "86400000", Check::Range(0, i64::MAX),
-        "How long the topic can come back after its deletion, in milliseconds, with its records, settings, committed offsets and table: floe topic undelete. 0 deletes it for good, at once. Records that DeleteRecords or retention took do not come back."),
+        "How long the topic can come back after its deletion, in milliseconds, with its records, settings, committed offsets and table: floe topic undelete. 0 deletes it for good, at once. Where it is set, the records that DeleteRecords and retention take can come back as another topic for as long (floe topic undelete NAME --as OTHER); the default holds for deleted topics only."),
     kept("flush.messages", "log.flush.interval.messages", Kind::Long, "9223372036854775807", Check::Range(1, i64::MAX),
         "Of no use here: every record is synced before it is acknowledged."),
     kept("flush.ms", "log.flush.interval.ms", Kind::Long, "9223372036854775807", Check::Range(0, i64::MAX),
@@ -335,6 +337,8 @@ pub struct TopicConfig {
     pub retention_waits: bool,
     /// How long the topic can come back after its deletion, in milliseconds; none if the broker's default applies.
     pub trash_ms: Option<u64>,
+    /// Bytes that may come back of it; none for no limit of its own.
+    pub trash_bytes: Option<u64>,
     /// Whether and how the topic is a table.
     pub table: TableMode,
     /// The oldest age in milliseconds at which a record may still be missing from the table.
@@ -365,6 +369,7 @@ impl TopicConfig {
             retention_bytes: set(configs, "retention.bytes"),
             retention_waits: text(configs, "floe.retention.wait.for.views") == "true",
             trash_ms: set(configs, "floe.trash.ms").and_then(|ms| u64::try_from(ms).ok()),
+            trash_bytes: set(configs, "floe.trash.bytes").and_then(|bytes| u64::try_from(bytes).ok()),
             table: match text(configs, "floe.table") {
                 "json" => TableMode::Json,
                 "raw" => TableMode::Raw,

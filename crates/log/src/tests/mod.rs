@@ -23,6 +23,7 @@ mod deleted;
 mod formats;
 mod merging;
 mod reading;
+mod removed;
 mod retention;
 mod seeking;
 mod segments;

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use floe_env::{DiskReserve, Env, FileLock, Task};
+use floe_env::{DiskReserve, DiskRoom, Env, FileLock, Task};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::limits::{
@@ -195,6 +195,11 @@ impl Store for LocalStore {
         check_key(prefix)?;
         let (prefix, after) = (prefix.to_owned(), after.to_owned());
         self.blocking(move |shared| shared.list(&prefix, &after, count)).await
+    }
+
+    async fn room(&self) -> Option<DiskRoom> {
+        // A write says why the disk does not answer.
+        self.blocking(|shared| shared.disk.room().ok()).await
     }
 
     fn url(&self, key: &str) -> String {
