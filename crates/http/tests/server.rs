@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, DeletedTopic, Hosts, Metrics, QueryReply, QueryRequest,
+    CatalogReply, CatalogRequest, CatalogService, DeletedTopic, Hosts, Metrics, QueryReply, QueryRequest, RemovedRange,
     QueryService, Rebuilding, Services, StandsStill, TableFailure, TableService, TableStatus, TrashFailure,
     TrashService, WhichDeleted, limits, serve,
 };
@@ -123,8 +123,11 @@ impl TrashService for Fake {
             bytes: 4,
             deleted: "2026-01-01T00:00:00.000Z".to_owned(),
             until: None,
+            removed: None,
         };
-        Ok((vec![topic; count.min(2)], 5_000))
+        let range = RemovedRange { partition: 0, from: 5, to: 7 };
+        let part = DeletedTopic { removed: Some(vec![range]), ..topic.clone() };
+        Ok(([topic, part].into_iter().take(count).collect(), 5_000))
     }
 
     fn undelete(

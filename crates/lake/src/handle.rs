@@ -127,7 +127,8 @@ impl Lake {
     /// The metadata cannot be read.
     pub fn tables_of_deleted(&self, snapshot: &Snapshot) -> Result<Vec<TableRef>, LakeError> {
         let mut tables = Vec::new();
-        for deleted in deleted::all(snapshot)? {
+        // The table of removed records stays with the topic that lost them.
+        for deleted in deleted::all(snapshot)?.into_iter().filter(|deleted| deleted.removed.is_none()) {
             tables.extend(self.table_of(snapshot, deleted.topic)?);
         }
         Ok(tables)

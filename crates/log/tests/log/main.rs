@@ -11,6 +11,7 @@ mod full;
 mod merging;
 mod pinned;
 mod power;
+mod removed;
 mod retention;
 mod s3;
 #[path = "../../../store/tests/s3_server/mod.rs"]
