@@ -15,6 +15,7 @@ mod bootstrap;
 mod check;
 mod cli;
 mod client;
+mod damage;
 mod demo;
 mod descriptors;
 mod query;

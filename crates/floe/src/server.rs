@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::damage::Damage;
 use crate::descriptors::{self, Shares};
 use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
@@ -86,6 +87,7 @@ impl Server {
             query: query.clone(),
             tables: Arc::new(Tables(lake.clone())),
             trash: Arc::new(Trash(log.clone())),
+            damage: Arc::new(Damage(log.clone())),
             catalog: Arc::new(Catalog(lake.clone())),
         };
         let kafka_stopping = stopping.clone();

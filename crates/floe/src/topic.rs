@@ -157,6 +157,39 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
     lines
 }
 
+/// The damaged records of a topic: the broker's answer, or why it is not known. None if the broker is too old to say.
+async fn damage_of(server: &HttpClient, name: &str) -> Option<Result<Value, String>> {
+    let found = server.get(&["api", "v1", "topics", name, "damage"]).await;
+    found.map_err(|error| format!("{error:#}")).transpose()
+}
+
+/// The damage in lines for people; none if there is none.
+fn damage_lines(damage: &Result<Value, String>) -> Vec<String> {
+    let damage = match damage {
+        Ok(damage) => damage,
+        Err(error) => return vec![format!("damage: not known, {error}")],
+    };
+    let told = damage["damaged"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |one: &Value| {
+        let text = |name: &str| one[name].as_str().unwrap_or_default();
+        format!(
+            "DAMAGED: partition {}, offsets {} to {}, in {}: {} (found by {}, left as it is)",
+            one["partition"],
+            one["first_offset"],
+            one["next_offset"].as_i64().unwrap_or_default() - 1,
+            text("place"),
+            text("why"),
+            text("found_by"),
+        )
+    };
+    let mut lines: Vec<String> = told.iter().map(line).collect();
+    let more = damage["count"].as_u64().unwrap_or_default().saturating_sub(told.len() as u64);
+    if more > 0 {
+        lines.push(format!("DAMAGED: and {more} more"));
+    }
+    lines
+}
+
 async fn describe(
     client: &mut Client<TcpStream>,
     server: &HttpClient,
@@ -174,6 +207,7 @@ async fn describe(
     let configs = configs(client, name).await?;
     let has_table = configs.iter().any(|(key, value)| key == "floe.table" && value != "off");
     let table = if has_table { table_of(server, name).await } else { None };
+    let damage = damage_of(server, name).await;
     if as_json {
         let partitions: Vec<Value> = partitions
             .iter()
@@ -183,8 +217,13 @@ async fn describe(
             configs.into_iter().map(|(k, v)| (k, Value::from(v))).collect();
         let id = topic.topic_id.to_string();
         let table = table.map(|table| table.unwrap_or_else(|error| json!({ "error": error })));
+        let damage = damage.map(|damage| match damage {
+            Ok(mut damage) => damage["damaged"].take(),
+            Err(error) => json!({ "error": error }),
+        });
         let topic = json!({
             "topic": name, "id": id, "partitions": partitions, "configs": configs, "table": table,
+            "damaged": damage,
         });
         say(&topic.to_string())?;
         return Ok(());
@@ -198,7 +237,7 @@ async fn describe(
     for (key, value) in configs {
         say(&format!("{key}={value}"))?;
     }
-    for line in table.iter().flat_map(table_lines) {
+    for line in table.iter().flat_map(table_lines).chain(damage.iter().flat_map(damage_lines)) {
         say(&line)?;
     }
     Ok(())
@@ -232,6 +271,19 @@ async fn configs(client: &mut Client<TcpStream>, name: &str) -> Result<Vec<(Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damage_is_told_in_lines() {
+        let one = json!({
+            "partition": 1, "first_offset": 10, "next_offset": 20, "place": "object 7", "why": "it is cut off",
+            "found_by": "merging",
+        });
+        let lines = damage_lines(&Ok(json!({ "damaged": [one], "count": 3 })));
+        let first = "DAMAGED: partition 1, offsets 10 to 19, in object 7: it is cut off (found by merging, left as it is)";
+        assert_eq!(lines, [first, "DAMAGED: and 2 more"]);
+        assert!(damage_lines(&Ok(json!({ "damaged": [], "count": 0 }))).is_empty());
+        assert_eq!(damage_lines(&Err("no broker".to_owned())), ["damage: not known, no broker"]);
+    }
 
     #[test]
     fn a_table_is_told_in_lines() {

@@ -210,7 +210,8 @@ mod tests {
         let mut part = topic("orders", 12, Some("soon"));
         part["removed"] = json!([{ "partition": 0, "from": 3, "to": 7 }]);
         assert!(table_of(&[part.clone()]).contains("records 3 to 7"));
-        part["removed"] = json!([{ "partition": 0, "from": 3, "to": 7 }, { "partition": 1, "from": 0, "to": 1 }]);
+        part["removed"] =
+            json!([{ "partition": 0, "from": 3, "to": 7 }, { "partition": 1, "from": 0, "to": 1 }]);
         let told = table_of(&[part]);
         assert!(told.contains("records ") && !told.contains(" to "), "{told}");
     }

@@ -18,6 +18,7 @@
 //! help.rs                          what each metric is, in words
 //! query.rs      /api/v1/sql        statement in; Arrow stream, JSON, JSON lines or CSV out
 //! tables.rs     /api/v1/tables     how a table is doing; drops columns, makes it anew
+//! damage.rs     /api/v1/topics     records that background work cannot read
 //! trash.rs      /api/v1/trash      deleted topics and removed records that can come back
 //! iceberg.rs    /iceberg/v1/...    the catalog's documents
 //! failure.rs    Failure            the one JSON shape of every error
@@ -38,6 +39,7 @@
 //! page's owner points at this machine. So a statement must be `application/json`, which a page of another origin may
 //! not send without asking first; a request with a foreign `Origin` is refused; and only known names are answered.
 
+mod damage;
 mod door;
 mod failure;
 mod health;
@@ -55,6 +57,7 @@ mod tables;
 mod telemetry;
 mod trash;
 
+pub use damage::{DamageService, Damaged};
 pub use health::Ready;
 pub use hosts::Hosts;
 pub use iceberg::{CatalogReply, CatalogRequest, CatalogService};

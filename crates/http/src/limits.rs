@@ -36,6 +36,8 @@ pub const REPLY_BUFFER_BYTES: usize = 4 << 20;
 pub const STANDING_STILL_MAX: usize = 100;
 /// Deleted topics that `/api/v1/trash` lists, those that were deleted last. It always says how many there are.
 pub const DELETED_TOPICS_LISTED: usize = 1_000;
+/// Entries of damaged records that `/api/v1/topics/{topic}/damage` lists. It always says how many there are.
+pub const DAMAGE_LISTED: usize = 100;
 /// Pause after a failed accept (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Interval at which histograms are folded. Without it their buffers grow.

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::hosts::Name;
 use crate::iceberg::{self, CatalogRequest};
 use crate::services::Services;
-use crate::{health, query, tables, trash};
+use crate::{damage, health, query, tables, trash};
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -41,6 +41,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/api/v1/tables/{table}", get(table_status))
         .route("/api/v1/tables/{table}/drop-columns", post(drop_columns))
         .route("/api/v1/tables/{table}/rebuild", post(rebuild))
+        .route("/api/v1/topics/{topic}/damage", get(damaged))
         .route("/api/v1/trash", get(deleted_topics))
         .route("/api/v1/trash/undelete", post(undelete))
         .route("/api/v1/trash/purge", post(purge))
@@ -86,6 +87,10 @@ async fn rebuild(
     body: Body,
 ) -> Response {
     tables::rebuild(services.tables.as_ref(), table, &headers, body).await
+}
+
+async fn damaged(State(services): State<Arc<Services>>, Path(topic): Path<String>) -> Response {
+    damage::get(services.damage.as_ref(), &topic)
 }
 
 async fn deleted_topics(State(services): State<Arc<Services>>) -> Response {
@@ -164,7 +169,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 async fn unknown_path(uri: Uri) -> Response {
     let message = format!(
         "there is nothing at {}; known are /health, /ready, /metrics, /api/v1/sql, /api/v1/tables/, \
-         /api/v1/trash and /iceberg/v1/",
+         /api/v1/topics/, /api/v1/trash and /iceberg/v1/",
         uri.path()
     );
     Failure::new(StatusCode::NOT_FOUND, "NotFound", message).into_response()
@@ -195,6 +200,7 @@ fn label(path: &str) -> &'static str {
         "/metrics" => "metrics",
         "/api/v1/sql" => "sql",
         path if path.starts_with("/api/v1/tables/") => "tables",
+        path if path.starts_with("/api/v1/topics/") => "topics",
         path if path.starts_with("/api/v1/trash") => "trash",
         path if path.starts_with("/iceberg/") => "iceberg",
         _ => "other",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use floe_env::Env;
 
+use crate::damage::DamageService;
 use crate::health::Ready;
 use crate::hosts::Hosts;
 use crate::iceberg::CatalogService;
@@ -31,6 +32,8 @@ pub struct Services {
     pub tables: Arc<dyn TableService>,
     /// The source of `/api/v1/trash`.
     pub trash: Arc<dyn TrashService>,
+    /// The source of `/api/v1/topics/{topic}/damage`.
+    pub damage: Arc<dyn DamageService>,
     /// The source of `/iceberg/v1`.
     pub catalog: Arc<dyn CatalogService>,
 }

@@ -84,9 +84,7 @@ pub enum TrashFailure {
 
 impl DeletedTopic {
     fn json(&self) -> Value {
-        let range = |range: &RemovedRange| {
-            json!({ "partition": range.partition, "from": range.from, "to": range.to })
-        };
+        let range = |range: &RemovedRange| json!({ "partition": range.partition, "from": range.from, "to": range.to });
         json!({
             "topic": self.topic,
             "id": self.id,

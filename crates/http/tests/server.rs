@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use floe_env::{Env, Task};
 use floe_http::{
-    CatalogReply, CatalogRequest, CatalogService, DeletedTopic, Hosts, Metrics, QueryReply, QueryRequest, RemovedRange,
-    QueryService, Rebuilding, Services, StandsStill, TableFailure, TableService, TableStatus, TrashFailure,
-    TrashService, WhichDeleted, limits, serve,
+    CatalogReply, CatalogRequest, CatalogService, DamageService, Damaged, DeletedTopic, Hosts, Metrics,
+    QueryReply, QueryRequest, QueryService, Rebuilding, RemovedRange, Services, StandsStill, TableFailure,
+    TableService, TableStatus, TrashFailure, TrashService, WhichDeleted, limits, serve,
 };
 use floe_query::{Format, Kind, Place, QueryError};
 use futures::future::BoxFuture;
@@ -154,6 +154,26 @@ impl TrashService for Fake {
     }
 }
 
+impl DamageService for Fake {
+    fn damage(&self, topic: &str, count: usize) -> Result<Option<(Vec<Damaged>, usize)>, String> {
+        assert_eq!(count, limits::DAMAGE_LISTED);
+        let damaged = Damaged {
+            partition: 1,
+            first_offset: 10,
+            next_offset: 20,
+            place: "object 7".to_owned(),
+            why: "it says so".to_owned(),
+            found_by: "merging",
+        };
+        match topic {
+            "none" => Ok(None),
+            "busy" => Err("try later".to_owned()),
+            "whole" => Ok(Some((Vec::new(), 0))),
+            _ => Ok(Some((vec![damaged], 300))),
+        }
+    }
+}
+
 fn still(table: &str) -> StandsStill {
     StandsStill {
         table: table.to_owned(),
@@ -186,6 +206,7 @@ async fn start_with(ready: Result<(), String>, connections: usize) -> Server {
         query: Arc::new(Fake),
         tables: Arc::new(Fake),
         trash: Arc::new(Fake),
+        damage: Arc::new(Fake),
         catalog: Arc::new(Fake),
     };
     let served = env.spawn("server", serve(listener, services, stopped));
@@ -304,6 +325,21 @@ async fn a_table_says_how_it_is_doing_and_loses_columns_when_asked() {
     assert_eq!(rebuild("damaged", r#"{"lose":true}"#).await.json(), lost);
     error_is(&rebuild("none", "{}").await, 404, "NoSuchTable", &[]);
     error_is(&rebuild("t", "yes").await, 400, "InvalidBody", &["lose"]);
+}
+
+#[tokio::test]
+async fn damaged_records_are_listed() {
+    let server = start(Ok(())).await;
+    let damaged = json!({
+        "partition": 1, "first_offset": 10, "next_offset": 20, "place": "object 7", "why": "it says so",
+        "found_by": "merging",
+    });
+    let listed = json!({ "topic": "t", "damaged": [damaged], "count": 300 });
+    assert_eq!(get(&server, "/api/v1/topics/t/damage").await.json(), listed);
+    let whole = json!({ "topic": "whole", "damaged": [], "count": 0 });
+    assert_eq!(get(&server, "/api/v1/topics/whole/damage").await.json(), whole);
+    error_is(&get(&server, "/api/v1/topics/none/damage").await, 404, "NoSuchTopic", &["topic list"]);
+    error_is(&get(&server, "/api/v1/topics/busy/damage").await, 503, "Unavailable", &["later"]);
 }
 
 #[tokio::test]
