@@ -19,7 +19,7 @@ use floe_env::Env;
 use floe_log::codec::Compression;
 use floe_log::extent::{Extent, ExtentKey};
 use floe_log::merged::{MergeError, Merged, Swap, merge};
-use floe_log::object::{Object, ObjectKind, object_key};
+use floe_log::object::{Level, Object, ObjectKind, object_key};
 use floe_log::records::Builder;
 use floe_log::segment::{Origin, SegmentBuilder};
 use floe_log::topic::{NewTopic, Topic};
@@ -194,7 +194,8 @@ impl World {
         }
         let (pieces, size) = builder.finish();
         log.store().put(&object_key(object), pieces).await.expect("put");
-        let merged = Merged { object, owner, size, swaps };
+        let (level, continues) = (Level::Sorted, false);
+        let merged = Merged { object, owner, size, level, continues, swaps };
         let swap = move |tx: &mut Tx<'_>| -> Result<(), MergeError> {
             merge(tx, &merged)?;
             Ok(leases::end_ids(tx, owner, object, ObjectId(object.0 + 1))?)

@@ -17,7 +17,7 @@ use crate::format::segment::{Origin, PlantedBug, SegmentBuilder};
 use crate::handle::Log;
 use crate::limits::BLOCK_BYTES;
 use crate::map::extent::{ExtentKey, Gap, Marker, Outcome};
-use crate::map::object::{Object, ObjectKind, object_key};
+use crate::map::object::{Level, Object, ObjectKind, object_key};
 use crate::map::partition::{self, Head};
 use crate::map::writer_number::WriterNumber;
 use crate::read::walk::{At, ReadError};
@@ -514,7 +514,7 @@ async fn few_readers_fetch_what_they_want_and_many_share_blocks() {
             let next = Offset(data.offsets.cast_signed());
             tx.put(partition, &Head { next, bytes: data.bytes, log_start: Offset(0), max_timestamp: 1_000 });
         }
-        tx.put(&object, &Object { size, extents: 100 });
+        tx.put(&object, &Object { size, extents: 100, level: Level::Sorted });
         Ok::<(), floe_meta::DecodeError>(())
     };
     world.log.meta().commit(Envelope::broker("merge"), work).await.unwrap();
