@@ -212,6 +212,24 @@ pub(crate) fn whole(map: &impl Lookup, id: TopicId, part: &Part) -> Result<Vec<H
     Ok(all)
 }
 
+/// Part of a command: extents of a part's partition are replaced by others. Returns `false` if there is no such part.
+///
+/// # Errors
+/// A record cannot be read.
+pub(crate) fn resize(
+    tx: &mut Tx<'_>,
+    partition: PartitionId,
+    resized: impl Fn(u64) -> u64,
+) -> Result<bool, DecodeError> {
+    let (Some(part), Some(PartHead(head))) = (by_id(tx, partition.topic)?, tx.get::<PartHead>(&partition)?)
+    else {
+        return Ok(false);
+    };
+    tx.put(&partition.topic, &Part { bytes: resized(part.bytes), ..part });
+    tx.put(&partition, &PartHead(Head { bytes: resized(head.bytes), ..head }));
+    Ok(true)
+}
+
 /// Part of a command: the part is no part any more, but its extents and heads stay.
 pub(crate) fn forget(tx: &mut Tx<'_>, id: TopicId, of: TopicId) -> Result<(), DecodeError> {
     tx.delete::<Part>(&id);
