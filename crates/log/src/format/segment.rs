@@ -23,7 +23,8 @@
 //! covers have no records. The footer makes an object self-describing; readers of records do not need it.
 //!
 //! A flipped bit anywhere in a segment is found: the client's checksum protects each batch from byte 21 on, the sum in
-//! the batch its first bytes, and index and footer have checksums of their own. So does a read of any part of it.
+//! the batch its first bytes, and index and footer have checksums of their own. Whoever reads a part of a segment can
+//! verify that part alone. The reader compares all of this but the clients' checksums, which clients compare.
 //!
 //! A segment is written in one pass, from batches that come in order ([`SegmentBuilder`]). Large batches are not
 //! copied. What is kept meanwhile are the footer and the pieces that nobody has taken.
@@ -148,7 +149,9 @@ pub struct SegmentBuilder {
     /// Small batches and the first bytes of large ones.
     copied: BytesMut,
     writers: BTreeMap<Writer, u64>,
-    /// The writers in the order of their numbers, as the footer has them.
+    /// The writers in the order of their numbers.
+    numbered: Vec<Writer>,
+    /// As the footer has them.
     names: Vec<u8>,
     sections: u64,
     /// The sections as the footer has them.
@@ -189,6 +192,7 @@ impl SegmentBuilder {
             pieces: vec![Bytes::copy_from_slice(&head())],
             copied: BytesMut::new(),
             writers: BTreeMap::new(),
+            numbered: Vec::new(),
             names: Vec::new(),
             sections: 0,
             listed: Vec::new(),
@@ -292,9 +296,9 @@ impl SegmentBuilder {
             written_by: WrittenBy::Footer,
             lsn,
         };
-        let named = |number: &u64| self.writers.iter().find(|(_, found)| *found == number);
-        let only_writer = only.filter(|number| *number > 0);
-        let only_writer = only_writer.as_ref().and_then(named).map(|(writer, _)| writer.clone());
+        let only_writer =
+            only.and_then(|number| self.numbered.get(usize::try_from(number.checked_sub(1)?).ok()?));
+        let only_writer = only_writer.cloned();
         Some(Section { key, data, only_writer })
     }
 
@@ -350,6 +354,7 @@ impl SegmentBuilder {
         let number = self.writers.len() as u64 + 1;
         put_postcard(&(&*writer.principal, &*writer.client_id), &mut self.names);
         self.writers.insert(writer.clone(), number);
+        self.numbered.push(writer.clone());
         number
     }
 
@@ -511,6 +516,9 @@ impl Footer {
         let sections_end = size.checked_sub(length).ok_or(SegmentError::Footer)?;
         let mut fields = Fields { bytes: &bytes, at: 2 };
         let (object, writers) = fields.take::<(u64, u64)>()?;
+        if writers > sections_end / header::HEADER_BYTES as u64 {
+            return Err(SegmentError::Contradiction("it has more writers than there can be batches"));
+        }
         let writers = (0..writers).map(|_| {
             let (principal, client_id) = fields.take::<(String, String)>()?;
             Ok(Writer::new(&principal, &client_id))
