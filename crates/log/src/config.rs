@@ -38,8 +38,8 @@ pub struct Config {
     /// Whether this process alone may use the journal, because it has locked the data directory. Then its start ends
     /// the leases of the process before, refuses a journal that is older than the store, and a newer writer ends it.
     pub sole: bool,
-    /// Whether this broker competes for the leases of the cleaner, of retention and of merging. In a cluster, only the holder of a
-    /// lease does its work.
+    /// Whether this broker competes for the leases of the cleaner, of retention and of merging. In a cluster, only the
+    /// holder of a lease does its work.
     pub cleaner: bool,
     /// How long topics keep their records that do not say it themselves.
     pub retention: Defaults,
@@ -132,8 +132,8 @@ pub struct Times {
     pub session_ttl: Duration,
     /// Pause between two rounds of the cleaner.
     pub cleaner_pause: Duration,
-    /// How long the leases of the cleaner, of retention and of merging last without renewal; longer than a round of the cleaner
-    /// should take.
+    /// How long the leases of the cleaner, of retention and of merging last without renewal; longer than a round of the
+    /// cleaner should take.
     pub cleaner_lease: Duration,
     /// Pause between two rounds of retention.
     pub retention_pause: Duration,

@@ -160,16 +160,12 @@ impl Log {
     /// Opens the log of a broker and starts its tasks. A new cluster gets its identity here.
     pub async fn open(env: Env, meta: Meta, store: Arc<dyn Store>, config: Config) -> Result<Log, OpenError> {
         let pace = pace(&config, store.remote())?;
-        let cluster = open_cluster(&env, &meta).await?;
-        let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
-        claim(&*store, &cluster, &meta.snapshot()).await?;
-        check_level(&meta, &config)?;
-        let (water, former) = begin(&env, &meta, &store, &config).await?;
+        let (cluster, store, water, former) = join(&env, &meta, store, &config).await?;
         let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
         let cache = Cache::new(env.clone(), Arc::clone(&store), meta.clone(), config.cache);
         let frames = attached::count(&meta, config.sole);
         let ids = |kind| Ids::new(env.clone(), meta.clone(), kind, water.clone(), config.times);
-        let (ids, segment_ids) = (ids(ObjectKind::Wal), ids(ObjectKind::Segment));
+        let (ids, segments) = (ids(ObjectKind::Wal), ids(ObjectKind::Segment));
         let waiters = Waiters::of(&meta);
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
@@ -188,13 +184,8 @@ impl Log {
         };
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
-        let lane = Lane {
-            store: Arc::clone(&store),
-            meta: meta.clone(),
-            cache: cache.clone(),
-            intake: intake.clone(),
-        };
-        let merger = Merger::new(&env, lane, segment_ids.clone(), session.clone(), &config);
+        let merger =
+            Merger::new(&env, Lane::new(&uploader, &meta, &intake), segments, session.clone(), &config);
         let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),
@@ -207,10 +198,9 @@ impl Log {
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
         background.push(env.spawn("session", session.clone().run()));
-        background.push(env.spawn("segment ids", segment_ids.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
+        background.extend(merger.start());
         let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
-        background.extend(merger.competes.then(|| env.spawn("merger", merger.clone().run())));
         let apart = cache.apart("compaction", config.cache.cold.min(COMPACTION_CACHE_BYTES));
         let reader = Reader::new(meta.clone(), cache, frames.clone());
         let parts = Parts {
@@ -218,7 +208,7 @@ impl Log {
             store: Arc::clone(&store),
             reader: Reader::new(meta.clone(), apart.clone(), frames),
             attributions: Attributions::new(env.clone(), meta.clone(), apart),
-            ids: segment_ids,
+            ids: merger.ids.clone(),
             session: session.clone(),
             needs: Arc::clone(&retainer.needs),
         };
@@ -817,6 +807,21 @@ fn topic_error(error: CommitError<TopicError>) -> TopicError {
         CommitError::Unknown(reason) => TopicError::Unknown(reason),
         CommitError::Closed => TopicError::Unknown("the broker is shutting down".into()),
     }
+}
+
+/// Finds out which cluster this is, and that the store is its own, and begins ([`begin`]).
+async fn join(
+    env: &Env,
+    meta: &Meta,
+    store: Arc<dyn Store>,
+    config: &Config,
+) -> Result<(Cluster, Arc<dyn Store>, OwnWater, Former), OpenError> {
+    let cluster = open_cluster(env, meta).await?;
+    let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
+    claim(&*store, &cluster, &meta.snapshot()).await?;
+    check_level(meta, config)?;
+    let (water, former) = begin(env, meta, &store, config).await?;
+    Ok((cluster, store, water, former))
 }
 
 /// What a start does between the claim of the store and the first write: compares, takes a number, notes it, and ends

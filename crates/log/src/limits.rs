@@ -201,7 +201,7 @@ pub const MERGE_POOL_EXTENTS_MAX: u64 = 256 << 10;
 pub const MERGE_EXTENTS_MAX: u64 = 100_000;
 /// Extents that one commit of a merge replaces. Each may make an object trash and free a writer.
 pub const MERGE_EXTENTS_PER_COMMIT: usize = 1_500;
-/// A merged extent has at most this part of what its topic keeps, by time and by bytes: retention removes whole extents.
+/// A merged extent has at most this part of what its topic keeps, by time and by bytes: retention takes whole extents.
 pub const MERGE_RETAINED_PARTS: u64 = 16;
 /// Bytes of one read of a merge.
 pub const MERGE_GET_BYTES: u64 = 8 << 20;

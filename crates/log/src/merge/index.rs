@@ -204,8 +204,8 @@ impl State {
         self.queues.get(&class).into_iter().flat_map(|queue| &queue.order)
     }
 
-    /// The oldest of the pool, as many as are sorted together, and their bytes. Smaller sources that came among them are
-    /// sorted, too: what lies between two extents keeps them apart.
+    /// The oldest of the pool, as many as are sorted together, and their bytes. Smaller sources that came among them
+    /// are sorted, too: what lies between two extents keeps them apart.
     fn of_pool(&self, is_wanted: impl Fn(&Source) -> bool) -> (u64, Vec<Source>) {
         let (mut bytes, mut extents, mut taken, mut last) = (0, 0, Vec::new(), Lsn(0));
         for (lsn, source) in self.queue(Class::Pool).filter(|(_, source)| is_wanted(source)) {

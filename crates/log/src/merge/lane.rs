@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use floe_meta::{AttachedError, Meta};
 use floe_store::{Store, StoreError};
 use futures::stream::{self, StreamExt as _};
-use std::sync::Arc;
 
 use crate::limits::{MERGE_GET_BYTES, MERGE_GETS_MAX, MERGE_YIELD_PAUSE, MERGE_YIELDS_MAX};
 use crate::map::object::object_key;
@@ -20,6 +20,7 @@ use crate::merge::plan::Plan;
 use crate::read::cache::Cache;
 use crate::read::source::Source;
 use crate::write::intake::Intake;
+use crate::write::uploader::Uploader;
 
 /// The way of merging to the bytes.
 #[derive(Clone)]
@@ -43,6 +44,11 @@ pub(crate) struct Fetched {
 const SURPLUS_PART: u64 = 4;
 
 impl Lane {
+    pub(crate) fn new(uploader: &Uploader, meta: &Meta, intake: &Intake) -> Lane {
+        let Uploader { store, cache, .. } = uploader.clone();
+        Lane { store, meta: meta.clone(), cache, intake: intake.clone() }
+    }
+
     /// Reads everything that the plan needs. Damaged parts are in the answer.
     ///
     /// # Errors

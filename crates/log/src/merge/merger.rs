@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_env::{Backoff, Env};
+use floe_env::{Backoff, Env, Task};
 use floe_meta::lease::{self, Lease, LeaseError, Watch};
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use floe_store::StoreError;
@@ -55,18 +55,18 @@ const MERGE: &str = "merge";
 /// Merges, one after the other. Only the broker that holds the lease does.
 #[derive(Clone)]
 pub(crate) struct Merger {
-    pub(crate) env: Env,
-    pub(crate) meta: Meta,
-    pub(crate) lane: Lane,
+    env: Env,
+    meta: Meta,
+    lane: Lane,
     pub(crate) ids: Ids,
-    pub(crate) session: OwnSession,
-    pub(crate) index: Index,
+    session: OwnSession,
+    index: Index,
     pub(crate) troubles: Troubles,
     sizes: Sizes,
     times: Times,
     retention: Defaults,
     /// Whether this broker competes for the lease.
-    pub(crate) competes: bool,
+    competes: bool,
     bug: Option<PlantedBug>,
     /// This process's name as a holder of the lease.
     owner: String,
@@ -142,8 +142,15 @@ impl Merger {
         }
     }
 
+    /// Starts the tasks: the ids of segments, and merging where this broker competes for it.
+    pub(crate) fn start(&self) -> Vec<Task<()>> {
+        let mut tasks = vec![self.env.spawn("segment ids", self.ids.clone().run())];
+        tasks.extend(self.competes.then(|| self.env.spawn("merger", self.clone().run())));
+        tasks
+    }
+
     /// Merges until the task is dropped.
-    pub(crate) async fn run(self) {
+    async fn run(self) {
         let mut backoff = Backoff::new(&self.env, MERGE_RETRY_PAUSE_MIN, MERGE_RETRY_PAUSE_MAX);
         loop {
             let pause = match self.round().await {
