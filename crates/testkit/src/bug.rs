@@ -40,6 +40,10 @@ pub enum Bug {
     JournalKeepsExtents,
     /// A topic comes back without its records.
     UndeleteForgetsRecords,
+    /// The last extent that a topic loses does not get to its removed records.
+    RemovalForgetsExtent,
+    /// What a topic loses is kept, and its objects are freed all the same.
+    RemovalFreesToo,
     /// Retention removes the extent behind those that it should.
     RetentionTakesOneMore,
     /// Retention moves the log start and leaves the extents.
@@ -109,6 +113,8 @@ impl Bug {
         Bug::WireAnswersForDeleted,
         Bug::JournalKeepsExtents,
         Bug::UndeleteForgetsRecords,
+        Bug::RemovalForgetsExtent,
+        Bug::RemovalFreesToo,
         Bug::RetentionTakesOneMore,
         Bug::RetentionKeepsExtents,
         Bug::RetentionKeepsStarts,
@@ -159,6 +165,7 @@ impl Bug {
             | Bug::RetentionKeepsStarts
             | Bug::RetentionIsHasty => "starts",
             Bug::CleanerIgnoresPins => "held",
+            Bug::RemovalForgetsExtent | Bug::RemovalFreesToo => "removed",
             Bug::WireShowsMarkers => "phantom",
             Bug::JournalLosesMarkers => "lost",
             Bug::MergeSwapsBatches => "offsets",

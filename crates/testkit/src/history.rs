@@ -119,6 +119,21 @@ pub enum Event {
         /// Every record that is there.
         records: Vec<Keyed>,
     },
+    /// Records that retention or a client took are back in a topic of their own, which was read whole.
+    CameBack {
+        /// The partition that lost them.
+        partition: String,
+        /// The offsets that a list showed before: the first, and the one after the last.
+        listed: (i64, i64),
+        /// The first offset that the topic has.
+        from: i64,
+        /// The offset after the last.
+        to: i64,
+        /// The records that were found.
+        records: Vec<Seen>,
+        /// Why no more were found.
+        error: Option<String>,
+    },
     /// A client commits an offset for a group.
     Commit {
         /// The name of the group.

@@ -85,6 +85,9 @@ fn digest(event: &Event) -> String {
         Event::Held { partition, from, to, records, error } => {
             format!("held {partition} {from} {to} {} {error:?}", records.len())
         }
+        Event::CameBack { partition, listed, from, to, records, error } => {
+            format!("came back {partition} {listed:?} {from} {to} {} {error:?}", records.len())
+        }
         Event::Final { partition, log_start, high_watermark, records } => {
             format!("final {partition} {} {high_watermark} {log_start}", records.len())
         }

@@ -24,7 +24,7 @@ fn passes(report: &Report) {
 
 fn worlds(from: u64) {
     let (mut acknowledged, mut crashes, mut harm) = (0, 0, Harm::default());
-    let (mut begin_later, mut deletions, mut undeletions) = (0, 0, 0);
+    let (mut begin_later, mut deletions, mut undeletions, mut restored) = (0, 0, 0, 0);
     for seed in from..from + SEEDS {
         let report = run(&Options::seed(seed));
         passes(&report);
@@ -37,6 +37,7 @@ fn worlds(from: u64) {
             begin_later += u64::from(matches!(line.event, Event::Final { log_start: 1.., .. }));
             undeletions +=
                 u64::from(matches!(line.event, Event::UndeleteTopic { .. } if line.phase == Phase::Ok));
+            restored += u64::from(matches!(line.event, Event::CameBack { .. }));
             deletions += u64::from(matches!(line.event, Event::DeleteRecords { log_start: Some(1..), .. }));
         }
     }
@@ -48,6 +49,7 @@ fn worlds(from: u64) {
         "{begin_later} log starts, {deletions} deletions"
     );
     assert!(undeletions > SEEDS / 10, "only {undeletions} topics came back");
+    assert!(restored > SEEDS / 10, "only {restored} partitions with removed records came back");
     assert!(harm.refused > 2 && harm.rotten > 2 && harm.copies > 2, "only {harm:?}");
 }
 
@@ -175,6 +177,16 @@ fn reads_of_deleted_topics_are_seen() {
 #[test]
 fn a_topic_that_comes_back_without_its_records_is_seen() {
     finds(Bug::UndeleteForgetsRecords);
+}
+
+#[test]
+fn removed_records_that_lack_an_extent_are_seen() {
+    finds(Bug::RemovalForgetsExtent);
+}
+
+#[test]
+fn removed_records_whose_objects_are_freed_are_seen() {
+    finds(Bug::RemovalFreesToo);
 }
 
 #[test]

@@ -180,15 +180,15 @@ pub(crate) fn take(
         }
         let id = due.partition.topic;
         if !topics.contains_key(&id) {
-            let ruled = Ruled::of(tx, id, defaults)?;
-            let more = ruled.as_ref().map_or(0, Ruled::record_bytes);
+            topics.insert(id, Ruled::of(tx, id, defaults)?);
+        }
+        if let Some(Some(ruled)) = topics.get(&id) {
+            // Each of its partitions writes the record anew.
+            let more = ruled.record_bytes();
             if record_bytes > 0 && record_bytes + more > REMOVED_RECORDS_BYTES {
                 break;
             }
             record_bytes += more;
-            topics.insert(id, ruled);
-        }
-        if let Some(Some(ruled)) = topics.get(&id) {
             let (some, is_done) = take_of(tx, ruled.policy, *due, now, room, &mut taken)?;
             taken.extents += some.len();
             match ruled.keeps {

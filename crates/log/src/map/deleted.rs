@@ -58,7 +58,7 @@ impl Default for Trash {
 /// A deleted topic that can come back, or a part of the records that were removed from a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
-    /// The topic as it was. Removed records have an id of their own, and the settings that their topic has now.
+    /// The topic as it was. Removed records have an id of their own, and the name and settings that their topic has now.
     pub topic: Topic,
     /// The time of its deletion, or that of the last removal.
     pub at: Timestamp,
@@ -178,12 +178,12 @@ impl Deleted {
         Deleted { topic: Topic::of(id, topic), at, lsn: Lsn(lsn), bytes, removed: None }
     }
 
-    /// As long as the topic is there, its settings of now decide.
+    /// As long as the topic is there, its name and settings of now count.
     fn of_part(map: &impl Lookup, id: TopicId, part: Part) -> Result<Deleted, DecodeError> {
         let removed = part.removed();
         let mut topic = Topic::of(id, part.topic);
         if let Some(living) = topic::by_id(map, part.of)? {
-            topic.configs = living.configs;
+            (topic.name, topic.configs) = (living.name, living.configs);
         }
         let (at, lsn, bytes) = (part.at, Lsn(part.lsn), part.bytes);
         Ok(Deleted { topic, at, lsn, bytes, removed: Some(removed) })

@@ -187,7 +187,7 @@ fn open_for(
         Some(PartHead(head)) => head.next == base,
         None => true,
     };
-    let is_open = follows && index < topic.partitions && part.is_open(tx.now(), &TopicConfig::of(topic));
+    let is_open = follows && part.is_open(tx.now(), &TopicConfig::of(topic));
     Ok(is_open.then_some((id, part)))
 }
 

@@ -97,7 +97,8 @@ async fn parts_collect_what_goes_in_a_span_and_go_by_their_last() {
         tokio::time::sleep(KEPT / 16).await;
     }
     let snapshot = log.meta().snapshot();
-    let found: Vec<_> = kept(log).iter().map(|part| ranges(&snapshot, part.topic.id, 9).unwrap()[0]).collect();
+    let found: Vec<_> =
+        kept(log).iter().map(|part| ranges(&snapshot, part.topic.id, 9).unwrap()[0]).collect();
     let bounds: Vec<_> = found.iter().map(|range| (range.from.0, range.to.0)).collect();
     let expected: Vec<_> = (0..8).map(|part| (2 * part, 2 * part + 2)).chain([(16, 17)]).collect();
     assert_eq!(bounds, expected);

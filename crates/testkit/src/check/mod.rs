@@ -16,6 +16,7 @@ pub mod objects;
 pub mod offsets;
 pub mod phantom;
 pub mod refused;
+pub mod removed;
 pub mod reordered;
 pub mod sql;
 pub mod starts;
@@ -59,6 +60,7 @@ pub const CHECKERS: &[Checker] = &[
     ("objects", objects::check),
     ("held", held::check),
     ("compacted", compacted::check),
+    ("removed", removed::check),
     ("table", table::check),
     ("sql", sql::check),
     ("live", live::check),

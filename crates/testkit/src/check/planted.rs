@@ -137,6 +137,13 @@ impl Script {
         self.alone(1, Event::Held { partition: P.to_owned(), from: 0, to: 2, records, error })
     }
 
+    /// Records that were removed from offset 0 on, two of them, and came back.
+    fn came_back(self, from: i64, values: &[&str], error: Option<&str>) -> Script {
+        let (records, error, partition) = (seen(from, values), error.map(str::to_owned), P.to_owned());
+        let to = from + i64::try_from(values.len()).expect("a few");
+        self.alone(1, Event::CameBack { partition, listed: (0, 2), from, to, records, error })
+    }
+
     /// A statement over the topic, and its answer.
     fn query(self, answer: Answer) -> Script {
         let event = |answer| Event::Query { topic: "t".to_owned(), answer };
@@ -387,6 +394,21 @@ fn what_compaction_may_do_is_right() {
     // A broker that lags behind shows a log that was.
     let more = puts().put(&[("a", None)], Phase::Ok, Some(3));
     check(&more.keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
+}
+
+#[test]
+fn removed_records_come_back_as_they_were() {
+    let taken = || start().produce(1, &["a", "b", "c"], Phase::Ok, Some(0)).delete(Some(2), 2);
+    let check_back = |from, values: &[&str], error, seen_by: &[&str]| {
+        check(&taken().came_back(from, values, error).last_from(2, &["c"], 3), seen_by);
+    };
+    check_back(0, &["a", "b"], None, &[]);
+    // It grew since it was listed.
+    check_back(0, &["a", "b", "c"], None, &[]);
+    check_back(0, &["a"], None, &["removed"]);
+    check_back(1, &["b"], None, &["removed"]);
+    check_back(0, &["a", "c"], None, &["removed"]);
+    check_back(0, &[], Some("the log is damaged"), &["removed"]);
 }
 
 /// A topic that was created, written to and deleted.

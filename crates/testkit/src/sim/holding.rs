@@ -56,11 +56,30 @@ async fn hold(cluster: &Cluster) -> (Arc<Running>, Pinned) {
 /// Everything that the snapshot has of a partition; none if it has no such topic.
 async fn read_all(log: &Log, pinned: &Pinned, place: Place) -> Option<Event> {
     let topic = topic::by_name(&**pinned, place.topic).ok()??;
-    let partition = PartitionId::new(topic.id, place.index);
+    let Whole { from, to, records, error, .. } =
+        read_whole(log, pinned, PartitionId::new(topic.id, place.index)).await?;
+    Some(Event::Held { partition: place.name(), from, to, records, error })
+}
+
+/// What was read of a partition.
+pub(super) struct Whole {
+    /// The first offset.
+    pub(super) from: i64,
+    /// The offset after the last.
+    pub(super) to: i64,
+    pub(super) records: Vec<Seen>,
+    /// Why no more were found.
+    pub(super) error: Option<String>,
+    /// Whether the store answered.
+    pub(super) is_answered: bool,
+}
+
+/// Reads a whole partition of a snapshot; none if the snapshot does not have it.
+pub(super) async fn read_whole(log: &Log, pinned: &Pinned, partition: PartitionId) -> Option<Whole> {
     let bounds = Log::bounds(pinned, partition)?;
     let (from, to) = (bounds.log_start.0, bounds.high_watermark.0);
     let (mut at, mut records, mut failures) = (bounds.log_start, Vec::<Seen>::new(), 0);
-    let mut error = None;
+    let (mut error, mut is_answered) = (None, true);
     while at < bounds.high_watermark && error.is_none() {
         match log.read(pinned, partition, at, READ_BYTES).await {
             Ok(read) => {
@@ -74,8 +93,11 @@ async fn read_all(log: &Log, pinned: &Pinned, place: Place) -> Option<Event> {
                 failures += 1;
                 sleep(LOOK).await;
             }
-            Err(failure) => error = Some(failure.to_string()),
+            Err(failure) => {
+                is_answered = !matches!(failure, floe_log::walk::ReadError::Unavailable(_));
+                error = Some(failure.to_string());
+            }
         }
     }
-    Some(Event::Held { partition: place.name(), from, to, records, error })
+    Some(Whole { from, to, records, error, is_answered })
 }

@@ -16,7 +16,7 @@ use floe_lake::map::Progress;
 use floe_log::ObjectId;
 use floe_log::PartitionId;
 use floe_log::extent::{Extent, ExtentKey, Gap, Marker, Place};
-use floe_log::object::{Object, ObjectLease};
+use floe_log::object::{Object, ObjectLease, Trash};
 use floe_log::partition::Head;
 use floe_log::session::Session;
 use floe_meta::MemoryJournal;
@@ -50,6 +50,9 @@ pub(crate) struct SimJournal {
     /// The loads that were refused because of one.
     rotten: Arc<AtomicU64>,
 }
+
+/// The causes of commits that take records of topics.
+const TAKES: [&str; 2] = ["retention", "delete records"];
 
 /// Bytes that the journal carries with a group of commits. Some requests of a run are larger.
 const CARRIES: u64 = 1_500;
@@ -242,6 +245,11 @@ impl SimJournal {
             let undeletes = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("undelete");
             commits.iter_mut().filter(undeletes).for_each(|commit| empty_heads(&mut commit.changes));
         }
+        if matches!(self.bug, Some(Bug::RemovalForgetsExtent | Bug::RemovalFreesToo)) {
+            for (commit, lsn) in commits.iter_mut().zip(expected.0 + 1..) {
+                self.spoil_removal(commit, Lsn(lsn));
+            }
+        }
         let retains = |commit: &&mut Commit| commit.envelope.cause.as_deref() == Some("retention");
         commits.iter_mut().filter(retains).for_each(|commit| self.spoil_retention(&mut commit.changes));
         let dropped = match self.bug {
@@ -255,6 +263,31 @@ impl SimJournal {
             }
         }
         commits
+    }
+
+    /// A commit that takes records of a topic after the planted bug has touched it.
+    fn spoil_removal(&self, commit: &mut Commit, lsn: Lsn) {
+        let takes = commit.envelope.cause.as_deref().is_some_and(|cause| TAKES.contains(&cause));
+        if !takes {
+            return;
+        }
+        // Nothing else puts extents there.
+        if self.bug == Some(Bug::RemovalForgetsExtent) {
+            let last = commit.changes.iter().rposition(|change| record_of::<Extent>(change).is_some());
+            last.map(|last| commit.changes.remove(last));
+            return;
+        }
+        let objects: BTreeSet<ObjectId> =
+            commit.changes.iter().filter_map(|change| record_of::<Extent>(change)?.object()).collect();
+        for id in objects {
+            let mut key = vec![Object::KIND];
+            id.encode(&mut key);
+            commit.changes.push(Change { key: key.clone().into(), value: None });
+            key[0] = Trash::KIND;
+            let mut trash = Change { key: key.into(), value: None };
+            replace(&mut trash, &Trash { since: commit.envelope.time, size: 1, lsn });
+            commit.changes.push(trash);
+        }
     }
 
     /// The changes of a commit of retention after the planted bug has touched them.

@@ -30,6 +30,7 @@ mod marking;
 mod metadata;
 mod plan;
 mod remote;
+mod restoring;
 mod sql;
 mod store;
 mod undeleting;

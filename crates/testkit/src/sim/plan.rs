@@ -39,6 +39,8 @@ const FLEETING: u64 = 250;
 const COMES_BACK: u64 = 1_000;
 /// How long, in milliseconds. Some of these are over before anybody thinks of it.
 const TRASH_MS: [&str; 3] = ["1500", "5000", "12000"];
+/// How long removed records can come back that are to outlast every grace, in milliseconds.
+const KEPT_LONG_MS: &str = "60000";
 /// The longest of them.
 const TRASH_MAX: Duration = Duration::from_secs(12);
 
@@ -135,6 +137,8 @@ pub(crate) struct Plan {
     pub(crate) fleeting: Option<bool>,
     /// How long that topic can come back, if it can.
     pub(crate) trash_ms: Option<&'static str>,
+    /// How long what [`PLAIN_TOPIC`] loses can come back, if it can.
+    pub(crate) keeps: Option<&'static str>,
     /// What [`PLAIN_TOPIC`] keeps, if it does not keep everything.
     pub(crate) retention: Option<(&'static str, &'static str)>,
     /// Whether [`TABLE_TOPIC`] keeps the same, and what its table has not read beside.
@@ -196,6 +200,7 @@ impl Plan {
             holds: dice.chance(HOLDS),
             trash_ms: None,
             compacted: None,
+            keeps: None,
         };
         let comes_back = plan.fleeting.is_some() && dice.chance(COMES_BACK);
         Plan { trash_ms: comes_back.then(|| *dice.pick(&TRASH_MS)), ..plan }
@@ -210,6 +215,8 @@ impl Plan {
         }
         if is_table {
             configs.push(("floe.retention.wait.for.views", "true"));
+        } else {
+            configs.extend(self.keeps.map(|ms| ("floe.trash.ms", ms)));
         }
         configs
     }
@@ -217,6 +224,13 @@ impl Plan {
     /// Whether records may be deleted.
     pub(crate) fn forgets(&self) -> bool {
         self.retention.is_some() || self.deletes
+    }
+
+    /// How long what a topic loses can come back, in most runs in which it loses something. The seed decides, not the
+    /// dice. A planted bug says it itself.
+    pub(crate) fn keeping(&self, seed: u64, bug: Option<Bug>) -> Option<&'static str> {
+        let ms = TRASH_MS.get(usize::try_from(seed / 2 % 4).expect("it is small")).copied();
+        ms.filter(|_| self.forgets() && bug.is_none())
     }
 
     /// The same plan, in every other run with a journal that carries bytes. The seed decides, not the dice, so that the
@@ -303,6 +317,17 @@ impl Plan {
                 | Bug::RetentionKeepsStarts
                 | Bug::RetentionIsHasty,
             ) => Plan { retention: Some(("retention.bytes", "700")), ..self },
+            Some(Bug::RemovalForgetsExtent) => {
+                Plan { retention: Some(("retention.bytes", "700")), keeps: Some(TRASH_MS[2]), ..self }
+            }
+            // The objects are gone before the records come back.
+            Some(Bug::RemovalFreesToo) => Plan {
+                retention: Some(("retention.bytes", "700")),
+                keeps: Some(KEPT_LONG_MS),
+                chaos: LONG_CHAOS,
+                remote: false,
+                ..self
+            },
             // Records go while the reader holds its snapshot, its broker lives, and another one cleans.
             Some(Bug::CleanerIgnoresPins) => Plan {
                 brokers: 2,
@@ -352,6 +377,8 @@ impl Plan {
         let of_log =
             log.lease_ttl + log.session_ttl + log.cleaner_lease + log.trash_grace + 6 * log.cleaner_pause;
         let of_log = of_log + self.trash_ms.map_or(Duration::ZERO, |_| TRASH_MAX);
+        // What came back is deleted again, and can come back as long.
+        let of_log = of_log + self.keeps.map_or(Duration::ZERO, |_| 2 * TRASH_MAX);
         // The cleaner of the lake has its job for as long as the grace.
         let of_lake = floe_view::limits::LEASE_TTL
             + floe_view::limits::SUPERVISE_INTERVAL

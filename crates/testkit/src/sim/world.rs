@@ -15,6 +15,7 @@ use super::holding;
 use super::journal::SimJournal;
 use super::marking;
 use super::plan::{COMPACTED_TOPIC, FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::restoring;
 use super::sql;
 use super::store::SimStore;
 use super::weather::Weather;
@@ -75,6 +76,7 @@ async fn live(options: &Options) -> Report {
     let begin = env.monotonic();
     let mut plan = Plan::draw(&env).with(options.bug).carrying(options.seed, options.bug);
     plan = plan.compacting(options.seed, options.bug);
+    plan.keeps = plan.keeps.or(plan.keeping(options.seed, options.bug));
     plan.table |= options.sql.is_some();
     // A statement shows all records of its time, and the checkers know those of the end.
     plan.retains_table &= options.sql.is_none();
@@ -195,6 +197,9 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
         let places = places.iter().filter(|place| place.topic == PLAIN_TOPIC).copied().collect();
         let deleter = Deleter::new(Arc::new(cluster.clone()), 400, places);
         clients.push(("deleter".to_owned(), env.spawn("deleter", deleter.run())));
+    }
+    if cluster.plan().keeps.is_some() {
+        clients.push(("the restorer".to_owned(), env.spawn("restorer", restoring::run(cluster.clone()))));
     }
     if cluster.plan().marks {
         clients.push(("the marker".to_owned(), env.spawn("marker", marking::run(cluster.clone()))));
