@@ -300,8 +300,8 @@ pub const REMOVED_PARTS_PER_TIME: u64 = 8;
 pub const REMOVED_SPAN_MIN: Duration = Duration::from_secs(1);
 /// A part with more extents than this takes no more, so that not everything goes at once when there are too many.
 pub const REMOVED_PART_EXTENTS: u64 = DELETED_EXTENTS_MAX / 16;
-/// Bytes of records of parts that one commit of retention writes, one for each partition, unless the first is larger: they
-/// hold the settings of topics.
+/// Bytes of records of parts that one commit of retention writes, one for each partition, unless the first is larger.
+/// They hold the settings of topics.
 pub const REMOVED_RECORDS_BYTES: usize = 1 << 20;
 /// Bytes of changes when a deleted topic goes for good: its records, and the note about its remains.
 pub const CHANGE_BYTES_PER_DELETED: usize = 128;

@@ -106,8 +106,8 @@ settings! {
         /// How long deleted topics can come back that do not say it themselves with `floe.trash.ms`, in milliseconds; 0
         /// deletes for good, at once
         trash_ms: Duration = Duration::from_millis(log::TRASH_MS), millis(0..=log::UNLIMITED.cast_unsigned());
-        /// Bytes of all deleted topics and removed records that can come back; beyond them, what went first goes for good;
-        /// 9223372036854775807 is without a limit
+        /// Bytes of all deleted topics and removed records that can come back; beyond them, what went first goes for
+        /// good; 9223372036854775807 is without a limit
         trash_bytes: u64 = log::TRASH_BYTES, bytes(0..=log::UNLIMITED.cast_unsigned());
         /// `floe.table` of topics that are created by use
         table_default: String = topic_config::TABLE_DEFAULT, one_of("KIND", &[

@@ -1,4 +1,5 @@
-//! Whether the store's disk is so full that what is kept in the trash has to go before its time. Pure: no clock, no I/O.
+//! Whether the store's disk is so full that deleted topics and removed records have to go before their time. Pure: no
+//! clock, no I/O.
 //!
 //! ```text
 //! free beside the reserve   >= 2 reserves   nothing

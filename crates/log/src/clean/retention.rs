@@ -4,8 +4,8 @@
 //! older than `retention.ms`, or if the rest still has `retention.bytes` without it; and then the next one. The first
 //! that stays ends the search, so nobody looks at more extents than there are to remove, and one more.
 //!
-//! The log start moves in the commit that removes the extents. Where the topic wants to keep what it loses, they become a
-//! part of its removed records (`map/removed.rs`).
+//! The log start moves in the commit that removes the extents. Where the topic wants to keep what it loses, they become
+//! a part of its removed records (`map/removed.rs`).
 
 use std::collections::BTreeMap;
 

@@ -58,7 +58,8 @@ impl Default for Trash {
 /// A deleted topic that can come back, or a part of the records that were removed from a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deleted {
-    /// The topic as it was. Removed records have an id of their own, and the name and settings that their topic has now.
+    /// The topic as it was. Removed records have an id of their own, and the name and settings that their topic has
+    /// now.
     pub topic: Topic,
     /// The time of its deletion, or that of the last removal.
     pub at: Timestamp,
@@ -412,12 +413,12 @@ fn leave(tx: &mut Tx<'_>, deleted: &Deleted) -> Result<(), DecodeError> {
 }
 
 /// Command: brings a deleted topic back as it was, under `new_name` if there is one. Of several it takes the one that
-/// was deleted last. Removed records are meant by their id, or if no topic of the name was deleted and there is one part
-/// of them. They come back as a topic of their own, with a new name.
+/// was deleted last. Removed records are meant by their id, or if no topic of the name was deleted and there is one
+/// part of them. They come back as a topic of their own, with a new name.
 ///
 /// # Errors
-/// [`TopicError::NothingDeleted`], [`TopicError::NameTaken`], [`TopicError::NeedsName`], [`TopicError::Several`], and as
-/// for [`topic::create`].
+/// [`TopicError::NothingDeleted`], [`TopicError::NameTaken`], [`TopicError::NeedsName`], [`TopicError::Several`], and
+/// as for [`topic::create`].
 pub fn undelete(tx: &mut Tx<'_>, which: &Which, new_name: Option<&str>) -> Result<Topic, TopicError> {
     let deleted = chosen(tx, which)?;
     match deleted.removed {

@@ -1,5 +1,5 @@
-//! What retention and DeleteRecords took comes back as it was. A topic made of removed records has every offset that was
-//! listed before, without a gap, and with the values that everybody else saw or was told.
+//! What retention and DeleteRecords took comes back as it was. A topic made of removed records has every offset that
+//! was listed before, without a gap, and with the values that everybody else saw or was told.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The client that brings back what retention and DeleteRecords took of a topic, as topics of their own. It reads each of
-//! them whole, and deletes it.
+//! The client that brings back what retention and DeleteRecords took of a topic, as topics of their own. It reads each
+//! of them whole, and deletes it.
 
 use std::ops::Range;
 use std::time::Duration;
