@@ -58,6 +58,13 @@ const fn histogram(name: &'static str, unit: &'static str, words: &'static str) 
 /// Every metric, sorted by name.
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
+    gauge("floe_history_bytes", "bytes", "Bytes of the objects of the history."),
+    gauge("floe_history_commits_waiting", "commits",
+        "Commits whose rows are not in an object of the history yet. The journal has them."),
+    counter("floe_history_errors_total", "rounds",
+        "Rounds of the history that failed. The log has each reason, and the next round tries again."),
+    gauge("floe_history_parts", "objects", "Objects of the history."),
+    counter("floe_history_written_bytes_total", "bytes", "Bytes of objects of the history that were written."),
     gauge("floe_http_connections", "connections", "Connections that are open."),
     counter("floe_http_evicted_connections_total", "connections",
         "Idle connections that were closed to make room for new ones."),
@@ -306,7 +313,10 @@ const METRICS: &[Metric] = &[
     counter("floe_meta_folded_changes_total", "changes",
         "Changes that went from the journal into its image."),
     counter("floe_meta_followed_total", "commits", "Commits of other brokers that this one took over."),
+    counter("floe_meta_forgotten_commits_total", "commits",
+        "Commits that the journal let go of, because their rows are in the history."),
     counter("floe_meta_groups_total", "commits", "Commits of the journal: groups of commands."),
+    gauge("floe_meta_journal_bytes", "bytes", "Bytes of the journal's SQLite file."),
     gauge("floe_meta_keys", "keys", "Records of the metadata."),
     gauge("floe_meta_log_pages", "pages", "Pages in SQLite's write-ahead log."),
     gauge("floe_meta_lsn", "number", "The number of the last commit (its log sequence number)."),
@@ -317,6 +327,8 @@ const METRICS: &[Metric] = &[
     counter("floe_meta_queue_refused_total", "commands", "Commands that were refused because too many wait."),
     counter("floe_meta_refused_for_deletions_total", "commands",
         "Commands that were refused because only deletions are committed."),
+    counter("floe_meta_reloads_total", "reloads",
+        "Times that this broker took the metadata as a whole, because the journal had let go of what it missed."),
     gauge("floe_meta_ring_attachments", "attachments",
         "Attachments in the ring of the journal that something needs."),
     counter("floe_meta_ring_bytes_total", "bytes",

@@ -113,7 +113,8 @@ pub use map::{
     session, topic, topic_config,
 };
 pub use map::{
-    identity::miscounted as miscounted_writers, producer_count::miscounted as miscounted_producers,
+    identity::miscounted as miscounted_writers, identity::names_writer,
+    producer_count::miscounted as miscounted_producers,
 };
 pub use merge::merger::MergeRound;
 #[doc(hidden)]

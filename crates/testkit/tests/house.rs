@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["floe-group"],
     &["floe-client"],
     &["floe-view"],
-    &["floe-lake"],
+    &["floe-lake", "floe-history"],
     &["floe-sql"],
     &["floe-kafka", "floe-http"],
     &["floe"],
@@ -61,6 +61,11 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
         "floe-iceberg",
         &["arrow", "parquet", "bytes", "tokio", "apache-avro"],
         "documents are bytes in and bytes out, and build in seconds",
+    ),
+    (
+        "floe-history",
+        &["datafusion", "floe-iceberg", "floe-schema"],
+        "rows of commits are no table of a topic",
     ),
     (
         "floe-engine",

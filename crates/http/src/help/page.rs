@@ -20,6 +20,7 @@ are in backquotes. The first 100 topics have a `topic` of their own, the others 
 
 /// The sections of the page by the second word of the names.
 const SECTIONS: &[(&str, &str)] = &[
+    ("history", "The history"),
     ("http", "HTTP"),
     ("kafka", "Kafka's protocol and groups"),
     ("lake", "Tables"),

@@ -50,6 +50,11 @@ pub struct Writer {
     pub client_id: Arc<str>,
 }
 
+/// Whether a key of the metadata map is that of a writer's name, or of a principal's. [`Writer::by_id`] needs no others.
+pub fn names_writer(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&Identity::KIND | &Principal::KIND))
+}
+
 impl Writer {
     /// A writer of this principal and client id, each cut to [`WRITER_TEXT_BYTES_MAX`] bytes.
     pub fn new(principal: &str, client_id: &str) -> Writer {

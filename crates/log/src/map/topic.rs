@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use floe_env::Timestamp;
-use floe_meta::{Counter, CounterKey, DecodeError, Lookup, MapRecord as _, Tx, postcard_record};
+use floe_meta::{
+    Change, Counter, CounterKey, DecodeError, Lookup, MapRecord as _, Tx, decode_value, postcard_record,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -155,6 +157,17 @@ postcard_record!(TopicNumber, 11, 1, String);
 /// Whether a key of the metadata map is that of a topic.
 pub fn is_topic(key: &[u8]) -> bool {
     key.first() == Some(&TopicRecord::KIND)
+}
+
+/// The topic that a change gives a name, if it does.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn named_by(change: &Change) -> Result<Option<TopicId>, DecodeError> {
+    match (&change.value, change.key.first() == Some(&TopicNumber::KIND)) {
+        (Some(value), true) => decode_value::<TopicNumber>(value).map(|TopicNumber(id)| Some(id)),
+        _ => Ok(None),
+    }
 }
 
 impl Topic {
