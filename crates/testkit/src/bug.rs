@@ -72,6 +72,12 @@ pub enum Bug {
     CompactionDropsTombstones,
     /// Compaction drops the newest record of a partition.
     CompactionDropsNewest,
+    /// The journal lets go of more commits than it may.
+    JournalForgetsMore,
+    /// A part of the history says that it ends with the commit after its last one.
+    HistoryLosesACommit,
+    /// A part of the history says that it ends before its last commit.
+    HistoryRepeatsACommit,
     /// Deletions of the lake's files are acknowledged and not done.
     LakeCleanerForgets,
     /// The journal drops the progress of views, so they produce their output twice.
@@ -129,6 +135,9 @@ impl Bug {
         Bug::CompactionKeepsOlder,
         Bug::CompactionDropsTombstones,
         Bug::CompactionDropsNewest,
+        Bug::JournalForgetsMore,
+        Bug::HistoryLosesACommit,
+        Bug::HistoryRepeatsACommit,
         Bug::LakeCleanerForgets,
         Bug::JournalDropsProgress,
         Bug::StoreNeverHeals,
@@ -174,6 +183,7 @@ impl Bug {
             Bug::CompactionKeepsOlder | Bug::CompactionDropsTombstones | Bug::CompactionDropsNewest => {
                 "compacted"
             }
+            Bug::JournalForgetsMore | Bug::HistoryLosesACommit | Bug::HistoryRepeatsACommit => "commits",
             Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",
             Bug::OldJournalIsContinued => "lost",

@@ -47,6 +47,21 @@ pub enum Answer {
     Unmatched(i64),
 }
 
+/// A row of the history of commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRow {
+    /// The commit.
+    pub lsn: u64,
+    /// The partition to which it appended records, with the number of its topic: `topic#number/index`.
+    pub partition: Option<String>,
+    /// The client that wrote the records.
+    pub client: String,
+    /// The first offset.
+    pub base: i64,
+    /// How many offsets.
+    pub offsets: u64,
+}
+
 /// The subject of an operation. Partitions are named `topic/index`. If the topic is one that is deleted and created
 /// again, the name is `topic#id/index`: each incarnation is a topic of its own. A value is unique in the whole history.
 /// In a topic with a table, the value is the record's text, so that a row can be compared with it ([`crate::rows`]).
@@ -234,6 +249,15 @@ pub enum Event {
         dead: Vec<(u32, i64)>,
         /// The next offset that the view will read, by partition.
         progress: BTreeMap<u32, i64>,
+    },
+    /// The rows of the history of commits.
+    Commits {
+        /// The last commit.
+        last: u64,
+        /// The rows in their order.
+        rows: Vec<CommitRow>,
+        /// Where they differ from what the journal ever had, and why there are no more.
+        wrong: Vec<String>,
     },
     /// A statement over the table of a topic.
     Query {

@@ -24,7 +24,7 @@ fn passes(report: &Report) {
 
 fn worlds(from: u64) {
     let (mut acknowledged, mut crashes, mut harm) = (0, 0, Harm::default());
-    let (mut begin_later, mut deletions, mut undeletions, mut restored) = (0, 0, 0, 0);
+    let (mut begin_later, mut deletions, mut undeletions, mut restored, mut commits) = (0, 0, 0, 0, 0);
     for seed in from..from + SEEDS {
         let report = run(&Options::seed(seed));
         passes(&report);
@@ -34,6 +34,7 @@ fn worlds(from: u64) {
         harm.rotten += report.harm.rotten;
         harm.copies += report.harm.copies;
         for line in &report.history.lines {
+            commits += u64::from(matches!(&line.event, Event::Commits { rows, .. } if rows.len() > 100));
             begin_later += u64::from(matches!(line.event, Event::Final { log_start: 1.., .. }));
             undeletions +=
                 u64::from(matches!(line.event, Event::UndeleteTopic { .. } if line.phase == Phase::Ok));
@@ -48,6 +49,7 @@ fn worlds(from: u64) {
         begin_later > SEEDS / 2 && deletions > SEEDS / 4,
         "{begin_later} log starts, {deletions} deletions"
     );
+    assert!(commits > SEEDS / 2, "only {commits} histories of commits");
     assert!(undeletions > SEEDS / 10, "only {undeletions} topics came back");
     assert!(restored > SEEDS / 10, "only {restored} partitions with removed records came back");
     assert!(harm.refused > 2 && harm.rotten > 2 && harm.copies > 2, "only {harm:?}");
@@ -262,6 +264,21 @@ fn markers_that_a_merge_forgets_are_seen() {
 #[test]
 fn a_merge_without_its_lease_is_seen() {
     finds(Bug::MergeIgnoresLease);
+}
+
+#[test]
+fn a_journal_that_lets_go_of_too_much_is_seen() {
+    finds(Bug::JournalForgetsMore);
+}
+
+#[test]
+fn a_commit_that_the_history_loses_is_seen() {
+    finds(Bug::HistoryLosesACommit);
+}
+
+#[test]
+fn a_commit_that_the_history_has_twice_is_seen() {
+    finds(Bug::HistoryRepeatsACommit);
 }
 
 #[test]

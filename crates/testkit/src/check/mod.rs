@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::history::History;
 
+pub mod commits;
 pub mod compacted;
 pub mod duplicated;
 pub mod group;
@@ -61,6 +62,7 @@ pub const CHECKERS: &[Checker] = &[
     ("held", held::check),
     ("compacted", compacted::check),
     ("removed", removed::check),
+    ("commits", commits::check),
     ("table", table::check),
     ("sql", sql::check),
     ("live", live::check),

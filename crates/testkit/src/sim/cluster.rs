@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use floe_env::watch;
 use floe_env::{Env, Task};
+use floe_history::History;
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::{Append, Log, OpenError, Writer};
@@ -268,6 +269,8 @@ impl Cluster {
             if let Some(log) = self.open(&env, journal, self.plan().log).await {
                 let broker = Broker::new(env.clone(), log.clone(), self.plan().kafka_config());
                 let lake = Lake::start(env.clone(), log.clone(), self.plan().lake);
+                let history = History::new(log.clone(), self.plan().history(self.0.options.seed));
+                drop(env.spawn("history", history.run()));
                 log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
                 let open = |open: Opener| open(env.clone(), log.clone(), lake.clone());
                 let sql = self.0.options.sql.map(open);

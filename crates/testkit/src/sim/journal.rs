@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use floe_env::Env;
 use floe_group::OffsetRecord;
+use floe_history::map::Part;
 use floe_lake::map::Progress;
 use floe_log::ObjectId;
 use floe_log::PartitionId;
@@ -122,7 +123,7 @@ impl SimJournal {
 
     /// Everything that was ever committed.
     pub(crate) async fn commits(&self) -> Vec<Entry> {
-        self.entries.history(Lsn(0), usize::MAX).await.expect("it is in memory")
+        self.entries.everything()
     }
 
     /// The commits whose bytes it keeps.
@@ -239,6 +240,10 @@ impl SimJournal {
         match self.bug {
             Some(Bug::CleanerIgnoresPins) => changes.for_each(forget_readers),
             Some(Bug::JournalLosesMarkers) => changes.for_each(forget_marker),
+            Some(Bug::HistoryLosesACommit) => changes.for_each(|change| end_part(change, Lsn::next)),
+            Some(Bug::HistoryRepeatsACommit) => {
+                changes.for_each(|change| end_part(change, |last| Lsn(last.0 - 1)));
+            }
             _ => {}
         }
         if self.bug == Some(Bug::UndeleteForgetsRecords) {
@@ -329,6 +334,13 @@ fn replace<R: MapRecord>(change: &mut Change, record: &R) {
 fn forget_readers(change: &mut Change) {
     if let Some(session) = record_of::<Session>(change) {
         replace(change, &Session { oldest: Lsn(u64::MAX), ..session });
+    }
+}
+
+/// A part says that it ends at another commit than its last one.
+fn end_part(change: &mut Change, at: impl Fn(Lsn) -> Lsn) {
+    if let Some(part) = record_of::<Part>(change) {
+        replace(change, &Part { last: at(part.last), ..part });
     }
 }
 
@@ -470,5 +482,11 @@ impl Journal for SimJournal {
     async fn history(&self, from: Lsn, count: usize) -> Result<Vec<Entry>, JournalError> {
         self.read("history").await?;
         self.entries.history(from, count).await
+    }
+
+    fn forget(&self, upto: Lsn) {
+        self.trace.fold(&format!("journal forgets up to {upto}"));
+        let upto = if self.bug == Some(Bug::JournalForgetsMore) { upto.plus(10) } else { upto };
+        self.entries.forget(upto);
     }
 }

@@ -12,7 +12,7 @@
 //! holding.rs               a reader that pins a snapshot for long
 //! log_front.rs             a client in the broker's process, as views are
 //! engine.rs, sql.rs        statements, if the caller brings an engine for them
-//! audit/                   all records, objects, rows and leftovers at the end
+//! audit/                   all records, objects, rows, commits and leftovers at the end
 //! metadata.rs, full.rs     two small worlds: the metadata alone, and a full journal
 //! ```
 

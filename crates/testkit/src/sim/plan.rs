@@ -369,6 +369,18 @@ impl Plan {
         Plan { brokers: 1, harm: true, log, crash_polls_max: self.crash_polls_max.or(Some(2_000)), ..self }
     }
 
+    /// The settings of a broker's history. The seed decides, not the dice, so that runs stay as they are beside it.
+    pub(crate) fn history(&self, seed: u64) -> floe_history::Config {
+        floe_history::Config {
+            commits_due: 10 + seed % 50,
+            part_commits_max: 40 + seed % 150,
+            pause: Duration::from_millis(200),
+            lease_ttl: self.log.times.cleaner_lease,
+            waste_grace: self.log.times.trash_grace,
+            ..floe_history::Config::default()
+        }
+    }
+
     /// Time for the cleaners, longer than everything that must be over before nothing is left to clean. That is the
     /// leases and sessions of dead brokers (on objects, tables and the cleaners' jobs), the grace of late garbage, and
     /// a few rounds.

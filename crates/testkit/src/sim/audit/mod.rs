@@ -5,6 +5,7 @@ use std::time::Duration;
 use floe_log::topic;
 use tokio::time::sleep;
 
+mod commits;
 mod leftovers;
 mod objects;
 mod starts;
@@ -55,6 +56,7 @@ pub(crate) async fn run(cluster: &Cluster) {
     }
     leftovers::look(cluster).await;
     starts::look(cluster).await;
+    commits::look(cluster).await;
     objects::look(cluster).await;
 }
 

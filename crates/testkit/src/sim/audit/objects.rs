@@ -21,6 +21,13 @@ pub(crate) async fn look(cluster: &Cluster) {
     let mut needed: Vec<String> =
         snapshot.range::<Object>(..).map(|pair| object_key(pair.expect("an object can be read").0)).collect();
     let mut excused = wal_excused(&snapshot);
+    match floe_history::map::objects(&snapshot) {
+        Ok((parts, loose)) => {
+            needed.extend(parts.into_iter().map(|(key, _)| key));
+            excused.extend(loose);
+        }
+        Err(error) => cluster.recorder().stuck(format!("the history cannot be read: {error}")),
+    }
     let stored = cluster.store().keys();
     let mut tables = running.lake.tables(&snapshot).expect("the tables can be read");
     tables.extend(running.lake.tables_of_deleted(&snapshot).expect("the tables can be read"));
@@ -80,7 +87,10 @@ fn overdue(cluster: &Cluster, snapshot: &Snapshot) -> Vec<String> {
     let trash = trash.map(|(id, _)| format!("object {id} is trash that is not deleted"));
     let garbage = snapshot.range::<Garbage>(..).map(|pair| pair.expect("garbage can be read"));
     let garbage = garbage.filter(|(key, _)| key.since < before);
-    trash.chain(garbage.map(|(_, garbage)| format!("{garbage:?} is not deleted"))).collect()
+    let waste = floe_history::map::waste(snapshot).expect("the history can be read");
+    let waste = waste.into_iter().filter(|(_, since)| *since < before);
+    let waste = waste.map(|(key, _)| format!("{key} is waste that is not deleted"));
+    trash.chain(waste).chain(garbage.map(|(_, garbage)| format!("{garbage:?} is not deleted"))).collect()
 }
 
 /// Trash, and object ids that somebody may be using.
