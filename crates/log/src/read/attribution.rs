@@ -128,9 +128,8 @@ impl Attributions {
         if let Some(kept) = floe_env::lock(&self.footers).get(&object) {
             return Ok(Arc::clone(kept));
         }
-        let size = match snapshot.get::<Object>(&object)? {
-            Some(Object { size, .. }) => size,
-            None => return Err(ReadError::Corrupt(format!("object {object} has extents but no record"))),
+        let Some(Object { size, .. }) = snapshot.get::<Object>(&object)? else {
+            return Err(ReadError::Corrupt(format!("object {object} has extents but no record")));
         };
         let damaged = |error: SegmentError| damaged(object, key, &error);
         let mut end = self.end(object, key, size, FOOTER_READ_BYTES).await?;
