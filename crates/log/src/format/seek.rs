@@ -3,7 +3,7 @@
 //! It lies directly behind the batches of its section, so its place follows from the extent: one read of
 //! [`INDEX_BYTES_MAX`] bytes from the extent's end has all of it, and nobody needs the footer.
 //! ```text
-//!  0  CRC-32C u32 of topic, index, first offset and position of the section, and of all that follows
+//!  0  CRC-32C u32 of the partition's index, first offset and position of the section, and of all that follows
 //!  4  version u8 = 1, zero u8
 //!  6  bytes of the intervals u16
 //!  8  intervals: offset of the first batch | bytes | largest timestamp
@@ -158,9 +158,9 @@ fn body(key: ExtentKey, position: u64, bytes: &[u8]) -> Result<&[u8], IndexError
 }
 
 fn checksum(key: ExtentKey, position: u64, summed: &[u8]) -> u32 {
-    let ExtentKey { partition: PartitionId { topic, index }, base } = key;
-    let sum = crc32c::crc32c(&topic.0.to_be_bytes());
-    let sum = crc32c::crc32c_append(sum, &index.to_be_bytes());
+    // Without the topic, as in the sums of batches (`stamp.rs`).
+    let ExtentKey { partition: PartitionId { index, .. }, base } = key;
+    let sum = crc32c::crc32c(&index.to_be_bytes());
     let sum = crc32c::crc32c_append(sum, &base.0.to_be_bytes());
     let sum = crc32c::crc32c_append(sum, &position.to_be_bytes());
     crc32c::crc32c_append(sum, summed)
