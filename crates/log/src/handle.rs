@@ -21,7 +21,7 @@ use crate::clean::cleaner::{Cleaned, Cleaner};
 use crate::clean::deletion::{self, Below, DeleteError};
 use crate::clean::retainer::{Needs, Retained, Retainer};
 use crate::clean::retention::Defaults;
-use crate::compact::compactor::{CompactionRound, Compactor, Parts};
+use crate::compact::compactor::{CompactionRound, Compactor};
 use crate::compact::trouble::CompactionTrouble;
 use crate::config::Config;
 use crate::error::OpenError;
@@ -30,9 +30,9 @@ use crate::format::header::{self, BatchError, Blame, Header};
 use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
-    BATCHES_PER_REQUEST_MAX, COMPACTION_CACHE_BYTES, DECOMPRESSED_BYTES_PER_REQUEST_MAX, FRAME_BYTES,
-    LARGE_REQUEST_BYTES, LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
-    UPLOADS_MAX, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
+    BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, FRAME_BYTES, LARGE_REQUEST_BYTES,
+    LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_MAX,
+    UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::deleted::{self, Purged, Trash, Which};
@@ -201,18 +201,8 @@ impl Log {
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         background.extend(merger.start());
         let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
-        let apart = cache.apart("compaction", config.cache.cold.min(COMPACTION_CACHE_BYTES));
-        let reader = Reader::new(meta.clone(), cache, frames.clone());
-        let parts = Parts {
-            meta: meta.clone(),
-            store: Arc::clone(&store),
-            reader: Reader::new(meta.clone(), apart.clone(), frames),
-            attributions: Attributions::new(env.clone(), meta.clone(), apart),
-            ids: merger.ids.clone(),
-            session: session.clone(),
-            needs: Arc::clone(&retainer.needs),
-        };
-        let compactor = Compactor::new(&env, parts, &config);
+        let compactor = Compactor::new(&uploader, &merger.ids, &session, &frames, &retainer, &config);
+        let reader = Reader::new(meta.clone(), cache, frames);
         let shared = Shared {
             meta,
             store,

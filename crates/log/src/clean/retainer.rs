@@ -42,7 +42,7 @@ pub type Needs = fn(&Snapshot, &Topic) -> Result<Option<Unread>, DecodeError>;
 #[derive(Clone)]
 pub(crate) struct Retainer {
     env: Env,
-    meta: Meta,
+    pub(crate) meta: Meta,
     times: Times,
     pub(crate) defaults: Defaults,
     /// Whether this broker competes for the lease.

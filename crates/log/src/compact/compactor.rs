@@ -22,7 +22,7 @@ use floe_meta::{CommitError, DecodeError, Envelope, Meta, Snapshot, Tx};
 use floe_store::{Store, StoreError};
 use tokio::time::Instant;
 
-use crate::clean::retainer::{Needs, next_of};
+use crate::clean::retainer::{Needs, Retainer, next_of};
 use crate::compact::commit::{check, finish, vacate};
 use crate::compact::filter::{self, Counts, Fate, Pass};
 use crate::compact::offset_map::OffsetMap;
@@ -33,8 +33,8 @@ use crate::config::{Compaction, Config, Times};
 use crate::format::batch::Batch;
 use crate::format::segment::{Origin, SegmentBuilder, WriterRun};
 use crate::limits::{
-    COMPACTION_EXTENTS_MAX, COMPACTION_READ_BYTES, COMPACTION_RUNS_MAX, COMPACTION_STEP_PAUSE,
-    COMPACTION_TRIES_MAX, COMPACTION_TROUBLE_PAUSE, RETENTION_PARTITIONS_PER_COMMIT,
+    COMPACTION_CACHE_BYTES, COMPACTION_EXTENTS_MAX, COMPACTION_READ_BYTES, COMPACTION_RUNS_MAX,
+    COMPACTION_STEP_PAUSE, COMPACTION_TRIES_MAX, COMPACTION_TROUBLE_PAUSE, RETENTION_PARTITIONS_PER_COMMIT,
 };
 use crate::map::extent::{Data, Extent, ExtentKey, WrittenBy};
 use crate::map::format_level::{self, WITH_LSNS};
@@ -45,6 +45,7 @@ use crate::map::partition;
 use crate::map::topic::{self, Topic};
 use crate::map::topic_config::TopicConfig;
 use crate::read::attribution::Attributions;
+use crate::read::frames::Frames;
 use crate::read::pins::Pinned;
 use crate::read::reader::Reader;
 use crate::read::source::Source;
@@ -52,6 +53,7 @@ use crate::read::walk::{self, ReadError};
 use crate::start::session::OwnSession;
 use crate::write::leases::{Ids, TakenId};
 use crate::write::merged::{MergeError, Merged, Swap, merge};
+use crate::write::uploader::Uploader;
 
 /// The name of the lease, and the cause in the envelopes of its commits.
 const COMPACTION: &str = "compaction";
@@ -75,17 +77,6 @@ pub(crate) struct Compactor {
     owner: String,
     /// Serialises the rounds of this process.
     turn: Arc<tokio::sync::Mutex<Turn>>,
-}
-
-/// What the compactor works with.
-pub(crate) struct Parts {
-    pub(crate) meta: Meta,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) reader: Reader,
-    pub(crate) attributions: Attributions,
-    pub(crate) ids: Ids,
-    pub(crate) session: OwnSession,
-    pub(crate) needs: Arc<OnceLock<Vec<Needs>>>,
 }
 
 /// What a round remembers for the next one.
@@ -191,18 +182,28 @@ struct Rewriting {
 }
 
 impl Compactor {
-    pub(crate) fn new(env: &Env, parts: Parts, config: &Config) -> Compactor {
-        let Parts { meta, store, reader, attributions, ids, session, needs } = parts;
+    /// Nothing is compacted before [`Compactor::run`].
+    pub(crate) fn new(
+        uploader: &Uploader,
+        ids: &Ids,
+        session: &OwnSession,
+        frames: &Frames,
+        retainer: &Retainer,
+        config: &Config,
+    ) -> Compactor {
+        let Uploader { env, store, cache, .. } = uploader.clone();
+        let (ids, meta) = (ids.clone(), retainer.meta.clone());
+        let apart = cache.apart("compaction", config.cache.cold.min(COMPACTION_CACHE_BYTES));
         Compactor {
-            env: env.clone(),
+            reader: Reader::new(meta.clone(), apart.clone(), frames.clone()),
+            attributions: Attributions::new(env.clone(), meta.clone(), apart),
+            env,
             meta,
             store,
-            reader,
-            attributions,
             owner: format!("{:032x}", ids.owner()),
             ids,
-            session,
-            needs,
+            session: session.clone(),
+            needs: Arc::clone(&retainer.needs),
             troubles: Troubles::default(),
             config: config.compaction,
             times: config.times,
