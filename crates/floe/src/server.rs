@@ -258,6 +258,7 @@ fn log_config(config: &Config) -> floe_log::Config {
         cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
         // Whoever gives the cache little memory has little.
         merge: floe_log::MergeSizes::within(config.cache_bytes / 2),
+        compaction: floe_log::Compaction::within(config.cache_bytes / 2),
         ..floe_log::Config::default()
     }
 }

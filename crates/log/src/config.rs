@@ -105,6 +105,15 @@ pub struct Compaction {
     pub planted: Option<PlantedCompactionBug>,
 }
 
+impl Compaction {
+    /// The default, with less memory where so many bytes are less: for the map and for an object together.
+    pub fn within(bytes: usize) -> Compaction {
+        let default = Compaction::default();
+        let object_bytes = default.object_bytes.min(bytes as u64 / 3 * 2);
+        Compaction { map_bytes: default.map_bytes.min(bytes / 3), object_bytes, ..default }
+    }
+}
+
 impl Default for Compaction {
     fn default() -> Compaction {
         Compaction {

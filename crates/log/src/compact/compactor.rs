@@ -5,8 +5,9 @@
 //!                                    └──────── the next extents ◀───────┘
 //! ```
 //! Each commit renews the lease and is refused once another broker has taken it. It also looks whether the topic is
-//! still compacted, and compares the extents with those that were read. If retention, a client or a merge was first, the
-//! pass reads again what is there now: what it knows about keys stays true, because no offset ever gets another record.
+//! still compacted, and compares the extents with those that were read. If retention, a client or a merge was first,
+//! the pass reads again what is there now: what it knows about keys stays true, because no offset ever gets another
+//! record.
 //!
 //! What a crash leaves: some extents with fewer records, and the dirty part as it was. The log means the same at every
 //! moment, because a record goes only while a later one of its key is there, or a tombstone whose key has no earlier

@@ -373,8 +373,8 @@ pub(crate) struct Rewrite {
     pub(crate) delete_horizon: Option<i64>,
 }
 
-/// A batch with the header of another one, but for what changes, and with these records. It covers the same offsets, and
-/// keeps producer, sequence and codec.
+/// A batch with the header of another one, but for what changes, and with these records. It covers the same offsets,
+/// and keeps producer, sequence and codec.
 ///
 /// # Panics
 /// When `bytes` does not begin with the header of a batch, or the records exceed 2 GiB.

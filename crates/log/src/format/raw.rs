@@ -1,5 +1,5 @@
-//! The records of a batch as bytes: where each of them lies, its key, and whether it has a value. Nothing is copied, and
-//! no list is made, however many records there are.
+//! The records of a batch as bytes: where each of them lies, its key, and whether it has a value. Nothing is copied,
+//! and no list is made, however many records there are.
 
 use std::ops::Range;
 
