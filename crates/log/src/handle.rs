@@ -166,7 +166,6 @@ impl Log {
         let frames = attached::count(&meta, config.sole);
         let ids = |kind| Ids::new(env.clone(), meta.clone(), kind, water.clone(), config.times);
         let (ids, segments) = (ids(ObjectKind::Wal), ids(ObjectKind::Segment));
-        let waiters = Waiters::of(&meta);
         let intake = Intake::new(env.clone(), &pace);
         let order = Order::new(env.clone());
         let uploader =
@@ -200,10 +199,11 @@ impl Log {
         background.push(env.spawn("session", session.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         background.extend(merger.start());
-        let attributions = Attributions::new(env.clone(), meta.clone(), cache.clone());
-        let compactor = Compactor::new(&uploader, &merger.ids, &session, &frames, &retainer, &config);
-        let reader = Reader::new(meta.clone(), cache, frames);
+        let reader = Reader::new(meta.clone(), cache.clone(), frames.clone());
         let shared = Shared {
+            compactor: Compactor::new(&uploader, &merger.ids, &session, &frames, &retainer, &config),
+            attributions: Attributions::new(env.clone(), meta.clone(), cache),
+            waiters: Waiters::of(&meta),
             meta,
             store,
             cluster,
@@ -214,10 +214,7 @@ impl Log {
             fenced,
             lookups: Lookups::new(env.clone(), reader.clone()),
             reader,
-            attributions,
-            waiters,
             cleaner,
-            compactor,
             retainer,
             merger,
             session,
