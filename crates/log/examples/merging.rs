@@ -179,7 +179,9 @@ impl Bench {
 }
 
 async fn answered(ticket: AppendTicket) {
-    ticket.await.into_iter().for_each(|result| drop(result.expect("it is appended")));
+    for result in ticket.await {
+        result.expect("it is appended");
+    }
 }
 
 fn writer() -> Writer {

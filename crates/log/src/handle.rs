@@ -44,7 +44,6 @@ use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
-use crate::merge::lane::Lane;
 use crate::merge::merger::{MergeRound, Merger};
 use crate::merge::trouble::MergeTrouble;
 use crate::read::attribution::{Attribution, Attributions};
@@ -183,8 +182,7 @@ impl Log {
         };
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
-        let merger =
-            Merger::new(&env, Lane::new(&uploader, &meta, &intake), segments, session.clone(), &config);
+        let merger = Merger::new(&uploader, &meta, &intake, segments, session.clone(), &config);
         let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),

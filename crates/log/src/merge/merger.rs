@@ -46,8 +46,10 @@ use crate::merge::trouble::{Damage, Troubles};
 use crate::read::pins::Pinned;
 use crate::read::source::Source;
 use crate::start::session::OwnSession;
+use crate::write::intake::Intake;
 use crate::write::leases::{Ids, TakenId};
 use crate::write::merged::{MergeError, Merged, Swap, merge};
+use crate::write::uploader::Uploader;
 
 /// The name of the lease, and the cause in the envelopes of its commits.
 const MERGE: &str = "merge";
@@ -122,13 +124,19 @@ pub(crate) enum RoundError {
 }
 
 impl Merger {
-    pub(crate) fn new(env: &Env, lane: Lane, ids: Ids, session: OwnSession, config: &Config) -> Merger {
-        let meta = lane.meta.clone();
+    pub(crate) fn new(
+        uploader: &Uploader,
+        meta: &Meta,
+        intake: &Intake,
+        ids: Ids,
+        session: OwnSession,
+        config: &Config,
+    ) -> Merger {
         Merger {
-            env: env.clone(),
-            index: Index::of(&meta, config.merge),
-            meta,
-            lane,
+            env: uploader.env.clone(),
+            index: Index::of(meta, config.merge),
+            meta: meta.clone(),
+            lane: Lane::new(uploader, meta, intake),
             owner: format!("{:032x}", ids.owner()),
             ids,
             session,
