@@ -310,7 +310,7 @@ impl Log {
         deleted.map(drop).map_err(topic_error)
     }
 
-    /// Brings a deleted topic back, under `new_name` if there is one.
+    /// Brings a deleted topic back, under `new_name` if there is one. Removed records need one.
     pub async fn undelete_topic(
         &self,
         who: &Writer,
@@ -344,7 +344,7 @@ impl Log {
         }
     }
 
-    /// What this broker keeps of deleted topics that do not say it themselves.
+    /// What this broker keeps of deleted topics that do not say it themselves, and of all together.
     pub fn trash(&self) -> Trash {
         self.shared.cleaner.trash
     }

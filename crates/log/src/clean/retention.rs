@@ -8,6 +8,7 @@
 //! a part of its removed records (`map/removed.rs`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use floe_env::Timestamp;
 use floe_meta::{DecodeError, Lookup, Tx};
@@ -179,10 +180,11 @@ pub(crate) fn take(
             break;
         }
         let id = due.partition.topic;
-        if !topics.contains_key(&id) {
-            topics.insert(id, Ruled::of(tx, id, defaults)?);
-        }
-        if let Some(Some(ruled)) = topics.get(&id) {
+        let ruled = match topics.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Ruled::of(tx, id, defaults)?),
+        };
+        if let Some(ruled) = ruled {
             // Each of its partitions writes the record anew.
             let more = ruled.record_bytes();
             if record_bytes > 0 && record_bytes + more > REMOVED_RECORDS_BYTES {
