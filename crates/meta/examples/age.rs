@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p floe-meta --example age -- [COMMITS] [DIRECTORY]`
 
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

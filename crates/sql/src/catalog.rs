@@ -16,6 +16,7 @@ use floe_lake::{TailError, TailReader};
 use floe_query::QueryError;
 use floe_schema::TableSchema;
 
+use crate::commits::{SYSTEM, System};
 use crate::described::information_schema;
 use crate::files::Files;
 use crate::source::{Source, Table};
@@ -54,12 +55,13 @@ struct Catalog(Arc<Inputs>);
 
 impl CatalogProvider for Catalog {
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned()]
+        vec![SCHEMA.to_owned(), SYSTEM.to_owned()]
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::new(Schema(self.0.clone()))),
+            SYSTEM => Some(Arc::new(System { source: self.0.source.clone(), files: self.0.files.clone() })),
             INFORMATION_SCHEMA => {
                 let (source, live) = (self.0.source.clone(), Arc::new(Schema(self.0.clone())));
                 Some(information_schema((CATALOG, SCHEMA), source, live))

@@ -52,6 +52,11 @@ impl Files {
     pub(crate) fn new(bytes: Arc<dyn Reads>, footers_max: usize) -> Arc<Files> {
         Arc::new(Files { bytes, footers: Footers::new(footers_max) })
     }
+
+    /// A whole file that is not one of a table.
+    pub(crate) async fn whole(&self, key: &str, bytes: u64) -> Result<Bytes, String> {
+        self.bytes.get(key, 0..bytes).await
+    }
 }
 
 /// The engine's [`ParquetFileReaderFactory`] over a shared [`Files`].

@@ -19,6 +19,7 @@
 //! constants.rs  check            refuses large constants that every row would copy
 //! arguments.rs  check            refuses arguments that make aggregates allocate too much
 //! catalog.rs    Inputs::unified  floe.default.<topic>: files and tail of one table at the cut
+//! commits.rs    Commits          floe.system.commits: the history of all commits
 //! described.rs  Described        information_schema: the columns of all tables, without reading one
 //! table.rs      UnifiedTable     files of the lake UNION tail of the log
 //! files.rs      FileReader       Parquet from the log's store, with cached footers
@@ -44,11 +45,13 @@
 //!
 //! # Names
 //! A table is `floe.default.<topic>`, and a statement may leave out catalog and schema. The engine folds names to lower
-//! case unless they are quoted: `select "userId" from "my-topic"`. `information_schema` lists all tables, and their
+//! case unless they are quoted: `select "userId" from "my-topic"`. `system.commits` is the history of all commits.
+//! `information_schema` lists all tables, and their
 //! columns as of their last commits; of a single table, also those that records brought since.
 
 mod arguments;
 mod catalog;
+mod commits;
 mod config;
 mod constants;
 mod described;

@@ -187,3 +187,6 @@ const _: () = assert!(FUNCTION_RESULT_BYTES_MAX < i32::MAX as usize);
 const _: () = assert!(NESTING_MAX * 4 < PARSER_RECURSION_MAX);
 const _: () = assert!(READ_GAP_BYTES < READ_BYTES_MAX);
 const _: () = assert!(FOOTER_HINT_BYTES < FOOTER_CACHE_BYTES);
+
+/// Memory for rows of the history of commits beside the object that they are in.
+pub const HISTORY_BATCH_BYTES: usize = 8 << 20;

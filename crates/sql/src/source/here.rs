@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use floe_env::{Env, Lru, Timestamp, lock};
+use floe_history::map::PlacedPart;
+use floe_history::{Encoder, HistoryError, read};
 use floe_lake::{Batches, Lake, LakeError, TableRef, TailSchema, TailSpan};
 use floe_log::extent::Extent;
 use floe_log::{Log, Pinned, TopicId, walk};
@@ -36,7 +38,7 @@ impl Here {
     /// The cut now.
     pub(crate) fn cut_now(&self) -> Cut {
         let (snapshot, now) = (self.log.pin(), self.env.now());
-        Cut { snapshot, now, lake: self.lake.clone(), tails: self.tails.clone() }
+        Cut { snapshot, now, log: self.log.clone(), lake: self.lake.clone(), tails: self.tails.clone() }
     }
 
     /// The store of the log.
@@ -68,6 +70,7 @@ impl Reads for OfStore {
 pub(crate) struct Cut {
     snapshot: Pinned,
     now: Timestamp,
+    log: Log,
     lake: Lake,
     tails: Arc<Tails>,
 }
@@ -115,6 +118,14 @@ impl Source for Cut {
         self.lake.batches(&self.snapshot)
     }
 
+    async fn history(&self) -> Result<Vec<PlacedPart>, QueryError> {
+        read::parts(&*self.snapshot).map_err(|error| no_history(&error.into()))
+    }
+
+    async fn recent(&self) -> Result<Bytes, QueryError> {
+        self.recent_rows().await.map_err(|error| no_history(&error))
+    }
+
     async fn learned(&self, topic: TopicId) -> Option<TailSchema> {
         self.tails.get(topic)
     }
@@ -122,6 +133,28 @@ impl Source for Cut {
     async fn learn(&self, topic: TopicId, seen: &TailSchema) {
         self.tails.put(topic, seen.clone());
     }
+}
+
+impl Cut {
+    /// The snapshot is pinned, so the journal still has these commits.
+    async fn recent_rows(&self) -> Result<Bytes, HistoryError> {
+        let parts = read::parts(&*self.snapshot)?;
+        let mut names = read::names(self.log.store(), parts.last()).await?;
+        let mut encoder = Encoder::new()?;
+        let range = (read::end(&*self.snapshot)?, self.snapshot.lsn());
+        read::rows_after((self.log.env(), self.log.meta()), range, &mut names, |rows| {
+            for row in rows {
+                encoder.push(row)?;
+            }
+            Ok(true)
+        })
+        .await?;
+        Ok(self.log.env().heavy(|| encoder.finish(None))?)
+    }
+}
+
+fn no_history(error: &HistoryError) -> QueryError {
+    QueryError::new(Kind::Unavailable, format!("system.commits cannot be read: {error}"))
 }
 
 /// Bytes of the extents of a tail, as stored.

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use floe_env::Timestamp;
+use floe_history::map::PlacedPart;
 use floe_lake::{Batches, DataFile, TailSchema, TailSpan};
 use floe_log::TopicId;
 use floe_meta::Lsn;
@@ -48,6 +49,12 @@ pub(crate) trait Source: fmt::Debug + Send + Sync {
 
     /// The batches of the log.
     fn batches(&self) -> Arc<dyn Batches>;
+
+    /// The parts of the history of commits.
+    async fn history(&self) -> Result<Vec<PlacedPart>, QueryError>;
+
+    /// The rows of the commits after the last part, up to the cut, as an object of the history.
+    async fn recent(&self) -> Result<Bytes, QueryError>;
 
     /// What statements before this one have learned of the tail of a table.
     async fn learned(&self, topic: TopicId) -> Option<TailSchema>;

@@ -98,6 +98,8 @@ async fn tell(
                 |error: floe_store::StoreError| QueryError::new(Kind::Unavailable, error.to_string());
             Ok(reply.put_bytes(&read.map_err(unread)?).await?)
         }
+        Ask::History => reply.put(&cut.history().await?).await,
+        Ask::Recent => Ok(reply.put_bytes(&cut.recent().await?).await?),
         Ask::Learned(topic) => reply.put(&cut.learned(topic).await).await,
         Ask::Learn(topic) => {
             let unread = |error: postcard::Error| QueryError::new(Kind::Internal, error.to_string());

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use floe_env::{Timestamp, lock};
+use floe_history::map::PlacedPart;
 use floe_lake::{Batches, DataFile, TailError, TailSchema};
 use floe_log::batch::Batch;
 use floe_log::{Offset, PartitionId, TopicId};
@@ -152,6 +153,14 @@ impl Source for CutAway {
 
     fn batches(&self) -> Arc<dyn Batches> {
         Arc::new(BatchesAway(self.calls.clone()))
+    }
+
+    async fn history(&self) -> Result<Vec<PlacedPart>, QueryError> {
+        self.calls.ask_for(Ask::History).await
+    }
+
+    async fn recent(&self) -> Result<Bytes, QueryError> {
+        self.calls.ask(Ask::Recent, Bytes::new(), 0).await
     }
 
     async fn learned(&self, topic: TopicId) -> Option<TailSchema> {

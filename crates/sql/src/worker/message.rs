@@ -87,6 +87,10 @@ pub(super) enum Ask {
     Table(String),
     /// Batches of the log: of each, its first offset and its length (i64 and u32, little endian), then its bytes.
     Batches { partition: PartitionId, from: Offset },
+    /// The parts of the history of commits: a `Vec<PlacedPart>`.
+    History,
+    /// The rows after them: an object of the history.
+    Recent,
     /// Bytes of a file.
     File { key: String, from: u64, to: u64 },
     /// What is known of the tail of a table: an `Option<TailSchema>`.

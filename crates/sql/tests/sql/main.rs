@@ -5,6 +5,7 @@
 mod answer_files;
 mod answers;
 mod bombs;
+mod commits;
 mod damage;
 mod errors;
 mod evolution;
