@@ -31,7 +31,8 @@ const LINES_MAX: usize = 20;
 const DATA_ENTRIES: &[&str] = &["FORMAT", "FORMAT.tmp", "LOCK", "journal", "lost+found", "spill", "store"];
 
 /// How the names of the files of a journal begin.
-const JOURNAL_ENTRIES: &[&str] = &["image.sqlite", "journal.lock", "journal.sqlite", "reserve"];
+const JOURNAL_ENTRIES: &[&str] =
+    &["base.sqlite", "image.sqlite", "journal.lock", "journal.sqlite", "reserve"];
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
@@ -69,6 +70,8 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
         // The journal in SQLite carries no bytes.
         let judgement = judge(&inspected.snapshot, &[], objects, small);
         report.take(judgement.context("a record of the metadata is damaged")?);
+        let damage = floe_history::map::damage(&inspected.snapshot, |key| objects.get(key).copied());
+        report.damage.extend(damage.context("a record of the history is damaged")?);
     }
     say(&if args.json { report.json() } else { report.text() })?;
     match report.refused.len() + report.repairable.len() + report.damage.len() {
@@ -199,7 +202,7 @@ async fn remote(config: &Config, bucket: &str, prefix: &str) -> Result<Objects> 
     let store = floe_store::s3::S3Store::new(Env::real(), s3_config(config, bucket, prefix));
     let store: Arc<dyn Store> = Arc::new(store.context("cannot use the bucket")?);
     let (mut objects, mut small) = (BTreeMap::new(), BTreeMap::new());
-    for folder in ["floe", "lake", "segment", "wal"] {
+    for folder in ["floe", "history", "lake", "segment", "wal"] {
         let mut after = String::new();
         loop {
             let page =

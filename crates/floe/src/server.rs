@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use floe_env::{DataDir, Env, Task};
+use floe_history::History;
 use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
@@ -41,6 +42,8 @@ pub(crate) struct Server {
     env: Env,
     log: Log,
     lake: Lake,
+    /// The tasks of the history.
+    history: Env,
     query: Arc<Query>,
     shutdown: watch::Sender<bool>,
     fronts: Vec<Task<()>>,
@@ -70,6 +73,8 @@ impl Server {
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
         log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
+        let history = env.scope();
+        drop(history.spawn("history", History::new(log.clone(), floe_history::Config::default()).run()));
         let query = Query::start(&env, &log, &lake, sql_config(&config), config.sql_in_process)?;
         let query = Arc::new(query);
         let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
@@ -103,6 +108,7 @@ impl Server {
             env,
             log,
             lake,
+            history,
             query,
             shutdown,
             fronts,
@@ -129,6 +135,7 @@ impl Server {
             fronts.await;
         }
         self.lake.close().await;
+        self.history.abort_all();
         self.log.close().await;
         self.env.abort_all();
         // A dropped task may have left work on a blocking thread, such as filling a pack with zeros. The next owner of

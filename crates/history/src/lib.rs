@@ -1,8 +1,8 @@
 //! The history: who committed what, when, and why, in rows. Old rows lie in the store, new ones are in the journal.
 //!
-//! The journal keeps every commit whole, with all its changes. That is far more than anybody asks of an old commit, so a
-//! job makes rows of commits, writes them into the store as Parquet, and lets the journal forget the commits. The rows
-//! of a snapshot are those in its parts, and those of the journal's entries after the last part: each commit once.
+//! The journal keeps every commit whole, with all its changes. That is far more than anybody asks of an old commit, so
+//! a job makes rows of commits, writes them into the store as Parquet, and lets the journal forget the commits. The
+//! rows of a snapshot are those in its parts, and those of the journal's entries after the last part: each commit once.
 //!
 //! # What it is not
 //! It keeps no changes: a setting's former value, the state of a producer, a lease, a file of the lake cannot be found

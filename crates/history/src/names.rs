@@ -1,8 +1,9 @@
-//! Which numbers were whose at a commit. Extents name writers and topics by number, and numbers of writers are freed, so
-//! the map of today does not say who wrote what then.
+//! Which numbers were whose at a commit. Extents name writers and topics by number, and numbers of writers are freed,
+//! so the map of today does not say who wrote what then.
 //!
 //! The names are a part of the metadata map as of a commit: the records of writers, principals, topics, and deleted
-//! topics, as they are. They are kept in the newest object of the history, because rows are made of the entries after it.
+//! topics, as they are. They are kept in the newest object of the history, because rows are made of the entries after
+//! it.
 //!
 //! ```text
 //! names   u8 version = 1 | zstd (postcard [(key bytes, value bytes)])

@@ -1,9 +1,9 @@
 //! What to merge next. Pure: parts in, a run of neighbours out.
 //!
-//! Parts are in tiers by the logarithm of their commits. When enough neighbours are of one tier or below it, they become
-//! one part of the tier above. So each row is written again once for each tier, and a history of n commits has
-//! O(log n) small parts. Parts of [`MERGED_BYTES_MAX`] stay as they are: their number grows with the history, by one for
-//! about a million commits.
+//! Parts are in tiers by the logarithm of their commits. When enough neighbours are of one tier or below it, they
+//! become one part of the tier above. So each row is written again once for each tier, and a history of n commits has
+//! O(log n) small parts. Parts of [`MERGED_BYTES_MAX`] stay as they are: their number grows with the history, by one
+//! for about a million commits.
 
 use crate::limits::{FANOUT, MERGED_BYTES_MAX, MERGED_PARTS_MAX};
 use crate::map::PlacedPart;
@@ -31,14 +31,24 @@ pub(crate) fn merge<'a>(
         let mut at = 0;
         while at < parts.len() {
             let run = parts[at..].iter().take_while(|part| small(part)).count();
-            let fit = fitting(&parts[at..at + run]);
-            if run >= FANOUT && fit >= 2 {
-                return Some(&parts[at..at + fit]);
+            // Where the run begins with a part that is larger than all others together, those are merged first.
+            for from in at..(at + run + 1).saturating_sub(FANOUT) {
+                let fit = &parts[from..from + fitting(&parts[from..at + run])];
+                if grows(fit) {
+                    return Some(fit);
+                }
             }
             at += run.max(1);
         }
         None
     })
+}
+
+/// Whether each row of these comes into a part that is at least twice as large. So it is written again a few times
+/// only.
+fn grows(parts: &[PlacedPart]) -> bool {
+    let largest = parts.iter().map(PlacedPart::commits).max().unwrap_or(0);
+    parts.len() >= 2 && parts.iter().map(PlacedPart::commits).sum::<u64>() >= 2 * largest
 }
 
 /// How many of these fit into one part.

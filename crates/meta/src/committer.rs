@@ -138,7 +138,9 @@ impl Committer {
         tokio::select! {
             biased;
             command = self.queue.recv() => Next::Command(command),
-            entries = follow(&self.env, &*self.shared.journal, self.map.lsn()) => entries.map_or(Next::Reload, Next::Followed),
+            followed = follow(&self.env, &*self.shared.journal, self.map.lsn()) => {
+                followed.map_or(Next::Reload, Next::Followed)
+            }
         }
     }
 

@@ -18,8 +18,8 @@
 //!
 //! If another broker committed first, the journal answers with the missed entries. The committer applies them and
 //! runs the commands again. If it has let go of some of them, the committer takes the map as a whole (load.rs), and
-//! observers see the difference as one commit. If the journal cannot tell whether it applied a group, the committer sends the same
-//! attempt again until it can. Nothing else runs before that.
+//! observers see the difference as one commit. If the journal cannot tell whether it applied a group, the committer
+//! sends the same attempt again until it can. Nothing else runs before that.
 //!
 //! # Formats
 //!
@@ -34,7 +34,8 @@
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
 //! extent, 14 producer, 15 object, 16 object lease, 17 trash, 18 remains of a topic, 19 producers of a partition, 20
 //! writer number, 21 mark of a partition, 30 group, 31 group offset, 40 table, 41 progress, 42 view state, 43 garbage
-//! of a table, 44 and 45 the rebuilding of a table, 50 part of the history, 51 loose object of the history. A number is never reused. Numbers from 200 on belong to tests.
+//! of a table, 44 and 45 the rebuilding of a table, 50 part of the history, 51 loose object of the history. A number is
+//! never reused. Numbers from 200 on belong to tests.
 //!
 //! # What it is not
 //!

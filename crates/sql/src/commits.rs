@@ -1,5 +1,6 @@
-//! `floe.system.commits`: the rows of all commits up to the cut. Old ones are in objects of the history, new ones come from
-//! the journal. Objects, and groups of their rows, are passed over where the filters name other commits or other times.
+//! `floe.system.commits`: the rows of all commits up to the cut. Old ones are in objects of the history, new ones come
+//! from the journal. Objects, and groups of their rows, are passed over where the filters name other commits or other
+//! times.
 
 use std::collections::VecDeque;
 use std::fmt;

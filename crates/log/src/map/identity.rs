@@ -50,7 +50,8 @@ pub struct Writer {
     pub client_id: Arc<str>,
 }
 
-/// Whether a key of the metadata map is that of a writer's name, or of a principal's. [`Writer::by_id`] needs no others.
+/// Whether a key of the metadata map is that of a writer's name, or of a principal's. [`Writer::by_id`] needs no
+/// others.
 pub fn names_writer(key: &[u8]) -> bool {
     matches!(key.first(), Some(&Identity::KIND | &Principal::KIND))
 }

@@ -1,5 +1,5 @@
-//! `system.commits`: every commit up to the cut has its rows, from objects and from the journal, in this process and in a
-//! worker.
+//! `system.commits`: every commit up to the cut has its rows, from objects and from the journal, in this process and in
+//! a worker.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

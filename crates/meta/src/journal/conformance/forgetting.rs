@@ -124,8 +124,8 @@ async fn the_last_commit_stays(env: &Env, place: &dyn Place) {
     }
 }
 
-/// A journal whose followers hear nothing for a while. It may also be silent meanwhile: then the first commit is applied,
-/// and no call is answered.
+/// A journal whose followers hear nothing for a while. It may also be silent meanwhile: then the first commit is
+/// applied, and no call is answered.
 struct Deaf {
     journal: Arc<dyn Journal>,
     hears: watch::Sender<bool>,

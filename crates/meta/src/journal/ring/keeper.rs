@@ -262,7 +262,8 @@ impl Keeper {
     }
 }
 
-/// The first commit that the history needs to have: parts of which all are kept elsewhere may go, but not the last part.
+/// The first commit that the history needs to have: parts of which all are kept elsewhere may go, but not the last
+/// part.
 fn first_kept(core: &Core) -> Lsn {
     let told = Lsn(core.forget.load(Ordering::SeqCst));
     let past = lock(&core.past);

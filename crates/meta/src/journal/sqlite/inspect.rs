@@ -1,6 +1,6 @@
 //! Looks at the files of a journal that no process uses, all of them, and changes nothing. Starting a broker reads the
-//! image and the entries after it; here every entry is read, and the image is compared with what the entries make. Where
-//! the journal has let go of the first ones, that begins with the base.
+//! image and the entries after it; here every entry is read, and the image is compared with what the entries make.
+//! Where the journal has let go of the first ones, that begins with the base.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -27,8 +27,8 @@
 //! Entries leave in slices, when somebody said that they are kept elsewhere and when the base has them. Their pages are
 //! used again, and what is left over goes back to the disk.
 //!
-//! The rest of the folder: image.rs reads and writes the rows of an image, files.rs opens the files, inspect.rs judges them without a start, state.rs holds what handle
-//! and threads share.
+//! The rest of the folder: image.rs reads and writes the rows of an image, files.rs opens the files, inspect.rs judges
+//! them without a start, state.rs holds what handle and threads share.
 
 mod base;
 mod files;

@@ -1,4 +1,5 @@
-//! The history of commits, read as a statement would read it: the parts of a pinned snapshot, and the journal after them.
+//! The history of commits, read as a statement would read it: the parts of a pinned snapshot, and the journal after
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
