@@ -16,10 +16,13 @@ use crate::check::commits::MARKER;
 use crate::client::Harness;
 use crate::history::{CommitRow, Event};
 
+/// So many reads may fail without any fault.
+const READS_MAX: u32 = 20;
+
 /// Notes all rows.
 pub(crate) async fn look(cluster: &Cluster) {
     let mut found = Err("no broker answered".to_owned());
-    for _ in 0..super::FAILURES_MAX {
+    for _ in 0..READS_MAX {
         let running = cluster.broker().await;
         let (env, log) = (running.env.clone(), running.log.clone());
         match running.run(async move { rows(&env, &log).await }).await {
