@@ -296,7 +296,9 @@ impl Ids {
                 tracing::warn!(error, "cannot give up object ids whose upload failed, trying again");
             }
             self.end_settled(false).await;
-            if self.left() < self.times.lease_ids / 2 {
+            // Segments are rare, and a merge can wait for its id.
+            let ahead = self.kind == ObjectKind::Wal;
+            if ahead && self.left() < self.times.lease_ids / 2 {
                 let mut pending = self.shared.refill.lock().await;
                 if let Err(error) = self.lease(&mut pending).await {
                     // A caller that needs an id asks again and gets the error.
