@@ -2,8 +2,8 @@
 //!
 //! The log start moves to the offset, in the commit that removes the extents below it. It may lie within an extent
 //! then, which stays until all of it lies below the log start. More extents than one commit removes go in several
-//! commits; after each, the log start is where the extents begin. Where the topic wants to keep what it loses, they become
-//! a part of its removed records (`map/removed.rs`) in the same commit.
+//! commits; after each, the log start is where the extents begin. Where the topic wants to keep what it loses, they
+//! become a part of its removed records (`map/removed.rs`) in the same commit.
 
 use floe_meta::{CommitError, DecodeError, Envelope, Meta, Tx};
 use futures::future::join_all;

@@ -290,6 +290,112 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+/// An extent: its partition, its first offset, its bytes.
+type Known = (u32, i64, u64);
+
+struct Model {
+    made: Topic,
+    keeps: bool,
+    /// What is there.
+    here: Vec<Known>,
+    /// What can come back.
+    gone: Vec<Known>,
+    /// Topics that came back.
+    others: Vec<TopicId>,
+}
+
+impl Model {
+    /// Does a step. Returns whether the topic is still there.
+    fn apply(&mut self, tx: &mut Tx<'_>, step: Step, object: u64) -> bool {
+        match step {
+            Step::Append(index) => {
+                let partition = PartitionId::new(self.made.id, index);
+                let base = partition::head(tx, partition).unwrap().unwrap().next.0;
+                append(tx, partition, object);
+                self.here.push((index, base, plain(2, 0).len() as u64));
+            }
+            Step::Cut { partition, share, extents_max } => {
+                let partition = PartitionId::new(self.made.id, partition);
+                let next = partition::head(tx, partition).unwrap().unwrap().next.0;
+                cut(tx, below(partition, next * i64::from(share) / 255), extents_max).unwrap();
+            }
+            Step::Retain { extents_max } => {
+                let due = self.made.partition_ids().map(|partition| Due { partition, ceiling: None });
+                take(tx, &due.collect::<Vec<_>>(), NONE, Timestamp(0), extents_max).unwrap();
+            }
+            Step::Keep(keep) => {
+                self.keeps = keep;
+                let ms = if keep { "60000" } else { "0" };
+                let own = configs(&[("floe.trash.ms", ms), ("retention.bytes", "0")]);
+                topic::configure(tx, self.made.id, &own).unwrap();
+            }
+            Step::Undelete(which) => self.undelete(tx, which, object),
+            Step::Purge => {
+                deleted::purge(tx, &Which::All).unwrap();
+                self.gone.clear();
+            }
+            Step::DeleteAndBack => {
+                deleted::delete(tx, self.made.id, TRASH).unwrap();
+                if !self.keeps {
+                    return false;
+                }
+                let id = Which::Id("t".to_owned(), self.made.uuid());
+                deleted::undelete(tx, &id, None).unwrap();
+            }
+            Step::Sweep(records) => drop(remains::sweep(tx, records).unwrap()),
+        }
+        true
+    }
+
+    fn undelete(&mut self, tx: &mut Tx<'_>, which: u8, object: u64) {
+        let found = parts(tx);
+        if found.is_empty() {
+            return;
+        }
+        let part = &found[usize::from(which) % found.len()];
+        let (offsets, of_part) = (ranges(tx, part), extents(tx, part.topic.id));
+        let id = Which::Id("t".to_owned(), part.topic.uuid());
+        let back = deleted::undelete(tx, &id, Some(&format!("back{object}"))).unwrap();
+        for (index, from, to) in offsets {
+            let head = partition::head(tx, PartitionId::new(back.id, index)).unwrap().unwrap();
+            assert_eq!((head.log_start.0, head.next.0), (from, to));
+        }
+        self.gone.retain(|one| !of_part.contains(one));
+        self.others.push(back.id);
+    }
+
+    /// What left the topic went to where the topic wanted it.
+    fn compare(&mut self, tx: &Tx<'_>) {
+        let left = extents(tx, self.made.id);
+        let lost: Vec<_> = self.here.iter().copied().filter(|one| !left.contains(one)).collect();
+        self.here.retain(|one| left.contains(one));
+        if self.keeps {
+            self.gone.extend(lost);
+        }
+        let mut found: Vec<_> = parts(tx).iter().flat_map(|part| extents(tx, part.topic.id)).collect();
+        found.sort_unstable();
+        self.gone.sort_unstable();
+        assert_eq!(found, self.gone);
+        adds_up(tx);
+    }
+
+    fn compare_at_the_end(&self, tx: &mut Tx<'_>) {
+        while remains::sweep(tx, 10_000).unwrap() {}
+        let of_others: usize = self.others.iter().map(|id| extents(tx, *id).len()).sum();
+        let all = self.here.len() + self.gone.len() + of_others;
+        assert_eq!(tx.range::<Extent>(..).count(), all);
+        assert_eq!(tx.range::<Object>(..).count(), all, "each extent has an object of its own here");
+        let parts: Vec<TopicId> = parts(tx).iter().map(|part| part.topic.id).collect();
+        for pair in tx.range::<PartHead>(..) {
+            assert!(parts.contains(&pair.unwrap().0.topic));
+        }
+        for pair in tx.range::<Extent>(..) {
+            let ExtentKey { partition, .. } = pair.unwrap().0;
+            assert!(deleted::exists(tx, partition.topic).unwrap());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -298,91 +404,15 @@ proptest! {
     fn removed_records_are_those_that_went(steps in steps()) {
         in_new_tx(|tx| {
             let made = create_with(tx, "t", 2, KEEPS);
-            let (mut keeps, mut others) = (true, Vec::<TopicId>::new());
-            // What is there, and what can come back: partition, first offset, bytes.
-            let (mut here, mut gone) = (Vec::new(), Vec::new());
+            let (here, gone, others) = (Vec::new(), Vec::new(), Vec::new());
+            let mut model = Model { made, keeps: true, here, gone, others };
             for (object, step) in (1..).zip(steps) {
-                match step {
-                    Step::Append(index) => {
-                        let partition = PartitionId::new(made.id, index);
-                        let base = partition::head(tx, partition).unwrap().unwrap().next.0;
-                        append(tx, partition, object);
-                        here.push((index, base, plain(2, 0).len() as u64));
-                    }
-                    Step::Cut { partition, share, extents_max } => {
-                        let partition = PartitionId::new(made.id, partition);
-                        let next = partition::head(tx, partition).unwrap().unwrap().next.0;
-                        cut(tx, below(partition, next * i64::from(share) / 255), extents_max).unwrap();
-                    }
-                    Step::Retain { extents_max } => {
-                        let due: Vec<Due> =
-                            made.partition_ids().map(|partition| Due { partition, ceiling: None }).collect();
-                        take(tx, &due, NONE, Timestamp(0), extents_max).unwrap();
-                    }
-                    Step::Keep(keep) => {
-                        keeps = keep;
-                        let ms = if keep { "60000" } else { "0" };
-                        let own = configs(&[("floe.trash.ms", ms), ("retention.bytes", "0")]);
-                        topic::configure(tx, made.id, &own).unwrap();
-                    }
-                    Step::Undelete(which) => {
-                        let found = parts(tx);
-                        if found.is_empty() {
-                            continue;
-                        }
-                        let part = &found[usize::from(which) % found.len()];
-                        let (offsets, of_part) = (ranges(tx, part), extents(tx, part.topic.id));
-                        let id = Which::Id("t".to_owned(), part.topic.uuid());
-                        let back = deleted::undelete(tx, &id, Some(&format!("back{object}"))).unwrap();
-                        for (index, from, to) in offsets {
-                            let head = partition::head(tx, PartitionId::new(back.id, index)).unwrap().unwrap();
-                            assert_eq!((head.log_start.0, head.next.0), (from, to));
-                        }
-                        gone.retain(|one| !of_part.contains(one));
-                        others.push(back.id);
-                    }
-                    Step::Purge => {
-                        deleted::purge(tx, &Which::All).unwrap();
-                        gone.clear();
-                    }
-                    Step::DeleteAndBack => {
-                        deleted::delete(tx, made.id, TRASH).unwrap();
-                        if keeps {
-                            let id = Which::Id("t".to_owned(), made.uuid());
-                            deleted::undelete(tx, &id, None).unwrap();
-                        } else {
-                            return;
-                        }
-                    }
-                    Step::Sweep(records) => drop(remains::sweep(tx, records).unwrap()),
+                if !model.apply(tx, step, object) {
+                    return;
                 }
-                // What left the topic went to where the topic wanted it.
-                let left = extents(tx, made.id);
-                let lost: Vec<_> = here.iter().copied().filter(|one| !left.contains(one)).collect();
-                here.retain(|one| left.contains(one));
-                if keeps {
-                    gone.extend(lost);
-                }
-                let mut found: Vec<_> =
-                    parts(tx).iter().flat_map(|part| extents(tx, part.topic.id)).collect();
-                found.sort_unstable();
-                gone.sort_unstable();
-                assert_eq!(found, gone);
-                adds_up(tx);
+                model.compare(tx);
             }
-            while remains::sweep(tx, 10_000).unwrap() {}
-            let of_others: usize = others.iter().map(|id| extents(tx, *id).len()).sum();
-            let all = here.len() + gone.len() + of_others;
-            assert_eq!(tx.range::<Extent>(..).count(), all);
-            assert_eq!(tx.range::<Object>(..).count(), all, "each extent has an object of its own here");
-            let parts: Vec<TopicId> = parts(tx).iter().map(|part| part.topic.id).collect();
-            for pair in tx.range::<PartHead>(..) {
-                assert!(parts.contains(&pair.unwrap().0.topic));
-            }
-            for pair in tx.range::<Extent>(..) {
-                let ExtentKey { partition, .. } = pair.unwrap().0;
-                assert!(deleted::exists(tx, partition.topic).unwrap());
-            }
+            model.compare_at_the_end(tx);
         });
     }
 }

@@ -299,6 +299,8 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("compacted", tombstone(1_000).keys(2, &[(1, "b", Some("2"))])),
         ("compacted", tombstone(0).keys(2, &[])),
         ("compacted", puts().keys(3, &[(1, "a", Some("9")), (2, "b", Some("3"))])),
+        ("removed", two().came_back(0, &["a"], None).last(&["a", "b"], 2)),
+        ("removed", two().came_back(0, &["a", "c"], None).last(&["a", "b"], 2)),
         ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
         ("topics", start().alone(1, Event::Leftovers { what: vec!["an extent".to_owned()] })),
         ("objects", start().objects(&["a", "b", "orphan"])),
