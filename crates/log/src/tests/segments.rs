@@ -332,8 +332,7 @@ fn a_newer_version_is_refused_by_name() {
         let mut fixed = index_of(key, 16, &[0, 1, 0]);
         fixed[4] = 2;
         let place = [
-            &key.partition.topic.0.to_be_bytes()[..],
-            &key.partition.index.to_be_bytes(),
+            &key.partition.index.to_be_bytes()[..],
             &key.base.0.to_be_bytes(),
             &16u64.to_be_bytes(),
             &fixed[4..],
