@@ -9,8 +9,8 @@
 //! 12  sum u32             CRC-32C of the partition's index u32, bytes 0 to 11, bytes 16 to 20
 //! 16  magic, checksum     as the client sent them
 //! ```
-//! The index is in the sum: so a batch of one partition is not taken for that of another. The topic is not: extents move
-//! to another topic's id when their records are removed and can come back (`map/removed.rs`).
+//! The index is in the sum: so a batch of one partition is not taken for that of another. The topic is not: extents
+//! move to another topic's id when their records are removed and can come back (`map/removed.rs`).
 
 use crate::format::batch::PREFIX_BYTES;
 use crate::format::header::{CRC_FROM, LENGTH_AT};
