@@ -119,18 +119,27 @@ pub fn end(map: &impl Lookup) -> Result<Lsn, DecodeError> {
     Ok(last.map_or(Lsn(0), |(_, part)| part.last))
 }
 
-/// The keys of objects that parts name, with their bytes, and those of loose ones.
+/// The objects that may exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// The keys of those that parts name, with their bytes.
+    pub named: Vec<(String, u64)>,
+    /// The keys of loose ones.
+    pub loose: Vec<String>,
+}
+
+/// The objects that a map names.
 ///
 /// # Errors
 /// A record cannot be read.
-pub fn objects(map: &impl Lookup) -> Result<(Vec<(String, u64)>, Vec<String>), DecodeError> {
+pub fn objects(map: &impl Lookup) -> Result<Objects, DecodeError> {
     let named = parts(map)?.into_iter().map(|part| (part.key(), part.part.bytes)).collect();
     let mut loose = Vec::new();
     for pair in map.range::<Loose>(..) {
         let (number, found) = pair?;
         loose.push(object_key(found.first, number));
     }
-    Ok((named, loose))
+    Ok(Objects { named, loose })
 }
 
 /// The keys of waste, and since when it is waste.

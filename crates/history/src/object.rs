@@ -421,7 +421,7 @@ mod tests {
             prop_assert_eq!(encoder.rows(), rows.len() as u64);
             let names = Names::default();
             let object = encoder.finish(Some(&names)).unwrap();
-            let decoded = decode(object.clone(), true).unwrap();
+            let decoded = decode(object, true).unwrap();
             prop_assert_eq!(decoded.names.as_ref(), Some(&names));
             prop_assert_eq!(decoded.rows(), Ok(rows.clone()));
             let mut again = Encoder::new().unwrap();

@@ -222,7 +222,7 @@ fn every_commit_has_its_rows_once_while_parts_are_written_and_merged() {
         // The journal keeps what is not in a part, and little more.
         let end = map::end(&broker.log.meta().snapshot()).unwrap();
         assert!(broker.kept().await.0 + 60 > end.0, "{} of {end}", broker.kept().await);
-        let (named, loose) = map::objects(&broker.log.meta().snapshot()).unwrap();
+        let map::Objects { named, loose } = map::objects(&broker.log.meta().snapshot()).unwrap();
         let known: BTreeSet<String> = named.into_iter().map(|(key, _)| key).chain(loose).collect();
         assert!(ground.objects().is_subset(&known), "nothing is in the store that nobody knows");
         let damage = |keys: BTreeSet<String>| {
@@ -315,7 +315,7 @@ fn a_crash_anywhere_loses_nothing() {
                 tokio::time::sleep(Duration::from_secs(15)).await;
             }
             next.check().await;
-            let (named, loose) = map::objects(&next.log.meta().snapshot()).unwrap();
+            let map::Objects { named, loose } = map::objects(&next.log.meta().snapshot()).unwrap();
             let known: BTreeSet<String> = named.iter().map(|(key, _)| key.clone()).chain(loose).collect();
             let stored = next.ground.objects();
             assert!(stored.is_subset(&known), "{:?}", stored.difference(&known));

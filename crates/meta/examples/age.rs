@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use floe_env::Env;
 use floe_meta::{Change, Commit, Envelope, Journal, JournalError, Lsn, Meta, Options, SqliteJournal};
@@ -52,8 +52,9 @@ async fn main() {
     let commits: u64 = arguments.next().map_or(10_000_000, |text| text.parse().expect("a number of commits"));
     let temporary = tempfile::tempdir().expect("there is a directory for temporary files");
     let directory = arguments.next().map_or(temporary.path().to_owned(), PathBuf::from);
-    let journal = SqliteJournal::open(&Env::real(), &directory).expect("the journal opens");
-    let (begun, mut largest) = (Instant::now(), 0);
+    let env = Env::real();
+    let journal = SqliteJournal::open(&env, &directory).expect("the journal opens");
+    let (begun, mut largest) = (env.monotonic(), 0);
     let mut last = journal.lsn().0;
     while last < commits {
         let group: Vec<Commit> = (last..last + GROUP).map(append).collect();
@@ -75,7 +76,7 @@ async fn main() {
         if last.is_multiple_of(1_000_000) {
             println!(
                 "{last:>10} commits  {:>6} s  {:>6} MB",
-                begun.elapsed().as_secs(),
+                (env.monotonic() - begun).as_secs(),
                 bytes_of(&directory) / 1_000_000
             );
         }
@@ -83,11 +84,11 @@ async fn main() {
     drop(journal);
     println!("largest: {} MB; closed: {} MB", largest / 1_000_000, bytes_of(&directory) / 1_000_000);
     for _ in 0..3 {
-        let begun = Instant::now();
+        let begun = env.monotonic();
         let journal = SqliteJournal::open(&Env::real(), &directory).expect("the journal opens");
         let meta =
             Meta::open(Env::real(), Arc::new(journal), Options::default()).await.expect("the map loads");
-        println!("opened {:?} in {:.2} s", meta.snapshot(), begun.elapsed().as_secs_f64());
+        println!("opened {:?} in {:.2} s", meta.snapshot(), (env.monotonic() - begun).as_secs_f64());
         drop(meta);
         while SqliteJournal::open(&Env::real(), &directory).is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;

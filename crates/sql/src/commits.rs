@@ -367,8 +367,9 @@ mod tests {
 
     #[test]
     fn filters_bound_commits_and_times() {
-        let check =
-            |filter: Expr, expected: Wanted| assert_eq!(wanted(&[filter.clone()]), expected, "{filter:?}");
+        let check = |filter: Expr, expected: Wanted| {
+            assert_eq!(wanted(std::slice::from_ref(&filter)), expected, "{filter:?}");
+        };
         let time = |micros| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
         check(col("lsn").eq(lit(7_i64)), Wanted { lsns: 7..=7, ..Wanted::ALL });
         check(lit(7_i64).lt(col("lsn")), Wanted { lsns: 8..=i64::MAX, ..Wanted::ALL });

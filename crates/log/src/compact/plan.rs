@@ -107,7 +107,7 @@ pub(crate) fn look(
     }
     limit = limit.min(ceiling.unwrap_or(limit)).max(from);
     if limit == from {
-        return Ok(wants_mark.then(|| Dirty {
+        return Ok(wants_mark.then_some(Dirty {
             partition,
             covered,
             from,

@@ -262,7 +262,7 @@ fn a_commit_writes_so_many_settings_at_most() {
 }
 
 /// What happens to a topic of two partitions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Append(u32),
     Cut { partition: u32, share: u8, extents_max: usize },

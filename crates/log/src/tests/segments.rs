@@ -264,12 +264,8 @@ fn index_of(key: ExtentKey, position: u64, body: &[u8]) -> Vec<u8> {
     let mut summed = vec![1, 0];
     summed.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
     summed.extend_from_slice(body);
-    let place = [
-        &key.partition.index.to_be_bytes()[..],
-        &key.base.0.to_be_bytes(),
-        &position.to_be_bytes(),
-        &summed,
-    ];
+    let place =
+        [&key.partition.index.to_be_bytes()[..], &key.base.0.to_be_bytes(), &position.to_be_bytes(), &summed];
     [&crc32c::crc32c(&place.concat()).to_be_bytes()[..], &summed].concat()
 }
 

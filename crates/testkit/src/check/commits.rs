@@ -88,7 +88,7 @@ fn writers(history: &History, rows: &[CommitRow]) -> Vec<String> {
         let covers = |row: &&CommitRow| row.base <= *base && end <= row.base + row.offsets.cast_signed();
         let is_covered = |client| {
             let rows = of_clients.get(&(partition.clone(), client));
-            rows.is_some_and(|rows| rows.iter().any(|row| covers(&row)))
+            rows.is_some_and(|rows| rows.iter().any(&covers))
         };
         if !is_covered(client.as_str()) && !is_covered(MARKER) {
             found.push(format!("{partition}: no commit gave the offsets {base} to {end} to {client}"));

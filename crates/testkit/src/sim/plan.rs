@@ -260,7 +260,7 @@ impl Plan {
             _ => None,
         };
         let choice = usize::try_from(seed / 3 % 3).expect("a small number");
-        let compacted = (seed % 3 == 0).then(|| DELETE_RETENTIONS[choice]);
+        let compacted = seed.is_multiple_of(3).then(|| DELETE_RETENTIONS[choice]);
         // Tombstones that should stay for long are missed soon.
         let compacted = if planted.is_some() { Some(DELETE_RETENTIONS[2]) } else { compacted };
         // A map of few keys takes several passes, and a small object several commits.

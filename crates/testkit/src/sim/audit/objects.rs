@@ -22,9 +22,9 @@ pub(crate) async fn look(cluster: &Cluster) {
         snapshot.range::<Object>(..).map(|pair| object_key(pair.expect("an object can be read").0)).collect();
     let mut excused = wal_excused(&snapshot);
     match floe_history::map::objects(&snapshot) {
-        Ok((parts, loose)) => {
-            needed.extend(parts.into_iter().map(|(key, _)| key));
-            excused.extend(loose);
+        Ok(objects) => {
+            needed.extend(objects.named.into_iter().map(|(key, _)| key));
+            excused.extend(objects.loose);
         }
         Err(error) => cluster.recorder().stuck(format!("the history cannot be read: {error}")),
     }
