@@ -62,6 +62,8 @@ impl<V: View> Jobs<V> {
         }
         let Some(job) = shared.view.job(topic, &owned.output) else {
             self.piece = None;
+            // A pause that is over would wake the runner for nothing, again and again.
+            self.not_before = self.not_before.filter(|then| now < *then);
             return None;
         };
         let (name, waits) = (job.name, self.not_before.is_some_and(|then| now < then));

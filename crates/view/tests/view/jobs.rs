@@ -70,6 +70,24 @@ async fn a_piece_that_fails_holds_up_nothing_and_begins_anew() {
     assert_eq!(broker.knobs.pieces_left.load(Ordering::SeqCst), 0);
 }
 
+/// A runner that is woken for nothing, again and again, keeps the clock of this test from going on.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_wanted_no_more_after_a_failure_wakes_nobody() {
+    let broker = Ground::default().broker(Env::simulated(6)).await;
+    let topic = broker.topic("t", 1).await;
+    broker.settled(&topic).await;
+    broker.knobs.piece_fails.store(true, Ordering::SeqCst);
+    give_work(&broker, &topic, 1, Duration::from_secs(1)).await;
+    while broker.status(&topic).expect("it runs").job_error.is_none() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    broker.knobs.pieces_left.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(3_600)).await;
+    broker.produce(&topic, 0, &["more"]).await;
+    broker.settled(&topic).await;
+    assert_eq!(broker.counts(&topic, 0).records, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_piece_without_a_command_makes_no_commit() {
     let broker = Ground::default().broker(Env::simulated(5)).await;
