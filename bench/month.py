@@ -57,7 +57,7 @@ class Sender:
         """Sends to the topics in turn. Returns how many records it sent."""
         began, sent = time.monotonic(), 0
         while (passed := time.monotonic() - began) < seconds:
-            for _ in range(max(1, int(passed * rate) - sent)):
+            for _ in range(int(passed * rate) - sent):
                 self.send(topics[sent % len(topics)])
                 sent += 1
             self.producer.poll(0.001)
@@ -119,13 +119,14 @@ def measure(args):
     logs = [f"log-{n:03}" for n in range(args.topics - args.tables)]
     tables = [f"table-{n:03}" for n in range(args.tables)]
     topics = logs + tables
-    # What has expired goes at once: no day in the trash.
-    server = brokers.Floe("--retention-ms", str(args.retention * 1000))
+    server = brokers.Floe()
+    # What expires goes at once: a topic that does not ask for it keeps nothing in the trash.
+    retention = {"retention_ms": args.retention * 1000}
     try:
         for topic in logs:
-            server.create(topic, 1)
+            server.create(topic, 1, **retention)
         for topic in tables:
-            server.create(topic, 1, floe_table="json", floe_table_freshness_ms=5000)
+            server.create(topic, 1, floe_table="json", floe_table_freshness_ms=5000, **retention)
         sender, samples, sent = Sender(server.bootstrap), [], 0
         seconds = args.records / args.rate / args.starts
         for number in range(args.starts):
@@ -174,6 +175,8 @@ def main():
     parser.add_argument("--starts", type=int, default=48)
     parser.add_argument("--retention", type=int, default=600, help="seconds")
     args = parser.parse_args()
+    if args.starts < 6:
+        parser.error("--starts: at least 6, or nothing can be said of the last third of them")
     samples, sender, missing = measure(args)
     text, failed = render(samples, sender, missing, args)
     print(text)
