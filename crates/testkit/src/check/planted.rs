@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{CHECKERS, all};
-use crate::history::{Answer, Event, History, Line, Phase};
+use crate::history::{Answer, CommitRow, Event, History, Line, Phase};
 
 /// Writes histories by hand.
 #[derive(Default)]
@@ -28,6 +28,18 @@ impl Script {
         self.ops += 1;
         let op = self.ops;
         self.line(op, 0, broker, Phase::Ok, event)
+    }
+
+    /// Rows of the history of commits: the commit, its client, and the first offset and the number of what it appended.
+    fn commits(self, last: u64, rows: &[(u64, &str, Option<(i64, u64)>)]) -> Script {
+        let row = |(lsn, client, appended): &(u64, &str, Option<(i64, u64)>)| CommitRow {
+            lsn: *lsn,
+            partition: appended.map(|_| "t#7/0".to_owned()),
+            client: (*client).to_owned(),
+            base: appended.map_or(0, |(base, _)| base),
+            offsets: appended.map_or(0, |(_, offsets)| offsets),
+        };
+        self.alone(1, Event::Commits { last, rows: rows.iter().map(row).collect(), wrong: Vec::new() })
     }
 
     fn both(mut self, process: u32, broker: u32, invoke: Event, phase: Phase, end: Event) -> Script {
@@ -299,6 +311,12 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("compacted", tombstone(1_000).keys(2, &[(1, "b", Some("2"))])),
         ("compacted", tombstone(0).keys(2, &[])),
         ("compacted", puts().keys(3, &[(1, "a", Some("9")), (2, "b", Some("3"))])),
+        // A commit is missing, the last one is, offsets are left out, offsets are given twice, somebody else wrote them.
+        ("commits", committed(3, &[(1, "floe", None), (3, "client-1", Some((0, 2)))])),
+        ("commits", committed(3, &[(1, "floe", None), (2, "client-1", Some((0, 2)))])),
+        ("commits", committed(2, &[(1, "client-1", Some((0, 2))), (2, "client-1", Some((3, 1)))])),
+        ("commits", committed(2, &[(1, "client-1", Some((0, 2))), (2, "client-1", Some((0, 2)))])),
+        ("commits", committed(1, &[(1, "client-2", Some((0, 2)))])),
         ("removed", two().came_back(0, &["a"], None).last(&["a", "b"], 2)),
         ("removed", two().came_back(0, &["a", "c"], None).last(&["a", "b"], 2)),
         ("topics", fleeting(deleted().fetch(1, 0, &["a"], 1)).last_of("t#8/0")),
@@ -369,6 +387,17 @@ fn every_checker_sees_its_planted_history() {
     for (checker, _) in CHECKERS {
         assert!(planted.iter().any(|(name, _)| name == checker), "{checker} has no planted history");
     }
+}
+
+/// Two records, and the history of commits.
+fn committed(last: u64, rows: &[(u64, &str, Option<(i64, u64)>)]) -> Script {
+    two().last(&["a", "b"], 2).commits(last, rows)
+}
+
+#[test]
+fn a_history_of_commits_that_tells_all_is_right() {
+    check(&committed(2, &[(1, "floe", None), (2, "client-1", Some((0, 2)))]), &[]);
+    check(&committed(2, &[(1, "client-1", Some((0, 2))), (1, "floe", None), (2, "floe", None)]), &[]);
 }
 
 /// Two records of one key and one of another.
