@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use super::{CHECKERS, all};
 use crate::history::{Answer, CommitRow, Event, History, Line, Phase};
 
+/// A commit, its client, and the first offset and the number of what it appended.
+type Committed = (u64, &'static str, Option<(i64, u64)>);
+
 /// Writes histories by hand.
 #[derive(Default)]
 struct Script {
@@ -30,9 +33,9 @@ impl Script {
         self.line(op, 0, broker, Phase::Ok, event)
     }
 
-    /// Rows of the history of commits: the commit, its client, and the first offset and the number of what it appended.
-    fn commits(self, last: u64, rows: &[(u64, &str, Option<(i64, u64)>)]) -> Script {
-        let row = |(lsn, client, appended): &(u64, &str, Option<(i64, u64)>)| CommitRow {
+    /// Rows of the history of commits.
+    fn commits(self, last: u64, rows: &[Committed]) -> Script {
+        let row = |(lsn, client, appended): &Committed| CommitRow {
             lsn: *lsn,
             partition: appended.map(|_| "t#7/0".to_owned()),
             client: (*client).to_owned(),
@@ -390,7 +393,7 @@ fn every_checker_sees_its_planted_history() {
 }
 
 /// Two records, and the history of commits.
-fn committed(last: u64, rows: &[(u64, &str, Option<(i64, u64)>)]) -> Script {
+fn committed(last: u64, rows: &[Committed]) -> Script {
     two().last(&["a", "b"], 2).commits(last, rows)
 }
 
