@@ -283,7 +283,13 @@ impl Reader {
                 },
             };
             let pieces = fetched.next().expect("each window was fetched");
-            match taken.take(&mut window, pieces?)? {
+            let took = match pieces.and_then(|pieces| taken.take(&mut window, pieces)) {
+                Ok(took) => took,
+                // What lies before damage is still served. The read that begins at it is refused.
+                Err(_) if !taken.batches.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            match took {
                 Took::Everything => {}
                 // Whoever reads on continues there.
                 Took::Enough => {

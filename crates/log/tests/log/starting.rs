@@ -173,6 +173,8 @@ async fn a_missing_object_is_known_from_the_start_and_others_are_served() {
     assert!(matches!(&read, Err(ReadError::Corrupt(what)) if what.contains(&third.to_string())), "{read:?}");
     let read = log.read(&snapshot, partition, offset(3), 1_000_000).await.expect("the others are served");
     assert_eq!(read.batches.len(), 3);
+    let read = log.read(&snapshot, partition, offset(0), 1_000_000).await.expect("so is what lies before it");
+    assert_eq!(read.batches.len(), 2);
 }
 
 /// Between the log start and the high watermark every offset has a record. A reader that went on behind a hole would
