@@ -213,6 +213,29 @@ async fn damage_stops_its_extent_alone_and_is_tried_again() {
     }
 }
 
+/// No store compares the bytes of a segment with what was put. So the reader does, and hands out nothing that changed.
+#[tokio::test(start_paused = true)]
+async fn a_changed_value_of_a_segment_is_never_handed_out() {
+    let (env, memory) = (Env::simulated(9), MemoryStore::new());
+    let shared: Arc<dyn Journal> = Arc::new(MemoryJournal::new());
+    let log = open(&env, &shared, Arc::new(memory.clone()), Config { sole: true, ..small() }).await;
+    let parts = partitions(&log, 1).await;
+    fill(&log, &parts, 0..16, 20).await;
+    merge_all(&log).await;
+    log.close().await;
+    let key = memory.keys().into_iter().find(|key| key.starts_with("segment/")).expect("it is there");
+    let mut rotten = memory.get(&key, None).await.expect("it is there").to_vec();
+    // In the value of the first record, behind the head of the object and the header of the batch.
+    rotten[16 + 61 + 12] ^= 1;
+    memory.plant(&key, rotten.into());
+    let again = open(&env.scope(), &shared, Arc::new(memory), Config { sole: true, ..small() }).await;
+    let read = again.read(&again.meta().snapshot(), parts[0], Offset(0), 1).await;
+    assert!(
+        matches!(&read, Err(floe_log::walk::ReadError::Corrupt(what)) if what.contains("checksum")),
+        "{read:?}"
+    );
+}
+
 /// A store whose PUTs of segments wait until somebody opens the gate.
 struct Gate {
     memory: MemoryStore,
