@@ -314,7 +314,7 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("compacted", tombstone(1_000).keys(2, &[(1, "b", Some("2"))])),
         ("compacted", tombstone(0).keys(2, &[])),
         ("compacted", puts().keys(3, &[(1, "a", Some("9")), (2, "b", Some("3"))])),
-        // A commit is missing, the last one is, offsets are left out, offsets are given twice, somebody else wrote them.
+        // A commit is missing, the last one is, offsets are left out, or given twice, somebody else wrote them.
         ("commits", committed(3, &[(1, "floe", None), (3, "client-1", Some((0, 2)))])),
         ("commits", committed(3, &[(1, "floe", None), (2, "client-1", Some((0, 2)))])),
         ("commits", committed(2, &[(1, "client-1", Some((0, 2))), (2, "client-1", Some((3, 1)))])),
