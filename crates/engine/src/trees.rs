@@ -1,7 +1,7 @@
 //! Walks over DataFusion's trees, each compiled once.
 //!
 //! The walks of DataFusion and of its parser are generic over what is called at a node. So every caller gets a copy of
-//! the whole walk, with all kinds of nodes in it: three quarters of this crate's machine code, before. Here what is
+//! the whole walk, with all kinds of nodes in it: more than half of this crate's machine code, before. Here what is
 //! called is a trait object.
 
 use std::ops::ControlFlow;
