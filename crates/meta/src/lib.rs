@@ -67,6 +67,7 @@ pub use handle::Meta;
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
+pub use journal::open::{JournalOpenError, JournalOptions, open_journal};
 #[doc(hidden)]
 pub use journal::ring::crash;
 pub use journal::ring::{RingJournal, RingOpenError, RingOptions};

@@ -157,5 +157,8 @@ pub const RING_BUFFER_KEPT_BYTES: usize = 20 << 20;
 /// How long a ring rests before it marks the end of its log, and how often its keeper looks.
 pub const RING_IDLE: Duration = Duration::from_secs(1);
 
+/// How often a ring looks at the room of its disk while there is enough.
+pub const RING_ROOM_LOOK: Duration = Duration::from_secs(1);
+
 const _: () = assert!(FRAME_BYTES_MAX + 2 * 4096 <= RING_FILE_BYTES);
 const _: () = assert!(RING_IMAGE_BYTES + FRAME_BYTES_MAX < RING_ENTRIES_BYTES_MAX);

@@ -65,6 +65,8 @@ impl RealDisk {
         let direct = match tried() {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => false,
+            // It was opened for direct writes, and no write found room.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => true,
             Err(error) => return Err(error),
         };
         fs::remove_file(&path).map(|()| direct).or_else(|error| match error.kind() {
@@ -136,6 +138,14 @@ impl Disk for RealDisk {
 
     fn room(&self) -> io::Result<DiskRoom> {
         self.reserve.room()
+    }
+
+    fn tend_reserve(&self) -> io::Result<()> {
+        self.reserve.tend()
+    }
+
+    fn give_up_reserve(&self) -> io::Result<bool> {
+        self.reserve.give_up_ballast()
     }
 
     fn end_process(&self, what: &str, why: &dyn Display) -> ! {

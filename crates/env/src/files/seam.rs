@@ -61,6 +61,23 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The file system does not answer.
     fn room(&self) -> io::Result<DiskRoom>;
 
+    /// Makes the part of the disk that is given up for deletions, if it is missing and there is room for it.
+    ///
+    /// # Errors
+    /// The disk fails; the next call tries again.
+    fn tend_reserve(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives up the part of the disk that is kept for deletions, because one of them found no room. Returns whether
+    /// there was any.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn give_up_reserve(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Ends the process that uses the disk, because nobody can tell what the disk has.
     fn end_process(&self, what: &str, why: &dyn Display) -> !;
 }

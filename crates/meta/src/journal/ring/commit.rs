@@ -11,6 +11,7 @@ use super::file::{Position, RingFile};
 use super::frame::{BLOCK, Draft, Header, Kind, block_of};
 use super::planted::{Planted, planted};
 use super::recovery::sum_of;
+use super::room::is_full;
 use super::state::{Core, Located, Tail};
 use crate::journal::{
     AttachedError, Attachment, Carried, Commit, Entry, JournalError, Lsn, Outcome, attachment,
@@ -26,7 +27,7 @@ impl Core {
         commits: &[Commit],
         attachments: &[Attachment],
     ) -> Result<Carried, JournalError> {
-        attachment::check(commits.len(), attachments, self.options.carries())?;
+        attachment::check(commits.len(), attachments, self.carries)?;
         let mut tail = lock(&self.tail);
         let last = tail.at.lsn;
         if expected > last {
@@ -65,7 +66,12 @@ impl Core {
             self.publish(file, at, &header, draft, entries.clone());
             self.keep();
         }
-        if let Err(error) = file.file.write_at(buffer.as_slice(), place.offset) {
+        let mut written = file.file.write_at(buffer.as_slice(), place.offset);
+        // A file system that copies what is written over takes room for it.
+        if written.as_ref().is_err_and(is_full) && self.give_up_reserve() {
+            written = file.file.write_at(buffer.as_slice(), place.offset);
+        }
+        if let Err(error) = written {
             self.make_void(tail, &error);
             return Err(JournalError::NotApplied(format!("the disk did not write: {error}")));
         }
@@ -143,11 +149,11 @@ impl Core {
             ));
         }
         if attached {
-            self.hold_back(1)?;
+            self.hold_back(1, attached)?;
         }
         // Files that were made with another setting may be too small.
         while tail.at.next + bytes > tail.file.end() {
-            self.hold_back(1 + usize::from(attached))?;
+            self.hold_back(1 + usize::from(attached), attached)?;
             self.rotate(tail);
         }
         Ok(())
@@ -167,11 +173,11 @@ impl Core {
     }
 
     /// Makes sure that so many files are ready. The last one is for commits that free others.
-    fn hold_back(&self, files: usize) -> Result<(), JournalError> {
+    fn hold_back(&self, files: usize, attached: bool) -> Result<(), JournalError> {
         if lock(&self.ready).len() >= files {
             return Ok(());
         }
-        let ready = lock(&self.keeper).make_ready(self, files);
+        let ready = lock(&self.keeper).make_ready(self, files, !attached);
         match ready.map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))? {
             true => Ok(()),
             false => {

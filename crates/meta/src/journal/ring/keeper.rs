@@ -13,11 +13,12 @@ use floe_env::lock;
 use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
+use super::room::is_full;
 use super::state::{Core, Index, Keeper};
-use super::store::{PagesFile, PagesName, PagesSink, Unread};
+use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES, RING_STEP_PAUSE,
+    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES, RING_STEP_PAUSE,
     RING_WAITING_FILES, RING_WAITING_RATIO,
 };
 
@@ -40,11 +41,21 @@ impl Core {
 
 impl Keeper {
     fn keep(&mut self, core: &Core) -> Result<(), Unread> {
+        if let Err(error) = core.disk.tend_reserve() {
+            tracing::warn!(%error, "cannot make the reserve for deletions, trying again");
+        }
+        core.room()?;
         while lock(&core.ready).len() < RING_READY_FILES && self.may_prepare(core) {
-            self.prepare(core)?;
+            self.prepare(core, false)?;
         }
         if self.image_is_due(core) {
-            self.write_image(core)?;
+            let written = self.write_image(core);
+            // Without images, commits would be refused in the end.
+            let urgent = lock(&core.past).meta_bytes > RING_ENTRIES_BYTES_MAX / 2;
+            match full(&written) && urgent && core.give_up_reserve() {
+                true => self.write_image(core)?,
+                false => written?,
+            }
         }
         self.trim(core)?;
         self.report(core);
@@ -101,8 +112,9 @@ impl Keeper {
         files < core.options.files_max || self.reusable(core).is_some()
     }
 
-    /// Makes one more file ready: a used one that nothing needs, or a new one.
-    fn prepare(&mut self, core: &Core) -> io::Result<()> {
+    /// Makes one more file ready: a used one that nothing needs, or a new one, which may take `from_reserve` what is kept
+    /// for deletions.
+    fn prepare(&mut self, core: &Core, from_reserve: bool) -> io::Result<()> {
         let journal = core.journal;
         let (generation, nonce, capacity) =
             (self.generation + 1, core.env.random_u64(), core.options.file_bytes);
@@ -120,7 +132,7 @@ impl Keeper {
             }
             None => {
                 let room = core.disk.room()?;
-                if !room.holds(capacity) {
+                if !room.holds(capacity) && !(from_reserve && room.free >= capacity) {
                     return Err(room.full(capacity));
                 }
                 let early = planted(Planted::NamedTooEarly);
@@ -134,19 +146,38 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes so many files ready now, because a commit waits for them. Where the ring is full, writes the images that
-    /// hold back files without attachments. Returns false if that does not help.
-    pub(super) fn make_ready(&mut self, core: &Core, files: usize) -> Result<bool, Unread> {
+    /// Makes so many files ready now, because a commit waits for them. Where the ring is full, or the disk, writes the
+    /// images that hold back files without attachments. The commit takes `from_reserve` what is kept for deletions if
+    /// it must. Returns false if the ring stays full.
+    pub(super) fn make_ready(
+        &mut self,
+        core: &Core,
+        files: usize,
+        from_reserve: bool,
+    ) -> Result<bool, Unread> {
+        loop {
+            let made = self.try_ready(core, files, from_reserve);
+            if !(full(&made) && from_reserve && core.give_up_reserve()) {
+                return made;
+            }
+        }
+    }
+
+    fn try_ready(&mut self, core: &Core, files: usize, from_reserve: bool) -> Result<bool, Unread> {
         let mut images = 0;
         while lock(&core.ready).len() < files {
-            if self.may_prepare(core) {
-                self.prepare(core)?;
-            } else if images < 2 && self.has_news(core) {
-                self.write_image(core)?;
-                images += 1;
-            } else {
-                return Ok(false);
+            let prepared = match self.may_prepare(core) {
+                true => self.prepare(core, from_reserve).map(|()| true),
+                false => Ok(false),
+            };
+            if let Ok(true) = prepared {
+                continue;
             }
+            if images == 2 || !self.has_news(core) {
+                return Ok(prepared?);
+            }
+            self.write_image(core)?;
+            images += 1;
         }
         Ok(true)
     }
@@ -182,9 +213,21 @@ impl Keeper {
         lock(&core.index).files.remove(&generation)
     }
 
-    /// Writes what is new into the history and into an image. Entries leave memory when both are durable and were read
-    /// back.
+    /// Writes what is new into the history and into an image. What a failure leaves of them goes.
     fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
+        let written = self.write_both(core);
+        if written.is_err() {
+            for directory in [HISTORY, IMAGES] {
+                if core.disk.list(directory)?.iter().any(|name| name == WRITING) {
+                    core.disk.remove(&format!("{directory}/{WRITING}"))?;
+                }
+            }
+        }
+        written
+    }
+
+    /// Entries leave memory when history and image are durable and were read back.
+    fn write_both(&mut self, core: &Core) -> Result<(), Unread> {
         let (newest, last, entries, end, meta_bytes) = {
             let past = lock(&core.past);
             let newest = past.images.last().cloned().expect("a journal has an image from its first moment");
@@ -260,6 +303,11 @@ impl Keeper {
         metrics::gauge!("floe_meta_ring_files").set(files as f64);
         metrics::gauge!("floe_meta_ring_attachments").set(lock(&core.index).attachments.len() as f64);
     }
+}
+
+/// Whether the disk was full.
+fn full<T>(done: &Result<T, Unread>) -> bool {
+    matches!(done, Err(Unread::Io(error)) if is_full(error))
 }
 
 /// The first commit that the history needs to have: parts of which all are kept elsewhere may go, but not the last

@@ -32,6 +32,7 @@ mod pages;
 mod past;
 mod planted;
 mod recovery;
+mod room;
 #[cfg(test)]
 mod start_tests;
 mod state;
@@ -67,7 +68,8 @@ pub struct RingJournal {
 }
 
 impl RingJournal {
-    /// Opens the journal of a directory, and makes it if it is missing.
+    /// Opens the ring of a directory, and makes it if it is missing. It looks at nothing else in the directory:
+    /// [`crate::open_journal`] does.
     ///
     /// # Errors
     /// See [`RingOpenError`].
@@ -79,9 +81,24 @@ impl RingJournal {
                 return Err(RingOpenError::InUse { path: directory.display().to_string(), holder });
             }
         };
-        let reserve = DiskReserve::new(directory, DISK_RESERVE_BYTES);
+        RingJournal::open_locked(env, directory, file_lock, DISK_RESERVE_BYTES, true, options)
+    }
+
+    /// The same as [`RingJournal::open`], for who has taken the lock of the directory. `reserve_bytes` of the disk are
+    /// kept for deletions. Without `carries` new commits bring no bytes.
+    pub(crate) fn open_locked(
+        env: &Env,
+        directory: &Path,
+        file_lock: FileLock,
+        reserve_bytes: u64,
+        carries: bool,
+        options: RingOptions,
+    ) -> Result<RingJournal, RingOpenError> {
+        let reserve = DiskReserve::new(directory, reserve_bytes);
+        // Opening writes. On a full disk it takes the ballast, so that a broker can start and topics be deleted.
+        reserve.begin()?;
         let disk = RealDisk::new(directory, "the journal", reserve)?;
-        let mut journal = RingJournal::open_on(env, Arc::new(disk), options)?;
+        let mut journal = RingJournal::open_carrying(env, Arc::new(disk), carries, options)?;
         journal.file_lock = Some(file_lock);
         journal.start()?;
         Ok(journal)
@@ -97,7 +114,16 @@ impl RingJournal {
         disk: Arc<dyn Disk>,
         options: RingOptions,
     ) -> Result<RingJournal, RingOpenError> {
-        let core = Arc::new(open::open(env, disk, options)?);
+        RingJournal::open_carrying(env, disk, true, options)
+    }
+
+    fn open_carrying(
+        env: &Env,
+        disk: Arc<dyn Disk>,
+        carries: bool,
+        options: RingOptions,
+    ) -> Result<RingJournal, RingOpenError> {
+        let core = Arc::new(open::open(env, disk, carries, options)?);
         Ok(RingJournal { core, keeper: None, thread: Mutex::default(), file_lock: None })
     }
 
@@ -168,7 +194,7 @@ impl Journal for RingJournal {
     }
 
     fn carries(&self) -> u64 {
-        self.core.options.carries()
+        self.core.carries
     }
 
     async fn commit_with(
@@ -217,22 +243,7 @@ impl Journal for RingJournal {
     }
 
     fn only_deletions(&self) -> Option<String> {
-        match self.core.disk.room() {
-            Ok(room) => {
-                metrics::gauge!("floe_meta_disk_free_bytes").set(room.free as f64);
-                metrics::gauge!("floe_meta_only_deletions").set(f64::from(room.only_deletions()));
-                room.only_deletions().then(|| format!(
-                    "the disk of the metadata is nearly full, the last {} bytes are kept for deletions: delete topics \
-                     or free some space",
-                    room.free
-                ))
-            }
-            Err(error) => {
-                // The commit itself finds out whether the disk takes it.
-                tracing::warn!(%error, "cannot tell how full the disk of the metadata is");
-                None
-            }
-        }
+        self.core.only_deletions()
     }
 }
 

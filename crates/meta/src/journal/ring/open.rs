@@ -23,7 +23,12 @@ use crate::journal::Lsn;
 use crate::limits::RING_STEP_BYTES;
 
 /// Opens the ring of a disk, and makes one if there is none.
-pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Result<Core, RingOpenError> {
+pub(super) fn open(
+    env: &Env,
+    disk: Arc<dyn Disk>,
+    carries: bool,
+    options: RingOptions,
+) -> Result<Core, RingOpenError> {
     for directory in [RING, IMAGES, HISTORY] {
         disk.create_dir(directory)?;
         // A process that was killed may have given names that are not durable yet. This one builds on them.
@@ -63,6 +68,7 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
         disk,
         options,
         journal: newest.journal,
+        carries: if carries { options.carries() } else { 0 },
         tail: Mutex::new(tail),
         keeper: Mutex::new(keeper),
         past: Mutex::new(past),
@@ -70,6 +76,7 @@ pub(super) fn open(env: &Env, disk: Arc<dyn Disk>, options: RingOptions) -> Resu
         ready: Mutex::new(ready),
         last,
         forget: AtomicU64::new(0),
+        room: Mutex::default(),
     })
 }
 

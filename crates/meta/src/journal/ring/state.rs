@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use floe_env::{BlockBuffer, Disk, Env};
+use floe_env::{BlockBuffer, Disk, DiskRoom, Env};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -101,6 +101,8 @@ pub(super) struct Core {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) options: RingOptions,
     pub(super) journal: u64,
+    /// Bytes of attachments in one group; 0 if it takes none.
+    pub(super) carries: u64,
     pub(super) tail: Mutex<Tail>,
     pub(super) keeper: Mutex<Keeper>,
     pub(super) past: Mutex<Past>,
@@ -110,6 +112,8 @@ pub(super) struct Core {
     pub(super) last: watch::Sender<Lsn>,
     /// The last commit that is kept elsewhere, as far as anybody said.
     pub(super) forget: AtomicU64,
+    /// The room of the disk, and when it was looked at.
+    pub(super) room: Mutex<Option<(Instant, DiskRoom)>>,
 }
 
 /// What the work beside commits needs to know.
