@@ -64,6 +64,15 @@ impl DiskReserve {
         Ok(DiskRoom::of(size, disk.f_bavail.saturating_mul(disk.f_frsize), self.bytes))
     }
 
+    /// Bytes of the whole disk; 0 if the file system does not say it.
+    ///
+    /// # Errors
+    /// The directory is gone, or the file system does not answer.
+    pub fn size(&self) -> io::Result<u64> {
+        let disk = statvfs(&self.directory)?;
+        Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
+    }
+
     /// Makes the ballast if there is none, and room for it.
     ///
     /// # Errors

@@ -335,6 +335,7 @@ const METRICS: &[Metric] = &[
         "Bytes of frames that were written to the ring of the journal."),
     counter("floe_meta_ring_damaged_total", "reads",
         "Reads of an attachment that does not match its checksum."),
+    gauge("floe_meta_ring_file_bytes", "bytes", "Bytes of the files of the ring of the journal."),
     gauge("floe_meta_ring_files", "files", "Files of the ring of the journal."),
     counter("floe_meta_ring_keeper_failures_total", "failures",
         "Times that the work beside the ring failed: files, images, history."),

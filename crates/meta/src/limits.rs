@@ -115,11 +115,21 @@ pub const SQLITE_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 const _: () = assert!(SQLITE_LOG_PAGES_MAX as u64 * (4096 + 24) * 2 < SQLITE_LOG_BYTES + (1 << 20));
 const _: () = assert!(SQLITE_LOG_BYTES as i64 <= SQLITE_LOG_BYTES_MAX);
 
-/// Bytes of a file of a ring.
+/// Bytes of the first file of a ring. Each new one is as large as all before it together, so that a ring doubles.
+pub const RING_FIRST_FILE_BYTES: u64 = 4 << 20;
+
+/// Bytes of a file of a ring, at most.
 pub const RING_FILE_BYTES: u64 = 64 << 20;
 
-/// Files of a ring.
-pub const RING_FILES_MAX: usize = 64;
+/// Bytes of all files of a ring, unless a setting says something else.
+pub const RING_BYTES_MAX: u64 = 4 << 30;
+
+/// On a smaller disk they are the disk's size divided by this.
+pub const RING_DISK_SHARE: u64 = 8;
+
+/// A ring may have so many of its largest files, whatever the disk and the setting: one is used, one is ready, and one
+/// is held back.
+pub const RING_FILES_MIN: u64 = 3;
 
 /// Files of a ring that are ready before they are needed. The last one is for commits that free others.
 pub const RING_READY_FILES: usize = 2;
@@ -161,4 +171,6 @@ pub const RING_IDLE: Duration = Duration::from_secs(1);
 pub const RING_ROOM_LOOK: Duration = Duration::from_secs(1);
 
 const _: () = assert!(FRAME_BYTES_MAX + 2 * 4096 <= RING_FILE_BYTES);
+const _: () = assert!(RING_FIRST_FILE_BYTES <= RING_FILE_BYTES);
+const _: () = assert!(RING_FILES_MIN * RING_FILE_BYTES <= RING_BYTES_MAX);
 const _: () = assert!(RING_IMAGE_BYTES + FRAME_BYTES_MAX < RING_ENTRIES_BYTES_MAX);

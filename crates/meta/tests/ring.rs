@@ -12,8 +12,13 @@ use floe_meta::conformance::{self, Place};
 use floe_meta::*;
 
 /// Files so small that the suite uses them many times, and large enough for its largest commit.
-const OPTIONS: RingOptions =
-    RingOptions { file_bytes: 8 << 20, files_max: 6, image_bytes: 64 << 10, history_bytes: 256 << 10 };
+const OPTIONS: RingOptions = RingOptions {
+    first_bytes: 1 << 20,
+    file_bytes: 8 << 20,
+    bytes_max: Some(48 << 20),
+    image_bytes: 64 << 10,
+    history_bytes: 256 << 10,
+};
 
 struct Directory(tempfile::TempDir);
 

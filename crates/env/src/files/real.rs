@@ -140,6 +140,10 @@ impl Disk for RealDisk {
         self.reserve.room()
     }
 
+    fn size(&self) -> io::Result<u64> {
+        self.reserve.size()
+    }
+
     fn tend_reserve(&self) -> io::Result<()> {
         self.reserve.tend()
     }

@@ -61,6 +61,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// The file system does not answer.
     fn room(&self) -> io::Result<DiskRoom>;
 
+    /// Bytes of the whole disk; 0 if the file system does not say it.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    fn size(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     /// Makes the part of the disk that is given up for deletions, if it is missing and there is room for it.
     ///
     /// # Errors

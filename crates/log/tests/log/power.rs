@@ -13,8 +13,13 @@ use floe_store::MemoryStore;
 use crate::world::{config, open, request, topic, values, writer};
 
 /// Files so small that they are used again.
-const OPTIONS: RingOptions =
-    RingOptions { file_bytes: 128 << 10, files_max: 8, image_bytes: 4 << 10, history_bytes: 16 << 10 };
+const OPTIONS: RingOptions = RingOptions {
+    first_bytes: 128 << 10,
+    file_bytes: 128 << 10,
+    bytes_max: Some(1 << 20),
+    image_bytes: 4 << 10,
+    history_bytes: 16 << 10,
+};
 /// Records of one run.
 const RECORDS: usize = 120;
 /// One of so many calls of the disk is the last before a power cut.

@@ -12,7 +12,7 @@ use super::frame::{BLOCK, Draft, Header, Kind, block_of};
 use super::planted::{Planted, planted};
 use super::recovery::sum_of;
 use super::room::is_full;
-use super::state::{Core, Located, Tail};
+use super::state::{Core, Located, Tail, Wanted};
 use crate::journal::{
     AttachedError, Attachment, Carried, Commit, Entry, JournalError, Lsn, Outcome, attachment,
 };
@@ -149,14 +149,22 @@ impl Core {
             ));
         }
         if attached {
-            self.hold_back(1, attached)?;
+            self.hold_back(Wanted { frame: 0, attached })?;
         }
-        // Files that were made with another setting may be too small.
         while tail.at.next + bytes > tail.file.end() {
-            self.hold_back(1 + usize::from(attached), attached)?;
+            self.hold_back(Wanted { frame: bytes, attached })?;
+            if tail.at.next == BLOCK && !planted(Planted::PassedUnmarked) {
+                self.pass(tail)?;
+            }
             self.rotate(tail);
         }
         Ok(())
+    }
+
+    /// Marks a file without frames that is too small for the next one: a start looks no further than the next file.
+    fn pass(&self, tail: &mut Tail) -> Result<(), JournalError> {
+        let marked = self.put_seal(tail);
+        marked.map_err(|error| JournalError::NotApplied(format!("the disk did not write: {error}")))
     }
 
     /// Goes on in the next file, which is ready.
@@ -172,21 +180,20 @@ impl Core {
         tail.file = next;
     }
 
-    /// Makes sure that so many files are ready. The last one is for commits that free others.
-    fn hold_back(&self, files: usize, attached: bool) -> Result<(), JournalError> {
-        if lock(&self.ready).len() >= files {
+    /// Makes sure that the files are ready which a commit needs. The last one is for commits that free others.
+    fn hold_back(&self, wanted: Wanted) -> Result<(), JournalError> {
+        if wanted.is_met(&lock(&self.ready)) {
             return Ok(());
         }
-        let ready = lock(&self.keeper).make_ready(self, files, !attached);
+        let ready = lock(&self.keeper).make_ready(self, wanted);
         match ready.map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))? {
             true => Ok(()),
-            false => {
-                let (files, bytes) = (self.options.files_max, self.options.file_bytes);
-                Err(JournalError::NotApplied(format!(
-                    "the journal is full: {files} files of {bytes} bytes hold data that is still needed there. Wait \
-                     until it is merged, delete topics, or allow more files"
-                )))
-            }
+            false => Err(JournalError::NotApplied(format!(
+                "the journal is full: its files have {} of {} bytes, and hold data that is still needed there. Wait until \
+                 it is merged, delete topics, or allow the journal more bytes",
+                self.file_bytes(),
+                self.bytes_max
+            ))),
         }
     }
 
@@ -200,21 +207,28 @@ impl Core {
     pub(super) fn seal(&self, synced: bool) {
         let mut tail = lock(&self.tail);
         let tail = &mut *tail;
-        if !tail.sealed && tail.at.next + BLOCK <= tail.file.header.capacity {
-            let place = tail.file.header.place(tail.at.next);
-            let header = Header::empty(Kind::Seal, place, self.env.random_u128(), tail.at.link, tail.at.lsn);
-            if let Err(error) = write_block(&tail.file, &header, &mut tail.buffer) {
-                // It may be there all the same, and the next frame may go into another file.
-                return self.make_void(tail, &error);
-            }
-            // An image may not refer to it, because a power cut may take it away.
-            tail.at = after(&tail.at, &header);
-            (tail.sealed, tail.seal_unsynced) = (true, true);
+        if !tail.sealed && tail.at.next + BLOCK <= tail.file.header.capacity && self.put_seal(tail).is_err() {
+            return;
         }
         if synced && tail.seal_unsynced {
             tail.file.file.sync();
             tail.seal_unsynced = false;
         }
+    }
+
+    /// Writes a mark where the log ends. It is not synced.
+    fn put_seal(&self, tail: &mut Tail) -> std::io::Result<()> {
+        let place = tail.file.header.place(tail.at.next);
+        let header = Header::empty(Kind::Seal, place, self.env.random_u128(), tail.at.link, tail.at.lsn);
+        if let Err(error) = write_block(&tail.file, &header, &mut tail.buffer) {
+            // It may be there all the same, and the next frame may go into another file.
+            self.make_void(tail, &error);
+            return Err(error);
+        }
+        // An image may not refer to it, because a power cut may take it away.
+        tail.at = after(&tail.at, &header);
+        (tail.sealed, tail.seal_unsynced) = (true, true);
+        Ok(())
     }
 
     /// Reads a part of an attachment. The first read compares the whole with its checksum.

@@ -89,7 +89,13 @@ impl World {
     fn new(env: Env, seed: u64) -> World {
         let mut world = World {
             disk: SimulatedDisk::new(seed),
-            options: RingOptions { file_bytes: 0, files_max: 0, image_bytes: 0, history_bytes: 0 },
+            options: RingOptions {
+                first_bytes: 0,
+                file_bytes: 0,
+                bytes_max: None,
+                image_bytes: 0,
+                history_bytes: 0,
+            },
             env,
             entries: Vec::new(),
             attached: BTreeMap::new(),
@@ -99,9 +105,11 @@ impl World {
             spoiled: 0,
             met: Met::default(),
         };
+        let blocks = 6 + world.below(10);
         world.options = RingOptions {
-            file_bytes: (6 + world.below(10)) * 4096,
-            files_max: 4 + world.below(5) as usize,
+            first_bytes: (blocks - world.below(2) * world.below(blocks - 3)) * 4096,
+            file_bytes: blocks * 4096,
+            bytes_max: Some((4 + world.below(5)) * blocks * 4096),
             image_bytes: 200 + world.below(3_000),
             history_bytes: world.below(20_000),
         };

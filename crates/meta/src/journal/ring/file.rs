@@ -112,6 +112,11 @@ impl RingFile {
         self.header.capacity - BLOCK
     }
 
+    /// Whether a frame of so many bytes fits into the empty file.
+    pub(super) fn takes(&self, frame: u64) -> bool {
+        BLOCK + frame <= self.end()
+    }
+
     pub(super) fn last(&self) -> Lsn {
         Lsn(self.last.load(Ordering::Acquire))
     }

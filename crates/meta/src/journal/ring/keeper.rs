@@ -14,12 +14,12 @@ use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
 use super::room::is_full;
-use super::state::{Core, Index, Keeper};
+use super::state::{Core, Index, Keeper, Wanted};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES, RING_STEP_PAUSE,
-    RING_WAITING_FILES, RING_WAITING_RATIO,
+    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES,
+    RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
 };
 
 /// The directory of the images.
@@ -45,9 +45,7 @@ impl Keeper {
             tracing::warn!(%error, "cannot make the reserve for deletions, trying again");
         }
         core.room()?;
-        while lock(&core.ready).len() < RING_READY_FILES && self.may_prepare(core) {
-            self.prepare(core, false)?;
-        }
+        let prepared = self.prepare_ahead(core);
         if self.image_is_due(core) {
             let written = self.write_image(core);
             // Without images, commits would be refused in the end.
@@ -59,25 +57,30 @@ impl Keeper {
         }
         self.trim(core)?;
         self.report(core);
+        // On a full disk there are no new files, and images go on.
+        Ok(prepared?)
+    }
+
+    fn prepare_ahead(&mut self, core: &Core) -> io::Result<()> {
+        while lock(&core.ready).len() < RING_READY_FILES && self.prepare(core, 0, false)? {}
         Ok(())
     }
 
     /// Gives files back to the file system that nobody has needed for a while.
     fn trim(&mut self, core: &Core) -> io::Result<()> {
-        let idle = self.idle(core);
+        let mut idle = self.idle(core);
         if idle.len() <= RING_SPARE_FILES {
             self.spare_since = None;
             return Ok(());
         }
+        // The large ones go.
+        idle.sort_by_key(|file| file.header.capacity);
         let now = core.env.monotonic();
         if now.duration_since(*self.spare_since.get_or_insert(now)) < RING_SPARE_TIME {
             return Ok(());
         }
-        for generation in &idle[RING_SPARE_FILES..] {
-            let file = lock(&core.index).files.remove(generation);
-            if let Some(file) = file {
-                core.disk.remove(&file.name())?;
-            }
+        for file in &idle[RING_SPARE_FILES..] {
+            remove(core, file)?;
         }
         core.disk.sync_dir(RING);
         Ok(())
@@ -97,8 +100,10 @@ impl Keeper {
         }
         let index = lock(&core.index);
         let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > newest.lsn;
-        let waiting = index.files.range(..end.generation).filter(|(_, file)| waits(file)).count() as u64;
-        waiting >= RING_WAITING_FILES && waiting * core.options.file_bytes >= RING_WAITING_RATIO * image_bytes
+        let files = index.files.range(..end.generation).map(|(_, file)| file).filter(waits);
+        let (files, bytes) =
+            files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.header.capacity));
+        files >= RING_WAITING_FILES && bytes >= RING_WAITING_RATIO * image_bytes
     }
 
     fn has_news(&self, core: &Core) -> bool {
@@ -106,22 +111,13 @@ impl Keeper {
         past.images.first().is_none_or(|older| older.header.position.lsn < past.end.lsn)
     }
 
-    /// Whether there is a file that may be used again, or room for a new one.
-    fn may_prepare(&self, core: &Core) -> bool {
-        let files = lock(&core.index).files.len() + lock(&core.ready).len();
-        files < core.options.files_max || self.reusable(core).is_some()
-    }
-
-    /// Makes one more file ready: a used one that nothing needs, or a new one, which may take `from_reserve` what is kept
-    /// for deletions.
-    fn prepare(&mut self, core: &Core, from_reserve: bool) -> io::Result<()> {
-        let journal = core.journal;
-        let (generation, nonce, capacity) =
-            (self.generation + 1, core.env.random_u64(), core.options.file_bytes);
-        let header = FileHeader { journal, generation, nonce, capacity };
-        let file = match self.take_reusable(core) {
+    /// Makes one more file ready, into which a frame of `frame` bytes fits: a used one that nothing needs, or a new one.
+    /// That takes `from_reserve` what is kept for deletions if it must. Returns false if the ring is full.
+    fn prepare(&mut self, core: &Core, frame: u64, from_reserve: bool) -> io::Result<bool> {
+        let (journal, generation, nonce) = (core.journal, self.generation + 1, core.env.random_u64());
+        let file = match self.take_reusable(core, frame) {
             Some(old) => {
-                let header = FileHeader { capacity: old.header.capacity, ..header };
+                let header = FileHeader { journal, generation, nonce, capacity: old.header.capacity };
                 // A crash leaves the old header or the new one, and the frames are those of the old use in any case.
                 if let Err(error) = write_header(&*old.file, &header) {
                     give_up(core, &old, &error);
@@ -131,11 +127,18 @@ impl Keeper {
                 RingFile::new(old.number, header, Arc::clone(&old.file))
             }
             None => {
+                self.make_place(core, frame)?;
+                let all = core.file_bytes();
+                let Some((should, least)) = core.options.next_file(all, core.bytes_max, frame) else {
+                    return Ok(false);
+                };
                 let room = core.disk.room()?;
+                let capacity = if room.holds(should) { should } else { least };
                 if !room.holds(capacity) && !(from_reserve && room.free >= capacity) {
                     return Err(room.full(capacity));
                 }
                 let early = planted(Planted::NamedTooEarly);
+                let header = FileHeader { journal, generation, nonce, capacity };
                 let file = prepare(&*core.disk, self.number + 1, header, RING_STEP_BYTES, early)?;
                 self.number += 1;
                 file
@@ -143,33 +146,51 @@ impl Keeper {
         };
         self.generation = generation;
         lock(&core.ready).push_back(Arc::new(file));
+        Ok(true)
+    }
+
+    /// Removes files that are too small for a frame, if the ring is full and the next file then is large enough.
+    fn make_place(&self, core: &Core, frame: u64) -> io::Result<()> {
+        let may_grow = |all: u64| core.options.next_file(all, core.bytes_max, frame).is_some();
+        let all = core.file_bytes();
+        let idle = self.idle(core);
+        let bytes: u64 = idle.iter().map(|file| file.header.capacity).sum();
+        if may_grow(all) || !may_grow(all - bytes) {
+            return Ok(());
+        }
+        for file in &idle {
+            remove(core, file)?;
+            if may_grow(core.file_bytes()) {
+                break;
+            }
+        }
+        core.disk.sync_dir(RING);
         Ok(())
     }
 
-    /// Makes so many files ready now, because a commit waits for them. Where the ring is full, or the disk, writes the
-    /// images that hold back files without attachments. The commit takes `from_reserve` what is kept for deletions if
-    /// it must. Returns false if the ring stays full.
-    pub(super) fn make_ready(
-        &mut self,
-        core: &Core,
-        files: usize,
-        from_reserve: bool,
-    ) -> Result<bool, Unread> {
+    /// Makes the files ready for which a commit waits. Where the ring is full, or the disk, writes the images that hold
+    /// back files without attachments. A commit without attachments takes what is kept for deletions if it must.
+    /// Returns false if the ring stays full.
+    pub(super) fn make_ready(&mut self, core: &Core, wanted: Wanted) -> Result<bool, Unread> {
         loop {
-            let made = self.try_ready(core, files, from_reserve);
-            if !(full(&made) && from_reserve && core.give_up_reserve()) {
+            let made = self.try_ready(core, wanted);
+            if wanted.attached || !full(&made) || !core.give_up_reserve() {
                 return made;
             }
         }
     }
 
-    fn try_ready(&mut self, core: &Core, files: usize, from_reserve: bool) -> Result<bool, Unread> {
+    fn try_ready(&mut self, core: &Core, wanted: Wanted) -> Result<bool, Unread> {
         let mut images = 0;
-        while lock(&core.ready).len() < files {
-            let prepared = match self.may_prepare(core) {
-                true => self.prepare(core, from_reserve).map(|()| true),
-                false => Ok(false),
+        loop {
+            let frame = {
+                let ready = lock(&core.ready);
+                if wanted.is_met(&ready) {
+                    return Ok(true);
+                }
+                wanted.missing(&ready)
             };
+            let prepared = self.prepare(core, frame, !wanted.attached);
             if let Ok(true) = prepared {
                 continue;
             }
@@ -179,17 +200,11 @@ impl Keeper {
             self.write_image(core)?;
             images += 1;
         }
-        Ok(true)
     }
 
-    /// The generation of a file that may be used again.
-    fn reusable(&self, core: &Core) -> Option<u64> {
-        self.idle(core).first().copied()
-    }
-
-    /// The generations of the files that nothing needs: both images and the history have their commits, a start from
-    /// either image does not begin in them, their attachments are released, and nobody reads them.
-    fn idle(&self, core: &Core) -> Vec<u64> {
+    /// The files that nothing needs, in order of generation: both images and the history have their commits, a start
+    /// from either image does not begin in them, their attachments are released, and nobody reads them.
+    fn idle(&self, core: &Core) -> Vec<Arc<RingFile>> {
         let past = lock(&core.past);
         let mut images = past.images.iter().map(|image| image.header.position);
         let older = images.next().expect("a journal has an image from its first moment");
@@ -198,19 +213,19 @@ impl Keeper {
         let history = past.history.last().map_or(Lsn(0), |part| part.header.position.lsn);
         drop(past);
         let index = lock(&core.index);
-        let idle = |file: &Arc<RingFile>| {
+        let idle = |file: &&Arc<RingFile>| {
             file.last() <= covered.lsn
                 && (file.last() <= history || planted(Planted::NoHistory))
                 && (file.live() == 0 || planted(Planted::ForgetsAttachments))
                 && (Arc::strong_count(file) == 1 || planted(Planted::ForgetsAttachments))
         };
-        let behind = index.files.range(..covered.generation);
-        behind.filter(|(_, file)| idle(file)).map(|(generation, _)| *generation).collect()
+        index.files.range(..covered.generation).map(|(_, file)| file).filter(idle).cloned().collect()
     }
 
-    fn take_reusable(&self, core: &Core) -> Option<Arc<RingFile>> {
-        let generation = self.reusable(core)?;
-        lock(&core.index).files.remove(&generation)
+    /// Takes a file that may be used again, and into which a frame of `frame` bytes fits.
+    fn take_reusable(&self, core: &Core, frame: u64) -> Option<Arc<RingFile>> {
+        let file = self.idle(core).into_iter().find(|file| file.takes(frame))?;
+        lock(&core.index).files.remove(&file.header.generation)
     }
 
     /// Writes what is new into the history and into an image. What a failure leaves of them goes.
@@ -301,6 +316,7 @@ impl Keeper {
     fn report(&self, core: &Core) {
         let files = lock(&core.index).files.len() + lock(&core.ready).len();
         metrics::gauge!("floe_meta_ring_files").set(files as f64);
+        metrics::gauge!("floe_meta_ring_file_bytes").set(core.file_bytes() as f64);
         metrics::gauge!("floe_meta_ring_attachments").set(lock(&core.index).attachments.len() as f64);
     }
 }
@@ -334,6 +350,12 @@ fn forget_parts(core: &Core) -> Result<(), Unread> {
         core.disk.remove(&part.name)?;
     }
     Ok(())
+}
+
+/// Gives a file back to the file system.
+fn remove(core: &Core, file: &RingFile) -> io::Result<()> {
+    lock(&core.index).files.remove(&file.header.generation);
+    core.disk.remove(&file.name())
 }
 
 /// Removes a file whose next header may be there or not, before another one gets its generation.

@@ -63,11 +63,13 @@ pub(super) fn open(
     let last = watch::Sender::new(at.lsn);
     let Recovered { entries, meta_bytes, .. } = found;
     let past = Past { entries: entries.into(), meta_bytes, end: at, images, history };
+    let bytes_max = options.limit(disk.size()?);
     Ok(Core {
         env: env.clone(),
         disk,
         options,
         journal: newest.journal,
+        bytes_max,
         carries: if carries { options.carries() } else { 0 },
         tail: Mutex::new(tail),
         keeper: Mutex::new(keeper),
@@ -111,7 +113,7 @@ fn make(env: &Env, disk: &dyn Disk, options: RingOptions) -> Result<(), RingOpen
         journal: env.random_u64(),
         generation: 1,
         nonce: env.random_u64(),
-        capacity: options.file_bytes,
+        capacity: options.first_bytes.min(options.file_bytes),
     };
     prepare(disk, 1, header, RING_STEP_BYTES, planted(Planted::NamedTooEarly))?;
     let position = Position { lsn: Lsn(0), generation: 1, frame: 0, next: BLOCK, link: NO_LINK };

@@ -23,6 +23,8 @@ pub(super) enum Planted {
     NoVoid,
     /// A start leaves the remains of a torn frame behind which it goes on elsewhere.
     RemainsKept,
+    /// The log goes past a file that is too small, and leaves nothing in it.
+    PassedUnmarked,
     /// A seal is not synced before the log goes on in another file.
     SealUnsynced,
     /// A file gets its name before its contents are durable.

@@ -14,8 +14,14 @@ use crate::journal::{
 };
 
 const BLOCK: usize = 4096;
-const OPTIONS: RingOptions =
-    RingOptions { file_bytes: 8 * BLOCK as u64, files_max: 5, image_bytes: 1 << 20, history_bytes: 1 << 20 };
+const FILE_BYTES: u64 = 8 * BLOCK as u64;
+const OPTIONS: RingOptions = RingOptions {
+    first_bytes: FILE_BYTES,
+    file_bytes: FILE_BYTES,
+    bytes_max: Some(5 * FILE_BYTES),
+    image_bytes: 1 << 20,
+    history_bytes: 1 << 20,
+};
 
 fn simulate<T>(run: impl FnOnce(&Env) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -393,7 +399,7 @@ fn a_full_ring_takes_deletions_and_goes_on() {
         drop(journal);
         assert_eq!(open(env, &disk).unwrap().lsn(), Lsn(taken + 54));
         let files = disk.names().iter().filter(|name| name.starts_with("ring/")).count();
-        assert_eq!(files, OPTIONS.files_max);
+        assert_eq!(files, 5);
     });
 }
 
@@ -415,12 +421,61 @@ fn what_does_not_fit_is_refused() {
     });
 }
 
+/// Files begin small and double. A large frame finds its file all the same, and what it passes by is not missed.
+#[test]
+fn a_large_frame_goes_past_small_files() {
+    let block = BLOCK as u64;
+    let options = RingOptions {
+        first_bytes: 4 * block,
+        file_bytes: 64 * block,
+        bytes_max: Some(300 * block),
+        ..OPTIONS
+    };
+    let sizes = |disk: &SimulatedDisk| {
+        let files = disk.names().into_iter().filter(|name| name.starts_with("ring/"));
+        files.map(|name| disk.contents(&name).len() / BLOCK).collect::<Vec<_>>()
+    };
+    let largest = options.carries() as usize;
+    let begin = |env: &Env| {
+        let disk = SimulatedDisk::new(1);
+        let journal = open_with(env, &disk, options).unwrap();
+        commit(env, &journal, "a", 100).unwrap();
+        assert_eq!(sizes(&disk), [4, 4, 8]);
+        commit(env, &journal, "b", largest).unwrap();
+        commit(env, &journal, "c", 100).unwrap();
+        kill(&disk, journal);
+        disk.cut_power();
+        let found = open_with(env, &disk, options).map(|journal| texts(&journal));
+        (disk, found)
+    };
+    simulate(|env| {
+        assert!(largest > 30 * BLOCK, "{largest}");
+        let (disk, found) = begin(env);
+        assert_eq!(found.unwrap(), ["a", "b", "c"]);
+        let journal = open_with(env, &disk, options).unwrap();
+        assert!(read(&journal, 2, largest as u64).unwrap().iter().all(|byte| *byte == b'b'));
+        // A file that is too small for it gives way in a ring that is full.
+        for lsn in 4..200 {
+            let bytes = if lsn % 9 == 0 { largest } else { 3_000 };
+            assert_eq!(commit(env, &journal, &lsn.to_string(), bytes), Ok(Lsn(lsn)));
+            journal.released(Lsn(lsn - 2));
+        }
+        assert!(sizes(&disk).iter().sum::<usize>() <= 300, "{:?}", sizes(&disk));
+        kill(&disk, journal);
+        assert_eq!(open_with(env, &disk, options).map(|journal| texts(&journal).len()).unwrap(), 199);
+        let lost = with_bug(Planted::PassedUnmarked, || begin(env).1.map_or(0, |found| found.len()));
+        assert!(lost < 3, "the planted bug loses them");
+    });
+}
+
 /// One acknowledgement is one write and one sync, and a lone small commit is one block.
 #[test]
 fn one_sync_for_each_commit() {
     simulate(|env| {
         let disk = SimulatedDisk::new(1);
-        let journal = open_with(env, &disk, RingOptions { file_bytes: 1 << 20, ..OPTIONS }).unwrap();
+        let journal =
+            open_with(env, &disk, RingOptions { first_bytes: 1 << 20, file_bytes: 1 << 20, ..OPTIONS })
+                .unwrap();
         // The first commit is followed by the second image, and by the next file.
         commit(env, &journal, "first", 0).unwrap();
         let (calls, syncs, written) = (disk.calls(), disk.syncs(), disk.written());
@@ -438,7 +493,7 @@ fn files_that_nobody_needs_are_given_back() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let (env, disk) = (Env::simulated(1), SimulatedDisk::new(1));
-        let options = RingOptions { files_max: 12, ..OPTIONS };
+        let options = RingOptions { bytes_max: Some(12 * FILE_BYTES), ..OPTIONS };
         let journal = open_with(&env, &disk, options).unwrap();
         let files = || disk.names().iter().filter(|name| name.starts_with("ring/")).count();
         for _ in 0..25 {
