@@ -27,8 +27,8 @@
 //! key    kind u8 | fields in an order-preserving encoding           key.rs, span.rs
 //! value  version u8 | body, postcard for most                       record.rs
 //! entry  envelope and changes, each with a version                  journal/entry.rs
-//! files  journal.sqlite, image.sqlite, base.sqlite                  journal/sqlite/
-//!        ring/, image/, history/                                    journal/ring/
+//! files  ring/, image/, history/                                    journal/ring/
+//!        journal.sqlite, image.sqlite, base.sqlite of an earlier floe   journal/sqlite/
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
@@ -67,6 +67,7 @@ pub use handle::Meta;
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::memory::MemoryJournal;
+pub use journal::migrate::MigrateError;
 pub use journal::open::{JournalOpenError, JournalOptions, open_journal};
 #[doc(hidden)]
 pub use journal::ring::crash;

@@ -33,6 +33,7 @@ pub(crate) mod attachment;
 pub mod conformance;
 pub(crate) mod entry;
 pub(crate) mod memory;
+pub(crate) mod migrate;
 pub(crate) mod open;
 pub(crate) mod ring;
 pub mod seal;

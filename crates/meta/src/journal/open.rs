@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! ring/, image/, history/      the ring                                             journal/ring/
-//! journal.sqlite, ...          the journal of an earlier floe                       journal/sqlite/
+//! journal.sqlite               the mark of a ring, which an earlier floe refuses    journal/sqlite/source.rs
+//!                              or the journal of an earlier floe, with others      journal/sqlite/
+//! ring.new/                    a ring that is made from it                         journal/migrate.rs
 //! journal.lock                 locked while a process has the files open
 //! reserve                      room on the disk that is given up for deletions
 //! ```
@@ -12,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use floe_env::{DISK_RESERVE_BYTES, Env, FileLock, create_dir_durable};
 
+use crate::journal::migrate::{MigrateError, migrate, settle};
 use crate::journal::ring::{RingJournal, RingOpenError, RingOptions};
 use crate::journal::sqlite::SqliteOpenError;
+use crate::journal::sqlite::source;
 
 /// What a broker says of its journal.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,18 @@ pub enum JournalOpenError {
     /// The journal of an earlier floe cannot be opened.
     #[error(transparent)]
     Sqlite(#[from] SqliteOpenError),
+    /// The journal of an earlier floe was not moved to a ring.
+    #[error(transparent)]
+    Migrate(MigrateError),
+    /// There are two journals.
+    #[error(
+        "{path} has a journal in SQLite, and a ring as well: one of them is a copy from elsewhere. Move journal.sqlite \
+         away if it is the older one, otherwise the directories ring, image and history"
+    )]
+    Both {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot open the journal in {path}: {source}")]
     Io {
@@ -60,7 +76,17 @@ pub enum JournalOpenError {
     },
 }
 
-/// Opens the journal of a directory. In an empty one it makes a ring.
+impl From<MigrateError> for JournalOpenError {
+    fn from(error: MigrateError) -> JournalOpenError {
+        match error {
+            MigrateError::Sqlite(error) => error.into(),
+            error => JournalOpenError::Migrate(error),
+        }
+    }
+}
+
+/// Opens the journal of a directory. In an empty one it makes a ring, and the journal of an earlier floe, which is in
+/// SQLite, it moves to one: this takes as long as reading all of it.
 ///
 /// # Errors
 /// See [`JournalOpenError`].
@@ -72,12 +98,73 @@ pub fn open_journal(
     let failed = |source| JournalOpenError::Io { path: directory.to_owned(), source };
     create_dir_durable(directory).map_err(failed)?;
     let file_lock = take_lock(directory)?;
-    if directory.join("journal.sqlite").exists() {
-        let reason = "journal.sqlite is of an earlier floe, and this build cannot move it yet";
-        return Err(failed(io::Error::new(io::ErrorKind::Unsupported, reason)));
-    }
     let JournalOptions { reserve_bytes, carries, ring } = options;
-    Ok(RingJournal::open_locked(env, directory, file_lock, reserve_bytes, carries, ring)?)
+    let found = look(directory)?;
+    match found {
+        Found::Marked => {
+            settle(directory, &mut |_| ()).map_err(failed)?;
+            // Without one a ring would begin anew.
+            has_ring(directory).map_err(failed)?.then_some(()).ok_or_else(|| RingOpenError::NoImage {
+                directory: directory.join("image").display().to_string(),
+                reason: "there is none, and journal.sqlite says that there was one".to_owned(),
+            })?;
+        }
+        Found::Sqlite => migrate(env, directory, reserve_bytes, ring, &mut |_| ())?,
+        Found::Ring | Found::Nothing => {}
+    }
+    let journal = RingJournal::open_locked(env, directory, file_lock, reserve_bytes, carries, ring)?;
+    if matches!(found, Found::Ring | Found::Nothing)
+        && let Err(reason) = source::mark(directory)
+    {
+        // A full disk must not keep a process out that could make room.
+        tracing::warn!(reason, "cannot write the mark that keeps an earlier floe away from the journal");
+    }
+    Ok(journal)
+}
+
+/// What a directory has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A ring, and the mark of one.
+    Marked,
+    /// A ring without its mark.
+    Ring,
+    /// A journal in SQLite, or some of its files.
+    Sqlite,
+    /// Nothing.
+    Nothing,
+}
+
+/// Looks at the names in a directory.
+pub(crate) fn look(directory: &Path) -> Result<Found, JournalOpenError> {
+    let failed = |source| JournalOpenError::Io { path: directory.to_owned(), source };
+    let ring = has_ring(directory).map_err(failed)?;
+    if source::is_marked(directory).map_err(failed)? {
+        return Ok(Found::Marked);
+    }
+    match (ring, source::is_there(directory)) {
+        (true, true) => Err(JournalOpenError::Both { path: directory.to_owned() }),
+        (true, false) => Ok(Found::Ring),
+        (false, true) => Ok(Found::Sqlite),
+        (false, false) => Ok(Found::Nothing),
+    }
+}
+
+/// Whether there is an image of a ring.
+fn has_ring(directory: &Path) -> io::Result<bool> {
+    let names = match std::fs::read_dir(directory.join("image")) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for name in names {
+        let name = name?.file_name();
+        let name = name.to_string_lossy();
+        if name != "writing" && !name.starts_with("damaged") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes the lock of a directory.

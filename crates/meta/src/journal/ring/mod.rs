@@ -18,6 +18,7 @@
 //! A start (open.rs, recovery.rs) reads the newest image and follows the frames behind it. It tells a torn end from
 //! damage, and refuses damage.
 
+pub(crate) mod build;
 mod commit;
 #[doc(hidden)]
 pub mod crash;

@@ -28,13 +28,15 @@
 //! used again, and what is left over goes back to the disk.
 //!
 //! The rest of the folder: image.rs reads and writes the rows of an image, files.rs opens the files, inspect.rs judges
-//! them without a start, state.rs holds what handle and threads share.
+//! them without a start, source.rs reads all for a ring that takes their place, and state.rs holds what handle and
+//! threads share.
 
 mod base;
 mod files;
 mod image;
 pub(crate) mod inspect;
 mod keeper;
+pub(crate) mod source;
 mod state;
 mod thread;
 
