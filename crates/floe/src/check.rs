@@ -11,7 +11,7 @@ use bytes::Bytes;
 use floe_env::{DATA_DIR_FORMAT, DataDir, DataDirError, Env};
 use floe_log::judge::{Judgement, judge};
 use floe_log::object::{Object, object_of_key};
-use floe_meta::{Inspected, SqliteOpenError};
+use floe_meta::{Inspected, JournalOpenError};
 use floe_store::local::OpenError;
 use floe_store::{CLUSTER_FOLDER, Store};
 use serde_json::json;
@@ -135,7 +135,7 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
     let inspected = match floe_meta::inspect(directory) {
         Ok(inspected) => inspected,
         // Nothing can be said of files that somebody writes to.
-        Err(error @ SqliteOpenError::InUse { .. }) => return Err(error.into()),
+        Err(error @ JournalOpenError::InUse { .. }) => return Err(error.into()),
         Err(error) => {
             report.refused.push(format!("the metadata cannot be read: {error}"));
             return Ok(None);

@@ -66,14 +66,14 @@ pub use error::DecodeError;
 pub use handle::Meta;
 #[doc(hidden)]
 pub use journal::conformance;
+pub use journal::inspected::{DamagedAttachment, Inspected};
 pub use journal::memory::MemoryJournal;
 pub use journal::migrate::MigrateError;
-pub use journal::open::{JournalOpenError, JournalOptions, open_journal};
+pub use journal::open::{JournalOpenError, JournalOptions, inspect, open_journal, set_image_aside};
 #[doc(hidden)]
 pub use journal::ring::crash;
 pub use journal::ring::{RingJournal, RingOpenError, RingOptions};
 pub use journal::seal;
-pub use journal::sqlite::inspect::{Inspected, inspect, set_image_aside};
 pub use journal::sqlite::{SqliteJournal, SqliteOpenError};
 pub use journal::{
     AttachedError, Attachment, Carried, Change, Commit, Entry, Envelope, Journal, JournalError, Loaded, Lsn,

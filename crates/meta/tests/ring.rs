@@ -186,3 +186,59 @@ async fn parts_of_the_history_leave() {
     let refused = RingJournal::open_on(&place.0, disk, OPTIONS).unwrap_err();
     assert!(matches!(refused, RingOpenError::History(_)), "{refused}");
 }
+
+/// Names and bytes of all files below a directory.
+fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => found.push((path.clone(), std::fs::read(&path).unwrap())),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A look at a directory reads all of it, changes none of it, and is for a journal that nobody uses.
+#[tokio::test]
+async fn a_look_at_a_ring_changes_nothing() {
+    let directory = Directory::new();
+    let options = JournalOptions { ring: OPTIONS, ..JournalOptions::default() };
+    let open = || open_journal(&Env::real(), &directory.path(), options).unwrap();
+    let missing = inspect(&directory.path()).unwrap_err();
+    assert!(matches!(missing, JournalOpenError::Sqlite(_)) && !directory.path().exists(), "{missing}");
+    let journal = open();
+    for round in 0..60 {
+        let (commits, attachments) = group(round);
+        let last = journal.lsn();
+        journal.commit_with(last, round as u128, &commits, &attachments).await.unwrap();
+    }
+    let busy = inspect(&directory.path()).unwrap_err();
+    assert!(matches!(busy, JournalOpenError::InUse { .. }), "{busy}");
+    let (last, attachments) = (journal.lsn(), journal.attachments());
+    drop(journal);
+    let before = contents(&directory.path());
+    let found = inspect(&directory.path()).unwrap();
+    assert_eq!((found.last, found.snapshot.len()), (last, 5));
+    let told = [&found.journal, &found.history, &found.image, &found.notes];
+    assert!(told.iter().all(|texts| texts.is_empty()) && found.damaged.is_empty(), "{told:?}");
+    assert!(found.attachments.keys().eq(&attachments) && found.attachments.values().sum::<u64>() > 1 << 20);
+    let after = contents(&directory.path());
+    let same = |(name, bytes): &(PathBuf, Vec<u8>)| {
+        name.ends_with("journal.lock") || after.contains(&(name.clone(), bytes.clone()))
+    };
+    assert!(before.len() == after.len() && before.iter().all(same));
+    // A damaged image is set aside, and the start takes the other one.
+    let image = after.iter().rfind(|(name, _)| name.parent().unwrap().ends_with("image")).unwrap();
+    let mut rotten = image.1.clone();
+    rotten[5_000] ^= 1;
+    std::fs::write(&image.0, rotten).unwrap();
+    let found = inspect(&directory.path()).unwrap();
+    assert!(found.journal.is_empty() && found.image.len() == 1 && found.last == last, "{found:?}");
+    let aside = set_image_aside(&directory.path()).unwrap();
+    assert!(aside.exists() && !image.0.exists(), "{}", aside.display());
+    assert!(inspect(&directory.path()).unwrap().image.is_empty());
+    assert_eq!(open().lsn(), last);
+}

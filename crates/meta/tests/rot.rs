@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use floe_env::Env;
 use floe_meta::{
-    Change, Commit, Envelope, Journal, Lsn, Meta, Options, Outcome, Snapshot, SqliteJournal, SqliteOpenError,
-    inspect, set_image_aside,
+    Change, Commit, Envelope, Journal, JournalOpenError, Lsn, Meta, Options, Outcome, Snapshot,
+    SqliteJournal, SqliteOpenError, inspect, set_image_aside,
 };
 
 fn open(path: &Path) -> Result<SqliteJournal, SqliteOpenError> {
@@ -133,7 +133,8 @@ async fn a_lost_journal_is_not_begun_anew() {
     fs::remove_file(directory.path().join("journal.sqlite")).unwrap();
     let refused = open(directory.path()).unwrap_err();
     assert!(matches!(refused, SqliteOpenError::LostJournal { .. }), "{refused}");
-    assert!(matches!(inspect(directory.path()).unwrap_err(), SqliteOpenError::LostJournal { .. }));
+    let refused = inspect(directory.path()).unwrap_err();
+    assert!(matches!(refused, JournalOpenError::Sqlite(SqliteOpenError::LostJournal { .. })), "{refused}");
     assert!(!directory.path().join("journal.sqlite").exists());
 }
 

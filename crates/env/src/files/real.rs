@@ -24,6 +24,8 @@ pub struct RealDisk {
     /// What is synced, for the message that ends the process.
     what: &'static str,
     direct: bool,
+    /// Nothing is changed.
+    reads_only: bool,
     reserve: DiskReserve,
 }
 
@@ -40,13 +42,32 @@ impl RealDisk {
     /// The file system refused.
     pub fn new(directory: &Path, what: &'static str, reserve: DiskReserve) -> io::Result<RealDisk> {
         create_dir_durable(directory)?;
-        let mut disk = RealDisk { directory: directory.to_owned(), what, direct: true, reserve };
+        let mut disk =
+            RealDisk { directory: directory.to_owned(), what, direct: true, reads_only: false, reserve };
         disk.direct = disk.probe()?;
         if !disk.direct {
             let directory = directory.display();
             tracing::warn!(%directory, "this file system has no direct writes: they are buffered");
         }
         Ok(disk)
+    }
+
+    /// A directory of which nothing is changed, not even by a probe: whatever would do that fails.
+    pub fn read_only(directory: &Path) -> RealDisk {
+        RealDisk {
+            directory: directory.to_owned(),
+            what: "files that are only read",
+            direct: false,
+            reads_only: true,
+            reserve: DiskReserve::new(directory, 0),
+        }
+    }
+
+    fn may_write(&self) -> io::Result<()> {
+        match self.reads_only {
+            true => Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)),
+            false => Ok(()),
+        }
     }
 
     /// Whether reads and writes go past the page cache.
@@ -77,7 +98,7 @@ impl RealDisk {
 
     fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(!self.reads_only);
         if self.direct {
             options.custom_flags(OFlags::DIRECT.bits().cast_signed());
         }
@@ -91,6 +112,7 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.may_write()?;
         let file = self.options().create(true).truncate(true).open(self.path(name))?;
         let made =
             if bytes > 0 { reserve_blocks(&file, bytes).and_then(|_| file.set_len(bytes)) } else { Ok(()) };
@@ -107,10 +129,12 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.may_write()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.may_write()?;
         fs::remove_file(self.path(name))
     }
 
@@ -127,6 +151,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&self, directory: &str) -> io::Result<()> {
+        self.may_write()?;
         create_dir_durable(&self.path(directory))
     }
 
@@ -201,6 +226,11 @@ mod tests {
         assert!(two.as_slice()[..DISK_BLOCK].iter().all(|byte| *byte == 0));
         assert!(two.as_slice()[DISK_BLOCK..].iter().all(|byte| *byte == 7));
         assert!(file.read_at(two.as_mut_slice(), 2 * DISK_BLOCK as u64).is_err(), "the file ends before");
+        let look = RealDisk::read_only(&directory.path().join("files"));
+        look.open("ring/a").unwrap().read_at(two.as_mut_slice(), 0).unwrap();
+        assert!(look.open("ring/a").unwrap().write_at(two.as_slice(), 0).is_err());
+        assert!(look.create("ring/c", 0).is_err() && look.remove("ring/a").is_err());
+        assert!(look.rename("ring/a", "ring/c").is_err() && look.create_dir("more").is_err());
         disk.remove("ring/a").unwrap();
         assert!(disk.open("ring/a").is_err());
         assert!(disk.room().unwrap().free > 0);

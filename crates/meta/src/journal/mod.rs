@@ -32,6 +32,7 @@ pub(crate) mod attachment;
 #[doc(hidden)]
 pub mod conformance;
 pub(crate) mod entry;
+pub(crate) mod inspected;
 pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod open;

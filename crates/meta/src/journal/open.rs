@@ -12,12 +12,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use floe_env::{DISK_RESERVE_BYTES, Env, FileLock, create_dir_durable};
+use floe_env::{DISK_RESERVE_BYTES, DiskReserve, Env, FileLock, RealDisk, create_dir_durable};
 
-use crate::journal::migrate::{MigrateError, migrate, settle};
-use crate::journal::ring::{RingJournal, RingOpenError, RingOptions};
-use crate::journal::sqlite::SqliteOpenError;
-use crate::journal::sqlite::source;
+use crate::journal::inspected::Inspected;
+use crate::journal::migrate::{ASIDE, MigrateError, migrate, settle};
+use crate::journal::ring::{self, RingJournal, RingOpenError, RingOptions};
+use crate::journal::sqlite::{self, SqliteOpenError, source};
 
 /// What a broker says of its journal.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +98,7 @@ pub fn open_journal(
     let failed = |source| JournalOpenError::Io { path: directory.to_owned(), source };
     create_dir_durable(directory).map_err(failed)?;
     let file_lock = take_lock(directory)?;
-    let JournalOptions { reserve_bytes, carries, ring } = options;
+    let JournalOptions { reserve_bytes, carries, ring: limits } = options;
     let found = look(directory)?;
     match found {
         Found::Marked => {
@@ -109,10 +109,10 @@ pub fn open_journal(
                 reason: "there is none, and journal.sqlite says that there was one".to_owned(),
             })?;
         }
-        Found::Sqlite => migrate(env, directory, reserve_bytes, ring, &mut |_| ())?,
+        Found::Sqlite => migrate(env, directory, reserve_bytes, limits, &mut |_| ())?,
         Found::Ring | Found::Nothing => {}
     }
-    let journal = RingJournal::open_locked(env, directory, file_lock, reserve_bytes, carries, ring)?;
+    let journal = RingJournal::open_locked(env, directory, file_lock, reserve_bytes, carries, limits)?;
     if matches!(found, Found::Ring | Found::Nothing)
         && let Err(reason) = source::mark(directory)
     {
@@ -122,9 +122,52 @@ pub fn open_journal(
     Ok(journal)
 }
 
+/// Reads and compares everything in the journal of a directory that no process uses, and changes nothing.
+///
+/// # Errors
+/// A process uses the journal, or there is none, or it cannot be read at all.
+pub fn inspect(directory: &Path) -> Result<Inspected, JournalOpenError> {
+    let (_lock, is_ring) = lock_to_look(directory)?;
+    Ok(match is_ring {
+        true => ring::inspect::inspect(&RealDisk::read_only(directory))?,
+        false => sqlite::inspect::inspect(directory)?,
+    })
+}
+
+/// Moves a damaged image away, so that the next start takes another one, or makes a new one. Returns where it is.
+///
+/// # Errors
+/// A process uses the journal, or nothing can take the place of the image, or the file system refuses.
+pub fn set_image_aside(directory: &Path) -> Result<PathBuf, JournalOpenError> {
+    let failed = |source| JournalOpenError::Io { path: directory.to_owned(), source };
+    let (_lock, is_ring) = lock_to_look(directory)?;
+    if !is_ring {
+        return Ok(sqlite::inspect::set_image_aside(directory)?);
+    }
+    let read = RealDisk::read_only(directory);
+    let write = RealDisk::new(directory, "the journal", DiskReserve::new(directory, 0)).map_err(failed)?;
+    Ok(directory.join(ring::inspect::set_image_aside(&read, &write)?))
+}
+
+/// The lock of a directory that has a journal, and whether that is a ring. Taking the lock creates its file, and a
+/// mistyped directory must not get one.
+fn lock_to_look(directory: &Path) -> Result<(FileLock, bool), JournalOpenError> {
+    let is_ring = matches!(look(directory)?, Found::Marked | Found::Ring);
+    if !is_ring {
+        sqlite::inspect::check_there(directory)?;
+    }
+    let file_lock = take_lock(directory)?;
+    let aside = directory.join(ASIDE);
+    if is_ring && aside.exists() {
+        let reason = "its move from SQLite to a ring was cut off: a start goes on with it";
+        return Err(JournalOpenError::Io { path: aside, source: io::Error::other(reason) });
+    }
+    Ok((file_lock, is_ring))
+}
+
 /// What a directory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+enum Found {
     /// A ring, and the mark of one.
     Marked,
     /// A ring without its mark.
@@ -136,7 +179,7 @@ pub(crate) enum Found {
 }
 
 /// Looks at the names in a directory.
-pub(crate) fn look(directory: &Path) -> Result<Found, JournalOpenError> {
+fn look(directory: &Path) -> Result<Found, JournalOpenError> {
     let failed = |source| JournalOpenError::Io { path: directory.to_owned(), source };
     let ring = has_ring(directory).map_err(failed)?;
     if source::is_marked(directory).map_err(failed)? {

@@ -27,6 +27,7 @@ mod crash_tests;
 mod error;
 mod file;
 mod frame;
+pub(crate) mod inspect;
 mod keeper;
 mod open;
 mod pages;

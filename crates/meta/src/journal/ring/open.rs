@@ -15,7 +15,7 @@ use super::keeper::{HISTORY, IMAGES, image_name, numbers_of};
 use super::pages::{Kept, PagesHeader, PagesKind};
 use super::past::read_image;
 use super::planted::{Planted, planted};
-use super::recovery::{Files, NO_LINK, Recovered, open_files, recover};
+use super::recovery::{Files, NO_LINK, Recovered, open_files, recover, unfinished_files};
 use super::state::{Core, Index, Keeper, Located, Past, RingOptions, Tail};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::error::DecodeError;
@@ -46,7 +46,10 @@ pub(super) fn open(
     }
     let (mut images, kept) = open_images(&*disk)?;
     let newest = images.last().expect("without an image nothing is opened").header;
-    let history = open_history(&*disk, &newest)?;
+    let (history, gone) = open_history(&*disk, &newest)?;
+    for name in gone.iter().chain(&unfinished_files(&*disk)?) {
+        disk.remove(name)?;
+    }
     let files = open_files(&*disk, newest.journal)?;
     let found = recover(&files, newest.position)?;
     // Where the newest image was damaged, the one before the older may be left, to which the ring does not reach back.
@@ -83,7 +86,7 @@ pub(super) fn open(
 }
 
 /// The images that there are, in order.
-fn image_names(disk: &dyn Disk) -> Result<Vec<(u64, u64)>, RingOpenError> {
+pub(super) fn image_names(disk: &dyn Disk) -> Result<Vec<(u64, u64)>, RingOpenError> {
     let mut names: Vec<(u64, u64)> = disk.list(IMAGES)?.iter().filter_map(|name| numbers_of(name)).collect();
     names.sort_unstable();
     Ok(names)
@@ -174,26 +177,35 @@ fn open_images(disk: &dyn Disk) -> Result<(Vec<PagesFile>, Vec<Kept>), RingOpenE
 /// Keeps damaged images under another name, so that they are not read again.
 fn set_aside(disk: &dyn Disk, damaged: &[String]) -> Result<(), RingOpenError> {
     for text in damaged {
-        let name = text.split([':', ' ']).next().unwrap_or_default();
-        let aside = format!("{IMAGES}/damaged-{}", name.rsplit('/').next().unwrap_or_default());
-        disk.rename(name, &aside)?;
-        disk.sync_dir(IMAGES);
+        set_one_aside(disk, text.split([':', ' ']).next().unwrap_or_default())?;
     }
     Ok(())
 }
 
-/// The parts of the history, which have every commit up to the image, from the one on that the image names.
-fn open_history(disk: &dyn Disk, image: &PagesHeader) -> Result<Vec<PagesName>, RingOpenError> {
+/// Keeps an image under another name, which is returned.
+pub(super) fn set_one_aside(disk: &dyn Disk, name: &str) -> std::io::Result<String> {
+    let aside = format!("{IMAGES}/damaged-{}", name.rsplit('/').next().unwrap_or_default());
+    disk.rename(name, &aside)?;
+    disk.sync_dir(IMAGES);
+    Ok(aside)
+}
+
+/// The parts of the history, which have every commit up to the image, from the one on that the image names, and the
+/// names of those that nothing needs.
+pub(super) fn open_history(
+    disk: &dyn Disk,
+    image: &PagesHeader,
+) -> Result<(Vec<PagesName>, Vec<String>), RingOpenError> {
     let (journal, upto) = (image.journal, image.position.lsn);
     let names = disk.list(HISTORY)?;
     let mut parts: Vec<(u64, u64)> = names.iter().filter_map(|name| numbers_of(name)).collect();
     // Of two parts that begin with the same commit, the longer one has replaced the other.
     parts.sort_unstable_by_key(|(first, last)| (*first, u64::MAX - last));
-    let (mut due, mut found) = (image.first.0, Vec::new());
+    let (mut due, mut found, mut gone) = (image.first.0, Vec::new(), Vec::new());
     for (first, last) in parts {
         let name = format!("{HISTORY}/{first:016x}-{last:016x}");
         if last < due {
-            disk.remove(&name)?;
+            gone.push(name);
             continue;
         }
         if first != due {
@@ -209,7 +221,7 @@ fn open_history(disk: &dyn Disk, image: &PagesHeader) -> Result<Vec<PagesName>, 
         found.push(part.closed());
     }
     match due > upto.0 {
-        true => Ok(found),
+        true => Ok((found, gone)),
         false => {
             Err(RingOpenError::History(format!("it ends before commit {due}, and the image has {upto}")))
         }

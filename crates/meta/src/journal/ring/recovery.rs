@@ -44,17 +44,19 @@ pub(super) struct Recovered {
     pub(super) sealed: bool,
 }
 
-/// Opens all files, and removes those that were never finished.
+/// The names of files that were never finished.
+pub(super) fn unfinished_files(disk: &dyn Disk) -> std::io::Result<Vec<String>> {
+    let names = disk.list(RING)?;
+    let unfinished = names.iter().filter(|name| name.starts_with(PREPARING));
+    Ok(unfinished.map(|name| format!("{RING}/{name}")).collect())
+}
+
+/// Opens all files.
 pub(super) fn open_files(disk: &dyn Disk, journal: u64) -> Result<Files, RingOpenError> {
     let mut files = Files::new();
     for name in disk.list(RING)? {
         let full = format!("{RING}/{name}");
-        let Some(number) = number_of(&name) else {
-            if name.starts_with(PREPARING) {
-                disk.remove(&full)?;
-            }
-            continue;
-        };
+        let Some(number) = number_of(&name) else { continue };
         let file = disk.open(&full)?;
         let mut block = BlockBuffer::zeroed(BLOCK as usize);
         let bytes = file.bytes()?;

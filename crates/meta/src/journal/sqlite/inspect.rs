@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::journal::Lsn;
+use crate::journal::inspected::Inspected;
 use crate::journal::sqlite::base::{self, BASE};
 use crate::journal::sqlite::files::{
     IMAGE, JOURNAL, SqliteOpenError, check_both, check_format, entries, entry_crc, first_lsn, last_lsn,
@@ -17,39 +18,16 @@ use crate::journal::sqlite::files::{
 use crate::journal::sqlite::image::{fold_of, meta, read_image};
 use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX};
 use crate::snapshot::Snapshot;
-use floe_env::FileLock;
-
-/// What a look at a journal found.
-#[derive(Debug)]
-pub struct Inspected {
-    /// The last commit that can be read with all before it.
-    pub last: Lsn,
-    /// The map up to that commit.
-    pub snapshot: Snapshot,
-    /// Damage of the journal that a start refuses. Nothing but a copy makes it good.
-    pub journal: Vec<String>,
-    /// Damage of commits that the image has. A start does not read them; who made them cannot be told any more.
-    pub history: Vec<String>,
-    /// Damage of the image. If the journal has none, [`set_image_aside`] repairs it.
-    pub image: Vec<String>,
-}
 
 /// Reads and compares everything in the journal of a directory.
 ///
 /// # Errors
-/// A process uses the journal, or it is not one of this version of Floe, or not a database any more.
-pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
-    let _lock = lock(directory)?;
+/// It is not a journal of this version of Floe, or not a database any more.
+pub(crate) fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
     let path = directory.join(JOURNAL);
     let failed = |source| SqliteOpenError::Database { path: path.clone(), source };
     let journal = look(&path)?;
-    let mut found = Inspected {
-        last: Lsn(0),
-        snapshot: Snapshot::default(),
-        journal: Vec::new(),
-        history: Vec::new(),
-        image: Vec::new(),
-    };
+    let mut found = Inspected::default();
     let log = directory.join(format!("{JOURNAL}-wal"));
     let log_exists = log.metadata().is_ok_and(|log| log.len() > 0);
     if !log_exists && meta::<i64>(&journal, "closed").map_err(failed)? == 0 {
@@ -87,9 +65,8 @@ pub fn inspect(directory: &Path) -> Result<Inspected, SqliteOpenError> {
 /// Moves the files of the image away, so that the next start makes a new one from the journal. Returns where they are.
 ///
 /// # Errors
-/// A process uses the journal, or the file system refuses.
-pub fn set_image_aside(directory: &Path) -> Result<PathBuf, SqliteOpenError> {
-    let _lock = lock(directory)?;
+/// The file system refuses.
+pub(crate) fn set_image_aside(directory: &Path) -> Result<PathBuf, SqliteOpenError> {
     let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
     let place = |number: u32| directory.join(format!("{IMAGE}.damaged-{number}"));
     let aside = (1..).map(place).find(|place| !place.exists()).expect("numbers do not run out");
@@ -108,16 +85,13 @@ pub fn set_image_aside(directory: &Path) -> Result<PathBuf, SqliteOpenError> {
     Ok(aside)
 }
 
-fn lock(directory: &Path) -> Result<FileLock, SqliteOpenError> {
-    let failed = |source| SqliteOpenError::Io { path: directory.to_owned(), source };
-    // Taking the lock creates its file, and a mistyped directory must not get one.
+/// Refuses a directory that has no journal.
+pub(crate) fn check_there(directory: &Path) -> Result<(), SqliteOpenError> {
     check_both(directory)?;
-    if let Err(source) = directory.join(JOURNAL).metadata() {
-        return Err(SqliteOpenError::Io { path: directory.join(JOURNAL), source });
-    }
-    match FileLock::take(&directory.join("journal.lock")).map_err(failed)? {
-        Ok(lock) => Ok(lock),
-        Err(holder) => Err(SqliteOpenError::InUse { path: directory.to_owned(), holder }),
+    let path = directory.join(JOURNAL);
+    match path.metadata() {
+        Ok(_) => Ok(()),
+        Err(source) => Err(SqliteOpenError::Io { path, source }),
     }
 }
 
