@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -191,6 +192,11 @@ impl Meta {
     /// The commits whose attachments the journal keeps, in order.
     pub fn attachments(&self) -> Vec<Lsn> {
         self.shared.journal.attachments()
+    }
+
+    /// How long the journal's present write has been under way, if there is one, see [`Journal::stalled`].
+    pub fn stalled(&self) -> Option<Duration> {
+        self.shared.journal.stalled()
     }
 
     /// The commits after `from`, at most `count`: who wrote what.

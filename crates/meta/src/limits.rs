@@ -167,6 +167,9 @@ pub const RING_BUFFER_KEPT_BYTES: usize = 20 << 20;
 /// How long a ring rests before it marks the end of its log, and how often its keeper looks.
 pub const RING_IDLE: Duration = Duration::from_secs(1);
 
+/// Attachments that an image takes over at a time. Commits wait meanwhile.
+pub const RING_SLICE_ATTACHMENTS: usize = 4_096;
+
 /// How often a ring looks at the room of its disk while there is enough.
 pub const RING_ROOM_LOOK: Duration = Duration::from_secs(1);
 

@@ -43,6 +43,7 @@ pub(crate) mod sqlite;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -352,6 +353,12 @@ pub trait Journal: Send + Sync {
 
     /// The commits up to this one are kept elsewhere. A hint, which must be quick and may be repeated.
     fn forget(&self, _upto: Lsn) {}
+
+    /// How long the present write with its sync has been under way, if there is one: a disk that hangs shows itself by
+    /// this alone. It must be quick.
+    fn stalled(&self) -> Option<Duration> {
+        None
+    }
 
     /// Why only deletions may be committed now, if so: the room that is left is kept for them, because they give room
     /// back. It is asked before each group, and must be quick.

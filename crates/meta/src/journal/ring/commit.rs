@@ -41,6 +41,7 @@ impl Core {
         if commits.is_empty() {
             return Ok(Carried::of(Outcome::Committed(last)));
         }
+        let _under_way = self.under_way.begin(&self.env);
         let not_applied = |error: &dyn std::fmt::Display| JournalError::NotApplied(error.to_string());
         let draft =
             Draft::of(commits, attachments, self.options.frame_bytes_max()).map_err(|e| not_applied(&e))?;
@@ -98,7 +99,7 @@ impl Core {
         at: &mut Position,
         header: &Header,
         draft: &Draft<'_>,
-        entries: Vec<Entry>,
+        entries: Vec<Arc<Entry>>,
     ) {
         *at = after(at, header);
         file.reaches(at.lsn);
@@ -189,8 +190,8 @@ impl Core {
         match ready.map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))? {
             true => Ok(()),
             false => Err(JournalError::NotApplied(format!(
-                "the journal is full: its files have {} of {} bytes, and hold data that is still needed there. Wait until \
-                 it is merged, delete topics, or allow the journal more bytes",
+                "the journal is full: its files have {} of {} bytes, and hold data that is still needed there. Wait \
+                 until it is merged, delete topics, or allow the journal more bytes",
                 self.file_bytes(),
                 self.bytes_max
             ))),
@@ -206,6 +207,7 @@ impl Core {
     /// Writes the end mark, and syncs it if it is the end of this process.
     pub(super) fn seal(&self, synced: bool) {
         let mut tail = lock(&self.tail);
+        let _under_way = self.under_way.begin(&self.env);
         let tail = &mut *tail;
         if !tail.sealed && tail.at.next + BLOCK <= tail.file.header.capacity && self.put_seal(tail).is_err() {
             return;
@@ -274,14 +276,12 @@ fn after(at: &Position, header: &Header) -> Position {
     }
 }
 
-fn entries(last: Lsn, attempt: u128, commits: &[Commit]) -> Vec<Entry> {
+fn entries(last: Lsn, attempt: u128, commits: &[Commit]) -> Vec<Arc<Entry>> {
     let numbered = commits.iter().enumerate();
     numbered
-        .map(|(at, Commit { envelope, changes })| Entry {
-            lsn: last.plus(at + 1),
-            attempt,
-            envelope: envelope.clone(),
-            changes: changes.clone(),
+        .map(|(at, Commit { envelope, changes })| {
+            let (envelope, changes) = (envelope.clone(), changes.clone());
+            Arc::new(Entry { lsn: last.plus(at + 1), attempt, envelope, changes })
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +19,8 @@ use super::state::{Core, Index, Keeper, Wanted};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES,
-    RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
+    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SLICE_ATTACHMENTS, RING_SPARE_FILES, RING_SPARE_TIME,
+    RING_STEP_BYTES, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
 };
 
 /// The directory of the images.
@@ -111,8 +112,8 @@ impl Keeper {
         past.images.first().is_none_or(|older| older.header.position.lsn < past.end.lsn)
     }
 
-    /// Makes one more file ready, into which a frame of `frame` bytes fits: a used one that nothing needs, or a new one.
-    /// That takes `from_reserve` what is kept for deletions if it must. Returns false if the ring is full.
+    /// Makes one more file ready, into which a frame of `frame` bytes fits: a used one that nothing needs, or a new
+    /// one. That takes `from_reserve` what is kept for deletions if it must. Returns false if the ring is full.
     fn prepare(&mut self, core: &Core, frame: u64, from_reserve: bool) -> io::Result<bool> {
         let (journal, generation, nonce) = (core.journal, self.generation + 1, core.env.random_u64());
         let file = match self.take_reusable(core, frame) {
@@ -248,7 +249,7 @@ impl Keeper {
             let newest = past.images.last().cloned().expect("a journal has an image from its first moment");
             (newest, past.history.last().cloned(), past.entries.clone(), past.end, past.meta_bytes)
         };
-        let entries: Vec<Entry> = entries.into();
+        let entries: Vec<Arc<Entry>> = entries.into();
         let pause = || pause(core);
         if !planted(Planted::NoHistory) {
             self.write_history(core, last, &entries, end, &pause)?;
@@ -258,7 +259,7 @@ impl Keeper {
         let image = write_merged(core, &newest, (&entries, end, first), (self.images, &pause))?;
         let old = {
             let mut past = lock(&core.past);
-            past.entries.retain(|entry| entry.lsn > end.lsn);
+            past.entries.drain(..entries.len());
             past.meta_bytes -= meta_bytes;
             past.images.push(image);
             let keep = past.images.len().saturating_sub(2);
@@ -275,12 +276,12 @@ impl Keeper {
         &self,
         core: &Core,
         last: Option<PagesName>,
-        entries: &[Entry],
+        entries: &[Arc<Entry>],
         end: Position,
         pause: &dyn Fn(),
     ) -> Result<(), Unread> {
         let upto = last.as_ref().map_or(Lsn(0), |last| last.header.position.lsn);
-        let entries: Vec<&Entry> = entries.iter().filter(|entry| entry.lsn > upto).collect();
+        let entries: Vec<&Arc<Entry>> = entries.iter().filter(|entry| entry.lsn > upto).collect();
         if entries.is_empty() {
             return Ok(());
         }
@@ -378,7 +379,7 @@ fn pause(core: &Core) {
 fn write_merged(
     core: &Core,
     newest: &PagesFile,
-    (entries, end, first): (&[Entry], Position, Lsn),
+    (entries, end, first): (&[Arc<Entry>], Position, Lsn),
     (serial, pause): (u64, &dyn Fn()),
 ) -> Result<PagesFile, Unread> {
     let from = newest.header.position.lsn;
@@ -405,9 +406,15 @@ fn write_merged(
     for (new, value) in changed {
         put(&mut sink, &new, value.as_ref())?;
     }
-    let kept = kept(&lock(&core.index), end.lsn);
-    for kept in &kept {
-        sink.writer()?.attachment(kept);
+    let mut after = Lsn(0);
+    loop {
+        // In slices, because commits wait for the lock.
+        let some = kept(&lock(&core.index), after, end.lsn);
+        let Some(last) = some.last() else { break };
+        after = last.lsn;
+        for kept in &some {
+            sink.writer()?.attachment(kept);
+        }
     }
     sink.finish(planted(Planted::NamedTooEarly))
 }
@@ -419,10 +426,12 @@ fn put(sink: &mut PagesSink<'_>, key: &Bytes, value: Option<&Bytes>) -> io::Resu
     Ok(())
 }
 
-/// The attachments up to a commit, for an image.
-fn kept(index: &Index, upto: Lsn) -> Vec<Kept> {
-    let found = index.attachments.range(..=upto);
+/// Some attachments after a commit and up to another one, for an image.
+fn kept(index: &Index, after: Lsn, upto: Lsn) -> Vec<Kept> {
+    let range = (Bound::Excluded(after), Bound::Included(upto));
+    let found = if after < upto { index.attachments.range(range) } else { return Vec::new() };
     found
+        .take(RING_SLICE_ATTACHMENTS)
         .map(|(lsn, located)| Kept {
             lsn: *lsn,
             generation: located.file.header.generation,

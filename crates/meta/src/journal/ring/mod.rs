@@ -39,6 +39,7 @@ mod room;
 mod start_tests;
 mod state;
 mod store;
+mod under_way;
 
 use std::ops::Range;
 use std::path::Path;
@@ -46,6 +47,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -242,6 +244,10 @@ impl Journal for RingJournal {
 
     fn forget(&self, upto: Lsn) {
         self.core.forget.fetch_max(upto.0, Ordering::SeqCst);
+    }
+
+    fn stalled(&self) -> Option<Duration> {
+        self.core.under_way.time(&self.core.env)
     }
 
     fn only_deletions(&self) -> Option<String> {

@@ -18,6 +18,7 @@ use super::planted::{Planted, planted};
 use super::recovery::{Files, NO_LINK, Recovered, open_files, recover, unfinished_files};
 use super::state::{Core, Index, Keeper, Located, Past, RingOptions, Tail};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
+use super::under_way::UnderWay;
 use crate::error::DecodeError;
 use crate::journal::Lsn;
 use crate::limits::RING_STEP_BYTES;
@@ -65,7 +66,8 @@ pub(super) fn open(
     let tail = begin(env, &*disk, &index, at, &found);
     let last = watch::Sender::new(at.lsn);
     let Recovered { entries, meta_bytes, .. } = found;
-    let past = Past { entries: entries.into(), meta_bytes, end: at, images, history };
+    let past =
+        Past { entries: entries.into_iter().map(Arc::new).collect(), meta_bytes, end: at, images, history };
     let bytes_max = options.limit(disk.size()?);
     Ok(Core {
         env: env.clone(),
@@ -81,6 +83,7 @@ pub(super) fn open(
         ready: Mutex::new(ready),
         last,
         forget: AtomicU64::new(0),
+        under_way: UnderWay::new(env),
         room: Mutex::default(),
     })
 }

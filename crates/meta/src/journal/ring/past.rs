@@ -1,11 +1,14 @@
 //! Reads of what was committed: the map of the newest image, and the entries of memory and history.
 
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use floe_env::lock;
 
 use super::pages::{Kept, Page, entry_of_pair};
-use super::state::Core;
-use super::store::{PagesFile, Unread};
+use super::state::{Core, Past};
+use super::store::{PagesFile, PagesName, Unread};
 use crate::journal::{Entry, JournalError, Loaded, Lsn};
 
 impl Core {
@@ -15,9 +18,10 @@ impl Core {
             let past = lock(&self.past);
             let image = past.images.last().cloned().expect("a journal has an image from its first moment");
             let after = image.header.position.lsn;
-            let entries = past.entries.iter().filter(|entry| entry.lsn > after).cloned().collect();
+            let entries: Vec<Arc<Entry>> = past.entries_after(after).cloned().collect();
             (image, entries)
         };
+        let entries = entries.iter().map(|entry| Entry::clone(entry)).collect();
         let image_lsn = image.header.position.lsn;
         let (pairs, _) = read_image(&image).map_err(|error| format!("{}: {error}", image.name))?;
         Ok(Loaded { image: pairs, image_lsn, entries })
@@ -44,30 +48,48 @@ impl Core {
                 return Err(damaged(format!("commit {} is missing", before.next())));
             }
         }
-        let recent: Vec<Entry> = {
-            let past = lock(&self.past);
-            past.entries.iter().filter(|entry| entry.lsn > found.last()).take(count).cloned().collect()
-        };
+        let recent: Vec<Arc<Entry>> =
+            lock(&self.past).entries_after(found.last()).take(count).cloned().collect();
         for entry in recent {
-            found.take(entry);
+            found.take(Entry::clone(&entry));
         }
         Ok(found.entries)
     }
 
-    /// The part of the history with the commit after `lsn`, unless memory has it. It is opened under the lock, because
-    /// another one may take its place.
+    /// The part of the history with the commit after `lsn`, unless memory has it.
     fn part_after(&self, lsn: Lsn) -> Result<Option<PagesFile>, JournalError> {
-        let past = lock(&self.past);
-        if let Some(oldest) = past.history.first().filter(|oldest| lsn.next() < oldest.header.first) {
+        loop {
+            let Some(part) = lock(&self.past).part_after(lsn)? else { return Ok(None) };
+            // Not under the lock, for which commits would wait. So another part may have taken its place meanwhile.
+            match part.open(&*self.disk) {
+                Ok(part) => return Ok(Some(part)),
+                Err(Unread::Io(error))
+                    if error.kind() == io::ErrorKind::NotFound
+                        && lock(&self.past).part_after(lsn)?.is_none_or(|now| now.name != part.name) => {}
+                Err(error) => return Err(JournalError::NotApplied(format!("{}: {error}", part.name))),
+            }
+        }
+    }
+}
+
+impl Past {
+    /// The part of the history with the commit after `lsn`, unless memory has it.
+    fn part_after(&self, lsn: Lsn) -> Result<Option<PagesName>, JournalError> {
+        if let Some(oldest) = self.history.first().filter(|oldest| lsn.next() < oldest.header.first) {
             return Err(JournalError::Reload(oldest.header.first));
         }
-        let first = past.entries.front().map_or(past.end.lsn.next(), |entry| entry.lsn);
+        let first = self.entries.front().map_or(self.end.lsn.next(), |entry| entry.lsn);
         if lsn.next() >= first {
             return Ok(None);
         }
-        let part = past.history.iter().find(|part| part.header.position.lsn > lsn);
-        let opened = part.map(|part| part.open(&*self.disk)).transpose();
-        opened.map_err(|error| JournalError::NotApplied(error.to_string()))
+        Ok(self.history.iter().find(|part| part.header.position.lsn > lsn).cloned())
+    }
+
+    /// The entries in memory after a commit. They have no gaps.
+    pub(super) fn entries_after(&self, lsn: Lsn) -> impl Iterator<Item = &Arc<Entry>> {
+        let first = self.entries.front().map_or(Lsn(0), |first| first.lsn);
+        let before = usize::try_from(lsn.next().0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        self.entries.range(before.min(self.entries.len())..)
     }
 }
 

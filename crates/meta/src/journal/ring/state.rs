@@ -13,6 +13,7 @@ use super::file::{Position, RingFile};
 use super::frame::BLOCK;
 use super::recovery::Files;
 use super::store::{PagesFile, PagesName};
+use super::under_way::UnderWay;
 use crate::journal::{Entry, Lsn};
 use crate::limits::{FRAME_BYTES_MAX, RING_BYTES_MAX, RING_DISK_SHARE, RING_FILES_MIN};
 
@@ -24,7 +25,8 @@ pub struct RingOptions {
     /// Bytes of the largest files. No frame is larger.
     pub file_bytes: u64,
     /// Bytes of all files, and at least those of [`crate::limits::RING_FILES_MIN`] of the largest. What is left at the
-    /// end takes only commits without attachments. `None` is [`crate::limits::RING_BYTES_MAX`], or less on a small disk.
+    /// end takes only commits without attachments. `None` is [`crate::limits::RING_BYTES_MAX`], or less on a small
+    /// disk.
     pub bytes_max: Option<u64>,
     /// Bytes of entries after which the next image is written.
     pub image_bytes: u64,
@@ -104,7 +106,7 @@ pub(super) struct Tail {
 /// What is known of the past.
 pub(super) struct Past {
     /// The entries that no part of the history has, or no image.
-    pub(super) entries: VecDeque<Entry>,
+    pub(super) entries: VecDeque<Arc<Entry>>,
     /// Bytes of entries since the newest image.
     pub(super) meta_bytes: u64,
     /// Where the log ends.
@@ -140,6 +142,7 @@ pub(super) struct Core {
     pub(super) last: watch::Sender<Lsn>,
     /// The last commit that is kept elsewhere, as far as anybody said.
     pub(super) forget: AtomicU64,
+    pub(super) under_way: UnderWay,
     /// The room of the disk, and when it was looked at.
     pub(super) room: Mutex<Option<(Instant, DiskRoom)>>,
 }
