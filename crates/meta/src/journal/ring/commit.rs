@@ -69,7 +69,7 @@ impl Core {
         }
         let mut written = file.file.write_at(buffer.as_slice(), place.offset);
         // A file system that copies what is written over takes room for it.
-        if written.as_ref().is_err_and(is_full) && self.give_up_reserve() {
+        if is_full(&written) && self.give_up_reserve() {
             written = file.file.write_at(buffer.as_slice(), place.offset);
         }
         if let Err(error) = written {
@@ -186,7 +186,7 @@ impl Core {
         if wanted.is_met(&lock(&self.ready)) {
             return Ok(());
         }
-        let ready = lock(&self.keeper).make_ready(self, wanted);
+        let ready = self.make_ready(wanted);
         match ready.map_err(|error| JournalError::NotApplied(format!("no room for the journal: {error}")))? {
             true => Ok(()),
             false => Err(JournalError::NotApplied(format!(

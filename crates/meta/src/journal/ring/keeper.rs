@@ -1,4 +1,4 @@
-//! The work beside commits: files are prepared ahead, images and the history are written, and files are used again.
+//! The work beside commits: images and the history are written. Before and between, files are prepared (preparer.rs).
 //!
 //! In a process it has a thread. In a simulation it is done behind each commit.
 
@@ -11,16 +11,15 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use floe_env::lock;
 
-use super::file::{FileHeader, Position, RING, RingFile, prepare, write_header};
+use super::file::{Position, RingFile};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
 use super::room::is_full;
-use super::state::{Core, Index, Keeper, Wanted};
+use super::state::{Core, Index, Keeper};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_ENTRIES_BYTES_MAX, RING_READY_FILES, RING_SLICE_ATTACHMENTS, RING_SPARE_FILES, RING_SPARE_TIME,
-    RING_STEP_BYTES, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
+    RING_ENTRIES_BYTES_MAX, RING_SLICE_ATTACHMENTS, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
 };
 
 /// The directory of the images.
@@ -46,45 +45,20 @@ impl Keeper {
             tracing::warn!(%error, "cannot make the reserve for deletions, trying again");
         }
         core.room()?;
-        let prepared = self.prepare_ahead(core);
+        let prepared = core.prepare_ahead();
         if self.image_is_due(core) {
             let written = self.write_image(core);
             // Without images, commits would be refused in the end.
             let urgent = lock(&core.past).meta_bytes > RING_ENTRIES_BYTES_MAX / 2;
-            match full(&written) && urgent && core.give_up_reserve() {
+            match is_full(&written) && urgent && core.give_up_reserve() {
                 true => self.write_image(core)?,
                 false => written?,
             }
         }
-        self.trim(core)?;
+        lock(&core.preparer).trim(core)?;
         self.report(core);
         // On a full disk there are no new files, and images go on.
         Ok(prepared?)
-    }
-
-    fn prepare_ahead(&mut self, core: &Core) -> io::Result<()> {
-        while lock(&core.ready).len() < RING_READY_FILES && self.prepare(core, 0, false)? {}
-        Ok(())
-    }
-
-    /// Gives files back to the file system that nobody has needed for a while.
-    fn trim(&mut self, core: &Core) -> io::Result<()> {
-        let mut idle = self.idle(core);
-        if idle.len() <= RING_SPARE_FILES {
-            self.spare_since = None;
-            return Ok(());
-        }
-        // The large ones go.
-        idle.sort_by_key(|file| file.header.capacity);
-        let now = core.env.monotonic();
-        if now.duration_since(*self.spare_since.get_or_insert(now)) < RING_SPARE_TIME {
-            return Ok(());
-        }
-        for file in &idle[RING_SPARE_FILES..] {
-            remove(core, file)?;
-        }
-        core.disk.sync_dir(RING);
-        Ok(())
     }
 
     /// An image is due for the time of the next start, for safety, or because it lets files be used again: that is less
@@ -107,130 +81,8 @@ impl Keeper {
         files >= RING_WAITING_FILES && bytes >= RING_WAITING_RATIO * image_bytes
     }
 
-    fn has_news(&self, core: &Core) -> bool {
-        let past = lock(&core.past);
-        past.images.first().is_none_or(|older| older.header.position.lsn < past.end.lsn)
-    }
-
-    /// Makes one more file ready, into which a frame of `frame` bytes fits: a used one that nothing needs, or a new
-    /// one. That takes `from_reserve` what is kept for deletions if it must. Returns false if the ring is full.
-    fn prepare(&mut self, core: &Core, frame: u64, from_reserve: bool) -> io::Result<bool> {
-        let (journal, generation, nonce) = (core.journal, self.generation + 1, core.env.random_u64());
-        let file = match self.take_reusable(core, frame) {
-            Some(old) => {
-                let header = FileHeader { journal, generation, nonce, capacity: old.header.capacity };
-                // A crash leaves the old header or the new one, and the frames are those of the old use in any case.
-                if let Err(error) = write_header(&*old.file, &header) {
-                    give_up(core, &old, &error);
-                    return Err(error);
-                }
-                old.file.sync();
-                RingFile::new(old.number, header, Arc::clone(&old.file))
-            }
-            None => {
-                self.make_place(core, frame)?;
-                let all = core.file_bytes();
-                let Some((should, least)) = core.options.next_file(all, core.bytes_max, frame) else {
-                    return Ok(false);
-                };
-                let room = core.disk.room()?;
-                let capacity = if room.holds(should) { should } else { least };
-                if !room.holds(capacity) && !(from_reserve && room.free >= capacity) {
-                    return Err(room.full(capacity));
-                }
-                let early = planted(Planted::NamedTooEarly);
-                let header = FileHeader { journal, generation, nonce, capacity };
-                let file = prepare(&*core.disk, self.number + 1, header, RING_STEP_BYTES, early)?;
-                self.number += 1;
-                file
-            }
-        };
-        self.generation = generation;
-        lock(&core.ready).push_back(Arc::new(file));
-        Ok(true)
-    }
-
-    /// Removes files that are too small for a frame, if the ring is full and the next file then is large enough.
-    fn make_place(&self, core: &Core, frame: u64) -> io::Result<()> {
-        let may_grow = |all: u64| core.options.next_file(all, core.bytes_max, frame).is_some();
-        let all = core.file_bytes();
-        let idle = self.idle(core);
-        let bytes: u64 = idle.iter().map(|file| file.header.capacity).sum();
-        if may_grow(all) || !may_grow(all - bytes) {
-            return Ok(());
-        }
-        for file in &idle {
-            remove(core, file)?;
-            if may_grow(core.file_bytes()) {
-                break;
-            }
-        }
-        core.disk.sync_dir(RING);
-        Ok(())
-    }
-
-    /// Makes the files ready for which a commit waits. Where the ring is full, or the disk, writes the images that hold
-    /// back files without attachments. A commit without attachments takes what is kept for deletions if it must.
-    /// Returns false if the ring stays full.
-    pub(super) fn make_ready(&mut self, core: &Core, wanted: Wanted) -> Result<bool, Unread> {
-        loop {
-            let made = self.try_ready(core, wanted);
-            if wanted.attached || !full(&made) || !core.give_up_reserve() {
-                return made;
-            }
-        }
-    }
-
-    fn try_ready(&mut self, core: &Core, wanted: Wanted) -> Result<bool, Unread> {
-        let mut images = 0;
-        loop {
-            let frame = {
-                let ready = lock(&core.ready);
-                if wanted.is_met(&ready) {
-                    return Ok(true);
-                }
-                wanted.missing(&ready)
-            };
-            let prepared = self.prepare(core, frame, !wanted.attached);
-            if let Ok(true) = prepared {
-                continue;
-            }
-            if images == 2 || !self.has_news(core) {
-                return Ok(prepared?);
-            }
-            self.write_image(core)?;
-            images += 1;
-        }
-    }
-
-    /// The files that nothing needs, in order of generation: both images and the history have their commits, a start
-    /// from either image does not begin in them, their attachments are released, and nobody reads them.
-    fn idle(&self, core: &Core) -> Vec<Arc<RingFile>> {
-        let past = lock(&core.past);
-        let mut images = past.images.iter().map(|image| image.header.position);
-        let older = images.next().expect("a journal has an image from its first moment");
-        let newer = images.next_back();
-        let covered = if planted(Planted::ReusedTooEarly) { newer.unwrap_or(older) } else { older };
-        let history = past.history.last().map_or(Lsn(0), |part| part.header.position.lsn);
-        drop(past);
-        let index = lock(&core.index);
-        let idle = |file: &&Arc<RingFile>| {
-            file.last() <= covered.lsn
-                && (file.last() <= history || planted(Planted::NoHistory))
-                && (file.live() == 0 || planted(Planted::ForgetsAttachments))
-                && (Arc::strong_count(file) == 1 || planted(Planted::ForgetsAttachments))
-        };
-        index.files.range(..covered.generation).map(|(_, file)| file).filter(idle).cloned().collect()
-    }
-
-    /// Takes a file that may be used again, and into which a frame of `frame` bytes fits.
-    fn take_reusable(&self, core: &Core, frame: u64) -> Option<Arc<RingFile>> {
-        let file = self.idle(core).into_iter().find(|file| file.takes(frame))?;
-        lock(&core.index).files.remove(&file.header.generation)
-    }
-
     /// Writes what is new into the history and into an image. What a failure leaves of them goes.
-    fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
+    pub(super) fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
         let written = self.write_both(core);
         if written.is_err() {
             for directory in [HISTORY, IMAGES] {
@@ -322,11 +174,6 @@ impl Keeper {
     }
 }
 
-/// Whether the disk was full.
-fn full<T>(done: &Result<T, Unread>) -> bool {
-    matches!(done, Err(Unread::Io(error)) if is_full(error))
-}
-
 /// The first commit that the history needs to have: parts of which all are kept elsewhere may go, but not the last
 /// part.
 fn first_kept(core: &Core) -> Lsn {
@@ -353,25 +200,14 @@ fn forget_parts(core: &Core) -> Result<(), Unread> {
     Ok(())
 }
 
-/// Gives a file back to the file system.
-fn remove(core: &Core, file: &RingFile) -> io::Result<()> {
-    lock(&core.index).files.remove(&file.header.generation);
-    core.disk.remove(&file.name())
-}
-
-/// Removes a file whose next header may be there or not, before another one gets its generation.
-fn give_up(core: &Core, file: &RingFile, why: &io::Error) {
-    if let Err(second) = core.disk.remove(&file.name()) {
-        let reason = format!("{why}, and then {second}");
-        core.disk.end_process("a file of the journal can neither be used nor removed", &reason);
-    }
-    core.disk.sync_dir(RING);
-}
-
-/// Lets commits have the disk for a while.
+/// Lets commits have the disk for a while, and the files that they need next.
 fn pause(core: &Core) {
-    if !core.env.is_simulated() {
-        std::thread::park_timeout(RING_STEP_PAUSE);
+    if core.env.is_simulated() {
+        return;
+    }
+    std::thread::park_timeout(RING_STEP_PAUSE);
+    if let Err(error) = core.prepare_ahead() {
+        tracing::debug!(%error, "no file is ready for the next commits");
     }
 }
 

@@ -8,9 +8,10 @@
 //! One commit (commit.rs): the group is laid out behind the end of the log, written past the page cache, and synced.
 //! Then its entries are kept in memory, its attachments are in the index, and its caller is answered.
 //!
-//! Beside commits (keeper.rs), files are filled with zeros ahead of need. Now and then the entries since the last image
-//! go into the history, and into the next image, which is the one before with what has changed. A file is used again
-//! when the older of two images and the history have its commits, and no attachment in it is needed.
+//! Beside commits (preparer.rs, keeper.rs), files are filled with zeros ahead of need. The first ones are small, and a
+//! ring doubles as it fills; what it does not need for a while goes back to the file system. Now and then the entries
+//! since the last image go into the history, and into the next image, which is the one before with what has changed. A
+//! file is used again when the older of two images and the history have its commits, and no attachment in it is needed.
 //!
 //! Whole parts of the history go when their commits are kept elsewhere. An image says where the history begins, so that
 //! a part that is lost is told from one that has gone.
@@ -33,6 +34,7 @@ mod open;
 mod pages;
 mod past;
 mod planted;
+mod preparer;
 mod recovery;
 mod room;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::pages::{Kept, PagesHeader, PagesKind};
 use super::past::read_image;
 use super::planted::{Planted, planted};
 use super::recovery::{Files, NO_LINK, Recovered, open_files, recover, unfinished_files};
-use super::state::{Core, Index, Keeper, Located, Past, RingOptions, Tail};
+use super::state::{Core, Index, Keeper, Located, Past, Preparer, RingOptions, Tail};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use super::under_way::UnderWay;
 use crate::error::DecodeError;
@@ -55,12 +55,12 @@ pub(super) fn open(
     let found = recover(&files, newest.position)?;
     // Where the newest image was damaged, the one before the older may be left, to which the ring does not reach back.
     images.retain(|image| files.contains_key(&image.header.position.generation));
-    let keeper = Keeper {
+    let preparer = Preparer {
         number: files.values().map(|file| file.number).max().unwrap_or(0),
         generation: files.keys().next_back().copied().unwrap_or(0),
-        images: image_names(&*disk)?.iter().map(|(_, serial)| *serial).max().unwrap_or(0),
         spare_since: None,
     };
+    let images_ever = image_names(&*disk)?.iter().map(|(_, serial)| *serial).max().unwrap_or(0);
     let at = found.end;
     let (index, ready) = settle(&files, &found, &kept);
     let tail = begin(env, &*disk, &index, at, &found);
@@ -77,7 +77,8 @@ pub(super) fn open(
         bytes_max,
         carries: if carries { options.carries() } else { 0 },
         tail: Mutex::new(tail),
-        keeper: Mutex::new(keeper),
+        keeper: Mutex::new(Keeper { images: images_ever }),
+        preparer: Mutex::new(preparer),
         past: Mutex::new(past),
         index: Mutex::new(index),
         ready: Mutex::new(ready),

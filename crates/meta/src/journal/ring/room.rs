@@ -6,6 +6,7 @@ use std::io;
 use floe_env::{DiskRoom, lock};
 
 use super::state::Core;
+use super::store::Unread;
 use crate::limits::RING_ROOM_LOOK;
 
 impl Core {
@@ -57,9 +58,30 @@ impl Core {
     }
 }
 
-/// Whether the disk is full.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::StorageFull
+/// Whether something was not done because the disk is full.
+pub(super) fn is_full<T, E: AsIo>(done: &Result<T, E>) -> bool {
+    let error = done.as_ref().err().and_then(AsIo::as_io);
+    error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+}
+
+/// An error that may be one of the disk.
+pub(super) trait AsIo {
+    fn as_io(&self) -> Option<&io::Error>;
+}
+
+impl AsIo for io::Error {
+    fn as_io(&self) -> Option<&io::Error> {
+        Some(self)
+    }
+}
+
+impl AsIo for Unread {
+    fn as_io(&self) -> Option<&io::Error> {
+        match self {
+            Unread::Io(error) => Some(error),
+            Unread::Damaged(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

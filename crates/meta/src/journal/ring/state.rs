@@ -135,6 +135,7 @@ pub(super) struct Core {
     pub(super) carries: u64,
     pub(super) tail: Mutex<Tail>,
     pub(super) keeper: Mutex<Keeper>,
+    pub(super) preparer: Mutex<Preparer>,
     pub(super) past: Mutex<Past>,
     pub(super) index: Mutex<Index>,
     /// Files that are ready to be used, in order of generation.
@@ -182,11 +183,16 @@ impl Wanted {
 /// What the work beside commits needs to know.
 #[derive(Debug)]
 pub(super) struct Keeper {
+    /// Images that were written, ever: the second part of their names.
+    pub(super) images: u64,
+}
+
+/// What makes files ready.
+#[derive(Debug)]
+pub(super) struct Preparer {
     /// The highest number and generation that a file has.
     pub(super) number: u64,
     pub(super) generation: u64,
-    /// Images that were written, ever: the second part of their names.
-    pub(super) images: u64,
     /// Since when there are more idle files than are kept.
     pub(super) spare_since: Option<Instant>,
 }
