@@ -87,8 +87,14 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// Small files, which take less time.
+fn options() -> JournalOptions {
+    let ring = RingOptions { first_bytes: 64 << 10, file_bytes: 1 << 20, ..RingOptions::default() };
+    JournalOptions { ring, ..JournalOptions::default() }
+}
+
 fn open(directory: &Path) -> Result<RingJournal, JournalOpenError> {
-    open_journal(&Env::real(), directory, JournalOptions::default())
+    open_journal(&Env::real(), directory, options())
 }
 
 /// The directory is a ring that has all that was held, and goes on. Returns the names in it.
@@ -121,7 +127,7 @@ async fn a_journal_in_sqlite_becomes_a_ring_whatever_happens_on_the_way() {
         copy(directory, &to);
         moments.push((step.to_owned(), to));
     };
-    migrate(&Env::real(), directory, DISK_RESERVE_BYTES, RingOptions::default(), &mut done).unwrap();
+    migrate(&Env::real(), directory, DISK_RESERVE_BYTES, options().ring, &mut done).unwrap();
     let steps: Vec<&str> = moments.iter().map(|(step, _)| &step[..]).collect();
     let expected =
         ["opened", "read", "part", "part", "built", "closed", "marked", "moved", "moved", "moved", "removed"];
@@ -203,17 +209,18 @@ async fn two_journals_and_a_lost_ring_are_refused() {
 #[tokio::test]
 async fn a_new_ring_is_small_and_marked() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = open(&directory.path().join("journal")).unwrap();
+    let path = directory.path().join("journal");
+    let journal = open_journal(&Env::real(), &path, JournalOptions::default()).unwrap();
     assert_eq!(journal.commit(Lsn(0), 1, &[put(1)]).await, Ok(Outcome::Committed(Lsn(1))));
     // Dropping it waits for its thread, which makes files ahead.
     drop(journal);
-    let files = fs::read_dir(directory.path().join("journal/ring")).unwrap();
+    let files = fs::read_dir(path.join("ring")).unwrap();
     let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes < 32 << 20, "{bytes}");
-    let refused = SqliteJournal::open(&Env::real(), &directory.path().join("journal")).unwrap_err();
+    let refused = SqliteJournal::open(&Env::real(), &path).unwrap_err();
     assert!(matches!(refused, SqliteOpenError::NewerFormat { .. }), "{refused}");
-    let again = open(&directory.path().join("journal")).unwrap();
-    let busy = open(&directory.path().join("journal")).unwrap_err();
+    let again = open(&path).unwrap();
+    let busy = open(&path).unwrap_err();
     assert!(matches!(busy, JournalOpenError::InUse { .. }), "{busy}");
     assert_eq!(again.lsn(), Lsn(1));
 }
@@ -227,7 +234,7 @@ async fn a_journal_that_carries_nothing_keeps_what_it_has() {
     let group = [put(1)];
     journal.commit_with(Lsn(0), 1, &group, &[bytes.clone()]).await.unwrap();
     drop(journal);
-    let options = JournalOptions { carries: false, ..JournalOptions::default() };
+    let options = JournalOptions { carries: false, ..options() };
     let journal = open_journal(&Env::real(), directory.path(), options).unwrap();
     assert_eq!((journal.carries(), journal.attachments()), (0, vec![Lsn(1)]));
     let refused = journal.commit_with(Lsn(1), 2, &group, &[bytes]).await.unwrap_err();

@@ -28,7 +28,7 @@ fn commit(env: &Env, journal: &RingJournal, count: u64) {
         let change =
             Change { key: format!("key {}", last.0 % 9).into(), value: Some(format!("value {last}").into()) };
         let group = [Commit { envelope: Envelope::broker("test"), changes: vec![change] }];
-        let bytes = [Attachment::of(vec![Bytes::from(vec![last.0 as u8 | 1; 3_000])])];
+        let bytes = [Attachment::of(vec![Bytes::from(vec![last.next().0 as u8; 3_000])])];
         let done = journal.commit_with(last, env.random_u128(), &group, &bytes);
         done.now_or_never().expect("it does not wait").unwrap();
         journal.released(Lsn(last.0.saturating_sub(5)));
@@ -67,7 +67,7 @@ fn every_changed_byte_of_a_closed_ring_is_told() {
             for name in disk.names() {
                 let sound = disk.contents(&name);
                 let used = sound.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-                for at in (0..used).filter(|at| sound[*at] != 0 || at % 97 == 0).step_by(7) {
+                for at in (0..used).filter(|at| sound[*at] != 0 || at % 97 == 0).step_by(101) {
                     let copy = disk.copied(at as u64);
                     copy.spoil(&name, at, &[sound[at] ^ 0x11]);
                     let found = match inspect(&copy) {
@@ -91,7 +91,7 @@ fn every_changed_byte_of_a_closed_ring_is_told() {
                     assert_eq!(opened.is_err(), !found.journal.is_empty(), "{name} at {at}: {found:?}");
                 }
             }
-            assert!(told > 500 && harmless > 20, "{told} told, {harmless} harmless");
+            assert!(told > 40 && harmless > 2, "{told} told, {harmless} harmless");
             assert_eq!(disk.calls(), calls, "nothing was changed");
         }
     });
@@ -104,7 +104,7 @@ fn damaged_attachments_are_named() {
         let (disk, expected) = closed(env, 0);
         let (lsn, bytes) = expected.attachments.last_key_value().unwrap();
         assert_eq!((*lsn, *bytes), (Lsn(60), 3_000));
-        let filled = vec![59_u8; 3_000];
+        let filled = vec![60_u8; 3_000];
         let place = of(&disk, "ring/").into_iter().find_map(|name| {
             let at = disk.contents(&name).windows(3_000).position(|bytes| bytes == filled)?;
             Some((name, at))

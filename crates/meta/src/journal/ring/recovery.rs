@@ -12,7 +12,7 @@ use floe_env::{BlockBuffer, Disk};
 
 use super::error::RingOpenError;
 use super::file::{FileHeader, NoHeader, PREPARING, Position, RING, RingFile, number_of};
-use super::frame::{BLOCK, HEADER_BYTES, Header, Kind, Link, MetaPart, NoFrame};
+use super::frame::{BLOCK, HEADER_BYTES, Header, Kind, Link, MetaPart, NoFrame, Place};
 use super::planted::{Planted, planted};
 use crate::journal::{Entry, Lsn};
 use crate::limits::RING_STEP_BYTES;
@@ -85,18 +85,32 @@ struct Step {
     meta: MetaPart,
 }
 
+impl Step {
+    /// Where the log goes on behind it.
+    fn end(&self) -> Position {
+        let place = self.header.place;
+        Position {
+            lsn: self.header.last(),
+            generation: place.generation,
+            frame: place.offset,
+            next: place.offset + self.header.frame_bytes(),
+            link: self.header.link(),
+        }
+    }
+}
+
 /// Follows the log from an image to its end.
 pub(super) fn recover(files: &Files, image: Position) -> Result<Recovered, RingOpenError> {
     check_contiguous(files, image)?;
-    let mut walk = Walk { files, at: image, steps: Vec::new(), durable: image.lsn };
+    let mut walk = Walk { files, at: image, steps: Vec::new(), durable: image.lsn, cut: None };
     while walk.step()? {}
     if walk.steps.is_empty() {
         // A frame that follows the last one before the image would prove that the ring has it.
         check_image(files, image)?;
     }
-    let cut = walk.cut_unproven(image)?;
+    walk.cut_unproven(image)?;
     walk.refuse_damage()?;
-    let remains = cut || walk.has_remains()?;
+    let remains = walk.has_remains()?;
     Ok(walk.recovered(image, remains))
 }
 
@@ -135,6 +149,8 @@ struct Walk<'a> {
     steps: Vec<Step>,
     /// The last commit that some frame of the chain knows to be durable.
     durable: Lsn,
+    /// The place of a frame in the chain that is not whole.
+    cut: Option<Place>,
 }
 
 impl Walk<'_> {
@@ -145,13 +161,7 @@ impl Walk<'_> {
         for place in [here, next_file] {
             if let Some(step) = self.frame(place)? {
                 self.durable = self.durable.max(step.header.durable);
-                self.at = Position {
-                    lsn: step.header.last(),
-                    generation: place.generation,
-                    frame: place.next,
-                    next: place.next + step.header.frame_bytes(),
-                    link: step.header.link(),
-                };
+                self.at = step.end();
                 self.steps.push(step);
                 return Ok(true);
             }
@@ -183,8 +193,8 @@ impl Walk<'_> {
     }
 
     /// Looks at the bytes of every frame that nothing proves to be durable, and ends the log at the first that is not
-    /// whole. Returns whether there is one.
-    fn cut_unproven(&mut self, image: Position) -> Result<bool, RingOpenError> {
+    /// whole.
+    fn cut_unproven(&mut self, image: Position) -> Result<(), RingOpenError> {
         for at in 0..self.steps.len() {
             let Step { header, meta } = &self.steps[at];
             if header.last() <= self.durable || planted(Planted::PayloadUnread) {
@@ -192,19 +202,14 @@ impl Walk<'_> {
             }
             let file = &self.files[&header.place.generation];
             if !payload_is_sound(file, header, meta)? {
-                self.at = Position {
-                    lsn: Lsn(header.first.0 - 1),
-                    generation: header.place.generation,
-                    frame: 0,
-                    next: header.place.offset,
-                    link: header.before,
-                };
+                // If it lies in the next file, the log goes on in this one, and writes over it when it gets there.
+                self.cut = Some(header.place);
                 self.steps.truncate(at);
-                self.at.frame = self.steps.last().map_or(image.frame, |last| last.header.place.offset);
-                return Ok(true);
+                self.at = self.steps.last().map_or(image, Step::end);
+                return Ok(());
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Refuses a log whose due commit was acknowledged: some frame behind its end knew it to be durable.
@@ -216,9 +221,12 @@ impl Walk<'_> {
         for (generation, file) in self.files.range(self.at.generation..) {
             let from = if *generation == self.at.generation { self.at.next } else { BLOCK };
             if let Some(offset) = find_witness(file, from, due)? {
+                let here = (self.at.generation, self.at.next);
+                let (generation, offset_due) =
+                    self.cut.map_or(here, |place| (place.generation, place.offset));
                 return Err(RingOpenError::Damaged {
-                    file: self.files[&self.at.generation].name(),
-                    offset: self.at.next,
+                    file: self.files[&generation].name(),
+                    offset: offset_due,
                     due,
                     witness: format!("the frame at byte {offset} of {}", file.name()),
                 });

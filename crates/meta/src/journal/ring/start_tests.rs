@@ -228,6 +228,30 @@ fn remains_of_a_torn_frame_do_not_hide_what_came_after() {
     });
 }
 
+/// The first frame of a file is torn. An image that is written then names the last whole frame, and where it lies.
+#[test]
+fn an_image_behind_a_torn_frame_names_the_frame_before_it() {
+    simulate(|env| {
+        let (disk, journal) = three_frames(env);
+        commit(env, &journal, "d", 9_000).unwrap();
+        kill(&disk, journal);
+        let second = "ring/00000002";
+        let bytes = disk.contents(second).windows(9_000).position(|bytes| bytes == [b'd'; 9_000]).unwrap();
+        disk.spoil(second, bytes + 8_999, b"x");
+        let options = RingOptions { image_bytes: 1, ..OPTIONS };
+        let journal = open_with(env, &disk, options).unwrap();
+        journal.keep();
+        kill(&disk, journal);
+        let journal = open_with(env, &disk, options).unwrap();
+        assert_eq!(texts(&journal), ["a", "b", "c"]);
+        for (text, bytes) in [("e", 100), ("f", 9_000), ("g", 100)] {
+            commit(env, &journal, text, bytes).unwrap();
+        }
+        kill(&disk, journal);
+        assert_eq!(texts(&open(env, &disk).unwrap()), ["a", "b", "c", "e", "f", "g"]);
+    });
+}
+
 /// A process is killed when it has given a name. The next one relies on it, and then the power goes.
 #[test]
 fn names_of_a_killed_process_are_made_durable() {
