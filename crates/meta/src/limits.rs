@@ -161,6 +161,10 @@ pub const RING_STEP_BYTES: u64 = 512 << 10;
 /// The pause after each such write of an image: less than 64 MB a second.
 pub const RING_STEP_PAUSE: Duration = Duration::from_millis(8);
 
+/// The pause after each step in which a file is filled with zeros, as long as another one is ready: about 100 MB a
+/// second.
+pub const RING_FILL_PAUSE: Duration = Duration::from_millis(4);
+
 /// Bytes of the buffer for frames that is kept from one to the next.
 pub const RING_BUFFER_KEPT_BYTES: usize = 20 << 20;
 

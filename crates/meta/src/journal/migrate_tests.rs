@@ -232,7 +232,7 @@ async fn a_journal_that_carries_nothing_keeps_what_it_has() {
     let bytes = crate::Attachment::of(vec![Bytes::from_static(b"bytes")]);
     let journal = open(directory.path()).unwrap();
     let group = [put(1)];
-    journal.commit_with(Lsn(0), 1, &group, &[bytes.clone()]).await.unwrap();
+    journal.commit_with(Lsn(0), 1, &group, std::slice::from_ref(&bytes)).await.unwrap();
     drop(journal);
     let options = JournalOptions { carries: false, ..options() };
     let journal = open_journal(&Env::real(), directory.path(), options).unwrap();

@@ -12,7 +12,6 @@ use super::recovery::NO_LINK;
 use super::state::RingOptions;
 use super::store::{PagesSink, Unread};
 use crate::journal::{Entry, Lsn};
-use crate::limits::RING_STEP_BYTES;
 use crate::snapshot::Snapshot;
 
 /// The directories of a ring.
@@ -67,7 +66,7 @@ impl<'a> Builder<'a> {
         let Builder { env, disk, options, journal, first, due } = self;
         let capacity = options.first_bytes.min(options.file_bytes);
         let file = FileHeader { journal, generation: 1, nonce: env.random_u64(), capacity };
-        prepare(disk, 1, file, RING_STEP_BYTES, false)?;
+        prepare(disk, 1, file, false, &|| ())?;
         let position = position(Lsn(due.0 - 1));
         let header = PagesHeader { kind: PagesKind::Image, journal, first, position };
         let name = image_name(position.lsn, 1);

@@ -16,6 +16,7 @@ use floe_env::{BlockBuffer, DISK_BLOCK, Disk, DiskFile};
 
 use super::frame::{BLOCK, Link, Place};
 use crate::journal::Lsn;
+use crate::limits::RING_STEP_BYTES;
 
 /// The directory of the files.
 pub(super) const RING: &str = "ring";
@@ -162,17 +163,18 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
     (name == format!("{number:08}")).then_some(number)
 }
 
-/// Makes a file of zeros in steps, with a header, and gives it its name when all of it is durable.
+/// Makes a file of zeros in steps, with a header, and gives it its name when all of it is durable. `pause` is called
+/// after each step.
 pub(super) fn prepare(
     disk: &dyn Disk,
     number: u64,
     header: FileHeader,
-    step: u64,
     named_first: bool,
+    pause: &dyn Fn(),
 ) -> std::io::Result<RingFile> {
     let aside = format!("{RING}/{PREPARING}{number:08}");
     let file = disk.create(&aside, header.capacity)?;
-    let made = fill(&*file, &header, step);
+    let made = fill(&*file, &header, pause);
     if let Err(error) = made {
         disk.remove(&aside)?;
         return Err(error);
@@ -185,13 +187,15 @@ pub(super) fn prepare(
     Ok(RingFile::new(number, header, file))
 }
 
-fn fill(file: &dyn DiskFile, header: &FileHeader, step: u64) -> std::io::Result<()> {
+fn fill(file: &dyn DiskFile, header: &FileHeader, pause: &dyn Fn()) -> std::io::Result<()> {
+    let step = RING_STEP_BYTES.min(header.capacity.next_multiple_of(BLOCK));
     let zeros = BlockBuffer::zeroed(step as usize);
     let mut at = 0;
     while at < header.capacity {
         let bytes = step.min(header.capacity - at);
         file.write_at(&zeros.as_slice()[..bytes as usize], at)?;
         at += bytes;
+        pause();
     }
     write_header(file, header)
 }

@@ -140,7 +140,7 @@ impl Look<'_> {
             for (key, value) in pairs {
                 let entry = entry_of_pair(&key, &value)?;
                 if entry.lsn != due {
-                    return Err(DecodeError::corrupt(&format!("commit {due} is missing")).into());
+                    return Err(DecodeError::corrupt(format!("commit {due} is missing")).into());
                 }
                 due = due.next();
                 self.apply(&entry);
@@ -148,7 +148,7 @@ impl Look<'_> {
         }
         match due == part.header.position.lsn.next() {
             true => Ok(()),
-            false => Err(DecodeError::corrupt(&format!("commit {due} is missing")).into()),
+            false => Err(DecodeError::corrupt(format!("commit {due} is missing")).into()),
         }
     }
 
@@ -158,12 +158,18 @@ impl Look<'_> {
         let files = match open_files(self.disk, newest.journal) {
             Ok(files) => files,
             Err(error @ RingOpenError::NewerFormat { .. }) => return Err(error),
-            Err(error) => return self.refused(error),
+            Err(error) => {
+                self.found.journal.push(error.to_string());
+                return Ok(());
+            }
         };
         let log = match recover(&files, newest.position) {
             Ok(log) => log,
             Err(error @ RingOpenError::NewerFormat { .. }) => return Err(error),
-            Err(error) => return self.refused(error),
+            Err(error) => {
+                self.found.journal.push(error.to_string());
+                return Ok(());
+            }
         };
         // The other image is there for the day on which this one is damaged.
         if let [older, _] = &self.images[..]
@@ -177,18 +183,13 @@ impl Look<'_> {
         log.entries.iter().for_each(|entry| self.apply(entry));
         if log.remains {
             self.found.notes.push(format!(
-                "the frame at byte {} of {} is not whole: it was cut off and never acknowledged, and the log ends before \
-                 it",
+                "the frame at byte {} of {} is not whole: it was cut off and never acknowledged, and the log ends \
+                 there",
                 log.end.next,
                 files[&log.end.generation].name()
             ));
         }
         self.read_attachments(&files, &log)
-    }
-
-    fn refused(&mut self, error: RingOpenError) -> Result<(), RingOpenError> {
-        self.found.journal.push(error.to_string());
-        Ok(())
     }
 
     fn read_attachments(&mut self, files: &Files, log: &Recovered) -> Result<(), RingOpenError> {

@@ -70,12 +70,9 @@ fn every_changed_byte_of_a_closed_ring_is_told() {
                 for at in (0..used).filter(|at| sound[*at] != 0 || at % 97 == 0).step_by(101) {
                     let copy = disk.copied(at as u64);
                     copy.spoil(&name, at, &[sound[at] ^ 0x11]);
-                    let found = match inspect(&copy) {
-                        Ok(found) => found,
-                        Err(_) => {
-                            told += 1;
-                            continue;
-                        }
+                    let Ok(found) = inspect(&copy) else {
+                        told += 1;
+                        continue;
                     };
                     if is_whole(&found) && found.notes.is_empty() {
                         assert!(found.snapshot.pairs().eq(expected.snapshot.pairs()), "{name} at {at}");

@@ -21,7 +21,6 @@ use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use super::under_way::UnderWay;
 use crate::error::DecodeError;
 use crate::journal::Lsn;
-use crate::limits::RING_STEP_BYTES;
 
 /// Opens the ring of a disk, and makes one if there is none.
 pub(super) fn open(
@@ -85,6 +84,7 @@ pub(super) fn open(
         last,
         forget: AtomicU64::new(0),
         under_way: UnderWay::new(env),
+        waits: AtomicBool::new(false),
         room: Mutex::default(),
     })
 }
@@ -122,7 +122,7 @@ fn make(env: &Env, disk: &dyn Disk, options: RingOptions) -> Result<(), RingOpen
         nonce: env.random_u64(),
         capacity: options.first_bytes.min(options.file_bytes),
     };
-    prepare(disk, 1, header, RING_STEP_BYTES, planted(Planted::NamedTooEarly))?;
+    prepare(disk, 1, header, planted(Planted::NamedTooEarly), &|| ())?;
     let position = Position { lsn: Lsn(0), generation: 1, frame: 0, next: BLOCK, link: NO_LINK };
     let header = PagesHeader { kind: PagesKind::Image, journal: header.journal, first: Lsn(1), position };
     let sink = PagesSink::begin(disk, IMAGES, &image_name(Lsn(0), 0), &header, &|| ())?;

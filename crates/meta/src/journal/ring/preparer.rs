@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use floe_env::lock;
 
@@ -12,7 +13,7 @@ use super::room::is_full;
 use super::state::{Core, Preparer, Wanted};
 use super::store::Unread;
 use crate::journal::Lsn;
-use crate::limits::{RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME, RING_STEP_BYTES};
+use crate::limits::{RING_FILL_PAUSE, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME};
 
 impl Preparer {
     /// Gives files back to the file system that nobody has needed for a while.
@@ -36,7 +37,7 @@ impl Preparer {
     }
 
     /// Makes the files ready that a commit needs. Returns false if the ring is full.
-    fn prepare_for(&mut self, core: &Core, wanted: Wanted) -> io::Result<bool> {
+    fn prepare_for(&mut self, core: &Core, wanted: Wanted, from_reserve: bool) -> io::Result<bool> {
         loop {
             let frame = {
                 let ready = lock(&core.ready);
@@ -45,7 +46,7 @@ impl Preparer {
                 }
                 wanted.missing(&ready)
             };
-            if !self.prepare(core, frame, !wanted.attached)? {
+            if !self.prepare(core, frame, from_reserve)? {
                 return Ok(false);
             }
         }
@@ -74,12 +75,13 @@ impl Preparer {
                 };
                 let room = core.disk.room()?;
                 let capacity = if room.holds(should) { should } else { least };
-                if !room.holds(capacity) && !(from_reserve && room.free >= capacity) {
+                let fits = room.holds(capacity) || (from_reserve && room.free >= capacity);
+                if !fits {
                     return Err(room.full(capacity));
                 }
                 let early = planted(Planted::NamedTooEarly);
                 let header = FileHeader { journal, generation, nonce, capacity };
-                let file = prepare(&*core.disk, self.number + 1, header, RING_STEP_BYTES, early)?;
+                let file = prepare(&*core.disk, self.number + 1, header, early, &|| core.pause_filling())?;
                 self.number += 1;
                 file
             }
@@ -124,26 +126,47 @@ impl Core {
     }
 
     /// Makes the files ready for which a commit waits. Where the ring is full, or the disk, writes the images that hold
-    /// back files without attachments. A commit without attachments takes what is kept for deletions if it must.
-    /// Returns false if the ring stays full.
+    /// back files without attachments. A commit without attachments takes what is kept for deletions if it must: images
+    /// first, because they let files be used again, and then a new file. Returns false if the ring stays full.
     pub(super) fn make_ready(&self, wanted: Wanted) -> Result<bool, Unread> {
-        loop {
-            let made = self.try_ready(wanted);
-            if wanted.attached || !is_full(&made) || !self.give_up_reserve() {
-                return made;
-            }
-        }
+        self.waits.store(true, Ordering::Relaxed);
+        let made = self.try_ready(wanted);
+        self.waits.store(false, Ordering::Relaxed);
+        made
     }
 
     fn try_ready(&self, wanted: Wanted) -> Result<bool, Unread> {
         let mut images = 0;
         loop {
-            let prepared = lock(&self.preparer).prepare_for(self, wanted);
-            if matches!(prepared, Ok(true)) || images == 2 || !self.has_news() {
+            let prepared = lock(&self.preparer).prepare_for(self, wanted, false);
+            if matches!(prepared, Ok(true)) {
+                return Ok(true);
+            }
+            if images < 2 && self.has_news() {
+                let written = lock(&self.keeper).write_image(self);
+                if written.is_ok() || (is_full(&written) && !wanted.attached && self.give_up_reserve()) {
+                    images += u32::from(written.is_ok());
+                    continue;
+                }
+                if wanted.attached || !is_full(&written) {
+                    written?;
+                }
+            }
+            if wanted.attached {
                 return Ok(prepared?);
             }
-            lock(&self.keeper).write_image(self)?;
-            images += 1;
+            let prepared = lock(&self.preparer).prepare_for(self, wanted, true);
+            if !is_full(&prepared) || !self.give_up_reserve() {
+                return Ok(prepared?);
+            }
+        }
+    }
+
+    /// Lets commits have the disk for a while, unless one of them waits for the file that is filled.
+    fn pause_filling(&self) {
+        let hurry = self.waits.load(Ordering::Relaxed) || lock(&self.ready).is_empty();
+        if !hurry && !self.env.is_simulated() {
+            std::thread::park_timeout(RING_FILL_PAUSE);
         }
     }
 
