@@ -152,7 +152,13 @@ impl Disk for RealDisk {
 
     fn create_dir(&self, directory: &str) -> io::Result<()> {
         self.may_write()?;
-        create_dir_durable(&self.path(directory))
+        // The directory around it is durable since it was opened.
+        let path = self.path(directory);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            created => created?,
+        }
+        sync_dir(&self.directory)
     }
 
     fn sync_dir(&self, directory: &str) {

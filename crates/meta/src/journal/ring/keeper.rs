@@ -205,7 +205,9 @@ fn pause(core: &Core) {
     if core.env.is_simulated() {
         return;
     }
-    std::thread::park_timeout(RING_STEP_PAUSE);
+    if !core.hurry.load(Ordering::Relaxed) {
+        std::thread::park_timeout(RING_STEP_PAUSE);
+    }
     if let Err(error) = core.prepare_ahead() {
         tracing::debug!(%error, "no file is ready for the next commits");
     }

@@ -261,6 +261,7 @@ impl Drop for RingJournal {
     /// Waits for the thread, and marks the end of the log.
     fn drop(&mut self) {
         self.keeper = None;
+        self.core.hurry.store(true, Ordering::Relaxed);
         if let Some(thread) = lock(&self.thread).take() {
             thread.join().expect("a panic of a thread ends the process");
         }

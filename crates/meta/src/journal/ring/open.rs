@@ -84,7 +84,7 @@ pub(super) fn open(
         last,
         forget: AtomicU64::new(0),
         under_way: UnderWay::new(env),
-        waits: AtomicBool::new(false),
+        hurry: AtomicBool::new(false),
         room: Mutex::default(),
     })
 }

@@ -129,9 +129,9 @@ impl Core {
     /// back files without attachments. A commit without attachments takes what is kept for deletions if it must: images
     /// first, because they let files be used again, and then a new file. Returns false if the ring stays full.
     pub(super) fn make_ready(&self, wanted: Wanted) -> Result<bool, Unread> {
-        self.waits.store(true, Ordering::Relaxed);
+        self.hurry.store(true, Ordering::Relaxed);
         let made = self.try_ready(wanted);
-        self.waits.store(false, Ordering::Relaxed);
+        self.hurry.store(false, Ordering::Relaxed);
         made
     }
 
@@ -164,7 +164,7 @@ impl Core {
 
     /// Lets commits have the disk for a while, unless one of them waits for the file that is filled.
     fn pause_filling(&self) {
-        let hurry = self.waits.load(Ordering::Relaxed) || lock(&self.ready).is_empty();
+        let hurry = self.hurry.load(Ordering::Relaxed) || lock(&self.ready).is_empty();
         if !hurry && !self.env.is_simulated() {
             std::thread::park_timeout(RING_FILL_PAUSE);
         }

@@ -144,8 +144,8 @@ pub(super) struct Core {
     /// The last commit that is kept elsewhere, as far as anybody said.
     pub(super) forget: AtomicU64,
     pub(super) under_way: UnderWay,
-    /// A commit waits for a file. One does at a time.
-    pub(super) waits: AtomicBool,
+    /// A commit waits for a file or an image, or the journal is being closed: the work beside commits takes no pauses.
+    pub(super) hurry: AtomicBool,
     /// The room of the disk, and when it was looked at.
     pub(super) room: Mutex<Option<(Instant, DiskRoom)>>,
 }
