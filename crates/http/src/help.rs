@@ -333,6 +333,8 @@ const METRICS: &[Metric] = &[
         "Attachments in the ring of the journal that something needs."),
     counter("floe_meta_ring_bytes_total", "bytes",
         "Bytes of frames that were written to the ring of the journal."),
+    gauge("floe_meta_ring_crowded", "1 or 0",
+        "1 while the ring of the journal has little room, so that records go into objects of the store."),
     counter("floe_meta_ring_damaged_total", "reads",
         "Reads of an attachment that does not match its checksum."),
     gauge("floe_meta_ring_file_bytes", "bytes", "Bytes of the files of the ring of the journal."),

@@ -194,6 +194,11 @@ impl Meta {
         self.shared.journal.attachments()
     }
 
+    /// Whether bytes should go elsewhere for now, see [`Journal::crowded`].
+    pub fn crowded(&self) -> bool {
+        self.shared.journal.crowded()
+    }
+
     /// How long the journal's present write has been under way, if there is one, see [`Journal::stalled`].
     pub fn stalled(&self) -> Option<Duration> {
         self.shared.journal.stalled()

@@ -174,6 +174,12 @@ pub const RING_IDLE: Duration = Duration::from_secs(1);
 /// Attachments that an image takes over at a time. Commits wait meanwhile.
 pub const RING_SLICE_ATTACHMENTS: usize = 4_096;
 
+/// A ring is crowded when the room for attachments is less than the whole divided by this.
+pub const RING_CROWDED_SHARE: u64 = 4;
+
+/// How often a ring looks whether it is crowded.
+pub const RING_CROWD_LOOK: Duration = Duration::from_millis(100);
+
 /// How often a ring looks at the room of its disk while there is enough.
 pub const RING_ROOM_LOOK: Duration = Duration::from_secs(1);
 

@@ -139,6 +139,26 @@ impl Index {
         taken
     }
 
+    /// The oldest commits whose bytes the journal holds, as many as fit one segment and one merge, whatever their sizes:
+    /// for a journal that is crowded.
+    pub(crate) fn frames(&self) -> Vec<Source> {
+        let state = self.lock();
+        let (mut bytes, mut extents, mut taken) = (0, 0, Vec::new());
+        for (source, held) in state.sources.range(Source::Frame(Lsn(0))..) {
+            if held.class == Class::Stays {
+                continue;
+            }
+            bytes += held.content.bytes;
+            extents += held.content.extents;
+            let many = bytes > state.sizes.segment_bytes || extents > MERGE_EXTENTS_MAX;
+            if many && !taken.is_empty() {
+                break;
+            }
+            taken.push(*source);
+        }
+        taken
+    }
+
     /// The sources to sort: the oldest of the pool, as many as are sorted together. Without those that readers find in
     /// memory, unless too little is left.
     pub(crate) fn to_sort(&self, in_memory: impl Fn(Source) -> bool) -> Vec<Source> {
@@ -331,8 +351,12 @@ impl State {
             }
             Source::Frame(_) => held.content.size = held.content.bytes,
         }
-        let left_alone = self.aside.contains(&source);
-        held.class = if left_alone { Class::Stays } else { self.sizes.class(held.content) };
+        held.class = match (self.sizes.class(held.content), source) {
+            _ if self.aside.contains(&source) => Class::Stays,
+            // What rode with a commit takes room in the journal, however long its extents are.
+            (Class::Stays, Source::Frame(_)) => Class::Pool,
+            (class, _) => class,
+        };
         if held.class != Class::Stays {
             let queue = self.queues.entry(held.class).or_default();
             held.queued = held.content;

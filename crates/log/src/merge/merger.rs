@@ -214,7 +214,7 @@ impl Merger {
         if format_level::get(&*pinned)? < WITH_LSNS {
             return Ok(MergeRound::default());
         }
-        if turn.sorting.is_none() && self.index.due().is_none() {
+        if turn.sorting.is_none() && !self.is_due() {
             return Ok(MergeRound::default());
         }
         if self.troubles.is_full() {
@@ -226,7 +226,7 @@ impl Merger {
         for _ in 0..MERGE_PLANS_MAX {
             let pinned = self.session.pins.pin();
             let Some(plan) = self.plan(turn, &pinned, now).await? else {
-                return Ok(MergeRound { more: self.index.due().is_some(), ..MergeRound::default() });
+                return Ok(MergeRound { more: self.is_due(), ..MergeRound::default() });
             };
             let done = self.carry_out(epoch, &plan, &pinned).await?;
             drop(pinned);
@@ -243,6 +243,11 @@ impl Merger {
             }
         }
         Ok(MergeRound { more: true, ..MergeRound::default() })
+    }
+
+    /// Whether there is something to merge.
+    fn is_due(&self) -> bool {
+        self.index.due().is_some() || (self.meta.crowded() && !self.index.frames().is_empty())
     }
 
     /// Takes the lease, or finds that it is still this process's.
@@ -270,12 +275,12 @@ impl Merger {
         now: Instant,
     ) -> Result<Option<Plan>, DecodeError> {
         let (snapshot, index, troubles) = ((**pinned).clone(), self.index.clone(), self.troubles.clone());
-        let (sizes, retention) = (self.sizes, self.retention);
+        let (sizes, retention, crowded) = (self.sizes, self.retention, self.meta.crowded());
         let sorting = turn.sorting.take();
         let cache = self.lane.cache.clone();
         let search = move || {
             let holds = |source: Source, key: &ExtentKey| troubles.holds(source, key, now);
-            let rules = Rules { sizes, retention, holds: &holds };
+            let rules = Rules { sizes, retention, crowded, holds: &holds };
             plan::next(&snapshot, &index, &rules, &|source| cache.in_tail(source), sorting)
         };
         let Next { plan, sorting, over } = self.env.blocking(search).await?;

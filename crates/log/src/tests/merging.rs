@@ -190,6 +190,8 @@ struct Model {
     segments: ObjectId,
     came: u64,
     written: u64,
+    /// Whether the journal has little room.
+    crowded: bool,
 }
 
 impl Model {
@@ -204,6 +206,7 @@ impl Model {
             segments: ObjectId(0),
             came: 0,
             written: 0,
+            crowded: false,
         };
         (model.topic, model.segments) = model.commit(|tx| {
             cluster::open(tx, 1 << 100).unwrap();
@@ -264,7 +267,7 @@ impl Model {
         let (mut sorting, mut merges): (Option<Sorting>, usize) = (None, 0);
         loop {
             let holds = |_: Source, _: &ExtentKey| false;
-            let rules = Rules { sizes: self.sizes, retention: keeps, holds: &holds };
+            let rules = Rules { sizes: self.sizes, retention: keeps, crowded: self.crowded, holds: &holds };
             let next = plan::next(&self.map, &self.index, &rules, &|_| false, sorting.take()).unwrap();
             sorting = next.sorting;
             let Some(plan) = next.plan else { return merges };
@@ -368,6 +371,25 @@ proptest! {
             + SMALL.pool_bytes / SMALL.long_bytes;
         prop_assert!(model.objects() <= whole + waiting, "{} objects", model.objects());
     }
+}
+
+/// A few small commits would hold whole files of the journal for as long as no merge is due. One that is as long as a
+/// segment would stay there for ever.
+#[test]
+fn what_a_crowded_journal_holds_is_merged_although_nothing_is_due() {
+    let mut model = Model::new(2, SMALL);
+    model.come(&[(0, SMALL.segment_bytes)], true);
+    for index in [0, 1, 0] {
+        model.come(&[(index, 100)], true);
+        model.come(&[(index, 100)], false);
+    }
+    assert_eq!(model.settle(KEEPS_ALL), 0);
+    assert_eq!(model.index.frames().len(), 4);
+    model.crowded = true;
+    assert_eq!(model.settle(KEEPS_ALL), 2, "what is as long as a segment is alone");
+    assert!(model.index.frames().is_empty());
+    assert_eq!(model.settle(KEEPS_ALL), 0, "objects wait until they are due");
+    model.check();
 }
 
 /// How long an extent becomes is bounded by what its topic keeps.

@@ -144,7 +144,8 @@ impl WalWriter {
         let known = || format_level::get(&self.meta.snapshot()).is_ok_and(|level| level >= WITH_LSNS);
         // The first requests of a process are an object. Its id notes in the store that there is something that an
         // older copy of the journal does not have (`start/writers.rs`).
-        let may = carries > 0 && self.uploader.ids.noted() && known();
+        // While merging is behind, the room in the journal is for what has no other place.
+        let may = carries > 0 && self.uploader.ids.noted() && known() && !self.meta.crowded();
         Busy { uploads, frames, carries: if may { carries } else { 0 } }
     }
 

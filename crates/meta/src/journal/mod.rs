@@ -354,6 +354,12 @@ pub trait Journal: Send + Sync {
     /// The commits up to this one are kept elsewhere. A hint, which must be quick and may be repeated.
     fn forget(&self, _upto: Lsn) {}
 
+    /// Whether the room for attachments is nearly used up. They are taken all the same while there is room; who has
+    /// another place for bytes puts them there meanwhile. Must be quick.
+    fn crowded(&self) -> bool {
+        false
+    }
+
     /// How long the present write with its sync has been under way, if there is one: a disk that hangs shows itself by
     /// this alone. It must be quick.
     fn stalled(&self) -> Option<Duration> {

@@ -46,7 +46,7 @@ impl Keeper {
         }
         core.room()?;
         let prepared = core.prepare_ahead();
-        if self.image_is_due(core) {
+        if self.image_is_due(core)? {
             let written = self.write_image(core);
             // Without images, commits would be refused in the end.
             let urgent = lock(&core.past).meta_bytes > RING_ENTRIES_BYTES_MAX / 2;
@@ -63,7 +63,7 @@ impl Keeper {
 
     /// An image is due for the time of the next start, for safety, or because it lets files be used again: that is less
     /// work than new files are.
-    fn image_is_due(&self, core: &Core) -> bool {
+    fn image_is_due(&self, core: &Core) -> io::Result<bool> {
         let (meta_bytes, images, end, newest, image_bytes) = {
             let past = lock(&core.past);
             let newest = past.images.last().expect("a journal has an image from its first moment");
@@ -71,14 +71,19 @@ impl Keeper {
         };
         // With one image only, the next damage would be the end.
         if meta_bytes >= core.options.image_bytes || (images < 2 && newest.lsn < end.lsn) {
-            return true;
+            return Ok(true);
         }
+        let short = core.is_short()?;
         let index = lock(&core.index);
         let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > newest.lsn;
         let files = index.files.range(..end.generation).map(|(_, file)| file).filter(waits);
         let (files, bytes) =
             files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.header.capacity));
-        files >= RING_WAITING_FILES && bytes >= RING_WAITING_RATIO * image_bytes
+        Ok(match short {
+            // Whatever can go back to the file system goes.
+            true => files > 0,
+            false => files >= RING_WAITING_FILES && bytes >= RING_WAITING_RATIO * image_bytes,
+        })
     }
 
     /// Writes what is new into the history and into an image. What a failure leaves of them goes.

@@ -25,6 +25,7 @@ mod commit;
 pub mod crash;
 #[cfg(test)]
 mod crash_tests;
+mod crowd;
 mod error;
 mod file;
 mod frame;
@@ -174,9 +175,9 @@ fn keep(core: &Core, nudged: &Receiver<()>) {
                 let last = *core.last.borrow();
                 if last == seen {
                     core.seal(false);
-                    core.keep();
                 }
                 seen = last;
+                core.keep();
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -246,6 +247,10 @@ impl Journal for RingJournal {
 
     fn forget(&self, upto: Lsn) {
         self.core.forget.fetch_max(upto.0, Ordering::SeqCst);
+    }
+
+    fn crowded(&self) -> bool {
+        self.core.crowded()
     }
 
     fn stalled(&self) -> Option<Duration> {

@@ -86,6 +86,7 @@ pub(super) fn open(
         under_way: UnderWay::new(env),
         hurry: AtomicBool::new(false),
         room: Mutex::default(),
+        crowd: Mutex::default(),
     })
 }
 

@@ -16,7 +16,7 @@ use crate::journal::Lsn;
 use crate::limits::{RING_FILL_PAUSE, RING_READY_FILES, RING_SPARE_FILES, RING_SPARE_TIME};
 
 impl Preparer {
-    /// Gives files back to the file system that nobody has needed for a while.
+    /// Gives files back to the file system that nobody has needed for a while, or at once where the disk is short.
     pub(super) fn trim(&mut self, core: &Core) -> io::Result<()> {
         let mut idle = core.idle();
         if idle.len() <= RING_SPARE_FILES {
@@ -26,7 +26,8 @@ impl Preparer {
         // The large ones go.
         idle.sort_by_key(|file| file.header.capacity);
         let now = core.env.monotonic();
-        if now.duration_since(*self.spare_since.get_or_insert(now)) < RING_SPARE_TIME {
+        let since = *self.spare_since.get_or_insert(now);
+        if now.duration_since(since) < RING_SPARE_TIME && !core.is_short()? {
             return Ok(());
         }
         for file in &idle[RING_SPARE_FILES..] {

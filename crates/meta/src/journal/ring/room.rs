@@ -30,6 +30,14 @@ impl Core {
         Ok(room)
     }
 
+    /// Whether the disk has no room for one more of the largest files.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    pub(super) fn is_short(&self) -> io::Result<bool> {
+        Ok(!self.room()?.holds(self.options.file_bytes))
+    }
+
     /// Why only deletions may be committed now, if so.
     pub(super) fn only_deletions(&self) -> Option<String> {
         match self.room() {

@@ -9,6 +9,7 @@ use floe_env::{BlockBuffer, Disk, DiskRoom, Env, lock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::crowd::Seen;
 use super::file::{Position, RingFile};
 use super::frame::BLOCK;
 use super::recovery::Files;
@@ -148,6 +149,7 @@ pub(super) struct Core {
     pub(super) hurry: AtomicBool,
     /// The room of the disk, and when it was looked at.
     pub(super) room: Mutex<Option<(Instant, DiskRoom)>>,
+    pub(super) crowd: Seen,
 }
 
 impl Core {

@@ -1,0 +1,86 @@
+//! Whether a ring is crowded: what rides with commits stays until it is merged, and merging may be slower than clients.
+
+use std::sync::Mutex;
+
+use floe_env::lock;
+use tokio::time::Instant;
+
+use super::state::Core;
+use crate::limits::{RING_CROWD_LOOK, RING_CROWDED_SHARE};
+
+/// What was seen, and when.
+pub(super) type Seen = Mutex<Option<(Instant, bool)>>;
+
+impl Core {
+    /// Whether the room that is left, or that an image would give back, is less than a share of the whole. Where the disk
+    /// itself is short, what the ring does not need goes back to it.
+    pub(super) fn crowded(&self) -> bool {
+        let now = self.env.monotonic();
+        if let Some((at, crowded)) = *lock(&self.crowd)
+            && now.duration_since(at) < RING_CROWD_LOOK
+        {
+            return crowded;
+        }
+        // A disk that does not say how full it is says so when it is written.
+        let crowded =
+            self.bytes_left() < self.bytes_max / RING_CROWDED_SHARE || self.is_short().unwrap_or(false);
+        metrics::gauge!("floe_meta_ring_crowded").set(f64::from(crowded));
+        *lock(&self.crowd) = Some((now, crowded));
+        crowded
+    }
+
+    /// Bytes that further attachments may take: in files without any, and in those that the ring may still get, but for
+    /// the last one, which is for commits that bring none.
+    fn bytes_left(&self) -> u64 {
+        let grows = self.bytes_max.saturating_sub(self.file_bytes());
+        let ready: u64 = lock(&self.ready).iter().map(|file| file.header.capacity).sum();
+        let index = lock(&self.index);
+        let free = index.files.values().filter(|file| file.live() == 0).map(|file| file.header.capacity);
+        (grows + ready + free.sum::<u64>()).saturating_sub(self.options.file_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use floe_env::{Env, SimulatedDisk};
+
+    use super::*;
+    use crate::journal::ring::{RingJournal, RingOptions};
+    use crate::journal::{Attachment, Change, Commit, Envelope, Journal};
+
+    const BLOCK: u64 = 4096;
+    const OPTIONS: RingOptions = RingOptions {
+        first_bytes: 8 * BLOCK,
+        file_bytes: 8 * BLOCK,
+        bytes_max: Some(80 * BLOCK),
+        image_bytes: 1 << 20,
+        history_bytes: 1 << 20,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ring_is_crowded_while_attachments_have_most_of_it() {
+        let env = Env::simulated(1);
+        let journal = RingJournal::open_on(&env, Arc::new(SimulatedDisk::new(1)), OPTIONS).unwrap();
+        let mut attached = 0;
+        while !journal.crowded() {
+            let last = journal.lsn();
+            let change = Change { key: "key".into(), value: Some("value".into()) };
+            let group = [Commit { envelope: Envelope::broker("test"), changes: vec![change] }];
+            let bytes = Attachment::of(vec![Bytes::from(vec![7; 5_000])]);
+            journal.commit_with(last, u128::from(last.0), &group, &[bytes]).await.expect("there is room");
+            attached += 1;
+            tokio::time::sleep(RING_CROWD_LOOK).await;
+        }
+        // A file takes three of them. Three quarters of ten files are in use, but for the one that is held back.
+        assert!((17..=24).contains(&attached), "{attached} attachments");
+        for lsn in journal.attachments() {
+            journal.released(lsn);
+        }
+        assert!(journal.crowded(), "it does not look all the time");
+        tokio::time::sleep(RING_CROWD_LOOK).await;
+        assert!(!journal.crowded());
+    }
+}
