@@ -11,7 +11,7 @@ use bytes::Bytes;
 use floe_env::{DATA_DIR_FORMAT, DataDir, DataDirError, Env};
 use floe_log::judge::{Judgement, judge};
 use floe_log::object::{Object, object_of_key};
-use floe_meta::{Inspected, JournalOpenError};
+use floe_meta::{Inspected, JournalOpenError, Lsn};
 use floe_store::local::OpenError;
 use floe_store::{CLUSTER_FOLDER, Store};
 use serde_json::json;
@@ -32,7 +32,7 @@ const DATA_ENTRIES: &[&str] = &["FORMAT", "FORMAT.tmp", "LOCK", "journal", "lost
 
 /// How the names of the files of a journal begin.
 const JOURNAL_ENTRIES: &[&str] =
-    &["base.sqlite", "image.sqlite", "journal.lock", "journal.sqlite", "reserve"];
+    &["base.sqlite", "history", "image", "journal.lock", "journal.sqlite", "reserve", "ring"];
 
 /// What was found, one line each.
 #[derive(Debug, Default)]
@@ -46,6 +46,19 @@ struct Report {
     /// Acknowledged records that cannot be read; everything else is served.
     damage: Vec<String>,
     notes: Vec<String>,
+    /// How much metadata there is, if it is whole.
+    metadata: Option<Metadata>,
+}
+
+/// How much metadata there is.
+#[derive(Debug, Clone, Copy)]
+struct Metadata {
+    /// Commits ever.
+    commits: u64,
+    /// Keys of the map.
+    keys: usize,
+    /// Bytes of the keys and values.
+    bytes: u64,
 }
 
 /// Runs the command.
@@ -67,8 +80,8 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
         report.whole.push(format!("the store has {}", things(objects.len(), "object")));
     }
     if let (Some(inspected), Some((objects, small))) = (&inspected, &objects) {
-        // The journal in SQLite carries no bytes.
-        let judgement = judge(&inspected.snapshot, &[], objects, small);
+        let kept: Vec<Lsn> = inspected.attachments.keys().copied().collect();
+        let judgement = judge(&inspected.snapshot, &kept, objects, small);
         report.take(judgement.context("a record of the metadata is damaged")?);
         let damage = floe_history::map::damage(&inspected.snapshot, |key| objects.get(key).copied());
         report.damage.extend(damage.context("a record of the history is damaged")?);
@@ -107,7 +120,7 @@ fn directory(path: &Path, report: &mut Report) -> Result<()> {
 
 /// Whether a directory without a `FORMAT` has a broker's files all the same.
 fn is_used(path: &Path) -> bool {
-    ["journal/journal.sqlite", "journal/image.sqlite", "store/format"]
+    ["journal/journal.sqlite", "journal/image", "journal/ring", "store/format"]
         .iter()
         .any(|file| path.join(file).exists())
 }
@@ -142,6 +155,10 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
         }
     };
     let whole = inspected.journal.is_empty() && inspected.history.is_empty();
+    report.notes.extend(inspected.notes.iter().cloned());
+    for damaged in &inspected.damaged {
+        report.damage.push(format!("the bytes of commit {} are damaged: {}", damaged.lsn, damaged.place));
+    }
     report.damage.extend(inspected.history.iter().cloned());
     report.refused.extend(inspected.journal.iter().cloned());
     match inspected.image.is_empty() {
@@ -157,9 +174,11 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
         false => report.repairable.extend(inspected.image.iter().cloned()),
     }
     if whole {
-        let commits = things(inspected.last.0, "commit");
-        let keys = things(inspected.snapshot.len(), "key");
+        let bytes = inspected.snapshot.pairs().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        let metadata = Metadata { commits: inspected.last.0, keys: inspected.snapshot.len(), bytes };
+        let (commits, keys) = (things(metadata.commits, "commit"), things(metadata.keys, "key"));
         report.whole.push(format!("the journal has {commits}, the metadata {keys}"));
+        report.metadata = Some(metadata);
     }
     Ok(Some(inspected))
 }
@@ -268,7 +287,12 @@ impl Report {
     }
 
     fn json(&self) -> String {
-        let fields = self.parts().into_iter().map(|(word, lines)| (word.to_owned(), json!(lines)));
-        serde_json::Value::Object(fields.collect()).to_string()
+        let mut fields: serde_json::Map<_, _> =
+            self.parts().into_iter().map(|(word, lines)| (word.to_owned(), json!(lines))).collect();
+        let metadata = self.metadata.map(
+            |Metadata { commits, keys, bytes }| json!({ "commits": commits, "keys": keys, "bytes": bytes }),
+        );
+        fields.insert("metadata".to_owned(), json!(metadata));
+        serde_json::Value::Object(fields).to_string()
     }
 }

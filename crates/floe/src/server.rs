@@ -12,7 +12,7 @@ use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::Log;
-use floe_meta::{Meta, Options, SqliteJournal};
+use floe_meta::{JournalOptions, Meta, Options, open_journal};
 use floe_store::Store;
 use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
@@ -66,8 +66,13 @@ impl Server {
         let (kafka_address, http_address) = (kafka.local_addr()?, http.local_addr()?);
         let advertised = advertised(&config, kafka_address)?;
 
-        let journal =
-            SqliteJournal::open_with(&env, &config.data.join("journal"), config.disk_reserve_bytes)?;
+        let options = JournalOptions {
+            reserve_bytes: config.disk_reserve_bytes,
+            // What a client was told to be in the bucket is in the bucket, not on this machine.
+            carries: matches!(config.store, StorePlace::Local),
+            ..JournalOptions::default()
+        };
+        let journal = open_journal(&env, &config.data.join("journal"), options)?;
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;

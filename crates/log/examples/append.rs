@@ -20,8 +20,7 @@ use floe_log::{
     topic::{NewTopic, Topic},
 };
 use floe_log::{Offset, PartitionId};
-use floe_meta::SqliteJournal;
-use floe_meta::{Meta, Options};
+use floe_meta::{JournalOptions, Meta, Options, open_journal};
 use floe_store::local::{LocalStore, Options as StoreOptions};
 use tokio::time::Instant;
 
@@ -38,7 +37,8 @@ async fn main() {
     let store = LocalStore::open(env.clone(), dir.path().join("store"), StoreOptions::default());
     let store = store.await.expect("the store opens");
     std::fs::create_dir(dir.path().join("meta")).expect("created");
-    let journal = SqliteJournal::open(&env, &dir.path().join("meta")).expect("the journal opens");
+    let journal =
+        open_journal(&env, &dir.path().join("meta"), JournalOptions::default()).expect("the journal opens");
     let meta =
         Meta::open(env.clone(), Arc::new(journal), Options::default()).await.expect("the metadata opens");
     let store = Arc::new(store);

@@ -31,8 +31,8 @@ use crate::format::verify::{self, Walked};
 use crate::format::wal::WalEntry;
 use crate::limits::{
     BATCHES_PER_REQUEST_MAX, DECOMPRESSED_BYTES_PER_REQUEST_MAX, FRAME_BYTES, LARGE_REQUEST_BYTES,
-    LINGER_LOCAL, LINGER_REMOTE, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL, UPLOADS_MAX,
-    UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
+    LINGER_LOCAL, LINGER_REMOTE, STALLED_AFTER, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
+    UPLOADS_MAX, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
 use crate::map::cluster::{self, Cluster};
 use crate::map::deleted::{self, Purged, Trash, Which};
@@ -509,6 +509,12 @@ impl Log {
     /// # Errors
     /// Why the last append failed, for [`limits::TROUBLE_TIME`](crate::limits::TROUBLE_TIME) after the failure.
     pub fn writable(&self) -> Result<(), String> {
+        if let Some(time) = self.shared.meta.stalled().filter(|time| *time >= STALLED_AFTER) {
+            return Err(format!(
+                "the disk of the metadata has not finished a write for {} seconds: nothing can be acknowledged",
+                time.as_secs()
+            ));
+        }
         self.shared.intake.trouble().map_or(Ok(()), Err)
     }
 

@@ -69,6 +69,8 @@ pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPLOAD_BYTES_PER_SECOND: u64 = 1 << 20;
 /// The longest timeout of an upload, whatever its size.
 pub const UPLOAD_TIMEOUT_MAX: Duration = Duration::from_secs(25);
+/// How long a write of the journal may take before the broker says that it is not ready.
+pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// Memory for requests that are being read from sockets, written or answered.
 pub const BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Requests above this size share one half of that memory, because they may take long to arrive.

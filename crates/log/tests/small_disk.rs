@@ -18,7 +18,7 @@ use floe_log::records::Builder;
 use floe_log::sequencer::AppendError;
 use floe_log::topic::{NewTopic, Topic, TopicError};
 use floe_log::{Append, Config, Log, PartitionId, Times, Writer};
-use floe_meta::{Meta, Options, SqliteJournal};
+use floe_meta::{JournalOptions, Meta, Options, open_journal};
 use floe_store::Store;
 use floe_store::local::{self, LocalStore};
 
@@ -95,7 +95,8 @@ struct Broker {
 impl Broker {
     async fn start(disk: &SmallDisk) -> Broker {
         let env = Env::real().scope();
-        let journal = SqliteJournal::open(&env, &disk.mount.join("journal")).expect("the journal opens");
+        let journal = open_journal(&env, &disk.mount.join("journal"), JournalOptions::default())
+            .expect("the journal opens");
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await.expect("it loads");
         let store = LocalStore::open(env.clone(), disk.mount.join("store"), local::Options::default()).await;
         let store: Arc<dyn Store> = Arc::new(store.expect("the store opens"));
@@ -170,7 +171,8 @@ async fn fills_and_goes_on(disk: &SmallDisk) {
         }
     };
     assert!(
-        matches!(&refused, AppendError::Unavailable(reason) if reason.contains("are kept for deletions"))
+        matches!(&refused, AppendError::Unavailable(reason) if reason.contains("are kept for deletions")),
+        "{refused}"
     );
     let of_small = broker.records(small).await;
     let of_large = broker.records(large).await;
@@ -181,6 +183,7 @@ async fn fills_and_goes_on(disk: &SmallDisk) {
 
     // Another program takes all that is left.
     let foreign = disk.fill();
+    tokio::time::sleep(floe_meta::limits::RING_ROOM_LOOK).await;
     let refused = broker.topic("one-more").await.expect_err("the rest is for deletions");
     assert!(refused.to_string().contains("delete topics"), "{refused}");
     let refused = broker.append(vec![(small, batch(100))]).await;
