@@ -137,7 +137,7 @@ pub(crate) fn filter(
     let (mut stays, mut left, mut tombstones, mut max_timestamp) = (Vec::new(), 0, false, -1);
     let data = each(batch, |data, record, offset| {
         let keeps = pass.keeps(map, data, record, offset, is_aborted, is_over);
-        tombstones |= keeps && !record.has_value && record.key.is_some();
+        tombstones |= keeps && record.value.is_none() && record.key.is_some();
         left += usize::from(keeps);
         if keeps {
             max_timestamp = time_of(batch.header(), record).max(max_timestamp);
@@ -203,7 +203,7 @@ impl Pass {
         }
         let Some(key) = record.key.clone() else { return false };
         let is_over = is_over || self.bug == Some(PlantedBug::DropsTombstones);
-        if is_aborted || (!record.has_value && is_over) {
+        if is_aborted || (record.value.is_none() && is_over) {
             return false;
         }
         // The map has no key of records that an earlier pass left, unless a later record has it.

@@ -1,9 +1,17 @@
-//! The records of a batch as bytes: where each of them lies, its key, and whether it has a value. Nothing is copied,
-//! and no list is made, however many records there are.
+//! The records of a batch as bytes: where each of them lies, its key, its value, its headers. Nothing is copied, and no
+//! list is made, however many records there are. Compaction works on this, and `records.rs` decodes by it. What comes in
+//! is walked over while it is decompressed (`verify.rs`).
 
 use std::ops::Range;
 
-use crate::format::records::RecordsError;
+/// The bytes contradict the format or the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// Which record, from 0.
+    pub(crate) index: usize,
+    /// What is wrong.
+    pub(crate) reason: &'static str,
+}
 
 /// A record in the decompressed bytes of its batch.
 #[derive(Clone, Debug)]
@@ -18,42 +26,81 @@ pub(crate) struct Raw {
     pub(crate) delta: i32,
     /// Its key, if it has one.
     pub(crate) key: Option<Range<usize>>,
-    /// Whether it has a value: one without is a tombstone.
-    pub(crate) has_value: bool,
+    /// Its value; one without is a tombstone.
+    pub(crate) value: Option<Range<usize>>,
+    /// Its headers: their number, and what follows. Nobody has looked at them yet.
+    pub(crate) headers: Range<usize>,
     /// Everything behind its times: offset delta, key, value, headers.
     pub(crate) rest: Range<usize>,
+}
+
+/// The records of a batch, in order. An error is the last item: the bytes are not so many records, or their offsets do
+/// not grow.
+pub(crate) struct Walk<'a> {
+    cursor: Cursor<'a>,
+    /// The next record, from 0.
+    index: i32,
+    count: i32,
+    delta_min: i32,
+    last_delta: i32,
+}
+
+impl<'a> Walk<'a> {
+    /// Walks over `count` records. `last_delta` is that of the batch.
+    pub(crate) fn new(data: &'a [u8], count: i32, last_delta: i32) -> Walk<'a> {
+        Walk { cursor: Cursor { data, position: 0 }, index: 0, count, delta_min: 0, last_delta }
+    }
+
+    fn step(&mut self) -> Result<Raw, &'static str> {
+        let record = self.cursor.record()?;
+        if record.delta < self.delta_min || record.delta > self.last_delta {
+            return Err("the offset delta is out of order");
+        }
+        self.delta_min = record.delta.saturating_add(1);
+        Ok(record)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<Raw, Damaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = match self.index < self.count {
+            true => self.step(),
+            false if self.cursor.position >= self.cursor.data.len() => return None,
+            false => Err("bytes follow the last record"),
+        };
+        let index = usize::try_from(self.index).unwrap_or_default();
+        match found {
+            Ok(record) => {
+                self.index += 1;
+                Some(Ok(record))
+            }
+            Err(reason) => {
+                // Nothing behind it can be read.
+                (self.index, self.count, self.cursor.position) = (0, 0, self.cursor.data.len());
+                Some(Err(Damaged { index, reason }))
+            }
+        }
+    }
 }
 
 /// Hands each of `count` records to `each`, until that returns `false`. `last_delta` is that of the batch.
 ///
 /// # Errors
-/// The bytes are not so many records, or their offsets do not grow.
+/// As [`Walk`].
 pub(crate) fn each(
     data: &[u8],
     count: i32,
     last_delta: i32,
     mut each: impl FnMut(&Raw) -> bool,
-) -> Result<(), RecordsError> {
-    let damaged = |index: i32, reason| RecordsError::Damaged {
-        index: usize::try_from(index).unwrap_or_default(),
-        reason,
-    };
-    let mut cursor = Cursor { data, position: 0 };
-    let mut delta_min = 0;
-    for index in 0..count {
-        let record = cursor.record().map_err(|reason| damaged(index, reason))?;
-        if record.delta < delta_min || record.delta > last_delta {
-            return Err(damaged(index, "the offset delta is out of order"));
-        }
-        delta_min = record.delta.saturating_add(1);
-        if !each(&record) {
-            return Ok(());
+) -> Result<(), Damaged> {
+    for record in Walk::new(data, count, last_delta) {
+        if !each(&record?) {
+            break;
         }
     }
-    match cursor.position == data.len() {
-        true => Ok(()),
-        false => Err(damaged(count, "bytes follow the last record")),
-    }
+    Ok(())
 }
 
 /// Appends a record with another time.
@@ -77,38 +124,52 @@ fn put_varlong(out: &mut Vec<u8>, value: i64) {
 }
 
 /// Walks over bytes. Compares every length with the bytes left before using it.
-struct Cursor<'a> {
-    data: &'a [u8],
-    position: usize,
+pub(crate) struct Cursor<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) position: usize,
 }
 
 impl Cursor<'_> {
     fn record(&mut self) -> Result<Raw, &'static str> {
         let begin = self.position;
-        let length = usize::try_from(self.varlong()?).map_err(|_| "the length is negative")?;
+        let length = usize::try_from(self.varint()?).map_err(|_| "the length is negative")?;
         let end = self.position.checked_add(length).filter(|end| *end <= self.data.len());
         let end = end.ok_or("the length exceeds the batch")?;
         let attributes = *self.data[..end].get(self.position).ok_or("it is cut off")?;
         self.position += 1;
         let timestamp_delta = self.varlong()?;
         let rest = self.position;
-        let delta = i32::try_from(self.varlong()?).map_err(|_| "a varint exceeds 32 bits")?;
+        let delta = self.varint()?;
         let key = self.bytes(end)?;
-        let has_value = self.bytes(end)?.is_some();
+        let value = self.bytes(end)?;
         if self.position > end {
             return Err("its length differs from its contents");
         }
+        let headers = self.position..end;
         self.position = end;
-        Ok(Raw { whole: begin..end, attributes, timestamp_delta, delta, key, has_value, rest: rest..end })
+        Ok(Raw {
+            whole: begin..end,
+            attributes,
+            timestamp_delta,
+            delta,
+            key,
+            value,
+            headers,
+            rest: rest..end,
+        })
     }
 
     /// A length and so many bytes; `None` for null, which is any negative length to Kafka's clients.
-    fn bytes(&mut self, end: usize) -> Result<Option<Range<usize>>, &'static str> {
-        let Ok(length) = usize::try_from(self.varlong()?) else { return Ok(None) };
+    pub(crate) fn bytes(&mut self, end: usize) -> Result<Option<Range<usize>>, &'static str> {
+        let Ok(length) = usize::try_from(self.varint()?) else { return Ok(None) };
         let begin = self.position;
         let after = begin.checked_add(length).filter(|after| *after <= end);
         self.position = after.ok_or("a length exceeds the record")?;
         Ok(Some(begin..self.position))
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<i32, &'static str> {
+        i32::try_from(self.varlong()?).map_err(|_| "a varint exceeds 32 bits")
     }
 
     fn varlong(&mut self) -> Result<i64, &'static str> {
@@ -165,7 +226,7 @@ mod tests {
         let mut found = Vec::new();
         each(data, 3, 2, |record| {
             let key = record.key.clone().map(|key| data[key].to_vec());
-            found.push((record.delta, record.timestamp_delta, key, record.has_value));
+            found.push((record.delta, record.timestamp_delta, key, record.value.is_some()));
             let mut same = Vec::new();
             put_with_time(&mut same, data, record, record.timestamp_delta);
             assert_eq!(same, data[record.whole.clone()]);

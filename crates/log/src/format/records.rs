@@ -7,10 +7,13 @@
 //! ```
 //! Header keys may repeat and need not be UTF-8. The decoder keeps both as they came.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::format::codec::{CodecError, Compression};
 use crate::format::header::{BatchError, HEADER_BYTES, Header, RECORD_BYTES_MIN};
+use crate::format::raw::{self, Cursor, Raw};
 use crate::limits::RECORDS_DECODED_MAX;
 use crate::map::ids::Offset;
 
@@ -54,6 +57,12 @@ pub enum RecordsError {
     },
 }
 
+impl From<raw::Damaged> for RecordsError {
+    fn from(raw::Damaged { index, reason }: raw::Damaged) -> RecordsError {
+        RecordsError::Damaged { index, reason }
+    }
+}
+
 /// Decodes the records of a batch whose checksum was compared. `body` is everything after the header.
 pub(crate) fn decode(
     base: Offset,
@@ -72,31 +81,22 @@ pub(crate) fn decode(
     if !memory(count * size_of::<Record>()) {
         return Err(CodecError::NoMemory.into());
     }
-    let mut reader = Reader { data: &data, position: 0, room, memory };
+    let mut decoder = Decoder { data: &data, room, memory };
     let mut records = Vec::with_capacity(count);
-    let mut offset_min = 0;
-    for index in 0..count {
-        let (record, delta) = reader.record(base, header).map_err(|fault| match fault {
+    for (index, raw) in raw::Walk::new(&data, header.count, header.last_offset_delta).enumerate() {
+        let decoded = decoder.record(base, header, raw?);
+        records.push(decoded.map_err(|fault| match fault {
             Fault::TooMany => RecordsError::TooMany,
             Fault::NoMemory => CodecError::NoMemory.into(),
             Fault::Damaged(reason) => damaged(index, reason),
-        })?;
-        if delta < offset_min || delta > header.last_offset_delta {
-            return Err(damaged(index, "the offset delta is out of order"));
-        }
-        offset_min = delta.saturating_add(1);
-        records.push(record);
-    }
-    if reader.position != data.len() {
-        return Err(damaged(count, "bytes follow the last record"));
+        })?);
     }
     Ok(records)
 }
 
-/// Walks the decompressed records. Compares every length with the bytes left before using it.
-struct Reader<'a> {
+/// Makes records of what the walk finds.
+struct Decoder<'a> {
     data: &'a Bytes,
-    position: usize,
     /// Headers that may still be decoded.
     room: usize,
     /// Asked before the list of headers is allocated: a header takes two bytes encoded and sixty-four decoded.
@@ -116,33 +116,24 @@ impl From<&'static str> for Fault {
     }
 }
 
-impl Reader<'_> {
-    /// One record and its offset delta.
-    fn record(&mut self, base: Offset, header: &Header) -> Result<(Record, i32), Fault> {
-        let length = self.length()?.ok_or("the length is negative")?;
-        let end = self.position + length;
-        self.take(1)?; // attributes: unused by the format so far
-        let timestamp_delta = self.varlong()?;
-        let delta = self.varint()?;
-        let key = self.nullable()?;
-        let value = self.nullable()?;
-        let headers = self.headers()?;
-        if self.position != end {
-            return Err(Fault::Damaged("its length differs from its contents"));
-        }
+impl Decoder<'_> {
+    fn record(&mut self, base: Offset, header: &Header, raw: Raw) -> Result<Record, Fault> {
+        let headers = self.headers(raw.headers)?;
         let timestamp = if header.is_log_append_time() {
             header.max_timestamp
         } else {
             // Wraps like Kafka's own arithmetic. A nonsensical timestamp is the client's choice, not damage.
-            header.base_timestamp.wrapping_add(timestamp_delta)
+            header.base_timestamp.wrapping_add(raw.timestamp_delta)
         };
-        let offset = Offset(base.0.checked_add(i64::from(delta)).ok_or("the offset overflows")?);
-        Ok((Record { offset, timestamp, key, value, headers }, delta))
+        let offset = Offset(base.0.checked_add(i64::from(raw.delta)).ok_or("the offset overflows")?);
+        let slice = |range: Option<Range<usize>>| range.map(|range| self.data.slice(range));
+        Ok(Record { offset, timestamp, key: slice(raw.key), value: slice(raw.value), headers })
     }
 
-    fn headers(&mut self) -> Result<Vec<(Bytes, Option<Bytes>)>, Fault> {
-        let count = usize::try_from(self.varint()?).map_err(|_| "the header count is negative")?;
-        if count > (self.data.len() - self.position) / RECORD_HEADER_BYTES_MIN {
+    fn headers(&mut self, range: Range<usize>) -> Result<Vec<(Bytes, Option<Bytes>)>, Fault> {
+        let mut cursor = Cursor { data: &self.data[..range.end], position: range.start };
+        let count = usize::try_from(cursor.varint()?).map_err(|_| "the header count is negative")?;
+        if count > (range.end - cursor.position) / RECORD_HEADER_BYTES_MIN {
             return Err(Fault::Damaged("it promises more headers than its bytes can hold"));
         }
         self.room = self.room.checked_sub(count).ok_or(Fault::TooMany)?;
@@ -151,56 +142,14 @@ impl Reader<'_> {
         }
         let mut headers = Vec::with_capacity(count);
         for _ in 0..count {
-            let key = self.nullable()?.ok_or("a header key is null")?;
-            headers.push((key, self.nullable()?));
+            let key = cursor.bytes(range.end)?.ok_or("a header key is null")?;
+            let value = cursor.bytes(range.end)?;
+            headers.push((self.data.slice(key), value.map(|value| self.data.slice(value))));
         }
-        Ok(headers)
-    }
-
-    fn nullable(&mut self) -> Result<Option<Bytes>, &'static str> {
-        match self.length()? {
-            None => Ok(None),
-            Some(length) => self.take(length).map(Some),
+        match cursor.position == range.end {
+            true => Ok(headers),
+            false => Err(Fault::Damaged("its length differs from its contents")),
         }
-    }
-
-    /// A length that the remaining bytes can satisfy; `None` for null, which is any negative length to Kafka's clients.
-    fn length(&mut self) -> Result<Option<usize>, &'static str> {
-        let length = self.varint()?;
-        let Ok(length) = usize::try_from(length) else { return Ok(None) };
-        if length > self.data.len() - self.position {
-            return Err("a length exceeds the batch");
-        }
-        Ok(Some(length))
-    }
-
-    fn take(&mut self, length: usize) -> Result<Bytes, &'static str> {
-        if length > self.data.len() - self.position {
-            return Err("it is cut off");
-        }
-        let bytes = self.data.slice(self.position..self.position + length);
-        self.position += length;
-        Ok(bytes)
-    }
-
-    fn varint(&mut self) -> Result<i32, &'static str> {
-        i32::try_from(self.varlong()?).map_err(|_| "a varint exceeds 32 bits")
-    }
-
-    fn varlong(&mut self) -> Result<i64, &'static str> {
-        let mut raw = 0u64;
-        for shift in (0..).step_by(7).take(10) {
-            let byte = *self.data.get(self.position).ok_or("a varint is cut off")?;
-            self.position += 1;
-            if shift == 63 && byte > 1 {
-                return Err("a varint exceeds 64 bits");
-            }
-            raw |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed());
-            }
-        }
-        Err("a varint has more than 10 bytes")
     }
 }
 
