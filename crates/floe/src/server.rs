@@ -11,7 +11,7 @@ use floe_history::History;
 use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::Log;
+use floe_log::{FoundBy, Log};
 use floe_meta::{JournalOptions, Meta, Options, open_journal};
 use floe_store::Store;
 use floe_store::local::LocalStore;
@@ -76,13 +76,14 @@ impl Server {
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         let store = open_store(&env, &config).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
-        let lake = Lake::start(env.clone(), log.clone(), floe_lake::Config::default());
+        let lake = Lake::start(env.clone(), log.on_behalf_of(FoundBy::View), floe_lake::Config::default());
         log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
         let history = env.scope();
         drop(history.spawn("history", History::new(log.clone(), floe_history::Config::default()).run()));
         let query = Query::start(&env, &log, &lake, sql_config(&config), config.sql_in_process)?;
         let query = Arc::new(query);
-        let broker = Broker::new(env.clone(), log.clone(), kafka_config(&config, shares, advertised));
+        let clients = log.on_behalf_of(FoundBy::Client);
+        let broker = Broker::new(env.clone(), clients, kafka_config(&config, shares, advertised));
 
         let (shutdown, stopping) = watch::channel(false);
         let writing = log.clone();

@@ -172,14 +172,17 @@ fn damage_lines(damage: &Result<Value, String>) -> Vec<String> {
     let told = damage["damaged"].as_array().map(Vec::as_slice).unwrap_or_default();
     let line = |one: &Value| {
         let text = |name: &str| one[name].as_str().unwrap_or_default();
+        let met_by: Vec<&str> =
+            one["found_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         format!(
-            "DAMAGED: partition {}, offsets {} to {}, in {}: {} (found by {}, left as it is)",
+            "DAMAGED: partition {}, offsets {} to {}, in {}: {} (since {}, met by {}, left as it is)",
             one["partition"],
             one["first_offset"],
             one["next_offset"].as_i64().unwrap_or_default() - 1,
             text("place"),
             text("why"),
-            text("found_by"),
+            text("since"),
+            met_by.join(", "),
         )
     };
     let mut lines: Vec<String> = told.iter().map(line).collect();
@@ -276,10 +279,11 @@ mod tests {
     fn damage_is_told_in_lines() {
         let one = json!({
             "partition": 1, "first_offset": 10, "next_offset": 20, "place": "object 7", "why": "it is cut off",
-            "found_by": "merging",
+            "since": "2026-01-01T00:00:00.000Z", "found_by": ["start", "merging"],
         });
         let lines = damage_lines(&Ok(json!({ "damaged": [one], "count": 3 })));
-        let first = "DAMAGED: partition 1, offsets 10 to 19, in object 7: it is cut off (found by merging, left as it is)";
+        let first = "DAMAGED: partition 1, offsets 10 to 19, in object 7: it is cut off (since 2026-01-01T00:00:00.000Z, \
+                     met by start, merging, left as it is)";
         assert_eq!(lines, [first, "DAMAGED: and 2 more"]);
         assert!(damage_lines(&Ok(json!({ "damaged": [], "count": 0 }))).is_empty());
         assert_eq!(damage_lines(&Err("no broker".to_owned())), ["damage: not known, no broker"]);

@@ -1,4 +1,4 @@
-//! `/api/v1/topics/{topic}/damage`: records that the broker's background work cannot read.
+//! `/api/v1/topics/{topic}/damage`: records that the broker could not read, whoever tried.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ pub trait DamageService: Send + Sync + 'static {
     fn damage(&self, topic: &str, count: usize) -> Result<Option<(Vec<Damaged>, usize)>, String>;
 }
 
-/// Records that some background work has found damaged. They stay where they are.
+/// Records that cannot be read. They stay where they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
     /// Their partition.
@@ -31,8 +31,10 @@ pub struct Damaged {
     pub place: String,
     /// What is wrong.
     pub why: String,
-    /// The work that leaves them alone: `merging` or `compaction`.
-    pub found_by: &'static str,
+    /// When this process met it first, as RFC 3339.
+    pub since: String,
+    /// Who has met it: `start`, `client`, `statement`, `view`, `merging`, `compaction`, `reader`.
+    pub found_by: Vec<&'static str>,
 }
 
 impl Damaged {
@@ -43,6 +45,7 @@ impl Damaged {
             "next_offset": self.next_offset,
             "place": self.place,
             "why": self.why,
+            "since": self.since,
             "found_by": self.found_by,
         })
     }

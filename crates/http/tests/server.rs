@@ -163,7 +163,8 @@ impl DamageService for Fake {
             next_offset: 20,
             place: "object 7".to_owned(),
             why: "it says so".to_owned(),
-            found_by: "merging",
+            since: "2026-01-01T00:00:00.000Z".to_owned(),
+            found_by: vec!["start", "merging"],
         };
         match topic {
             "none" => Ok(None),
@@ -332,7 +333,7 @@ async fn damaged_records_are_listed() {
     let server = start(Ok(())).await;
     let damaged = json!({
         "partition": 1, "first_offset": 10, "next_offset": 20, "place": "object 7", "why": "it says so",
-        "found_by": "merging",
+        "since": "2026-01-01T00:00:00.000Z", "found_by": ["start", "merging"],
     });
     let listed = json!({ "topic": "t", "damaged": [damaged], "count": 300 });
     assert_eq!(get(&server, "/api/v1/topics/t/damage").await.json(), listed);

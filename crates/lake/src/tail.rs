@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use floe_log::{Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
+use floe_log::{FoundBy, Log, Offset, PartitionId, batch::Batch, records::Record, walk::ReadError};
 use floe_meta::Snapshot;
 use floe_schema::{AdaptError, Decoder, Refused, Row, TableSchema};
 use floe_view::{gapless, limits::BATCH_DECODED_BYTES_MAX};
@@ -122,9 +122,10 @@ impl Lake {
         spans.collect()
     }
 
-    /// The batches of the log, as they are at `snapshot`.
+    /// The batches of the log, as they are at `snapshot`, for a statement.
     pub fn batches(&self, snapshot: &Snapshot) -> Arc<dyn Batches> {
-        Arc::new(OfLog { log: self.log().clone(), snapshot: snapshot.clone() })
+        let log = self.log().on_behalf_of(FoundBy::Statement);
+        Arc::new(OfLog { log, snapshot: snapshot.clone() })
     }
 
     /// The rows of the records that the log has at `snapshot` and `table`, taken from the same snapshot, has not.

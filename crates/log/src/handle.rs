@@ -22,7 +22,6 @@ use crate::clean::deletion::{self, Below, DeleteError};
 use crate::clean::retainer::{Needs, Retained, Retainer};
 use crate::clean::retention::Defaults;
 use crate::compact::compactor::{CompactionRound, Compactor};
-use crate::compact::trouble::CompactionTrouble;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::format::codec::Compression;
@@ -45,9 +44,9 @@ use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::{self, WriterNumber};
 use crate::merge::merger::{MergeRound, Merger};
-use crate::merge::trouble::MergeTrouble;
 use crate::read::attribution::{Attribution, Attributions};
 use crate::read::cache::Cache;
+use crate::read::damage::{Damaged, Damages, FoundBy};
 use crate::read::lookup::Lookups;
 use crate::read::pins::Pinned;
 use crate::read::reader::Reader;
@@ -86,6 +85,8 @@ pub struct Append {
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
+    /// On whose behalf this handle reads.
+    by: FoundBy,
 }
 
 struct Shared {
@@ -107,6 +108,7 @@ struct Shared {
     merger: Merger,
     compactor: Compactor,
     session: OwnSession,
+    damages: Damages,
     budget: Arc<Semaphore>,
     /// Half of the budget, shared by large requests.
     budget_large: Arc<Semaphore>,
@@ -159,10 +161,11 @@ impl Log {
     /// Opens the log of a broker and starts its tasks. A new cluster gets its identity here.
     pub async fn open(env: Env, meta: Meta, store: Arc<dyn Store>, config: Config) -> Result<Log, OpenError> {
         let pace = pace(&config, store.remote())?;
-        let (cluster, store, water, former) = join(&env, &meta, store, &config).await?;
+        let damages = Damages::new(env.clone());
+        let (cluster, store, water, former) = join(&env, &meta, store, &damages, &config).await?;
         let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
         let cache = Cache::new(env.clone(), Arc::clone(&store), meta.clone(), config.cache);
-        let frames = attached::count(&meta, config.sole);
+        let frames = attached::count(&meta, config.sole, &damages);
         let ids = |kind| Ids::new(env.clone(), meta.clone(), kind, water.clone(), config.times);
         let (ids, segments) = (ids(ObjectKind::Wal), ids(ObjectKind::Segment));
         let intake = Intake::new(env.clone(), &pace);
@@ -182,7 +185,7 @@ impl Log {
         };
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
-        let merger = Merger::new(&uploader, &meta, &intake, segments, session.clone(), &config);
+        let merger = Merger::new(&uploader, &meta, &intake, segments, session.clone(), &damages, &config);
         let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),
@@ -197,10 +200,18 @@ impl Log {
         background.push(env.spawn("session", session.clone().run()));
         background.extend(config.cleaner.then(|| env.spawn("cleaner", cleaner.clone().run())));
         background.extend(merger.start());
-        let reader = Reader::new(meta.clone(), cache.clone(), frames.clone());
+        let reader = Reader::new(meta.clone(), cache.clone(), frames.clone(), damages.clone());
         let shared = Shared {
-            compactor: Compactor::new(&uploader, &merger.ids, &session, &frames, &retainer, &config),
-            attributions: Attributions::new(env.clone(), meta.clone(), cache),
+            compactor: Compactor::new(
+                &uploader,
+                &merger.ids,
+                &session,
+                &frames,
+                &retainer,
+                &damages,
+                &config,
+            ),
+            attributions: Attributions::new(env.clone(), meta.clone(), cache, damages.clone()),
             waiters: Waiters::of(&meta),
             meta,
             store,
@@ -216,6 +227,7 @@ impl Log {
             retainer,
             merger,
             session,
+            damages,
             budget: Arc::new(Semaphore::new(config.bytes_in_flight_max)),
             budget_large: Arc::new(Semaphore::new(config.bytes_in_flight_max / 2)),
             budget_bytes: config.bytes_in_flight_max,
@@ -224,7 +236,13 @@ impl Log {
             background: Mutex::new(background),
             env,
         };
-        Ok(Log { shared: Arc::new(shared) })
+        Ok(Log { shared: Arc::new(shared), by: FoundBy::Reader })
+    }
+
+    /// The same log for a reader: damage that this handle meets is told as met by that one.
+    #[must_use]
+    pub fn on_behalf_of(&self, by: FoundBy) -> Log {
+        Log { by, ..self.clone() }
     }
 
     /// The metadata of this broker.
@@ -442,7 +460,7 @@ impl Log {
         from: Offset,
         max_bytes: usize,
     ) -> Result<Read, ReadError> {
-        let read = self.shared.reader.read(snapshot, partition, from, max_bytes).await;
+        let read = self.shared.reader.read(self.by, snapshot, partition, from, max_bytes).await;
         read.map_err(|error| self.now(partition, from, error))
     }
 
@@ -486,7 +504,7 @@ impl Log {
         partition: PartitionId,
         at: At,
     ) -> Result<Option<(Offset, Timestamp)>, ReadError> {
-        self.shared.lookups.offset_at(snapshot, partition, at).await
+        self.shared.lookups.on_behalf_of(self.by).offset_at(snapshot, partition, at).await
     }
 
     /// Who wrote the offsets of a range, and in which commits, as of `snapshot`, in at most `runs_max` runs.
@@ -500,7 +518,7 @@ impl Log {
         range: Range<Offset>,
         runs_max: usize,
     ) -> Result<Attribution, ReadError> {
-        let found = self.shared.attributions.of(snapshot, partition, range.clone(), runs_max).await;
+        let found = self.shared.attributions.of(self.by, snapshot, partition, range.clone(), runs_max).await;
         found.map_err(|error| self.now(partition, range.start, error))
     }
 
@@ -553,20 +571,15 @@ impl Log {
         self.shared.merger.round().await.map_err(|error| error.to_string())
     }
 
-    /// Records of a topic that this broker could not merge because they are damaged. They stay where they are.
-    pub fn merge_trouble(&self, topic: TopicId) -> Vec<MergeTrouble> {
-        self.shared.merger.troubles.of_topic(&self.shared.meta.snapshot(), topic)
+    /// Records of a topic that this process could not read, whoever tried, in the order of partitions and offsets. They
+    /// stay where they are.
+    pub fn damage(&self, topic: TopicId) -> Vec<Damaged> {
+        self.shared.damages.of_topic(&self.shared.meta.snapshot(), topic)
     }
 
     /// Runs one round of compaction now.
     pub async fn compact(&self) -> Result<CompactionRound, String> {
         self.shared.compactor.round().await.map_err(|error| error.to_string())
-    }
-
-    /// Records of a topic that this broker could not compact because they are damaged. Their partitions stay as they
-    /// are.
-    pub fn compaction_trouble(&self, topic: TopicId) -> Vec<CompactionTrouble> {
-        self.shared.compactor.troubles.of_topic(topic)
     }
 
     /// How long topics keep their records that do not say it themselves.
@@ -805,13 +818,14 @@ async fn join(
     env: &Env,
     meta: &Meta,
     store: Arc<dyn Store>,
+    damages: &Damages,
     config: &Config,
 ) -> Result<(Cluster, Arc<dyn Store>, OwnWater, Former), OpenError> {
     let cluster = open_cluster(env, meta).await?;
     let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
     claim(&*store, &cluster, &meta.snapshot()).await?;
     check_level(meta, config)?;
-    let (water, former) = begin(env, meta, &store, config).await?;
+    let (water, former) = begin(env, meta, &store, damages, config).await?;
     Ok((cluster, store, water, former))
 }
 
@@ -821,12 +835,13 @@ async fn begin(
     env: &Env,
     meta: &Meta,
     store: &Arc<dyn Store>,
+    damages: &Damages,
     config: &Config,
 ) -> Result<(OwnWater, Former), OpenError> {
     let (sole, level) = (config.sole, config.format_level);
     let last = meta.snapshot().lsn();
     if sole {
-        newest::check(&Writers { env, store }, &meta.snapshot()).await?;
+        newest::check(&Writers { env, store }, &meta.snapshot(), damages).await?;
     }
     let water = writers::begin(env, store, &meta.snapshot(), sole).await?;
     let number = water.number;

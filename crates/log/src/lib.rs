@@ -100,7 +100,6 @@ pub use clean::retainer::{Needs, Retained, Unread};
 pub use clean::retention::Defaults as RetentionDefaults;
 pub use compact::compactor::CompactionRound;
 pub use compact::filter::PlantedBug as PlantedCompactionBug;
-pub use compact::trouble::CompactionTrouble;
 pub use config::{Compaction, Config, Times};
 pub use error::OpenError;
 pub use format::{batch, codec, header, records, seek, segment, stamp, verify, wal};
@@ -120,9 +119,9 @@ pub use merge::merger::MergeRound;
 #[doc(hidden)]
 pub use merge::planted::PlantedBug;
 pub use merge::sizes::Sizes as MergeSizes;
-pub use merge::trouble::MergeTrouble;
 pub use read::attribution::Attribution;
 pub use read::cache::Capacity;
+pub use read::damage::{Damaged, FoundBy};
 pub use read::pins::Pinned;
 pub use read::walk;
 pub use start::{attached, compare, judge};

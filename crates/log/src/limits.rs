@@ -223,12 +223,20 @@ pub const MERGE_STEP_PAUSE: Duration = Duration::from_millis(20);
 pub const MERGE_RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause after a merge that failed.
 pub const MERGE_RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long damaged objects are left alone before they are tried again.
-pub const MERGE_TROUBLE_PAUSE: Duration = Duration::from_secs(600);
-/// Objects with damage that are remembered. With more, nothing is merged.
-pub const MERGE_TROUBLES_MAX: usize = 256;
-/// Damaged extents of one object that are remembered. With more, nothing of the object is merged.
-pub const MERGE_TROUBLE_EXTENTS_MAX: usize = 64;
+
+// Damage.
+
+/// Runs of records that cannot be read, as far as they are named. Each takes some 300 bytes. With more, nothing is
+/// compacted.
+pub const DAMAGE_ENTRIES_MAX: usize = 16_384;
+/// Objects, and commits of the journal, with damage. With more, nothing is merged.
+pub const DAMAGE_SOURCES_MAX: usize = 32_768;
+/// Bytes of the text that says what is damaged.
+pub const DAMAGE_TEXT_BYTES_MAX: usize = 400;
+/// The pause between two looks whether a full list has entries that the map has no more.
+pub const DAMAGE_COMPARED_PAUSE: Duration = Duration::from_secs(1);
+/// How long merging and compaction leave damage alone before they try it again.
+pub const DAMAGE_PAUSE: Duration = Duration::from_secs(600);
 
 // The cleaner and retention.
 
@@ -283,10 +291,6 @@ pub const COMPACTION_RUNS_MAX: usize = 10_000;
 pub const COMPACTION_STEP_PAUSE: Duration = Duration::from_millis(10);
 /// Tries of one swap whose extents others have changed meanwhile. Then the next round begins the pass anew.
 pub const COMPACTION_TRIES_MAX: u32 = 5;
-/// How long a partition with damage is left alone.
-pub const COMPACTION_TROUBLE_PAUSE: Duration = Duration::from_secs(600);
-/// Partitions with damage that are remembered. With more, no other partition is compacted.
-pub const COMPACTION_TROUBLES_MAX: usize = 1_000;
 /// How long a deleted topic can come back, for topics without `floe.trash.ms`: one day.
 pub const TRASH_MS: u64 = 86_400_000;
 /// Bytes of all deleted topics that can come back: no limit but their time.
@@ -384,6 +388,7 @@ const _: () = assert!(MERGE_SMALL_OBJECTS < MERGE_EXTENTS_PER_COMMIT);
 const _: () = assert!(MERGE_SMALL_BYTES <= MERGE_SMALL_OBJECTS as u64 * 64);
 const _: () = assert!(MERGE_STEP_PAUSE.as_millis() < MERGE_PAUSE.as_millis());
 const _: () = assert!(COMPACTION_EXTENTS_MAX <= RETENTION_EXTENTS_PER_COMMIT);
+const _: () = assert!(DAMAGE_ENTRIES_MAX < DAMAGE_SOURCES_MAX);
 const _: () = assert!(TRASH_YIELDS_BELOW_RESERVES < TRASH_YIELDS_UP_TO_RESERVES);
 const _: () = assert!(TRASH_YIELDS_AFTER.as_secs() < CLEANER_PAUSE.as_secs());
 const _: () = assert!(RETENTION_PAUSE.as_secs() < 60);

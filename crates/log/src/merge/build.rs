@@ -16,11 +16,10 @@ use crate::map::extent::{Data, Extent, ExtentKey, Place, Spacing, WrittenBy};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, Offset, PartitionId, WriterId};
 use crate::map::object::ObjectKind;
-use crate::merge::index::source_of;
 use crate::merge::lane::Fetched;
 use crate::merge::plan::{Plan, Run};
 use crate::merge::planted::PlantedBug;
-use crate::merge::trouble::Damage;
+use crate::read::damage::Part;
 use crate::read::source::Source;
 use crate::write::merged::Swap;
 
@@ -31,6 +30,15 @@ pub(crate) struct Names {
     pub(crate) writers: BTreeMap<WriterId, Writer>,
     /// The footers of segments whose extents do not name them, or why there is none.
     pub(crate) footers: BTreeMap<ObjectId, Result<Footer, String>>,
+}
+
+/// An extent that cannot be read, found by a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    pub(crate) part: Part,
+    pub(crate) key: ExtentKey,
+    pub(crate) extent: Extent,
+    pub(crate) what: String,
 }
 
 /// A segment.
@@ -63,9 +71,9 @@ pub(crate) fn build(
             match extent {
                 Extent::Data(data) => {
                     let copied = copy(&mut builder, run.partition, *base, data, fetched, names, bug);
-                    if let Err(what) = copied {
+                    if let Err((part, what)) = copied {
                         let key = ExtentKey::new(run.partition, *base);
-                        damages.push(Damage { source: Source::of(data), key, extent: *extent, what });
+                        damages.push(Damage { part, key, extent: *extent, what });
                     }
                 }
                 Extent::Marker(marker) if damages.is_empty() && bug != Some(PlantedBug::ForgetsMarkers) => {
@@ -101,8 +109,9 @@ pub(crate) fn build(
 /// The extents of a run that has no records, although it should.
 fn without_records(run: &Run) -> impl Iterator<Item = Damage> {
     run.extents.iter().filter_map(|(base, extent)| {
-        let (source, key) = (source_of(extent)?, ExtentKey::new(run.partition, *base));
-        Some(Damage { source, key, extent: *extent, what: "it has no records".to_owned() })
+        extent.data()?;
+        let (part, key) = (Part::Records, ExtentKey::new(run.partition, *base));
+        Some(Damage { part, key, extent: *extent, what: "it has no records".to_owned() })
     })
 }
 
@@ -130,16 +139,18 @@ fn copy(
     fetched: &Fetched,
     names: &Names,
     bug: Option<PlantedBug>,
-) -> Result<(), String> {
-    let bytes = fetched.bytes(Source::of(data), data.position..data.end())?;
+) -> Result<(), (Part, String)> {
+    let of_bytes = |what| (Part::Bytes, what);
+    let of_writers = |what| (Part::Writers, what);
+    let bytes = fetched.bytes(Source::of(data), data.position..data.end()).map_err(of_bytes)?;
     let end = Extent::Data(*data).next_offset(base);
-    let mut batches = batches(partition, base, end, data, &bytes)?;
+    let mut batches = batches(partition, base, end, data, &bytes).map_err(of_bytes)?;
     if bug == Some(PlantedBug::SwapsBatches) && batches.len() > 1 {
         swap_bytes(&mut batches);
     }
-    let mut origins = Origins::of(data, names)?;
+    let mut origins = Origins::of(data, names).map_err(of_writers)?;
     for batch in &batches {
-        let (writer, lsn) = origins.of_batch(batch)?;
+        let (writer, lsn) = origins.of_batch(batch).map_err(of_writers)?;
         builder.push(batch, Origin { writer, lsn });
     }
     Ok(())

@@ -9,12 +9,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use floe_meta::{AttachedError, Meta};
+use floe_meta::Meta;
 use floe_store::{Store, StoreError};
 use futures::stream::{self, StreamExt as _};
 
 use crate::limits::{MERGE_GET_BYTES, MERGE_GETS_MAX, MERGE_YIELD_PAUSE, MERGE_YIELDS_MAX};
-use crate::map::object::object_key;
 use crate::merge::index::source_of;
 use crate::merge::plan::Plan;
 use crate::read::cache::Cache;
@@ -92,17 +91,7 @@ impl Lane {
 
     async fn get(&self, source: Source, range: Range<u64>) -> Result<Bytes, StoreError> {
         metrics::counter!("floe_log_merge_reads_total").increment(1);
-        match source {
-            Source::Object(object) => self.store.get(&object_key(object), Some(range)).await,
-            Source::Frame(lsn) => self.meta.attached(lsn, range).await.map_err(|error| {
-                let text = error.to_string();
-                match error {
-                    AttachedError::None(_) => StoreError::NotFound(text),
-                    AttachedError::Range { .. } | AttachedError::Damaged { .. } => StoreError::Corrupt(text),
-                    AttachedError::Failed { .. } => StoreError::NotApplied(text),
-                }
-            }),
-        }
+        source.fetch(&*self.store, &self.meta, range).await
     }
 }
 

@@ -26,25 +26,25 @@ use tokio::time::Instant;
 
 use crate::clean::retention::Defaults;
 use crate::config::{Config, Times};
-use crate::format::segment::{self, Footer};
+use crate::format::segment::Footer;
 use crate::limits::{
-    FOOTER_READ_BYTES, MERGE_EXTENTS_PER_COMMIT, MERGE_PLANS_MAX, MERGE_RETRY_PAUSE_MAX,
-    MERGE_RETRY_PAUSE_MIN, MERGE_STEP_PAUSE, MERGE_TROUBLE_PAUSE,
+    DAMAGE_PAUSE, MERGE_EXTENTS_PER_COMMIT, MERGE_PLANS_MAX, MERGE_RETRY_PAUSE_MAX, MERGE_RETRY_PAUSE_MIN,
+    MERGE_STEP_PAUSE,
 };
 use crate::map::extent::{Extent, ExtentKey, WrittenBy};
 use crate::map::format_level::{self, WITH_LSNS};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, PartitionId};
 use crate::map::object::{self, Level, Object, ObjectKind, object_key};
-use crate::merge::build::{self, Built, Names};
+use crate::merge::build::{self, Built, Damage, Names};
 use crate::merge::index::{Backlog, Index};
 use crate::merge::lane::{Fetched, Lane};
 use crate::merge::plan::{self, Next, Plan, Rules, Sorting};
 use crate::merge::planted::PlantedBug;
 use crate::merge::sizes::Sizes;
-use crate::merge::trouble::{Damage, Troubles};
+use crate::read::damage::{Damages, FoundBy, Met};
 use crate::read::pins::Pinned;
-use crate::read::source::Source;
+use crate::read::source::{Source, footer_end};
 use crate::start::session::OwnSession;
 use crate::write::intake::Intake;
 use crate::write::leases::{Ids, TakenId};
@@ -63,7 +63,7 @@ pub(crate) struct Merger {
     pub(crate) ids: Ids,
     session: OwnSession,
     index: Index,
-    pub(crate) troubles: Troubles,
+    damages: Damages,
     sizes: Sizes,
     times: Times,
     retention: Defaults,
@@ -130,6 +130,7 @@ impl Merger {
         intake: &Intake,
         ids: Ids,
         session: OwnSession,
+        damages: &Damages,
         config: &Config,
     ) -> Merger {
         Merger {
@@ -140,7 +141,7 @@ impl Merger {
             owner: format!("{:032x}", ids.owner()),
             ids,
             session,
-            troubles: Troubles::default(),
+            damages: damages.clone(),
             sizes: config.merge,
             times: config.times,
             retention: config.retention,
@@ -217,7 +218,7 @@ impl Merger {
         if turn.sorting.is_none() && !self.is_due() {
             return Ok(MergeRound::default());
         }
-        if self.troubles.is_full() {
+        if self.damages.has_too_many_sources() {
             return Err(RoundError::Damage);
         }
         // Somebody else may be at it.
@@ -274,12 +275,12 @@ impl Merger {
         pinned: &Pinned,
         now: Instant,
     ) -> Result<Option<Plan>, DecodeError> {
-        let (snapshot, index, troubles) = ((**pinned).clone(), self.index.clone(), self.troubles.clone());
+        let (snapshot, index, damages) = ((**pinned).clone(), self.index.clone(), self.damages.clone());
         let (sizes, retention, crowded) = (self.sizes, self.retention, self.meta.crowded());
         let sorting = turn.sorting.take();
         let cache = self.lane.cache.clone();
         let search = move || {
-            let holds = |source: Source, key: &ExtentKey| troubles.holds(source, key, now);
+            let holds = |source: Source, key: &ExtentKey| damages.holds_from_merging(source, *key, now);
             let rules = Rules { sizes, retention, crowded, holds: &holds };
             plan::next(&snapshot, &index, &rules, &|source| cache.in_tail(source), sorting)
         };
@@ -296,7 +297,7 @@ impl Merger {
             // One that cannot be read is left alone, too.
             if !matches!(self.index.extents(&snapshot, *source), Ok(extents) if extents.is_empty()) {
                 self.index.set_aside(*source);
-                turn.left.insert(*source, now + MERGE_TROUBLE_PAUSE);
+                turn.left.insert(*source, now + DAMAGE_PAUSE);
             }
         }
     }
@@ -310,7 +311,7 @@ impl Merger {
             }
             *until > now
         });
-        self.troubles.compare(snapshot);
+        self.damages.compare(snapshot);
     }
 
     /// Reads, writes and commits a plan. None if some of it is damaged: that is noted.
@@ -374,15 +375,13 @@ impl Merger {
         self.env.blocking(move || build::build(&plan, object, &fetched, &names, bug)).await
     }
 
-    /// Notes damage, unless the map has moved on: then there was nothing to read.
+    /// Notes damage, as far as the map has not moved on.
     fn note(&self, damages: &[Damage]) {
         let snapshot = self.meta.snapshot();
-        let is_there = |damage: &&Damage| match snapshot.get::<Extent>(&damage.key) {
-            Ok(found) => found == Some(damage.extent),
-            Err(_) => true,
-        };
-        let damages: Vec<Damage> = damages.iter().filter(is_there).cloned().collect();
-        self.troubles.note(&damages, self.env.monotonic());
+        for Damage { part, key, extent, what } in damages {
+            let (by, at, what) = (FoundBy::Merging, key.base, what.clone());
+            self.damages.met(&snapshot, Met { by, part: *part, key: *key, extent: Some(*extent), at, what });
+        }
     }
 
     /// The writers of a plan's extents: those that they name, and the footers of segments.
@@ -406,30 +405,13 @@ impl Merger {
 
     /// The footer of a segment, or what is wrong with it.
     async fn footer(&self, id: ObjectId, size: u64) -> Result<Result<Footer, String>, StoreError> {
-        let read = |bytes: u64| async move {
-            let begin = size.saturating_sub(bytes);
-            let key = object_key(id);
-            match self.lane.store.get(&key, Some(begin..size)).await {
-                Ok(bytes) => Ok(Ok(bytes)),
-                Err(error @ (StoreError::NotFound(_) | StoreError::Corrupt(_))) => Ok(Err(error.to_string())),
-                Err(error) => Err(error),
-            }
-        };
-        let mut end = match read(FOOTER_READ_BYTES).await? {
-            Ok(end) => end,
-            Err(what) => return Ok(Err(what)),
-        };
-        let needed = match segment::footer_bytes(&end) {
-            Ok(needed) => needed,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        if needed > end.len() as u64 {
-            end = match read(needed).await? {
-                Ok(end) => end,
-                Err(what) => return Ok(Err(what)),
-            };
-        }
-        Ok(Footer::decode(size, &end).map_err(|error| error.to_string()))
+        let key = object_key(id);
+        let end = footer_end(size, |range| self.lane.store.get(&key, Some(range))).await;
+        Ok(match end {
+            Ok(end) => end.and_then(|end| Footer::decode(size, &end)).map_err(|error| error.to_string()),
+            Err(error @ (StoreError::NotFound(_) | StoreError::Corrupt(_))) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        })
     }
 
     /// Swaps the extents, some partitions in each commit. A partition that has changed meanwhile stays as it is.

@@ -15,7 +15,6 @@
 //! sizes.rs     Sizes      which sources are small, which are for the pool, and which stay
 //! index.rs     Index      the sources of the newest map with their extents, and which kind of merge is due
 //! plan.rs      Plan       the extents of one merge. Pure
-//! trouble.rs   Troubles   what could not be read, until when it is left alone
 //! lane.rs      Lane       reads the bytes of a plan, beside the readers' cache, in bounded memory
 //! build.rs     build      verifies every batch, stamps its offset, lays out the segment. Pure
 //! merger.rs    Merger     the job: lease, plan, read, put, commit; and what happens if one of them fails
@@ -30,4 +29,3 @@ pub(crate) mod merger;
 pub(crate) mod plan;
 pub(crate) mod planted;
 pub(crate) mod sizes;
-pub(crate) mod trouble;

@@ -11,14 +11,15 @@ use bytes::Bytes;
 use floe_env::{Env, Lru};
 use floe_meta::{Meta, Snapshot};
 
-use crate::format::segment::{self, Footer, Listed, SegmentError, WriterRun};
-use crate::limits::{FOOTER_READ_BYTES, FOOTERS_BYTES};
+use crate::format::segment::{Footer, Listed, SegmentError, WriterRun};
+use crate::limits::FOOTERS_BYTES;
 use crate::map::extent::{Data, Extent, ExtentKey, Place, WrittenBy};
 use crate::map::identity::Writer;
 use crate::map::ids::{ObjectId, Offset, PartitionId};
 use crate::map::object::Object;
 use crate::read::cache::Cache;
-use crate::read::source::Source;
+use crate::read::damage::{Damages, FoundBy, Met, Part, still_there};
+use crate::read::source::{Source, footer_end};
 use crate::read::walk::{self, ReadError};
 use floe_store::StoreError;
 
@@ -37,24 +38,49 @@ pub(crate) struct Attributions {
     env: Env,
     meta: Meta,
     cache: Cache,
+    damages: Damages,
     footers: Arc<Mutex<Lru<ObjectId, Arc<Footer>>>>,
 }
 
 impl Attributions {
-    pub(crate) fn new(env: Env, meta: Meta, cache: Cache) -> Attributions {
-        Attributions { env, meta, cache, footers: Arc::new(Mutex::new(Lru::new(FOOTERS_BYTES))) }
+    pub(crate) fn new(env: Env, meta: Meta, cache: Cache, damages: Damages) -> Attributions {
+        Attributions { env, meta, cache, damages, footers: Arc::new(Mutex::new(Lru::new(FOOTERS_BYTES))) }
     }
 
-    /// Who wrote the offsets of a range, as far as it is readable, in at most `runs_max` runs.
+    /// Who wrote the offsets of a range, as far as it is readable, in at most `runs_max` runs. Notes damage, and what is
+    /// whole again.
     pub(crate) async fn of(
         &self,
+        by: FoundBy,
         snapshot: &Snapshot,
         partition: PartitionId,
         range: Range<Offset>,
         runs_max: usize,
     ) -> Result<Attribution, ReadError> {
         walk::check(snapshot, partition, range.start)?;
-        let mut found = Attribution { runs: Vec::new(), next: range.start };
+        let begin = range.start;
+        let mut found = Attribution { runs: Vec::new(), next: begin };
+        let looked = self.look(snapshot, partition, range, runs_max, &mut found).await;
+        self.damages.whole(Part::Writers, partition, begin..found.next);
+        if let Err(ReadError::Corrupt(what)) = &looked {
+            let (newest, at) = (self.meta.snapshot(), found.next);
+            if let Some((key, extent)) = still_there(snapshot, &newest, partition, at) {
+                let (part, what) = (Part::Writers, what.clone());
+                self.damages.met(&newest, Met { by, part, key, extent, at, what });
+            }
+        }
+        looked.map(|()| found)
+    }
+
+    /// Adds who wrote the offsets from `found.next` on. If that fails, it is for the extent there.
+    async fn look(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        range: Range<Offset>,
+        runs_max: usize,
+        found: &mut Attribution,
+    ) -> Result<(), ReadError> {
         for pair in walk::extents(snapshot, partition, range.start)? {
             let (key, extent) = pair?;
             if key.base >= range.end || found.runs.len() >= runs_max {
@@ -84,7 +110,7 @@ impl Attributions {
             }
             found.next = end;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The runs of an extent within a range, at most `room`.
@@ -132,11 +158,7 @@ impl Attributions {
             return Err(ReadError::Corrupt(format!("object {object} has extents but no record")));
         };
         let damaged = |error: SegmentError| damaged(object, key, &error);
-        let mut end = self.end(object, key, size, FOOTER_READ_BYTES).await?;
-        let length = segment::footer_bytes(&end).map_err(damaged)?;
-        if length > end.len() as u64 {
-            end = self.end(object, key, size, length).await?;
-        }
+        let end = footer_end(size, |range| self.end(object, key, size, range)).await?.map_err(damaged)?;
         let decode = move || Footer::decode(size, &end);
         let footer = Arc::new(self.env.blocking(decode).await.map_err(damaged)?);
         let evicted = floe_env::lock(&self.footers).insert(object, Arc::clone(&footer), footer.held_bytes());
@@ -145,9 +167,14 @@ impl Attributions {
     }
 
     /// The last bytes of an object.
-    async fn end(&self, object: ObjectId, key: ExtentKey, size: u64, bytes: u64) -> Result<Bytes, ReadError> {
-        let reserved = self.cache.reserve(bytes.min(size)).await;
-        let range = size.saturating_sub(bytes)..size;
+    async fn end(
+        &self,
+        object: ObjectId,
+        key: ExtentKey,
+        size: u64,
+        range: Range<u64>,
+    ) -> Result<Bytes, ReadError> {
+        let reserved = self.cache.reserve(range.end - range.start).await;
         let read = self.cache.read_apart(Source::Object(object), size, range, &reserved).await;
         read.map_err(|error| {
             let ExtentKey { partition, base: at } = key;

@@ -19,14 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use floe_env::{Env, Lru, watch};
-use floe_meta::{AttachedError, Meta};
+use floe_meta::Meta;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
     BLOCK_BYTES, CACHE_BLOCK_OVERHEAD, CACHE_CHUNK_BYTES, CACHE_CHUNK_OVERHEAD, CACHE_COPIED_APART_BYTES,
     CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
-use crate::map::object::object_key;
 use crate::read::ahead::Ahead;
 use crate::read::source::Source;
 use floe_store::{Store, StoreError};
@@ -218,6 +217,11 @@ impl Cache {
         (from < end).then_some(from * BLOCK_BYTES)
     }
 
+    /// Whether the store is another machine's.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.shared.store.remote()
+    }
+
     /// How far reads fetch ahead.
     pub(crate) fn ahead(&self) -> Ahead {
         let lane = if self.shared.store.remote() { self.shared.capacity.cold } else { 0 };
@@ -391,17 +395,7 @@ impl CacheState {
     }
 
     async fn fetch(&self, source: Source, range: Range<u64>) -> Result<Bytes, StoreError> {
-        match source {
-            Source::Object(object) => self.store.get(&object_key(object), Some(range)).await,
-            Source::Frame(lsn) => self.meta.attached(lsn, range).await.map_err(|error| {
-                let text = error.to_string();
-                match error {
-                    AttachedError::None(_) => StoreError::NotFound(text),
-                    AttachedError::Range { .. } | AttachedError::Damaged { .. } => StoreError::Corrupt(text),
-                    AttachedError::Failed { .. } => StoreError::NotApplied(text),
-                }
-            }),
-        }
+        source.fetch(&*self.store, &self.meta, range).await
     }
 }
 

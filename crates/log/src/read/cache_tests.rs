@@ -8,6 +8,7 @@ use floe_meta::{Attachment, CounterKey, Envelope, MemoryJournal, Options, Tx};
 
 use super::*;
 use crate::map::ids::ObjectId;
+use crate::map::object::object_key;
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
 

@@ -14,10 +14,12 @@ use floe_meta::{DecodeError, Snapshot};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::format::batch::Batch;
+use crate::format::records::RecordsError;
 use crate::limits::{DECODED_BYTES_MAX, LOOKUP_READ_BYTES, LOOKUPS_MAX};
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{Offset, PartitionId};
 use crate::map::partition::{self, Head};
+use crate::read::damage::FoundBy;
 use crate::read::reader::Reader;
 use crate::read::walk::{self, At, ReadError};
 
@@ -27,6 +29,8 @@ pub(crate) struct Lookups {
     env: Env,
     reader: Reader,
     turns: Arc<Semaphore>,
+    /// On whose behalf.
+    by: FoundBy,
 }
 
 /// An offset and the timestamp of its record.
@@ -34,7 +38,13 @@ type Found = Option<(Offset, Timestamp)>;
 
 impl Lookups {
     pub(crate) fn new(env: Env, reader: Reader) -> Lookups {
-        Lookups { env, reader, turns: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+        Lookups { env, reader, turns: Arc::new(Semaphore::new(LOOKUPS_MAX)), by: FoundBy::Reader }
+    }
+
+    /// The same, on somebody's behalf.
+    #[must_use]
+    pub(crate) fn on_behalf_of(&self, by: FoundBy) -> Lookups {
+        Lookups { by, ..self.clone() }
     }
 
     pub(crate) async fn offset_at(
@@ -109,7 +119,7 @@ impl Lookups {
             batches.retain(|batch| batch.base_offset < end);
             let find = move || walk::record_at(&batches, log_start, time, DECODED_BYTES_MAX);
             let found = self.env.blocking(find).await;
-            let found = found.map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            let found = found.map_err(|error| self.corrupt(snapshot, key.partition, next, &error))?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -165,7 +175,7 @@ impl Lookups {
             batches.retain(|batch| batch.base_offset < end);
             let find = move || walk::record_of_max(&batches, begin, DECODED_BYTES_MAX);
             let found = self.env.blocking(find).await;
-            let found = found.map_err(|error| ReadError::Corrupt(error.to_string()))?;
+            let found = found.map_err(|error| self.corrupt(snapshot, key.partition, next, &error))?;
             if found.is_some_and(|(_, time)| best.is_none_or(|(_, best)| time > best)) {
                 best = found;
             }
@@ -182,6 +192,19 @@ impl Lookups {
         Ok(self.env.blocking(move || scan(&snapshot)).await?)
     }
 
+    /// The error for batches from an offset on whose bytes are not those that were stored.
+    fn corrupt(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        at: Offset,
+        error: &RecordsError,
+    ) -> ReadError {
+        let error = ReadError::Corrupt(error.to_string());
+        self.reader.note(self.by, snapshot, partition, at, &error);
+        error
+    }
+
     /// The next batches, and moves `from` behind them.
     async fn piece(
         &self,
@@ -189,7 +212,7 @@ impl Lookups {
         partition: PartitionId,
         from: &mut Offset,
     ) -> Result<Vec<Batch>, ReadError> {
-        let read = self.reader.read(snapshot, partition, *from, LOOKUP_READ_BYTES).await?;
+        let read = self.reader.read(self.by, snapshot, partition, *from, LOOKUP_READ_BYTES).await?;
         let last = read.batches.last();
         let last = last.ok_or_else(|| {
             ReadError::Corrupt(format!("{partition} has no batch at {from} before its high watermark"))

@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 pub(crate) mod attribution;
 pub(crate) mod cache;
+pub(crate) mod damage;
 pub(crate) mod frames;
 pub(crate) mod lookup;
 pub(crate) mod pins;

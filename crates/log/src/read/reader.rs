@@ -28,6 +28,7 @@ use crate::map::ids::{Offset, PartitionId};
 use crate::map::object::Object;
 use crate::read::ahead::Ahead;
 use crate::read::cache::{Cache, Piece, Reserved};
+use crate::read::damage::{Damages, FoundBy, Met, Part as DamagedPart, still_there};
 use crate::read::frames::Frames;
 use crate::read::seeks::Seeks;
 use crate::read::source::Source;
@@ -48,6 +49,7 @@ pub(crate) struct Reader {
     frames: Frames,
     seeks: Seeks,
     ahead: Ahead,
+    pub(crate) damages: Damages,
     places: Arc<Mutex<Places>>,
 }
 
@@ -56,13 +58,48 @@ pub(crate) struct Reader {
 type Places = Lru<(PartitionId, Offset), (Source, u64)>;
 
 impl Reader {
-    pub(crate) fn new(meta: Meta, cache: Cache, frames: Frames) -> Reader {
+    pub(crate) fn new(meta: Meta, cache: Cache, frames: Frames, damages: Damages) -> Reader {
         let (seeks, ahead) = (Seeks::new(cache.clone()), cache.ahead());
         let places = Arc::new(Mutex::new(Places::new(PLACES_MAX)));
-        Reader { meta, cache, frames, seeks, ahead, places }
+        Reader { meta, cache, frames, seeks, ahead, damages, places }
     }
 
+    /// Reads on somebody's behalf. Damage that it meets is noted, and so is what is whole again.
     pub(crate) async fn read(
+        &self,
+        by: FoundBy,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Read, ReadError> {
+        let read = self.read_unnoted(snapshot, partition, from, max_bytes).await;
+        match &read {
+            Ok(read) => self.damages.read(partition, &read.batches),
+            Err(error) => self.note(by, snapshot, partition, from, error),
+        }
+        read
+    }
+
+    /// Notes the damage that made a read fail which began at an offset. A read serves what lies in front of damage. So
+    /// it fails for the extent with which it began.
+    pub(crate) fn note(
+        &self,
+        by: FoundBy,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        at: Offset,
+        error: &ReadError,
+    ) {
+        let ReadError::Corrupt(what) = error else { return };
+        let newest = self.meta.snapshot();
+        if let Some((key, extent)) = still_there(snapshot, &newest, partition, at) {
+            let (part, what) = (DamagedPart::Bytes, what.clone());
+            self.damages.met(&newest, Met { by, part, key, extent, at, what });
+        }
+    }
+
+    async fn read_unnoted(
         &self,
         snapshot: &Snapshot,
         partition: PartitionId,
@@ -78,7 +115,7 @@ impl Reader {
                 log_start: bounds.log_start,
             });
         }
-        let mut taken = Taken::new(from, max_bytes);
+        let mut taken = Taken::new(from, max_bytes, !self.cache.is_remote());
         let sought = self.seek(snapshot, partition, from).await?;
         let plan = self.plan(snapshot, partition, from, max_bytes, sought)?;
         let unfinished = self.take_planned(plan, &mut taken).await?;
@@ -192,7 +229,12 @@ impl Reader {
                     if plan.is_full(planned, max_bytes) { break } else { continue }
                 }
             };
-            let mut window = self.window(snapshot, key, data)?;
+            let mut window = match self.window(snapshot, key, data) {
+                Ok(window) => window,
+                // As for a gap.
+                Err(_) if !plan.parts.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             let is_first = plan.parts.is_empty();
             let goes_on = is_first && self.begin(&mut window, partition, from, sought);
             // One block more than is wanted, so that the last batch is whole.

@@ -52,6 +52,8 @@ pub(crate) enum Took {
 pub(crate) struct Taken {
     from: Offset,
     bytes_max: usize,
+    /// Whether the store compares what it hands out of WAL objects. The packs of a local store have sums.
+    compared: bool,
     pub(crate) batches: Vec<Batch>,
     pub(crate) bytes: usize,
     /// Whether the next batch exceeds the budget.
@@ -59,8 +61,8 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    pub(crate) fn new(from: Offset, bytes_max: usize) -> Taken {
-        Taken { from, bytes_max, batches: Vec::new(), bytes: 0, full: false }
+    pub(crate) fn new(from: Offset, bytes_max: usize, compared: bool) -> Taken {
+        Taken { from, bytes_max, compared, batches: Vec::new(), bytes: 0, full: false }
     }
 
     /// Takes whole batches from the pieces of a window, and moves the window to the next batch.
@@ -131,8 +133,8 @@ impl Taken {
             };
             let walked = walk::batches(run, &bytes, self.from, left)
                 .map_err(|error| corrupt(window, &format!("at offset {next}: {error}")))?;
-            // Nobody else compares what lies in the journal, or in a segment, with what was written.
-            if from_disk && is_uncompared(window.source) {
+            // Nobody else compares what lies in the journal, in a segment, or in a bucket, with what was written.
+            if from_disk && !(self.compared && is_wal(window.source)) {
                 walked.batches.iter().try_for_each(|batch| compare(window, batch))?;
             }
             self.keep(walked.batches, buffer);
@@ -199,12 +201,8 @@ fn join(first: &Bytes, pieces: &mut VecDeque<Piece>, need: usize) -> Option<Piec
     Some(Piece { bytes: joined.freeze(), buffer: need, from_disk })
 }
 
-/// Whether a store hands out the bytes of a source without a look at them. The packs of a local store have sums.
-fn is_uncompared(source: Source) -> bool {
-    match source {
-        Source::Frame(_) => true,
-        Source::Object(object) => object.kind() == ObjectKind::Segment,
-    }
+fn is_wal(source: Source) -> bool {
+    matches!(source, Source::Object(object) if object.kind() == ObjectKind::Wal)
 }
 
 /// Compares a batch with its own checksum. What that leaves out is stamped on the way out, or found by the walk.
@@ -260,7 +258,7 @@ mod tests {
         let batches: Vec<Bytes> = (0..10).map(|_| batch(1_000)).collect();
         for wanted in 1..=10 {
             let (mut window, buffer) = extent(&batches);
-            let mut taken = Taken::new(Offset(0), wanted * batches[0].len());
+            let mut taken = Taken::new(Offset(0), wanted * batches[0].len(), true);
             let piece = Piece { bytes: buffer.clone(), buffer: buffer.len(), from_disk: true };
             taken.take(&mut window, vec![piece]).expect("the extent is sound");
             assert_eq!(taken.batches.len(), wanted);
@@ -274,7 +272,7 @@ mod tests {
         let batches = [batch(100), batch(5_000), batch(100)];
         let (window, buffer) = extent(&batches);
         let take = |from: i64, bytes_max: usize, until: usize| {
-            let (mut window, mut taken) = (window, Taken::new(Offset(from), bytes_max));
+            let (mut window, mut taken) = (window, Taken::new(Offset(from), bytes_max, true));
             let bytes = buffer.slice(..until);
             let piece = Piece { buffer: bytes.len(), bytes, from_disk: true };
             let took = taken.take(&mut window, vec![piece]).expect("the extent is sound");

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use floe_meta::{DecodeError, Lookup, Lsn, Meta};
+use floe_meta::{DecodeError, Lookup, Lsn, Meta, Snapshot};
 
 use crate::limits::DAMAGE_LINES_MAX;
 use crate::map::extent::{Extent, ExtentKey, Place};
+use crate::read::damage::{Damages, FoundBy, Met, Part};
 use crate::read::frames::Frames;
 
 /// Counts the commits whose bytes are needed. Where this process alone has the journal, missing ones are damage. It is
 /// named at once, and everything else stays in service.
-pub(crate) fn count(meta: &Meta, sole: bool) -> Frames {
+pub(crate) fn count(meta: &Meta, sole: bool, damages: &Damages) -> Frames {
     let (frames, lacks) = Frames::begin(meta);
     // Another broker may just have released some that this map still needs.
     if !sole || !lacks {
         return frames;
     }
-    match unattached(&meta.snapshot(), &meta.attachments()) {
+    let snapshot = meta.snapshot();
+    match unattached(&snapshot, &meta.attachments()) {
         Ok(missing) => {
+            note(damages, &snapshot, &missing);
             metrics::gauge!("floe_log_damaged_frames").set(missing.len() as f64);
             for line in damage(&missing).take(DAMAGE_LINES_MAX) {
                 tracing::error!("acknowledged records cannot be read: {line}");
@@ -31,6 +34,19 @@ pub(crate) fn count(meta: &Meta, sole: bool) -> Frames {
         Err(error) => tracing::error!(%error, "it cannot be said what is missing from the journal"),
     }
     frames
+}
+
+/// Notes the records of commits that are lost.
+fn note(damages: &Damages, snapshot: &Snapshot, missing: &BTreeMap<Lsn, ExtentKey>) {
+    let extents = snapshot.range::<Extent>(..).filter_map(Result::ok);
+    for (key, extent) in extents {
+        let in_frame = extent.data().filter(|data| data.place == Place::Frame);
+        if in_frame.is_some_and(|data| missing.contains_key(&data.lsn)) {
+            let what = "the journal does not have it".to_owned();
+            let (by, part, at) = (FoundBy::Start, Part::Bytes, key.base);
+            damages.met(snapshot, Met { by, part, key, extent: Some(extent), at, what });
+        }
+    }
 }
 
 /// The commits whose bytes a map needs and a journal does not keep, with the first extent of each. `kept` are those

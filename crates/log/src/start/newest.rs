@@ -8,8 +8,10 @@ use floe_store::Store;
 
 use crate::error::OpenError;
 use crate::limits::{DAMAGE_LINES_MAX, NEWEST_OBJECTS_COMPARED, NEWEST_OBJECTS_LISTED};
+use crate::map::extent::Extent;
 use crate::map::ids::ObjectId;
 use crate::map::object::{Object, ObjectKind, object_key, object_of_key};
+use crate::read::damage::{Damages, FoundBy, Met, Part};
 use crate::start::compare::{Differences, compare};
 use crate::start::writers::Writers;
 
@@ -17,7 +19,11 @@ use crate::start::writers::Writers;
 ///
 /// # Errors
 /// The map is older than the store, or one of the two cannot be read.
-pub(crate) async fn check(writers: &Writers<'_>, snapshot: &Snapshot) -> Result<Differences, OpenError> {
+pub(crate) async fn check(
+    writers: &Writers<'_>,
+    snapshot: &Snapshot,
+    damages: &Damages,
+) -> Result<Differences, OpenError> {
     let store = writers.store;
     let mut differences = Differences::default();
     for kind in ObjectKind::ALL {
@@ -28,6 +34,7 @@ pub(crate) async fn check(writers: &Writers<'_>, snapshot: &Snapshot) -> Result<
         differences.extend(found);
     }
     report(store, &differences);
+    note(damages, snapshot, &differences).map_err(|error| OpenError::Metadata(error.to_string()))?;
     Ok(differences)
 }
 
@@ -61,6 +68,28 @@ fn newest(snapshot: &Snapshot, kind: ObjectKind) -> Result<ObjectId, DecodeError
     let some = snapshot.range::<Object>(kind.first()..=kind.last()).rev().take(NEWEST_OBJECTS_COMPARED);
     let last = some.last().transpose()?;
     Ok(last.map_or(kind.first(), |(id, _)| id))
+}
+
+/// Notes the records that are lost: all of a missing object, and what lies behind the end of one that was cut.
+fn note(damages: &Damages, snapshot: &Snapshot, differences: &Differences) -> Result<(), DecodeError> {
+    let missing = differences.missing.iter().map(|id| (*id, (0, "the store does not have it".to_owned())));
+    let cut = differences.cut.iter().map(|(id, wanted, found)| {
+        (*id, (*found, format!("the store has {found} bytes of it instead of {wanted}")))
+    });
+    let lost: BTreeMap<ObjectId, (u64, String)> = missing.chain(cut).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    for pair in snapshot.range::<Extent>(..) {
+        let (key, extent) = pair?;
+        let Some(data) = extent.data() else { continue };
+        let of_lost = data.place.object().and_then(|id| lost.get(&id));
+        if let Some((_, what)) = of_lost.filter(|(there, _)| data.end() > *there) {
+            let (by, part, at, what) = (FoundBy::Start, Part::Bytes, key.base, what.clone());
+            damages.met(snapshot, Met { by, part, key, extent: Some(extent), at, what });
+        }
+    }
+    Ok(())
 }
 
 /// Damage is named at once, and everything else stays in service.

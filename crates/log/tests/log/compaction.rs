@@ -15,7 +15,8 @@ use floe_log::records::Builder;
 use floe_log::topic::{NewTopic, Topic};
 use floe_log::walk::At;
 use floe_log::{
-    Append, Below, Compaction, CompactionRound, Config, DeleteError, Log, Offset, PartitionId, Times, Unread,
+    Append, Below, Compaction, CompactionRound, Config, DeleteError, FoundBy, Log, Offset, PartitionId,
+    Times, Unread,
 };
 use floe_meta::{DecodeError, Envelope, Journal, MemoryJournal, Snapshot, Tx};
 use floe_store::MemoryStore;
@@ -359,10 +360,11 @@ async fn damage_stops_one_partition_only() {
     assert_eq!((done.due, done.passes), (2, 1));
     assert_eq!(all(&log, good).await, ["2 a=3"]);
     assert_eq!((before, extents(&log).len()), (6, 4));
-    let troubles = log.compaction_trouble(bad.topic);
+    let troubles = log.damage(bad.topic);
     let [trouble] = &troubles[..] else { panic!("{troubles:?}") };
     assert_eq!((trouble.partition, trouble.from, trouble.to), (bad, Offset(1), Offset(2)));
-    assert!(trouble.source.contains(&object.to_string()) && !trouble.what.is_empty(), "{trouble:?}");
+    assert!(trouble.place.contains(&object.to_string()) && !trouble.what.is_empty(), "{trouble:?}");
+    assert_eq!(trouble.found_by, [FoundBy::Compaction]);
     // It is left alone for a while, and then tried again.
     assert_eq!(log.compact().await.expect("a round").due, 0);
     tokio::time::sleep(Duration::from_secs(601)).await;
@@ -390,6 +392,19 @@ async fn merging_and_compaction_get_on() {
     log.compact().await.expect("it compacts");
     assert_eq!(all(log, partition).await.len(), 7);
     assert_eq!(floe_log::miscounted_writers(&*log.pin()), Ok(Vec::new()));
+}
+
+/// A start does not wait for the pause between two rounds.
+#[tokio::test(start_paused = true)]
+async fn compaction_begins_at_the_start() {
+    let world = World::with(11, told()).await;
+    let partition = compacted(&world.log, 1, &[("min.cleanable.dirty.ratio", "0")]).await;
+    for value in ["a=1", "a=2"] {
+        put(&world.log, partition, &[value]).await;
+    }
+    world.log.enforce_retention(Vec::new());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(all(&world.log, partition).await, ["1 a=2"]);
 }
 
 /// A view has read the first two records.

@@ -3,6 +3,7 @@
 mod basics;
 mod cleaning;
 mod compaction;
+mod damage;
 mod deleting;
 mod extents;
 mod faults;

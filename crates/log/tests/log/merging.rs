@@ -192,21 +192,21 @@ async fn damage_stops_its_extent_alone_and_is_tried_again() {
     world.memory.remove(&lost);
     merge_all(log).await;
     assert_eq!(objects(log, ObjectKind::Wal).len(), 2, "all but the damaged ones are merged");
-    let trouble = log.merge_trouble(parts[0].topic);
+    let trouble = log.damage(parts[0].topic);
     let places: Vec<_> = trouble.iter().map(|one| (one.partition, one.from, one.to)).collect();
     assert_eq!(places, [(parts[0], Offset(4), Offset(6)), (parts[1], Offset(6), Offset(8))], "{trouble:?}");
     assert!(trouble[0].what.contains("checksum"), "{trouble:?}");
-    assert!(trouble[0].source.contains("object"), "{trouble:?}");
+    assert!(trouble[0].place.contains("object"), "{trouble:?}");
     // Nobody tries it again and again.
     fill(log, &parts, 16..40, 20).await;
     merge_all(log).await;
-    assert_eq!(log.merge_trouble(parts[0].topic), trouble);
+    assert_eq!(log.damage(parts[0].topic), trouble);
     world.memory.plant(&key, whole);
     world.memory.plant(&lost, lost_bytes);
-    tokio::time::sleep(floe_log::limits::MERGE_TROUBLE_PAUSE).await;
+    tokio::time::sleep(floe_log::limits::DAMAGE_PAUSE).await;
     fill(log, &parts, 40..56, 20).await;
     merge_all(log).await;
-    assert_eq!(log.merge_trouble(parts[0].topic), []);
+    assert_eq!(log.damage(parts[0].topic), []);
     assert_eq!(objects(log, ObjectKind::Wal).len(), 0);
     for (found, before) in all_values(log, &parts).await.iter().zip(&before) {
         assert_eq!(found[..before.len()], before[..]);
