@@ -101,6 +101,9 @@ pub(crate) struct CheckArgs {
     /// Mend what can be mended without losing anything.
     #[arg(long)]
     pub(crate) repair: bool,
+    /// Do not read the bytes of segments, nor compare batches one by one.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,7 +6,7 @@
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
 //! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
-//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check.rs`, `bench/`: the commands.
+//! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check/`, `bench/`: the commands.
 //! - `client.rs`, `bootstrap.rs`: connections to the two addresses of a broker.
 //! - `term.rs`: what a person sees: colour, spinner, tables.
 

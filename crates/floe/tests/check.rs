@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use floe_client::Client;
-use floe_env::Env;
+use floe_env::{DataDir, Env};
 use floe_log::codec::Compression;
 use floe_log::records::Builder;
+use floe_log::topic::NewTopic;
+use floe_log::{Log, MergeSizes};
+use floe_meta::{Meta, SqliteJournal};
+use floe_store::local::LocalStore;
 use tokio::net::TcpStream;
 
 fn floe(arguments: &[&str], directory: &Path) -> Command {
@@ -241,6 +245,88 @@ async fn damage_is_named_and_what_can_be_is_mended() {
     fs::rename(data.join("journal/image"), data.join("journal/images")).expect("moved");
     let named = faulty(&data);
     assert!(named.contains("the metadata cannot be read") && named.contains("store is missing"), "{named}");
+}
+
+/// A data directory whose log has one segment, merged of many objects, and objects in a pack. Returns the segment.
+async fn merged(data: &Path) -> PathBuf {
+    let env = Env::real();
+    let directory = DataDir::open(data).expect("it is new");
+    let journal = SqliteJournal::open_with(&env, &data.join("journal"), 0).expect("it opens");
+    let meta =
+        Meta::open(env.clone(), Arc::new(journal), floe_meta::Options::default()).await.expect("it opens");
+    let options =
+        floe_store::local::Options { disk_reserve_bytes: 0, ..floe_store::local::Options::default() };
+    let store = LocalStore::open(env.clone(), data.join("store"), options).await.expect("it opens");
+    let merge = MergeSizes { small_objects: 8, ..MergeSizes::default() };
+    let never = Duration::from_secs(100_000);
+    let config = floe_log::Config {
+        sole: true,
+        merge,
+        times: floe_log::Times { merge_pause: never, ..floe_log::Config::default().times },
+        ..floe_log::Config::default()
+    };
+    let log = Log::open(env.clone(), meta, Arc::new(store), config).await.expect("it opens");
+    let writer = floe_log::Writer::new("User:test", "test");
+    let new = NewTopic { name: "t".to_owned(), partitions: 2, ..NewTopic::default() };
+    let topic = log.create_topic(&writer, new, false).await.expect("it is new");
+    for number in 0..24 {
+        let partition = floe_log::PartitionId::new(topic.id, number % 2);
+        let batches = vec![(partition, batch(&"value".repeat(300)))];
+        let appended = log.append(floe_log::Append { writer: writer.clone(), batches }).await;
+        assert!(appended.iter().all(Result::is_ok));
+        if number == 17 {
+            // What a broker does by itself, after a while.
+            while log.merge().await.expect("it merges").more {}
+        }
+    }
+    log.close().await;
+    env.abort_all();
+    env.drained().await;
+    drop(directory);
+    let folder = data.join("store/segment/1");
+    let mut segments = fs::read_dir(folder).expect("there are some").map(|entry| entry.expect("one").path());
+    segments.next().expect("one was written")
+}
+
+/// Bytes all over a segment, and one in a pack: each is found, with its topic, partition and offsets, and put back all is
+/// whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_changed_byte_of_the_log_is_found() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let segment = merged(&data).await;
+    whole(&data);
+    let bytes = fs::read(&segment).expect("readable");
+    for at in (0..bytes.len()).step_by(bytes.len() / 24) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        fs::write(&segment, &flipped).expect("written");
+        let named = faulty(&data);
+        assert!(named.contains("segment/1/"), "byte {at}: {named}");
+        let quick = check(&data, &["--quick"]);
+        assert!(quick.status.success(), "it does not read it: {}", said(&quick));
+    }
+    let mut flipped = bytes.clone();
+    flipped[16 + 100] ^= 1;
+    fs::write(&segment, &flipped).expect("written");
+    let named = faulty(&data);
+    assert!(named.contains("topic t, partition 0, offsets 0 to 0"), "{named}");
+    let json: serde_json::Value = serde_json::from_slice(&check(&data, &["--json"]).stdout).expect("JSON");
+    let one = &json["damaged_records"][0];
+    assert_eq!((&one["topic"], &one["partition"], &one["next_offset"]), (&"t".into(), &0.into(), &1.into()));
+    assert!(one["object"].as_str().is_some_and(|key| key.starts_with("segment/1/")), "{json}");
+    fs::write(&segment, &bytes).expect("written");
+
+    let pack = pack(&data);
+    let packed = fs::read(&pack).expect("readable");
+    let at = packed.windows(10).rposition(|window| window == b"valuevalue").expect("a value");
+    let mut flipped = packed.clone();
+    flipped[at] ^= 1;
+    fs::write(&pack, &flipped).expect("written");
+    let named = faulty(&data);
+    assert!(named.contains("topic t, partition 1, offsets 11 to 11"), "{named}");
+    fs::write(&pack, &packed).expect("written");
+    whole(&data);
 }
 
 /// Everything else is as it was: nothing is written into a directory that is not Floe's.

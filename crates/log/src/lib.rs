@@ -16,6 +16,7 @@
 //! clean/   lets old records go, and deletes what nobody needs any more
 //! compact/ lets records go that a later one of their key replaces
 //! start/   what a start compares before it serves, and the number that it takes
+//! check/   reads every byte of the objects, for `floe check`
 //! ```
 //! Beside them: `claim.rs` binds a store to its cluster, `config.rs` holds the settings, `limits.rs` every limit,
 //! `error.rs` the errors of opening, and `handle.rs` the handle.
@@ -77,6 +78,7 @@
 //! Indexes and identities have kinds of their own: 1 the cluster, 4 to 9 writers (`map/identity.rs`), 11 topics by
 //! name, 60 the part that takes what a topic loses.
 
+pub mod check;
 mod claim;
 mod clean;
 mod compact;

@@ -238,6 +238,11 @@ pub const DAMAGE_COMPARED_PAUSE: Duration = Duration::from_secs(1);
 /// How long merging and compaction leave damage alone before they try it again.
 pub const DAMAGE_PAUSE: Duration = Duration::from_secs(600);
 
+// `floe check`.
+
+/// Bytes of an object that a check reads at once, or one batch if that is larger.
+pub const CHECK_READ_BYTES: u64 = 8 << 20;
+
 // The cleaner and retention.
 
 /// The pause between two rounds of the cleaner.

@@ -103,6 +103,12 @@ impl SeekIndex {
         self.intervals[..self.until(offset)].last()
     }
 
+    /// The offset and the position of the first interval that begins behind a position.
+    pub(crate) fn behind(&self, position: u64) -> Option<(Offset, u64)> {
+        let later = self.intervals.iter().find(|interval| interval.position > position)?;
+        Some((later.first, later.position))
+    }
+
     /// From where on a record may be found that is not older than `time`, at `from` or behind it. None if no batch from
     /// there on promises one.
     pub fn next_at(&self, from: Offset, time: i64) -> Option<Offset> {

@@ -751,7 +751,8 @@ fn check_runs(batches: &[Batch], runs: &[WriterRun]) -> Result<(), SegmentError>
     }
 }
 
-fn head() -> [u8; HEAD_BYTES] {
+/// The first bytes of every segment.
+pub(crate) fn head() -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(HEAD_MAGIC);
     head[8..10].copy_from_slice(&VERSION.to_be_bytes());

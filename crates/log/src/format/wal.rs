@@ -105,18 +105,20 @@ pub enum WalError {
 
 /// The serialised footer. Every change of a field needs a new [`VERSION`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Footer {
-    object: ObjectId,
+pub(crate) struct Footer {
+    pub(crate) object: ObjectId,
     writers: Vec<(String, String)>,
-    groups: Vec<Group>,
-    prefixes_crc: u32,
+    pub(crate) groups: Vec<Group>,
+    /// Of the first [`CRC_FROM`] bytes of all batches.
+    pub(crate) prefixes_crc: u32,
 }
 
+/// Batches of one partition and writer, back to back.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Group {
-    partition: PartitionId,
+pub(crate) struct Group {
+    pub(crate) partition: PartitionId,
     writer: u32,
-    lengths: Vec<u32>,
+    pub(crate) lengths: Vec<u32>,
 }
 
 /// The places of entries, by partition and writer, in order of arrival within these.
@@ -206,7 +208,8 @@ pub fn decode(bytes: &Bytes) -> Result<WalObject, WalError> {
     Ok(WalObject { object: footer.object, entries })
 }
 
-fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
+/// The header of exactly one batch whose checksum is right.
+pub(crate) fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
     let header = Header::parse(batch)?;
     if header.size != batch.len() {
         return Err(BatchError::Truncated { have: batch.len(), need: header.size });
@@ -218,27 +221,50 @@ fn verify_batch(batch: &[u8]) -> Result<Header, BatchError> {
 /// The footer, and the range of the batches.
 fn decode_footer(bytes: &[u8]) -> Result<(Footer, Range<usize>), WalError> {
     let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
-    let (rest, tail) = rest.split_last_chunk::<TAIL_BYTES>().ok_or(WalError::Truncated(bytes.len()))?;
-    if head[..8] != *HEAD_MAGIC || tail[8..] != *TAIL_MAGIC {
+    if rest.len() < TAIL_BYTES {
+        return Err(WalError::Truncated(bytes.len()));
+    }
+    let batches_bytes = rest.len().checked_sub(footer_bytes(rest)?).ok_or(WalError::Footer)?;
+    let footer = Footer::decode(head, &rest[batches_bytes..])?;
+    Ok((footer, HEAD_BYTES..HEAD_BYTES + batches_bytes))
+}
+
+/// How many of the last bytes of an object are its footer and tail, by its last [`TAIL_BYTES`].
+///
+/// # Errors
+/// The bytes are not the end of a WAL object.
+pub(crate) fn footer_bytes(end: &[u8]) -> Result<usize, WalError> {
+    let tail = end.last_chunk::<TAIL_BYTES>().ok_or(WalError::Truncated(end.len()))?;
+    if tail[8..] != *TAIL_MAGIC {
         return Err(WalError::Magic);
     }
     let footer_bytes = u32::from_be_bytes(*tail.first_chunk().expect("the tail has 16 bytes"));
-    let crc = u32::from_be_bytes(*tail[4..].first_chunk().expect("the tail has 16 bytes"));
-    let batches_bytes = usize::try_from(footer_bytes)
-        .ok()
-        .and_then(|footer_bytes| rest.len().checked_sub(footer_bytes))
-        .ok_or(WalError::Footer)?;
-    let (_, footer) = rest.split_at(batches_bytes);
-    if checksum(head, footer, footer_bytes) != crc {
-        return Err(WalError::Footer);
+    let footer_bytes = usize::try_from(footer_bytes).ok();
+    footer_bytes.and_then(|bytes| bytes.checked_add(TAIL_BYTES)).ok_or(WalError::Footer)
+}
+
+impl Footer {
+    /// The footer of an object, out of its first and its last bytes: exactly as many as [`footer_bytes`] says.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub(crate) fn decode(head: &[u8; HEAD_BYTES], end: &[u8]) -> Result<Footer, WalError> {
+        let (footer, tail) = end.split_last_chunk::<TAIL_BYTES>().ok_or(WalError::Truncated(end.len()))?;
+        if head[..8] != *HEAD_MAGIC || tail[8..] != *TAIL_MAGIC {
+            return Err(WalError::Magic);
+        }
+        let footer_bytes = u32::from_be_bytes(*tail.first_chunk().expect("the tail has 16 bytes"));
+        let crc = u32::from_be_bytes(*tail[4..].first_chunk().expect("the tail has 16 bytes"));
+        if checksum(head, footer, footer_bytes) != crc {
+            return Err(WalError::Footer);
+        }
+        // The version is checked last: before the checksum, any bit of it could be flipped.
+        let version = u16::from_be_bytes([head[8], head[9]]);
+        if version != VERSION {
+            return Err(WalError::Version(version));
+        }
+        postcard::from_bytes(footer).map_err(|_| WalError::Contradiction("it does not decode"))
     }
-    // The version is checked last: before the checksum, any bit of it could be flipped.
-    let version = u16::from_be_bytes([head[8], head[9]]);
-    if version != VERSION {
-        return Err(WalError::Version(version));
-    }
-    let footer = postcard::from_bytes(footer).map_err(|_| WalError::Contradiction("it does not decode"))?;
-    Ok((footer, HEAD_BYTES..HEAD_BYTES + batches_bytes))
 }
 
 fn head() -> [u8; HEAD_BYTES] {

@@ -18,6 +18,7 @@ use crate::read::walk;
 use crate::write::sequencer::{Placed, Uploaded};
 
 mod batches;
+mod checking;
 mod compaction;
 mod deleted;
 mod formats;

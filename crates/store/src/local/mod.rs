@@ -60,7 +60,6 @@ use crate::local::pack::{Pack, Ready, Region, Zeroing};
 use crate::local::region::{BLOCK, RegionHeader, span};
 pub use crate::local::space::Options;
 use crate::local::space::{Active, Space};
-use crate::payload::too_short;
 use crate::{Listed, PutIfAbsent, Store, StoreError, check_key, payload_bytes};
 
 /// Keys with this prefix are packed.
@@ -274,16 +273,7 @@ impl Shared {
         let Some(region) = region else {
             return self.files.get(key, range);
         };
-        let length = region.header.length;
-        let range = range.unwrap_or(0..length);
-        if range.start > range.end || range.end > length {
-            return Err(StoreError::Corrupt(too_short(key, &range, length)));
-        }
-        match region.read(range.start, range.end - range.start) {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(StoreError::Corrupt(format!("the checksum of {key} does not match its bytes"))),
-            Err(error) => Err(StoreError::NotApplied(format!("cannot read {key}: {error}"))),
-        }
+        region.get(range.unwrap_or(0..region.header.length))
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {

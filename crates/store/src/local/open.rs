@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use floe_env::{DiskReserve, FileLock, sync_dir};
 use thiserror::Error;
 
+use crate::StoreError;
 use crate::limits::REGIONS_VERIFIED_AT_OPEN;
 use crate::local::files::Files;
 use crate::local::finding::Finding;
@@ -58,13 +61,29 @@ pub enum OpenError {
     },
 }
 
-/// What is in the directory of a store.
+/// What is in the directory of a store. No other process may use it meanwhile.
 #[derive(Debug)]
 pub struct Inspected {
     /// What is not as it should be. Damaged objects are among it, whether a crash cut them short or they rotted.
     pub findings: Vec<Finding>,
     /// Every object with its length.
     pub objects: BTreeMap<String, u64>,
+    packed: BTreeMap<String, Arc<Region>>,
+    files: Files,
+    _lock: FileLock,
+}
+
+impl Inspected {
+    /// A range of an object, as [`Store::get`](crate::Store::get) has it.
+    ///
+    /// # Errors
+    /// The object is missing, too short or damaged, or the file system refuses.
+    pub fn read(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        match self.packed.get(key) {
+            Some(region) => region.get(range),
+            None => self.files.get(key, Some(range)),
+        }
+    }
 }
 
 /// Reads everything in the directory of a store that no process uses, and changes nothing.
@@ -75,7 +94,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, OpenError> {
     let io_error = |error| OpenError::Io { path: dir.to_owned(), error };
     // Taking the lock creates its file, and a mistyped directory must not get one.
     dir.join("format").metadata().map_err(io_error)?;
-    let _lock = lock(dir)?;
+    let lock = lock(dir)?;
     check_format(dir)?;
     let mut loaded = load_packs(&dir.join("packs"), &Options::default(), Depth::Everything)?;
     let files = Files::look(dir);
@@ -91,7 +110,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, OpenError> {
         }
     }
     objects.extend(loaded.index.iter().map(|(key, region)| (key.clone(), region.header.length)));
-    Ok(Inspected { findings: loaded.findings, objects })
+    Ok(Inspected { findings: loaded.findings, objects, packed: loaded.index, files, _lock: lock })
 }
 
 /// The parts of a store that was opened.

@@ -16,8 +16,10 @@ use bytes::Bytes;
 use floe_env::{DiskReserve, punch_hole, reserve_blocks, sync_data, sync_dir};
 use rustix::fs::OFlags;
 
+use crate::StoreError;
 use crate::limits::{VERIFY_STEP_BYTES, ZERO_STEP_BYTES};
 use crate::local::region::{BLOCK, HEADER_BYTES, PackHeader, RegionHeader, is_damaged, pack_of_live, span};
+use crate::payload::too_short;
 
 /// The unit of the number of blocks that the system reports of a file.
 const SECTOR: u64 = 512;
@@ -195,6 +197,19 @@ impl Region {
         self.sync();
         self.dead.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// A range of the object.
+    pub(super) fn get(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let (key, length) = (&self.header.key, self.header.length);
+        if range.start > range.end || range.end > length {
+            return Err(StoreError::Corrupt(too_short(key, &range, length)));
+        }
+        match self.read(range.start, range.end - range.start) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(StoreError::Corrupt(format!("the checksum of {key} does not match its bytes"))),
+            Err(error) => Err(StoreError::NotApplied(format!("cannot read {key}: {error}"))),
+        }
     }
 
     /// The bytes `start .. start + length` of the payload. The caller has checked them against its length. The

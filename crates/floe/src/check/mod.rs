@@ -1,6 +1,9 @@
 //! `floe check`: says whether a data directory and its store are whole and belong together, without a start.
 //!
-//! One part that cannot be read does not keep the others from being looked at, so all faults are named at once.
+//! One part that cannot be read does not keep the others from being looked at, so all faults are named at once. All bytes
+//! of the log are read (`objects.rs`), unless `--quick` says otherwise.
+
+mod objects;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +17,9 @@ use floe_log::object::{Object, object_of_key};
 use floe_meta::{Inspected, JournalOpenError, Lsn};
 use floe_store::local::OpenError;
 use floe_store::{CLUSTER_FOLDER, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::check::objects::Place;
 use crate::cli::CheckArgs;
 use crate::server::s3_config;
 use crate::settings::{Checked, Config, StorePlace, Typed};
@@ -45,6 +49,8 @@ struct Report {
     repairable: Vec<String>,
     /// Acknowledged records that cannot be read; everything else is served.
     damage: Vec<String>,
+    /// Those of them that a look at all bytes has found, for programs.
+    records: Vec<Value>,
     notes: Vec<String>,
     /// How much metadata there is, if it is whole.
     metadata: Option<Metadata>,
@@ -76,15 +82,23 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
             found.map_err(|error| report.refused.push(format!("{error:#}"))).ok()
         }
     };
-    if let Some((objects, _)) = &objects {
+    if let Some((objects, _, _)) = &objects {
         report.whole.push(format!("the store has {}", things(objects.len(), "object")));
     }
-    if let (Some(inspected), Some((objects, small))) = (&inspected, &objects) {
+    if let (Some(inspected), Some((objects, small, place))) = (&inspected, &objects) {
         let kept: Vec<Lsn> = inspected.attachments.keys().copied().collect();
         let judgement = judge(&inspected.snapshot, &kept, objects, small);
         report.take(judgement.context("a record of the metadata is damaged")?);
         let damage = floe_history::map::damage(&inspected.snapshot, |key| objects.get(key).copied());
         report.damage.extend(damage.context("a record of the history is damaged")?);
+        if !args.quick {
+            match objects::check(place, &inspected.snapshot, !args.json).await {
+                Ok(checked) => report.take_checked(checked),
+                Err(error) => {
+                    report.refused.push(format!("the bytes of the log were not compared: {error:#}"))
+                }
+            }
+        }
     }
     say(&if args.json { report.json() } else { report.text() })?;
     match report.refused.len() + report.repairable.len() + report.damage.len() {
@@ -183,11 +197,12 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
     Ok(Some(inspected))
 }
 
-type Objects = (BTreeMap<String, u64>, BTreeMap<String, Bytes>);
+/// The objects with their lengths, the contents of the small ones that say whose the store is, and where all bytes are.
+type Objects = (BTreeMap<String, u64>, BTreeMap<String, Bytes>, Place);
 
-/// The objects of a local store, every byte of which is read. None if it cannot be read.
+/// The objects of a local store, of whose packs every byte is read. None if it cannot be read.
 fn local(directory: &Path, metadata: Option<&Inspected>, report: &mut Report) -> Result<Option<Objects>> {
-    let found = match floe_store::local::inspect(directory) {
+    let mut found = match floe_store::local::inspect(directory) {
         Ok(found) => found,
         Err(error @ OpenError::InUse(_)) => return Err(error.into()),
         Err(_) if !directory.exists() => {
@@ -213,7 +228,8 @@ fn local(directory: &Path, metadata: Option<&Inspected>, report: &mut Report) ->
         let bytes = std::fs::read(directory.join(key)).with_context(|| format!("cannot read {key}"))?;
         small.insert(key.clone(), bytes.into());
     }
-    Ok(Some((found.objects, small)))
+    let objects = std::mem::take(&mut found.objects);
+    Ok(Some((objects, small, Place::Local(found))))
 }
 
 /// The objects of a bucket, as it lists them.
@@ -235,7 +251,7 @@ async fn remote(config: &Config, bucket: &str, prefix: &str) -> Result<Objects> 
         let bytes = store.get(key, None).await.with_context(|| format!("cannot read {}", store.url(key)))?;
         small.insert(key.clone(), bytes);
     }
-    Ok((objects, small))
+    Ok((objects, small, Place::Remote(store)))
 }
 
 impl Report {
@@ -250,6 +266,16 @@ impl Report {
             true => self.notes.push(line),
             false => self.refused.push(line),
         }
+    }
+
+    fn take_checked(&mut self, checked: objects::Checked) {
+        let objects::Checked { damage, records, notes, whole } = checked;
+        if damage.is_empty() {
+            self.whole.push(whole);
+        }
+        self.damage.extend(damage);
+        self.records.extend(records);
+        self.notes.extend(notes);
     }
 
     fn take(&mut self, judgement: Judgement) {
@@ -293,6 +319,7 @@ impl Report {
             |Metadata { commits, keys, bytes }| json!({ "commits": commits, "keys": keys, "bytes": bytes }),
         );
         fields.insert("metadata".to_owned(), json!(metadata));
-        serde_json::Value::Object(fields).to_string()
+        fields.insert("damaged_records".to_owned(), json!(self.records));
+        Value::Object(fields).to_string()
     }
 }
