@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     error::Error,
-    metadata::{MAIN_BRANCH, MetadataLog, Reference, SnapshotLog, TableMetadata, check},
+    metadata::{Document, MAIN_BRANCH, MetadataLog, Reference, SnapshotLog, TableMetadata, check},
     schema::Schema,
     snapshot::Snapshot,
 };
@@ -76,6 +76,36 @@ impl TableMetadata {
         let main = next.refs.entry(MAIN_BRANCH.to_owned());
         main.or_insert_with(|| Reference { snapshot_id: id, kept: branch() }).snapshot_id = id;
 
+        next.close(&expired, properties)
+    }
+
+    /// The document without these snapshots, none of which is the current one, and the earlier documents that it does
+    /// not name any more. `time_ms` is not before the last commit.
+    ///
+    /// # Errors
+    /// The document would contradict itself.
+    pub fn expire(
+        &self,
+        expired: &BTreeSet<i64>,
+        properties: BTreeMap<String, String>,
+        metadata_file: String,
+        time_ms: i64,
+    ) -> Result<(TableMetadata, Vec<MetadataLog>), Error> {
+        let mut next = self.0.clone();
+        next.metadata_log.push(MetadataLog { metadata_file, timestamp_ms: next.last_updated_ms });
+        next.last_updated_ms = time_ms.max(next.last_updated_ms);
+        next.close(expired, properties)
+    }
+}
+
+impl Document {
+    /// Drops what a commit does not keep, and sets its properties.
+    fn close(
+        self,
+        expired: &BTreeSet<i64>,
+        properties: BTreeMap<String, String>,
+    ) -> Result<(TableMetadata, Vec<MetadataLog>), Error> {
+        let mut next = self;
         next.snapshots.retain(|snapshot| !expired.contains(&snapshot.snapshot_id));
         next.refs.retain(|_, reference| !expired.contains(&reference.snapshot_id));
         // A history with a gap would say that a snapshot was current while the one in the gap was.

@@ -26,6 +26,9 @@ pub enum Error {
     /// A file of an earlier snapshot comes without its sequence numbers.
     #[error("{0} has no sequence number and was not added by this snapshot")]
     NoSequenceNumber(String),
+    /// Files that a commit replaces are not in the table any more.
+    #[error("{0} files that were rewritten are not in the table any more")]
+    NotLive(usize),
     /// The format counts with whole numbers that have a sign: files with 32 bits, the rest with 64.
     #[error("{0} is more than the format can count")]
     TooLarge(u64),

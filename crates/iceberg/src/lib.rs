@@ -3,7 +3,8 @@
 //! **What it is.** Pure logic over four documents. [`TableMetadata`] is the JSON document that names the snapshots and
 //! the schemas, and its [`commit`](TableMetadata::commit) makes the next one. A manifest list
 //! ([`write_manifest_list`]) names the manifests of a snapshot, and a manifest ([`write_manifest`]) names data files
-//! with their statistics. Both are Avro.
+//! with their statistics. Both are Avro. The commit [`engine`] makes all three for the next snapshot of a table, whoever
+//! stores them.
 //!
 //! **What it is not.** No reader of other writers' tables. It reads what Floe writes, and refuses the rest: partitions,
 //! delete files, sort orders, compressed Avro, other versions of the format. It has no store, no clock, no randomness
@@ -14,6 +15,7 @@
 //! schema.rs         Schema          columns with ids, as JSON; the bytes and the order of a column's bounds
 //! metadata.rs       TableMetadata   the metadata document
 //! snapshot.rs       Snapshot        one state of the table
+//! engine.rs         commit          the documents of the next snapshot; which manifests are merged; what becomes garbage
 //! commit.rs         Commit          from one metadata document to the next
 //! manifest_list.rs  ManifestFile    the manifests of a snapshot
 //! manifest.rs       ManifestEntry   data files and their statistics
@@ -35,7 +37,9 @@
 mod avro;
 mod commit;
 mod container;
+pub mod engine;
 mod error;
+pub mod limits;
 mod manifest;
 mod manifest_list;
 mod metadata;
@@ -47,7 +51,7 @@ mod tests;
 
 pub use commit::Commit;
 pub use error::Error;
-pub use manifest::{DataFile, ManifestEntry, Metrics, Status, read_manifest, write_manifest};
+pub use manifest::{DataFile, ManifestEntry, Metrics, Status, read_entries, read_manifest, write_manifest};
 pub use manifest_list::{ManifestFile, read_manifest_list, write_manifest_list};
 pub use metadata::{MAIN_BRANCH, MetadataLog, Reference, SnapshotLog, TableMetadata};
 pub use schema::{Field, List, Primitive, Schema, Struct, Type};

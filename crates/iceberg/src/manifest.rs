@@ -178,6 +178,16 @@ pub fn read_manifest(bytes: &[u8]) -> Result<Vec<ManifestEntry>, Error> {
     container::read(bytes, &MANIFEST_ENTRY, &MANIFEST_MEMBERS, check, read)
 }
 
+/// The same, completed with what they inherit from `file`, the manifest as its list names it.
+///
+/// # Errors
+/// It is not one that Floe writes.
+pub fn read_entries(bytes: &[u8], file: &ManifestFile) -> Result<Vec<ManifestEntry>, Error> {
+    let mut entries = read_manifest(bytes)?;
+    entries.iter_mut().for_each(|entry| entry.inherit(file));
+    Ok(entries)
+}
+
 fn write(to: &mut Encoder, types: &BTreeMap<i32, Primitive>, entry: &ManifestEntry) -> Result<(), Error> {
     let file = &entry.data_file;
     let numbers = [entry.snapshot_id, entry.sequence_number, entry.file_sequence_number];

@@ -44,6 +44,13 @@ pub struct ManifestFile {
     pub deleted_rows_count: u64,
 }
 
+impl ManifestFile {
+    /// Files that are live in it.
+    pub fn live(&self) -> u64 {
+        u64::from(self.added_files_count) + u64::from(self.existing_files_count)
+    }
+}
+
 /// Encodes the manifest list of a snapshot.
 ///
 /// # Errors

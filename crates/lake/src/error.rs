@@ -41,9 +41,6 @@ pub enum TableError {
     /// The commit needs more files than it reserved numbers for; the next attempt reserves more.
     #[error("the commit needs more file numbers than were leased")]
     OutOfNumbers,
-    /// Files that were rewritten are not in the table any more. The job begins anew.
-    #[error("{0} files that were rewritten are not in the table any more")]
-    NotLive(usize),
     /// A document names a file that is not in the table's folder.
     #[error("{0} is not a file of this table")]
     Foreign(String),

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use floe_env::{Backoff, Env};
-use floe_iceberg::{ManifestEntry, ManifestFile, Status, TableMetadata, read_manifest, read_manifest_list};
+use floe_iceberg::{
+    ManifestEntry, ManifestFile, Status, TableMetadata, read_entries, read_manifest, read_manifest_list,
+};
 use floe_store::{Store, StoreError};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tracing::warn;
@@ -12,7 +14,7 @@ use tracing::warn;
 use crate::{
     error::TableError,
     layout::{FileKind, Folder},
-    limits, manifest,
+    limits,
     map::Table,
 };
 
@@ -105,7 +107,7 @@ impl Files {
 
     pub(crate) async fn manifest(&self, file: &ManifestFile) -> Result<Vec<ManifestEntry>, TableError> {
         let bytes = self.get_url(&file.manifest_path).await?;
-        manifest::parse(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, &error))
+        read_entries(&bytes, file).map_err(|error| TableError::damaged(&file.manifest_path, &error))
     }
 
     /// The manifests that the manifest list `key` names.
@@ -193,7 +195,7 @@ impl Files {
         Ok(removed.filter_map(|entry| self.key_of_url(&entry.data_file.file_path)).collect())
     }
 
-    async fn list_of_url(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
+    pub(crate) async fn list_of_url(&self, url: &str) -> Result<Vec<ManifestFile>, TableError> {
         let bytes = self.get_url(url).await?;
         read_manifest_list(&bytes).map_err(|error| TableError::damaged(url, &error))
     }

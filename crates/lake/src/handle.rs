@@ -23,7 +23,7 @@ use crate::{
     convert::Old,
     error::TableError,
     files::Files,
-    limits, manifest,
+    limits,
     map::{self, Garbage, LogStarts, Progress, Rebuild, Table, ViewState},
     places::{Beside, Running},
     rebuild::{self, Below},
@@ -192,7 +192,7 @@ impl Lake {
         let files = self.shared.files(&record.name, table.topic.id);
         let manifests = files.list(&list).await?;
         let mut read = Manifests::new();
-        for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
+        for manifest in manifests.iter().filter(|manifest| manifest.live() > 0) {
             let live = match known.get(&manifest.manifest_path) {
                 Some(live) => Arc::clone(live),
                 None => {

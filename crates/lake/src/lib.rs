@@ -23,8 +23,7 @@
 //! place.rs      Place          where a table is in the map; places.rs: it runs, or is rebuilt beside the running one
 //! rebuild.rs                   makes a table anew from the log; what lies below the log's start
 //! prepare.rs    prepare        puts the files of one commit, makes the command that publishes them
-//! commit.rs     prepare        the commit engine: the documents of the next snapshot
-//! manifest.rs                  which manifests are merged, and how they are read
+//! commit.rs     prepare        a commit, as the engine of floe_iceberg takes it and makes its documents
 //! files.rs      Files          the files of one table in the store
 //! layout.rs     Folder         their names
 //! command.rs                   the pure functions over the metadata map
@@ -60,7 +59,7 @@
 //! Every commit makes some files, so a job merges small ones (`merge.rs`): neighbours in the order of the stream, in
 //! tiers by the logarithm of their rows. A table has about as many files as if it had been written at once, and a row
 //! is written again about once for each tier. Manifests are merged in the same manner, by the commits themselves
-//! (`manifest.rs`). The rows of a partition are in the order of their offsets in every file, and files are in the order
+//! (`floe_iceberg::engine`). The rows of a partition are in the order of their offsets in every file, and files are in the order
 //! of their sequence numbers. No reader relies on more than that.
 //!
 //! # Freshness
@@ -88,7 +87,6 @@ mod files;
 mod handle;
 mod layout;
 pub mod limits;
-mod manifest;
 pub mod map;
 mod merge;
 mod merge_plan;

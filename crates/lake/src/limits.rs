@@ -14,12 +14,6 @@ pub const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Bytes of a bound of text or bytes, in Parquet's statistics and in manifests (Iceberg's `truncate(16)`).
 pub const BOUND_BYTES: usize = 16;
 
-/// How many manifests of about the same size are merged into one; see `manifest.rs`.
-pub const MANIFEST_MERGE: usize = 8;
-
-/// A manifest with this many entries is not merged again: rewriting it would cost more than reading it.
-pub const MANIFEST_ENTRIES_MAX: u64 = 8 * 8 * 8 * 8;
-
 /// Snapshots that a table keeps, unless the broker sets another value ([`crate::Config::snapshots_kept`]). Every commit
 /// writes all of them into a new metadata document, some 800 bytes each.
 pub const SNAPSHOTS_KEPT: usize = 20;

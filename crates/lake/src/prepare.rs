@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use floe_env::Env;
+use floe_iceberg::engine::Added;
 use floe_log::TopicId;
 use floe_meta::{Envelope, Tx};
 use floe_schema::TableSchema;
@@ -11,7 +12,7 @@ use floe_view::{Command, Portion, ViewError};
 
 use crate::{
     command::{self, Publication},
-    commit::{self, Added, Delta, Next, Numbers},
+    commit::{self, Delta, Next, Numbers},
     convert::Old,
     data_file::Encoded,
     encode::EncodedRows,

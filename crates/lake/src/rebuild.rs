@@ -29,7 +29,6 @@ use crate::{
     data_file::{self, Encoded, FileWriter},
     error::{FileError, TableError},
     files::{Base, Files},
-    manifest,
     map::{LogStarts, Rebuild, Table},
     place::Place,
     prepare::{put_data, reserve_numbers, snapshot_id},
@@ -57,7 +56,7 @@ impl Below {
         };
         let manifests = below.files.list(list).await;
         for manifest in below.whole(manifests)?.unwrap_or_default() {
-            if manifest::live(&manifest) == 0 {
+            if manifest.live() == 0 {
                 continue;
             }
             let entries = below.files.manifest(&manifest).await;

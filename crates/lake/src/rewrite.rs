@@ -21,7 +21,7 @@ use crate::{
     data_file::{self, Encoded},
     error::TableError,
     files::Files,
-    limits, manifest,
+    limits,
     owned::{Clean, OwnedTable},
     shared::Shared,
 };
@@ -135,7 +135,7 @@ impl Task {
         let leaves = old.leaves();
         let holds = |file: &DataFile| file.metrics.value_counts.keys().any(|id| leaves.contains(id));
         let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
-        for manifest in manifests.iter().filter(|manifest| manifest::live(manifest) > 0) {
+        for manifest in manifests.iter().filter(|manifest| manifest.live() > 0) {
             if clean.manifests.contains(&manifest.manifest_path) {
                 continue;
             }

@@ -7,8 +7,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use floe_iceberg::{ManifestEntry, ManifestFile};
 
-use crate::manifest;
-
 /// A live data file that is small.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SmallFile {
@@ -72,8 +70,7 @@ impl SmallFiles {
 
     /// The manifests among these that have live files and are not known.
     pub(crate) fn unknown(&self, manifests: &[ManifestFile]) -> Vec<ManifestFile> {
-        let is_unknown =
-            |m: &&ManifestFile| manifest::live(m) > 0 && !self.manifests.contains_key(&m.manifest_path);
+        let is_unknown = |m: &&ManifestFile| m.live() > 0 && !self.manifests.contains_key(&m.manifest_path);
         manifests.iter().filter(is_unknown).cloned().collect()
     }
 
