@@ -35,6 +35,12 @@ pub enum HistoryError {
     /// A commit was not made.
     #[error("the history was not moved on: {0}")]
     Commit(#[from] CommitError<Refused>),
+    /// A document of the table cannot be made.
+    #[error("the table of the history cannot be published: {0}")]
+    Document(#[from] floe_iceberg::Error),
+    /// The table has more manifests than were expected.
+    #[error("the table of the history needs more documents than were begun")]
+    OutOfNumbers,
     /// Rows cannot be written.
     #[error("the rows of the history cannot be written: {0}")]
     Encode(#[from] parquet::errors::ParquetError),

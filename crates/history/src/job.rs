@@ -1,26 +1,27 @@
 //! The job that moves the history on, one round at a time. Only the broker that holds the lease does.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_env::{Ages, Env, Timestamp};
+use floe_env::{Ages, Env, Timestamp, lock};
 use floe_log::Log;
 use floe_meta::lease::{Lease, LeaseError, Watch};
-use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Snapshot, Tx};
+use floe_meta::{CommitError, DecodeError, Envelope, Lsn, Tx};
 use floe_store::{Store, StoreError};
 use tokio::time::{Instant, timeout};
 
 use crate::command::{self, Begun, LEASE, Owner};
 use crate::error::{HistoryError, Refused};
 use crate::limits;
-use crate::map::{self, Loose, Part, PlacedPart, Why, object_key};
+use crate::map::{self, Part, PlacedPart, Waste, object_key};
 use crate::names::Names;
 use crate::object::{Encoder, decode};
 use crate::plan;
+use crate::publish::{self, Due, Keeps, Of};
 use crate::read;
+use crate::waiting::{Waiting, bytes_of};
 
 /// The cause in the envelopes of the job's commits.
 const CAUSE: &str = "history";
@@ -34,8 +35,14 @@ pub struct Config {
     pub commits_due: u64,
     /// Bytes of changes at which it is written earlier.
     pub change_bytes_due: u64,
+    /// Time after which it is written however few commits wait, but for [`limits::FRESH_COMMITS_MIN`].
+    pub freshness: Duration,
     /// Commits of one part.
     pub part_commits_max: u64,
+    /// Snapshots of the Iceberg table that are kept.
+    pub snapshots_kept: usize,
+    /// How long they are kept.
+    pub snapshot_age: Duration,
     /// The pause between two looks.
     pub pause: Duration,
     /// The time to live of the lease.
@@ -49,7 +56,10 @@ impl Default for Config {
         Config {
             commits_due: limits::COMMITS_DUE,
             change_bytes_due: limits::CHANGE_BYTES_DUE,
+            freshness: limits::FRESHNESS,
             part_commits_max: limits::PART_COMMITS_MAX,
+            snapshots_kept: limits::SNAPSHOTS_KEPT,
+            snapshot_age: limits::SNAPSHOT_AGE,
             pause: limits::ROUND_PAUSE,
             lease_ttl: limits::LEASE_TTL,
             waste_grace: limits::WASTE_GRACE,
@@ -66,6 +76,8 @@ pub struct Done {
     pub merged: usize,
     /// Objects that were deleted.
     pub deleted: usize,
+    /// Snapshots of the table that were published, and others that expired.
+    pub published: usize,
     /// Whether more work is due at once.
     pub more: bool,
 }
@@ -76,8 +88,11 @@ pub struct History {
     log: Log,
     config: Config,
     owner: Owner,
-    /// Bytes of changes since the last part, as far as this process has seen them.
-    change_bytes: Arc<AtomicU64>,
+    /// The commits that wait for a part, from the first one that this process has seen.
+    waiting: Arc<Mutex<Waiting>>,
+    /// The commit before that one.
+    seen_from: Lsn,
+    begun: Instant,
     /// Serialises the rounds of this process.
     turn: Arc<tokio::sync::Mutex<Turn>>,
 }
@@ -90,6 +105,10 @@ struct Turn {
     waste: Ages<u64>,
     /// The names after the last part, and its number.
     names: Option<(Option<u64>, Names)>,
+    /// Whether the commits are counted that waited when this process began.
+    counted: bool,
+    /// The table as it was last published.
+    table: Option<publish::Known>,
     /// What the journal was told to forget.
     forgotten: Lsn,
     /// The objects that were damaged or gone, and until when they are left alone. Not more than there are parts.
@@ -114,16 +133,13 @@ impl History {
     pub fn new(log: Log, config: Config) -> History {
         let name = format!("{:032x}", log.env().random_u128());
         let owner = Owner { name, number: log.writer_number(), ttl: config.lease_ttl };
-        let change_bytes = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&change_bytes);
-        log.meta().observe(move |applied| {
-            let bytes = |change: &floe_meta::Change| {
-                change.key.len() + change.value.as_ref().map_or(0, |value| value.len())
-            };
-            let bytes: usize = applied.changes.iter().map(bytes).sum();
-            seen.fetch_add(bytes as u64, Ordering::SeqCst);
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
+        let counting = Arc::clone(&waiting);
+        let before = log.meta().observe(move |applied| {
+            lock(&counting).add(applied.lsn, bytes_of(applied.changes));
         });
-        History { log, config, owner, change_bytes, turn: Arc::default() }
+        let (seen_from, begun) = (before.lsn(), log.env().monotonic());
+        History { log, config, owner, waiting, seen_from, begun, turn: Arc::default() }
     }
 
     fn env(&self) -> &Env {
@@ -158,16 +174,64 @@ impl History {
         let mut turn = self.turn.lock().await;
         let mut done = Done::default();
         let stepped = self.step(&mut turn, &mut done).await;
+        let published = self.publish(&mut turn, &mut done).await;
         let forgot = self.forget(&mut turn);
         let cleaned = self.clean(&mut turn, &mut done).await;
         self.report()?;
-        match stepped {
-            // Another broker does it.
-            Err(HistoryError::Commit(CommitError::Refused(Refused::Lease(LeaseError::Held { .. })))) => {}
-            stepped => stepped?,
+        for worked in [stepped, published] {
+            match worked {
+                // Another broker does it.
+                Err(HistoryError::Commit(CommitError::Refused(Refused::Lease(LeaseError::Held {
+                    ..
+                })))) => {}
+                worked => worked?,
+            }
         }
         forgot.and(cleaned)?;
         Ok(done)
+    }
+
+    /// Whether the next part is due that begins after `before`.
+    async fn is_due(
+        &self,
+        turn: &mut Turn,
+        before: Option<&PlacedPart>,
+        now: Lsn,
+    ) -> Result<bool, HistoryError> {
+        let end = before.map_or(Lsn(0), |before| before.part.last);
+        let commits = now.0.saturating_sub(end.0);
+        if commits >= self.config.commits_due {
+            return Ok(true);
+        }
+        let age = match before {
+            Some(before) => self.env().now().0.saturating_sub(before.part.to.0),
+            None => i64::try_from((self.env().monotonic() - self.begun).as_millis()).unwrap_or(i64::MAX),
+        };
+        let freshness = i64::try_from(self.config.freshness.as_millis()).unwrap_or(i64::MAX);
+        if commits >= limits::FRESH_COMMITS_MIN && age >= freshness {
+            return Ok(true);
+        }
+        self.count(turn, end).await?;
+        Ok(commits > 1 && lock(&self.waiting).after(end) >= self.config.change_bytes_due)
+    }
+
+    /// Counts, once, the commits that waited already when this process began. They are fewer than make a part due.
+    async fn count(&self, turn: &mut Turn, end: Lsn) -> Result<(), HistoryError> {
+        let (mut at, mut bytes) = (end, 0_u64);
+        while !turn.counted && at < self.seen_from && bytes < self.config.change_bytes_due {
+            let entries = self.log.meta().history(at, limits::ENTRIES_AT_ONCE).await?;
+            let Some(last) = entries.last() else {
+                return Err(HistoryError::Gap { due: at.next(), found: at });
+            };
+            at = last.lsn;
+            let before = entries.iter().take_while(|entry| entry.lsn <= self.seen_from);
+            bytes += before.map(|entry| bytes_of(&entry.changes)).sum::<u64>();
+        }
+        if !turn.counted && end < self.seen_from {
+            lock(&self.waiting).add_before(end.next(), self.seen_from, bytes);
+        }
+        turn.counted = true;
+        Ok(())
     }
 
     async fn step(&self, turn: &mut Turn, done: &mut Done) -> Result<(), HistoryError> {
@@ -178,9 +242,7 @@ impl History {
         let parts = map::parts(&snapshot)?;
         turn.barred.retain(|_, until| begun < *until);
         let end = parts.last().map_or(Lsn(0), |last| last.part.last);
-        let waiting = snapshot.lsn().0.saturating_sub(end.0);
-        let is_due = waiting >= self.config.commits_due
-            || (waiting > 1 && self.change_bytes.load(Ordering::SeqCst) >= self.config.change_bytes_due);
+        let is_due = self.is_due(turn, parts.last(), snapshot.lsn()).await?;
         if is_due {
             let last = Lsn(snapshot.lsn().0.min(end.0 + self.config.part_commits_max));
             done.commits = self.write(turn, parts.last(), last, stale).await?;
@@ -202,7 +264,6 @@ impl History {
     ) -> Result<u64, HistoryError> {
         let end = before.map_or(Lsn(0), |before| before.part.last);
         let begun = self.begin(end.next(), end, stale).await?;
-        let bytes_before = self.change_bytes.load(Ordering::SeqCst);
         let mut names = self.names(turn, before).await?;
         let mut encoder = Encoder::new()?;
         let mut times: Option<(Timestamp, Timestamp)> = None;
@@ -221,7 +282,6 @@ impl History {
         let part = self.put(begun, object, (rows, last, from, to)).await?;
         self.finish(begun, part, Vec::new()).await?;
         turn.names = Some((Some(begun.number), names));
-        self.change_bytes.fetch_sub(bytes_before, Ordering::SeqCst);
         Ok(last.0 - end.0)
     }
 
@@ -292,9 +352,7 @@ impl History {
     ) -> Result<Part, HistoryError> {
         let (bytes, crc) = (object.len() as u64, crc32c::crc32c(&object));
         let key = object_key(begun.first, begun.number);
-        let put = timeout(PUT_TIMEOUT, self.store().put(&key, vec![object])).await;
-        put.unwrap_or_else(|late| Err(StoreError::Unknown(format!("{key} took too long: {late}"))))?;
-        metrics::counter!("floe_history_written_bytes_total").increment(bytes);
+        self.put_bytes(&key, object).await?;
         // The number and `since` are those of the commit.
         Ok(Part { last, number: begun.number, bytes, crc, rows, from, to, since: Lsn(0) })
     }
@@ -302,6 +360,55 @@ impl History {
     async fn finish(&self, begun: Begun, part: Part, replaced: Vec<PlacedPart>) -> Result<(), HistoryError> {
         let work = move |tx: &mut Tx<'_>| command::finish(tx, begun, part, &replaced);
         self.log.meta().commit(History::envelope(), work).await?;
+        Ok(())
+    }
+
+    /// Publishes the parts as an Iceberg table, or lets its old snapshots expire, if either is due.
+    async fn publish(&self, turn: &mut Turn, done: &mut Done) -> Result<(), HistoryError> {
+        let snapshot = self.log.meta().snapshot();
+        let (parts, table) = (map::parts(&snapshot)?, map::table(&snapshot)?);
+        let age_ms = u64::try_from(self.config.snapshot_age.as_millis()).unwrap_or(u64::MAX);
+        let keeps = Keeps { snapshots: self.config.snapshots_kept, age_ms };
+        let Some(due) = publish::due(table.as_ref(), &parts, keeps, self.env().now()) else { return Ok(()) };
+        let now = self.env().monotonic();
+        turn.watch.look(&snapshot, LEASE, now)?;
+        let stale = turn.watch.stale(now, self.config.lease_ttl);
+        let end = parts.last().map_or(Lsn(0), |last| last.part.last);
+        let (owner, place) = (self.owner.clone(), (parts.len(), end));
+        let avro = publish::documents_max(table.as_ref(), &parts);
+        let work = move |tx: &mut Tx<'_>| command::begin_documents(tx, &owner, stale.as_ref(), place, avro);
+        let mut begun = self.log.meta().commit(History::envelope(), work).await?.reply;
+        let known = match (turn.table.take(), &table) {
+            (Some(known), Some(table)) if known.is_of(table) => Some(known),
+            (_, Some(table)) => match publish::read(self.store(), &snapshot, table).await {
+                Err(error @ HistoryError::Damaged { .. }) => {
+                    tracing::warn!(%error, "the table of the history begins anew from its parts");
+                    None
+                }
+                known => Some(known?),
+            },
+            (_, None) => None,
+        };
+        let due = if known.is_some() { due } else { Due::Snapshot };
+        let of =
+            Of { env: self.env(), store: self.store(), snapshot: &snapshot, parts: &parts, table, keeps };
+        let Some(next) = publish::prepare(of, due, known.as_ref(), &mut begun).await? else { return Ok(()) };
+        for (key, bytes) in next.files {
+            self.put_bytes(&key, bytes).await?;
+        }
+        let published = next.published;
+        let work = move |tx: &mut Tx<'_>| command::publish(tx, &begun, &published);
+        self.log.meta().commit(History::envelope(), work).await?;
+        turn.table = Some(next.known);
+        done.published += 1;
+        Ok(())
+    }
+
+    async fn put_bytes(&self, key: &str, bytes: Bytes) -> Result<(), HistoryError> {
+        let length = bytes.len() as u64;
+        let put = timeout(PUT_TIMEOUT, self.store().put(key, vec![bytes])).await;
+        put.unwrap_or_else(|late| Err(StoreError::Unknown(format!("{key} took too long: {late}"))))?;
+        metrics::counter!("floe_history_written_bytes_total").increment(length);
         Ok(())
     }
 
@@ -322,20 +429,20 @@ impl History {
     async fn clean(&self, turn: &mut Turn, done: &mut Done) -> Result<(), HistoryError> {
         let (snapshot, now) = (self.log.meta().snapshot(), self.env().monotonic());
         let oldest = self.log.oldest_in_use()?;
-        let waste = waste(&snapshot)?;
-        turn.waste.look(waste.iter().map(|(number, _, _)| *number), now);
-        let is_due = |(number, _, lsn): &&(u64, Lsn, Lsn)| {
-            *lsn <= oldest && turn.waste.age(number, now) >= self.config.waste_grace
+        let waste = map::wasted(&snapshot)?;
+        turn.waste.look(waste.iter().map(|waste| waste.number), now);
+        let is_due = |waste: &&Waste| {
+            waste.lsn <= oldest && turn.waste.age(&waste.number, now) >= self.config.waste_grace
         };
-        let due: Vec<_> = waste.iter().filter(is_due).take(limits::WASTE_PER_ROUND).copied().collect();
-        for (number, first, _) in &due {
-            self.store().delete(&object_key(*first, *number)).await?;
+        let due: Vec<&Waste> = waste.iter().filter(is_due).take(limits::WASTE_PER_ROUND).collect();
+        for waste in &due {
+            self.store().delete(&waste.key).await?;
         }
         if !due.is_empty() {
-            let numbers: Vec<u64> = due.iter().map(|(number, _, _)| *number).collect();
+            let numbers: Vec<u64> = due.iter().map(|waste| waste.number).collect();
+            done.deleted = due.len();
             let work = move |tx: &mut Tx<'_>| command::forget(tx, &numbers);
             self.log.meta().commit_deletion(History::envelope(), work).await?;
-            done.deleted = due.len();
         }
         Ok(())
     }
@@ -348,20 +455,10 @@ impl History {
         metrics::gauge!("floe_history_bytes")
             .set(parts.iter().map(|part| part.part.bytes).sum::<u64>() as f64);
         metrics::gauge!("floe_history_commits_waiting").set(snapshot.lsn().0.saturating_sub(end.0) as f64);
+        let published = map::table(&snapshot)?.map_or(Lsn(0), |table| table.end);
+        metrics::gauge!("floe_history_commits_unpublished").set(end.0.saturating_sub(published.0) as f64);
         Ok(())
     }
-}
-
-/// Waste: the number of each object, its first commit, and the commit at which it became waste.
-fn waste(snapshot: &Snapshot) -> Result<Vec<(u64, Lsn, Lsn)>, DecodeError> {
-    let mut found = Vec::new();
-    for pair in snapshot.range::<Loose>(..) {
-        let (number, loose) = pair?;
-        if let Why::Waste { lsn, .. } = loose.why {
-            found.push((number, loose.first, lsn));
-        }
-    }
-    Ok(found)
 }
 
 impl std::fmt::Debug for History {

@@ -8,6 +8,13 @@ pub const COMMITS_DUE: u64 = 50_000;
 /// Bytes of changes after the last part at which the next part is written, however few commits they are.
 pub const CHANGE_BYTES_DUE: u64 = 48 << 20;
 
+/// Time after which the next part is written, however few commits wait. So other readers of the table miss at most this
+/// much, unless the broker sets another value.
+pub const FRESHNESS: Duration = Duration::from_secs(3600);
+
+/// Commits that wait at least, so that an idle broker writes no parts of its own commits.
+pub const FRESH_COMMITS_MIN: u64 = 100;
+
 /// Commits in one part that the job writes from the journal. What is left makes the next one.
 pub const PART_COMMITS_MAX: u64 = 250_000;
 
@@ -38,6 +45,27 @@ pub const BATCH_ROWS: usize = 8 << 10;
 /// Entries that are asked of the journal at once.
 pub const ENTRIES_AT_ONCE: usize = 1_000;
 
+/// Commits, and bytes of changes, of one step in which the job counts those that wait.
+pub const WAITING_STEP_COMMITS: u64 = 1_000;
+
+/// See [`WAITING_STEP_COMMITS`].
+pub const WAITING_STEP_BYTES: u64 = 1 << 20;
+
+/// Steps that the job remembers of them. Beyond that they become coarser.
+pub const WAITING_STEPS_MAX: usize = 1_024;
+
+/// Snapshots of the Iceberg table that are kept.
+pub const SNAPSHOTS_KEPT: usize = 10;
+
+/// How long a snapshot of it is kept that is not the current one. Parts that were replaced stay as long.
+pub const SNAPSHOT_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Earlier metadata documents that the current one names.
+pub const METADATA_KEPT: usize = 10;
+
+/// Bytes of a document of the table that are read: a manifest of all entries that it may have takes less.
+pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+
 /// The pause between two looks of the job.
 pub const ROUND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -63,3 +91,4 @@ pub const DETAIL_BYTES_MAX: usize = 4_096;
 const _: () = assert!(COMMITS_DUE <= PART_COMMITS_MAX);
 const _: () = assert!(MERGED_BYTES_MAX < OBJECT_BYTES_MAX);
 const _: () = assert!(FANOUT <= MERGED_PARTS_MAX);
+const _: () = assert!(FRESH_COMMITS_MIN < COMMITS_DUE);

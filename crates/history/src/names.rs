@@ -1,8 +1,8 @@
 //! Which numbers were whose at a commit. Extents name writers and topics by number, and numbers of writers are freed,
 //! so the map of today does not say who wrote what then.
 //!
-//! The names are a part of the metadata map as of a commit: the records of writers, principals, topics, and deleted
-//! topics, as they are. They are kept in the newest object of the history, because rows are made of the entries after
+//! The names are a part of the metadata map as of a commit: the records of writers, principals, topics, deleted
+//! topics, and parts of removed records, as they are. They are kept in the newest object of the history, because rows are made of the entries after
 //! it.
 //!
 //! ```text
@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use floe_log::{TopicId, Writer, WriterId, deleted, names_writer, topic};
+use floe_log::{TopicId, Writer, WriterId, deleted, names_writer, removed, topic};
 use floe_meta::{Change, DecodeError, Lookup};
+use uuid::Uuid;
 
 use crate::limits::NAMES_BYTES_MAX;
 
@@ -43,7 +44,17 @@ impl Lookup for Names {
 }
 
 fn is_name(key: &[u8]) -> bool {
-    names_writer(key) || topic::is_topic(key) || deleted::is_deleted(key)
+    names_writer(key) || topic::is_topic(key) || deleted::is_deleted(key) || removed::is_removed(key)
+}
+
+/// A topic that a number means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) name: Arc<str>,
+    /// Its number. That of removed records means the topic that lost them.
+    pub(crate) id: TopicId,
+    /// The Kafka topic id under which removed records can come back.
+    pub(crate) removed: Option<Uuid>,
 }
 
 impl Names {
@@ -68,12 +79,15 @@ impl Names {
         Writer::by_id(self, id)
     }
 
-    /// The name of a topic, or of a deleted one that can come back.
-    pub(crate) fn topic(&self, id: TopicId) -> Result<Option<Arc<str>>, DecodeError> {
+    /// The topic with a number, or the deleted one that can come back.
+    pub(crate) fn topic(&self, id: TopicId) -> Result<Option<Named>, DecodeError> {
         if let Some(found) = topic::by_id(self, id)? {
-            return Ok(Some(found.name.into()));
+            return Ok(Some(Named { name: found.name.into(), id, removed: None }));
         }
-        Ok(deleted::by_id(self, id)?.map(|found| found.topic.name.into()))
+        let Some(found) = deleted::by_id(self, id)? else { return Ok(None) };
+        let removed = found.removed.map(|_| found.topic.uuid());
+        let id = found.removed.map_or(id, |removed| removed.of);
+        Ok(Some(Named { name: found.topic.name.into(), id, removed }))
     }
 
     /// The bytes that an object keeps.

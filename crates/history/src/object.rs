@@ -10,7 +10,7 @@
 //! offsets       INT64
 //! bytes         INT64
 //! ```
-//! All columns but the first five may be null. The footer has the key `floe.names` if the object ends the history that
+//! Columns have ids from 1 on. All but the first five may be null. The footer has the key `floe.names` if the object ends the history that
 //! it was written for: names.rs in hexadecimal digits. The map has the object's checksum, because every reader reads
 //! all of it.
 
@@ -29,7 +29,7 @@ use floe_env::Timestamp;
 use floe_meta::Lsn;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY, ProjectionMask};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, RowGroupMetaData};
@@ -66,6 +66,16 @@ pub fn schema() -> SchemaRef {
         Field::new("detail", DataType::Utf8, true),
         Field::new("topic_id", DataType::Int64, true),
     ]))
+}
+
+/// The same with the ids of the columns, which are in objects: Iceberg's readers find columns by them. An id is the
+/// place of its column, counted from 1, and never changes. Objects of early versions have none.
+fn schema_with_ids() -> SchemaRef {
+    let with_id = |(at, field): (usize, &Arc<Field>)| {
+        let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), (at + 1).to_string());
+        field.as_ref().clone().with_metadata([id].into())
+    };
+    Arc::new(Schema::new(schema().fields().iter().enumerate().map(with_id).collect::<Vec<_>>()))
 }
 
 /// Rows as columns.
@@ -209,7 +219,7 @@ impl Encoder {
         }
         let options =
             ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema(), options)?;
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema_with_ids(), options)?;
         Ok(Encoder { writer, waiting: Vec::new(), rows: 0 })
     }
 
@@ -294,23 +304,32 @@ impl Decoded {
     }
 }
 
+/// The names of an object, if it has them. Its rows are not read.
+///
+/// # Errors
+/// It is not an object of the history.
+pub(crate) fn names_of(object: Bytes) -> Result<Option<Names>, String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
+    names_in(&builder)
+}
+
+fn names_in(builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Names>, String> {
+    let found = builder.metadata().file_metadata().key_value_metadata();
+    let found = found
+        .and_then(|pairs| pairs.iter().find(|pair| pair.key == NAMES))
+        .and_then(|pair| pair.value.as_ref());
+    let Some(text) = found else { return Ok(None) };
+    let bytes = of_hex(text).ok_or("its names are no hexadecimal digits")?;
+    Names::decode(&bytes).map(Some).map_err(|error| error.to_string())
+}
+
 /// Reads a whole object, without its names if they are not `wanted`.
 ///
 /// # Errors
 /// It is not an object of the history.
 pub fn decode(object: Bytes, names_wanted: bool) -> Result<Decoded, String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(object).map_err(|error| error.to_string())?;
-    let found = builder.metadata().file_metadata().key_value_metadata();
-    let found = found
-        .and_then(|pairs| pairs.iter().find(|pair| pair.key == NAMES))
-        .and_then(|pair| pair.value.as_ref());
-    let names = match found.filter(|_| names_wanted) {
-        None => None,
-        Some(text) => {
-            let bytes = of_hex(text).ok_or("its names are no hexadecimal digits")?;
-            Some(Names::decode(&bytes).map_err(|error| error.to_string())?)
-        }
-    };
+    let names = if names_wanted { names_in(&builder)? } else { None };
     let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
     let batches =
         reader.map(|batch| batch.map_err(|error| error.to_string()).and_then(|batch| adapted(&batch)));
@@ -480,6 +499,18 @@ mod tests {
             batch.schema().fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(),
             ["first_offset", "lsn"]
         );
+    }
+
+    #[test]
+    fn columns_have_the_ids_that_they_had() {
+        let object = Encoder::new().unwrap().finish(None).unwrap();
+        let builder = ParquetRecordBatchReaderBuilder::try_new(object).unwrap();
+        let root = builder.parquet_schema().root_schema().get_fields().to_vec();
+        let ids: Vec<String> =
+            root.iter().map(|field| format!("{} {}", field.get_basic_info().id(), field.name())).collect();
+        let golden = "1 lsn, 2 time, 3 principal, 4 client_id, 5 change, 6 topic, 7 partition, 8 first_offset, 9 offsets, \
+                      10 bytes, 11 group, 12 run_id, 13 cause, 14 undo_of, 15 comment, 16 detail, 17 topic_id";
+        assert_eq!(ids.join(", "), golden, "persisted: they never change");
     }
 
     #[test]

@@ -107,6 +107,18 @@ mod tests {
         assert_eq!(parts.len(), 20, "large ones stay");
     }
 
+    /// A start reads the records of the parts, and the newest object for its names. So it is bounded by these.
+    #[test]
+    fn ten_million_commits_leave_few_parts_for_a_start_to_read() {
+        // By number, an hour of a slow broker each, and as few as a part has.
+        for commits in [50_000, 3_600, 100] {
+            let (parts, times) = grown(std::iter::repeat_n(commits, (10_000_000 / commits) as usize));
+            let newest = parts.last().map_or(0, |last| last.part.bytes);
+            assert!(parts.len() <= 50 && times < 8.0, "of {commits}: {} parts, {times} times", parts.len());
+            assert!(newest <= MERGED_BYTES_MAX);
+        }
+    }
+
     #[test]
     fn only_neighbours_are_merged() {
         let some = |count| (0..count).map(|at| part(1 + at * 1_000, 1_000, 100)).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use crate::error::HistoryError;
 use crate::limits::{ENTRIES_AT_ONCE, OBJECT_BYTES_MAX};
 use crate::map::PlacedPart;
 use crate::names::Names;
-use crate::object::decode;
+use crate::object::names_of;
 use crate::row::Row;
 use crate::rows::rows;
 
@@ -44,8 +44,8 @@ pub async fn object(store: &Arc<dyn Store>, placed: &PlacedPart) -> Result<Bytes
 pub async fn names(store: &Arc<dyn Store>, last: Option<&PlacedPart>) -> Result<Names, HistoryError> {
     let Some(last) = last else { return Ok(Names::default()) };
     let damaged = |reason: String| HistoryError::Damaged { key: last.key(), reason };
-    let decoded = decode(object(store, last).await?, true).map_err(damaged)?;
-    decoded.names.ok_or_else(|| damaged("it has no names".to_owned()))
+    let names = names_of(object(store, last).await?).map_err(damaged)?;
+    names.ok_or_else(|| damaged("it has no names".to_owned()))
 }
 
 /// Gives the rows of the commits after `from`, up to `last`, to `take`, commit by commit. Ends early when that returns

@@ -62,11 +62,11 @@ pub enum ChangeKind {
     Create,
     /// The settings or the partitions of a topic changed; the detail has all of them as they are now.
     Alter,
-    /// A topic was deleted.
+    /// A topic was deleted. With a partition: records of it were removed that can come back.
     Delete,
-    /// A deleted topic came back.
+    /// A deleted topic came back. With a partition: removed records did, as a topic of their own.
     Undelete,
-    /// A deleted topic left for good.
+    /// A deleted topic left for good, or removed records did.
     Purge,
     /// A group committed this offset, or lost the one that it had.
     GroupOffset,

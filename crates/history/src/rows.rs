@@ -9,6 +9,8 @@
 //! extents removed, the partition is gone     free
 //! topic put with its name, deleted removed   create, undelete; without its name: alter
 //! topic removed, deleted removed             delete, purge
+//! extents moved to removed records           delete, with the partition and the offsets
+//! removed records removed                    undelete with the offsets, if they are a topic now; else purge
 //! offset of a group                          group offset
 //! table, progress of a view                  table
 //! anything else alone                        other
@@ -22,13 +24,14 @@ use std::sync::Arc;
 use floe_group::{OffsetKey, OffsetRecord};
 use floe_log::extent::{Data, Extent, ExtentKey, Outcome, WrittenBy};
 use floe_log::partition::Head;
-use floe_log::{Offset, PartitionId, TopicId, Writer, deleted, topic};
+use floe_log::{Offset, PartitionId, TopicId, Writer, deleted, removed, topic};
 use floe_meta::key::Key;
 use floe_meta::{Change, DecodeError, Entry, Lsn, MapRecord, decode_key, decode_value};
 use floe_view::ProgressRecord as _;
+use serde_json::json;
 
 use crate::limits::DETAIL_BYTES_MAX;
-use crate::names::Names;
+use crate::names::{Named, Names};
 use crate::row::{ChangeKind, Row};
 
 /// The progress of the view that makes tables.
@@ -106,8 +109,10 @@ struct TopicChange {
     named: bool,
     /// The record of a deleted topic was put.
     deleted: bool,
-    /// The record of a deleted topic was removed.
+    /// The record of a deleted topic was removed, or that of removed records.
     undeleted: bool,
+    /// It was removed records before.
+    was_removed: bool,
 }
 
 impl Found {
@@ -165,6 +170,10 @@ impl Found {
 
     fn topic(&mut self, change: &Change) -> Result<(), DecodeError> {
         let (is_topic, is_deleted) = (topic::is_topic(&change.key), deleted::is_deleted(&change.key));
+        if removed::is_removed(&change.key) && change.value.is_none() {
+            let found = self.topics.entry(TopicId::decode(&change.key[1..])?).or_default();
+            (found.undeleted, found.was_removed) = (true, true);
+        }
         if !is_topic && !is_deleted {
             return Ok(());
         }
@@ -192,8 +201,11 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn row(&self, change: ChangeKind, topic: TopicId) -> Result<Row, DecodeError> {
-        let name = self.names.topic(topic)?;
-        Ok(Row { change, topic: name, topic_id: Some(topic.0), ..self.blank.clone() })
+        let Some(Named { name, id, removed }) = self.names.topic(topic)? else {
+            return Ok(Row { change, topic_id: Some(topic.0), ..self.blank.clone() });
+        };
+        let detail = removed.map(|id| json!({"removed": id.to_string()}).to_string().into());
+        Ok(Row { change, topic: Some(name), topic_id: Some(id.0), detail, ..self.blank.clone() })
     }
 
     fn row_of(&self, change: ChangeKind, partition: PartitionId) -> Result<Row, DecodeError> {
@@ -202,7 +214,7 @@ impl Maker<'_> {
 
     fn topics(&mut self, found: &Found) -> Result<(), DecodeError> {
         for (id, change) in &found.topics {
-            let TopicChange { put, removed, named, deleted, undeleted } = *change;
+            let TopicChange { put, removed, named, deleted, undeleted, was_removed } = *change;
             let kind = match (put, removed || deleted, undeleted) {
                 (true, _, true) => ChangeKind::Undelete,
                 (true, _, false) if named => ChangeKind::Create,
@@ -211,9 +223,29 @@ impl Maker<'_> {
                 (false, false, true) => ChangeKind::Purge,
                 (false, false, false) => continue,
             };
-            let detail = if put { self.settings(*id)? } else { None };
-            let row = Row { detail, ..self.row(kind, *id)? };
+            let row = self.row(kind, *id)?;
+            let row = if put { Row { detail: self.settings(*id)?, ..row } } else { row };
             self.rows.push(row);
+            if put && was_removed {
+                self.returned(*id, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The offsets that came back with a topic that was removed records.
+    fn returned(&mut self, id: TopicId, found: &Found) -> Result<(), DecodeError> {
+        let of_topic = found.logs.range(PartitionId::new(id, 0)..=PartitionId::new(id, u32::MAX));
+        for (partition, log) in of_topic {
+            let Some(head) = log.head.filter(|head| head.next > head.log_start) else { continue };
+            let row = self.row_of(ChangeKind::Undelete, *partition)?;
+            let offsets = Some(head.next.0.abs_diff(head.log_start.0));
+            self.rows.push(Row {
+                first_offset: Some(head.log_start.0),
+                offsets,
+                bytes: Some(head.bytes),
+                ..row
+            });
         }
         Ok(())
     }
@@ -236,7 +268,7 @@ impl Maker<'_> {
                 log.put.iter().copied().partition(|(_, extent)| is_fresh(self.entry.lsn, extent, log));
             self.appended(*partition, &fresh)?;
             if let (Some((first, _)), Some((base, extent))) = (moved.first(), moved.last()) {
-                let row = self.row_of(ChangeKind::Rewrite, *partition)?;
+                let row = self.row_of(self.moved(*partition, found)?, *partition)?;
                 let offsets = extent.next_offset(*base).0.abs_diff(first.0);
                 let bytes = moved.iter().map(|(_, extent)| extent.bytes()).sum();
                 let first_offset = Some(first.0);
@@ -259,6 +291,16 @@ impl Maker<'_> {
             self.rows.push(row);
         }
         Ok(())
+    }
+
+    /// What it means that extents of a partition came that are not new: their bytes are in another place, or another
+    /// topic lost them to its removed records.
+    fn moved(&self, to: PartitionId, found: &Found) -> Result<ChangeKind, DecodeError> {
+        let named = self.names.topic(to.topic)?.filter(|named| named.removed.is_some());
+        let Some(Named { id, .. }) = named else { return Ok(ChangeKind::Rewrite) };
+        let lost = found.logs.get(&PartitionId::new(id, to.index));
+        let is_lost = found.logs[&to].removed.is_empty() && lost.is_some_and(|log| !log.removed.is_empty());
+        Ok(if is_lost { ChangeKind::Delete } else { ChangeKind::Rewrite })
     }
 
     fn trimmed(&mut self, partition: PartitionId, head: Head, removed: &[Offset]) -> Result<(), DecodeError> {

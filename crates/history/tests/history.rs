@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use floe_env::Env;
 use floe_group::{OffsetKey, OffsetRecord};
 use floe_history::map::{self, FOLDER};
-use floe_history::{ChangeKind, Config, Done, History, HistoryError, Names, Row, decode, read};
+use floe_history::{ChangeKind, Config, Done, History, HistoryError, Names, Row, decode, read, table};
+use floe_iceberg::{DataFile, Operation, TableMetadata, read_entries, read_manifest_list};
 use floe_log::codec::Compression;
 use floe_log::deleted::Which;
 use floe_log::records::Builder;
@@ -22,7 +24,10 @@ use floe_store::MemoryStore;
 const CONFIG: Config = Config {
     commits_due: 10,
     change_bytes_due: 1 << 20,
+    freshness: Duration::from_secs(1 << 20),
     part_commits_max: 25,
+    snapshots_kept: 3,
+    snapshot_age: Duration::from_secs(60),
     pause: Duration::from_millis(100),
     lease_ttl: Duration::from_secs(10),
     waste_grace: Duration::from_secs(20),
@@ -112,6 +117,7 @@ impl Broker {
             sum.commits += done.commits;
             sum.merged += done.merged;
             sum.deleted += done.deleted;
+            sum.published += done.published;
             if !done.more {
                 return sum;
             }
@@ -234,6 +240,232 @@ fn every_commit_has_its_rows_once_while_parts_are_written_and_merged() {
     });
 }
 
+/// The files of the table's current snapshot, as a reader without the map finds them: from the metadata document on.
+async fn data_files(broker: &Broker) -> (TableMetadata, Vec<DataFile>) {
+    let store = broker.log.store();
+    let snapshot = broker.log.meta().snapshot();
+    let (_, metadata) = table::metadata(store, &snapshot).await.unwrap().unwrap();
+    let current = metadata.current_snapshot().unwrap().clone();
+    let mut files = Vec::new();
+    for manifest in read_manifest_list(&get_url(broker, &current.manifest_list).await).unwrap() {
+        let entries = read_entries(&get_url(broker, &manifest.manifest_path).await, &manifest).unwrap();
+        files.extend(entries.into_iter().filter(|entry| entry.is_alive()).map(|entry| entry.data_file));
+    }
+    (metadata, files)
+}
+
+async fn get_url(broker: &Broker, url: &str) -> Bytes {
+    let at = url.rfind(&format!("/{FOLDER}/")).unwrap() + 1;
+    broker.log.store().get(&url[at..], None).await.unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+/// Every snapshot that the metadata document has can be read, with all its files.
+async fn check_snapshots(broker: &Broker, metadata: &TableMetadata) {
+    for snapshot in metadata.snapshots() {
+        let mut rows = 0;
+        for manifest in read_manifest_list(&get_url(broker, &snapshot.manifest_list).await).unwrap() {
+            let entries = read_entries(&get_url(broker, &manifest.manifest_path).await, &manifest).unwrap();
+            for entry in entries.into_iter().filter(|entry| entry.is_alive()) {
+                let object = get_url(broker, &entry.data_file.file_path).await;
+                assert_eq!(object.len() as u64, entry.data_file.file_size_in_bytes);
+                rows += entry.data_file.record_count;
+            }
+        }
+        assert_eq!(rows.to_string(), snapshot.summary.additional_properties["total-records"]);
+    }
+    for log in metadata.metadata_log() {
+        get_url(broker, &log.metadata_file).await;
+    }
+}
+
+#[test]
+fn the_parts_are_an_iceberg_table_whose_snapshots_can_be_read() {
+    simulate(async {
+        let env = Env::simulated(7);
+        let ground = Ground::default();
+        let mut broker = ground.broker(&env.scope()).await;
+        let topic = broker.topic("t").await;
+        let (mut published, mut replaced) = (0, 0);
+        for round in 0..60_u64 {
+            for _ in 0..6 {
+                broker.produce(&topic, 0, "a", 1).await;
+            }
+            published += broker.rounds().await.published;
+            let parts = map::parts(&broker.log.meta().snapshot()).unwrap();
+            if !parts.is_empty() {
+                let (metadata, files) = data_files(&broker).await;
+                let found: BTreeSet<(u64, u64)> =
+                    files.iter().map(|file| (file.record_count, file.file_size_in_bytes)).collect();
+                let due = parts.iter().map(|placed| (placed.part.rows, placed.part.bytes)).collect();
+                assert_eq!(found, due, "round {round}");
+                assert!(metadata.snapshots().len() <= CONFIG.snapshots_kept);
+                check_snapshots(&broker, &metadata).await;
+                let current = metadata.current_snapshot().unwrap();
+                replaced += u32::from(current.summary.operation == Operation::Replace);
+                assert_ne!(current.summary.operation, Operation::Overwrite);
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            if round % 25 == 24 {
+                broker.log.close().await;
+                broker = ground.broker(&env.scope()).await;
+            }
+        }
+        assert!(published > 30 && replaced > 1, "{published} published, {replaced} replaced");
+        let documents = map::documents(&broker.log.meta().snapshot()).unwrap();
+        assert!(documents.len() < 60, "{} documents", documents.len());
+        // Old snapshots go, and so does what only they had.
+        let mut is_clean = false;
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(40)).await;
+            broker.produce(&topic, 0, "a", 1).await;
+            broker.rounds().await;
+            let (metadata, _) = data_files(&broker).await;
+            let map::Objects { named, .. } = map::objects(&broker.log.meta().snapshot()).unwrap();
+            let named: BTreeSet<String> = named.into_iter().map(|(key, _)| key).collect();
+            check_snapshots(&broker, &metadata).await;
+            is_clean |= metadata.snapshots().len() == 1 && broker.ground.objects() == named;
+        }
+        assert!(is_clean);
+    });
+}
+
+/// A document that is lost or damaged costs the table its snapshots, and nothing else.
+#[test]
+fn a_damaged_document_is_left_behind() {
+    simulate(async {
+        let env = Env::simulated(8);
+        let ground = Ground::default();
+        let broker = ground.broker(&env.scope()).await;
+        let topic = broker.topic("t").await;
+        let write = async |broker: &Broker| {
+            for _ in 0..12 {
+                broker.produce(&topic, 0, "a", 1).await;
+            }
+            broker.rounds().await
+        };
+        write(&broker).await;
+        let before = map::table(&broker.log.meta().snapshot()).unwrap().unwrap();
+        for (number, document) in map::documents(&broker.log.meta().snapshot()).unwrap() {
+            let key = map::document_key(document.form, number);
+            broker.ground.store.remove(&key);
+            broker.ground.store.plant(&key, Bytes::from_static(b"this is none"));
+        }
+        let snapshot = broker.log.meta().snapshot();
+        let damage = map::damage(&snapshot, |_| Some(12)).unwrap();
+        assert!(damage.iter().filter(|line| line.contains("system.commits")).count() >= 3, "{damage:?}");
+        let refused = table::metadata(broker.log.store(), &snapshot).await.unwrap_err();
+        assert!(refused.to_string().contains("checksum") || refused.to_string().contains("metadata"));
+        // The process that wrote the table knows it; the next one has to read it.
+        broker.log.close().await;
+        let broker = ground.broker(&env.scope()).await;
+        write(&broker).await;
+        tokio::time::sleep(CONFIG.lease_ttl).await;
+        write(&broker).await;
+        let after = map::table(&broker.log.meta().snapshot()).unwrap().unwrap();
+        assert_ne!(before.uuid, after.uuid);
+        let (metadata, files) = data_files(&broker).await;
+        assert_eq!((metadata.snapshots().len(), files.len() as u64), (1, after.files));
+        broker.check().await;
+    });
+}
+
+/// Few commits become a part when they are old enough, and a start counts what the journal has.
+#[test]
+fn a_part_is_due_by_time_and_by_bytes_across_starts() {
+    simulate(async {
+        let env = Env::simulated(9);
+        let ground = Ground::default();
+        let patient = Config {
+            commits_due: 1_000_000,
+            freshness: Duration::from_secs(3600),
+            change_bytes_due: 30_000,
+            ..CONFIG
+        };
+        let broker = ground.broker(&env.scope()).await;
+        let topic = broker.topic("t").await;
+        let bytes = || -> usize {
+            let change = |change: &floe_meta::Change| {
+                change.key.len() + change.value.as_ref().map_or(0, |value| value.len())
+            };
+            ground.journal.everything().iter().flat_map(|entry| entry.changes.iter().map(change)).sum()
+        };
+        while bytes() < 25_000 {
+            broker.produce(&topic, 0, "a", 1).await;
+        }
+        let history = History::new(broker.log.clone(), patient);
+        assert_eq!(history.round().await.unwrap().commits, 0);
+        broker.log.close().await;
+        let broker = ground.broker(&env.scope()).await;
+        let history = History::new(broker.log.clone(), patient);
+        assert_eq!(history.round().await.unwrap().commits, 0);
+        while bytes() < 30_000 {
+            broker.produce(&topic, 0, "a", 1).await;
+        }
+        assert!(history.round().await.unwrap().commits > 10, "{} bytes", bytes());
+        // A few commits wait for an hour.
+        for _ in 0..150 {
+            broker.produce(&topic, 0, "a", 1).await;
+        }
+        let history = History::new(broker.log.clone(), Config { change_bytes_due: 1 << 30, ..patient });
+        assert_eq!(history.round().await.unwrap().commits, 0);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(history.round().await.unwrap().commits > 0);
+        broker.check().await;
+    });
+}
+
+/// What retention and DeleteRecords take of a topic with a trash is told with its topic, its partition and its offsets,
+/// and so is its return.
+#[test]
+fn records_that_go_to_the_trash_and_come_back_are_told() {
+    simulate(async {
+        let env = Env::simulated(10);
+        let broker = Ground::default().broker(&env).await;
+        let who = Writer::new("admin", "cli");
+        let configs = BTreeMap::from([("floe.trash.ms".to_owned(), "86400000".to_owned())]);
+        let new = NewTopic { name: "orders".to_owned(), partitions: 2, configs };
+        let topic = broker.log.create_topic(&who, new, false).await.unwrap();
+        for _ in 0..3 {
+            broker.produce(&topic, 1, "etl", 2).await;
+        }
+        let partition = PartitionId::new(topic.id, 1);
+        let below = Below { partition, offset: Some(Offset(4)) };
+        broker.log.delete_records(&who, &[below]).await.remove(0).unwrap();
+        let which = Which::Name("orders".to_owned());
+        broker.log.undelete_topic(&who, which, Some("back".to_owned())).await.unwrap();
+        broker.produce(&topic, 1, "etl", 2).await;
+        let below = Below { partition, offset: Some(Offset(6)) };
+        broker.log.delete_records(&who, &[below]).await.remove(0).unwrap();
+        broker.log.purge_topics(&who, Which::Name("orders".to_owned())).await.unwrap();
+        let rows = broker.ground.due(Lsn(u64::MAX));
+        let number = |id: Option<u64>| id.map(|id| if id == topic.id.0 { "same" } else { "other" });
+        let told: Vec<String> = rows
+            .iter()
+            .filter(|row| !matches!(row.change, ChangeKind::Other | ChangeKind::Append))
+            .map(|row| {
+                let topic = row.topic.as_deref().unwrap_or("-");
+                let place = (row.partition, row.first_offset, row.offsets);
+                let id = row.detail.as_deref().is_some_and(|detail| detail.contains("removed"));
+                format!("{} {topic} {:?} {place:?} {id}", row.change.word(), number(row.topic_id))
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "create orders Some(\"same\") (None, None, None) false",
+                "trim orders Some(\"same\") (Some(1), Some(4), Some(4)) false",
+                "delete orders Some(\"same\") (Some(1), Some(0), Some(4)) true",
+                "undelete back Some(\"other\") (None, None, None) false",
+                "undelete back Some(\"other\") (Some(1), Some(0), Some(4)) false",
+                "trim orders Some(\"same\") (Some(1), Some(6), Some(2)) false",
+                "delete orders Some(\"same\") (Some(1), Some(4), Some(2)) true",
+                "purge orders Some(\"same\") (None, None, None) true",
+            ]
+        );
+        assert!(rows.iter().all(|row| row.change != ChangeKind::Delete || row.bytes > Some(60)));
+    });
+}
+
 /// A reader's snapshot takes commits from the journal that are in a part by now: they stay until it is done. Then they
 /// go. The objects of parts that are merged stay as long.
 #[test]
@@ -320,6 +552,9 @@ fn a_crash_anywhere_loses_nothing() {
             let stored = next.ground.objects();
             assert!(stored.is_subset(&known), "{:?}", stored.difference(&known));
             assert!(named.iter().all(|(key, _)| stored.contains(key)));
+            let (metadata, files) = data_files(&next).await;
+            check_snapshots(&next, &metadata).await;
+            assert_eq!(files.len(), map::parts(&next.log.meta().snapshot()).unwrap().len());
             ended
         });
         crashes += u32::from(crashed);

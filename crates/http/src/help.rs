@@ -59,6 +59,8 @@ const fn histogram(name: &'static str, unit: &'static str, words: &'static str) 
 #[rustfmt::skip]
 const METRICS: &[Metric] = &[
     gauge("floe_history_bytes", "bytes", "Bytes of the objects of the history."),
+    gauge("floe_history_commits_unpublished", "commits",
+        "Commits in objects of the history that its Iceberg table does not have."),
     gauge("floe_history_commits_waiting", "commits",
         "Commits whose rows are not in an object of the history yet. The journal has them."),
     counter("floe_history_errors_total", "rounds",

@@ -64,8 +64,8 @@ const ABSENT: &[(&str, &[&str], &str)] = &[
     ),
     (
         "floe-history",
-        &["datafusion", "floe-iceberg", "floe-schema"],
-        "rows of commits are no table of a topic",
+        &["datafusion", "floe-lake", "floe-schema"],
+        "rows of commits are a table, and none of a topic",
     ),
     (
         "floe-engine",

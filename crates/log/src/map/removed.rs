@@ -19,7 +19,7 @@
 
 use floe_env::Timestamp;
 use floe_meta::key::put_u64;
-use floe_meta::{DecodeError, Lookup, Tx, postcard_record};
+use floe_meta::{DecodeError, Lookup, MapRecord as _, Tx, postcard_record};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{REMOVED_PART_EXTENTS, REMOVED_PARTS_PER_TIME, REMOVED_SPAN_MIN};
@@ -96,6 +96,11 @@ impl Part {
         // So that no client makes parts as fast as it makes requests.
         age < REMOVED_SPAN_MIN.as_millis() as u64 || (age < part_of(config.trash_ms) && is_small)
     }
+}
+
+/// Whether a key of the metadata map is that of a part.
+pub fn is_removed(key: &[u8]) -> bool {
+    key.first() == Some(&Part::KIND)
 }
 
 /// All parts with their ids.
@@ -287,8 +292,6 @@ pub(crate) fn miscounted(map: &impl Lookup) -> Result<Option<String>, DecodeErro
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use floe_meta::MapRecord as _;
 
     use super::*;
 
