@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use arrow::temporal_conversions::timestamp_ms_to_datetime;
 use floe_env::{Env, Timestamp};
+use floe_history::table;
 use floe_http::{
     CatalogReply, CatalogRequest, CatalogService, QueryReply, QueryRequest, QueryService, Rebuilding,
     StandsStill, TableFailure, TableService, TableStatus,
 };
+use floe_lake::catalog::Answer;
 use floe_lake::{Lake, LakeError, TableRef, catalog};
 use floe_log::Log;
+use floe_meta::Snapshot;
 use floe_query::QueryError;
 use floe_sql::{Program, Sql, Workers};
 use futures::FutureExt;
@@ -101,7 +104,7 @@ impl QueryService for Query {
     }
 }
 
-/// The lake's documents behind HTTP.
+/// The documents of the lake and of the history behind HTTP.
 pub(crate) struct Catalog(pub(crate) Lake);
 
 impl CatalogService for Catalog {
@@ -112,7 +115,13 @@ impl CatalogService for Catalog {
                 CatalogRequest::Config { .. } => catalog::config(),
                 CatalogRequest::Namespaces { parent } => catalog::namespaces(parent.as_deref()),
                 CatalogRequest::Namespace { namespace } => catalog::namespace(&namespace),
+                CatalogRequest::Tables { namespace } if namespace == catalog::SYSTEM => {
+                    system_tables(&snapshot)
+                }
                 CatalogRequest::Tables { namespace } => catalog::tables(&self.0, &snapshot, &namespace),
+                CatalogRequest::Table { namespace, table, snapshots } if namespace == catalog::SYSTEM => {
+                    self.system_table(&snapshot, &table, snapshots.as_deref()).await
+                }
                 CatalogRequest::Table { namespace, table, snapshots } => {
                     catalog::table(&self.0, &snapshot, &namespace, &table, snapshots.as_deref()).await
                 }
@@ -120,6 +129,27 @@ impl CatalogService for Catalog {
             CatalogReply { status: answer.status, body: answer.body }
         }
         .boxed()
+    }
+}
+
+impl Catalog {
+    /// A table that Floe keeps of itself: the history of commits is the only one.
+    async fn system_table(&self, snapshot: &Snapshot, name: &str, snapshots: Option<&str>) -> Answer {
+        if name != table::NAME {
+            return catalog::no_table(catalog::SYSTEM, name);
+        }
+        match table::metadata(self.0.log().store(), snapshot).await {
+            Ok(Some((location, metadata))) => catalog::loaded(&location, &metadata, snapshots),
+            Ok(None) => catalog::no_table(catalog::SYSTEM, name),
+            Err(error) => catalog::failed(&error),
+        }
+    }
+}
+
+fn system_tables(snapshot: &Snapshot) -> Answer {
+    match floe_history::map::table(snapshot) {
+        Ok(found) => catalog::listed(catalog::SYSTEM, found.iter().map(|_| table::NAME)),
+        Err(error) => catalog::failed(&error),
     }
 }
 

@@ -75,10 +75,15 @@ pub(crate) async fn head(service: &dyn CatalogService, request: CatalogRequest) 
 }
 
 /// Refuses every request that would change the catalog.
-pub(crate) fn read_only() -> Response {
+pub(crate) fn read_only(path: &str) -> Response {
     // The specification gives 406 for an operation that a catalog does not support.
-    let message = "this catalog is read-only: a topic becomes a table by its setting floe.table, \
-                   and rows are written through the Kafka protocol";
+    let message = match path.contains("/namespaces/system/") {
+        true => "the tables of the namespace system are read-only: Floe alone writes its history of commits",
+        false => {
+            "this catalog is read-only: a topic becomes a table by its setting floe.table, \
+             and rows are written through the Kafka protocol"
+        }
+    };
     Failure::new(StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException", message).into_response()
 }
 

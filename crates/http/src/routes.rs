@@ -32,7 +32,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .route("/namespaces/{namespace}/tables/{table}", catalog_route(table))
         // Scan reports are accepted and dropped, so that engines that send them do not warn.
         .route("/namespaces/{namespace}/tables/{table}/metrics", post(report))
-        .method_not_allowed_fallback(async || iceberg::read_only());
+        .method_not_allowed_fallback(async |uri: Uri| iceberg::read_only(uri.path()));
     Router::new()
         .route("/health", get(async || health::live()))
         .route("/ready", get(ready))

@@ -546,6 +546,9 @@ async fn the_catalogs_paths() {
         (refused.status, &refused.json()["error"]["type"]),
         (406, &json!("UnsupportedOperationException"))
     );
+    let refused = post("/iceberg/v1/namespaces/system/tables/commits").await;
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(refused.status == 406 && message.contains("history of commits"), "{message}");
     assert_eq!(get(&server, "/iceberg/v1/views").await.status, 404);
 }
 

@@ -1,9 +1,11 @@
 //! The documents of the Iceberg REST catalog's read side: a status and a JSON body for each request that the HTTP front
-//! routes here (`open-api/rest-catalog-open-api.yaml` of Apache Iceberg). There is one namespace, `default`.
+//! routes here (`open-api/rest-catalog-open-api.yaml` of Apache Iceberg). The namespace `default` has the tables of
+//! topics, and `system` those that Floe keeps of itself. The lake knows nothing of the latter: the binary hands their
+//! documents in.
 //!
 //! A table is loaded with its whole metadata document, which names the files by URLs of the store. On a local store
-//! these are `file://` URLs, which readers on the same machine open directly. Writes are refused: the view is the only
-//! writer.
+//! these are `file://` URLs, which readers on the same machine open directly. Writes are refused: each table has one
+//! writer, a job of the broker.
 //!
 //! A Java client asks for a metadata table such as `default.t.snapshots` as the table `snapshots` of a namespace
 //! `default.t`, and makes the metadata table itself only if the answer is `NoSuchTableException`. So a table route has
@@ -11,16 +13,17 @@
 
 use std::collections::BTreeSet;
 
+use floe_iceberg::TableMetadata;
 use floe_meta::Snapshot;
 use serde_json::{Value, json};
 
-use crate::{
-    handle::{Lake, LakeError},
-    table::TableRef,
-};
+use crate::{handle::Lake, table::TableRef};
 
-/// The only namespace.
+/// The namespace of the tables of topics.
 pub const NAMESPACE: &str = "default";
+
+/// The namespace of tables that Floe keeps of itself.
+pub const SYSTEM: &str = "system";
 
 /// An answer to the HTTP front.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,8 +74,8 @@ pub fn config() -> Answer {
 /// `GET /v1/namespaces?parent=…`
 pub fn namespaces(parent: Option<&str>) -> Answer {
     match parent.filter(|parent| !parent.is_empty()) {
-        None => ok(json!({"namespaces": [[NAMESPACE]]})),
-        Some(NAMESPACE) => ok(json!({"namespaces": []})),
+        None => ok(json!({"namespaces": [[NAMESPACE], [SYSTEM]]})),
+        Some(NAMESPACE | SYSTEM) => ok(json!({"namespaces": []})),
         Some(other) => no_namespace(other),
     }
 }
@@ -80,7 +83,7 @@ pub fn namespaces(parent: Option<&str>) -> Answer {
 /// `GET /v1/namespaces/{namespace}`. For `HEAD` only the status counts, and 200 becomes 204.
 pub fn namespace(namespace: &str) -> Answer {
     match namespace {
-        NAMESPACE => ok(json!({"namespace": [NAMESPACE], "properties": {}})),
+        NAMESPACE | SYSTEM => ok(json!({"namespace": [namespace], "properties": {}})),
         other => no_namespace(other),
     }
 }
@@ -89,7 +92,10 @@ fn no_namespace(name: &str) -> Answer {
     error(
         404,
         "NoSuchNamespaceException",
-        &format!("namespace {} does not exist, there is only {NAMESPACE}", name.replace('\u{1f}', ".")),
+        &format!(
+            "namespace {} does not exist, there are only {NAMESPACE} and {SYSTEM}",
+            name.replace('\u{1f}', ".")
+        ),
     )
 }
 
@@ -103,8 +109,12 @@ pub fn tables(lake: &Lake, snapshot: &Snapshot, namespace: &str) -> Answer {
         Err(failure) => return failed(&failure),
     };
     let made = tables.iter().filter(|table| table.metadata_location.is_some());
-    let identifiers: Vec<Value> =
-        made.map(|table| json!({"namespace": [NAMESPACE], "name": table.name})).collect();
+    listed(NAMESPACE, made.map(|table| table.name.as_str()))
+}
+
+/// The tables of a namespace, by their names.
+pub fn listed<'a>(namespace: &str, names: impl Iterator<Item = &'a str>) -> Answer {
+    let identifiers: Vec<Value> = names.map(|name| json!({"namespace": [namespace], "name": name})).collect();
     ok(json!({"identifiers": identifiers, "next-page-token": null}))
 }
 
@@ -126,25 +136,29 @@ pub async fn table(
     name: &str,
     snapshots: Option<&str>,
 ) -> Answer {
-    if let Some(other) = snapshots.filter(|snapshots| !["all", "refs"].contains(snapshots)) {
-        let message = format!("the parameter snapshots is {other:?}: ask for `all` or `refs`");
-        return error(400, "BadRequestException", &message);
-    }
     let table = match find(lake, snapshot, namespace, name) {
         Ok(table) => table,
         Err(answer) => return answer,
     };
-    let metadata = match lake.metadata(&table).await {
-        Ok(Some(metadata)) => metadata,
-        Ok(None) => return no_table(namespace, name),
-        Err(failure) => return failed(&failure),
-    };
+    match (lake.metadata(&table).await, &table.metadata_location) {
+        (Ok(Some(metadata)), Some(location)) => loaded(location, &metadata, snapshots),
+        (Ok(_), _) => no_table(namespace, name),
+        (Err(failure), _) => failed(&failure),
+    }
+}
+
+/// The answer with a table whose metadata document is at `location`. For `snapshots`, see [`table`].
+pub fn loaded(location: &str, metadata: &TableMetadata, snapshots: Option<&str>) -> Answer {
+    if let Some(other) = snapshots.filter(|snapshots| !["all", "refs"].contains(snapshots)) {
+        let message = format!("the parameter snapshots is {other:?}: ask for `all` or `refs`");
+        return error(400, "BadRequestException", &message);
+    }
     match metadata.document() {
         Ok(mut metadata) => {
             if snapshots == Some("refs") {
                 keep_referenced(&mut metadata);
             }
-            ok(json!({"metadata-location": table.metadata_location, "metadata": metadata, "config": {}}))
+            ok(json!({"metadata-location": location, "metadata": metadata, "config": {}}))
         }
         Err(failure) => error(500, "InternalServerError", &failure.to_string()),
     }
@@ -168,17 +182,18 @@ fn find(lake: &Lake, snapshot: &Snapshot, namespace: &str, name: &str) -> Result
     found.filter(|table| table.metadata_location.is_some()).ok_or_else(|| no_table(namespace, name))
 }
 
-/// `namespace` has its levels separated by U+001F.
-fn no_table(namespace: &str, name: &str) -> Answer {
+/// The answer to a request for a table that is not there. `namespace` has its levels separated by U+001F.
+pub fn no_table(namespace: &str, name: &str) -> Answer {
     let hint = match namespace {
         NAMESPACE => "is floe.table set on a topic of that name?".to_owned(),
-        _ => format!("there is only the namespace {NAMESPACE}"),
+        SYSTEM => "it begins to exist when the first commits have moved to the store".to_owned(),
+        _ => format!("there are only the namespaces {NAMESPACE} and {SYSTEM}"),
     };
     let namespace = namespace.replace('\u{1f}', ".");
     error(404, "NoSuchTableException", &format!("table {namespace}.{name} does not exist: {hint}"))
 }
 
 /// The store or the metadata failed. Clients try again on this status.
-fn failed(failure: &LakeError) -> Answer {
+pub fn failed(failure: &dyn std::fmt::Display) -> Answer {
     error(503, "ServiceUnavailableException", &failure.to_string())
 }

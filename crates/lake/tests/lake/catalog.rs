@@ -22,10 +22,12 @@ async fn tables_are_listed_and_loaded() {
     let (lake, snapshot) = (&broker.lake, &broker.log.meta().snapshot());
 
     assert_eq!(catalog::config().status, 200);
-    assert_eq!(catalog::namespaces(None).body, json!({"namespaces": [["default"]]}));
+    assert_eq!(catalog::namespaces(None).body, json!({"namespaces": [["default"], ["system"]]}));
     assert_eq!(catalog::namespaces(Some("default")).body, json!({"namespaces": []}));
+    assert_eq!(catalog::namespaces(Some("system")).body, json!({"namespaces": []}));
     assert_eq!(catalog::namespaces(Some("other")).status, 404);
     assert_eq!(catalog::namespace("default").status, 200);
+    assert_eq!(catalog::namespace("system").body["namespace"], json!(["system"]));
     assert_eq!(catalog::namespace("other").body["error"]["type"], "NoSuchNamespaceException");
     assert_eq!(
         catalog::tables(lake, snapshot, "default").body["identifiers"],
