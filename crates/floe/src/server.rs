@@ -79,7 +79,7 @@ impl Server {
         let lake = Lake::start(env.clone(), log.on_behalf_of(FoundBy::View), floe_lake::Config::default());
         log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
         let history = env.scope();
-        drop(history.spawn("history", History::new(log.clone(), floe_history::Config::default()).run()));
+        drop(history.spawn("history", History::new(log.clone(), history_config(&config)).run()));
         let query = Query::start(&env, &log, &lake, sql_config(&config), config.sql_in_process)?;
         let query = Arc::new(query);
         let clients = log.on_behalf_of(FoundBy::Client);
@@ -295,6 +295,10 @@ fn kafka_config(config: &Config, shares: Shares, advertised: HostPort) -> floe_k
         offsets_retention: Duration::from_secs(config.offsets_retention_minutes * 60),
         ..floe_kafka::Config::default()
     }
+}
+
+fn history_config(config: &Config) -> floe_history::Config {
+    floe_history::Config { freshness: config.history_freshness_ms, ..floe_history::Config::default() }
 }
 
 fn sql_config(config: &Config) -> floe_sql::Config {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use floe_env::DISK_RESERVE_BYTES;
 use floe_group::limits as group;
+use floe_history::limits as history;
 use floe_http::{Hosts, limits as http};
 use floe_kafka::limits as kafka;
 use floe_log::limits as log;
@@ -130,6 +131,11 @@ settings! {
         validate_compressed: bool = log::VALIDATE_COMPRESSED, switch();
         /// Memory for records that are read again, in bytes
         cache_bytes: usize = log::CACHE_TAIL_BYTES + log::CACHE_COLD_BYTES, bytes(1 << 20..=1 << 40);
+    }
+
+    "History" {
+        /// Other readers of the table `system.commits` miss at most the commits of so much time, in milliseconds
+        history_freshness_ms: Duration = history::FRESHNESS, millis(1_000..=604_800_000);
     }
 
     "HTTP and SQL" {
