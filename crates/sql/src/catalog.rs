@@ -1,4 +1,5 @@
-//! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, at one cut.
+//! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, and `floe.system.commits`, at one
+//! cut.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use floe_lake::{TailError, TailReader};
 use floe_query::QueryError;
 use floe_schema::TableSchema;
 
-use crate::commits::{SYSTEM, System};
-use crate::described::information_schema;
+use crate::commits::{COMMITS, SYSTEM, System};
+use crate::described::{OfItself, information_schema};
 use crate::files::Files;
 use crate::source::{Source, Table};
 use crate::table::UnifiedTable;
@@ -25,7 +26,7 @@ use crate::tail::{self, Logged, Rows, Span, Tail};
 
 /// The only catalog. A name without a catalog means this one.
 pub const CATALOG: &str = "floe";
-/// The only schema, and the namespace of the Iceberg catalog. A name without a schema means this one.
+/// The schema of topics, and their namespace in the Iceberg catalog. A name without a schema means this one.
 pub const SCHEMA: &str = "default";
 
 /// The inputs of one statement.
@@ -64,7 +65,8 @@ impl CatalogProvider for Catalog {
             SYSTEM => Some(Arc::new(System { source: self.0.source.clone(), files: self.0.files.clone() })),
             INFORMATION_SCHEMA => {
                 let (source, live) = (self.0.source.clone(), Arc::new(Schema(self.0.clone())));
-                Some(information_schema((CATALOG, SCHEMA), source, live))
+                let commits = OfItself { schema: SYSTEM, name: COMMITS, columns: floe_history::schema() };
+                Some(information_schema((CATALOG, SCHEMA), source, live, commits))
             }
             _ => None,
         }

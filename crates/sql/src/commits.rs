@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -17,6 +18,7 @@ use datafusion::common::{DataFusionError, Result, ScalarValue, Statistics, proje
 use datafusion::datasource::source::{DataSource, DataSourceExec};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::projection::ProjectionExprs;
@@ -36,10 +38,8 @@ use crate::files::Files;
 use crate::limits::HISTORY_BATCH_BYTES;
 use crate::source::Source;
 
-/// The schema of tables that Floe keeps of itself.
-pub(crate) const SYSTEM: &str = "system";
-/// The table.
-pub(crate) const COMMITS: &str = "commits";
+/// The schema of tables that Floe keeps of itself, and the table. They have the same names in the Iceberg catalog.
+pub(crate) use floe_history::table::{NAME as COMMITS, NAMESPACE as SYSTEM};
 
 /// The schema `system` of a statement.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl SchemaProvider for System {
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
-        Ok((name == COMMITS).then_some(TableType::View))
+        Ok((name == COMMITS).then_some(TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -114,7 +114,7 @@ impl TableProvider for Commits {
     }
 
     fn table_type(&self) -> TableType {
-        TableType::View
+        TableType::Base
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -143,40 +143,80 @@ impl TableProvider for Commits {
 
 /// What the filters let through. The engine applies them again, so it may be too much, but not too little.
 fn wanted(filters: &[Expr]) -> Wanted {
-    let mut wanted = Wanted::ALL;
-    for filter in filters.iter().flat_map(split_conjunction) {
-        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { continue };
-        let (column, op, value) = match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(column), Expr::Literal(value, _)) => (column, *op, value),
-            (Expr::Literal(value, _), Expr::Column(column)) => match op.swap() {
-                Some(op) => (column, op, value),
-                None => continue,
-            },
-            _ => continue,
-        };
-        let bounds = match column.name() {
-            "lsn" => &mut wanted.lsns,
-            "time" => &mut wanted.times,
-            _ => continue,
-        };
-        let is_whole = value.data_type().is_integer();
-        let Some(value) = number(value) else { continue };
-        // A time may have been rounded to microseconds, and its neighbours cost little.
-        let (above, below) = match is_whole {
-            true => (value.saturating_add(1), value.saturating_sub(1)),
-            false => (value, value.saturating_add(1)),
-        };
-        let (least, most) = match op {
-            Operator::Eq => (value, value),
-            Operator::Gt => (above, i64::MAX),
-            Operator::GtEq => (value, i64::MAX),
-            Operator::Lt => (i64::MIN, below),
-            Operator::LtEq => (i64::MIN, if is_whole { value } else { below }),
-            _ => continue,
-        };
-        *bounds = (*bounds.start()).max(least)..=(*bounds.end()).min(most);
+    filters.iter().fold(Wanted::ALL, |wanted, filter| both(&wanted, &passed(filter)))
+}
+
+/// What one condition lets through.
+fn passed(filter: &Expr) -> Wanted {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            both(&passed(left), &passed(right))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            either(&passed(left), &passed(right))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(value, _)) => compared(column.name(), *op, value),
+            (Expr::Literal(value, _), Expr::Column(column)) => {
+                op.swap().map_or(Wanted::ALL, |op| compared(column.name(), op, value))
+            }
+            _ => Wanted::ALL,
+        },
+        Expr::InList(InList { expr, list, negated: false }) => {
+            let Expr::Column(column) = expr.as_ref() else { return Wanted::ALL };
+            let one = |expr: &Expr| match expr {
+                Expr::Literal(value, _) => compared(column.name(), Operator::Eq, value),
+                _ => Wanted::ALL,
+            };
+            list.iter().map(one).reduce(|a, b| either(&a, &b)).unwrap_or(Wanted::ALL)
+        }
+        _ => Wanted::ALL,
     }
-    wanted
+}
+
+fn both(a: &Wanted, b: &Wanted) -> Wanted {
+    let meet = |a: &RangeInclusive<i64>, b: &RangeInclusive<i64>| {
+        (*a.start()).max(*b.start())..=(*a.end()).min(*b.end())
+    };
+    Wanted { lsns: meet(&a.lsns, &b.lsns), times: meet(&a.times, &b.times) }
+}
+
+/// Everything between what one of them lets through.
+fn either(a: &Wanted, b: &Wanted) -> Wanted {
+    let hull = |a: &RangeInclusive<i64>, b: &RangeInclusive<i64>| {
+        (*a.start()).min(*b.start())..=(*a.end()).max(*b.end())
+    };
+    // One that lets nothing through would make the other wider than it is.
+    let is_empty = |of: &Wanted| of.lsns.is_empty() || of.times.is_empty();
+    match (is_empty(a), is_empty(b)) {
+        (true, _) => b.clone(),
+        (_, true) => a.clone(),
+        _ => Wanted { lsns: hull(&a.lsns, &b.lsns), times: hull(&a.times, &b.times) },
+    }
+}
+
+/// What a comparison of a column with a constant lets through.
+fn compared(column: &str, op: Operator, value: &ScalarValue) -> Wanted {
+    let is_whole = value.data_type().is_integer();
+    let Some(value) = number(value) else { return Wanted::ALL };
+    // A time may have been rounded to microseconds, and its neighbours cost little.
+    let (above, below) = match is_whole {
+        true => (value.saturating_add(1), value.saturating_sub(1)),
+        false => (value, value.saturating_add(1)),
+    };
+    let bounds = match op {
+        Operator::Eq => value..=value,
+        Operator::Gt => above..=i64::MAX,
+        Operator::GtEq => value..=i64::MAX,
+        Operator::Lt => i64::MIN..=below,
+        Operator::LtEq => i64::MIN..=if is_whole { value } else { below },
+        _ => return Wanted::ALL,
+    };
+    match column {
+        "lsn" => Wanted { lsns: bounds, ..Wanted::ALL },
+        "time" => Wanted { times: bounds, ..Wanted::ALL },
+        _ => Wanted::ALL,
+    }
 }
 
 /// A whole number, or a time in microseconds.
@@ -231,6 +271,18 @@ impl DataSource for CommitsSource {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recent = if self.recent { " and the journal" } else { "" };
         write!(f, "commits={} of {} objects{recent}", self.parts.len(), self.of)?;
+        for (column, wanted, all) in
+            [("lsn", &self.wanted.lsns, Wanted::ALL.lsns), ("time", &self.wanted.times, Wanted::ALL.times)]
+        {
+            if *wanted.start() > *all.start() {
+                write!(f, ", {column} >= {}", wanted.start())?;
+            }
+            if *wanted.end() < *all.end() {
+                write!(f, ", {column} <= {}", wanted.end())?;
+            }
+        }
+        let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        write!(f, ", columns=[{}]", columns.join(", "))?;
         if matches!(format, DisplayFormatType::TreeRender) { writeln!(f) } else { Ok(()) }
     }
 
@@ -377,6 +429,14 @@ mod tests {
         check(both, Wanted { lsns: 3..=i64::MAX, times: i64::MIN..=10 });
         let nanos = lit(ScalarValue::TimestampNanosecond(Some(9_999), Some("UTC".into())));
         check(col("time").gt(nanos), Wanted { times: 9..=i64::MAX, ..Wanted::ALL });
+        check(
+            lit(7_i64).lt(col("lsn")).or(col("lsn").eq(lit(3_i64))),
+            Wanted { lsns: 3..=i64::MAX, ..Wanted::ALL },
+        );
+        let of_two = col("lsn").in_list(vec![lit(9_i64), lit(4_i64)], false);
+        check(of_two.and(col("change").eq(lit("append"))), Wanted { lsns: 4..=9, ..Wanted::ALL });
+        check(col("lsn").in_list(vec![lit(9_i64)], true), Wanted::ALL);
+        check(col("lsn").eq(lit(1_i64)).or(col("change").eq(lit("append"))), Wanted::ALL);
         check(col("lsn").gt(lit(1_i64)).or(col("lsn").eq(lit(0_i64))), Wanted::ALL);
         check(col("partition").eq(lit(1_i64)), Wanted::ALL);
     }

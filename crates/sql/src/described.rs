@@ -30,17 +30,34 @@ use crate::source::Source;
 /// The table of `information_schema` that needs more than names.
 const COLUMNS: &str = "columns";
 
+/// A table that Floe keeps of itself: its schema, its name, and its columns.
+#[derive(Clone, Debug)]
+pub(crate) struct OfItself {
+    pub(crate) schema: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) columns: SchemaRef,
+}
+
+impl OfItself {
+    fn provider(&self) -> Result<Arc<dyn SchemaProvider>> {
+        let schema = MemorySchemaProvider::new();
+        schema.register_table(self.name.to_owned(), Arc::new(EmptyTable::new(self.columns.clone())))?;
+        Ok(Arc::new(schema))
+    }
+}
+
 /// The tables of `information_schema` that need the names of all tables.
 const OF_ALL_TABLES: [&str; 3] = ["tables", "views", COLUMNS];
 
-/// The schema `information_schema` over the tables of a cut, which are in the schema `schema` of `catalog`. `live` is
-/// that schema as statements read it.
+/// The schema `information_schema` over the tables of a cut, which are in the schema `schema` of `catalog`, and the one
+/// that Floe keeps of itself. `live` is that schema as statements read it.
 pub(crate) fn information_schema(
     (catalog, schema): (&'static str, &'static str),
     source: Arc<dyn Source>,
     live: Arc<dyn SchemaProvider>,
+    of_itself: OfItself,
 ) -> Arc<dyn SchemaProvider> {
-    let tables = Described(Arc::new(Tables { schema, source, known: OnceCell::new() }));
+    let tables = Described(Arc::new(Tables { schema, source, of_itself, known: OnceCell::new() }));
     let all = InformationSchemaProvider::new(list(catalog, Arc::new(tables.clone())));
     Arc::new(InformationSchema { catalog, schema, tables, all: Arc::new(all), live })
 }
@@ -89,6 +106,11 @@ impl InformationSchema {
         let (catalog, schema) = (MemoryCatalogProvider::new(), MemorySchemaProvider::new());
         schema.register_table(name.to_owned(), Arc::new(EmptyTable::new(table.schema())))?;
         catalog.register_schema(self.schema, Arc::new(schema))?;
+        // Names of tables are unique in a schema only.
+        let of_itself = &self.tables.0.of_itself;
+        if of_itself.name == name {
+            catalog.register_schema(of_itself.schema, of_itself.provider()?)?;
+        }
         InformationSchemaProvider::new(list(self.catalog, Arc::new(catalog))).table(COLUMNS).await
     }
 }
@@ -154,13 +176,14 @@ fn one_table(filter: &Expr) -> Option<&str> {
     }
 }
 
-/// The catalog and its only schema.
+/// The catalog and its schema of topics.
 #[derive(Clone)]
 struct Described(Arc<Tables>);
 
 struct Tables {
     schema: &'static str,
     source: Arc<dyn Source>,
+    of_itself: OfItself,
     /// Looked at once, and only by a statement that asks.
     known: OnceCell<Known>,
 }
@@ -201,10 +224,13 @@ impl Described {
 
 impl CatalogProvider for Described {
     fn schema_names(&self) -> Vec<String> {
-        vec![self.0.schema.to_owned()]
+        vec![self.0.schema.to_owned(), self.0.of_itself.schema.to_owned()]
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == self.0.of_itself.schema {
+            return self.0.of_itself.provider().ok();
+        }
         (name == self.0.schema).then(|| Arc::new(self.clone()) as Arc<dyn SchemaProvider>)
     }
 }

@@ -72,6 +72,50 @@ async fn old_and_new_commits_are_one_table() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_what_it_passes_over() {
+    let world = World::new().await;
+    filled(&world).await;
+    for (statement, expected) in [
+        ("select change from system.commits where lsn between 3 and 7", "lsn >= 3, lsn <= 7"),
+        ("select change from system.commits where lsn in (3, 7)", "lsn >= 3, lsn <= 7"),
+        ("select change, count(*) from system.commits group by 1", "columns=[change]"),
+        ("select count(*) from system.commits", "columns=[]"),
+    ] {
+        let plan = explained(&world, statement).await;
+        assert!(plan.contains(expected), "{statement}\n{plan}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_is_listed_and_described() {
+    let world = World::new().await;
+    world.table("orders", 1).await;
+    world
+        .check(
+            "select table_schema, table_name, table_type from information_schema.tables \
+             where table_schema <> 'information_schema' order by 1",
+            "
+         table_schema | table_name | table_type
+        --------------+------------+------------
+         default      | orders     | BASE TABLE
+         system       | commits    | BASE TABLE",
+        )
+        .await;
+    assert!(world.text("show tables").await.contains("commits"));
+    let described = world.text("describe system.commits").await;
+    assert!(described.contains("first_offset") && described.contains("Int64"), "{described}");
+    assert!(world.text("show columns from system.commits").await.contains("undo_of"));
+    let columns =
+        "select count(*) from information_schema.columns where table_schema = 'system' and table_name = ";
+    assert_eq!(world.number(&format!("{columns}'commits'")).await, 17);
+    // A topic may have the same name.
+    world.table("commits", 1).await;
+    assert_eq!(world.number(&format!("{columns}'commits'")).await, 17);
+    assert_eq!(world.number("select count(*) from commits").await, 0);
+    assert!(world.number("select count(*) from system.commits").await > 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_damaged_object_is_named() {
     let world = World::simulated(3).await;
