@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "clients")]
 
 import broker as brokers  # noqa: E402
 import bucket  # noqa: E402
+import commits  # noqa: E402
 import differential  # noqa: E402
 import groups  # noqa: E402
 import matrix  # noqa: E402
@@ -34,6 +35,7 @@ def cases(peer):
     yield from groups.cases()
     if not peer:
         yield from tables.cases()
+        yield from commits.cases()
         yield from bucket.cases()
         yield from differential.cases()
 
