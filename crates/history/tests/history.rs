@@ -328,7 +328,8 @@ fn the_parts_are_an_iceberg_table_whose_snapshots_can_be_read() {
         let map::Objects { named, loose } = map::objects(&snapshot).unwrap();
         let known: BTreeSet<String> = named.into_iter().map(|(key, _)| key).chain(loose).collect();
         assert!(broker.ground.objects().is_subset(&known));
-        let late = map::waste(&snapshot).unwrap().into_iter().filter(|(_, since)| env.now().0 - since.0 > 130_000);
+        let late =
+            map::waste(&snapshot).unwrap().into_iter().filter(|(_, since)| env.now().0 - since.0 > 130_000);
         assert_eq!(late.collect::<Vec<_>>(), [], "waste goes");
     });
 }
