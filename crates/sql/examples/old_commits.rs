@@ -1,6 +1,6 @@
 //! How long statements over `system.commits` take, and what they pass over.
 //!
-//! `cargo run --release -p floe-sql --example commits -- [COMMITS]`
+//! `cargo run --release -p floe-sql --example old_commits -- [COMMITS]`
 //!
 //! The history has a million commits by default, of a hundred clients and 16 partitions, in objects of a day's merging.
 
