@@ -12,7 +12,7 @@ use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::{FoundBy, Log};
-use floe_meta::{JournalOptions, Meta, Options, open_journal};
+use floe_meta::{JournalOptions, Meta, Options, RingOptions, open_journal};
 use floe_store::Store;
 use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
@@ -70,7 +70,7 @@ impl Server {
             reserve_bytes: config.disk_reserve_bytes,
             // What a client was told to be in the bucket is in the bucket, not on this machine.
             carries: matches!(config.store, StorePlace::Local),
-            ..JournalOptions::default()
+            ring: RingOptions { bytes_max: config.journal_bytes, ..RingOptions::default() },
         };
         let journal = open_journal(&env, &config.data.join("journal"), options)?;
         let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;

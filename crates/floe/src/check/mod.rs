@@ -36,7 +36,7 @@ const DATA_ENTRIES: &[&str] = &["FORMAT", "FORMAT.tmp", "LOCK", "journal", "lost
 
 /// How the names of the files of a journal begin.
 const JOURNAL_ENTRIES: &[&str] =
-    &["base.sqlite", "history", "image", "journal.lock", "journal.sqlite", "reserve", "ring"];
+    &["base.sqlite", "history", "image", "journal.lock", "journal.sqlite", "probe", "reserve", "ring"];
 
 /// What was found, one line each.
 #[derive(Debug, Default)]

@@ -17,6 +17,7 @@ use floe_kafka::limits as kafka;
 use floe_log::limits as log;
 use floe_log::topic::PARTITIONS_MAX;
 use floe_log::topic_config;
+use floe_meta::limits as meta;
 use floe_sql::limits as sql;
 use floe_store::limits as store;
 
@@ -61,6 +62,10 @@ settings! {
         /// Bytes of the data directory's disk that are kept for deletions, on a small disk a tenth of it. Within this
         /// reserve no records and files are written, within half of it only deletions are committed
         disk_reserve_bytes: u64 = DISK_RESERVE_BYTES, bytes(0..=1 << 40);
+        /// Bytes that the files of the metadata journal take at most. On a local store records are there until they are
+        /// merged
+        journal_bytes: Option<u64> = unset("4 GiB, and an eighth of a disk below 32 GiB"),
+            bytes(meta::RING_FILES_MIN * meta::RING_FILE_BYTES..=1 << 40);
         /// S3 endpoint, for stores other than Amazon's
         s3_endpoint: Option<String> = unset("Amazon's"), text("URL", "a URL, such as http://127.0.0.1:9000");
         /// S3 region

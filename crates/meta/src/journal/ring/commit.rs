@@ -191,7 +191,7 @@ impl Core {
             true => Ok(()),
             false => Err(JournalError::NotApplied(format!(
                 "the journal is full: its files have {} of {} bytes, and hold data that is still needed there. Wait \
-                 until it is merged, delete topics, or allow the journal more bytes",
+                 until it is merged, delete topics, or raise journal_bytes",
                 self.file_bytes(),
                 self.bytes_max
             ))),
