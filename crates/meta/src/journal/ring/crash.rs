@@ -107,7 +107,7 @@ impl World {
         };
         let blocks = 6 + world.below(10);
         world.options = RingOptions {
-            first_bytes: (blocks - world.below(2) * world.below(blocks - 3)) * 4096,
+            first_bytes: if world.below(2) == 0 { 3 } else { blocks } * 4096,
             file_bytes: blocks * 4096,
             bytes_max: Some((4 + world.below(5)) * blocks * 4096),
             image_bytes: 200 + world.below(3_000),

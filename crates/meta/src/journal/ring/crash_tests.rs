@@ -52,6 +52,7 @@ fn planted_bugs_are_seen() {
         ImageAhead,
         NoVoid,
         SealUnsynced,
+        PassedUnmarked,
         NamedTooEarly,
         NoHistory,
     ] {
