@@ -17,7 +17,6 @@ use floe_iceberg::limits::MANIFEST_ENTRIES_MAX;
 use floe_iceberg::{ManifestEntry, ManifestFile, TableMetadata, read_entries, read_manifest_list};
 use floe_meta::{Lsn, Snapshot};
 use floe_store::Store;
-use uuid::Uuid;
 
 use crate::command::{BegunDocuments, Published};
 use crate::error::HistoryError;
@@ -212,6 +211,8 @@ pub(crate) async fn prepare(
     begun: &mut BegunDocuments,
 ) -> Result<Option<Next>, HistoryError> {
     let (location, now) = (of.store.url(FOLDER), of.env.now());
+    // No two snapshots have the same metadata document, so its number is the id of both. It is positive.
+    let id = begun.metadata.last().copied().ok_or(HistoryError::OutOfNumbers)?;
     let numbers = Numbers::of(of.snapshot)?;
     let live = known.map_or_else(BTreeMap::new, |known| known.live.clone());
     let mut folder = Folder { store: of.store, numbers, begun, live };
@@ -224,7 +225,7 @@ pub(crate) async fn prepare(
             (known.metadata.clone(), url, known.manifests.clone(), totals)
         }
         _ => {
-            let uuid = Uuid::from_u128(of.env.random_u128());
+            let uuid = uuid::Builder::from_custom_bytes((1 << 64 | u128::from(id)).to_be_bytes()).into_uuid();
             let metadata =
                 TableMetadata::new(uuid, &location, table::schema()?, 0, properties.clone(), now.0);
             let url = folder.name(DocumentKind::Metadata)?;
@@ -236,7 +237,7 @@ pub(crate) async fn prepare(
     let kept = Kept { snapshots: of.keeps.snapshots, since_ms: of.keeps.since_ms(now) };
     let after = match due {
         Due::Expiry => engine::expire(&mut folder, before, kept.since_ms, now.0, properties).await?,
-        Due::Snapshot => Some(snapshot(&of, &mut folder, before, kept, properties).await?),
+        Due::Snapshot => Some(snapshot(&of, &mut folder, before, kept, properties, id).await?),
     };
     let Some(after) = after else { return Ok(None) };
     let Folder { numbers, live, .. } = folder;
@@ -250,6 +251,7 @@ async fn snapshot(
     before: Before<'_>,
     kept: Kept,
     properties: BTreeMap<String, String>,
+    id: u64,
 ) -> Result<After, HistoryError> {
     let wanted: BTreeMap<String, &PlacedPart> =
         of.parts.iter().map(|placed| (of.store.url(&placed.key()), placed)).collect();
@@ -283,7 +285,7 @@ async fn snapshot(
         same_rows,
         summary: table::summary(of.snapshot.lsn(), end),
         properties,
-        snapshot_id: (of.env.random_u64() >> 1).max(1).cast_signed(),
+        snapshot_id: id.cast_signed(),
         time_ms: of.env.now().0,
         kept,
     };
