@@ -25,6 +25,28 @@ impl Place for Memory {
 async fn conformance() {
     conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::new()))).await;
     conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::carrying()))).await;
+    conformance::run(&Env::simulated(1), || Box::new(Memory(MemoryJournal::carrying().dropping()))).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_drops_holds_no_forgotten_entries() {
+    let journal = MemoryJournal::new().dropping();
+    let commit = |lsn: u64| {
+        let change = Change { key: "key".into(), value: Some(lsn.to_string().into()) };
+        [Commit { envelope: Envelope::broker("test"), changes: vec![change] }]
+    };
+    for lsn in 0..100 {
+        let done = journal.commit(Lsn(lsn), 0, &commit(lsn)).await;
+        assert_eq!(done, Ok(Outcome::Committed(Lsn(lsn + 1))));
+        if lsn % 10 == 9 {
+            journal.forget(Lsn(lsn - 2));
+        }
+    }
+    assert_eq!((journal.held(), journal.everything().len()), (3, 3));
+    let loaded = journal.load().await.unwrap();
+    assert_eq!(loaded.image, [("key".into(), "99".into())]);
+    assert_eq!(journal.history(Lsn(97), 10).await.unwrap().len(), 3);
+    assert_eq!(journal.history(Lsn(96), 10).await, Err(JournalError::Reload(Lsn(98))));
 }
 
 /// One way to break the contract.

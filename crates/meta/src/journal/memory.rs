@@ -41,8 +41,12 @@ impl Default for Shared {
 
 #[derive(Default)]
 struct State {
-    /// All entries; the entry with LSN n is at n - 1. Those that are forgotten stay for tests and copies.
+    /// The entries after `dropped`, in order. Those that are forgotten stay for tests and copies, or else are dropped.
     entries: Vec<Entry>,
+    /// The last entry that is gone for good.
+    dropped: Lsn,
+    /// Whether forgotten entries are dropped.
+    drops: bool,
     /// The last entry that nobody gets any more.
     forgotten: Lsn,
     image: BTreeMap<Bytes, Bytes>,
@@ -67,12 +71,25 @@ impl MemoryJournal {
         MemoryJournal { carries: bytes, ..MemoryJournal::default() }
     }
 
+    /// The same journal, which lets go of the memory of entries that are forgotten: for runs of very many commits. It
+    /// cannot be forked.
+    #[must_use]
+    pub fn dropping(self) -> MemoryJournal {
+        lock(&self.shared.state).drops = true;
+        self
+    }
+
+    /// The number of entries that it holds.
+    pub fn held(&self) -> usize {
+        lock(&self.shared.state).entries.len()
+    }
+
     /// The LSN of the last commit.
     pub fn lsn(&self) -> Lsn {
         *self.shared.last.borrow()
     }
 
-    /// Every entry that was ever committed, also of those that are forgotten: for tests.
+    /// Every entry that was ever committed, also of those that are forgotten and not dropped: for tests.
     pub fn everything(&self) -> Vec<Entry> {
         lock(&self.shared.state).entries.clone()
     }
@@ -81,6 +98,7 @@ impl MemoryJournal {
     pub fn fork(&self, last: Lsn) -> MemoryJournal {
         let mut state = State::default();
         let source = lock(&self.shared.state);
+        assert!(!source.drops, "a journal that drops its entries has no copies");
         for entry in source.entries.iter().take_while(|entry| entry.lsn <= last) {
             state.entries.push(entry.clone());
             state.fold(BACKLOG_ENTRIES_MAX);
@@ -163,7 +181,7 @@ fn crc_of(entry: &Entry) -> u32 {
 
 impl State {
     fn last(&self) -> Lsn {
-        Lsn(self.entries.len() as u64)
+        self.dropped.plus(self.entries.len())
     }
 
     /// The entries after `from`, for whoever follows.
@@ -180,12 +198,22 @@ impl State {
         if upto > self.forgotten {
             self.fold(0);
             self.forgotten = upto;
+            if self.drops {
+                let count = self.place_after(upto);
+                self.entries.drain(..count);
+                self.dropped = upto;
+            }
         }
     }
 
+    /// Where the first entry after this one is.
+    fn place_after(&self, lsn: Lsn) -> usize {
+        let behind = lsn.0.saturating_sub(self.dropped.0);
+        usize::try_from(behind).unwrap_or(usize::MAX).min(self.entries.len())
+    }
+
     fn after(&self, lsn: Lsn) -> &[Entry] {
-        let start = usize::try_from(lsn.0).unwrap_or(usize::MAX).min(self.entries.len());
-        &self.entries[start..]
+        &self.entries[self.place_after(lsn)..]
     }
 
     fn load(&self) -> Loaded {
@@ -198,9 +226,9 @@ impl State {
         if self.after(self.image_lsn).len() <= backlog_max {
             return;
         }
-        let last = self.last();
+        let (last, from) = (self.last(), self.place_after(self.image_lsn));
         let State { entries, image, image_lsn, .. } = self;
-        for change in entries[image_lsn.0 as usize..].iter().flat_map(|entry| &entry.changes) {
+        for change in entries[from..].iter().flat_map(|entry| &entry.changes) {
             match &change.value {
                 Some(value) => image.insert(change.key.clone(), value.clone()),
                 None => image.remove(&change.key),
