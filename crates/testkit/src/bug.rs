@@ -68,10 +68,16 @@ pub enum Bug {
     MergeIgnoresLease,
     /// Of two records of a key, compaction keeps the older one.
     CompactionKeepsOlder,
+    /// Compaction leaves some records that it should not.
+    CompactionKeepsSome,
     /// Compaction drops tombstones before their time is over.
     CompactionDropsTombstones,
     /// Compaction drops the newest record of a partition.
     CompactionDropsNewest,
+    /// Compaction does not wait for the table although the topic says so.
+    CompactionWaitsForNobody,
+    /// Whoever follows a compacted topic does not get some of its batches.
+    ReaderSkipsBatch,
     /// The journal lets go of more commits than it may.
     JournalForgetsMore,
     /// A part of the history says that it ends with the commit after its last one.
@@ -133,8 +139,11 @@ impl Bug {
         Bug::MergeForgetsMarkers,
         Bug::MergeIgnoresLease,
         Bug::CompactionKeepsOlder,
+        Bug::CompactionKeepsSome,
         Bug::CompactionDropsTombstones,
         Bug::CompactionDropsNewest,
+        Bug::CompactionWaitsForNobody,
+        Bug::ReaderSkipsBatch,
         Bug::JournalForgetsMore,
         Bug::HistoryLosesACommit,
         Bug::HistoryRepeatsACommit,
@@ -180,9 +189,12 @@ impl Bug {
             Bug::MergeSwapsBatches => "offsets",
             Bug::MergeForgetsMarkers => "lost",
             Bug::MergeIgnoresLease => "starts",
-            Bug::CompactionKeepsOlder | Bug::CompactionDropsTombstones | Bug::CompactionDropsNewest => {
-                "compacted"
-            }
+            Bug::CompactionKeepsOlder
+            | Bug::CompactionKeepsSome
+            | Bug::CompactionDropsTombstones
+            | Bug::CompactionDropsNewest => "compacted",
+            Bug::CompactionWaitsForNobody => "folded",
+            Bug::ReaderSkipsBatch => "followed",
             Bug::JournalForgetsMore | Bug::HistoryLosesACommit | Bug::HistoryRepeatsACommit => "commits",
             Bug::JournalDropsProgress | Bug::StoreConfusesFiles => "table",
             Bug::StoreNeverHeals | Bug::TaskPanics | Bug::StoreHidesWriters => "live",

@@ -115,8 +115,11 @@ pub enum Event {
     CompactedTopic {
         /// How long its tombstones stay at least, in milliseconds.
         delete_retention_ms: u64,
+        /// Whether compaction and retention wait for its table.
+        waits: bool,
     },
-    /// A client appends one batch to a compacted topic of one partition.
+    /// A client appends one batch to a compacted topic of one partition, or ends a transaction there. A marker stands for
+    /// a tombstone of a key that nothing else has: its value ([`crate::rows::marker`]).
     Put {
         /// The topic.
         topic: String,
@@ -125,14 +128,37 @@ pub enum Event {
         /// The offset of the first record. Known when the operation ended `ok`.
         base: Option<i64>,
     },
-    /// A client reads all of a compacted topic of one partition.
+    /// A client reads all of a compacted topic of one partition, at one moment.
     Keys {
         /// The topic.
         topic: String,
+        /// The first offset that is kept.
+        log_start: i64,
         /// The offset after the newest record.
         high_watermark: i64,
         /// Every record that is there.
         records: Vec<Keyed>,
+    },
+    /// A client follows a compacted topic of one partition from its start to its end, in many reads. The log is compacted
+    /// meanwhile.
+    Followed {
+        /// The topic.
+        topic: String,
+        /// The first offset that is kept, by the last read.
+        log_start: i64,
+        /// The largest high watermark of all reads, which was reached.
+        high_watermark: i64,
+        /// Every record that it met.
+        records: Vec<Keyed>,
+    },
+    /// The rows of the table over a compacted topic of one partition: those of its files, or the answer to a statement.
+    KeyedRows {
+        /// The topic.
+        topic: String,
+        /// Offset and key of each row, and the value that it shows.
+        rows: Vec<Keyed>,
+        /// The next offset that the view will read; none for a statement, which shows the log as well.
+        progress: Option<i64>,
     },
     /// Records that retention or a client took are back in a topic of their own, which was read whole.
     CameBack {

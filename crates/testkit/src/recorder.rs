@@ -91,8 +91,14 @@ fn digest(event: &Event) -> String {
         Event::Final { partition, log_start, high_watermark, records } => {
             format!("final {partition} {} {high_watermark} {log_start}", records.len())
         }
-        Event::Keys { topic, high_watermark, records } => {
-            format!("keys {topic} {} {high_watermark}", records.len())
+        Event::Keys { topic, log_start, high_watermark, records } => {
+            format!("keys {topic} {} {high_watermark} {log_start}", records.len())
+        }
+        Event::Followed { topic, log_start, high_watermark, records } => {
+            format!("followed {topic} {} {high_watermark} {log_start}", records.len())
+        }
+        Event::KeyedRows { topic, rows, progress } => {
+            format!("keyed rows {topic} {} {progress:?}", rows.len())
         }
         Event::Rows { topic, rows, dead, progress } => {
             format!("rows {topic} {} {} {progress:?}", rows.len(), dead.len())

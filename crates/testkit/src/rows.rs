@@ -10,6 +10,8 @@ use arrow::json::LineDelimitedWriter;
 use floe_log::extent::Outcome;
 use serde_json::{Map, Value};
 
+use crate::history::Keyed;
+
 /// The first character of a value that is not JSON.
 pub const BAD: char = '!';
 
@@ -43,14 +45,6 @@ pub fn has_row(value: &str) -> bool {
 pub fn id_of(value: &str) -> &str {
     let in_object = value.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next());
     in_object.unwrap_or_else(|| value.trim_start_matches(BAD))
-}
-
-/// The rows of a batch. A row without a system column is `None`.
-///
-/// # Errors
-/// Arrow cannot write the batch as JSON.
-pub fn of_batch(batch: &RecordBatch) -> Result<Vec<Option<Row>>, ArrowError> {
-    Ok(objects(batch)?.iter().map(of_json).collect())
 }
 
 /// The rows of a batch as JSON objects, one member per column.
@@ -93,6 +87,16 @@ pub fn of_json(row: &Value) -> Option<Row> {
         record.remove("_key");
     }
     Some((partition, offset, Value::Object(record).to_string()))
+}
+
+/// Offset, key, and the value that the row shows, of a row that is a JSON object; none for the value of a tombstone.
+pub fn keyed_of_json(row: &Value) -> Option<Keyed> {
+    let columns = row.as_object()?;
+    let offset = columns.get("_offset")?.as_i64()?;
+    let key = columns.get("_key")?.as_str()?.to_owned();
+    let mut record = merged(columns);
+    record.retain(|name, _| !name.starts_with('_'));
+    Some((offset, key, (!record.is_empty()).then(|| Value::Object(record).to_string())))
 }
 
 /// Turns the columns of a struct back into the members of an object.
@@ -176,6 +180,16 @@ mod tests {
             (id_of(r#"{"id":"p1-7","n":1}"#), id_of("!p1-8"), id_of("p1-9")),
             ("p1-7", "p1-8", "p1-9")
         );
+    }
+
+    #[test]
+    fn a_row_shows_a_key_and_a_value_or_a_tombstone() {
+        let keyed = |columns: &Value| keyed_of_json(&row(columns));
+        let shown = |value: Option<&str>| Some((7, "a".to_owned(), value.map(str::to_owned)));
+        assert_eq!(keyed(&json!({"v": 17})), shown(Some(r#"{"v":17}"#)));
+        assert_eq!(keyed(&json!({"v": null})), shown(None));
+        assert_eq!(keyed(&json!({})), shown(None));
+        assert_eq!(keyed_of_json(&json!({"_offset": 7, "v": 17})), None);
     }
 
     #[test]

@@ -227,6 +227,21 @@ fn compaction_that_keeps_the_older_record_is_seen() {
 }
 
 #[test]
+fn compaction_that_keeps_some_records_between_others_is_seen() {
+    finds(Bug::CompactionKeepsSome);
+}
+
+#[test]
+fn compaction_that_does_not_wait_for_the_table_is_seen() {
+    finds(Bug::CompactionWaitsForNobody);
+}
+
+#[test]
+fn batches_that_a_follower_does_not_get_are_seen() {
+    finds(Bug::ReaderSkipsBatch);
+}
+
+#[test]
 fn compaction_that_drops_tombstones_early_is_seen() {
     finds(Bug::CompactionDropsTombstones);
 }

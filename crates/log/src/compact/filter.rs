@@ -50,6 +50,8 @@ pub(crate) struct Pass {
 pub enum PlantedBug {
     /// Of two records of a key the older one stays.
     KeepsOlder,
+    /// Every third record stays, whatever replaces it.
+    KeepsSome,
     /// Tombstones go at once.
     DropsTombstones,
     /// The newest record of a partition goes.
@@ -209,6 +211,7 @@ impl Pass {
         // The map has no key of records that an earlier pass left, unless a later record has it.
         match (map.last(&data[key]), self.bug) {
             (Some(last), Some(PlantedBug::KeepsOlder)) => offset < last,
+            (_, Some(PlantedBug::KeepsSome)) if offset.0 % 3 == 0 => true,
             (last, _) => last.is_none_or(|last| offset >= last),
         }
     }

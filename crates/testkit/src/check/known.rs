@@ -71,6 +71,13 @@ fn proved(event: &Event) -> Vec<(String, i64, i64)> {
         | Event::Final { partition, high_watermark, log_start, .. } => {
             vec![(partition.clone(), *high_watermark, *log_start)]
         }
+        Event::Put { topic, records, base: Some(base) } => {
+            let end = base + i64::try_from(records.len()).expect("a batch is small");
+            vec![(format!("{topic}/0"), end, i64::MIN)]
+        }
+        Event::Keys { topic, log_start, high_watermark, .. } => {
+            vec![(format!("{topic}/0"), *high_watermark, *log_start)]
+        }
         Event::DeleteRecords { partition, log_start: Some(log_start), .. } => {
             vec![(partition.clone(), *log_start, *log_start)]
         }

@@ -8,8 +8,11 @@ use crate::history::History;
 pub mod commits;
 pub mod compacted;
 pub mod duplicated;
+pub mod folded;
+pub mod followed;
 pub mod group;
 pub mod held;
+mod keyed;
 mod known;
 pub mod live;
 pub mod lost;
@@ -61,6 +64,8 @@ pub const CHECKERS: &[Checker] = &[
     ("objects", objects::check),
     ("held", held::check),
     ("compacted", compacted::check),
+    ("followed", followed::check),
+    ("folded", folded::check),
     ("removed", removed::check),
     ("commits", commits::check),
     ("table", table::check),

@@ -9,6 +9,14 @@ use crate::history::{Answer, CommitRow, Event, History, Line, Phase};
 /// A commit, its client, and the first offset and the number of what it appended.
 type Committed = (u64, &'static str, Option<(i64, u64)>);
 
+/// The offset, the key and the value of a record; none for a tombstone.
+type Keyed<'a> = (i64, &'a str, Option<&'a str>);
+
+fn own(records: &[Keyed<'_>]) -> Vec<(i64, String, Option<String>)> {
+    let own = |(offset, key, value): &Keyed<'_>| (*offset, (*key).to_owned(), value.map(str::to_owned));
+    records.iter().map(own).collect()
+}
+
 /// Writes histories by hand.
 #[derive(Default)]
 struct Script {
@@ -80,13 +88,42 @@ impl Script {
         self.both(1, 1, event(None), phase, event(base))
     }
 
-    fn keys(self, high_watermark: i64, records: &[(i64, &str, Option<&str>)]) -> Script {
-        let own = |(offset, key, value): &(i64, &str, Option<&str>)| {
-            (*offset, (*key).to_owned(), value.map(str::to_owned))
+    fn keys(self, high_watermark: i64, records: &[Keyed<'_>]) -> Script {
+        self.keys_from(1, 0, high_watermark, records)
+    }
+
+    /// The read of a whole log by some broker.
+    fn keys_from(self, broker: u32, log_start: i64, high_watermark: i64, records: &[Keyed<'_>]) -> Script {
+        let event = |log_start, high_watermark, records| Event::Keys {
+            topic: "c".to_owned(),
+            log_start,
+            high_watermark,
+            records,
         };
-        let records: Vec<_> = records.iter().map(own).collect();
-        let event = |high_watermark, records| Event::Keys { topic: "c".to_owned(), high_watermark, records };
-        self.both(9, 1, event(0, Vec::new()), Phase::Ok, event(high_watermark, records))
+        let end = event(log_start, high_watermark, own(records));
+        self.both(9, broker, event(0, 0, Vec::new()), Phase::Ok, end)
+    }
+
+    /// Follows the whole log.
+    fn followed(self, high_watermark: i64, records: &[Keyed<'_>]) -> Script {
+        let event = |high_watermark, records| Event::Followed {
+            topic: "c".to_owned(),
+            log_start: 0,
+            high_watermark,
+            records,
+        };
+        self.both(9, 0, event(0, Vec::new()), Phase::Ok, event(high_watermark, own(records)))
+    }
+
+    /// The rows of the table.
+    fn keyed_rows(self, progress: Option<i64>, rows: &[Keyed<'_>]) -> Script {
+        let event = |rows| Event::KeyedRows { topic: "c".to_owned(), rows, progress };
+        self.both(9, 1, event(Vec::new()), Phase::Ok, event(own(rows)))
+    }
+
+    /// The topic of these records, whose tombstones stay for a second.
+    fn compacted(self, delete_retention_ms: u64, waits: bool) -> Script {
+        self.alone(0, Event::CompactedTopic { delete_retention_ms, waits })
     }
 
     fn commit(self, offset: i64, phase: Phase) -> Script {
@@ -121,6 +158,15 @@ impl Script {
     fn delete(self, below: Option<i64>, log_start: i64) -> Script {
         let event = |log_start| Event::DeleteRecords { partition: P.to_owned(), below, log_start };
         self.both(6, 1, event(None), Phase::Ok, event(Some(log_start)))
+    }
+
+    /// A deletion of records of another partition.
+    fn delete_of(self, partition: &str, below: i64) -> Script {
+        let event = |log_start| {
+            let partition = partition.to_owned();
+            Event::DeleteRecords { partition, below: Some(below), log_start }
+        };
+        self.both(6, 1, event(None), Phase::Ok, event(Some(below)))
     }
 
     fn extents(self, what: &[&str], retained: &[&str]) -> Script {
@@ -314,6 +360,25 @@ fn planted_elsewhere() -> Vec<(&'static str, Script)> {
         ("compacted", tombstone(1_000).keys(2, &[(1, "b", Some("2"))])),
         ("compacted", tombstone(0).keys(2, &[])),
         ("compacted", puts().keys(3, &[(1, "a", Some("9")), (2, "b", Some("3"))])),
+        // A record stayed between two that went, and a record is there that a client deleted.
+        ("compacted", thrice().keys(3, &[(0, "a", Some("1")), (2, "a", Some("3"))])),
+        ("compacted", puts().keys_from(1, 3, 3, &[(2, "b", Some("3"))]).delete_of("c/0", 3)),
+        // Nobody deleted records, and the log begins later.
+        ("starts", puts().keys_from(1, 3, 3, &[])),
+        ("watermark", puts().keys(0, &[])),
+        // Who follows the log misses the last record of a key, or meets an older one last.
+        ("followed", puts().followed(3, &[(2, "b", Some("3"))])),
+        ("followed", puts().followed(3, &[(0, "a", Some("1")), (2, "b", Some("3"))])),
+        ("followed", puts().followed(3, &[(1, "a", Some("2")), (0, "a", Some("1")), (2, "b", Some("3"))])),
+        ("followed", tombstone(1_000).followed(2, &[(1, "b", Some("2"))])),
+        // The table misses the last record of a key, or any record although the log waits for it; it has one twice, one
+        // of nobody, and one beyond its progress.
+        ("folded", puts().keyed_rows(Some(3), &[(0, "a", Some("1")), (2, "b", Some("3"))])),
+        ("folded", puts().keyed_rows(None, &[(2, "b", Some("3"))])),
+        ("folded", waiting().keyed_rows(Some(3), &[(1, "a", Some("2")), (2, "b", Some("3"))])),
+        ("folded", puts().keyed_rows(Some(3), &[B, (1, "a", Some("2")), B])),
+        ("folded", puts().keyed_rows(Some(3), &[B, (1, "a", Some("9"))])),
+        ("folded", puts().keyed_rows(Some(2), &[B, (1, "a", Some("2"))])),
         // A commit is missing, the last one is, offsets are left out, or given twice, somebody else wrote them.
         ("commits", committed(3, &[(1, "floe", None), (3, "client-1", Some((0, 2)))])),
         ("commits", committed(3, &[(1, "floe", None), (2, "client-1", Some((0, 2)))])),
@@ -408,10 +473,70 @@ fn puts() -> Script {
     start().put(&[("a", Some("1")), ("a", Some("2")), ("b", Some("3"))], Phase::Ok, Some(0))
 }
 
+/// The last of them.
+const B: Keyed<'static> = (2, "b", Some("3"));
+
+/// Three records of one key.
+fn thrice() -> Script {
+    start().put(&[("a", Some("1")), ("a", Some("2")), ("a", Some("3"))], Phase::Ok, Some(0))
+}
+
+/// The same in a log that waits for its table.
+fn waiting() -> Script {
+    start().compacted(1_000, true).put(
+        &[("a", Some("1")), ("a", Some("2")), ("b", Some("3"))],
+        Phase::Ok,
+        Some(0),
+    )
+}
+
 /// A tombstone, which is to stay for so long, and a record behind it.
 fn tombstone(delete_retention_ms: u64) -> Script {
-    let script = start().alone(0, Event::CompactedTopic { delete_retention_ms });
+    let script = start().compacted(delete_retention_ms, false);
     script.put(&[("a", None), ("b", Some("2"))], Phase::Ok, Some(0))
+}
+
+#[test]
+fn who_follows_a_compacted_log_may_miss_what_is_replaced() {
+    let (first, second) = ((0, "a", Some("1")), (1, "a", Some("2")));
+    check(&puts().followed(3, &[first, second, B]), &[]);
+    check(&puts().followed(3, &[second, B]), &[]);
+    check(&tombstone(0).followed(2, &[(1, "b", Some("2"))]), &[]);
+    // The record was met before its tombstone came, and that was gone when its turn came.
+    let script = |ms| start().compacted(ms, false).put(&[("a", Some("1")), ("a", None)], Phase::Ok, Some(0));
+    let late = |ms| script(ms).put(&[("b", Some("3"))], Phase::Ok, Some(2)).followed(3, &[first, B]);
+    check(&late(0), &[]);
+    check(&late(1_000), &["followed"]);
+    // Of three records the middle one is replaced meanwhile.
+    check(&thrice().followed(3, &[(0, "a", Some("1")), (2, "a", Some("3"))]), &[]);
+    // The broker that answers last lags behind: it does not know of more.
+    check(&puts().put(&[("a", None)], Phase::Ok, Some(3)).followed(3, &[second, B]), &[]);
+}
+
+#[test]
+fn a_table_over_a_compacted_log_has_what_was_there() {
+    let (first, second) = ((0, "a", Some("1")), (1, "a", Some("2")));
+    for progress in [Some(3), None] {
+        check(&waiting().keyed_rows(progress, &[B, first, second]), &[]);
+        check(&puts().keyed_rows(progress, &[B, second]), &[]);
+    }
+    check(&puts().keyed_rows(Some(1), &[first]), &[]);
+    // What a client deleted may be missing.
+    let deleted = waiting().delete_of("c/0", 1).keyed_rows(Some(3), &[B, second]);
+    check(&deleted.keys_from(1, 1, 3, &[second, B]), &[]);
+    // A marker has no row.
+    let marked = || waiting().put(&[("?7 Commit", None)], Phase::Ok, Some(3));
+    check(&marked().keyed_rows(Some(4), &[first, second, B]), &[]);
+    check(&marked().keyed_rows(Some(4), &[first, second, B, (3, "?7 Commit", None)]), &["folded"]);
+}
+
+#[test]
+fn what_is_deleted_of_a_compacted_log_is_gone() {
+    let deleted = || puts().delete_of("c/0", 2);
+    check(&deleted().keys_from(1, 2, 3, &[B]), &[]);
+    check(&deleted().keys_from(1, 2, 3, &[(1, "a", Some("2")), B]), &["compacted"]);
+    check(&deleted().keys_from(1, 0, 3, &[(1, "a", Some("2")), B]), &["watermark"]);
+    check(&deleted().keys_from(1, 3, 3, &[]), &["starts"]);
 }
 
 #[test]
@@ -426,8 +551,8 @@ fn what_compaction_may_do_is_right() {
     check(&sent(Some("4")).keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
     check(&sent(None).keys(3, &[(2, "b", Some("3"))]), &[]);
     // A broker that lags behind shows a log that was.
-    let more = puts().put(&[("a", None)], Phase::Ok, Some(3));
-    check(&more.keys(3, &[(1, "a", Some("2")), (2, "b", Some("3"))]), &[]);
+    let more = start().alone(2, Event::Started).put(&[("a", Some("2")), ("b", None)], Phase::Ok, Some(0));
+    check(&more.keys_from(2, 0, 1, &[(0, "a", Some("2"))]), &[]);
 }
 
 #[test]

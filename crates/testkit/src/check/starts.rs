@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::history::{Event, History, Phase};
+use crate::history::{Event, History, Operation, Phase};
 
 /// Reports log starts without a reason, and extents that are not those of the readable offsets.
 pub fn check(history: &History) -> Vec<String> {
@@ -24,21 +24,31 @@ pub fn check(history: &History) -> Vec<String> {
                 found.push(format!("{partition}: deleted below {below}, and it begins at {start}"));
             }
             Event::Final { partition, log_start, .. } => {
-                let topic = partition.rsplit_once('/').map_or(partition.as_str(), |(topic, _)| topic);
-                let asked = |operation: &&crate::history::Operation<'_>| match operation.event {
-                    Event::DeleteRecords { partition: of, below, .. } => {
-                        of == partition && below.is_none_or(|below| below == *log_start)
-                    }
-                    _ => false,
-                };
-                if *log_start > 0 && !retained.contains(topic) && !operations.iter().any(|one| asked(&one)) {
-                    found.push(format!(
-                        "{partition} begins at {log_start}, and nobody deleted records up to there"
-                    ));
-                }
+                found.extend(unasked(&operations, partition, *log_start, &retained));
+            }
+            Event::Keys { topic, log_start, .. } => {
+                found.extend(unasked(&operations, &format!("{topic}/0"), *log_start, &retained));
             }
             _ => {}
         }
     }
     found
+}
+
+/// A log start without a reason: no retention is there, and nobody deleted records up to it.
+fn unasked(
+    operations: &[Operation<'_>],
+    partition: &str,
+    log_start: i64,
+    retained: &BTreeSet<&str>,
+) -> Option<String> {
+    let topic = partition.rsplit_once('/').map_or(partition, |(topic, _)| topic);
+    let asked = |operation: &Operation<'_>| match operation.event {
+        Event::DeleteRecords { partition: of, below, .. } => {
+            of == partition && below.is_none_or(|below| below == log_start)
+        }
+        _ => false,
+    };
+    let is_unasked = log_start > 0 && !retained.contains(topic) && !operations.iter().any(asked);
+    is_unasked.then(|| format!("{partition} begins at {log_start}, and nobody deleted records up to there"))
 }

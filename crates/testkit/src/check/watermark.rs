@@ -2,7 +2,7 @@
 //! read that began after an acknowledgement sees its offset (for the brokers that [`Facts`] bind).
 
 use super::known::Facts;
-use crate::history::{Event, History};
+use crate::history::{Event, History, Phase};
 
 /// Reports reads that went back.
 pub fn check(history: &History) -> Vec<String> {
@@ -10,15 +10,20 @@ pub fn check(history: &History) -> Vec<String> {
     let facts = Facts::of(&operations);
     let mut found = Vec::new();
     for operation in &operations {
-        let (Event::Fetch { partition, high_watermark, log_start, .. }
-        | Event::Final { partition, high_watermark, log_start, .. }) = operation.event
-        else {
-            continue;
-        };
-        if operation.phase != crate::history::Phase::Ok {
+        if operation.phase != Phase::Ok {
             continue;
         }
-        let (high_before, start_before) = facts.bound(partition, operation);
+        let (partition, high_watermark, log_start) = match operation.event {
+            Event::Fetch { partition, high_watermark, log_start, .. }
+            | Event::Final { partition, high_watermark, log_start, .. } => {
+                (partition.clone(), high_watermark, log_start)
+            }
+            Event::Keys { topic, high_watermark, log_start, .. } => {
+                (format!("{topic}/0"), high_watermark, log_start)
+            }
+            _ => continue,
+        };
+        let (high_before, start_before) = facts.bound(&partition, operation);
         let at = operation.invoke.at;
         if *high_watermark < high_before {
             found.push(format!(

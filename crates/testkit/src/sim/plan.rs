@@ -104,6 +104,64 @@ impl Options {
     }
 }
 
+/// What a compacted topic is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compacted {
+    /// How long its tombstones stay, in milliseconds.
+    pub(crate) delete_retention_ms: &'static str,
+    /// What it keeps, if it does not keep everything that compaction leaves.
+    pub(crate) retention: Option<(&'static str, &'static str)>,
+    /// Whether a client deletes its records.
+    pub(crate) deletes: bool,
+    /// Whether it has a table, and if so whether compaction and retention wait for that.
+    pub(crate) table: Option<bool>,
+}
+
+impl Compacted {
+    /// A topic that is compacted and nothing else, with tombstones that stay for long.
+    pub(crate) const PLAIN: Compacted =
+        Compacted { delete_retention_ms: DELETE_RETENTIONS[2], retention: None, deletes: false, table: None };
+
+    /// That of a seed. Every kind comes with every other one.
+    fn of(seed: u64) -> Compacted {
+        let choice = |step: u64, count: u64| usize::try_from(seed / step % count).expect("a small number");
+        let kind = choice(9, 4);
+        Compacted {
+            delete_retention_ms: DELETE_RETENTIONS[choice(3, 3)],
+            retention: (kind == 2).then(|| RETENTIONS[choice(36, RETENTIONS.len() as u64)]),
+            deletes: kind == 1,
+            table: [None, Some(true), Some(false)][choice(36, 3)],
+        }
+    }
+
+    /// Whether its policy lets records go that no later one replaces.
+    pub(crate) fn forgets(&self) -> bool {
+        self.retention.is_some() || self.deletes
+    }
+
+    /// Whether compaction and retention wait for its table.
+    pub(crate) fn waits(&self) -> bool {
+        self.table == Some(true)
+    }
+
+    /// Its settings.
+    pub(crate) fn configs(&self) -> Vec<(&'static str, &'static str)> {
+        let mut configs = vec![
+            ("cleanup.policy", if self.forgets() { "compact,delete" } else { "compact" }),
+            ("min.cleanable.dirty.ratio", "0"),
+            ("delete.retention.ms", self.delete_retention_ms),
+            ("floe.retention.wait.for.views", if self.waits() { "true" } else { "false" }),
+        ];
+        configs.extend(Plan::table_configs(self.table.is_some()));
+        configs.extend(self.retention);
+        configs
+    }
+
+    /// Its only partition.
+    pub(crate) const PLACE: Place =
+        Place { topic: COMPACTED_TOPIC, table: false, index: 0, incarnation: None };
+}
+
 /// The draws of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -151,8 +209,8 @@ pub(crate) struct Plan {
     pub(crate) marks: bool,
     /// Whether a client holds a snapshot for long.
     pub(crate) holds: bool,
-    /// Whether there is a compacted topic, and if so how long its tombstones stay, in milliseconds.
-    pub(crate) compacted: Option<&'static str>,
+    /// What the compacted topic is, if there is one.
+    pub(crate) compacted: Option<Compacted>,
     /// The settings of a broker's log.
     pub(crate) log: floe_log::Config,
     /// The settings of a broker's views.
@@ -255,14 +313,20 @@ impl Plan {
     pub(crate) fn compacting(self, seed: u64, bug: Option<Bug>) -> Plan {
         let planted = match bug {
             Some(Bug::CompactionKeepsOlder) => Some(PlantedCompactionBug::KeepsOlder),
+            Some(Bug::CompactionKeepsSome) => Some(PlantedCompactionBug::KeepsSome),
             Some(Bug::CompactionDropsTombstones) => Some(PlantedCompactionBug::DropsTombstones),
             Some(Bug::CompactionDropsNewest) => Some(PlantedCompactionBug::DropsNewest),
             _ => None,
         };
         let choice = usize::try_from(seed / 3 % 3).expect("a small number");
-        let compacted = seed.is_multiple_of(3).then(|| DELETE_RETENTIONS[choice]);
-        // Tombstones that should stay for long are missed soon.
-        let compacted = if planted.is_some() { Some(DELETE_RETENTIONS[2]) } else { compacted };
+        let compacted = seed.is_multiple_of(3).then(|| Compacted::of(seed));
+        let compacted = match bug {
+            // Tombstones that should stay for long are missed soon.
+            _ if planted.is_some() => Some(Compacted::PLAIN),
+            Some(Bug::ReaderSkipsBatch) => Some(Compacted::PLAIN),
+            Some(Bug::CompactionWaitsForNobody) => Some(Compacted { table: Some(true), ..Compacted::PLAIN }),
+            _ => compacted,
+        };
         // A map of few keys takes several passes, and a small object several commits.
         let compaction = Compaction {
             pause: Duration::from_millis(700),
@@ -274,15 +338,6 @@ impl Plan {
         };
         let log = floe_log::Config { compaction, ..self.log };
         Plan { compacted, log, ..self }
-    }
-
-    /// The settings of the compacted topic.
-    pub(crate) fn compacted_configs(delete_retention_ms: &'static str) -> Vec<(&'static str, &'static str)> {
-        vec![
-            ("cleanup.policy", "compact"),
-            ("min.cleanable.dirty.ratio", "0"),
-            ("delete.retention.ms", delete_retention_ms),
-        ]
     }
 
     /// The same plan, changed so that a planted bug can show itself.

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::cluster::{Cluster, Running};
 use super::engine::Refused;
-use super::plan::TABLE_TOPIC;
+use super::plan::{COMPACTED_TOPIC, TABLE_TOPIC};
 use crate::bug::Bug;
 use crate::client::Harness;
 use crate::dice::Dice;
@@ -24,21 +24,34 @@ const PROCESS: u32 = 400;
 /// This many failed statements without any fault are a finding.
 const FAILURES_MAX: u32 = 20;
 
-/// The statements. Each has another plan over the same table.
-#[derive(Debug, Clone, Copy)]
+/// The statements. Each of the first three has another plan over the same table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     Rows,
     Counts,
     Unmatched,
+    /// All rows of the table over the compacted topic.
+    Keyed,
 }
 
 impl Question {
-    const ALL: [Question; 3] = [Question::Rows, Question::Counts, Question::Unmatched];
+    /// Those of a run.
+    fn all(cluster: &Cluster) -> Vec<Question> {
+        let mut all = vec![Question::Rows, Question::Counts, Question::Unmatched];
+        let keyed = cluster.plan().compacted.filter(|topic| topic.table.is_some());
+        all.extend(keyed.map(|_| Question::Keyed));
+        all
+    }
+
+    /// The topic whose table it is about.
+    fn topic(self) -> &'static str {
+        if self == Question::Keyed { COMPACTED_TOPIC } else { TABLE_TOPIC }
+    }
 
     fn text(self) -> String {
-        let table = TABLE_TOPIC;
+        let table = self.topic();
         match self {
-            Question::Rows => format!("select * from {table}"),
+            Question::Rows | Question::Keyed => format!("select * from {table}"),
             Question::Counts => format!(
                 "select _partition_id as p, count(*) as n, max(_offset) as last from {table} group by _partition_id"
             ),
@@ -50,12 +63,34 @@ impl Question {
         }
     }
 
-    fn answer(self, batches: &[RecordBatch]) -> Option<Answer> {
+    /// The event of the statement, without an answer.
+    fn asked(self) -> Event {
+        let topic = self.topic().to_owned();
+        match self {
+            Question::Keyed => Event::KeyedRows { topic, rows: Vec::new(), progress: None },
+            _ => Event::Query { topic, answer: None },
+        }
+    }
+
+    /// The event of the answer; none if the answer has other columns.
+    fn answered(self, cluster: &Cluster, dice: &Dice, batches: &[RecordBatch]) -> Option<Event> {
         let objects: Result<Vec<Vec<Value>>, _> = batches.iter().map(rows::objects).collect();
         let objects: Vec<Value> = objects.ok()?.concat();
+        let topic = self.topic().to_owned();
+        if self == Question::Keyed {
+            let rows = objects.iter().map(rows::keyed_of_json).collect::<Option<_>>()?;
+            return Some(Event::KeyedRows { topic, rows, progress: None });
+        }
+        let answer = spoil(cluster.bug(), dice, self.answer(&objects)?);
+        Some(Event::Query { topic, answer: Some(answer) })
+    }
+
+    fn answer(self, objects: &[Value]) -> Option<Answer> {
         let number = |row: &Value, name: &str| row.get(name)?.as_i64();
         match self {
-            Question::Rows => objects.iter().map(rows::of_json).collect::<Option<_>>().map(Answer::Rows),
+            Question::Rows | Question::Keyed => {
+                objects.iter().map(rows::of_json).collect::<Option<_>>().map(Answer::Rows)
+            }
             Question::Counts => {
                 let count = |row: &Value| {
                     let partition = u32::try_from(number(row, "p")?).ok()?;
@@ -74,7 +109,7 @@ pub(super) async fn ask(cluster: Cluster) {
     loop {
         let healed = cluster.healed();
         let running = cluster.broker().await;
-        let answered = once(&cluster, &dice, &running, *dice.pick(&Question::ALL)).await;
+        let answered = once(&cluster, &dice, &running, *dice.pick(&Question::all(&cluster))).await;
         if healed && answered {
             return;
         }
@@ -85,7 +120,7 @@ pub(super) async fn ask(cluster: Cluster) {
 /// Asks every statement once when nothing fails any more.
 pub(super) async fn ask_all(cluster: &Cluster) {
     let dice = cluster.dice();
-    for question in Question::ALL {
+    for question in Question::all(cluster) {
         let mut failures = 0;
         while !once(cluster, &dice, &*cluster.broker().await, question).await {
             failures += 1;
@@ -101,21 +136,20 @@ pub(super) async fn ask_all(cluster: &Cluster) {
 async fn once(cluster: &Cluster, dice: &Dice, running: &Running, question: Question) -> bool {
     let Some(engine) = running.sql.clone() else { return false };
     // A broker beside another one may not know the topic yet.
-    if !topic::by_name(&running.log.meta().snapshot(), TABLE_TOPIC).is_ok_and(|topic| topic.is_some()) {
+    if !topic::by_name(&running.log.meta().snapshot(), question.topic()).is_ok_and(|topic| topic.is_some()) {
         return false;
     }
-    let event = |answer| Event::Query { topic: TABLE_TOPIC.to_owned(), answer };
-    let begun = cluster.recorder().invoke(PROCESS, running.number, event(None));
+    let begun = cluster.recorder().invoke(PROCESS, running.number, question.asked());
     let text = question.text();
     let result = running.run(async move { engine.rows(&text).await }).await;
     let wrong = |why: &str| cluster.recorder().stuck(format!("{}: {why}", question.text()));
-    let answer = match result {
+    let answered = match result {
         Some(Ok(batches)) => {
-            let answer = question.answer(&batches);
-            if answer.is_none() {
+            let answered = question.answered(cluster, dice, &batches);
+            if answered.is_none() {
                 wrong("the answer has other columns");
             }
-            answer
+            answered
         }
         Some(Err(Refused::Wrong(why))) => {
             wrong(&why);
@@ -123,11 +157,10 @@ async fn once(cluster: &Cluster, dice: &Dice, running: &Running, question: Quest
         }
         Some(Err(Refused::Later(_))) | None => None,
     };
-    let answer = answer.map(|answer| spoil(cluster.bug(), dice, answer));
-    let phase = if answer.is_some() { Phase::Ok } else { Phase::Fail };
-    let answered = answer.is_some();
-    cluster.recorder().end(begun, phase, event(answer));
-    answered
+    let phase = if answered.is_some() { Phase::Ok } else { Phase::Fail };
+    let is_answered = answered.is_some();
+    cluster.recorder().end(begun, phase, answered.unwrap_or_else(|| question.asked()));
+    is_answered
 }
 
 /// The answer after the planted bug has touched it.

@@ -14,7 +14,9 @@ use super::compacting;
 use super::holding;
 use super::journal::SimJournal;
 use super::marking;
-use super::plan::{COMPACTED_TOPIC, FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC};
+use super::plan::{
+    COMPACTED_TOPIC, Compacted, FLEETING_TOPIC, Options, PARTITIONS, PLAIN_TOPIC, Plan, TABLE_TOPIC,
+};
 use super::restoring;
 use super::sql;
 use super::store::SimStore;
@@ -148,19 +150,22 @@ fn put_clock_right(env: &Env, seed: u64, chaos: Duration) {
 pub(super) async fn create_topics(cluster: &Cluster) {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let compacted = cluster.plan().compacted;
-    if let Some(ms) = compacted {
-        let delete_retention_ms = ms.parse().expect("a number");
-        cluster.recorder().note(0, Event::CompactedTopic { delete_retention_ms });
+    if let Some(compacted) = compacted {
+        let delete_retention_ms = compacted.delete_retention_ms.parse().expect("a number");
+        let event = Event::CompactedTopic { delete_retention_ms, waits: compacted.waits() };
+        cluster.recorder().note(0, event);
     }
-    let compacted_configs = compacted.map(Plan::compacted_configs);
     for name in [TABLE_TOPIC, PLAIN_TOPIC].into_iter().chain(compacted.map(|_| COMPACTED_TOPIC)) {
-        let (settings, partitions) = match &compacted_configs {
-            Some(configs) if name == COMPACTED_TOPIC => (configs.clone(), 1),
+        let (settings, partitions) = match compacted {
+            Some(compacted) if name == COMPACTED_TOPIC => (compacted.configs(), 1),
             _ => (cluster.plan().configs(name), PARTITIONS),
         };
         let mut configs: BTreeMap<_, _> = settings.into_iter().map(own).collect();
         if cluster.bug() == Some(Bug::RetentionIsHasty) {
             configs.entry("retention.bytes".to_owned()).and_modify(|bytes| "0".clone_into(bytes));
+        }
+        if name == COMPACTED_TOPIC && cluster.bug() == Some(Bug::CompactionWaitsForNobody) {
+            configs.remove("floe.retention.wait.for.views");
         }
         loop {
             let running = cluster.broker().await;
@@ -204,9 +209,7 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     if cluster.plan().marks {
         clients.push(("the marker".to_owned(), env.spawn("marker", marking::run(cluster.clone()))));
     }
-    if cluster.plan().compacted.is_some() {
-        clients.push(("the compacter".to_owned(), env.spawn("compacter", compacting::run(cluster.clone()))));
-    }
+    clients.extend(start_compacting(cluster));
     if cluster.plan().holds {
         clients.push(("the holder".to_owned(), env.spawn("holder", holding::run(cluster.clone()))));
     }
@@ -218,6 +221,21 @@ fn start_clients(cluster: &Cluster) -> Vec<(String, Task<()>)> {
     }
     if cluster.asks() {
         clients.push(("the asker".to_owned(), env.spawn("asker", sql::ask(cluster.clone()))));
+    }
+    clients
+}
+
+/// Starts the clients of the compacted topic.
+fn start_compacting(cluster: &Cluster) -> Vec<(String, Task<()>)> {
+    let Some(compacted) = cluster.plan().compacted else { return Vec::new() };
+    let env = cluster.env();
+    let mut clients = vec![
+        ("the compacter".to_owned(), env.spawn("compacter", compacting::run(cluster.clone()))),
+        ("the reader of keys".to_owned(), env.spawn("reader of keys", compacting::follow(cluster.clone()))),
+    ];
+    if compacted.deletes {
+        let deleter = Deleter::new(Arc::new(cluster.clone()), 401, vec![Compacted::PLACE]);
+        clients.push(("the deleter of keys".to_owned(), env.spawn("deleter of keys", deleter.run())));
     }
     clients
 }

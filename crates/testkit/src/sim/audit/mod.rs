@@ -43,6 +43,9 @@ pub(crate) async fn run(cluster: &Cluster) {
     if let Some(place) = fleeting.first().filter(|place| place.table) {
         table::rows(cluster, place.topic, place.incarnation).await;
     }
+    if cluster.plan().compacted.is_some_and(|topic| topic.table.is_some()) {
+        table::keyed_rows(cluster).await;
+    }
     if cluster.asks() {
         sql::ask_all(cluster).await;
     }

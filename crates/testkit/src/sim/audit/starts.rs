@@ -13,7 +13,7 @@ use floe_meta::lease::Lease;
 use floe_meta::{Change, Entry, MapRecord};
 
 use super::super::cluster::Cluster;
-use super::super::plan::{PLAIN_TOPIC, TABLE_TOPIC};
+use super::super::plan::{COMPACTED_TOPIC, PLAIN_TOPIC, TABLE_TOPIC};
 use crate::client::Harness;
 use crate::history::Event;
 
@@ -47,9 +47,11 @@ pub(crate) async fn look(cluster: &Cluster) {
     let running = cluster.broker().await;
     let snapshot = running.log.meta().snapshot();
     let (mut replay, mut retained) = (Replay::default(), Vec::new());
-    for name in [TABLE_TOPIC, PLAIN_TOPIC] {
+    let compacted = cluster.plan().compacted.map(|topic| (COMPACTED_TOPIC, topic.configs()));
+    let others = [TABLE_TOPIC, PLAIN_TOPIC].map(|name| (name, cluster.plan().configs(name)));
+    for (name, configs) in others.into_iter().chain(compacted) {
         let topic = topic::by_name(&snapshot, name).expect("a topic can be read").expect("it is there");
-        let configs: BTreeMap<_, _> = cluster.plan().configs(name).into_iter().collect();
+        let configs: BTreeMap<_, _> = configs.into_iter().collect();
         let number = |name| configs.get(name).map(|value: &&str| value.parse().expect("a number"));
         let kept =
             Kept { ms: number("retention.ms"), bytes: number("retention.bytes").map(i64::cast_unsigned) };

@@ -12,13 +12,15 @@ use floe_log::{Offset, PartitionId};
 use floe_schema::FIELD_ID;
 use floe_view::dead_letter::topic_of;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::super::cluster::{Cluster, Running};
+use super::super::plan::{COMPACTED_TOPIC, Compacted};
 use crate::client::Harness;
 use crate::client::values::{topic_name, value_of};
 use crate::history::Event;
-use crate::rows::{self, Row};
+use crate::rows;
 
 /// Without faults, a view reaches the end of the log within this time.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
@@ -85,13 +87,35 @@ pub(crate) async fn rows(cluster: &Cluster, topic: &'static str, incarnation: Op
     };
     let progress = table.progress.iter().map(|(partition, offset)| (*partition, offset.0)).collect();
     let reader = Arc::clone(&running);
-    let read = running
-        .run(async move { Ok::<_, String>((read(&reader, &table).await?, dead(&reader.log, topic).await?)) });
+    let read = async move {
+        let rows = read(&reader, &table, rows::of_json).await?;
+        Ok::<_, String>((rows, dead(&reader.log, topic).await?))
+    };
+    let read = running.run(read);
     match read.await {
         Some(Ok((rows, dead))) => {
             let name = topic_name(topic, incarnation);
             let dead = of_incarnation(cluster, &name, incarnation.is_some(), dead);
             cluster.recorder().note(running.number, Event::Rows { topic: name, rows, dead, progress });
+        }
+        Some(Err(error)) => cluster.recorder().stuck(format!("the table cannot be read: {error}")),
+        None => cluster.recorder().stuck("the broker died without a fault".to_owned()),
+    }
+}
+
+/// Notes the rows in the current snapshot of the compacted topic's table.
+pub(crate) async fn keyed_rows(cluster: &Cluster) {
+    let running = cluster.broker().await;
+    let snapshot = running.log.meta().snapshot();
+    let Ok(Some(table)) = running.lake.table(&snapshot, COMPACTED_TOPIC) else {
+        return cluster.recorder().stuck(format!("there is no table of {COMPACTED_TOPIC}"));
+    };
+    let progress = table.progress.get(&Compacted::PLACE.index).map_or(0, |offset| offset.0);
+    let reader = Arc::clone(&running);
+    match running.run(async move { read(&reader, &table, rows::keyed_of_json).await }).await {
+        Some(Ok(rows)) => {
+            let (topic, progress) = (COMPACTED_TOPIC.to_owned(), Some(progress));
+            cluster.recorder().note(running.number, Event::KeyedRows { topic, rows, progress });
         }
         Some(Err(error)) => cluster.recorder().stuck(format!("the table cannot be read: {error}")),
         None => cluster.recorder().stuck("the broker died without a fault".to_owned()),
@@ -117,7 +141,11 @@ fn of_incarnation(
 }
 
 /// Reads the table as an engine does that finds columns by id alone. Replaced columns are gone.
-async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
+async fn read<T>(
+    running: &Running,
+    table: &TableRef,
+    of_json: fn(&Value) -> Option<T>,
+) -> Result<Vec<T>, String> {
     let files = running.lake.data_files(table).await.map_err(|error| error.to_string())?;
     let replaced = table.schema.replaced();
     let mut rows = Vec::new();
@@ -130,8 +158,8 @@ async fn read(running: &Running, table: &TableRef) -> Result<Vec<Row>, String> {
         }
         let batches = data_file::read(bytes, &table.schema).map_err(|error| error.to_string())?;
         for batch in &batches {
-            for row in rows::of_batch(batch).map_err(|error| error.to_string())? {
-                rows.push(row.ok_or_else(|| format!("{} lacks a system column", file.key))?);
+            for row in rows::objects(batch).map_err(|error| error.to_string())? {
+                rows.push(of_json(&row).ok_or_else(|| format!("{} lacks a system column", file.key))?);
             }
         }
     }
