@@ -84,6 +84,16 @@ impl SimJournal {
         SimJournal { entries, ..self }
     }
 
+    /// The same journal, which lets go of the memory of commits that are forgotten.
+    pub(crate) fn dropping(self) -> SimJournal {
+        SimJournal { entries: self.entries.clone().dropping(), ..self }
+    }
+
+    /// The number of commits that it holds.
+    pub(crate) fn held(&self) -> u64 {
+        self.entries.held() as u64
+    }
+
     /// The same journal, of which some loads find a rotten bit. The next load finds it whole: somebody put a copy back.
     pub(crate) fn rotting(self, rots: bool) -> SimJournal {
         SimJournal { rots, ..self }

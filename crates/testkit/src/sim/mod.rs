@@ -12,7 +12,9 @@
 //! holding.rs               a reader that pins a snapshot for long
 //! log_front.rs             a client in the broker's process, as views are
 //! engine.rs, sql.rs        statements, if the caller brings an engine for them
+//! compacting.rs            the clients of a compacted topic
 //! audit/                   all records, objects, rows, commits and leftovers at the end
+//! growth/                  a long run without faults, and whether anything grows
 //! metadata.rs, full.rs     two small worlds: the metadata alone, and a full journal
 //! ```
 
@@ -22,6 +24,7 @@ mod compacting;
 mod engine;
 #[cfg(test)]
 mod full;
+pub mod growth;
 mod holding;
 mod journal;
 mod log_front;
