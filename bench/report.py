@@ -1,4 +1,4 @@
-"""What the reports of the benchmarks have in common: the machine, the commit, and sections of docs/benchmarks.md."""
+"""What the reports of the benchmarks have in common: the machine, the commit, and sections of the documents."""
 
 import os
 import pathlib
@@ -30,9 +30,9 @@ def build():
     return os.environ.get("FLOE_BUILD", "the binary given by FLOE_BIN")
 
 
-def put(begin, end, text):
-    """Replaces the section between two markers of docs/benchmarks.md, or adds it at the end."""
-    path = ROOT / "docs" / "benchmarks.md"
+def put(begin, end, text, page="benchmarks.md"):
+    """Replaces the section between two markers of a page in docs, or adds it at the end."""
+    path = ROOT / "docs" / page
     before, found, rest = path.read_text().partition(begin)
     after = rest.partition(end)[2] if found else ""
     path.write_text(before.rstrip("\n") + "\n\n" + text + (after or "\n"))

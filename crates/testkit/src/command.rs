@@ -14,11 +14,13 @@
 
 use std::time::Instant;
 
-use crate::bug::Bug;
-use crate::sim::{Opener, Options, Report, run};
+use serde_json::{Map, Value};
 
-const USAGE: &str =
-    "usage: simulate [--seeds N] [--from N] [--bug NAME] [--history FILE] [--trace FILE] [--twice]";
+use crate::bug::Bug;
+use crate::sim::{Opener, Options, Report, Tally, add, run};
+
+const USAGE: &str = "usage: simulate [--seeds N] [--from N] [--bug NAME] [--history FILE] [--trace FILE] [--twice] \
+                     [--sums] [--stop] [--progress SEEDS]";
 /// Prints a progress line after this many seeds.
 const PROGRESS_SEEDS: u64 = 50;
 
@@ -29,6 +31,12 @@ struct Arguments {
     history: Option<String>,
     trace: Option<String>,
     twice: bool,
+    /// Whether the last lines tell everything that was counted.
+    sums: bool,
+    /// Whether the first seed that fails is the last.
+    stops: bool,
+    /// Seeds after each of which a line tells how far it is.
+    progress: u64,
 }
 
 #[derive(Default)]
@@ -38,8 +46,8 @@ struct Totals {
     virtual_seconds: u64,
     acknowledged: u64,
     crashes: u64,
-    late_tries: u64,
     events: u64,
+    tally: Tally,
 }
 
 /// Runs the simulations of the command line, with statements if `sql` opens an engine for them. Returns the exit code:
@@ -57,11 +65,17 @@ pub fn main(sql: Option<Opener>) -> i32 {
     let mut totals = Totals::default();
     for seed in arguments.from..arguments.from.saturating_add(arguments.seeds) {
         note(&arguments, sql, seed, &mut totals);
-        if totals.seeds.is_multiple_of(PROGRESS_SEEDS) {
+        if totals.seeds.is_multiple_of(arguments.progress.max(1)) {
             println!("{}", line(&totals, begin));
+        }
+        if arguments.stops && !totals.failed.is_empty() {
+            break;
         }
     }
     println!("{}", line(&totals, begin));
+    if arguments.sums {
+        println!("sums: {}", sums(&totals));
+    }
     let example = if sql.is_some() {
         "-p floe-sql --example simulate_sql"
     } else {
@@ -88,8 +102,8 @@ fn note(arguments: &Arguments, sql: Option<Opener>, seed: u64, totals: &mut Tota
     totals.virtual_seconds += report.virtual_time.as_secs();
     totals.acknowledged += report.acknowledged;
     totals.crashes += report.crashes;
-    totals.late_tries += report.late_tries;
     totals.events += report.events;
+    add(&mut totals.tally, &report.tally);
     let mut failed = !report.findings.is_empty();
     for finding in &report.findings {
         println!("seed {seed}: {finding}");
@@ -122,19 +136,38 @@ fn write(path: &str, text: &str) {
 }
 
 fn line(totals: &Totals, begin: Instant) -> String {
-    let Totals { seeds, failed, virtual_seconds, acknowledged, crashes, late_tries, events } = totals;
+    let Totals { seeds, failed, virtual_seconds, acknowledged, crashes, events, .. } = totals;
     let real = begin.elapsed().as_secs_f64();
     let hours = *virtual_seconds as f64 / 3600.0;
     let failed = failed.len();
     format!(
         "{seeds} seeds, {failed} failed, {hours:.2} virtual hours, {acknowledged} acknowledged records, {crashes} \
-         crashes, {late_tries} late tries, {events} events in {real:.1} s"
+         crashes, {events} events in {real:.1} s"
     )
 }
 
+/// The sums as one JSON document, for those who add up several runs of this command.
+fn sums(totals: &Totals) -> Value {
+    let mut sums: Map<String, Value> =
+        totals.tally.iter().map(|(what, count)| ((*what).to_owned(), Value::from(*count))).collect();
+    sums.insert("seeds".to_owned(), totals.seeds.into());
+    sums.insert("events".to_owned(), totals.events.into());
+    sums.insert("seconds on their own clocks".to_owned(), totals.virtual_seconds.into());
+    Value::Object(sums)
+}
+
 fn arguments() -> Result<Arguments, String> {
-    let mut arguments =
-        Arguments { seeds: 200, from: 0, bug: None, history: None, trace: None, twice: false };
+    let mut arguments = Arguments {
+        seeds: 200,
+        from: 0,
+        bug: None,
+        history: None,
+        trace: None,
+        twice: false,
+        sums: false,
+        stops: false,
+        progress: PROGRESS_SEEDS,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
@@ -145,6 +178,11 @@ fn arguments() -> Result<Arguments, String> {
             "--history" => arguments.history = Some(value()?),
             "--trace" => arguments.trace = Some(value()?),
             "--twice" => arguments.twice = true,
+            "--sums" => arguments.sums = true,
+            "--stop" => arguments.stops = true,
+            "--progress" => {
+                arguments.progress = value()?.parse().map_err(|_| "--progress is a number".to_owned())?;
+            }
             _ => return Err(format!("{word} is unknown")),
         }
     }

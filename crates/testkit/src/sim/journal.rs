@@ -164,6 +164,11 @@ impl SimJournal {
         Some(SimJournal { entries: self.entries.fork(upto), ..self.clone() })
     }
 
+    /// The number of requests that met a fault.
+    pub(crate) fn harmed(&self) -> u64 {
+        self.weather.harmed()
+    }
+
     /// Ends all faults.
     pub(crate) fn heal(&self) {
         self.weather.heal();

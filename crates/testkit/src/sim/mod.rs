@@ -13,6 +13,7 @@
 //! log_front.rs             a client in the broker's process, as views are
 //! engine.rs, sql.rs        statements, if the caller brings an engine for them
 //! compacting.rs            the clients of a compacted topic
+//! tally.rs                 what happened, in numbers
 //! audit/                   all records, objects, rows, commits and leftovers at the end
 //! growth/                  a long run without faults, and whether anything grows
 //! metadata.rs, full.rs     two small worlds: the metadata alone, and a full journal
@@ -36,6 +37,7 @@ mod remote;
 mod restoring;
 mod sql;
 mod store;
+mod tally;
 mod undeleting;
 mod weather;
 mod world;
@@ -43,4 +45,5 @@ mod world;
 pub use cluster::Harm;
 pub use engine::{Engine, Opener, Refused};
 pub use plan::Options;
+pub use tally::{Tally, add};
 pub use world::{Report, run};

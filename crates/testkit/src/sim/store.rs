@@ -47,6 +47,11 @@ impl SimStore {
         }
     }
 
+    /// The number of requests that met a fault.
+    pub(crate) fn harmed(&self) -> u64 {
+        self.weather.harmed()
+    }
+
     /// Ends all faults.
     pub(crate) fn heal(&self) {
         self.weather.heal();

@@ -2,7 +2,7 @@
 //! that runs differ in kind: some have no fault but slowness, some lose every twentieth answer. In spells, everything
 //! is slow, down or full. After healing, the weather is calm for good.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use floe_env::Env;
@@ -78,6 +78,8 @@ pub(crate) struct Weather {
     again: u64,
     spells: Vec<Spell>,
     calm: AtomicBool,
+    /// Requests that were refused, lost or late, or that came twice.
+    harmed: AtomicU64,
 }
 
 impl Weather {
@@ -104,7 +106,13 @@ impl Weather {
             again,
             spells,
             calm,
+            harmed: AtomicU64::new(0),
         }
+    }
+
+    /// The number of requests that were refused, lost or late, or that came twice.
+    pub(crate) fn harmed(&self) -> u64 {
+        self.harmed.load(Ordering::SeqCst)
     }
 
     /// Adds spells in which requests hang for longer than any caller waits.
@@ -145,6 +153,14 @@ impl Weather {
 
     /// Draws the fate of the next request. `grows` says whether it needs room.
     pub(crate) fn fate(&self, grows: bool) -> Fate {
+        let fate = self.draw_fate(grows);
+        if fate.end != End::Answered || fate.again.is_some() {
+            self.harmed.fetch_add(1, Ordering::SeqCst);
+        }
+        fate
+    }
+
+    fn draw_fate(&self, grows: bool) -> Fate {
         let fate = |before, after, end| Fate { before, after, end, again: None };
         if self.is_calm() {
             let half = Duration::from_micros(200);

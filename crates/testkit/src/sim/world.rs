@@ -20,6 +20,7 @@ use super::plan::{
 use super::restoring;
 use super::sql;
 use super::store::SimStore;
+use super::tally::{self, Tally, add};
 use super::weather::Weather;
 use crate::bug::Bug;
 use crate::check::{self, Finding};
@@ -56,6 +57,8 @@ pub struct Report {
     pub late_tries: u64,
     /// What was done to the data directory.
     pub harm: Harm,
+    /// What happened, in numbers.
+    pub tally: Tally,
     /// The text of every event, if [`Options::keep_trace`] is set.
     pub trace: Option<String>,
 }
@@ -115,6 +118,7 @@ async fn live(options: &Options) -> Report {
     env.panics().into_iter().for_each(|panic| cluster.recorder().stuck(panic));
     let history = cluster.recorder().history();
     let findings = check::all(&history);
+    let tally = tally(&cluster, &history).await;
     Report {
         seed: options.seed,
         hash: trace.hash(),
@@ -126,8 +130,26 @@ async fn live(options: &Options) -> Report {
         crashes: cluster.crashes(),
         late_tries: cluster.late_tries(),
         harm: cluster.harm(),
+        tally,
         trace: trace.text(),
     }
+}
+
+/// Everything that is counted of a run.
+async fn tally(cluster: &Cluster, history: &History) -> Tally {
+    let mut tally = tally::of_commits(&cluster.commits().await);
+    add(&mut tally, &tally::of_history(history));
+    let harm = cluster.harm();
+    let more = [
+        ("requests of the store with a fault", cluster.store().harmed()),
+        ("requests of the journal with a fault", cluster.journal().harmed()),
+        ("tries at a remote store that came late", cluster.late_tries()),
+        ("starts on an older journal, refused", harm.refused),
+        ("rotten values and entries, refused", harm.rotten),
+        ("copied data directories", harm.copies),
+    ];
+    add(&mut tally, &Tally::from(more));
+    tally
 }
 
 /// How far the wall clock is ahead at first, in every third run. It is far longer than every lease and every grace.
