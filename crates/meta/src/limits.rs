@@ -143,6 +143,9 @@ pub const RING_SPARE_TIME: Duration = Duration::from_secs(600);
 /// Files of a ring that nothing but an image holds back, at which it writes one.
 pub const RING_WAITING_FILES: u64 = 2;
 
+/// How long after an image a ring writes another one for files that only the older of its two images holds back.
+pub const RING_IMAGE_PAUSE: Duration = Duration::from_secs(60);
+
 /// How many times larger than an image these files are at least. An image is read and written; a file is written.
 pub const RING_WAITING_RATIO: u64 = 4;
 

@@ -95,7 +95,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
             match objects::check(place, &inspected.snapshot, !args.json).await {
                 Ok(checked) => report.take_checked(checked),
                 Err(error) => {
-                    report.refused.push(format!("the bytes of the log were not compared: {error:#}"))
+                    report.refused.push(format!("the bytes of the log were not compared: {error:#}"));
                 }
             }
         }

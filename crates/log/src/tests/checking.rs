@@ -164,7 +164,7 @@ impl Sample {
     fn all_of(&self, of: PartitionId) -> Records {
         let mut all = self.batches.iter().map(|(_, records)| *records).filter(|one| one.partition == of);
         let first = all.next().unwrap();
-        let last = all.last().unwrap_or(first);
+        let last = all.next_back().unwrap_or(first);
         Records { to: last.to, ..first }
     }
 }

@@ -457,6 +457,8 @@ async fn a_store_can_be_judged_without_opening_it() {
     assert_eq!(listed.iter().map(|listed| &listed.key[..]).collect::<Vec<_>>(), ["wal/38", "wal/39"]);
     let listed = store.list("lake", "", 10).await.expect("listed");
     assert_eq!((listed.len(), listed[0].bytes), (1, 10));
+    // A look holds the lock for as long as somebody may read what it found.
+    drop(found);
     for name in pack_files(copy.path()) {
         let path = copy.path().join("packs").join(name);
         let mut file = std::fs::read(&path).expect("readable");

@@ -43,6 +43,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use bytes::Bytes;
     use floe_env::{Env, SimulatedDisk};
@@ -50,6 +51,7 @@ mod tests {
     use super::*;
     use crate::journal::ring::{RingJournal, RingOptions};
     use crate::journal::{Attachment, Change, Commit, Envelope, Journal};
+    use crate::limits::{RING_IMAGE_PAUSE, RING_SPARE_TIME};
 
     const BLOCK: u64 = 4096;
     const OPTIONS: RingOptions = RingOptions {
@@ -82,5 +84,28 @@ mod tests {
         assert!(journal.crowded(), "it does not look all the time");
         tokio::time::sleep(RING_CROWD_LOOK).await;
         assert!(!journal.crowded());
+    }
+
+    /// The last commits may be the last for long: what they released does not wait for others.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_released_goes_back_although_nothing_is_committed() {
+        let env = Env::simulated(2);
+        let journal = RingJournal::open_on(&env, Arc::new(SimulatedDisk::new(2)), OPTIONS).unwrap();
+        for _ in 0..20 {
+            let last = journal.lsn();
+            let change = Change { key: "key".into(), value: Some("value".into()) };
+            let group = [Commit { envelope: Envelope::broker("test"), changes: vec![change] }];
+            let bytes = Attachment::of(vec![Bytes::from(vec![7; 5_000])]);
+            journal.commit_with(last, u128::from(last.0), &group, &[bytes]).await.expect("there is room");
+        }
+        journal.attachments().into_iter().for_each(|lsn| journal.released(lsn));
+        let full = journal.core.file_bytes();
+        for pause in [Duration::ZERO, RING_IMAGE_PAUSE, Duration::ZERO, RING_SPARE_TIME] {
+            tokio::time::sleep(pause).await;
+            assert!(journal.core.keep());
+        }
+        let left = journal.core.file_bytes();
+        // Two that are spare, two that are ready, and the one in use.
+        assert!(left <= 5 * OPTIONS.file_bytes && left < full, "{left} bytes of {full}");
     }
 }

@@ -19,7 +19,8 @@ use super::state::{Core, Index, Keeper};
 use super::store::{PagesFile, PagesName, PagesSink, Unread, WRITING};
 use crate::journal::{Entry, Lsn};
 use crate::limits::{
-    RING_ENTRIES_BYTES_MAX, RING_SLICE_ATTACHMENTS, RING_STEP_PAUSE, RING_WAITING_FILES, RING_WAITING_RATIO,
+    RING_ENTRIES_BYTES_MAX, RING_IMAGE_PAUSE, RING_SLICE_ATTACHMENTS, RING_STEP_PAUSE, RING_WAITING_FILES,
+    RING_WAITING_RATIO,
 };
 
 /// The directory of the images.
@@ -64,18 +65,23 @@ impl Keeper {
     /// An image is due for the time of the next start, for safety, or because it lets files be used again: that is less
     /// work than new files are.
     fn image_is_due(&self, core: &Core) -> io::Result<bool> {
-        let (meta_bytes, images, end, newest, image_bytes) = {
+        let (meta_bytes, images, end, older, newest, image_bytes) = {
             let past = lock(&core.past);
-            let newest = past.images.last().expect("a journal has an image from its first moment");
-            (past.meta_bytes, past.images.len(), past.end, newest.header.position, newest.bytes())
+            let (older, newest) =
+                past.images.first().zip(past.images.last()).expect("there is always an image");
+            let (older, place) = (older.header.position.lsn, newest.header.position);
+            (past.meta_bytes, past.images.len(), past.end, older, place, newest.bytes())
         };
         // With one image only, the next damage would be the end.
         if meta_bytes >= core.options.image_bytes || (images < 2 && newest.lsn < end.lsn) {
             return Ok(true);
         }
         let short = core.is_short()?;
+        // A file is free when both images have its commits. Where commits are few, the second would not come for long.
+        let rests = self.wrote.is_none_or(|at| core.env.monotonic().duration_since(at) >= RING_IMAGE_PAUSE);
+        let covered = if short || rests { older } else { newest.lsn };
         let index = lock(&core.index);
-        let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > newest.lsn;
+        let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > covered;
         let files = index.files.range(..end.generation).map(|(_, file)| file).filter(waits);
         let (files, bytes) =
             files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.header.capacity));
@@ -88,6 +94,7 @@ impl Keeper {
 
     /// Writes what is new into the history and into an image. What a failure leaves of them goes.
     pub(super) fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
+        self.wrote = Some(core.env.monotonic());
         let written = self.write_both(core);
         if written.is_err() {
             for directory in [HISTORY, IMAGES] {

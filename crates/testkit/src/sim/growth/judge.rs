@@ -161,7 +161,7 @@ mod tests {
     /// Sixty samples of a run, of which this figure has this value at each.
     fn series(figure: Figure, value: impl Fn(u64) -> u64) -> Vec<Sample> {
         let sample = |at: u64| {
-            let mut figures: BTreeMap<Figure, u64> = Figure::ALL.map(|figure| (figure, 20)).into();
+            let mut figures: BTreeMap<Figure, u64> = Figure::ALL.map(|figure| (figure, 10)).into();
             figures.insert(figure, value(at));
             Sample { commits: (at + 1) * 1_000, figures, kinds: BTreeMap::new() }
         };
