@@ -199,6 +199,11 @@ impl Meta {
         self.shared.journal.crowded()
     }
 
+    /// Whether attachments should leave the journal soon, see [`Journal::pressed`].
+    pub fn pressed(&self) -> bool {
+        self.shared.journal.pressed()
+    }
+
     /// How long the journal's present write has been under way, if there is one, see [`Journal::stalled`].
     pub fn stalled(&self) -> Option<Duration> {
         self.shared.journal.stalled()

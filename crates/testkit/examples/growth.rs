@@ -3,5 +3,5 @@
 #![allow(clippy::exit, reason = "a command line tool ends with a code")]
 
 fn main() {
-    std::process::exit(floe_testkit::sim::growth::main())
+    std::process::exit(floe_testkit::sim::growth::command::main())
 }

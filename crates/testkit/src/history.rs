@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rows::Row;
+use crate::rows::{Keyed, Row};
 
 /// The phase of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,6 @@ pub enum Phase {
 
 /// A record as a client reads it: its offset and its unique value.
 pub type Seen = (i64, String);
-
-/// A record of a compacted topic as a client reads it: its offset, its key and its value; none for a tombstone.
-pub type Keyed = (i64, String, Option<String>);
 
 /// The answer to a statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

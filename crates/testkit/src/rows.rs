@@ -10,7 +10,8 @@ use arrow::json::LineDelimitedWriter;
 use floe_log::extent::Outcome;
 use serde_json::{Map, Value};
 
-use crate::history::Keyed;
+/// A record of a compacted topic as a client reads it: its offset, its key and its value; none for a tombstone.
+pub type Keyed = (i64, String, Option<String>);
 
 /// The first character of a value that is not JSON.
 pub const BAD: char = '!';

@@ -4,6 +4,7 @@
 //! ```text
 //! mod.rs       objects      the objects of a map, each with its extents
 //!              object       checks one of them
+//! faults.rs    Fault        what is not as it was written, and the records that it costs
 //! reading.rs   Reading      the bytes of an object, a piece at a time
 //! segment.rs   segment      head, footer, every batch with its stamp and checksum, seek indexes, runs
 //! wal.rs       wal          head, footer, every batch with its checksum, the sum of their first bytes
@@ -13,38 +14,23 @@
 //! after a damaged head is found by the seek index, and in a WAL object by the footer. A fault names the offsets that may
 //! be lost, and never fewer.
 
+mod faults;
 mod reading;
 mod segment;
 mod wal;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use floe_meta::{DecodeError, Snapshot};
-use floe_store::{Store, StoreError};
-use futures::future::BoxFuture;
+use floe_store::StoreError;
 
+use crate::check::faults::Faults;
+pub use crate::check::faults::{Fault, Records};
 use crate::check::reading::Reading;
-use crate::map::extent::{Data, Extent, ExtentKey};
-use crate::map::ids::{ObjectId, Offset, PartitionId};
+pub use crate::check::reading::Source;
+use crate::map::extent::{Extent, ExtentKey};
+use crate::map::ids::ObjectId;
 use crate::map::object::{Object, ObjectKind, object_key};
-
-/// Where the bytes of objects come from.
-pub trait Source: Sync {
-    /// A range of an object. The result is as long as the range.
-    ///
-    /// # Errors
-    /// As [`Store::get`].
-    fn read<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StoreError>>;
-}
-
-impl Source for Arc<dyn Store> {
-    fn read<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StoreError>> {
-        self.get(key, Some(range))
-    }
-}
 
 /// An object that the map names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,30 +41,6 @@ pub struct Named {
     pub size: u64,
     /// The keys of the extents that need it.
     pub extents: Vec<ExtentKey>,
-}
-
-/// Something that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The object.
-    pub object: ObjectId,
-    /// The records that it costs. None if all records can be read.
-    pub records: Option<Records>,
-    /// What is wrong.
-    pub what: String,
-    /// Whether an extent of the map needs what is damaged.
-    pub is_needed: bool,
-}
-
-/// Offsets of one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Records {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The first offset.
-    pub from: Offset,
-    /// The offset after the last.
-    pub to: Offset,
 }
 
 /// The objects of a map with their extents. Takes 24 bytes an extent.
@@ -149,29 +111,4 @@ pub enum CheckError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// The faults of one object.
-struct Faults {
-    object: ObjectId,
-    found: Vec<Fault>,
-}
-
-impl Faults {
-    /// A fault that costs no records.
-    fn object(&mut self, what: String) {
-        self.found.push(Fault { object: self.object, records: None, what, is_needed: true });
-    }
-
-    /// All records of an extent.
-    fn extent(&mut self, key: ExtentKey, data: &Data, what: String) {
-        let to = Extent::Data(*data).next_offset(key.base);
-        self.records(key.partition, key.base..to, what, true);
-    }
-
-    fn records(&mut self, partition: PartitionId, offsets: Range<Offset>, what: String, is_needed: bool) {
-        let Range { start: from, end: to } = offsets;
-        let records = Some(Records { partition, from, to });
-        self.found.push(Fault { object: self.object, records, what, is_needed });
-    }
 }

@@ -1,12 +1,28 @@
 //! The bytes of an object, a piece at a time.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use floe_store::StoreError;
+use floe_store::{Store, StoreError};
+use futures::future::BoxFuture;
 
-use crate::check::Source;
 use crate::limits::CHECK_READ_BYTES;
+
+/// Where the bytes of objects come from.
+pub trait Source: Sync {
+    /// A range of an object. The result is as long as the range.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn read<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StoreError>>;
+}
+
+impl Source for Arc<dyn Store> {
+    fn read<'a>(&'a self, key: &'a str, range: Range<u64>) -> BoxFuture<'a, Result<Bytes, StoreError>> {
+        self.get(key, Some(range))
+    }
+}
 
 /// Reads an object, mostly from its start to its end.
 pub(super) struct Reading<'r> {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use floe_store::StoreError;
 
-use crate::check::Faults;
+use crate::check::faults::Faults;
 use crate::check::reading::Reading;
 use crate::format::header::{self, HEADER_BYTES, Header};
 use crate::format::seek::{self, INDEX_BYTES_MAX, Intervals, SeekIndex};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use floe_store::StoreError;
 
-use crate::check::Faults;
+use crate::check::faults::Faults;
 use crate::check::reading::Reading;
 use crate::format::header::{CRC_FROM, HEADER_BYTES, Header};
 use crate::format::wal::{self, Footer, HEAD_BYTES, TAIL_BYTES};

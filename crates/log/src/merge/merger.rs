@@ -248,7 +248,7 @@ impl Merger {
 
     /// Whether there is something to merge.
     fn is_due(&self) -> bool {
-        self.index.due().is_some() || (self.meta.crowded() && !self.index.frames().is_empty())
+        self.index.due().is_some() || (self.meta.pressed() && !self.index.frames().is_empty())
     }
 
     /// Takes the lease, or finds that it is still this process's.
@@ -276,12 +276,12 @@ impl Merger {
         now: Instant,
     ) -> Result<Option<Plan>, DecodeError> {
         let (snapshot, index, damages) = ((**pinned).clone(), self.index.clone(), self.damages.clone());
-        let (sizes, retention, crowded) = (self.sizes, self.retention, self.meta.crowded());
+        let (sizes, retention, pressed) = (self.sizes, self.retention, self.meta.pressed());
         let sorting = turn.sorting.take();
         let cache = self.lane.cache.clone();
         let search = move || {
             let holds = |source: Source, key: &ExtentKey| damages.holds_from_merging(source, *key, now);
-            let rules = Rules { sizes, retention, crowded, holds: &holds };
+            let rules = Rules { sizes, retention, pressed, holds: &holds };
             plan::next(&snapshot, &index, &rules, &|source| cache.in_tail(source), sorting)
         };
         let Next { plan, sorting, over } = self.env.blocking(search).await?;

@@ -48,8 +48,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) sizes: Sizes,
     /// What topics keep that do not say it themselves.
     pub(crate) retention: Defaults,
-    /// The journal has little room: what it holds is merged although it is not due.
-    pub(crate) crowded: bool,
+    /// The journal or its disk has little room: what the journal holds is merged although it is not due.
+    pub(crate) pressed: bool,
     /// Whether an extent is left alone.
     pub(crate) holds: &'a (dyn Fn(Source, &ExtentKey) -> bool + Sync),
 }
@@ -136,7 +136,7 @@ pub(crate) fn next<M: Lookup>(
             }
         }
     }
-    if found.plan.is_none() && rules.crowded {
+    if found.plan.is_none() && rules.pressed {
         let mut sources = index.frames();
         sources.retain(|source| !found.over.contains(source));
         found.plan = gather(map, index, rules, &sources)?;

@@ -191,7 +191,7 @@ struct Model {
     came: u64,
     written: u64,
     /// Whether the journal has little room.
-    crowded: bool,
+    pressed: bool,
 }
 
 impl Model {
@@ -206,7 +206,7 @@ impl Model {
             segments: ObjectId(0),
             came: 0,
             written: 0,
-            crowded: false,
+            pressed: false,
         };
         (model.topic, model.segments) = model.commit(|tx| {
             cluster::open(tx, 1 << 100).unwrap();
@@ -267,7 +267,7 @@ impl Model {
         let (mut sorting, mut merges): (Option<Sorting>, usize) = (None, 0);
         loop {
             let holds = |_: Source, _: &ExtentKey| false;
-            let rules = Rules { sizes: self.sizes, retention: keeps, crowded: self.crowded, holds: &holds };
+            let rules = Rules { sizes: self.sizes, retention: keeps, pressed: self.pressed, holds: &holds };
             let next = plan::next(&self.map, &self.index, &rules, &|_| false, sorting.take()).unwrap();
             sorting = next.sorting;
             let Some(plan) = next.plan else { return merges };
@@ -385,7 +385,7 @@ fn what_a_crowded_journal_holds_is_merged_although_nothing_is_due() {
     }
     assert_eq!(model.settle(KEEPS_ALL), 0);
     assert_eq!(model.index.frames().len(), 1, "the first one fills a segment");
-    model.crowded = true;
+    model.pressed = true;
     assert_eq!(model.settle(KEEPS_ALL), 2, "what is as long as a segment is alone");
     assert!(model.index.frames().is_empty());
     assert_eq!(model.settle(KEEPS_ALL), 0, "objects wait until they are due");

@@ -360,6 +360,12 @@ pub trait Journal: Send + Sync {
         false
     }
 
+    /// Whether attachments should leave soon, because their room is nearly used up, or the disk that they are on. Must be
+    /// quick.
+    fn pressed(&self) -> bool {
+        self.crowded()
+    }
+
     /// How long the present write with its sync has been under way, if there is one: a disk that hangs shows itself by
     /// this alone. It must be quick.
     fn stalled(&self) -> Option<Duration> {

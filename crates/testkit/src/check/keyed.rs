@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Event, History, Keyed, Operation, Phase};
+use crate::history::{Event, History, Operation, Phase};
+use crate::rows::Keyed;
 use crate::rows::is_marker;
 
 /// A record that was acknowledged.

@@ -18,8 +18,9 @@ use super::plan::{COMPACTED_TOPIC, Compacted};
 use crate::bug::Bug;
 use crate::client::{Harness, values};
 use crate::dice::Dice;
-use crate::history::{Event, Keyed, Phase};
+use crate::history::{Event, Phase};
 use crate::recorder::Begun;
+use crate::rows::Keyed;
 use crate::rows::marker as marker_key;
 
 /// The process numbers of these clients.

@@ -1,19 +1,12 @@
 //! Whether a ring is crowded: what rides with commits stays until it is merged, and merging may be slower than clients.
 
-use std::sync::Mutex;
-
 use floe_env::lock;
-use tokio::time::Instant;
 
 use super::state::Core;
 use crate::limits::{RING_CROWD_LOOK, RING_CROWDED_SHARE};
 
-/// What was seen, and when.
-pub(super) type Seen = Mutex<Option<(Instant, bool)>>;
-
 impl Core {
-    /// Whether the room that is left, or that an image would give back, is less than a share of the whole. Where the disk
-    /// itself is short, what the ring does not need goes back to it.
+    /// Whether the room that is left, or that an image would give back, is less than a share of the whole.
     pub(super) fn crowded(&self) -> bool {
         let now = self.env.monotonic();
         if let Some((at, crowded)) = *lock(&self.crowd)
@@ -21,12 +14,16 @@ impl Core {
         {
             return crowded;
         }
-        // A disk that does not say how full it is says so when it is written.
-        let crowded =
-            self.bytes_left() < self.bytes_max / RING_CROWDED_SHARE || self.is_short().unwrap_or(false);
+        let crowded = self.bytes_left() < self.bytes_max / RING_CROWDED_SHARE;
         metrics::gauge!("floe_meta_ring_crowded").set(f64::from(crowded));
         *lock(&self.crowd) = Some((now, crowded));
         crowded
+    }
+
+    /// Whether attachments should leave: the ring is crowded, or its disk is short and gets the files back.
+    pub(super) fn pressed(&self) -> bool {
+        // A disk that does not say how full it is says so when it is written.
+        self.crowded() || self.is_short().unwrap_or(false)
     }
 
     /// Bytes that further attachments may take: in files without any, and in those that the ring may still get, but for

@@ -253,6 +253,10 @@ impl Journal for RingJournal {
         self.core.crowded()
     }
 
+    fn pressed(&self) -> bool {
+        self.core.pressed()
+    }
+
     fn stalled(&self) -> Option<Duration> {
         self.core.under_way.time(&self.core.env)
     }

@@ -9,7 +9,6 @@ use floe_env::{BlockBuffer, Disk, DiskRoom, Env, lock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::crowd::Seen;
 use super::file::{Position, RingFile};
 use super::frame::BLOCK;
 use super::recovery::Files;
@@ -149,7 +148,8 @@ pub(super) struct Core {
     pub(super) hurry: AtomicBool,
     /// The room of the disk, and when it was looked at.
     pub(super) room: Mutex<Option<(Instant, DiskRoom)>>,
-    pub(super) crowd: Seen,
+    /// Whether the ring is crowded, and when that was looked at.
+    pub(super) crowd: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Core {

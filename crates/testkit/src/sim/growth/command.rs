@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use super::judge::Figure;
+use super::figure::Figure;
 use super::{Options, Report, run};
 
 const USAGE: &str = "usage: growth [--commits N] [--starts N] [--seed N] [--carries]";

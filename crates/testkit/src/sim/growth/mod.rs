@@ -5,12 +5,14 @@
 //! ```text
 //! mod.rs       the world, and what its clients do
 //! sample.rs    what a broker, its journal and its store hold at some moment
+//! figure.rs    what is counted
 //! judge.rs     whether that grows
 //! command.rs   the command line
 //! ```
 //! Its times and sizes are small, so that everything that happens in years happens in a few thousand commits.
 
-mod command;
+pub mod command;
+mod figure;
 mod judge;
 mod sample;
 
@@ -31,8 +33,8 @@ use floe_log::{
 use floe_meta::{Lsn, Meta, Options as MetaOptions};
 use tokio::time::sleep;
 
-pub use command::main;
-pub use judge::{Figure, judge};
+pub use figure::Figure;
+pub use judge::judge;
 pub use sample::Sample;
 
 use super::journal::SimJournal;

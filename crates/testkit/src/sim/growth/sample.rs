@@ -10,7 +10,7 @@ use floe_store::{Listed, Store};
 
 use super::super::journal::SimJournal;
 use super::super::store::SimStore;
-use super::judge::Figure;
+use super::figure::Figure;
 
 /// The folders of a store, and what their files count as.
 const FOLDERS: [(&str, Figure); 5] = [
