@@ -78,7 +78,7 @@ impl Keeper {
         }
         let short = core.is_short()?;
         // A file is free when both images have its commits. Where commits are few, the second would not come for long.
-        let rests = self.wrote.is_none_or(|at| core.env.monotonic().duration_since(at) >= RING_IMAGE_PAUSE);
+        let rests = core.env.monotonic().duration_since(self.wrote) >= RING_IMAGE_PAUSE;
         let covered = if short || rests { older } else { newest.lsn };
         let index = lock(&core.index);
         let waits = |file: &&Arc<RingFile>| file.live() == 0 && file.last() > covered;
@@ -94,7 +94,7 @@ impl Keeper {
 
     /// Writes what is new into the history and into an image. What a failure leaves of them goes.
     pub(super) fn write_image(&mut self, core: &Core) -> Result<(), Unread> {
-        self.wrote = Some(core.env.monotonic());
+        self.wrote = core.env.monotonic();
         let written = self.write_both(core);
         if written.is_err() {
             for directory in [HISTORY, IMAGES] {

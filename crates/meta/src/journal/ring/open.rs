@@ -76,7 +76,7 @@ pub(super) fn open(
         bytes_max,
         carries: if carries { options.carries() } else { 0 },
         tail: Mutex::new(tail),
-        keeper: Mutex::new(Keeper { images: images_ever, wrote: None }),
+        keeper: Mutex::new(Keeper { images: images_ever, wrote: env.monotonic() }),
         preparer: Mutex::new(preparer),
         past: Mutex::new(past),
         index: Mutex::new(index),

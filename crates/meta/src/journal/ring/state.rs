@@ -189,8 +189,8 @@ impl Wanted {
 pub(super) struct Keeper {
     /// Images that were written, ever: the second part of their names.
     pub(super) images: u64,
-    /// When this process began to write the last one.
-    pub(super) wrote: Option<Instant>,
+    /// When this process began to write the last one, or when it began.
+    pub(super) wrote: Instant,
 }
 
 /// What makes files ready.
