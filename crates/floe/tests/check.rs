@@ -288,8 +288,8 @@ async fn merged(data: &Path) -> PathBuf {
     segments.next().expect("one was written")
 }
 
-/// Bytes all over a segment, and one in a pack: each is found, with its topic, partition and offsets, and put back all is
-/// whole.
+/// Bytes all over a segment, and one in a pack: each is found, with its topic, partition and offsets, and put back all
+/// is whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_changed_byte_of_the_log_is_found() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -2,8 +2,8 @@
 //! so the map of today does not say who wrote what then.
 //!
 //! The names are a part of the metadata map as of a commit: the records of writers, principals, topics, deleted
-//! topics, and parts of removed records, as they are. They are kept in the newest object of the history, because rows are made of the entries after
-//! it.
+//! topics, and parts of removed records, as they are. They are kept in the newest object of the history, because rows
+//! are made of the entries after it.
 //!
 //! ```text
 //! names   u8 version = 1 | zstd (postcard [(key bytes, value bytes)])

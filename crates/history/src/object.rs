@@ -10,9 +10,9 @@
 //! offsets       INT64
 //! bytes         INT64
 //! ```
-//! Columns have ids from 1 on. All but the first five may be null. The footer has the key `floe.names` if the object ends the history that
-//! it was written for: names.rs in hexadecimal digits. The map has the object's checksum, because every reader reads
-//! all of it.
+//! Columns have ids from 1 on. All but the first five may be null. The footer has the key `floe.names` if the object
+//! ends the history that it was written for: names.rs in hexadecimal digits. The map has the object's checksum, because
+//! every reader reads all of it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! **What it is.** Pure logic over four documents. [`TableMetadata`] is the JSON document that names the snapshots and
 //! the schemas, and its [`commit`](TableMetadata::commit) makes the next one. A manifest list
 //! ([`write_manifest_list`]) names the manifests of a snapshot, and a manifest ([`write_manifest`]) names data files
-//! with their statistics. Both are Avro. The commit [`engine`] makes all three for the next snapshot of a table, whoever
-//! stores them.
+//! with their statistics. Both are Avro. The commit [`engine`] makes all three for the next snapshot of a table,
+//! whoever stores them.
 //!
 //! **What it is not.** No reader of other writers' tables. It reads what Floe writes, and refuses the rest: partitions,
 //! delete files, sort orders, compressed Avro, other versions of the format. It has no store, no clock, no randomness
@@ -15,7 +15,7 @@
 //! schema.rs         Schema          columns with ids, as JSON; the bytes and the order of a column's bounds
 //! metadata.rs       TableMetadata   the metadata document
 //! snapshot.rs       Snapshot        one state of the table
-//! engine.rs         commit          the documents of the next snapshot; which manifests are merged; what becomes garbage
+//! engine.rs         commit          the documents of the next snapshot, and what becomes garbage
 //! commit.rs         Commit          from one metadata document to the next
 //! manifest_list.rs  ManifestFile    the manifests of a snapshot
 //! manifest.rs       ManifestEntry   data files and their statistics

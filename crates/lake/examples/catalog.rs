@@ -2,7 +2,8 @@
 //! [ROUNDS]`.
 //!
 //! It writes records of many shapes, waits until they are in the table, then answers the read side of the Iceberg REST
-//! protocol at `http://127.0.0.1:PORT` until it is killed. For trying readers by hand; the front serves the same documents.
+//! protocol at `http://127.0.0.1:PORT` until it is killed. For trying readers by hand; the front serves the same
+//! documents.
 
 use std::{error::Error, sync::Arc, time::Duration};
 

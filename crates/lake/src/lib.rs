@@ -59,8 +59,8 @@
 //! Every commit makes some files, so a job merges small ones (`merge.rs`): neighbours in the order of the stream, in
 //! tiers by the logarithm of their rows. A table has about as many files as if it had been written at once, and a row
 //! is written again about once for each tier. Manifests are merged in the same manner, by the commits themselves
-//! (`floe_iceberg::engine`). The rows of a partition are in the order of their offsets in every file, and files are in the order
-//! of their sequence numbers. No reader relies on more than that.
+//! (`floe_iceberg::engine`). The rows of a partition are in the order of their offsets in every file, and files are in
+//! the order of their sequence numbers. No reader relies on more than that.
 //!
 //! # Freshness
 //! A view gathers records for as long as `floe.table.freshness.ms` allows, less what a commit takes, counted from the

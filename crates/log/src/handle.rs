@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
@@ -172,17 +171,7 @@ impl Log {
         let order = Order::new(env.clone());
         let uploader =
             Uploader { env: env.clone(), store: Arc::clone(&store), ids: ids.clone(), cache: cache.clone() };
-        let writer = WalWriter {
-            uploader: uploader.clone(),
-            meta: meta.clone(),
-            pace,
-            intake: intake.clone(),
-            order: order.clone(),
-            session: session.clone(),
-            frames: frames.clone(),
-            open: Arc::default(),
-            in_flight: Arc::new(AtomicUsize::new(0)),
-        };
+        let writer = WalWriter::new(&uploader, &meta, pace, (&intake, &order), &session, &frames);
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let merger = Merger::new(&uploader, &meta, &intake, segments, session.clone(), &damages, &config);

@@ -1,5 +1,5 @@
-//! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, and `floe.system.commits`, at one
-//! cut.
+//! The catalog of a statement: `floe.default.<topic>` for every topic that is a table, and `floe.system.commits`, at
+//! one cut.
 
 use std::fmt;
 use std::sync::Arc;

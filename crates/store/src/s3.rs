@@ -1,11 +1,11 @@
 //! A store in an S3 bucket, or in another server that speaks S3 (MinIO, R2, Ceph), through the object_store crate.
 //!
 //! One object is one PUT, without multipart: a WAL object has some megabytes, a segment 64 MiB, a Parquet file some
-//! hundred. The client library (0.14) can upload parts, but it cannot list the uploads that a crash left, so nobody could
-//! end them, and their parts would cost their space for ever. Nor does its completion of an upload take the condition
-//! that no such object exists. Every request has a timeout and a bounded number of tries. Floe makes the tries, not the client library, because the
-//! overall outcome depends on each of them. If one try was lost and the next one refused, the object may still
-//! exist, so the answer is [`StoreError::Unknown`].
+//! hundred. The client library (0.14) can upload parts, but it cannot list the uploads that a crash left, so nobody
+//! could end them, and their parts would cost their space for ever. Nor does its completion of an upload take the
+//! condition that no such object exists. Every request has a timeout and a bounded number of tries. Floe makes the
+//! tries, not the client library, because the overall outcome depends on each of them. If one try was lost and the next
+//! one refused, the object may still exist, so the answer is [`StoreError::Unknown`].
 //!
 //! Payloads carry a CRC64-NVME that the server verifies. TLS protects the way back, and lengths are checked here.
 

@@ -115,8 +115,8 @@ pub enum Event {
         /// Whether compaction and retention wait for its table.
         waits: bool,
     },
-    /// A client appends one batch to a compacted topic of one partition, or ends a transaction there. A marker stands for
-    /// a tombstone of a key that nothing else has: its value ([`crate::rows::marker`]).
+    /// A client appends one batch to a compacted topic of one partition, or ends a transaction there. A marker stands
+    /// for a tombstone of a key that nothing else has: its value ([`crate::rows::marker`]).
     Put {
         /// The topic.
         topic: String,
@@ -136,8 +136,8 @@ pub enum Event {
         /// Every record that is there.
         records: Vec<Keyed>,
     },
-    /// A client follows a compacted topic of one partition from its start to its end, in many reads. The log is compacted
-    /// meanwhile.
+    /// A client follows a compacted topic of one partition from its start to its end, in many reads. The log is
+    /// compacted meanwhile.
     Followed {
         /// The topic.
         topic: String,

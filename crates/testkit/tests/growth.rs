@@ -1,5 +1,5 @@
-//! A log that runs for long holds no more than one that runs for short: a run of ten thousand commits, with each way of a
-//! journal to keep bytes, and every leak on purpose found.
+//! A log that runs for long holds no more than one that runs for short: a run of ten thousand commits, with each way of
+//! a journal to keep bytes, and every leak on purpose found.
 //!
 //! More commits: `cargo run --release -p floe-testkit --example growth -- --commits 1000000`.
 

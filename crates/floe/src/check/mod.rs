@@ -1,7 +1,7 @@
 //! `floe check`: says whether a data directory and its store are whole and belong together, without a start.
 //!
-//! One part that cannot be read does not keep the others from being looked at, so all faults are named at once. All bytes
-//! of the log are read (`objects.rs`), unless `--quick` says otherwise.
+//! One part that cannot be read does not keep the others from being looked at, so all faults are named at once. All
+//! bytes of the log are read (`objects.rs`), unless `--quick` says otherwise.
 
 mod objects;
 

@@ -11,8 +11,8 @@
 //! ```
 //! An object is read from its start to its end, [`CHECK_READ_BYTES`](crate::limits::CHECK_READ_BYTES) at a time or one
 //! batch if that is larger. What is damaged does not keep the rest from being compared: in a segment, the next batch
-//! after a damaged head is found by the seek index, and in a WAL object by the footer. A fault names the offsets that may
-//! be lost, and never fewer.
+//! after a damaged head is found by the seek index, and in a WAL object by the footer. A fault names the offsets that
+//! may be lost, and never fewer.
 
 mod faults;
 mod reading;

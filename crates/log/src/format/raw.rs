@@ -1,6 +1,6 @@
 //! The records of a batch as bytes: where each of them lies, its key, its value, its headers. Nothing is copied, and no
-//! list is made, however many records there are. Compaction works on this, and `records.rs` decodes by it. What comes in
-//! is walked over while it is decompressed (`verify.rs`).
+//! list is made, however many records there are. Compaction works on this, and `records.rs` decodes by it. What comes
+//! in is walked over while it is decompressed (`verify.rs`).
 
 use std::ops::Range;
 

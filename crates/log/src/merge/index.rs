@@ -139,8 +139,8 @@ impl Index {
         taken
     }
 
-    /// The oldest commits whose bytes the journal holds, as many as fit one segment and one merge, whatever their sizes:
-    /// for a journal that is crowded.
+    /// The oldest commits whose bytes the journal holds, as many as fit one segment and one merge, whatever their
+    /// sizes: for a journal that is crowded.
     pub(crate) fn frames(&self) -> Vec<Source> {
         let state = self.lock();
         let (mut bytes, mut extents, mut taken) = (0, 0, Vec::new());

@@ -47,8 +47,8 @@ impl Attributions {
         Attributions { env, meta, cache, damages, footers: Arc::new(Mutex::new(Lru::new(FOOTERS_BYTES))) }
     }
 
-    /// Who wrote the offsets of a range, as far as it is readable, in at most `runs_max` runs. Notes damage, and what is
-    /// whole again.
+    /// Who wrote the offsets of a range, as far as it is readable, in at most `runs_max` runs. Notes damage, and what
+    /// is whole again.
     pub(crate) async fn of(
         &self,
         by: FoundBy,

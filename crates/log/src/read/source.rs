@@ -52,8 +52,8 @@ impl Source {
     }
 }
 
-/// The last bytes of a segment of `size` bytes: its footer, and maybe some in front. Reads them with one request, or with
-/// two if the footer is large.
+/// The last bytes of a segment of `size` bytes: its footer, and maybe some in front. Reads them with one request, or
+/// with two if the footer is large.
 ///
 /// # Errors
 /// What `read` says, and inside, that the bytes are not the end of a segment.

@@ -78,8 +78,8 @@ pub(crate) fn older(
     last: Lsn,
     given: u64,
 ) -> Option<String> {
-    // A start that failed between taking its number and noting it in the journal has written nothing. One that went on may
-    // have had no ids, because its records ride with its commits.
+    // A start that failed between taking its number and noting it in the journal has written nothing. One that went on
+    // may have had no ids, because its records ride with its commits.
     if number > known && water.lsn <= last {
         return (water.ids > 0).then(|| {
             format!(

@@ -88,20 +88,41 @@ enum Ready {
 
 /// The task that turns requests into objects.
 pub(crate) struct WalWriter {
-    pub(crate) uploader: Uploader,
-    pub(crate) meta: Meta,
-    pub(crate) pace: Pace,
-    pub(crate) intake: Intake,
-    pub(crate) order: Order,
-    pub(crate) session: OwnSession,
-    pub(crate) frames: Frames,
+    uploader: Uploader,
+    meta: Meta,
+    pace: Pace,
+    intake: Intake,
+    order: Order,
+    session: OwnSession,
+    frames: Frames,
     /// Its clones are the commits with bytes that are not answered.
-    pub(crate) open: Arc<()>,
+    open: Arc<()>,
     /// PUTs in flight.
-    pub(crate) in_flight: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl WalWriter {
+    pub(crate) fn new(
+        uploader: &Uploader,
+        meta: &Meta,
+        pace: Pace,
+        (intake, order): (&Intake, &Order),
+        session: &OwnSession,
+        frames: &Frames,
+    ) -> WalWriter {
+        WalWriter {
+            uploader: uploader.clone(),
+            meta: meta.clone(),
+            pace,
+            intake: intake.clone(),
+            order: order.clone(),
+            session: session.clone(),
+            frames: frames.clone(),
+            open: Arc::default(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
     /// Runs until the intake is closed and every request is answered.
     pub(crate) async fn run(self) {
         let mut closed: VecDeque<Closed> = VecDeque::new();

@@ -135,8 +135,8 @@ async fn each_reader_names_itself_and_a_deleted_topic_is_forgotten() {
     assert_eq!(told(&log, dead.partition), []);
 }
 
-/// The store hands out bytes that nobody compared. A lookup decodes them and sees it; a fetch of the same bytes does not
-/// make them whole.
+/// The store hands out bytes that nobody compared. A lookup decodes them and sees it; a fetch of the same bytes does
+/// not make them whole.
 #[tokio::test(start_paused = true)]
 async fn bytes_that_nobody_compared_do_not_end_damage() {
     let dead = Dead::with(3).await;

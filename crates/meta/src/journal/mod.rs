@@ -360,8 +360,8 @@ pub trait Journal: Send + Sync {
         false
     }
 
-    /// Whether attachments should leave soon, because their room is nearly used up, or the disk that they are on. Must be
-    /// quick.
+    /// Whether attachments should leave soon, because their room is nearly used up, or the disk that they are on. Must
+    /// be quick.
     fn pressed(&self) -> bool {
         self.crowded()
     }

@@ -1,6 +1,7 @@
-//! The clients of a compacted topic. One writes values and tombstones under a few keys, ends transactions, and reads the
-//! whole partition at one moment now and then. Another one follows the partition from its start to its end, again and
-//! again, while it is compacted. Its records are no business of the checkers of other topics, where every record stays.
+//! The clients of a compacted topic. One writes values and tombstones under a few keys, ends transactions, and reads
+//! the whole partition at one moment now and then. Another one follows the partition from its start to its end, again
+//! and again, while it is compacted. Its records are no business of the checkers of other topics, where every record
+//! stays.
 
 use std::time::Duration;
 
@@ -34,8 +35,8 @@ const BATCH_MAX: u64 = 5;
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 const STEP_PAUSE_MAX: Duration = Duration::from_millis(300);
 const FOLLOW_PAUSE_MAX: Duration = Duration::from_millis(1_500);
-/// Shares, in a thousand: of tombstones among the records; of batches after which it reads, ends a transaction, or tries
-/// to delete records of a topic that keeps them.
+/// Shares, in a thousand: of tombstones among the records; of batches after which it reads, ends a transaction, or
+/// tries to delete records of a topic that keeps them.
 const TOMBSTONES: u64 = 250;
 const READS: u64 = 200;
 const MARKERS: u64 = 120;

@@ -1,9 +1,9 @@
 //! Whether something grows with what was done: a pure function of the samples.
 //!
-//! A figure stands still if its median over the last third of the run exceeds that of the third before by no more than a
-//! part of it and some slack. What grew with the run in the second third has grown by two thirds in the last. The history
-//! is kept for ever, so its bytes are shown and not judged; but of its parts there may be only some for each power of
-//! eight.
+//! A figure stands still if its median over the last third of the run exceeds that of the third before by no more than
+//! a part of it and some slack. What grew with the run in the second third has grown by two thirds in the last. The
+//! history is kept for ever, so its bytes are shown and not judged; but of its parts there may be only some for each
+//! power of eight.
 
 use std::collections::BTreeMap;
 
