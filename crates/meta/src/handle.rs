@@ -194,6 +194,11 @@ impl Meta {
         self.shared.journal.attachments()
     }
 
+    /// The commits whose attachments are known and not there, see [`Journal::lost`].
+    pub fn lost(&self) -> Vec<Lsn> {
+        self.shared.journal.lost()
+    }
+
     /// Whether bytes should go elsewhere for now, see [`Journal::crowded`].
     pub fn crowded(&self) -> bool {
         self.shared.journal.crowded()

@@ -75,6 +75,11 @@ impl Frames {
         let observed = Arc::clone(&state);
         *counting = State::new(meta.observe(move |applied| floe_env::lock(&observed).observe(applied)));
         let lacks = counting.count_all(&meta.attachments());
+        for lsn in meta.lost() {
+            if !counting.frames.contains_key(&lsn) {
+                meta.released(lsn);
+            }
+        }
         drop(counting);
         (Frames { state }, lacks)
     }

@@ -344,6 +344,12 @@ pub trait Journal: Send + Sync {
         Vec::new()
     }
 
+    /// The commits whose attachments are known and not there, in order: their file is missing. Who does not need one
+    /// says so with [`Journal::released`]; the others are found again when the file is put back.
+    fn lost(&self) -> Vec<Lsn> {
+        Vec::new()
+    }
+
     /// Waits until there are entries after `from`. Returns them in order, at most [`crate::limits::ENTRIES_MAX`].
     /// The future may be dropped at any time.
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError>;

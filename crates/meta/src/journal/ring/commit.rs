@@ -235,7 +235,18 @@ impl Core {
 
     /// Reads a part of an attachment. The first read compares the whole with its checksum.
     pub(super) fn attached(&self, lsn: Lsn, range: &Range<u64>) -> Result<Bytes, AttachedError> {
-        let located = lock(&self.index).attachments.get(&lsn).cloned().ok_or(AttachedError::None(lsn))?;
+        let located = {
+            let index = lock(&self.index);
+            match (index.attachments.get(&lsn), index.lost.get(&lsn)) {
+                (Some(located), _) => Arc::clone(located),
+                (None, Some(lost)) => {
+                    let place =
+                        format!("the file of the ring with generation {} is missing", lost.generation);
+                    return Err(AttachedError::Damaged { lsn, place });
+                }
+                (None, None) => return Err(AttachedError::None(lsn)),
+            }
+        };
         attachment::check_range(lsn, u64::from(located.bytes), range)?;
         let failed = |error: std::io::Error| AttachedError::Failed { lsn, reason: error.to_string() };
         let file = &located.file;
@@ -259,7 +270,9 @@ impl Core {
     }
 
     pub(super) fn released(&self, lsn: Lsn) {
-        if let Some(located) = lock(&self.index).attachments.remove(&lsn) {
+        let mut index = lock(&self.index);
+        index.lost.remove(&lsn);
+        if let Some(located) = index.attachments.remove(&lsn) {
             located.file.one_less();
         }
     }

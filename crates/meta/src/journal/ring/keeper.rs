@@ -266,6 +266,11 @@ fn write_merged(
             sink.writer()?.attachment(kept);
         }
     }
+    // The next start may find their files again.
+    let lost: Vec<Kept> = lock(&core.index).lost.values().copied().collect();
+    for kept in &lost {
+        sink.writer()?.attachment(kept);
+    }
     sink.finish(planted(Planted::NamedTooEarly))
 }
 

@@ -232,6 +232,10 @@ impl Journal for RingJournal {
         lock(&self.core.index).attachments.keys().copied().collect()
     }
 
+    fn lost(&self) -> Vec<Lsn> {
+        lock(&self.core.index).lost.keys().copied().collect()
+    }
+
     async fn follow(&self, from: Lsn) -> Result<Vec<Entry>, JournalError> {
         let mut last = self.core.last.subscribe();
         // The sender lives in the state, which this call holds.

@@ -239,14 +239,16 @@ fn settle(files: &Files, found: &Recovered, kept: &[Kept]) -> (Index, VecDeque<A
     let used =
         files.range(..=at.generation).map(|(generation, file)| (*generation, Arc::clone(file))).collect();
     let ready = files.range(at.generation + 1..).map(|(_, file)| Arc::clone(file)).collect();
-    let mut index = Index { files: used, attachments: BTreeMap::new() };
+    let mut index = Index { files: used, attachments: BTreeMap::new(), lost: BTreeMap::new() };
     let of_image =
         kept.iter().map(|kept| (kept.lsn, kept.generation, kept.offset, kept.bytes, kept.crc, false));
     let of_log = found.attachments.iter();
     let of_log = of_log.map(|at| (at.lsn, at.generation, at.offset, at.bytes, at.crc, at.verified));
     for (lsn, generation, offset, bytes, crc, verified) in of_image.chain(of_log) {
-        // A file that is used again had nothing in it that was needed.
-        let Some(file) = index.files.get(&generation).cloned() else { continue };
+        let Some(file) = index.files.get(&generation).cloned() else {
+            index.lost.insert(lsn, Kept { lsn, generation, offset, bytes, crc });
+            continue;
+        };
         file.one_more();
         let located = Located { file, offset, bytes, crc, verified: AtomicBool::new(verified) };
         index.attachments.insert(lsn, Arc::new(located));

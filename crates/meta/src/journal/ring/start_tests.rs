@@ -343,6 +343,43 @@ fn lost_files_are_missed() {
     });
 }
 
+/// A file that holds bytes, and no commit behind the image, is missing at a start: its bytes are found again when it is put
+/// back, although images were written meanwhile. What nobody needs is forgotten.
+#[test]
+fn bytes_of_a_missing_file_are_found_again_when_it_is_put_back() {
+    simulate(|env| {
+        let disk = SimulatedDisk::new(1);
+        let options = RingOptions { image_bytes: 500, ..OPTIONS };
+        let journal = open_with(env, &disk, options).unwrap();
+        for number in 0..12 {
+            commit(env, &journal, &format!("{number}"), 3_000).unwrap();
+        }
+        drop(journal);
+        let first = disk.names().into_iter().find(|name| name.starts_with("ring/")).unwrap();
+        let aside = format!("aside-{}", first.rsplit('/').next().unwrap());
+        floe_env::Disk::rename(&disk, &first, &aside).unwrap();
+        let journal = open_with(env, &disk, options).unwrap();
+        let lost = journal.lost();
+        assert!(lost.len() > 1 && lost[0] == Lsn(1), "{lost:?}");
+        let unread = read(&journal, 1, 10).unwrap_err();
+        assert!(
+            matches!(&unread, AttachedError::Damaged { place, .. } if place.contains("missing")),
+            "{unread}"
+        );
+        journal.released(lost[1]);
+        for number in 0..6 {
+            let lsn = commit(env, &journal, &format!("{number}"), 0).unwrap();
+            assert!(journal.core.keep(), "{lsn}");
+        }
+        drop(journal);
+        floe_env::Disk::rename(&disk, &aside, &first).unwrap();
+        let journal = open_with(env, &disk, options).unwrap();
+        assert_eq!(read(&journal, 1, 10).unwrap(), "0000000000");
+        assert_eq!(read(&journal, lost[1].0, 10).unwrap_err(), AttachedError::None(lost[1]));
+        assert_eq!(journal.lost(), []);
+    });
+}
+
 #[test]
 fn files_of_others_and_newer_ones_are_refused() {
     simulate(|env| {

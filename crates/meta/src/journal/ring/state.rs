@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::file::{Position, RingFile};
 use super::frame::BLOCK;
+use super::pages::Kept;
 use super::recovery::Files;
 use super::store::{PagesFile, PagesName};
 use super::under_way::UnderWay;
@@ -121,6 +122,9 @@ pub(super) struct Past {
 pub(super) struct Index {
     pub(super) files: Files,
     pub(super) attachments: BTreeMap<Lsn, Arc<Located>>,
+    /// What the image lists of files that are not there. They may come back; a file that is used again had nothing in it
+    /// that is needed, and what nobody needs is released at a start.
+    pub(super) lost: BTreeMap<Lsn, Kept>,
 }
 
 /// An open ring.
