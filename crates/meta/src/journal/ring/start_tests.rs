@@ -343,8 +343,8 @@ fn lost_files_are_missed() {
     });
 }
 
-/// A file that holds bytes, and no commit behind the image, is missing at a start: its bytes are found again when it is put
-/// back, although images were written meanwhile. What nobody needs is forgotten.
+/// A file that holds bytes, and no commit behind the image, is missing at a start: its bytes are found again when it is
+/// put back, although images were written meanwhile. What nobody needs is forgotten.
 #[test]
 fn bytes_of_a_missing_file_are_found_again_when_it_is_put_back() {
     simulate(|env| {

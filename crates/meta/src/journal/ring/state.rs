@@ -122,8 +122,8 @@ pub(super) struct Past {
 pub(super) struct Index {
     pub(super) files: Files,
     pub(super) attachments: BTreeMap<Lsn, Arc<Located>>,
-    /// What the image lists of files that are not there. They may come back; a file that is used again had nothing in it
-    /// that is needed, and what nobody needs is released at a start.
+    /// What the image lists of files that are not there. They may come back; a file that is used again had nothing in
+    /// it that is needed, and what nobody needs is released at a start.
     pub(super) lost: BTreeMap<Lsn, Kept>,
 }
 
