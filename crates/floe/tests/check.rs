@@ -354,3 +354,32 @@ async fn what_is_none_of_floes_is_named() {
     }
     assert_eq!(said(&check(&data, &[])).matches("this name is none of").count(), 4);
 }
+
+/// Records that are still in the journal, because nothing has merged them: a changed byte of one is named with its
+/// topic, partition and offset, and all else is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_records_in_the_journal_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    broker(&data).await.stop().await;
+    let judged = said(&check(&data, &[]));
+    assert!(judged.contains("is still in the journal was compared"), "{judged}");
+    let ring =
+        fs::read_dir(data.join("journal/ring")).expect("readable").map(|file| file.expect("one").path());
+    let value = |file: &PathBuf| {
+        let bytes = fs::read(file).expect("readable");
+        bytes.windows(5).rposition(|window| window == b"value")
+    };
+    let mut found = ring.filter_map(|file| value(&file).map(|at| (file, at)));
+    let (file, at) = found.next().expect("the records are there");
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).expect("written");
+    let named = faulty(&data);
+    assert!(
+        named.contains("topic t, partition 0, offsets 19 to 19") && named.contains("found 1 fault"),
+        "{named}"
+    );
+    let named = said(&check(&data, &["--json"]));
+    assert!(named.contains("\"commit\":") && named.contains("\"first_offset\":19"), "{named}");
+}

@@ -170,9 +170,10 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
     };
     let whole = inspected.journal.is_empty() && inspected.history.is_empty();
     report.notes.extend(inspected.notes.iter().cloned());
-    for damaged in &inspected.damaged {
-        report.damage.push(format!("the bytes of commit {} are damaged: {}", damaged.lsn, damaged.place));
-    }
+    let attached = objects::attached(&inspected).context("a record of the metadata is damaged")?;
+    report.damage.extend(attached.damage);
+    report.records.extend(attached.records);
+    report.notes.extend(attached.notes);
     report.damage.extend(inspected.history.iter().cloned());
     report.refused.extend(inspected.journal.iter().cloned());
     match inspected.image.is_empty() {
@@ -192,6 +193,9 @@ fn metadata(directory: &Path, repair: bool, report: &mut Report) -> Result<Optio
         let metadata = Metadata { commits: inspected.last.0, keys: inspected.snapshot.len(), bytes };
         let (commits, keys) = (things(metadata.commits, "commit"), things(metadata.keys, "key"));
         report.whole.push(format!("the journal has {commits}, the metadata {keys}"));
+        if inspected.damaged.is_empty() && !inspected.attachments.is_empty() {
+            report.whole.push(attached.whole);
+        }
         report.metadata = Some(metadata);
     }
     Ok(Some(inspected))

@@ -1,15 +1,16 @@
 //! Reads every byte of the log's objects, with a bar on a terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use floe_log::check::{self, Fault, Named, Source};
+use floe_log::extent::Extent;
 use floe_log::object::object_key;
 use floe_log::{TopicId, topic};
-use floe_meta::Snapshot;
+use floe_meta::{Inspected as Journal, Lookup, Lsn, Snapshot};
 use floe_store::local::Inspected;
 use floe_store::{Store, StoreError};
 use futures::future::{BoxFuture, FutureExt};
@@ -83,6 +84,53 @@ pub(super) async fn check(place: &Place, map: &Snapshot, show: bool) -> Result<C
     }
     checked.whole =
         format!("every byte of {} of the log was compared: {bytes} bytes", things(count, "object"));
+    Ok(checked)
+}
+
+/// What the damage of bytes that the journal holds costs.
+///
+/// # Errors
+/// A record of the map cannot be read.
+pub(super) fn attached(journal: &Journal) -> Result<Checked> {
+    let map = &journal.snapshot;
+    let mut checked = Checked::default();
+    let places: BTreeMap<Lsn, &str> = journal.damaged.iter().map(|one| (one.lsn, &one.place[..])).collect();
+    let mut needed = BTreeSet::new();
+    let extents = if places.is_empty() { None } else { Some(map.range::<Extent>(..)) };
+    for pair in extents.into_iter().flatten() {
+        let (key, extent) = pair?;
+        let Some(lsn) = extent.data().map(|data| data.lsn).filter(|_| extent.object().is_none()) else {
+            continue;
+        };
+        let Some(place) = places.get(&lsn) else { continue };
+        needed.insert(lsn);
+        if checked.records.len() == FAULTS_MAX {
+            continue;
+        }
+        let (topic, index) = (name_of(map, key.partition.topic), key.partition.index);
+        let (from, next) = (key.base.0, extent.next_offset(key.base).0);
+        let last = next - 1;
+        checked.damage.push(format!(
+            "commit {lsn}: topic {topic}, partition {index}, offsets {from} to {last}: {place} does not match its \
+             checksum"
+        ));
+        checked.records.push(json!({
+            "commit": lsn.0,
+            "topic": topic,
+            "partition": index,
+            "first_offset": from,
+            "next_offset": next,
+            "why": place,
+        }));
+    }
+    for (lsn, place) in places.iter().filter(|(lsn, _)| !needed.contains(lsn)) {
+        checked.notes.push(format!("the bytes of commit {lsn} are damaged: {place} (no record needs them)"));
+    }
+    let (count, bytes) = (journal.attachments.len(), journal.attachments.values().sum::<u64>());
+    checked.whole = format!(
+        "every byte that came with {} and is still in the journal was compared: {bytes} bytes",
+        things(count, "commit")
+    );
     Ok(checked)
 }
 
