@@ -10,7 +10,7 @@ use floe_log::check::{self, Fault, Named, Source};
 use floe_log::extent::Extent;
 use floe_log::object::object_key;
 use floe_log::{TopicId, topic};
-use floe_meta::{Inspected as Journal, Lookup, Lsn, Snapshot};
+use floe_meta::{Inspected as Journal, Lsn, Snapshot};
 use floe_store::local::Inspected;
 use floe_store::{Store, StoreError};
 use futures::future::{BoxFuture, FutureExt};
