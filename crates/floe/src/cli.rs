@@ -188,6 +188,34 @@ pub(crate) struct TopicArgs {
     pub(crate) action: TopicAction,
 }
 
+/// Where a broker answers what the Kafka protocol has no words for: deleted topics, tables, damage.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The broker's HTTP address [default: that of a broker without settings; if --bootstrap names another broker,
+    /// there is no default]
+    #[arg(long = "server", env = "FLOE_SERVER", value_name = "URL")]
+    given: Option<String>,
+}
+
+impl ServerArgs {
+    /// The broker that is meant. A Kafka address that was given does not tell the HTTP address of the same broker, and
+    /// the broker at the default address may be another one.
+    ///
+    /// # Errors
+    /// Only the Kafka address was given, and it is not the default.
+    pub(crate) fn url(&self, bootstrap: &str) -> anyhow::Result<String> {
+        match &self.given {
+            Some(given) => Ok(given.clone()),
+            None if bootstrap == kafka::LISTEN_ADDRESS => Ok(format!("http://{}", http::LISTEN_ADDRESS)),
+            None => anyhow::bail!(
+                "this asks the broker over HTTP, and --bootstrap {bootstrap} does not tell where it answers that: add \
+                 --server URL, for example --server http://{}",
+                http::LISTEN_ADDRESS
+            ),
+        }
+    }
+}
+
 /// What to do with topics.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicAction {
@@ -196,9 +224,8 @@ pub(crate) enum TopicAction {
         /// List instead what can come back, with ids: deleted topics, and records that DeleteRecords or retention took.
         #[arg(long)]
         deleted: bool,
-        /// The broker's HTTP address, which knows the deleted topics.
-        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Create a topic.
     Create {
@@ -215,9 +242,8 @@ pub(crate) enum TopicAction {
     Describe {
         /// Its name.
         name: String,
-        /// The broker's HTTP address, which knows the table.
-        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Drop columns of a topic's table, for keys that were values and used its columns up.
     ///
@@ -229,9 +255,8 @@ pub(crate) enum TopicAction {
         /// Keys; `*` stands for any text.
         #[arg(required = true)]
         keys: Vec<String>,
-        /// The broker's HTTP address.
-        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Delete a topic and its table.
     ///
@@ -265,28 +290,29 @@ Examples:
         /// Its id, to choose among several with the name.
         #[arg(long)]
         id: Option<String>,
-        /// The broker's HTTP address.
-        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Let deleted topics and removed records go for good now, to free their room.
     ///
-    /// Without a name, all of them. Their objects leave the store some ten minutes later, when no reader needs them any
-    /// more.
+    /// Their objects leave the store some ten minutes later, when no reader needs them any more.
     #[command(after_help = "\
 Examples:
-  floe topic purge                 empties the trash, for example when the disk is full
   floe topic purge orders          all deleted topics of that name, and all that was removed from one
-  floe topic purge orders --id 3fa8…")]
+  floe topic purge orders --id 3fa8…
+  floe topic purge --all           empties the trash, for example when the disk is full")]
     Purge {
         /// The name that they had.
+        #[arg(required_unless_present = "all")]
         name: Option<String>,
+        /// All deleted topics and removed records.
+        #[arg(long, conflicts_with_all = ["name", "id"])]
+        all: bool,
         /// The id of one of them.
         #[arg(long, requires = "name")]
         id: Option<String>,
-        /// The broker's HTTP address.
-        #[arg(long, env = "FLOE_SERVER", value_name = "URL", default_value_t = format!("http://{}", http::LISTEN_ADDRESS))]
-        server: String,
+        #[command(flatten)]
+        server: ServerArgs,
     },
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::bootstrap::bootstrap;
-use crate::cli::{TopicAction, TopicArgs};
+use crate::cli::{ServerArgs, TopicAction, TopicArgs};
 use crate::client::HttpClient;
 use crate::term::{columns, say, things};
 use crate::trash;
@@ -21,39 +21,41 @@ const SET_ON_TOPIC: i8 = 1;
 
 /// Runs the command.
 pub(crate) async fn run(args: TopicArgs) -> Result<()> {
+    let http = |server: &ServerArgs| HttpClient::new(&server.url(&args.bootstrap)?);
     match &args.action {
         TopicAction::DropColumns { name, keys, server } => {
-            return drop_columns(&HttpClient::new(server)?, name, keys, args.json).await;
+            return drop_columns(&http(server)?, name, keys, args.json).await;
         }
         TopicAction::List { deleted: true, server } => {
-            return trash::list(&HttpClient::new(server)?, args.json).await;
+            return trash::list(&http(server)?, args.json).await;
         }
         TopicAction::Undelete { name, new_name, id, server } => {
-            let server = HttpClient::new(server)?;
+            let server = http(server)?;
             return trash::undelete(&server, name, new_name.as_deref(), id.as_deref(), args.json).await;
         }
-        TopicAction::Purge { name, id, server } => {
-            return trash::purge(&HttpClient::new(server)?, name.as_deref(), id.as_deref(), args.json).await;
+        TopicAction::Purge { name, id, server, all: _ } => {
+            return trash::purge(&http(server)?, name.as_deref(), id.as_deref(), args.json).await;
         }
         _ => {}
     }
     let mut client = bootstrap(&args.bootstrap, "floe").await?;
-    match args.action {
+    match &args.action {
         TopicAction::List { .. } => list(&mut client, args.json).await,
         TopicAction::Create { name, partitions, configs } => {
-            create(&mut client, &name, partitions, &configs).await?;
-            say(&told(args.json, &name, "created"))?;
+            create(&mut client, name, *partitions, configs).await?;
+            say(&told(args.json, name, "created"))?;
             Ok(())
         }
         TopicAction::Describe { name, server } => {
-            describe(&mut client, &HttpClient::new(&server)?, &name, args.json).await
+            let server = http(server).map_err(|error| format!("{error:#}"));
+            describe(&mut client, server.as_ref(), name, args.json).await
         }
         TopicAction::DropColumns { .. } | TopicAction::Undelete { .. } | TopicAction::Purge { .. } => {
             unreachable!("it needs no Kafka client")
         }
         TopicAction::Delete { name } => {
-            client.delete_topic(&name).await.with_context(|| format!("cannot delete {name}"))?;
-            say(&told(args.json, &name, "deleted"))?;
+            client.delete_topic(name).await.with_context(|| format!("cannot delete {name}"))?;
+            say(&told(args.json, name, "deleted"))?;
             Ok(())
         }
     }
@@ -113,7 +115,11 @@ async fn drop_columns(server: &HttpClient, name: &str, keys: &[String], as_json:
 }
 
 /// How the table of a topic is doing: the broker's answer, or why it is not known.
-async fn table_of(server: &HttpClient, name: &str) -> Option<Result<Value, String>> {
+async fn table_of(server: Result<&HttpClient, &String>, name: &str) -> Option<Result<Value, String>> {
+    let server = match server {
+        Ok(server) => server,
+        Err(why) => return Some(Err(why.clone())),
+    };
     let found = server.get(&["api", "v1", "tables", name]).await;
     found.map_err(|error| format!("{error:#}")).transpose()
 }
@@ -158,7 +164,11 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
 }
 
 /// The damaged records of a topic: the broker's answer, or why it is not known. None if the broker is too old to say.
-async fn damage_of(server: &HttpClient, name: &str) -> Option<Result<Value, String>> {
+async fn damage_of(server: Result<&HttpClient, &String>, name: &str) -> Option<Result<Value, String>> {
+    let server = match server {
+        Ok(server) => server,
+        Err(why) => return Some(Err(why.clone())),
+    };
     let found = server.get(&["api", "v1", "topics", name, "damage"]).await;
     found.map_err(|error| format!("{error:#}")).transpose()
 }
@@ -195,7 +205,7 @@ fn damage_lines(damage: &Result<Value, String>) -> Vec<String> {
 
 async fn describe(
     client: &mut Client<TcpStream>,
-    server: &HttpClient,
+    server: Result<&HttpClient, &String>,
     name: &str,
     as_json: bool,
 ) -> Result<()> {

@@ -67,7 +67,8 @@ fn instead(statement: &Statement) -> Option<&'static str> {
     let Statement::Statement(statement) = statement else { return None };
     match **statement {
         Sql::ShowDatabases { .. } | Sql::ShowCatalogs { .. } | Sql::ShowSchemas { .. } => Some(
-            "there is one database, floe, with one schema, default, and nothing to list; SHOW TABLES lists its tables",
+            "there is one database, floe, with two schemas: default has the tables of topics, and system has the history \
+             of commits, system.commits; SHOW TABLES lists them",
         ),
         Sql::ShowViews { .. } | Sql::ShowObjects { .. } => {
             Some("there are only tables; SHOW TABLES lists them")

@@ -20,6 +20,9 @@ pub(crate) fn of_spill_file(message: &str) -> (Kind, String) {
 fn table(message: &str) -> Option<String> {
     let is_missing = message.starts_with("table '") && message.ends_with("' not found");
     is_missing.then(|| {
+        if message == "table 'floe.default.commits' not found" {
+            return format!("{message}; the history of commits is system.commits, and SHOW TABLES lists the tables");
+        }
         format!(
             "{message}; SHOW TABLES lists the tables, and a topic is one if it was created with floe.table=json or \
              floe.table=raw, which cannot be set later"
@@ -97,6 +100,11 @@ mod tests {
             "table 'floe.default.x' not found",
             "table 'floe.default.x' not found; SHOW TABLES lists the tables, and a topic is one if it was created with \
              floe.table=json or floe.table=raw, which cannot be set later",
+        );
+        check(
+            "table 'floe.default.commits' not found",
+            "table 'floe.default.commits' not found; the history of commits is system.commits, and SHOW TABLES lists \
+             the tables",
         );
         check(
             "Internal error: Function 'sum' failed to match any signature, errors: Error during planning: Function \
