@@ -12,7 +12,7 @@ use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
 use floe_log::{FoundBy, Log};
-use floe_meta::{JournalOptions, Meta, Options, RingOptions, open_journal};
+use floe_meta::{JournalOptions, Meta, Options, RingOptions, has_journal, open_journal};
 use floe_store::Store;
 use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
@@ -72,9 +72,13 @@ impl Server {
             carries: matches!(config.store, StorePlace::Local),
             ring: RingOptions { bytes_max: config.journal_bytes, ..RingOptions::default() },
         };
-        let journal = open_journal(&env, &config.data.join("journal"), options)?;
-        let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         let store = open_store(&env, &config).await?;
+        let journal = config.data.join("journal");
+        if !has_journal(&journal)? {
+            floe_log::unclaimed(&*store, &journal).await?;
+        }
+        let journal = open_journal(&env, &journal, options)?;
+        let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
         let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
         let lake = Lake::start(env.clone(), log.on_behalf_of(FoundBy::View), floe_lake::Config::default());
         log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);

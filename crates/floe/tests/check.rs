@@ -195,6 +195,26 @@ async fn an_old_journal_beside_a_newer_store_is_refused() {
     );
 }
 
+/// A start beside a store that is in use makes no new journal: its files would be in the way of those of a backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_is_missing_is_not_made_anew() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    broker(&data).await.stop().await;
+    let (journal, aside) = (data.join("journal"), folder.path().join("aside"));
+    fs::rename(&journal, &aside).expect("moved");
+    let arguments = ["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"];
+    let refused = floe(&arguments, &data).output().expect("it runs");
+    assert!(
+        !refused.status.success() && said(&refused).contains("there is no metadata in"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!journal.exists(), "nothing is in the way of a backup");
+    fs::rename(&aside, &journal).expect("moved back");
+    whole(&data);
+}
+
 /// A pack that was moved away is named. Put back, everything is whole again. A rotten image is repaired.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_is_named_and_what_can_be_is_mended() {

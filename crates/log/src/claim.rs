@@ -6,6 +6,8 @@
 //! floe/cluster   "floe cluster 1 " + the cluster's id (22 characters) + "\n"
 //! ```
 
+use std::path::Path;
+
 use bytes::Bytes;
 use floe_meta::{DecodeError, Snapshot};
 use floe_store::{PutIfAbsent, Store, StoreError};
@@ -49,18 +51,38 @@ pub(crate) async fn claim(
     }
 }
 
+/// Makes sure that no cluster has claimed the store, before new metadata is made in the directory `missing`. Files of a
+/// new journal would be in the way of those that somebody restores from a backup.
+///
+/// # Errors
+/// A cluster has claimed the store, or the store does not answer.
+pub async fn unclaimed(store: &dyn Store, missing: &Path) -> Result<(), OpenError> {
+    let Some(found) = read(store).await? else { return Ok(()) };
+    let missing = missing.display().to_string();
+    Err(OpenError::NoMetadata { url: store.url(CLAIM_KEY), found: cluster_of(&found), missing })
+}
+
 /// Whether the store is ours; `false` if no cluster has claimed it.
 async fn check(store: &dyn Store, cluster: &Cluster) -> Result<bool, OpenError> {
-    let found = match store.get(CLAIM_KEY, Some(0..BYTES)).await {
-        Ok(found) => found,
-        Err(StoreError::NotFound(_)) => return Ok(false),
-        Err(error) => return Err(OpenError::Store(error.to_string())),
-    };
+    let Some(found) = read(store).await? else { return Ok(false) };
     if found == text(cluster) {
         return Ok(true);
     }
-    let found = String::from_utf8_lossy(&found).trim_start_matches(PREFIX).trim_end().to_owned();
-    Err(OpenError::OtherCluster { url: store.url(CLAIM_KEY), found, cluster: cluster.id() })
+    let (url, found) = (store.url(CLAIM_KEY), cluster_of(&found));
+    Err(OpenError::OtherCluster { url, found, cluster: cluster.id() })
+}
+
+/// The claim; none if no cluster has made one.
+async fn read(store: &dyn Store) -> Result<Option<Bytes>, OpenError> {
+    match store.get(CLAIM_KEY, Some(0..BYTES)).await {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::NotFound(_)) => Ok(None),
+        Err(error) => Err(OpenError::Store(error.to_string())),
+    }
+}
+
+fn cluster_of(claim: &[u8]) -> String {
+    String::from_utf8_lossy(claim).trim_start_matches(PREFIX).trim_end().to_owned()
 }
 
 pub(crate) fn text(cluster: &Cluster) -> Bytes {
@@ -107,6 +129,15 @@ mod tests {
         claim(&store, &cluster(1), &used.snapshot()).await.unwrap();
         let other = claim(&store, &cluster(2), &empty.snapshot()).await.unwrap_err().to_string();
         assert!(other.contains(&cluster(1).id()) && other.contains(&cluster(2).id()), "{other}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_metadata_is_not_made_for_a_store_that_a_cluster_has_claimed() {
+        let (store, empty) = (MemoryStore::new(), meta(0).await);
+        unclaimed(&store, Path::new("data/journal")).await.unwrap();
+        claim(&store, &cluster(1), &empty.snapshot()).await.unwrap();
+        let refused = unclaimed(&store, Path::new("data/journal")).await.unwrap_err().to_string();
+        assert!(refused.contains(&cluster(1).id()) && refused.contains("data/journal"), "{refused}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,20 @@ pub enum OpenError {
         /// This cluster.
         cluster: String,
     },
+    /// The store belongs to a cluster, and its metadata is not where it should be.
+    #[error(
+        "the store belongs to the cluster {found} ({url}), and there is no metadata in {missing}: restore this \
+         directory from a backup, or start with the data directory that has it. A new cluster needs a store that nobody \
+         uses"
+    )]
+    NoMetadata {
+        /// Where the store's claim is.
+        url: String,
+        /// The cluster in the store's claim.
+        found: String,
+        /// The journal's directory.
+        missing: String,
+    },
     /// The store has what the metadata does not know.
     #[error(
         "this metadata is older than its store ({url}): {reason}. A broker that went on would give offsets, object ids \

@@ -69,7 +69,9 @@ pub use journal::conformance;
 pub use journal::inspected::{DamagedAttachment, Inspected};
 pub use journal::memory::MemoryJournal;
 pub use journal::migrate::MigrateError;
-pub use journal::open::{JournalOpenError, JournalOptions, inspect, open_journal, set_image_aside};
+pub use journal::open::{
+    JournalOpenError, JournalOptions, has_journal, inspect, open_journal, set_image_aside,
+};
 #[doc(hidden)]
 pub use journal::ring::crash;
 pub use journal::ring::{RingJournal, RingOpenError, RingOptions};

@@ -122,6 +122,14 @@ pub fn open_journal(
     Ok(journal)
 }
 
+/// Whether a directory has a journal of any kind, or files of one.
+///
+/// # Errors
+/// The directory cannot be read, or has two journals.
+pub fn has_journal(directory: &Path) -> Result<bool, JournalOpenError> {
+    Ok(look(directory)? != Found::Nothing)
+}
+
 /// Reads and compares everything in the journal of a directory that no process uses, and changes nothing.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Why a ring cannot be opened.
 
+use super::keeper::IMAGES;
 use crate::journal::Lsn;
 
 /// Why the files of a ring cannot be opened.
@@ -77,4 +78,12 @@ pub enum RingOpenError {
     /// The file system refused.
     #[error("cannot open the journal: {0}")]
     Io(#[from] std::io::Error),
+}
+
+impl RingOpenError {
+    /// None of the images can be read, for these reasons.
+    pub(super) fn no_image(reasons: &[String]) -> RingOpenError {
+        let reason = if reasons.is_empty() { "there is none".to_owned() } else { reasons.join("; ") };
+        RingOpenError::NoImage { directory: IMAGES.to_owned(), reason }
+    }
 }

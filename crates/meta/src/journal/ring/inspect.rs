@@ -51,8 +51,8 @@ pub(crate) fn set_image_aside(read: &dyn Disk, write: &dyn Disk) -> Result<Strin
     let Look { found, images, unread, .. } = look(read)?;
     let (differ, whole): (Vec<Image>, Vec<Image>) = images.into_iter().partition(|image| image.differs);
     if whole.is_empty() || !found.journal.is_empty() {
-        let reason = found.image.into_iter().chain(found.journal).collect::<Vec<_>>().join("; ");
-        return Err(RingOpenError::NoImage { directory: IMAGES.to_owned(), reason });
+        let reasons: Vec<String> = found.image.into_iter().chain(found.journal).collect();
+        return Err(RingOpenError::no_image(&reasons));
     }
     let mut last = None;
     for name in unread.into_iter().chain(differ.into_iter().map(|image| image.file.name)) {
@@ -65,8 +65,7 @@ fn look(disk: &dyn Disk) -> Result<Look<'_>, RingOpenError> {
     let mut look = Look { disk, found: Inspected::default(), images: Vec::new(), unread: Vec::new() };
     look.read_images()?;
     if look.images.is_empty() {
-        let reason = std::mem::take(&mut look.found.image).join("; ");
-        let error = RingOpenError::NoImage { directory: IMAGES.to_owned(), reason };
+        let error = RingOpenError::no_image(&std::mem::take(&mut look.found.image));
         look.found.journal.push(error.to_string());
         return Ok(look);
     }

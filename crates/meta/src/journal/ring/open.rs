@@ -176,7 +176,7 @@ fn open_images(disk: &dyn Disk) -> Result<(Vec<PagesFile>, Vec<Kept>), RingOpenE
         set_aside(disk, &damaged)?;
         return Ok((images, kept));
     }
-    Err(RingOpenError::NoImage { directory: IMAGES.to_owned(), reason: damaged.join("; ") })
+    Err(RingOpenError::no_image(&damaged))
 }
 
 /// Keeps damaged images under another name, so that they are not read again.

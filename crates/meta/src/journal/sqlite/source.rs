@@ -127,7 +127,9 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// Whether the directory has files of a journal in SQLite, or a mark.
 pub(crate) fn is_there(directory: &Path) -> bool {
-    [JOURNAL, IMAGE, BASE].iter().any(|file| directory.join(file).exists())
+    // A file without a byte is none: SQLite makes it before it writes.
+    let has_bytes = |file: &&str| fs::metadata(directory.join(file)).is_ok_and(|found| found.len() > 0);
+    [JOURNAL, IMAGE, BASE].iter().any(has_bytes)
 }
 
 /// Puts the mark in the place of the journal, durably and in one step.
