@@ -126,6 +126,8 @@ fn flag(setting: &'static Setting) -> Arg {
         .long(setting.flag.as_str())
         .value_name(setting.takes.shown())
         .value_parser(Reader(setting))
+        // -1 is no flag, but a value out of range: Kafka's word for "no limit".
+        .allow_negative_numbers(true)
         // The help names the variable itself, in lines that are short enough for a narrow terminal.
         .hide_env(true)
 }
