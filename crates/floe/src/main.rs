@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-// The system allocator keeps freed frames in arenas of each thread. mimalloc gives large buffers back, and it builds in
-// seconds where jemalloc takes minutes.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: floe_alloc::Allocator = floe_alloc::Allocator;
 
 fn main() -> ExitCode {
     floe::run()

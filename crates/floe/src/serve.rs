@@ -12,6 +12,7 @@ use crate::term::{is_coloured, say};
 
 /// Runs the command.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
+    floe_alloc::keep_freed();
     let file = args.config.as_deref().map(Typed::read).transpose()?.unwrap_or_default();
     let checked = Checked::new(&args.settings.over(file))?;
     if args.print_config {

@@ -20,8 +20,11 @@ pub const PACK_SHARE_MAX: u64 = 8;
 /// Zeros are written in steps of this size, so that a sync of the pack in use, or of the journal, waits only
 /// shortly behind one.
 pub const ZERO_STEP_BYTES: u64 = 512 << 10;
-/// An object that is a file of its own is written and synced in steps of this size, for the same reason.
-pub const FILE_STEP_BYTES: usize = 4 << 20;
+/// An object that is a file of its own is written and synced in steps of this size, for the same reason. An
+/// acknowledgement that comes meanwhile waits for one step: with 4 MiB, the 99th percentile at 10 MB/s was 30 ms.
+pub const FILE_STEP_BYTES: usize = 512 << 10;
+/// How long the disk is left to others between two steps. What is written so is not waited for by a client.
+pub const FILE_STEP_PAUSE: Duration = Duration::from_millis(2);
 /// The next pack is filled this many times faster than the pack in use is used up.
 pub const ZERO_AHEAD: f64 = 2.0;
 /// The share of the next pack that is filled at once.

@@ -18,7 +18,7 @@ const CIRCLES: usize = 1;
 
 /// The floors of the house from the ground up; crates on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["floe-env"],
+    &["floe-env", "floe-alloc"],
     &["floe-store"],
     &["floe-meta"],
     &["floe-wire", "floe-schema", "floe-query", "floe-iceberg"],

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 use floe_env::{DiskReserve, sync_dir};
 
-use crate::limits::{FILE_STEP_BYTES, FOLDERS_REMEMBERED_MAX};
+use crate::limits::{FILE_STEP_BYTES, FILE_STEP_PAUSE, FOLDERS_REMEMBERED_MAX};
 use crate::local::failure::not_applied;
 use crate::local::finding::Finding;
 use crate::local::pack::{allocate, reserve, sync, write_all_vectored_at};
@@ -204,6 +204,9 @@ fn write_synced(path: &Path, key: &str, disk: &DiskReserve, payload: &[Bytes]) -
     }
     let mut position = 0;
     for step in steps(payload) {
+        if position > 0 {
+            std::thread::park_timeout(FILE_STEP_PAUSE);
+        }
         let mut slices: Vec<IoSlice<'_>> = step.iter().map(|piece| IoSlice::new(piece)).collect();
         let bytes: usize = step.iter().map(|piece| piece.len()).sum();
         write_all_vectored_at(&file, &mut slices, position)?;
