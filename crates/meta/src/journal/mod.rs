@@ -5,7 +5,8 @@
 //! - [`Lsn`]s number the commits from 1, without gaps. A group of commits is durable as a whole or not at all, and
 //!   is durable before its outcome is answered.
 //! - `commit(expected, ..)` applies only if the last LSN is `expected`. Otherwise it answers [`Outcome::Conflict`]
-//!   with every entry after `expected`, in order. So an attempt applies at most once, however often it is sent.
+//!   with every entry after `expected`, in order. So an attempt applies at most once, however often it is sent. Of more
+//!   than [`crate::limits::ENTRIES_MAX`] entries it may answer the first: enough for every commit of one group.
 //! - [`JournalError::NotApplied`] is a promise: this call has and will have no effect. Without that promise the
 //!   error is [`JournalError::Unknown`]. Dropping the future of a commit leaves its outcome unknown too.
 //! - An unknown outcome is resolved by committing the same attempt again. The answer is `Committed`, or a conflict.
@@ -278,8 +279,9 @@ pub struct Loaded {
 pub enum Outcome {
     /// The group is applied and durable; this is its last LSN.
     Committed(Lsn),
-    /// This call applied nothing, because the journal is ahead of `expected`. These are all entries after
-    /// `expected`. If the first ones carry the attempt, an earlier call with it was applied.
+    /// This call applied nothing, because the journal is ahead of `expected`. These are the entries after `expected`:
+    /// all of them, or the first of very many. If the first ones carry the attempt, an earlier call with it was
+    /// applied.
     Conflict(Vec<Entry>),
 }
 
