@@ -29,6 +29,7 @@
 //! entry  envelope and changes, each with a version                  journal/entry.rs
 //! files  ring/, image/, history/                                    journal/ring/
 //!        journal.sqlite, image.sqlite, base.sqlite of an earlier floe   journal/sqlite/
+//! tables journal, tail, entries, images, chunks                     journal/postgres/ (a feature)
 //! ```
 //! Kinds: 1 cluster, 2 counter, 3 lease, 4 writer, 5 writer by name (no longer written), 6 principal, 7 principal by
 //! name, 8 writer by principal and client id, 9 extents of a writer, 10 topic, 11 topic by name, 12 partition, 13
@@ -72,6 +73,8 @@ pub use journal::migrate::MigrateError;
 pub use journal::open::{
     JournalOpenError, JournalOptions, has_journal, inspect, open_journal, set_image_aside,
 };
+#[cfg(feature = "postgres")]
+pub use journal::postgres::{PostgresJournal, PostgresOpenError, PostgresOptions};
 #[doc(hidden)]
 pub use journal::ring::crash;
 pub use journal::ring::{RingJournal, RingOpenError, RingOptions};

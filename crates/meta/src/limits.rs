@@ -190,3 +190,91 @@ const _: () = assert!(FRAME_BYTES_MAX + 2 * 4096 <= RING_FILE_BYTES);
 const _: () = assert!(RING_FIRST_FILE_BYTES <= RING_FILE_BYTES);
 const _: () = assert!(RING_FILES_MIN * RING_FILE_BYTES <= RING_BYTES_MAX);
 const _: () = assert!(RING_IMAGE_BYTES + FRAME_BYTES_MAX < RING_ENTRIES_BYTES_MAX);
+
+/// How long a connection to PostgreSQL may take until it can be used.
+pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The first pause before another connection to PostgreSQL is tried.
+pub const POSTGRES_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause before another connection to PostgreSQL is tried.
+pub const POSTGRES_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How long a commit may wait for its turn in PostgreSQL: for the row that others change.
+pub const POSTGRES_LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the statement of a commit may run in PostgreSQL. The wait for the disk and for standbys comes on top.
+pub const POSTGRES_COMMIT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long the answer of a commit may take, with the wait for the disk and for standbys. Then its outcome is unknown.
+pub const POSTGRES_ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long one statement that reads may run in PostgreSQL.
+pub const POSTGRES_READ_STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the answer of a statement that reads may take.
+pub const POSTGRES_READ_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long one statement of the work beside commits may run, a vacuum among them.
+pub const POSTGRES_KEEPER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long PostgreSQL waits for the next statement of a transaction before it undoes it.
+pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+
+/// After this long without an acknowledgement of the network, a connection to PostgreSQL counts as gone.
+pub const POSTGRES_NETWORK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first pause between two looks at the end of the journal, if no notification comes.
+pub const POSTGRES_POLL_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two looks at the end of the journal, if no notification comes.
+pub const POSTGRES_POLL_MAX: Duration = Duration::from_secs(5);
+
+/// How often a broker looks whether the journal in PostgreSQL needs an image or can let go of entries.
+pub const POSTGRES_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of entries that follow the image in PostgreSQL, at which the next one is due. Bounds the time of a start.
+pub const POSTGRES_IMAGE_BYTES: u64 = 32 << 20;
+
+/// Beside that, the entries amount to at least the image's size divided by this, so that a large image is not rewritten
+/// for few changes.
+pub const POSTGRES_IMAGE_RATIO: u64 = 4;
+
+/// Bytes of entries that go into an image at a time. Bounds the memory of the one who writes it.
+pub const POSTGRES_FOLD_BYTES_MAX: u64 = 128 << 20;
+
+/// Bytes of pairs at which a chunk of an image ends.
+pub const POSTGRES_CHUNK_BYTES: usize = 1 << 20;
+
+/// Chunks of an image that are read at a time.
+pub const POSTGRES_CHUNKS_READ: i64 = 8;
+
+/// The pause after each chunk that is written, so that commits have the disk.
+pub const POSTGRES_CHUNK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Entries that are let go of in one statement.
+pub const POSTGRES_FORGET_ROWS: i64 = 1_000;
+
+/// Bytes that an entry counts beside its envelope and changes: its row's head, its place in the index.
+pub const POSTGRES_ENTRY_BYTES: u64 = 256;
+
+/// Bytes of the rows of one group.
+pub const POSTGRES_GROUP_BYTES_MAX: u64 = FRAME_BYTES_MAX;
+
+/// Ends of answers whose links are remembered. Every caller continues at the end of its last answer.
+pub const POSTGRES_ENDS_MAX: usize = 1_024;
+
+/// Reads whose callers went away, before the connection that still answers them is closed.
+pub const POSTGRES_DROPPED_READS_MAX: u32 = 16;
+
+// A call has its own outcome before its caller stops waiting, and a statement ends before its answer is given up.
+const _: () = assert!(
+    POSTGRES_PAUSE_MAX.as_millis()
+        + POSTGRES_CONNECT_TIMEOUT.as_millis()
+        + POSTGRES_ANSWER_TIMEOUT.as_millis()
+        < COMMIT_TIMEOUT.as_millis()
+);
+const _: () = assert!(POSTGRES_LOCK_TIMEOUT.as_millis() < POSTGRES_COMMIT_STATEMENT_TIMEOUT.as_millis());
+const _: () = assert!(POSTGRES_COMMIT_STATEMENT_TIMEOUT.as_millis() < POSTGRES_ANSWER_TIMEOUT.as_millis());
+const _: () = assert!(POSTGRES_READ_STATEMENT_TIMEOUT.as_millis() < POSTGRES_READ_TIMEOUT.as_millis());
+// The answer of a conflict always has the whole group of an attempt.
+const _: () =
+    assert!(POSTGRES_GROUP_BYTES_MAX <= ENTRIES_BYTES_MAX as u64 && GROUP_COMMITS_MAX <= ENTRIES_MAX);

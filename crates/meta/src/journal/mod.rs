@@ -37,6 +37,8 @@ pub(crate) mod inspected;
 pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod open;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub(crate) mod ring;
 pub mod seal;
 pub(crate) mod sqlite;
