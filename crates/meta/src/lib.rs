@@ -28,6 +28,7 @@
 //! value  version u8 | body, postcard for most                       record.rs
 //! entry  envelope and changes, each with a version                  journal/entry.rs
 //! files  ring/, image/, history/                                    journal/ring/
+//! objects  journal/                                                 journal/bucket/
 //!        journal.sqlite, image.sqlite, base.sqlite of an earlier floe   journal/sqlite/
 //! tables journal, tail, entries, images, chunks                     journal/postgres/ (a feature)
 //! ```
@@ -65,6 +66,7 @@ pub use committer::Options;
 pub use counter::{Counter, CounterKey};
 pub use error::DecodeError;
 pub use handle::Meta;
+pub use journal::bucket::{BucketFound, BucketJournal, BucketOpenError, BucketOptions};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::inspected::{DamagedAttachment, Inspected};

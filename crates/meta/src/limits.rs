@@ -278,3 +278,90 @@ const _: () = assert!(POSTGRES_READ_STATEMENT_TIMEOUT.as_millis() < POSTGRES_REA
 // The answer of a conflict always has the whole group of an attempt.
 const _: () =
     assert!(POSTGRES_GROUP_BYTES_MAX <= ENTRIES_BYTES_MAX as u64 && GROUP_COMMITS_MAX <= ENTRIES_MAX);
+
+/// Bytes of the first read of an entry in a bucket, and of the shortest entry. Most entries need no second read.
+pub const BUCKET_FIRST_READ_BYTES: u64 = 16 << 10;
+
+/// Bytes of the commits of one entry in a bucket, with what describes its attachments.
+pub const BUCKET_BODY_BYTES_MAX: u64 = 44 << 20;
+
+/// Bytes of an attachment in a bucket that have a checksum of their own: what the smallest read of it fetches.
+pub const BUCKET_BLOCK_BYTES: u64 = 64 << 10;
+
+/// Bytes at which a part of an image in a bucket ends.
+pub const BUCKET_PART_BYTES: u64 = 8 << 20;
+
+/// Bytes of such a part: one more value than there was room for.
+pub const BUCKET_PART_BYTES_MAX: u64 = BUCKET_PART_BYTES + COMMAND_BYTES_MAX as u64 + (1 << 20);
+
+/// Parts of an image in a bucket: a map of 256 GiB.
+pub const BUCKET_PARTS_MAX: u32 = 32_768;
+
+/// Bytes of the manifest of an image in a bucket.
+pub const BUCKET_MANIFEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads of a bucket that a journal has under way at once.
+pub const BUCKET_READS_MAX: usize = 16;
+
+/// Keys in one answer of a listing of a bucket.
+pub const BUCKET_LIST_KEYS: usize = 1_000;
+
+/// Entries in a bucket that one round of its keeper looks at for deletion.
+pub const BUCKET_SWEEP_KEYS: usize = 16_000;
+
+/// Bytes of entries that a journal in a bucket keeps in memory, for followers and for its next image.
+pub const BUCKET_RECENT_BYTES: usize = 32 << 20;
+
+/// Entries that it keeps in memory, at most.
+pub const BUCKET_RECENT_ENTRIES: usize = 100_000;
+
+/// Entries after the newest image in a bucket at which the next one is due. Bounds the reads of a start.
+pub const BUCKET_IMAGE_ENTRIES: u64 = 1_000;
+
+/// Bytes of entries at which an image in a bucket is due earlier.
+pub const BUCKET_IMAGE_BYTES: u64 = 32 << 20;
+
+/// Bytes of entries that one image in a bucket takes over at most. What is more waits for the next one.
+pub const BUCKET_FOLD_BYTES: u64 = 96 << 20;
+
+/// How long a broker rests between two images in a bucket, while fewer than four times the due entries wait.
+pub const BUCKET_IMAGE_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a broker waits at most before it writes an image that is due: chance decides which one is first.
+pub const BUCKET_IMAGE_JITTER: Duration = Duration::from_secs(10);
+
+/// Entries in a bucket that may be let go of before a floor is raised for them.
+pub const BUCKET_FORGET_ENTRIES: u64 = 100;
+
+/// How long entries in a bucket stay below a floor before they are deleted. A broker looks at the floor when it may
+/// have slept for [`BUCKET_TRUST`], so this is how long a request or a broker may hang between its look and its effect.
+pub const BUCKET_GRACE: Duration = Duration::from_secs(600);
+
+/// How long a broker trusts what it knows of the end of a journal in a bucket.
+pub const BUCKET_TRUST: Duration = Duration::from_secs(60);
+
+/// The first pause between two looks for the next entry in a bucket.
+pub const BUCKET_POLL_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause between two looks: at most 12 requests a minute.
+pub const BUCKET_POLL_MAX: Duration = Duration::from_secs(5);
+
+/// How long after another broker's entry this one is not alone. Bytes should not ride with commits meanwhile: a lost
+/// race would upload them again.
+pub const BUCKET_ALONE_AFTER: Duration = Duration::from_secs(10);
+
+/// How often the keeper of a journal in a bucket looks whether something is due.
+pub const BUCKET_KEEPER_LOOK: Duration = Duration::from_secs(10);
+
+/// Tries of a load while others let go of what it reads.
+pub const BUCKET_LOAD_TRIES: usize = 10;
+
+// A manifest has room for all its parts.
+const _: () = assert!(BUCKET_PARTS_MAX as u64 * 20 + 4096 <= BUCKET_MANIFEST_BYTES_MAX);
+// A group that the committer makes fits into an entry: with 20 bytes for each attachment, and 4 for each block.
+const _: () = assert!(
+    (GROUP_BYTES_MAX + COMMAND_BYTES_MAX + GROUP_COMMITS_MAX * (COMMIT_BYTES + 20)) as u64
+        + ATTACHMENTS_BYTES_MAX / BUCKET_BLOCK_BYTES * 8
+        <= BUCKET_BODY_BYTES_MAX
+);
+const _: () = assert!(BUCKET_TRUST.as_millis() * 4 <= BUCKET_GRACE.as_millis());

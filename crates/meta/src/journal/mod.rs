@@ -6,7 +6,8 @@
 //!   is durable before its outcome is answered.
 //! - `commit(expected, ..)` applies only if the last LSN is `expected`. Otherwise it answers [`Outcome::Conflict`]
 //!   with every entry after `expected`, in order. So an attempt applies at most once, however often it is sent. Of more
-//!   than [`crate::limits::ENTRIES_MAX`] entries it may answer the first: enough for every commit of one group.
+//!   than [`crate::limits::ENTRIES_MAX`] entries or [`crate::limits::ENTRIES_BYTES_MAX`] it may answer the first ones:
+//!   at least every commit of the first group.
 //! - [`JournalError::NotApplied`] is a promise: this call has and will have no effect. Without that promise the
 //!   error is [`JournalError::Unknown`]. Dropping the future of a commit leaves its outcome unknown too.
 //! - An unknown outcome is resolved by committing the same attempt again. The answer is `Committed`, or a conflict.
@@ -30,6 +31,7 @@
 //!   may forget the hint when it is closed. So a start compares [`Journal::attachments`] with what it needs.
 
 pub(crate) mod attachment;
+pub(crate) mod bucket;
 #[doc(hidden)]
 pub mod conformance;
 pub(crate) mod entry;
