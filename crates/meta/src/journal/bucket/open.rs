@@ -155,12 +155,17 @@ impl Core {
 
     /// Refuses a journal without a whole image from which its entries go on. Two are there at any time.
     async fn refuse_without_images(&self, floor: Floor, unsound: Option<String>) -> Result<(), JournalError> {
-        for name in self.list_images().await?.into_iter().filter(|name| name.number + 1 >= floor.number) {
-            match self.verify_image(name).await {
+        let images = self.list_images().await?;
+        for name in images.iter().filter(|name| name.number + 1 >= floor.number) {
+            match self.verify_image(*name).await {
                 Ok(_) => return Ok(()),
                 Err(Unread::Failed(error)) => return Err(error),
                 Err(Unread::Unsound(_)) => {}
             }
+        }
+        // They may also have gone while they were read, because there are newer ones.
+        if images != self.list_images().await? {
+            return Ok(());
         }
         let reason = unsound.unwrap_or_else(|| "there is none".to_owned());
         Err(JournalError::NotApplied(format!(
