@@ -41,8 +41,8 @@ pub enum OpenError {
     /// The store belongs to a cluster, and its metadata is not where it should be.
     #[error(
         "the store belongs to the cluster {found} ({url}), and there is no metadata in {missing}: restore this \
-         directory from a backup, or start with the data directory that has it. A new cluster needs a store that nobody \
-         uses"
+         directory from a backup, or start with the data directory that has it. A new cluster needs a store that \
+         nobody uses"
     )]
     NoMetadata {
         /// Where the store's claim is.

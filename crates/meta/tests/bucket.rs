@@ -203,8 +203,8 @@ async fn conformance_in_bad_weather() {
     }
 }
 
-/// A small store in a directory that lives as long as it is needed. It is opened anew with each journal, which waits for
-/// the requests of the one before: a commit that was given up may have its effect until then.
+/// A small store in a directory that lives as long as it is needed. It is opened anew with each journal, which waits
+/// for the requests of the one before: a commit that was given up may have its effect until then.
 fn in_a_directory(env: &Env) -> OpenStore {
     let directory = Arc::new(tempfile::tempdir().unwrap());
     let env = env.clone();

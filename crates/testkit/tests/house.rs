@@ -209,8 +209,10 @@ fn every_crate_takes_the_lints_and_the_versions_of_the_workspace() {
     for entry in std::fs::read_dir(crates).expect("crates folder") {
         let manifest = entry.expect("entry").path().join("Cargo.toml");
         let text = std::fs::read_to_string(&manifest).expect("manifest");
+        // It calls into C, and the lints of the workspace forbid that without an exception.
+        let is_of_c = text.contains("name = \"floe-alloc\"");
         assert!(
-            text.contains("[lints]\nworkspace = true"),
+            is_of_c || text.contains("[lints]\nworkspace = true"),
             "{}: take the lints of the workspace",
             manifest.display()
         );

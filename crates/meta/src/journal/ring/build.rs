@@ -3,9 +3,9 @@
 use floe_env::{Disk, Env};
 
 use super::error::RingOpenError;
-use super::file::{FileHeader, Position, RING, prepare};
+use super::file::{FileHeader, IMAGES, Position, RING, prepare};
 use super::frame::BLOCK;
-use super::keeper::{HISTORY, IMAGES, image_name};
+use super::keeper::{HISTORY, image_name};
 use super::pages::{PagesHeader, PagesKind, pair_of_entry};
 use super::past::read_image;
 use super::recovery::NO_LINK;

@@ -1,6 +1,6 @@
 //! Why a ring cannot be opened.
 
-use super::keeper::IMAGES;
+use super::file::IMAGES;
 use crate::journal::Lsn;
 
 /// Why the files of a ring cannot be opened.

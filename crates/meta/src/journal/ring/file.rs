@@ -20,6 +20,8 @@ use crate::limits::RING_STEP_BYTES;
 
 /// The directory of the files.
 pub(super) const RING: &str = "ring";
+/// The directory of the images.
+pub(super) const IMAGES: &str = "image";
 /// What a file is called while it is made.
 pub(super) const PREPARING: &str = "preparing-";
 /// The version that this code writes, and the only one that it reads.

@@ -5,7 +5,8 @@
 use floe_env::Disk;
 
 use super::error::RingOpenError;
-use super::keeper::{IMAGES, image_name};
+use super::file::IMAGES;
+use super::keeper::image_name;
 use super::open::{image_names, open_history, set_one_aside};
 use super::pages::{Kept, Page, PagesKind, entry_of_pair};
 use super::past::read_image;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use floe_env::lock;
 
-use super::file::{Position, RingFile};
+use super::file::{IMAGES, Position, RingFile};
 use super::pages::{Kept, Page, PagesHeader, PagesKind, pair_of_entry};
 use super::planted::{Planted, planted};
 use super::room::is_full;
@@ -23,8 +23,6 @@ use crate::limits::{
     RING_WAITING_RATIO,
 };
 
-/// The directory of the images.
-pub(super) const IMAGES: &str = "image";
 /// The directory of the history.
 pub(super) const HISTORY: &str = "history";
 

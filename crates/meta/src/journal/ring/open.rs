@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::commit::write_block;
 use super::error::RingOpenError;
-use super::file::{FileHeader, Position, RING, RingFile, prepare};
+use super::file::{FileHeader, IMAGES, Position, RING, RingFile, prepare};
 use super::frame::{BLOCK, Header, Kind};
-use super::keeper::{HISTORY, IMAGES, image_name, numbers_of};
+use super::keeper::{HISTORY, image_name, numbers_of};
 use super::pages::{Kept, PagesHeader, PagesKind};
 use super::past::read_image;
 use super::planted::{Planted, planted};
