@@ -88,7 +88,7 @@ class Floe:
         request = urllib.request.Request(
             f"http://{self.http}/api/v1/sql", json.dumps({"query": statement}).encode(),
             {"content-type": "application/json", "accept": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=90) as answer:
             body = answer.read().decode()
         rows = json.loads(body) if body.lstrip().startswith("[") else [json.loads(line) for line in body.splitlines()]
         return rows

@@ -191,9 +191,15 @@ pub(crate) struct TopicArgs {
 /// Where a broker answers what the Kafka protocol has no words for: deleted topics, tables, damage.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// The broker's HTTP address [default: that of a broker without settings; if --bootstrap names another broker,
-    /// there is no default]
-    #[arg(long = "server", env = "FLOE_SERVER", value_name = "URL")]
+    #[arg(
+        long = "server",
+        env = "FLOE_SERVER",
+        value_name = "URL",
+        help = format!(
+            "The broker's HTTP address [default: http://{}, unless --bootstrap names another broker]",
+            http::LISTEN_ADDRESS
+        )
+    )]
     given: Option<String>,
 }
 
