@@ -21,7 +21,8 @@ pub const PACK_SHARE_MAX: u64 = 8;
 /// shortly behind one.
 pub const ZERO_STEP_BYTES: u64 = 512 << 10;
 /// An object that is a file of its own is written and synced in steps of this size, for the same reason. An
-/// acknowledgement that comes meanwhile waits for one step: with 4 MiB, the 99th percentile at 10 MB/s was 30 ms.
+/// acknowledgement that comes meanwhile waits for one step: at 10 MiB/s, the 99th percentile was 24 to 32 ms with 4 MiB,
+/// and 6 to 7 ms with this.
 pub const FILE_STEP_BYTES: usize = 512 << 10;
 /// How long the disk is left to others between two steps. What is written so is not waited for by a client.
 pub const FILE_STEP_PAUSE: Duration = Duration::from_millis(2);
