@@ -360,3 +360,25 @@ pub(crate) enum TableAction {
         no_wait: bool,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kafka_address_alone_does_not_tell_the_broker_over_http() {
+        let given = |given: Option<&str>| ServerArgs { given: given.map(str::to_owned) };
+        let preset = format!("http://{}", http::LISTEN_ADDRESS);
+        assert_eq!(given(None).url(kafka::LISTEN_ADDRESS).expect("the default broker"), preset);
+        let refused = given(None).url("127.0.0.1:9999").expect_err("it may be another broker").to_string();
+        assert!(refused.contains("127.0.0.1:9999") && refused.contains("--server"), "{refused}");
+        assert_eq!(given(Some("http://b:1")).url("b:9092").expect("it is named"), "http://b:1");
+    }
+
+    #[test]
+    fn a_purge_names_a_topic_or_says_that_it_is_of_all() {
+        let purge = |more: &[&str]| Cli::try_parse_from([&["floe", "topic", "purge"], more].concat()).is_ok();
+        assert!(purge(&["orders"]) && purge(&["orders", "--id", "3fa8"]) && purge(&["--all"]));
+        assert!(!purge(&[]) && !purge(&["orders", "--all"]) && !purge(&["--all", "--id", "3fa8"]));
+    }
+}

@@ -116,12 +116,15 @@ async fn drop_columns(server: &HttpClient, name: &str, keys: &[String], as_json:
 
 /// How the table of a topic is doing: the broker's answer, or why it is not known.
 async fn table_of(server: Result<&HttpClient, &String>, name: &str) -> Option<Result<Value, String>> {
-    let server = match server {
-        Ok(server) => server,
-        Err(why) => return Some(Err(why.clone())),
-    };
-    let found = server.get(&["api", "v1", "tables", name]).await;
-    found.map_err(|error| format!("{error:#}")).transpose()
+    ask(server, &["api", "v1", "tables", name]).await
+}
+
+/// The broker's answer over HTTP, or why it is not known. None if it knows no such thing.
+async fn ask(server: Result<&HttpClient, &String>, path: &[&str]) -> Option<Result<Value, String>> {
+    match server {
+        Ok(server) => server.get(path).await.map_err(|error| format!("{error:#}")).transpose(),
+        Err(why) => Some(Err(why.clone())),
+    }
 }
 
 /// The table in lines for people.
@@ -165,12 +168,7 @@ fn table_lines(table: &Result<Value, String>) -> Vec<String> {
 
 /// The damaged records of a topic: the broker's answer, or why it is not known. None if the broker is too old to say.
 async fn damage_of(server: Result<&HttpClient, &String>, name: &str) -> Option<Result<Value, String>> {
-    let server = match server {
-        Ok(server) => server,
-        Err(why) => return Some(Err(why.clone())),
-    };
-    let found = server.get(&["api", "v1", "topics", name, "damage"]).await;
-    found.map_err(|error| format!("{error:#}")).transpose()
+    ask(server, &["api", "v1", "topics", name, "damage"]).await
 }
 
 /// The damage in lines for people; none if there is none.

@@ -21,10 +21,11 @@ pub const PACK_SHARE_MAX: u64 = 8;
 /// shortly behind one.
 pub const ZERO_STEP_BYTES: u64 = 512 << 10;
 /// An object that is a file of its own is written and synced in steps of this size, for the same reason. An
-/// acknowledgement that comes meanwhile waits for one step: at 10 MiB/s, the 99th percentile was 24 to 32 ms with 4 MiB,
-/// and 6 to 7 ms with this.
+/// acknowledgement that comes meanwhile waits for one step: at 10 MiB/s, the 99th percentile was 24 to 32 ms with steps
+/// of 4 MiB, and 6 to 7 ms with these.
 pub const FILE_STEP_BYTES: usize = 512 << 10;
-/// How long the disk is left to others between two steps. What is written so is not waited for by a client.
+/// How long the disk is left to others between two steps. Segments and files of tables are written so. Clients wait for
+/// objects below 16 MiB, which are in packs.
 pub const FILE_STEP_PAUSE: Duration = Duration::from_millis(2);
 /// The next pack is filled this many times faster than the pack in use is used up.
 pub const ZERO_AHEAD: f64 = 2.0;

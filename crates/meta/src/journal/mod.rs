@@ -39,6 +39,7 @@ pub(crate) mod inspected;
 pub(crate) mod memory;
 pub(crate) mod migrate;
 pub(crate) mod open;
+mod planted;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub(crate) mod ring;

@@ -38,24 +38,4 @@ pub(super) enum Planted {
     Unsummed,
 }
 
-#[cfg(test)]
-thread_local! {
-    static BUG: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
-}
-
-/// Whether this bug is planted in the running test.
-#[cfg(test)]
-pub(super) fn planted(bug: Planted) -> bool {
-    BUG.get() == Some(bug)
-}
-
-#[cfg(not(test))]
-pub(super) fn planted(_: Planted) -> bool {
-    false
-}
-
-/// Plants a bug into everything that this thread does from now on.
-#[cfg(test)]
-pub(super) fn plant(bug: Option<Planted>) {
-    BUG.set(bug);
-}
+crate::journal::planted::of_thread!(Planted);

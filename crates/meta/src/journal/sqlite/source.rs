@@ -127,9 +127,9 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 /// Whether the directory has files of a journal in SQLite, or a mark.
 pub(crate) fn is_there(directory: &Path) -> bool {
-    // A file without a byte is none: SQLite makes it before it writes.
-    let has_bytes = |file: &&str| fs::metadata(directory.join(file)).is_ok_and(|found| found.len() > 0);
-    [JOURNAL, IMAGE, BASE].iter().any(has_bytes)
+    // A file without a byte is none: SQLite makes it before it writes. Its write-ahead log may have all the bytes.
+    let has_bytes = |file: &str| fs::metadata(directory.join(file)).is_ok_and(|found| found.len() > 0);
+    [JOURNAL, IMAGE, BASE].iter().any(|file| has_bytes(file) || has_bytes(&format!("{file}-wal")))
 }
 
 /// Puts the mark in the place of the journal, durably and in one step.
@@ -191,6 +191,20 @@ mod tests {
     use super::*;
     use crate::journal::sqlite::SqliteJournal;
     use floe_env::Env;
+
+    #[test]
+    fn a_file_without_a_byte_is_no_journal() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(directory.path().join(name), bytes).unwrap();
+        assert!(!is_there(directory.path()));
+        write(JOURNAL, b"");
+        assert!(!is_there(directory.path()));
+        write("journal.sqlite-wal", b"a log");
+        assert!(is_there(directory.path()), "its log has what the file has not");
+        write("journal.sqlite-wal", b"");
+        write(BASE, b"a base");
+        assert!(is_there(directory.path()));
+    }
 
     #[test]
     fn an_earlier_floe_refuses_a_mark_in_its_own_words() {
