@@ -34,6 +34,8 @@ pub(super) enum Planted {
     SkipsDamage,
     /// An unknown outcome is answered as if it were none.
     UnknownIsNotApplied,
+    /// A load that finds none of the images that it listed does not look whether there are newer ones by then.
+    ImagesListedOnce,
     /// Attachments are not compared with their checksums.
     Unsummed,
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use floe_env::Env;
+use floe_env::{Env, lock};
 use floe_store::{MemoryStore, Store};
 
 use super::bed::*;
@@ -292,6 +292,35 @@ fn damage_is_refused_and_never_skipped() {
 
 fn is_refused<T>(answer: &Result<T, JournalError>, what: &str) -> bool {
     matches!(answer, Err(JournalError::NotApplied(reason)) if reason.contains(what) && reason.contains("Put the"))
+}
+
+/// The images that a slow load has listed are gone before it reads them, again and again. They were let go of, and are
+/// not damaged: the load says so, or gets through when there are fewer new ones.
+#[test]
+fn a_load_that_is_slower_than_the_images_calls_none_damaged() {
+    with_bugs(&[Planted::ImagesListedOnce], || async {
+        let (env, store) = (Env::simulated(1), MemoryStore::new());
+        let (fast, slow) = (Way::new(&env, &store), Way::new(&env, &store));
+        let hasty =
+            BucketOptions { grace: seconds(5), trust: seconds(1), keeper_look: seconds(1), ..options() };
+        let writer = fast.open(hasty.clone()).await;
+        commit_some(&writer, 20).await;
+        let reader = slow.open(hasty).await;
+        *lock(&slow.weather) = Weather { slow: 1_000, slowest: seconds(60), ..Weather::default() };
+        let loading = env.spawn("load", async move { (reader.load().await.map(drop), reader) });
+        for _ in 0..400 {
+            let last = commit_some(&writer, 4).await;
+            writer.forget(Lsn(last.0 - 2));
+        }
+        let (loaded, reader) = loading.await.unwrap();
+        if let Err(JournalError::NotApplied(reason)) = &loaded {
+            assert!(reason.contains("faster than they can be read"), "{reason}");
+        }
+        *lock(&slow.weather) = Weather::default();
+        let found = reader.load().await.unwrap();
+        let last = found.entries.last().map_or(found.image_lsn, |entry| entry.lsn);
+        assert_eq!(last, writer.lsn());
+    });
 }
 
 /// An entry in the middle is gone, which nothing but a hand can do.
