@@ -6,7 +6,8 @@
 //! crash.
 //!
 //! The grace counts on the monotonic clock of this process, from its first look at the trash: a wall clock that jumps
-//! ahead would end it for a reader that still needs the object.
+//! ahead would end it for a reader that still needs the object. What fell before the start of the only broker has no
+//! readers left, and needs no grace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -373,7 +374,8 @@ impl Cleaner {
         let next = turn.trash_next.take().unwrap_or(ObjectId(0));
         for pair in snapshot.range::<Trash>(next..).chain(snapshot.range::<Trash>(..next)) {
             let (id, trash) = pair?;
-            let is_over = trash.since < over || turn.youngest.age(&id, now) >= period;
+            let aged = trash.since < over || turn.youngest.age(&id, now) >= period;
+            let is_over = aged || self.former.left(&trash);
             if is_over && trash.lsn > oldest {
                 pinned += 1;
             } else if is_over {

@@ -175,6 +175,8 @@ impl Retainer {
         let defaults = self.defaults;
         let work = move |tx: &mut Tx<'_>| {
             lease::acquire(tx, RETENTION, &owner, stale.as_ref(), ttl)?;
+            // A clock that was ahead when this broker looked may have been put right since.
+            let now = now.min(tx.now());
             Ok(retention::take(tx, &due, defaults, now, RETENTION_EXTENTS_PER_COMMIT)?)
         };
         Ok(self.meta.commit_deletion(Envelope::broker(RETENTION), work).await?.reply)

@@ -13,6 +13,7 @@ use floe_meta::Lsn;
 use floe_store::Store;
 
 use crate::error::OpenError;
+use crate::map::object::Trash;
 use crate::map::writer_number::WriterNumber;
 use crate::start::writers::Writers;
 
@@ -30,6 +31,13 @@ pub(crate) struct Former {
 impl Former {
     pub(crate) fn new(env: Env, store: Arc<dyn Store>, number: WriterNumber, last: Lsn) -> Former {
         Former { env, store, number, last, lived_on: Arc::default() }
+    }
+
+    /// Whether an object fell into the trash in the life of that process. Whoever had a snapshot that refers to it died
+    /// with the process, so it needs no grace: a broker that never lives for a grace period would delete nothing.
+    pub(crate) fn left(&self, trash: &Trash) -> bool {
+        // What no snapshot refers to may still be on its way to the store.
+        self.number != WriterNumber(0) && trash.lsn != Lsn(0) && trash.lsn <= self.last
     }
 
     /// Whether that writer has noted a commit that this journal did not have at its start.

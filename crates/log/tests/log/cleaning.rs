@@ -196,6 +196,31 @@ async fn a_clock_that_jumps_ahead_ends_no_grace() {
     assert_eq!(memory.keys(), Vec::<String>::new());
 }
 
+/// A broker that is killed again and again within the grace period deletes what fell before its start.
+#[tokio::test(start_paused = true)]
+async fn what_fell_before_the_start_of_the_only_broker_needs_no_grace() {
+    let env = Env::simulated(8);
+    let (journal, memory): (Arc<dyn Journal>, _) = (Arc::new(MemoryJournal::new()), MemoryStore::new());
+    let life = env.scope();
+    let log = open(&life, &journal, Arc::new(memory.clone()), config()).await;
+    let partition = PartitionId::new(topic(&log, "t", 1).await.id, 0);
+    append(&log, partition, &["read by somebody"]).await.expect("appended");
+    log.delete_topic(&writer(), partition.topic).await.expect("deleted");
+    let times = config().times;
+    tokio::time::sleep(times.cleaner_pause * 4).await;
+    assert_eq!(memory.keys().len(), 1, "a reader of this process may need it");
+    life.abort_all();
+    for sole in [false, true] {
+        let life = env.scope();
+        let config = floe_log::Config { sole, ..config() };
+        let _log = open(&life, &journal, Arc::new(memory.clone()), config).await;
+        tokio::time::sleep(times.cleaner_lease + times.cleaner_pause * 4).await;
+        // Beside other brokers, whose readers may live on, it stays.
+        assert_eq!(memory.keys().is_empty(), sole, "{:?}", memory.keys());
+        life.abort_all();
+    }
+}
+
 /// Objects that cannot be deleted do not keep a round from the others.
 #[tokio::test(start_paused = true)]
 async fn trash_that_stays_does_not_keep_the_rest() {

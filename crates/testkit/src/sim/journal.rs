@@ -48,6 +48,8 @@ pub(crate) struct SimJournal {
     extents: Arc<Mutex<BTreeMap<ExtentKey, Lsn>>>,
     /// Whether some loads find a rotten bit.
     rots: bool,
+    /// Whether it has little room for bytes of commits, and says so.
+    crowds: bool,
     /// The loads that were refused because of one.
     rotten: Arc<AtomicU64>,
 }
@@ -57,6 +59,9 @@ const TAKES: [&str; 2] = ["retention", "delete records"];
 
 /// Bytes that the journal carries with a group of commits. Some requests of a run are larger.
 const CARRIES: u64 = 1_500;
+
+/// The journal is crowded while it carries the bytes of more commits than this.
+const CROWDED: usize = 12;
 
 /// Share of loads that find a rotten bit, in a thousand.
 const ROTS: u64 = 200;
@@ -74,6 +79,7 @@ impl SimJournal {
             dice: Dice::new(env),
             extents: Arc::default(),
             rots: false,
+            crowds: false,
             rotten: Arc::default(),
         }
     }
@@ -92,6 +98,11 @@ impl SimJournal {
     /// The number of commits that it holds.
     pub(crate) fn held(&self) -> u64 {
         self.entries.held() as u64
+    }
+
+    /// The same journal, which has little room for bytes of commits if it `crowds`.
+    pub(crate) fn crowding(self, crowds: bool) -> SimJournal {
+        SimJournal { crowds, ..self }
     }
 
     /// The same journal, of which some loads find a rotten bit. The next load finds it whole: somebody put a copy back.
@@ -483,6 +494,11 @@ impl Journal for SimJournal {
         if self.bug != Some(Bug::JournalKeepsReleased) {
             self.entries.released(lsn);
         }
+    }
+
+    /// So records go into objects again and again, and the merger takes what is not due.
+    fn crowded(&self) -> bool {
+        self.crowds && self.entries.attachments().len() > CROWDED
     }
 
     fn attachments(&self) -> Vec<Lsn> {

@@ -90,8 +90,10 @@ async fn live(options: &Options) -> Report {
     let store_weather = if plan.remote { store_weather.hanging(plan.chaos) } else { store_weather };
     let journal_weather = Weather::draw(&env, plan.chaos, plan.rough_journal);
     let store = SimStore::new(&env, store_weather, &trace, options.bug);
-    let journal =
-        SimJournal::new(&env, journal_weather, &trace, options.bug).carrying(plan.carries).rotting(plan.harm);
+    let journal = SimJournal::new(&env, journal_weather, &trace, options.bug)
+        .carrying(plan.carries)
+        .crowding(options.seed.is_multiple_of(2))
+        .rotting(plan.harm);
     let cluster = Cluster::new(&env, options.clone(), plan, store, journal, &trace);
     put_clock_right(&env, options.seed, cluster.plan().chaos);
 
