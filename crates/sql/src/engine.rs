@@ -6,12 +6,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
-use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures::stream::BoxStream;
@@ -36,7 +34,7 @@ use crate::limits::{
     THREAD_STACK_BYTES,
 };
 use crate::results::Rows;
-use crate::session::{self, Bases};
+use crate::session::{self, Bases, Session};
 use crate::source::Sources;
 use crate::source::here::Here;
 use crate::spill::{Runtimes, shared_memory};
@@ -303,9 +301,10 @@ impl Run {
         let inputs = self.inner.inputs();
         let cut = inputs.source.lsn();
         let runtime = self.inner.runtimes.next();
-        let state = self.inner.bases.session(runtime, inputs, Arc::new(self.meter()));
+        let session = self.inner.bases.session(runtime, inputs, Arc::new(self.meter()));
+        let state = session.state();
         let failed = |error| self.failed(&error);
-        let plan = correct::plan(&state, parsed).await.map_err(failed)?;
+        let plan = correct::plan(state, parsed).await.map_err(failed)?;
         // `statement::parse` has checked the statement against an allow-list. This is the engine's own check.
         let reading =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -313,7 +312,7 @@ impl Run {
         let optimized = state.optimize(&plan).map_err(failed)?;
         let rows = constants::check(&optimized)?.min(self.inner.config.memory_bytes / BATCH_ROW_MEMORY);
         arguments::check(&optimized)?;
-        let mut plan = Plan { state, optimized, cut, starts: 0 };
+        let mut plan = Plan { session, optimized, cut, starts: 0 };
         let started = plan.start(&self.inner.config, rows).await.map_err(failed)?;
         Ok((plan, started))
     }
@@ -391,7 +390,7 @@ impl Run {
 
 /// An optimized plan, which can be started more than once.
 struct Plan {
-    state: SessionState,
+    session: Session,
     optimized: LogicalPlan,
     cut: Lsn,
     starts: usize,
@@ -412,11 +411,10 @@ impl Plan {
         if self.starts == STARTS_MAX {
             widths.hand_on();
         }
-        let session = self.state.config_mut();
-        session.options_mut().execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows.max(1))?;
-        session.set_extension(widths.clone());
-        let plan = self.state.query_planner().create_physical_plan(&self.optimized, &self.state).await?;
-        let rows = execute_stream(plan, self.state.task_ctx())?;
+        self.session.set_batches(batch_rows, widths.clone())?;
+        let state = self.session.state();
+        let plan = state.query_planner().create_physical_plan(&self.optimized, state).await?;
+        let rows = execute_stream(plan, self.session.task())?;
         Ok(Started { rows: views::without(rows), widths })
     }
 }

@@ -1,10 +1,12 @@
 //! The session of a statement, and the base of all sessions. No file system, no object store, no writes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chrono::DateTime;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::{Result, exec_err};
+use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -13,7 +15,8 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::prelude::SessionConfig;
 
 use floe_engine::functions::{self, Meter, MeteredFunctions};
-use floe_engine::{CountHeldRows, GiveWay, LookAtWidths, correct};
+use floe_engine::{CountHeldRows, GiveWay, LookAtWidths, Widths, correct};
+use floe_env::lock;
 
 use crate::catalog::{CATALOG, Inputs, SCHEMA, catalogs};
 use crate::config::Config;
@@ -21,18 +24,27 @@ use crate::files::LAKE_URL;
 use crate::limits::{PARSER_RECURSION_MAX, SORT_MERGE_BYTES};
 use crate::spill::Runtimes;
 
-/// What sessions are copied from: a base for each runtime. To build a session anew means to register several hundred
-/// functions for each statement.
-pub(crate) struct Bases(Vec<SessionState>);
+/// What sessions are copied from, for each runtime, and sessions that no statement uses. To build a session anew means
+/// to register several hundred functions for each statement, and a copy still has its own list of them.
+pub(crate) struct Bases(Vec<Base>);
+
+struct Base {
+    state: SessionState,
+    idle: Arc<Idle>,
+}
+
+/// Sessions between two statements.
+type Idle = Mutex<Vec<(SessionState, Arc<MeteredFunctions>)>>;
 
 impl Bases {
     pub(crate) fn new(config: &Config, runtimes: &Runtimes) -> Result<Bases> {
-        runtimes.all().map(|runtime| base(config, runtime)).collect::<Result<_>>().map(Bases)
+        let base = |runtime| Ok(Base { state: base(config, runtime)?, idle: Arc::default() });
+        runtimes.all().map(base).collect::<Result<_>>().map(Bases)
     }
 
     /// A base, for what is alike in all.
     pub(crate) fn any(&self) -> &SessionState {
-        self.0.first().expect("there is a runtime")
+        &self.0.first().expect("there is a runtime").state
     }
 
     /// The session of one statement. Its `now()` and `current_date()` return the time of its cut. Its functions stand
@@ -42,15 +54,74 @@ impl Bases {
         runtime: &Arc<RuntimeEnv>,
         inputs: Arc<Inputs>,
         meter: Arc<Meter>,
-    ) -> SessionState {
-        let base = self.0.iter().find(|base| Arc::ptr_eq(base.runtime_env(), runtime));
-        let mut session = base.expect("every runtime has a base").clone();
-        session.execution_props_mut().query_execution_start_time =
+    ) -> Session {
+        let base = self.0.iter().find(|base| Arc::ptr_eq(base.state.runtime_env(), runtime));
+        let base = base.expect("every runtime has a base");
+        let idle = lock(&base.idle).pop();
+        let (mut state, functions) = idle.unwrap_or_else(|| {
+            let (mut state, functions) = (base.state.clone(), Arc::<MeteredFunctions>::default());
+            state.add_analyzer_rule(functions.clone());
+            (state, functions)
+        });
+        functions.set(Some(meter));
+        state.execution_props_mut().query_execution_start_time =
             DateTime::from_timestamp_millis(inputs.source.now().0);
-        session.register_catalog_list(catalogs(inputs));
-        session.add_analyzer_rule(Arc::new(MeteredFunctions(meter)));
-        session
+        state.register_catalog_list(catalogs(inputs));
+        Session { inner: Some((state, functions)), idle: base.idle.clone() }
     }
+}
+
+/// The session of one statement. Another statement gets it afterwards, without anything of this one.
+pub(crate) struct Session {
+    /// `None` only while it is dropped.
+    inner: Option<(SessionState, Arc<MeteredFunctions>)>,
+    idle: Arc<Idle>,
+}
+
+impl Session {
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.inner.as_ref().expect("it is there until it is dropped").0
+    }
+
+    /// Sets what differs between two starts of a statement: the rows of a batch, and how wide they may be.
+    pub(crate) fn set_batches(&mut self, rows: usize, widths: Arc<Widths>) -> Result<()> {
+        let (state, _) = self.inner.as_mut().expect("it is there until it is dropped");
+        let (config, rows) = (state.config_mut(), ConfigNonZeroUsize::try_new(rows.max(1))?);
+        // To change an option that others share copies all options.
+        if config.options().execution.batch_size != rows {
+            config.options_mut().execution.batch_size = rows;
+        }
+        config.set_extension(widths);
+        Ok(())
+    }
+
+    /// What operators run with. A plan has its functions. By name, the engine looks for them only when it reads a plan
+    /// that another process wrote.
+    pub(crate) fn task(&self) -> Arc<TaskContext> {
+        let state = self.state();
+        let (id, config, runtime) =
+            (state.session_id().to_owned(), state.config().clone(), state.runtime_env().clone());
+        let (scalar, higher_order, aggregate, window) = Default::default();
+        Arc::new(TaskContext::new(None, id, config, scalar, higher_order, aggregate, window, runtime))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some((mut state, functions)) = self.inner.take() else { return };
+        // A statement that panicked may have left anything behind.
+        if std::thread::panicking() {
+            return;
+        }
+        functions.set(None);
+        state.execution_props_mut().query_execution_start_time = None;
+        state.register_catalog_list(no_catalogs());
+        lock(&self.idle).push((state, functions));
+    }
+}
+
+fn no_catalogs() -> Arc<dyn CatalogProviderList> {
+    Arc::new(MemoryCatalogProviderList::new())
 }
 
 fn base(config: &Config, runtime: &Arc<RuntimeEnv>) -> Result<SessionState> {

@@ -21,11 +21,18 @@ pub(super) struct CheckedArithmetic;
 
 impl AnalyzerRule for CheckedArithmetic {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        walk::expressions(plan, &checked)
+        walk::expressions(plan, &is_arithmetic, &checked)
     }
 
     fn name(&self) -> &'static str {
         "checked_arithmetic"
+    }
+}
+
+fn is_arithmetic(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => Arithmetic::of(*op).is_some(),
+        other => matches!(other, Expr::Negative(_)),
     }
 }
 

@@ -19,11 +19,19 @@ pub(super) struct ExactComparisons;
 
 impl AnalyzerRule for ExactComparisons {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        walk::expressions(plan, &comparison)
+        walk::expressions(plan, &is_comparison, &comparison)
     }
 
     fn name(&self) -> &'static str {
         "exact_comparisons"
+    }
+}
+
+/// Whether an expression compares values.
+pub(super) fn is_comparison(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => compares(*op),
+        other => matches!(other, Expr::Between(_) | Expr::InList(_)),
     }
 }
 

@@ -47,8 +47,15 @@ pub(super) struct Unnested;
 
 impl AnalyzerRule for Unnested {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let subquery = |expr: &Expr| matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_));
+        let may_change = |node: &LogicalPlan| {
+            Ok(matches!(node, LogicalPlan::Subquery(_)) || walk::node_holds(node, &subquery)?)
+        };
+        if !walk::nodes(&plan, &may_change)? {
+            return Ok(plan);
+        }
         let names = Names::default();
-        plan.rewrite_plans_down(&mut |node| outer_query(&names, node)).data()
+        walk::settled(plan.rewrite_plans_down(&mut |node| outer_query(&names, node))?)
     }
 
     fn name(&self) -> &'static str {
@@ -281,7 +288,7 @@ fn collect(plan: &LogicalPlan, found: &mut Vec<Column>) {
 
 /// The outer columns that the expressions of one node name.
 fn of_expressions(node: &LogicalPlan) -> Vec<Column> {
-    let scope = walk::inputs(node).unwrap_or_else(|_| DFSchema::empty());
+    let scope = walk::inputs(node).unwrap_or_else(|_| Arc::new(DFSchema::empty()));
     let mut found: Vec<Column> = Vec::new();
     let mut add = |column: &Column| {
         if !found.contains(column) {

@@ -19,6 +19,8 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::trees::{Plans, Tree};
 
+use super::walk;
+
 /// The engine's simplifier, which leaves lists apart.
 #[derive(Debug, Default)]
 pub(super) struct SimplifyApart(SimplifyExpressions);
@@ -33,6 +35,12 @@ impl OptimizerRule for SimplifyApart {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        if is_plain(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        if !has_lists(&plan)? {
+            return self.0.rewrite(plan, config);
+        }
         let mut any = false;
         let apart = plan.rewrite_expressions(&mut |expr| {
             let apart = set_apart(expr)?;
@@ -47,6 +55,29 @@ impl OptimizerRule for SimplifyApart {
         simplified
             .map_data(|plan| plan.rewrite_up(&mut |node| node.rewrite_expressions(&mut together)).data())
     }
+}
+
+/// Whether the expressions of a node are constants and columns, which nothing makes simpler. The simplifier also
+/// rewrites aggregates that have none.
+fn is_plain(node: &LogicalPlan) -> Result<bool> {
+    let plain = |part: &Expr| matches!(part, Expr::Column(_) | Expr::Literal(..) | Expr::Alias(_));
+    Ok(!matches!(node, LogicalPlan::Aggregate(_)) && !walk::node_holds(node, &|part| !plain(part))?)
+}
+
+/// Whether an expression of a node may have several lists.
+fn has_lists(node: &LogicalPlan) -> Result<bool> {
+    let mut any = false;
+    node.look_at_expressions(&mut |expr| {
+        let mut lists = 0;
+        expr.look_at_all(&mut |part| {
+            let chains = matches!(part, Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }));
+            lists += usize::from(chains || matches!(part, Expr::InList(_)));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        any |= lists > 1;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(any)
 }
 
 /// Gives each of several lists over one value a value of its own.

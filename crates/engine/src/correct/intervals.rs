@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::comparisons::compares;
+use super::comparisons::{compares, is_comparison};
 use super::fields;
 use super::times::micros;
 use super::walk;
@@ -33,12 +33,17 @@ pub(super) struct Lengths;
 
 impl AnalyzerRule for Lengths {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        walk::expressions(plan, &interval)
+        walk::expressions(plan, &may_have_spans, &interval)
     }
 
     fn name(&self) -> &'static str {
         "lengths"
     }
+}
+
+fn may_have_spans(expr: &Expr) -> bool {
+    let moves = |op| matches!(op, Operator::Plus | Operator::Minus);
+    is_comparison(expr) || matches!(expr, Expr::BinaryExpr(BinaryExpr { op, .. }) if moves(*op))
 }
 
 fn interval(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

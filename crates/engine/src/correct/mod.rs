@@ -22,6 +22,7 @@
 //! zero.rs          -0.0 equals 0.0
 //! checked.rs       arithmetic of whole numbers that does not wrap around
 //! in_lists.rs      while the engine simplifies: lists with NULL
+//! sparing.rs       which of the engine's rules run
 //! grouping.rs      while the engine plans its operators: grouping sets
 //! sum.rs, moving.rs, shift.rs, series.rs, single.rs, opaque.rs    functions
 //! ```
@@ -47,6 +48,7 @@ mod series;
 mod set_all;
 mod shift;
 mod single;
+mod sparing;
 mod subqueries;
 mod sum;
 mod syntax;
@@ -124,19 +126,27 @@ fn analyzer() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 }
 
 fn optimizer() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    safe_rules().map(sparing::sparing).collect()
+}
+
+/// The engine's rules, with answers that are right.
+fn safe_rules() -> impl Iterator<Item = Arc<dyn OptimizerRule + Send + Sync>> {
     let apart = SimplifyApart::default();
-    let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() == apart.name() {
+    let ours = move |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() == apart.name() {
         true => Arc::new(SimplifyApart::default()),
         false => rule,
     };
-    Optimizer::new().rules.into_iter().map(ours).collect()
+    Optimizer::new().rules.into_iter().map(ours)
 }
 
 fn physical_optimizer() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
-        vec![Arc::new(grouping::ForgetBelowSets)];
-    rules.extend(PhysicalOptimizer::new().rules.into_iter().map(pushdown::careful));
-    rules
+    safe_physical_rules().map(sparing::sparing_physical).collect()
+}
+
+/// The engine's rules for operators, with answers that are right.
+fn safe_physical_rules() -> impl Iterator<Item = Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let sets: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(grouping::ForgetBelowSets);
+    std::iter::once(sets).chain(PhysicalOptimizer::new().rules.into_iter().map(pushdown::careful))
 }
 
 /// Replaces functions of the engine.

@@ -2,7 +2,7 @@
 //! result has no order is told one. Neither changes an answer.
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, Sort};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, WindowFunctionDefinition};
@@ -21,13 +21,23 @@ pub(super) struct PlainOrders;
 
 impl AnalyzerRule for PlainOrders {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = walk::expressions(plan, &function)?;
-        plan.rewrite_plans_up(&mut node).data()
+        let plan = walk::expressions(plan, &may_be_ordered, &function)?;
+        let sorts = |node: &LogicalPlan| {
+            matches!(node, LogicalPlan::Sort(_) | LogicalPlan::Distinct(Distinct::On(_)))
+        };
+        match walk::nodes(&plan, &|node| Ok(sorts(node)))? {
+            true => walk::settled(plan.rewrite_plans_up(&mut node)?),
+            false => Ok(plan),
+        }
     }
 
     fn name(&self) -> &'static str {
         "plain_orders"
     }
+}
+
+fn may_be_ordered(expr: &Expr) -> bool {
+    matches!(expr, Expr::AggregateFunction(_) | Expr::WindowFunction(_))
 }
 
 fn function(expr: Expr, _: &DFSchema) -> Result<Transformed<Expr>> {

@@ -28,7 +28,7 @@ pub(super) struct StandardPatterns;
 
 impl AnalyzerRule for StandardPatterns {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        walk::expressions(plan, &standard)
+        walk::expressions(plan, &|expr| matches!(expr, Expr::SimilarTo(_) | Expr::Like(_)), &standard)
     }
 
     fn name(&self) -> &'static str {

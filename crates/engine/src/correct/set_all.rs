@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, NullEquality, Result};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{
@@ -17,17 +17,23 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::trees::Plans;
 
+use super::walk;
+
 /// Makes the engine count equal rows.
 #[derive(Debug)]
 pub(super) struct CountedSets;
 
 impl AnalyzerRule for CountedSets {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let counts_in = |node: &LogicalPlan| matches!(node, LogicalPlan::Join(join) if counts(join));
+        if !walk::nodes(&plan, &|node| Ok(counts_in(node)))? {
+            return Ok(plan);
+        }
         let mut counted = |node| match node {
             LogicalPlan::Join(join) if counts(&join) => Ok(Transformed::yes(counted(join)?)),
             node => Ok(Transformed::no(node)),
         };
-        plan.rewrite_plans_up(&mut counted).data()
+        walk::settled(plan.rewrite_plans_up(&mut counted)?)
     }
 
     fn name(&self) -> &'static str {

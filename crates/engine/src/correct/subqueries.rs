@@ -40,8 +40,11 @@ pub(super) struct ThreeAnswers;
 
 impl AnalyzerRule for ThreeAnswers {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        if !walk::hold(&plan, &moves)? {
+            return Ok(plan);
+        }
         let names = Names::default();
-        plan.rewrite_plans_up(&mut |node| names.node(node)).data()
+        walk::settled(plan.rewrite_plans_up(&mut |node| names.node(node))?)
     }
 
     fn name(&self) -> &'static str {
@@ -56,7 +59,7 @@ pub(super) struct MaybeNoRow;
 
 impl AnalyzerRule for MaybeNoRow {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        walk::expressions(plan, &|expr, _| match expr {
+        walk::expressions(plan, &|expr| matches!(expr, Expr::ScalarSubquery(_)), &|expr, _| match expr {
             Expr::ScalarSubquery(subquery) if !may_be_null(&subquery.subquery) => {
                 let column = Column::from(subquery.subquery.schema().qualified_field(0));
                 let (relation, name) = (column.relation.clone(), column.name.clone());

@@ -14,6 +14,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::trees::{Plans, Tree};
 
 use super::opaque::opaque;
+use super::walk;
 
 /// The rule that puts [`opaque`] below an unnest.
 #[derive(Debug)]
@@ -21,6 +22,9 @@ pub(super) struct ForgetBelowUnnest;
 
 impl AnalyzerRule for ForgetBelowUnnest {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        if !walk::nodes(&plan, &|node| Ok(matches!(node, LogicalPlan::Unnest(_))))? {
+            return Ok(plan);
+        }
         plan.rewrite_plans_up(&mut |node| match node {
             LogicalPlan::Unnest(unnest) if is_known(&unnest.input)? => {
                 let input = Arc::new(forgotten(unnest.input)?);

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, NullEquality, Result, TableReference, plan_err};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::planner::{
@@ -30,6 +30,8 @@ use datafusion::sql::sqlparser::ast::{
 use floe_schema::names::SYSTEM;
 
 use crate::trees::{self, Plans, Visitor};
+
+use super::walk;
 
 /// The qualifier of merged columns. No table has it, and it sorts before all that do: of the columns that a bare `*`
 /// may mean, the engine's planner takes the first.
@@ -365,13 +367,17 @@ pub(super) struct Unmark;
 
 impl AnalyzerRule for Unmark {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let marks = |node: &LogicalPlan| matches!(node, LogicalPlan::Join(join) if is_mark(join));
+        if !walk::nodes(&plan, &|node| Ok(marks(node)))? {
+            return Ok(plan);
+        }
         let mut unmarked = |node| match node {
             LogicalPlan::Join(join) if is_mark(&join) => {
                 Ok(Transformed::yes(Arc::unwrap_or_clone(join.left)))
             }
             node => Ok(Transformed::no(node)),
         };
-        plan.rewrite_plans_up(&mut unmarked).data()
+        walk::settled(plan.rewrite_plans_up(&mut unmarked)?)
     }
 
     fn name(&self) -> &'static str {

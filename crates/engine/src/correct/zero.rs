@@ -22,6 +22,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::trees::{Plans, Tree};
 
+use super::comparisons::{compares, is_comparison};
 use super::walk;
 
 /// Makes every comparison of floating-point numbers take both zeros for one.
@@ -30,8 +31,17 @@ pub(super) struct OneZero;
 
 impl AnalyzerRule for OneZero {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = walk::expressions(plan, &|expr, schema| expression(expr, schema))?;
-        plan.rewrite_plans_up(&mut |node| keys(node)?.map_data(LogicalPlan::recompute_schema)).data()
+        let plan = walk::expressions(plan, &may_compare, &expression)?;
+        if !walk::nodes(&plan, &|node| Ok(has_keys(node)))? {
+            return Ok(plan);
+        }
+        let mut any = false;
+        let rewritten = plan.rewrite_plans_up(&mut |node| {
+            let node = keys(node)?;
+            any |= node.transformed;
+            if any { node.map_data(LogicalPlan::recompute_schema) } else { Ok(node) }
+        });
+        rewritten.data()
     }
 
     fn name(&self) -> &'static str {
@@ -68,6 +78,16 @@ fn zeros(expr: &Expr) -> Option<[Expr; 2]> {
             Some([lit(-0.0_f32), lit(0.0_f32)])
         }
         _ => None,
+    }
+}
+
+/// Whether [`expression`] may rewrite an expression.
+fn may_compare(expr: &Expr) -> bool {
+    match expr {
+        Expr::Case(case) => case.expr.is_some(),
+        Expr::ScalarFunction(call) => call.name() == "nullif",
+        Expr::AggregateFunction(_) | Expr::WindowFunction(_) => true,
+        other => is_comparison(other),
     }
 }
 
@@ -136,11 +156,6 @@ fn unsigned_sorts(sorts: &mut [Sort], schema: &DFSchema) -> bool {
     any
 }
 
-fn compares(operator: Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
-    matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
-}
-
 /// Compares two floating-point numbers.
 fn compared(left: Expr, operator: Operator, right: Expr) -> Transformed<Expr> {
     let plain =
@@ -175,6 +190,12 @@ fn in_list(value: Expr, list: Vec<Expr>, negated: bool) -> Expr {
     let both = |item: Expr| zeros(&item).map_or_else(|| vec![item], |zeros| zeros.to_vec());
     let list = list.into_iter().flat_map(both).collect();
     Expr::InList(InList::new(Box::new(value), list, negated))
+}
+
+/// Whether a node may compare rows by keys.
+fn has_keys(node: &LogicalPlan) -> bool {
+    use LogicalPlan::{Aggregate, Distinct, Join, Sort};
+    matches!(node, Join(_) | Aggregate(_) | Distinct(_) | Sort(_))
 }
 
 /// Rewrites the keys by which a node compares rows.

@@ -369,6 +369,12 @@ fn behind(expr: Expr, meter: Option<&Arc<Meter>>) -> Result<Expr> {
     expr.rewrite_up(&mut |expr| Ok(watched(expr, meter))).data()
 }
 
+/// Whether [`watched`] may change an expression.
+pub(super) fn is_watched(expr: &Expr) -> bool {
+    let joins = |op| op == Operator::StringConcat;
+    matches!(expr, Expr::ScalarFunction(_)) || matches!(expr, Expr::BinaryExpr(binary) if joins(binary.op))
+}
+
 /// The expression with its own function, if it is one, behind a meter.
 pub(super) fn watched(expr: Expr, meter: Option<&Arc<Meter>>) -> Transformed<Expr> {
     match expr {
