@@ -50,6 +50,10 @@ pub(crate) fn check_length(text: &str) -> Result<(), QueryError> {
 
 /// The place of a second statement, if there is one: the first token after a semicolon that is no semicolon itself.
 pub(crate) fn second_statement(text: &str) -> Result<Option<Place>, QueryError> {
+    let is_end = |c: char| c == ';' || c.is_whitespace();
+    if !text.trim_end_matches(is_end).contains(';') {
+        return Ok(None);
+    }
     let tokens = tokens(text)?;
     let ends = tokens.iter().skip_while(|token| token.token != Token::SemiColon);
     Ok(ends.filter(|token| token.token != Token::SemiColon).map(place).next())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, ExpressionPlacement, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExpressionPlacement, JoinConstraint, JoinType, LogicalPlan};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::{PhysicalOptimizerContext, PhysicalOptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
@@ -32,6 +32,7 @@ pub(super) fn sparing(rule: Rule) -> Rule {
     let may_change: fn(&LogicalPlan) -> Result<bool> = match rule.name() {
         "rewrite_set_comparison" => |plan| walk::hold(plan, &|part| matches!(part, Expr::SetComparison(_))),
         "eliminate_join" => |plan| walk::nodes(plan, &|node| Ok(matches!(node, LogicalPlan::Join(_)))),
+        "eliminate_cross_join" => |plan| walk::nodes(plan, &|node| Ok(may_cross(node))),
         "common_sub_expression_eliminate" => |plan| walk::nodes(plan, &may_repeat),
         "extract_leaf_expressions" => {
             |plan| walk::hold(plan, &|part| part.placement() == ExpressionPlacement::MoveTowardsLeafNodes)
@@ -40,6 +41,22 @@ pub(super) fn sparing(rule: Rule) -> Rule {
     };
     // The engine calls a rule with an order of its own for each node, not for a plan.
     if rule.apply_order().is_some() { rule } else { Arc::new(Sparing { rule, may_change }) }
+}
+
+/// Whether a node is an inner join that may become another one, or a filter whose conditions may become keys of the join
+/// below it. The engine takes every inner join apart and puts it together again.
+fn may_cross(node: &LogicalPlan) -> bool {
+    let inner =
+        |plan: &LogicalPlan| matches!(plan, LogicalPlan::Join(join) if join.join_type == JoinType::Inner);
+    match node {
+        LogicalPlan::Filter(filter) => inner(&filter.input),
+        LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
+            let is_plain = join.filter.is_none() && join.join_constraint == JoinConstraint::On;
+            let is_keyed = matches!(join.on.as_slice(), [(Expr::Column(_), Expr::Column(_))]);
+            !is_plain || !is_keyed || inner(&join.left) || inner(&join.right)
+        }
+        _ => false,
+    }
 }
 
 /// Whether expressions of a node may have a part in common. Windows that follow each other are looked at as one.
@@ -218,7 +235,12 @@ mod tests {
     #[test]
     fn a_rule_that_is_left_out_by_mistake_is_found() {
         let all = plans(&session(|rule| rule, |rule| rule));
-        for name in ["eliminate_join", "common_sub_expression_eliminate", "extract_leaf_expressions"] {
+        for name in [
+            "eliminate_join",
+            "eliminate_cross_join",
+            "common_sub_expression_eliminate",
+            "extract_leaf_expressions",
+        ] {
             let never = |rule: Rule| match rule.name() == name {
                 true => Arc::new(Sparing { rule, may_change: |_| Ok(false) }) as Rule,
                 false => rule,
