@@ -33,7 +33,7 @@ struct Base {
     idle: Arc<Idle>,
 }
 
-/// Sessions between two statements.
+/// Sessions between two statements, at most as many as have run at once.
 type Idle = Mutex<Vec<(SessionState, Arc<MeteredFunctions>)>>;
 
 impl Bases {
