@@ -8,6 +8,7 @@
 //! memory.rs     MemoryStore  for tests and the simulation
 //! faulty.rs     FaultyStore  fails on purpose, for tests of the layers above a store
 //! measured.rs   Measured     counts requests, bytes, errors and latencies
+//! conditional.rs             the test whether a store keeps to the condition of a PUT
 //! key.rs        check_key    the rules for keys
 //! payload.rs                 helpers for payloads and ranges
 //! limits.rs                  every limit of this crate
@@ -34,6 +35,7 @@ use bytes::Bytes;
 use floe_env::DiskRoom;
 use thiserror::Error;
 
+mod conditional;
 #[doc(hidden)]
 pub mod faulty;
 mod key;
@@ -44,6 +46,7 @@ mod memory;
 mod payload;
 pub mod s3;
 
+pub use conditional::{ConditionalError, check_conditional};
 pub use key::check_key;
 pub use measured::Measured;
 pub use memory::MemoryStore;

@@ -23,12 +23,12 @@
 //!
 //! The rest of the folder: open.rs opens the store, region.rs is the format of packs, pack.rs reads and writes them,
 //! space.rs says which packs are in use, ready, in quarantine or given back, files.rs keeps the single files,
-//! finding.rs is
-//! what opening found, failure.rs maps errors.
+//! finding.rs is what opening found, looked.rs reads a store that is not opened, failure.rs maps errors.
 
 mod failure;
 mod files;
 mod finding;
+mod looked;
 mod open;
 mod pack;
 mod region;

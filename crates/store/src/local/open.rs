@@ -84,6 +84,10 @@ impl Inspected {
             None => self.files.get(key, Some(range)),
         }
     }
+
+    pub(super) fn path(&self, key: &str) -> PathBuf {
+        self.files.path(key)
+    }
 }
 
 /// Reads everything in the directory of a store that no process uses, and changes nothing.

@@ -453,10 +453,19 @@ async fn a_store_can_be_judged_without_opening_it() {
     assert!(found.findings.is_empty(), "{:?}", found.findings);
     assert_eq!(found.objects.len(), 41);
     assert_eq!(found.objects["lake/1-t/data/1.parquet"], 10);
-    let listed = store.list("wal", "wal/37", 10).await.expect("listed");
-    assert_eq!(listed.iter().map(|listed| &listed.key[..]).collect::<Vec<_>>(), ["wal/38", "wal/39"]);
-    let listed = store.list("lake", "", 10).await.expect("listed");
-    assert_eq!((listed.len(), listed[0].bytes), (1, 10));
+    let looked: &dyn Store = &found;
+    for store in [&store as &dyn Store, looked] {
+        let listed = store.list("wal", "wal/37", 10).await.expect("listed");
+        assert_eq!(listed.iter().map(|listed| &listed.key[..]).collect::<Vec<_>>(), ["wal/38", "wal/39"]);
+        let listed = store.list("lake", "", 10).await.expect("listed");
+        assert_eq!((listed.len(), listed[0].bytes), (1, 10));
+        assert_eq!(store.list("lake", &listed[0].key, 10).await, Ok(Vec::new()));
+        assert_eq!(store.get("wal/07", None).await, Ok(bytes(7, 7000)));
+        assert_eq!(store.get("wal/07", Some(2..5)).await, Ok(bytes(7, 7000).slice(2..5)));
+        assert_eq!(store.size("wal/41").await, Err(StoreError::NotFound("wal/41".into())));
+    }
+    let refused = looked.put("lake/2", vec![bytes(1, 10)]).await;
+    assert!(matches!(refused, Err(StoreError::NotApplied(_))), "{refused:?}");
     // A look holds the lock for as long as somebody may read what it found.
     drop(found);
     for name in pack_files(copy.path()) {
