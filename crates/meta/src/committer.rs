@@ -225,6 +225,11 @@ impl Committer {
             // millisecond, and for as long as the clock is behind, LSNs give the order.
             plan.time = plan.time.max(self.env.now());
             let changes = command.run(&plan.map, plan.time);
+            if let Some(reason) = self.shared.fence.reason().filter(|_| !changes.is_empty()) {
+                metrics::counter!("floe_meta_fenced_total").increment(1);
+                plan.places.push(Err(reason.to_owned()));
+                continue;
+            }
             let bytes = changes.iter().map(bytes_of).sum::<usize>();
             if bytes > COMMAND_BYTES_MAX {
                 plan.places.push(Err(format!(

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Answer, CommitError, Committed, Pending, Queued, Stored};
 use crate::committer::{Committer, Options};
-use crate::journal::{AttachedError, Attachment, Entry, Envelope, Journal, JournalError, Lsn};
+use crate::journal::{AttachedError, Attachment, Entry, Envelope, Journal, JournalError, Lsn, Outcome};
+use crate::limits::CATCH_UPS_MAX;
 use crate::load::{OpenError, load};
-use crate::published::{Applied, Published};
+use crate::published::{Applied, Fence, Published};
 use crate::snapshot::Snapshot;
 use crate::tx::Tx;
 use floe_env::watch;
@@ -169,6 +170,32 @@ impl Meta {
         let mut observers = lock(&self.shared.observers);
         observers.push(Arc::new(observer));
         self.shared.snapshot()
+    }
+
+    /// What ends the commits of this broker. An observer may hold it.
+    pub fn fence(&self) -> Fence {
+        self.shared.fence.clone()
+    }
+
+    /// Waits until the map has everything that others had committed when this was called.
+    ///
+    /// # Errors
+    /// The journal did not answer.
+    pub async fn catch_up(&self) -> Result<(), JournalError> {
+        for _ in 0..CATCH_UPS_MAX {
+            let known = self.snapshot().lsn();
+            // A group without commits asks where the journal ends, and has no effect.
+            let some = match self.shared.journal.commit(known, 0, &[]).await {
+                Ok(Outcome::Committed(_)) => return Ok(()),
+                Ok(Outcome::Conflict(missed)) => missed.last().map_or(known, |entry| entry.lsn),
+                // The committer takes the map as a whole, which has at least this commit.
+                Err(JournalError::Reload(first)) => first,
+                Err(error) => return Err(error),
+            };
+            // The sender lives in the state, which this handle holds.
+            let _ = self.watch().wait_for(|lsn| *lsn >= some).await;
+        }
+        Err(JournalError::NotApplied("others commit faster than this broker reads".to_owned()))
     }
 
     /// The largest attachment that a command may bring, in bytes; 0 if the journal carries none.

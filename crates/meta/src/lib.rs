@@ -66,7 +66,9 @@ pub use committer::Options;
 pub use counter::{Counter, CounterKey};
 pub use error::DecodeError;
 pub use handle::Meta;
-pub use journal::bucket::{BucketFound, BucketJournal, BucketOpenError, BucketOptions};
+pub use journal::bucket::{
+    BucketFound, BucketJournal, BucketOpenError, BucketOptions, has_bucket_journal, inspect_bucket,
+};
 #[doc(hidden)]
 pub use journal::conformance;
 pub use journal::inspected::{DamagedAttachment, Inspected};
@@ -76,7 +78,7 @@ pub use journal::open::{
     JournalOpenError, JournalOptions, has_journal, inspect, open_journal, set_image_aside,
 };
 #[cfg(feature = "postgres")]
-pub use journal::postgres::{PostgresJournal, PostgresOpenError, PostgresOptions};
+pub use journal::postgres::{PostgresJournal, PostgresOpenError, PostgresOptions, inspect_postgres};
 #[doc(hidden)]
 pub use journal::ring::crash;
 pub use journal::ring::{RingJournal, RingOpenError, RingOptions};
@@ -87,7 +89,7 @@ pub use journal::{
     Outcome,
 };
 pub use load::OpenError;
-pub use published::Applied;
+pub use published::{Applied, Fence};
 pub use record::{MapRecord, decode_key, decode_value, put_postcard, take_part, take_postcard};
 pub use snapshot::{Lookup, Snapshot};
 pub use tx::Tx;

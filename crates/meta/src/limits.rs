@@ -43,6 +43,9 @@ pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest pause between two attempts to resolve or to follow; each is twice the one before.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How often a start asks where a journal ends that others write to.
+pub const CATCH_UPS_MAX: usize = 100;
+
 /// Entries in one answer of `history` or `follow`.
 pub const ENTRIES_MAX: usize = 10_000;
 
@@ -302,6 +305,8 @@ pub const BUCKET_MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads of a bucket that a journal has under way at once.
 pub const BUCKET_READS_MAX: usize = 16;
+/// Attachments that `floe check` reads at once, each as a whole.
+pub const BUCKET_INSPECTED_READS: usize = 4;
 
 /// Keys in one answer of a listing of a bucket.
 pub const BUCKET_LIST_KEYS: usize = 1_000;

@@ -24,7 +24,14 @@ pub enum OpenError {
 
 /// The map with everything that was committed, and the time of the last commit.
 pub(crate) async fn load(journal: &dyn Journal) -> Result<(Snapshot, Timestamp), OpenError> {
-    let Loaded { image, image_lsn, entries } = journal.load().await?;
+    let (map, entries) = fold(journal.load().await?)?;
+    let time = last_time(journal, map.lsn(), &entries).await?;
+    Ok((map, time))
+}
+
+/// The map of what a journal has, and the entries behind its image.
+pub(crate) fn fold(loaded: Loaded) -> Result<(Snapshot, Vec<Entry>), OpenError> {
+    let Loaded { image, image_lsn, entries } = loaded;
     let mut map = Snapshot::of_image(image, image_lsn);
     for entry in &entries {
         let expected = map.lsn().next();
@@ -33,8 +40,7 @@ pub(crate) async fn load(journal: &dyn Journal) -> Result<(Snapshot, Timestamp),
         }
         map.apply(entry.lsn, &entry.changes);
     }
-    let time = last_time(journal, map.lsn(), &entries).await?;
-    Ok((map, time))
+    Ok((map, entries))
 }
 
 /// The time of the last commit. It may be folded into the image, and the journal keeps the entry of the last commit.

@@ -1,6 +1,6 @@
 //! The state that handles and committer share: the published map, its observers and its watchers.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use floe_env::{lock, watch};
 
@@ -37,6 +37,25 @@ impl Applied<'_> {
     }
 }
 
+/// Ends the commits of this broker for ever, because a newer one has taken its place. Clones share it.
+///
+/// An observer may close it. It is called for the commits of others before this broker runs a command over them. So
+/// once a commit that closes the fence is in the journal, no commit of this broker comes after it.
+#[derive(Clone, Debug, Default)]
+pub struct Fence(Arc<OnceLock<String>>);
+
+impl Fence {
+    /// Refuses every commit from now on. The first reason stays.
+    pub fn close(&self, reason: String) {
+        let _ = self.0.set(reason);
+    }
+
+    /// Why nothing is committed any more, if so.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
 pub(crate) type Observer = Arc<dyn Fn(&Applied<'_>) + Send + Sync>;
 
 /// The published map. It also holds the journal, so that each handle keeps the journal open.
@@ -45,12 +64,19 @@ pub(crate) struct Published {
     snapshot: RwLock<Snapshot>,
     pub(crate) observers: Mutex<Vec<Observer>>,
     pub(crate) lsn: watch::Sender<Lsn>,
+    pub(crate) fence: Fence,
 }
 
 impl Published {
     pub(crate) fn new(snapshot: Snapshot, journal: Arc<dyn Journal>) -> Published {
         let lsn = watch::Sender::new(snapshot.lsn());
-        Published { journal, snapshot: RwLock::new(snapshot), observers: Mutex::default(), lsn }
+        Published {
+            journal,
+            snapshot: RwLock::new(snapshot),
+            observers: Mutex::default(),
+            lsn,
+            fence: Fence::default(),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

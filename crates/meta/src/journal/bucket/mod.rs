@@ -54,12 +54,11 @@
 //! one has the rest. A broker that is alone for 10 seconds is not crowded ([`Journal::crowded`]): with others, bytes
 //! go into objects of their own first, because a lost race would upload them again.
 //!
-//! # What is missing before a broker serves with it
-//! The start must compare the folder with nothing and leave it alone (`log/start/judge.rs`, `floe check`). The claim
-//! of a store must name the journal's id, so that it can be passed as [`BucketOptions::expected`]. Sessions of
-//! several brokers must agree on the oldest snapshot before one of them calls `forget` or `released` for all. The
-//! settings need `--journal`, and `floe journal move` must copy a ring into a bucket and back. Nothing is pushed
-//! between brokers yet: a follower hears of a commit when it looks, after up to 5 seconds of silence.
+//! # What is missing
+//! One broker at a time serves with it (`log/start/taken.rs`). For several, their sessions must agree on the oldest
+//! snapshot before one of them calls `forget` or `released` for all. `floe journal move` must copy a ring into a
+//! bucket and back. Nothing is pushed between brokers yet: a follower hears of a commit when it looks, after up to 5
+//! seconds of silence.
 
 #[cfg(test)]
 mod bed;
@@ -72,6 +71,9 @@ mod group_tests;
 mod history;
 mod image;
 mod images;
+mod inspect;
+#[cfg(test)]
+mod inspect_tests;
 mod keeper;
 #[cfg(test)]
 mod model_tests;
@@ -105,7 +107,8 @@ use self::planted::{Planted, planted};
 use self::state::Core;
 
 pub use self::error::BucketOpenError;
-pub use self::open::BucketFound;
+pub use self::inspect::inspect_bucket;
+pub use self::open::{BucketFound, has_bucket_journal};
 pub use self::state::BucketOptions;
 
 #[cfg(doc)]

@@ -27,6 +27,18 @@ pub enum BucketFound {
     There,
 }
 
+/// The id of the journal in a store; none if it has none in this folder.
+///
+/// # Errors
+/// See [`BucketOpenError`].
+pub async fn has_bucket_journal(
+    store: &Arc<dyn Store>,
+    folder: &str,
+) -> Result<Option<u128>, BucketOpenError> {
+    let names = Names::below(folder).ok_or_else(|| BucketOpenError::Folder(folder.to_owned()))?;
+    read_identity(store, &names).await
+}
+
 /// Finds the journal of a store, or makes it.
 pub(super) async fn find(
     env: &Env,

@@ -65,6 +65,17 @@ pub enum PostgresOpenError {
         /// The newest format that this build reads.
         known: i32,
     },
+    /// There is no journal, and the cluster has one.
+    #[error(
+        "there is no journal of Floe in schema {schema} of {server}, and the cluster has one: correct the address, or \
+         restore the database from a backup that has all commits"
+    )]
+    None {
+        /// The schema.
+        schema: String,
+        /// Hosts, ports and database.
+        server: String,
+    },
     /// The journal is that of another cluster.
     #[error(
         "the journal in PostgreSQL is {found:032x}, and {expected:032x} was expected: it belongs to another cluster. \

@@ -47,13 +47,13 @@
 //! for the keeper. They are sessions of their own; a pooler that hands out connections by transaction does not work.
 //!
 //! # What is missing
-//! - `floe serve` does not open it: an address in the settings, the id of the journal in the store (so that each
-//!   refuses another's), `floe check` and `floe journal move` over it.
+//! - One broker at a time serves with it (`log/start/taken.rs`), and `floe journal move` does not know it.
 //! - Brokers race for each commit. A turn that a broker keeps for several commits is a matter of the contract.
 
 mod commit;
 mod error;
 mod image;
+mod inspect;
 mod keeper;
 mod listener;
 mod planted;
@@ -89,6 +89,7 @@ use self::session::{Role, Session};
 use self::state::{Heard, Lane, Shared};
 
 pub use self::error::PostgresOpenError;
+pub use self::inspect::inspect_postgres;
 pub use self::server::PostgresOptions;
 
 /// A journal in PostgreSQL. Dropping it closes its connections at once; a commit that is under way may still apply.
@@ -100,20 +101,19 @@ pub struct PostgresJournal {
 }
 
 impl PostgresJournal {
-    /// Opens the journal at an address, and makes its tables if they are missing.
+    /// Opens the journal at an address, and makes its tables if they are missing and the caller knows no id.
     ///
     /// # Errors
     /// See [`PostgresOpenError`].
     pub async fn open(env: &Env, options: PostgresOptions) -> Result<PostgresJournal, PostgresOpenError> {
         let server = Server::of(&options)?;
         let session = Session::connect(env, &server, Role::Keeper, None).await?;
-        let id = schema::ensure(&session.client, &server, env.random_u128()).await?;
+        let id = match options.id {
+            None => schema::ensure(&session.client, &server, env.random_u128()).await?,
+            // A cluster that has a journal does not get another one.
+            expected => schema::find_expected(&session.client, &server, expected).await?,
+        };
         drop(session);
-        if let Some(expected) = options.id
-            && expected != id
-        {
-            return Err(PostgresOpenError::OtherJournal { expected, found: id });
-        }
         let shared = Arc::new(Shared {
             env: env.clone(),
             server,

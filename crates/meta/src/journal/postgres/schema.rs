@@ -94,6 +94,24 @@ pub(super) async fn ensure(client: &Client, server: &Server, id: u128) -> Result
     Ok(found)
 }
 
+/// The id of a journal that must be there, and that must be the expected one, if the caller knows it.
+pub(super) async fn find_expected(
+    client: &Client,
+    server: &Server,
+    expected: Option<u128>,
+) -> Result<u128, PostgresOpenError> {
+    match (find(client).await?, expected) {
+        (Some(found), Some(expected)) if found != expected => {
+            Err(PostgresOpenError::OtherJournal { expected, found })
+        }
+        (Some(found), _) => Ok(found),
+        (None, _) => {
+            let (schema, server) = (server.schema.clone(), server.shown());
+            Err(PostgresOpenError::None { schema, server })
+        }
+    }
+}
+
 /// The id of the journal in the schema, if there is one. `search_path` names the schema and nothing else.
 async fn find(client: &Client) -> Result<Option<u128>, PostgresOpenError> {
     let there = client.query_one("SELECT to_regclass('journal') IS NOT NULL", &[]).await?;

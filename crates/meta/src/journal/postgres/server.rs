@@ -28,7 +28,7 @@ pub struct PostgresOptions {
     pub address: String,
     /// The schema of the tables. A schema has one journal.
     pub schema: String,
-    /// The id that the journal must have, if the caller knows it: another cluster's is refused.
+    /// The id that the journal must have, if the caller knows it: another cluster's is refused, and none is made.
     pub id: Option<u128>,
     /// Bytes of entries behind the image at which the next one is due.
     pub image_bytes: u64,

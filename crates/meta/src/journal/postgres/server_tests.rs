@@ -413,6 +413,11 @@ async fn a_server_that_is_not_right_is_refused_at_the_start() {
     let other = PostgresOptions { id: Some(id ^ 1), ..options(&address) };
     let refused = PostgresJournal::open(&env, other).await.unwrap_err();
     assert_eq!(refused, PostgresOpenError::OtherJournal { expected: id ^ 1, found: id });
+    let elsewhere = PostgresOptions { id: Some(id), schema: "elsewhere".to_owned(), ..options(&address) };
+    let refused = PostgresJournal::open(&env, elsewhere).await.unwrap_err();
+    assert!(matches!(refused, PostgresOpenError::None { .. }), "none is made: {refused}");
+    let looked = inspect_postgres(&env, PostgresOptions { id: Some(id), ..options(&address) }).await.unwrap();
+    assert!(looked.journal.is_empty() && looked.last == journal.lsn(), "{looked:?}");
     server.sql("CREATE SCHEMA theirs; CREATE TABLE theirs.books (title text)");
     let theirs = PostgresOptions { schema: "theirs".to_owned(), ..options(&address) };
     let refused = PostgresJournal::open(&env, theirs).await.unwrap_err();
