@@ -27,7 +27,9 @@ Examples:
   floe serve              data in ./floe-data, Kafka on port 9092, HTTP on 8080
   floe serve --data /var/lib/floe --table-default json
   floe serve --kafka 0.0.0.0:9092 --advertised broker1.example:9092
+  floe serve --store s3://bucket/prefix       records and journal in the bucket: the machine may be lost
   floe serve --store s3://bucket/prefix --s3-endpoint http://127.0.0.1:9000
+  floe serve --store s3://bucket/prefix --journal local    the journal in --data, which then must be backed up
   floe serve --config floe.toml --print-config    what would be used, and stop
 
 Each setting is also a key of the file: --linger-ms 5 is linger_ms = 5 there.
@@ -72,7 +74,7 @@ Examples:
   floe check ./floe-data            of a broker that is stopped, or of a copy
   floe check ./floe-data --repair   mend what can be mended without losing anything
   floe check ./floe-data --store s3://bucket/prefix
-  floe check s3://bucket/prefix --data ./floe-data
+  floe check s3://bucket/prefix     if the journal is in the bucket, too
 
 Ends with an error if a fault is found. docs/reliability.md says what each fault means.")]
     Check(Box<CheckArgs>),
@@ -96,7 +98,8 @@ It writes to a topic of its own, floe-bench, unless --topic says another. docs/b
 #[derive(Debug, Args)]
 #[command(next_line_help = true)]
 pub(crate) struct CheckArgs {
-    /// The data directory, or `s3://bucket/prefix` for the bucket that goes with `--data`.
+    /// The data directory, or `s3://bucket/prefix` for a bucket. If the journal is not in the bucket, `--data` says
+    /// where it is.
     pub(crate) place: Option<String>,
     /// Mend what can be mended without losing anything.
     #[arg(long)]

@@ -4,7 +4,8 @@
 //! its call.
 //!
 //! - `cli.rs`: the commands and their flags; `settings/`: the settings of a broker, in one table.
-//! - `server.rs`: one broker, wired from the crates below; `descriptors.rs`: how its file descriptors are shared out.
+//! - `server.rs`: one broker, wired from the crates below; `journal/`: which journal it opens; `descriptors.rs`: how
+//!   its file descriptors are shared out.
 //! - `query.rs`: SQL and the lake behind HTTP.
 //! - `serve.rs`, `demo/`, `sql.rs`, `topic.rs`, `table.rs`, `check/`, `bench/`: the commands.
 //! - `client.rs`, `bootstrap.rs`: connections to the two addresses of a broker.
@@ -18,6 +19,7 @@ mod client;
 mod damage;
 mod demo;
 mod descriptors;
+mod journal;
 mod query;
 mod serve;
 mod server;

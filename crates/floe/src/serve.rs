@@ -41,9 +41,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         newer = server.fenced() => Some(newer),
     };
     info!("stopping: no new connections, open uploads are finished");
+    let is_shared = server.journal().is_shared();
     stop(server, &mut asked).await?;
     match newer {
         None => Ok(()),
+        Some(newer) if is_shared => bail!(
+            "writer {newer} has started on this store and its journal, and one broker at a time serves them. It has \
+             everything that this broker acknowledged; clients find it at its own address. Start this one again only \
+             to take its place back"
+        ),
         Some(newer) => bail!(
             "writer {newer} has started on this store with a copy of this broker's data directory: start only one of \
              the two again"

@@ -11,8 +11,8 @@ use floe_history::History;
 use floe_http::{Hosts, Metrics, Services};
 use floe_kafka::Broker;
 use floe_lake::Lake;
-use floe_log::{FoundBy, Log};
-use floe_meta::{JournalOptions, Meta, Options, RingOptions, has_journal, open_journal};
+use floe_log::{FoundBy, JournalId, Log};
+use floe_meta::{Meta, Options};
 use floe_store::Store;
 use floe_store::local::LocalStore;
 use floe_store::s3::S3Store;
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::damage::Damage;
 use crate::descriptors::{self, Shares};
+use crate::journal::{self, Opened};
 use crate::query::{Catalog, Query, Tables};
 use crate::settings::{Config, HostPort, Secret, StorePlace};
 use crate::trash::Trash;
@@ -41,6 +42,7 @@ pub(crate) struct Server {
     pub(crate) data: PathBuf,
     env: Env,
     log: Log,
+    journal: JournalId,
     lake: Lake,
     /// The tasks of the history.
     history: Env,
@@ -66,20 +68,11 @@ impl Server {
         let (kafka_address, http_address) = (kafka.local_addr()?, http.local_addr()?);
         let advertised = advertised(&config, kafka_address)?;
 
-        let options = JournalOptions {
-            reserve_bytes: config.disk_reserve_bytes,
-            // What a client was told to be in the bucket is in the bucket, not on this machine.
-            carries: matches!(config.store, StorePlace::Local),
-            ring: RingOptions { bytes_max: config.journal_bytes, ..RingOptions::default() },
-        };
         let store = open_store(&env, &config).await?;
-        let journal = config.data.join("journal");
-        if !has_journal(&journal)? {
-            floe_log::unclaimed(&*store, &journal).await?;
-        }
-        let journal = open_journal(&env, &journal, options)?;
-        let meta = Meta::open(env.clone(), Arc::new(journal), Options::default()).await?;
-        let log = Log::open(env.clone(), meta, store, log_config(&config)).await?;
+        let Opened { journal, id } = journal::open(&env, &config, &store).await?;
+        let meta = Meta::open(env.clone(), journal, Options::default()).await?;
+        let log_config = floe_log::Config { journal: id, ..log_config(&config) };
+        let log = Log::open(env.clone(), meta, store, log_config).await?;
         let lake = Lake::start(env.clone(), log.on_behalf_of(FoundBy::View), floe_lake::Config::default());
         log.enforce_retention(vec![floe_lake::unread, floe_lake::unread_by_rebuild]);
         let history = env.scope();
@@ -117,6 +110,7 @@ impl Server {
             data: config.data,
             env,
             log,
+            journal: id,
             lake,
             history,
             query,
@@ -155,9 +149,15 @@ impl Server {
         }
     }
 
-    /// Returns when another broker has started on the store with a copy of this broker's metadata.
+    /// Returns when another broker has started on the store, with the same journal or with a copy of this broker's
+    /// metadata.
     pub(crate) async fn fenced(&self) -> u64 {
         self.log.fenced().await.0
+    }
+
+    /// Which journal it has.
+    pub(crate) fn journal(&self) -> JournalId {
+        self.journal
     }
 
     /// The seam to clock and tasks.
@@ -223,20 +223,17 @@ fn hosts(config: &Config) -> Hosts {
 }
 
 async fn open_store(env: &Env, config: &Config) -> Result<Arc<dyn Store>> {
-    match &config.store {
-        StorePlace::Local => {
-            let options = floe_store::local::Options {
-                disk_reserve_bytes: config.disk_reserve_bytes,
-                ..floe_store::local::Options::default()
-            };
-            let store = LocalStore::open(env.clone(), config.data.join("store"), options).await;
-            Ok(Arc::new(store.context("cannot open the local store")?))
-        }
-        StorePlace::S3 { bucket, prefix } => {
-            let store = S3Store::new(env.clone(), s3_config(config, bucket, prefix));
-            Ok(Arc::new(store.context("cannot use the bucket")?))
-        }
+    if let StorePlace::S3 { bucket, prefix } = &config.store {
+        let store = S3Store::new(env.clone(), s3_config(config, bucket, prefix));
+        return Ok(Arc::new(store.context("cannot use the bucket")?));
     }
+    let directory = config.store.directory(&config.data).context("the store is in no directory")?;
+    let options = floe_store::local::Options {
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        ..floe_store::local::Options::default()
+    };
+    let store = LocalStore::open(env.clone(), directory, options).await;
+    Ok(Arc::new(store.context("cannot open the local store")?))
 }
 
 pub(crate) fn s3_config(config: &Config, bucket: &str, prefix: &str) -> floe_store::s3::Config {
@@ -270,7 +267,8 @@ fn log_config(config: &Config) -> floe_log::Config {
             ms: u64::try_from(config.trash_ms.as_millis()).unwrap_or(u64::MAX),
             bytes: config.trash_bytes,
         },
-        // No second process has this directory, so the holders of its leases are dead.
+        // One broker at a time: no second process has this directory, and of a shared journal a start takes the place
+        // of the process before. So the holders of leases are dead, or write nothing any more.
         sole: true,
         cache: floe_log::Capacity { tail, cold, reads: floe_log::limits::READS_BYTES_MAX },
         // Whoever gives the cache little memory has little.

@@ -326,6 +326,8 @@ const METRICS: &[Metric] = &[
         "Commits that were run again because another broker's came first."),
     gauge("floe_meta_disk_free_bytes", "bytes",
         "Free room on the disk of the metadata journal, not older than ten seconds."),
+    counter("floe_meta_fenced_total", "commands",
+        "Commands that were refused because a newer broker has taken the place of this one."),
     counter("floe_meta_folded_changes_total", "changes",
         "Changes that went from the journal into its image."),
     counter("floe_meta_followed_total", "commits", "Commits of other brokers that this one took over."),

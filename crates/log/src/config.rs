@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::claim::JournalId;
 use crate::clean::retention::Defaults;
 use crate::compact::filter::PlantedBug as PlantedCompactionBug;
 use crate::limits::{
@@ -35,9 +36,12 @@ pub struct Config {
     /// Whether compressed batches are decompressed once to find those that no consumer could decode. Uncompressed ones
     /// are always looked at.
     pub validate_compressed: bool,
-    /// Whether this process alone may use the journal, because it has locked the data directory. Then its start ends
-    /// the leases of the process before, refuses a journal that is older than the store, and a newer writer ends it.
+    /// Whether this process alone may use the journal. Then its start ends the leases of the process before, refuses a
+    /// journal that is older than the store, and a newer writer ends it. Where the journal is in a data directory, its
+    /// lock keeps others out; where it is shared, the start takes the place of the process before.
     pub sole: bool,
+    /// Which journal this is. The claim of the store names it.
+    pub journal: JournalId,
     /// Whether this broker competes for the leases of the cleaner, of retention and of merging. In a cluster, only the
     /// holder of a lease does its work.
     pub cleaner: bool,
@@ -76,6 +80,7 @@ impl Default for Config {
             },
             validate_compressed: VALIDATE_COMPRESSED,
             sole: false,
+            journal: JournalId::Local,
             cleaner: true,
             retention: Defaults { ms: RETENTION_MS, bytes: RETENTION_BYTES },
             trash: Trash::default(),

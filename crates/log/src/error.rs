@@ -38,19 +38,29 @@ pub enum OpenError {
         /// This cluster.
         cluster: String,
     },
-    /// The store belongs to a cluster, and its metadata is not where it should be.
+    /// The store's claim is of a newer version, or damaged.
     #[error(
-        "the store belongs to the cluster {found} ({url}), and there is no metadata in {missing}: restore this \
-         directory from a backup, or start with the data directory that has it. A new cluster needs a store that \
-         nobody uses"
+        "{url} does not say which cluster the store belongs to, at least not to this version of Floe ({found:?}): \
+         start the version that wrote it, or put the object back from a copy"
     )]
-    NoMetadata {
-        /// Where the store's claim is.
+    Claim {
+        /// Where the claim is.
         url: String,
-        /// The cluster in the store's claim.
+        /// What it has, or how long it is.
         found: String,
-        /// The journal's directory.
-        missing: String,
+    },
+    /// The cluster has another journal.
+    #[error(
+        "the store names {found} as the journal of its cluster ({url}), and this is {ours}: start with that journal. A \
+         journal cannot be moved yet"
+    )]
+    OtherJournal {
+        /// Where the claim is.
+        url: String,
+        /// The journal in the claim.
+        found: String,
+        /// The journal that was opened.
+        ours: String,
     },
     /// The store has what the metadata does not know.
     #[error(

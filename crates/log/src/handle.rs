@@ -9,13 +9,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use floe_env::{Env, Task, Timestamp};
-use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Lsn, Meta, Snapshot, Tx};
-use floe_store::{Measured, Store};
+use floe_meta::{CommitError, CounterKey, DecodeError, Envelope, Lsn, Meta, Snapshot};
+use floe_store::Store;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::claim::claim;
 use crate::clean::cleaner::{Cleaned, Cleaner};
 use crate::clean::deletion::{self, Below, DeleteError};
 use crate::clean::retainer::{Needs, Retained, Retainer};
@@ -32,16 +31,15 @@ use crate::limits::{
     LINGER_LOCAL, LINGER_REMOTE, STALLED_AFTER, TOPIC_CONFIG_TTL, TOPIC_CONFIGS_MAX, UPLOADS_LOCAL,
     UPLOADS_MAX, UPLOADS_REMOTE, WAITING_SHARE, WALK_APART_BYTES,
 };
-use crate::map::cluster::{self, Cluster};
+use crate::map::cluster::Cluster;
 use crate::map::deleted::{self, Purged, Trash, Which};
-use crate::map::format_level;
 use crate::map::identity::Writer;
 use crate::map::ids::{Offset, PartitionId, TopicId};
 use crate::map::object::ObjectKind;
 use crate::map::partition::{self, Bounds};
 use crate::map::topic::{self, NewTopic, Topic, TopicError};
 use crate::map::topic_config::{TimeBounds, TopicConfig};
-use crate::map::writer_number::{self, WriterNumber};
+use crate::map::writer_number::WriterNumber;
 use crate::merge::merger::{MergeRound, Merger};
 use crate::read::attribution::{Attribution, Attributions};
 use crate::read::cache::Cache;
@@ -52,13 +50,12 @@ use crate::read::reader::Reader;
 use crate::read::waiters::Waiters;
 use crate::read::walk::{self, At, Read, ReadError};
 use crate::start::attached;
-use crate::start::former::Former;
-use crate::start::newest;
-use crate::start::session::{self, OwnSession};
+use crate::start::begin::{Begun, join};
+use crate::start::session::OwnSession;
+use crate::start::taken::Fenced;
 use crate::start::watch::Watchman;
-use crate::start::writers::{self, OwnWater, Writers};
 use crate::write::intake::{Answers, Intake, Pace};
-use crate::write::leases::{Ids, end_former_leases};
+use crate::write::leases::Ids;
 use crate::write::order::{Entered, Order};
 use crate::write::sequencer::{AppendError, Appended, Uploaded};
 use crate::write::uploader::Uploader;
@@ -97,7 +94,7 @@ struct Shared {
     order: Order,
     validate_compressed: bool,
     uploader: Uploader,
-    fenced: Arc<floe_env::watch::Sender<Option<WriterNumber>>>,
+    fenced: Fenced,
     reader: Reader,
     lookups: Lookups,
     attributions: Attributions,
@@ -161,7 +158,8 @@ impl Log {
     pub async fn open(env: Env, meta: Meta, store: Arc<dyn Store>, config: Config) -> Result<Log, OpenError> {
         let pace = pace(&config, store.remote())?;
         let damages = Damages::new(env.clone());
-        let (cluster, store, water, former) = join(&env, &meta, store, &damages, &config).await?;
+        let Begun { cluster, store, water, former, fenced } =
+            join(&env, &meta, store, &damages, &config).await?;
         let session = OwnSession::new(env.clone(), meta.clone(), water.number, &config);
         let cache = Cache::new(env.clone(), Arc::clone(&store), meta.clone(), config.cache);
         let frames = attached::count(&meta, config.sole, &damages);
@@ -175,14 +173,13 @@ impl Log {
         let cleaner = Cleaner::new(&uploader, &meta, &config, former, session.clone(), frames.clone());
         let retainer = Retainer::new(&env, &meta, &config, ids.owner());
         let merger = Merger::new(&uploader, &meta, &intake, segments, session.clone(), &damages, &config);
-        let fenced = Arc::default();
         let watchman = Watchman {
             env: env.clone(),
             meta: meta.clone(),
             store: Arc::clone(&store),
             water,
             intake: intake.clone(),
-            sole: config.sole,
+            looks: config.sole && !config.journal.is_shared(),
             fenced: Arc::clone(&fenced),
         };
         let mut background = vec![env.spawn("object ids", ids.run()), env.spawn("watch", watchman.run())];
@@ -273,8 +270,9 @@ impl Log {
         self.shared.uploader.ids.writer()
     }
 
-    /// Returns when another process has started on the store with a copy of the metadata. From then on this log takes
-    /// no records, and its process should end. Never returns where several brokers share the journal.
+    /// Returns when another process has started on the store, with a copy of the metadata or with the same journal.
+    /// From then on this log takes no records, and its process should end. Never returns where several brokers share
+    /// the journal.
     pub async fn fenced(&self) -> WriterNumber {
         let mut newer = self.shared.fenced.subscribe();
         let seen = newer.wait_for(Option::is_some).await.expect("the log holds the sender");
@@ -518,7 +516,7 @@ impl Log {
     pub fn writable(&self) -> Result<(), String> {
         if let Some(time) = self.shared.meta.stalled().filter(|time| *time >= STALLED_AFTER) {
             return Err(format!(
-                "the disk of the metadata has not finished a write for {} seconds: nothing can be acknowledged",
+                "the metadata journal has not finished a write for {} seconds: nothing can be acknowledged",
                 time.as_secs()
             ));
         }
@@ -800,72 +798,6 @@ fn topic_error(error: CommitError<TopicError>) -> TopicError {
         CommitError::Unknown(reason) => TopicError::Unknown(reason),
         CommitError::Closed => TopicError::Unknown("the broker is shutting down".into()),
     }
-}
-
-/// Finds out which cluster this is, and that the store is its own, and begins ([`begin`]).
-async fn join(
-    env: &Env,
-    meta: &Meta,
-    store: Arc<dyn Store>,
-    damages: &Damages,
-    config: &Config,
-) -> Result<(Cluster, Arc<dyn Store>, OwnWater, Former), OpenError> {
-    let cluster = open_cluster(env, meta).await?;
-    let store: Arc<dyn Store> = Arc::new(Measured::new(env.clone(), store));
-    claim(&*store, &cluster, &meta.snapshot()).await?;
-    check_level(meta, config)?;
-    let (water, former) = begin(env, meta, &store, damages, config).await?;
-    Ok((cluster, store, water, former))
-}
-
-/// What a start does between the claim of the store and the first write: compares, takes a number, notes it, and ends
-/// the leases of the former process if there can be no other.
-async fn begin(
-    env: &Env,
-    meta: &Meta,
-    store: &Arc<dyn Store>,
-    damages: &Damages,
-    config: &Config,
-) -> Result<(OwnWater, Former), OpenError> {
-    let (sole, level) = (config.sole, config.format_level);
-    let last = meta.snapshot().lsn();
-    if sole {
-        newest::check(&Writers { env, store }, &meta.snapshot(), damages).await?;
-    }
-    let water = writers::begin(env, store, &meta.snapshot(), sole).await?;
-    let number = water.number;
-    // On a full disk a broker must start, so that topics can be deleted there.
-    let note = move |tx: &mut Tx<'_>| {
-        writer_number::note(tx, number)?;
-        session::begin(tx, number, level, sole)
-    };
-    let noted = meta.commit_deletion(Envelope::broker("open"), note).await;
-    noted.map_err(|error| OpenError::Metadata(error.to_string()))?;
-    if sole {
-        let ended = end_former_leases(meta).await.map_err(|error| OpenError::Metadata(error.to_string()))?;
-        tracing::info!(leases = ended, "ended the leases of the former process");
-    }
-    // Where brokers share a journal, the others live on, and each knows what they do.
-    let former = if sole { water.former } else { WriterNumber(0) };
-    let former = Former::new(env.clone(), Arc::clone(store), former, last);
-    Ok((water, former))
-}
-
-fn check_level(meta: &Meta, config: &Config) -> Result<(), OpenError> {
-    let found =
-        format_level::get(&meta.snapshot()).map_err(|error| OpenError::Metadata(error.to_string()))?;
-    let known = config.format_level;
-    if found > known { Err(OpenError::Newer { found: found.0, known: known.0 }) } else { Ok(()) }
-}
-
-async fn open_cluster(env: &Env, meta: &Meta) -> Result<Cluster, OpenError> {
-    let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
-    if let Some(cluster) = cluster::get(&meta.snapshot()).map_err(unreadable)? {
-        return Ok(cluster);
-    }
-    let random = env.random_u128();
-    let opened = meta.commit(Envelope::broker("open"), move |tx| cluster::open(tx, random)).await;
-    opened.map(|committed| committed.reply).map_err(|error| OpenError::Metadata(error.to_string()))
 }
 
 fn pace(config: &Config, remote: bool) -> Result<Pace, OpenError> {

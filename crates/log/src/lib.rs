@@ -96,7 +96,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use claim::unclaimed;
+pub use claim::{Claim, JournalId, read_claim};
 pub use clean::cleaner::Cleaned;
 pub use clean::deletion::{Below, DeleteError};
 pub use clean::retainer::{Needs, Retained, Unread};

@@ -361,6 +361,10 @@ pub const WRITERS_COMPARED_MAX: u64 = 1_000;
 pub const NEWEST_OBJECTS_COMPARED: usize = 16;
 /// Objects that a start lists of a remote store: one request.
 pub const NEWEST_OBJECTS_LISTED: usize = 1_000;
+/// Bytes of the claim of a store that are read.
+pub const CLAIM_BYTES_MAX: u64 = 256;
+/// How often a start compares the store with a journal that a former process may still write to.
+pub const COMPARISONS_MAX: usize = 5;
 /// Lines about damaged objects that a start writes.
 pub const DAMAGE_LINES_MAX: usize = 20;
 /// Tries of one read of the store at a start, the first included.

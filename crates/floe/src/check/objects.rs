@@ -28,7 +28,7 @@ const FAULTS_MAX: usize = 100_000;
 
 /// Where the bytes are.
 pub(super) enum Place {
-    Local(Inspected),
+    Local(Arc<Inspected>),
     Remote(Arc<dyn Store>),
 }
 

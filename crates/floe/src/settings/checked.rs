@@ -21,7 +21,7 @@ impl Checked {
         let mut checked = Checked(Values::default());
         // The place of the store comes first, because defaults depend on it.
         checked.take(setting("store"), typed, true)?;
-        let is_local = checked.0.get::<StorePlace>("store") == StorePlace::Local;
+        let is_local = !checked.0.get::<StorePlace>("store").is_remote();
         for setting in SETTINGS.iter() {
             checked.take(setting, typed, is_local)?;
         }
@@ -94,6 +94,9 @@ fn setting(name: &str) -> &'static Setting {
 fn line(setting: &Setting, value: Option<&Value>) -> Result<String> {
     let name = setting.name;
     let value = match value {
+        Some(value) if setting.hides(&value.to_string()) => {
+            return Ok(format!("# {name} is set and not shown"));
+        }
         Some(Value::Switch(on)) => Toml::Boolean(*on),
         Some(Value::Number(number)) => Toml::Integer(i64::try_from(*number)?),
         Some(Value::Time(time)) => Toml::Integer(i64::try_from(time.as_millis())?),

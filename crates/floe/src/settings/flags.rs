@@ -79,9 +79,9 @@ pub(crate) struct TypedForCheck(pub(crate) Typed);
 
 impl TypedForCheck {
     fn settings() -> impl Iterator<Item = &'static Setting> {
-        SETTINGS
-            .iter()
-            .filter(|setting| ["data", "store"].contains(&setting.name) || setting.name.starts_with("s3_"))
+        SETTINGS.iter().filter(|setting| {
+            ["data", "store", "journal"].contains(&setting.name) || setting.name.starts_with("s3_")
+        })
     }
 }
 
@@ -109,7 +109,7 @@ impl FromArgMatches for TypedForCheck {
 fn flag_with_environment(setting: &'static Setting) -> Arg {
     let name = &setting.environment;
     let environment = match std::env::var_os(name).unwrap_or_default() {
-        _ if setting.is_secret() => format!("[env: {name}]"),
+        value if setting.hides(&value.to_string_lossy()) => format!("[env: {name}]"),
         value => format!("[env: {name}={}]", value.display()),
     };
     let preset = format!("[default: {}]", words::preset(setting));

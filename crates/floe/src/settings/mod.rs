@@ -25,4 +25,4 @@ pub(crate) use checked::Checked;
 pub(crate) use flags::{TypedForCheck, TypedForDemo};
 pub(crate) use table::Config;
 pub(crate) use typed::{Typed, misspelt};
-pub(crate) use value::{HostPort, LogFilter, LogFormat, Secret, StorePlace};
+pub(crate) use value::{HostPort, JournalPlace, LogFilter, LogFormat, Secret, StorePlace};

@@ -13,6 +13,9 @@ use crate::settings::value::{FromValue, Secret, Value};
 /// What the environment variables of settings begin with.
 pub(crate) const ENVIRONMENT_PREFIX: &str = "FLOE_";
 
+/// How the place of a journal is written in the usage.
+pub(crate) const JOURNAL: &str = "JOURNAL";
+
 /// One setting of a broker.
 pub(crate) struct Setting {
     /// Its key in the TOML file: `linger_ms`.
@@ -63,6 +66,11 @@ impl Setting {
     /// Whether its values are never shown.
     pub(crate) fn is_secret(&self) -> bool {
         matches!(self.takes, Takes::Secret(..))
+    }
+
+    /// Whether a value is not shown: all of a secret, and an address, which may have a password.
+    pub(crate) fn hides(&self, text: &str) -> bool {
+        self.is_secret() || (self.takes.shown() == JOURNAL && text.contains("://"))
     }
 
     /// Whether a value is in range. `None` asks whether the setting can do without a value.

@@ -22,9 +22,10 @@ use floe_sql::limits as sql;
 use floe_store::limits as store;
 
 use crate::settings::setting::{
-    Setting, bytes, count, directory, host_port, millis, one_of, per_store, secret, switch, text, unset,
+    JOURNAL, Setting, bytes, count, directory, host_port, millis, one_of, per_store, secret, switch, text,
+    unset,
 };
-use crate::settings::value::{HostPort, LogFilter, LogFormat, Secret, StorePlace, Values};
+use crate::settings::value::{HostPort, JournalPlace, LogFilter, LogFormat, Secret, StorePlace, Values};
 
 /// Makes [`SETTINGS`] and [`Config`] of the rows.
 macro_rules! settings {
@@ -55,10 +56,17 @@ macro_rules! settings {
 
 settings! {
     "Data" {
-        /// Directory of the metadata journal and, on a local store, of all data
+        /// Directory of everything that is on this machine: on a local store all data, else the metadata journal if
+        /// that is `local`, and files that can be lost
         data: PathBuf = PathBuf::from("floe-data"), directory();
-        /// Where records are stored: below the data directory or in a bucket
-        store: StorePlace = StorePlace::LOCAL, text("STORE", "`local` or s3://BUCKET/PREFIX");
+        /// Where records are stored: below the data directory, in another directory or in a bucket
+        store: StorePlace = StorePlace::LOCAL, text("STORE", "`local`, file:///DIRECTORY or s3://BUCKET/PREFIX");
+        /// Where the metadata journal is: in files of the data directory, in the store beside the records, or in a
+        /// PostgreSQL server (builds with the feature `postgres`). A cluster keeps the one that it began with
+        journal: Option<JournalPlace> = unset(
+            "what the store's claim names; for a new cluster `bucket` with a bucket, otherwise `local`; a data \
+             directory that has a journal keeps it",
+        ), text(JOURNAL, "`local`, `bucket` or postgres://USER:PASSWORD@HOST/DATABASE");
         /// Bytes of the data directory's disk that are kept for deletions, on a small disk a tenth of it. Within this
         /// reserve no records and files are written, within half of it only deletions are committed
         disk_reserve_bytes: u64 = DISK_RESERVE_BYTES, bytes(0..=1 << 40);

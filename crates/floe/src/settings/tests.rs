@@ -14,7 +14,7 @@ use crate::cli::{self, Cli};
 use crate::settings::setting::{Preset, Setting, Takes, Unit};
 use crate::settings::table::SETTINGS;
 use crate::settings::typed::Origin;
-use crate::settings::value::{Secret, Value};
+use crate::settings::value::{JournalPlace, Secret, Value};
 use crate::settings::{Checked, Config, Typed, misspelt};
 
 fn file(text: &str) -> Result<Typed> {
@@ -61,7 +61,8 @@ fn samples(setting: &Setting) -> Vec<String> {
         Takes::Switch => vec!["true".to_owned(), "false".to_owned()],
         Takes::Number(_, range) => vec![range.start().to_string(), range.end().to_string()],
         Takes::OneOf(_, choices) => choices.iter().map(|(choice, _)| (*choice).to_owned()).collect(),
-        Takes::Text("STORE", _) => vec!["local".to_owned(), "s3://bucket/prefix".to_owned()],
+        Takes::Text("STORE", _) => ["local", "file:///d", "s3://b/p"].map(str::to_owned).into(),
+        Takes::Text("JOURNAL", _) => vec!["local".to_owned(), "bucket".to_owned()],
         Takes::Text("HOST:PORT", _) => vec!["broker:0".to_owned(), "[::1]:65535".to_owned()],
         Takes::Text("NAMES", _) => vec!["floe.example".to_owned(), "a.example,*.b.example".to_owned()],
         Takes::Text(..) | Takes::Path(..) => vec!["a 'text'".to_owned()],
@@ -215,7 +216,8 @@ fn a_value_out_of_range_is_refused_with_the_range() {
                 below.into_iter().chain([range.end() + 1]).map(|number| number.to_string()).collect()
             }
             Takes::OneOf(..) => vec!["'no such choice'".to_owned(), "1".to_owned()],
-            Takes::Text("STORE", _) => vec!["'ftp://b'".to_owned(), "'s3:///p'".to_owned()],
+            Takes::Text("STORE", _) => ["'ftp://b'", "'s3:///p'", "'file://p'"].map(str::to_owned).into(),
+            Takes::Text("JOURNAL", _) => vec!["'ring'".to_owned(), "true".to_owned()],
             Takes::Text("HOST:PORT", _) => vec!["'x'".to_owned(), "':1'".to_owned(), "'x:99999'".to_owned()],
             Takes::Text("FILTER", _) => vec!["'floe=loud'".to_owned()],
             Takes::Text("NAMES", _) => vec!["'http://a'".to_owned(), "'a:80'".to_owned(), "'*'".to_owned()],
@@ -233,6 +235,23 @@ fn a_value_out_of_range_is_refused_with_the_range() {
             assert!(setting.is_secret() || shown.is_empty() || message.contains(shown), "{message}");
         }
     }
+}
+
+#[test]
+fn the_address_of_a_journal_is_not_shown_because_it_may_have_a_password() {
+    let checked = Checked::new(&file("journal = 'postgres://ann:hush9@host/meta'").expect("it is TOML"));
+    let checked = checked.expect("it is in range");
+    let printed = checked.to_toml().expect("it is UTF-8");
+    assert!(printed.contains("# journal is set and not shown") && !printed.contains("hush9"), "{printed}");
+    let JournalPlace::Postgres(Secret(address)) = checked.config().journal.expect("it is set") else {
+        panic!("it is an address")
+    };
+    assert_eq!(address, "postgres://ann:hush9@host/meta");
+    assert!(!format!("{:?}", checked.config()).contains("hush9"));
+    let message = refused("journal = 'postgre://ann:hush9@host/meta'");
+    assert!(message.contains("not readable") && !message.contains("hush9"), "{message}");
+    assert!(check("journal = 'bucket'").expect("a kind").journal == Some(JournalPlace::Bucket));
+    assert_eq!(check("").expect("defaults").journal, None);
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) struct WrongValue {
 impl WrongValue {
     pub(crate) fn new(setting: &Setting, value: impl fmt::Display, origin: &Origin) -> WrongValue {
         let value = match value.to_string() {
-            _ if setting.is_secret() => "not readable".to_owned(),
+            value if setting.hides(&value) => "not readable".to_owned(),
             value if value.is_empty() => "empty".to_owned(),
             value => value,
         };
@@ -82,7 +82,8 @@ impl Typed {
     /// It is neither.
     pub(crate) fn at(mut self, place: Option<&str>) -> Result<Typed> {
         let Some(place) = place else { return Ok(self) };
-        let name = if place.starts_with("s3://") { "store" } else { "data" };
+        let is_store = ["s3://", "file://"].iter().any(|begin| place.starts_with(begin));
+        let name = if is_store { "store" } else { "data" };
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
         let setting = setting.with_context(|| format!("there is no setting {name}"))?;
         let origin = Origin::Flag(name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use floe_http::Hosts;
@@ -142,6 +142,7 @@ from_value! {
     HostPort: Text(text) => HostPort::parse(text);
     Hosts: Text(text) => Hosts::parse(text);
     StorePlace: Text(text) => StorePlace::parse(text);
+    JournalPlace: Text(text) => JournalPlace::parse(text);
     LogFilter: Text(text) => LogFilter::parse(text);
     LogFormat: Text(text) => LogFormat::parse(text);
 }
@@ -195,6 +196,8 @@ impl fmt::Display for HostPort {
 pub(crate) enum StorePlace {
     /// In files below the data directory.
     Local,
+    /// In files of another directory.
+    Directory(PathBuf),
     /// In a bucket, under keys that begin with the prefix.
     S3 { bucket: String, prefix: String },
 }
@@ -207,10 +210,53 @@ impl StorePlace {
         if text == StorePlace::LOCAL {
             return Some(StorePlace::Local);
         }
+        if let Some(path) = text.strip_prefix("file://") {
+            return path.starts_with('/').then(|| StorePlace::Directory(PathBuf::from(path)));
+        }
         let path = text.strip_prefix("s3://")?;
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
         let prefix = prefix.trim_matches('/');
         (!bucket.is_empty()).then(|| StorePlace::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+    }
+
+    /// Whether it is on another machine.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, StorePlace::S3 { .. })
+    }
+
+    /// The directory with the objects, if they are in files; `data` is the data directory.
+    pub(crate) fn directory(&self, data: &Path) -> Option<PathBuf> {
+        match self {
+            StorePlace::Local => Some(data.join("store")),
+            StorePlace::Directory(directory) => Some(directory.clone()),
+            StorePlace::S3 { .. } => None,
+        }
+    }
+}
+
+/// Where the metadata journal is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum JournalPlace {
+    /// In files below the data directory.
+    Local,
+    /// In the store, beside the records.
+    Bucket,
+    /// In a PostgreSQL server; the address may have a password.
+    Postgres(Secret),
+}
+
+impl JournalPlace {
+    fn parse(text: &str) -> Option<JournalPlace> {
+        match text {
+            "local" => Some(JournalPlace::Local),
+            "bucket" => Some(JournalPlace::Bucket),
+            _ => {
+                let address =
+                    ["postgres://", "postgresql://"].iter().find_map(|begin| text.strip_prefix(begin));
+                let is_address = address.is_some_and(|address| !address.is_empty());
+                is_address.then(|| JournalPlace::Postgres(Secret(text.to_owned())))
+            }
+        }
     }
 }
 

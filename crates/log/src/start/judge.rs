@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use floe_meta::{Counter, DecodeError, Lookup, Lsn, Snapshot};
 
-use crate::claim::{CLAIM_KEY, text};
+use crate::claim::{CLAIM_KEY, Claim};
 use crate::map::cluster;
 use crate::map::extent::{Extent, ExtentKey};
 use crate::map::ids::{ObjectId, Offset, PartitionId};
@@ -84,7 +84,8 @@ fn claimed(
     judgement: &mut Judgement,
 ) -> Result<(), DecodeError> {
     match (cluster::get(map)?, small.get(CLAIM_KEY)) {
-        (Some(cluster), Some(claim)) if *claim != text(&cluster) => {
+        // Whether it names this journal was found before the journal was read.
+        (Some(cluster), Some(claim)) if Claim::decode(claim).is_none_or(|it| it.cluster != cluster.id()) => {
             judgement.refused.push(format!("the store belongs to another cluster than {}", cluster.id()));
         }
         (None, Some(_)) if used => {

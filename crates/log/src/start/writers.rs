@@ -185,6 +185,13 @@ impl Writers<'_> {
         }
     }
 
+    /// Takes a number above `highest` for this process.
+    pub(crate) async fn begin(&self, highest: WriterNumber) -> Result<OwnWater, OpenError> {
+        let (number, water) = self.take(highest).await?;
+        tracing::info!(number = number.0, "took a writer number");
+        Ok(OwnWater::new(Arc::clone(self.store), number, water))
+    }
+
     async fn exists(&self, number: WriterNumber) -> Result<bool, OpenError> {
         let key = writer_number::key(number);
         let size = self.retry(|| self.store.size(&key)).await?;
@@ -231,16 +238,14 @@ impl Writers<'_> {
 #[derive(Clone)]
 pub(crate) struct OwnWater {
     pub(crate) number: WriterNumber,
-    /// The last writer that the journal knew before.
-    pub(crate) former: WriterNumber,
     store: Arc<dyn Store>,
     /// The last one that was written. Held while the next is being written, so that none overtakes another.
     written: Arc<Mutex<HighWater>>,
 }
 
 impl OwnWater {
-    fn new(store: Arc<dyn Store>, number: WriterNumber, former: WriterNumber, water: HighWater) -> OwnWater {
-        OwnWater { number, former, store, written: Arc::new(Mutex::new(water)) }
+    fn new(store: Arc<dyn Store>, number: WriterNumber, water: HighWater) -> OwnWater {
+        OwnWater { number, store, written: Arc::new(Mutex::new(water)) }
     }
 
     /// Raises the high water, durably.
@@ -254,24 +259,6 @@ impl OwnWater {
         *written = raised;
         Ok(())
     }
-}
-
-/// Takes a writer number for this process, after the comparison that a process makes which has its journal for itself.
-pub(crate) async fn begin(
-    env: &Env,
-    store: &Arc<dyn Store>,
-    snapshot: &Snapshot,
-    sole: bool,
-) -> Result<OwnWater, OpenError> {
-    let writers = Writers { env, store };
-    let known = writer_number::known(snapshot).map_err(|error| OpenError::Metadata(error.to_string()))?;
-    let highest = writers.highest(known).await?;
-    if sole {
-        writers.compare(snapshot, known, highest).await?;
-    }
-    let (number, water) = writers.take(highest).await?;
-    tracing::info!(number = number.0, "took a writer number");
-    Ok(OwnWater::new(Arc::clone(store), number, known, water))
 }
 
 #[cfg(test)]

@@ -19,4 +19,5 @@ mod s3;
 #[allow(dead_code, reason = "the store's own tests use the rest")]
 mod s3_server;
 mod starting;
+mod taking_over;
 mod world;
