@@ -42,7 +42,7 @@ use crate::map::topic_config::{TimeBounds, TopicConfig};
 use crate::map::writer_number::WriterNumber;
 use crate::merge::merger::{MergeRound, Merger};
 use crate::read::attribution::{Attribution, Attributions};
-use crate::read::cache::Cache;
+use crate::read::cache::{self, Cache};
 use crate::read::damage::{Damaged, Damages, FoundBy};
 use crate::read::lookup::Lookups;
 use crate::read::pins::Pinned;
@@ -380,6 +380,12 @@ impl Log {
     ///
     /// Dropping the ticket does not cancel the append.
     pub fn append(&self, request: Append) -> AppendTicket {
+        self.append_of(request, usize::MAX)
+    }
+
+    /// The same as [`Log::append`], of batches that lie in one buffer of so many bytes. If they are nearly all of it,
+    /// the tail keeps them as they are, without a copy.
+    pub fn append_of(&self, request: Append, buffer: usize) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());
         let taken = batches.len().min(BATCHES_PER_REQUEST_MAX);
@@ -403,6 +409,7 @@ impl Log {
         metrics::counter!("floe_log_appended_batches_total").increment(entries.len() as u64);
         let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
         metrics::counter!("floe_log_appended_bytes_total").increment(bytes as u64);
+        cache::keep_alone(&mut entries, buffer);
         let answers = match entries.is_empty() {
             true => None,
             false => Some(self.push(entries, entered)),
@@ -696,7 +703,7 @@ impl Log {
             bytes = header::with_append_time(&bytes, self.shared.env.now().0);
             header = Header::parse(&bytes).map_err(|error| refused(&error))?;
         }
-        Ok(WalEntry { partition, writer: writer.clone(), header, bytes, follows: false })
+        Ok(WalEntry { partition, writer: writer.clone(), header, bytes, follows: false, alone: false })
     }
 
     /// The topic's limits, looked up at most once per [`TOPIC_CONFIG_TTL`]: a changed setting takes that long to

@@ -9,10 +9,10 @@ use floe_log::{Append, AppendTicket};
 use floe_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
-use floe_wire::{ApiKey, Decoder, ErrorCode, Message as _, WireError};
+use floe_wire::{ApiKey, ErrorCode, Message as _, WireError};
 use tokio::time::Instant;
 
-use crate::api::call::{Answer, Context, encode};
+use crate::api::call::{Answer, Call, Context, encode};
 use crate::api::errors;
 use crate::conn::admission::RequestPermit;
 use crate::conn::ending::Ending;
@@ -49,14 +49,10 @@ enum BatchState {
     Sent,
 }
 
-/// Decodes a request and hands its batches to the log. The log keeps the order of these calls.
-pub(crate) fn start(
-    context: &Context<'_>,
-    body: Decoder,
-    correlation_id: i32,
-    arrived: Instant,
-    permit: Option<RequestPermit>,
-) -> Result<Produced, WireError> {
+/// Decodes a request, which keeps `buffer` bytes in memory, and hands its batches to the log. The log keeps the order of
+/// these calls.
+pub(crate) fn start(context: &Context<'_>, call: Call, buffer: usize) -> Result<Produced, WireError> {
+    let Call { body, correlation_id, arrived, permit, .. } = call;
     let mut body = body.with_budget(limits::PRODUCE_DECODED_BYTES_MAX);
     let request = ProduceRequest::decode(&mut body, context.version)?;
     let refusal = refusal(&request);
@@ -67,7 +63,7 @@ pub(crate) fn start(
     }
     let bytes: usize = batches.iter().map(|(_, bytes): &(_, Bytes)| bytes.len()).sum();
     metrics::counter!("floe_kafka_produced_bytes_total").increment(bytes as u64);
-    let ticket = context.broker.log.append(Append { writer: context.writer(), batches });
+    let ticket = context.broker.log.append_of(Append { writer: context.writer(), batches }, buffer);
     Ok(Produced {
         version: context.version,
         correlation_id,

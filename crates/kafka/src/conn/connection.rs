@@ -131,7 +131,7 @@ fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Endi
     let mut decoder = Decoder::new(frame.bytes);
     let header = floe_wire::RequestHeader::decode(&mut decoder).map_err(malformed)?;
     let arrived = broker.env.monotonic();
-    let call = Call {
+    let mut call = Call {
         version,
         correlation_id,
         client_id: header.client_id.unwrap_or_default(),
@@ -141,8 +141,9 @@ fn take_in(broker: &Arc<Shared>, peer: &Peer, frame: Frame) -> Result<Work, Endi
         unsupported: false,
     };
     if matches!(api.handler, Handler::Produce) {
-        let context = Context::new(broker, peer, version, &call.client_id);
-        let produced = produce::start(&context, call.body, call.correlation_id, arrived, call.permit);
+        let client_id = std::mem::take(&mut call.client_id);
+        let context = Context::new(broker, peer, version, &client_id);
+        let produced = produce::start(&context, call, frame.buffer);
         return produced.map(|produced| Work::Produce(Box::new(produced))).map_err(malformed);
     }
     Ok(Work::Call(api, Box::new(call)))

@@ -75,6 +75,8 @@ impl std::fmt::Display for Asked {
 /// One request without its length prefix, and the memory that is set aside for it.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
+    /// Bytes of the buffer that `bytes` keeps in memory.
+    pub(crate) buffer: usize,
     pub(crate) permit: RequestPermit,
 }
 
@@ -143,9 +145,10 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         began.at = began.at.max(now());
         self.fill(whole, began, &now).await?;
         drop(arriving);
+        let buffer = self.buffer.capacity();
         let mut bytes = self.buffer.split_to(whole);
         let _ = bytes.split_to(LENGTH_BYTES);
-        Ok(Frame { bytes: bytes.freeze(), permit })
+        Ok(Frame { bytes: bytes.freeze(), buffer, permit })
     }
 
     /// Checks the length of a frame against the limit of its API, or of any API while that has not arrived.

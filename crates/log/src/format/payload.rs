@@ -15,6 +15,8 @@ use crate::limits::CRC_JOINED_BYTES;
 pub(crate) struct Payload {
     /// The batches. They are not copied.
     pub(crate) pieces: Vec<Bytes>,
+    /// Whether each of them keeps little else in memory.
+    pub(crate) alone: Vec<bool>,
     /// Bytes of all of them.
     pub(crate) bytes: u64,
     /// CRC-32C of all of them.
@@ -27,6 +29,7 @@ pub(crate) struct Payload {
 pub(crate) fn lay_out(entries: &[WalEntry]) -> Payload {
     let mut payload = Payload {
         pieces: Vec::with_capacity(entries.len()),
+        alone: Vec::with_capacity(entries.len()),
         bytes: 0,
         crc: 0,
         positions: vec![0; entries.len()],
@@ -37,6 +40,7 @@ pub(crate) fn lay_out(entries: &[WalEntry]) -> Payload {
         payload.bytes += bytes.len() as u64;
         payload.crc = joined(payload.crc, bytes, header.crc);
         payload.pieces.push(bytes.clone());
+        payload.alone.push(entries[index].alone);
     }
     payload
 }
@@ -64,7 +68,14 @@ mod tests {
         let bytes = builder.push(1, None, Some(value), &[]).build();
         let header = header::validate(&bytes).expect("it is a batch");
         let partition = PartitionId { topic: TopicId(1), index: partition };
-        WalEntry { partition, writer: Writer::new("User:test", writer), header, bytes, follows: false }
+        WalEntry {
+            partition,
+            writer: Writer::new("User:test", writer),
+            header,
+            bytes,
+            follows: false,
+            alone: false,
+        }
     }
 
     #[test]

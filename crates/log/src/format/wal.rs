@@ -53,6 +53,8 @@ pub struct WalEntry {
     pub bytes: Bytes,
     /// An earlier batch of the same producer and partition was in flight when this one arrived.
     pub follows: bool,
+    /// `bytes` keeps little else in memory, together with the others of its request that say so.
+    pub alone: bool,
 }
 
 /// An encoded WAL object.
@@ -195,6 +197,7 @@ pub fn decode(bytes: &Bytes) -> Result<WalObject, WalError> {
                 header,
                 bytes: batch,
                 follows: false,
+                alone: false,
             });
             position = end;
         }

@@ -22,9 +22,10 @@ use floe_env::{Env, Lru, watch};
 use floe_meta::Meta;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::format::wal::WalEntry;
 use crate::limits::{
-    BLOCK_BYTES, CACHE_BLOCK_OVERHEAD, CACHE_CHUNK_BYTES, CACHE_CHUNK_OVERHEAD, CACHE_COPIED_APART_BYTES,
-    CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
+    BLOCK_BYTES, CACHE_ALONE_REST, CACHE_BLOCK_OVERHEAD, CACHE_CHUNK_BYTES, CACHE_CHUNK_OVERHEAD,
+    CACHE_COPIED_APART_BYTES, CACHE_OBJECT_OVERHEAD, GET_BLOCKS_MAX, GETS_IN_FLIGHT_MAX,
 };
 use crate::read::ahead::Ahead;
 use crate::read::source::Source;
@@ -108,12 +109,14 @@ struct Fetched {
     blocks: Arc<[Bytes]>,
 }
 
-/// A copy of what was written, in chunks of whole pieces.
+/// What was written, in chunks of whole pieces.
 struct Written {
     /// The position of each chunk in its source; there are no holes.
     starts: Vec<u64>,
     chunks: Vec<Bytes>,
     end: u64,
+    /// Memory that the chunks keep beside their bytes, at most.
+    beside: usize,
 }
 
 impl Cache {
@@ -153,7 +156,7 @@ impl Cache {
     /// Copies what is being written, unless it is larger than the lane. Nobody can refer to it yet; the
     /// caller [forgets](Cache::forget) it if the upload fails.
     pub(crate) fn copy(&self, source: Source, payload: &[Bytes]) {
-        let copied = Copied::new(payload.to_vec());
+        let copied = Copied::new(payload.to_vec(), Vec::new());
         self.prepare(&copied);
         self.keep(source, &copied);
     }
@@ -399,24 +402,36 @@ impl CacheState {
     }
 }
 
+/// Marks the large batches of a request, if they are nearly all of its buffer. They go the same way, so the tail keeps or
+/// drops all of them.
+pub(crate) fn keep_alone(entries: &mut [WalEntry], buffer: usize) {
+    let is_large = |entry: &WalEntry| entry.bytes.len() >= CACHE_CHUNK_BYTES;
+    let large = entries.iter().filter(|entry| is_large(entry)).map(|entry| entry.bytes.len()).sum::<usize>();
+    if large >= buffer - buffer / CACHE_ALONE_REST {
+        entries.iter_mut().for_each(|entry| entry.alone = is_large(entry));
+    }
+}
+
 /// The copy for the tail of something that is being written. It is made once, by whoever comes first.
 pub(crate) struct Copied {
     payload: Vec<Bytes>,
+    /// The pieces that need no copy, by their places; empty if all need one.
+    alone: Vec<bool>,
     bytes: usize,
     written: OnceLock<Arc<Written>>,
 }
 
 impl Copied {
-    pub(crate) fn new(payload: Vec<Bytes>) -> Copied {
+    pub(crate) fn new(payload: Vec<Bytes>, alone: Vec<bool>) -> Copied {
         let bytes = payload.iter().map(Bytes::len).sum();
-        Copied { payload, bytes, written: OnceLock::new() }
+        Copied { payload, alone, bytes, written: OnceLock::new() }
     }
 
     fn written(&self, env: &Env) -> &Arc<Written> {
         self.written.get_or_init(|| {
             Arc::new(match self.bytes > CACHE_COPIED_APART_BYTES {
-                true => env.heavy(|| Written::new(&self.payload)),
-                false => Written::new(&self.payload),
+                true => env.heavy(|| Written::new(&self.payload, &self.alone)),
+                false => Written::new(&self.payload, &self.alone),
             })
         })
     }
@@ -448,22 +463,27 @@ async fn landed(mut flight: Flight, number: u64) -> Result<Bytes, StoreError> {
 }
 
 impl Written {
-    fn new(payload: &[Bytes]) -> Written {
-        let mut written = Written { starts: Vec::new(), chunks: Vec::new(), end: 0 };
+    /// Keeps the pieces that are `alone` as they are, and copies the others.
+    fn new(payload: &[Bytes], alone: &[bool]) -> Written {
+        let mut written = Written { starts: Vec::new(), chunks: Vec::new(), end: 0, beside: 0 };
+        let is_alone = |at: usize| alone.get(at).is_some_and(|alone| *alone);
         let mut begin = 0;
         while begin < payload.len() {
+            if is_alone(begin) {
+                written.beside += payload[begin].len() / (CACHE_ALONE_REST - 1) + 1;
+                written.push(payload[begin].clone());
+                begin += 1;
+                continue;
+            }
             let (mut end, mut bytes) = (begin, 0);
-            while end < payload.len() && (end == begin || bytes + payload[end].len() <= CACHE_CHUNK_BYTES) {
+            let fits = |end, bytes| end == begin || (bytes <= CACHE_CHUNK_BYTES && !is_alone(end));
+            while end < payload.len() && fits(end, bytes + payload[end].len()) {
                 bytes += payload[end].len();
                 end += 1;
             }
-            if bytes > 0 {
-                let mut chunk = BytesMut::with_capacity(bytes);
-                payload[begin..end].iter().for_each(|piece| chunk.extend_from_slice(piece));
-                written.starts.push(written.end);
-                written.chunks.push(chunk.freeze());
-                written.end += bytes as u64;
-            }
+            let mut chunk = BytesMut::with_capacity(bytes);
+            payload[begin..end].iter().for_each(|piece| chunk.extend_from_slice(piece));
+            written.push(chunk.freeze());
             begin = end;
         }
         written.starts.shrink_to_fit();
@@ -473,7 +493,16 @@ impl Written {
 
     /// The memory that it takes, rounded up.
     fn held_bytes(&self) -> usize {
-        self.end as usize + CACHE_OBJECT_OVERHEAD + self.chunks.len() * CACHE_CHUNK_OVERHEAD
+        let overhead = CACHE_OBJECT_OVERHEAD + self.chunks.len() * CACHE_CHUNK_OVERHEAD;
+        self.end as usize + self.beside + overhead
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.starts.push(self.end);
+            self.end += chunk.len() as u64;
+            self.chunks.push(chunk);
+        }
     }
 
     fn cut(&self, range: &Range<u64>) -> Vec<Piece> {

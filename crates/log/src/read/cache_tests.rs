@@ -7,7 +7,11 @@ use floe_env::Task;
 use floe_meta::{Attachment, CounterKey, Envelope, MemoryJournal, Options, Tx};
 
 use super::*;
-use crate::map::ids::ObjectId;
+use crate::format::codec::Compression;
+use crate::format::header;
+use crate::format::records::Builder;
+use crate::map::identity::Writer;
+use crate::map::ids::{ObjectId, PartitionId, TopicId};
 use crate::map::object::object_key;
 use floe_store::MemoryStore;
 use floe_store::faulty::{Fault, FaultyStore, Operation};
@@ -156,7 +160,7 @@ fn a_copy_keeps_no_buffer_of_a_client_and_no_batch_in_two_chunks() {
     payload.push(large.clone());
     payload.extend((5..10).map(small));
     let whole = payload.concat();
-    let written = Written::new(&payload);
+    let written = Written::new(&payload, &[]);
     drop(payload);
     assert!(buffers.iter().chain([&large]).all(Bytes::is_unique), "no buffer is kept");
     assert_eq!(written.chunks.iter().map(Bytes::len).collect::<Vec<_>>(), [500, large.len(), 500]);
@@ -167,11 +171,46 @@ fn a_copy_keeps_no_buffer_of_a_client_and_no_batch_in_two_chunks() {
         assert!(cut.iter().all(|piece| piece.buffer == 500 || piece.buffer == large.len()));
     }
     let thousand: Vec<Bytes> = (0..1000).map(|_| pattern(1000)).collect();
-    let many = Written::new(&thousand);
+    let many = Written::new(&thousand, &[]);
     assert!(
         many.chunks.iter().all(|chunk| chunk.len().is_multiple_of(1000) && chunk.len() <= CACHE_CHUNK_BYTES)
     );
     assert_eq!(many.chunks.len(), 8);
+}
+
+#[test]
+fn a_piece_that_is_alone_is_kept_as_it_is_and_counts_with_the_rest_of_its_buffer() {
+    let alone = pattern(CACHE_CHUNK_BYTES as u64);
+    let payload = [pattern(10), alone.clone(), pattern(20), pattern(30)];
+    let written = Written::new(&payload, &[false, true, false, false]);
+    assert_eq!(written.chunks.iter().map(Bytes::len).collect::<Vec<_>>(), [10, alone.len(), 50]);
+    assert_eq!(written.chunks[1].as_ptr(), alone.as_ptr(), "it is not copied");
+    let cut = written.cut(&(0..written.end));
+    assert_eq!(joined(&cut), payload.concat());
+    let counted = written.held_bytes() - CACHE_OBJECT_OVERHEAD - 3 * CACHE_CHUNK_OVERHEAD;
+    assert!(counted >= 60 + alone.len() * 8 / 7, "{counted}");
+}
+
+#[test]
+fn a_batch_is_alone_if_it_is_large_and_others_of_its_buffer_are_few() {
+    let marks = |sizes: &[usize], buffer| {
+        let entry = |size: &usize| {
+            let bytes = Builder::new(Compression::None).push(1, None, Some(&vec![7; *size]), &[]).build();
+            let header = header::validate(&bytes).expect("it is a batch");
+            let (partition, writer) =
+                (PartitionId { topic: TopicId(1), index: 0 }, Writer::new("User:a", "a"));
+            WalEntry { partition, writer, header, bytes, follows: false, alone: false }
+        };
+        let mut entries: Vec<WalEntry> = sizes.iter().map(entry).collect();
+        keep_alone(&mut entries, buffer);
+        entries.iter().map(|entry| entry.alone).collect::<Vec<_>>()
+    };
+    let large = CACHE_CHUNK_BYTES;
+    assert_eq!(marks(&[large], large + 200), [true]);
+    assert_eq!(marks(&[large], large * 2), [false], "the buffer is twice as large");
+    assert_eq!(marks(&[large], usize::MAX), [false], "nobody knows its buffer");
+    assert_eq!(marks(&[large, 100, large], 2 * large + 600), [true, false, true]);
+    assert_eq!(marks(&[100], 300), [false], "it is small");
 }
 
 #[tokio::test(start_paused = true)]

@@ -110,7 +110,14 @@ impl Sample {
             .map(|number| {
                 let (bytes, writer) = (records(number + 1, 10), Writer::new("User:a", "one"));
                 let header = crate::format::header::validate(&bytes).unwrap();
-                WalEntry { partition: partitions[number / 3], writer, header, bytes, follows: false }
+                WalEntry {
+                    partition: partitions[number / 3],
+                    writer,
+                    header,
+                    bytes,
+                    follows: false,
+                    alone: false,
+                }
             })
             .collect();
         let encoded = wal::encode(WAL, &entries);

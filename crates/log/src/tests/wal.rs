@@ -9,7 +9,7 @@ use crate::map::ids::TopicId;
 fn entry(topic: u64, index: u32, writer: &str, bytes: Bytes) -> WalEntry {
     let header = header_of(&bytes);
     let partition = PartitionId::new(TopicId(topic), index);
-    WalEntry { partition, writer: Writer::new("User:a", writer), header, bytes, follows: false }
+    WalEntry { partition, writer: Writer::new("User:a", writer), header, bytes, follows: false, alone: false }
 }
 
 fn join(payload: &[Bytes]) -> Bytes {

@@ -211,7 +211,7 @@ impl WalWriter {
     fn commit_frame(&self, laid: Laid) -> Commit {
         let Laid { waiting, payload, batches, open } = laid;
         let (bytes, env, intake) = (payload.bytes, self.uploader.env.clone(), self.intake.clone());
-        let copied = Arc::new(Copied::new(payload.pieces.clone()));
+        let copied = Arc::new(Copied::new(payload.pieces.clone(), payload.alone));
         let attachment = Attachment::new(payload.pieces, payload.crc);
         let stored = {
             let (frames, cache, copied) = (self.frames.clone(), self.uploader.cache.clone(), copied.clone());
