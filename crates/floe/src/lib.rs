@@ -40,6 +40,9 @@ use crate::cli::{Cli, Command};
 /// Work that finds no thread waits for one.
 const BLOCKING_THREADS_MAX: usize = 128;
 
+/// The exit status of a broker whose place a newer one has taken: whoever starts it again takes the place back.
+const REPLACED: u8 = 3;
+
 /// Runs the command that the arguments of the process name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -73,6 +76,9 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if term::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => term::fail(&error),
+        Err(error) => match (term::fail(&error), error.is::<serve::Replaced>()) {
+            (_, true) => ExitCode::from(REPLACED),
+            (failed, false) => failed,
+        },
     }
 }

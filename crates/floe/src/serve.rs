@@ -45,16 +45,25 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     stop(server, &mut asked).await?;
     match newer {
         None => Ok(()),
-        Some(newer) if is_shared => bail!(
-            "writer {newer} has started on this store and its journal, and one broker at a time serves them. It has \
-             everything that this broker acknowledged; clients find it at its own address. Start this one again only \
-             to take its place back"
-        ),
-        Some(newer) => bail!(
-            "writer {newer} has started on this store with a copy of this broker's data directory: start only one of \
-             the two again"
-        ),
+        Some(newer) if is_shared => Err(Replaced::Shared(newer).into()),
+        Some(newer) => Err(Replaced::Copied(newer).into()),
     }
+}
+
+/// Why a broker ends that nobody asked to. Its process has the exit status [`REPLACED`](crate::REPLACED).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Replaced {
+    #[error(
+        "writer {0} has started on this store and its journal, and one broker at a time serves them. It has everything \
+         that this broker acknowledged; clients find it at its own address. Start this one again only to take its place \
+         back"
+    )]
+    Shared(u64),
+    #[error(
+        "writer {0} has started on this store with a copy of this broker's data directory: start only one of the two \
+         again"
+    )]
+    Copied(u64),
 }
 
 /// Stops the broker in order. A second signal ends the process without waiting for that.

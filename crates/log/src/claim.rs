@@ -20,6 +20,7 @@ use crate::limits::CLAIM_BYTES_MAX;
 use crate::map::cluster::Cluster;
 use crate::map::ids::ObjectId;
 use crate::map::object::Object;
+use crate::map::writer_number::{self, WriterNumber};
 
 /// The key of the claim, below [`floe_store::CLUSTER_FOLDER`].
 pub(crate) const CLAIM_KEY: &str = "floe/cluster";
@@ -151,7 +152,12 @@ pub(crate) async fn claim(
         return Ok(());
     }
     let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
-    if snapshot.range::<Object>(ObjectId(0)..).next().transpose().map_err(unreadable)?.is_some() {
+    let has_objects =
+        snapshot.range::<Object>(ObjectId(0)..).next().transpose().map_err(unreadable)?.is_some();
+    // A number is noted behind a claim. Of a journal that others can open, nobody knows who else serves with it.
+    let has_served =
+        journal.is_shared() && writer_number::known(snapshot).map_err(unreadable)? > WriterNumber(0);
+    if has_objects || has_served {
         return Err(OpenError::OtherStore { url: store.url(CLAIM_KEY), cluster: cluster.id() });
     }
     match store.put_if_absent(CLAIM_KEY, vec![ours.encode()]).await {

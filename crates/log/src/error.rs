@@ -1,5 +1,6 @@
 //! Errors of opening a log.
 
+use floe_meta::DecodeError;
 use thiserror::Error;
 
 /// Why the log could not be opened.
@@ -85,4 +86,10 @@ pub enum OpenError {
         /// This cluster.
         cluster: String,
     },
+}
+
+impl From<DecodeError> for OpenError {
+    fn from(error: DecodeError) -> OpenError {
+        OpenError::Metadata(error.to_string())
+    }
 }

@@ -17,7 +17,7 @@ pub const READ_BLOCKS_BYTES_MAX: u64 = 16 << 20;
 /// keeps one batch keeps its buffer.
 pub const CACHE_CHUNK_BYTES: usize = 128 << 10;
 
-/// A buffer is kept for the large batches in it if all else is at most one part in so many.
+/// A buffer is kept for a large batch in it if all else is at most one part in so many.
 pub const CACHE_ALONE_REST: usize = 8;
 /// A larger object is copied where it holds up no other task.
 pub const CACHE_COPIED_APART_BYTES: usize = OBJECT_BYTES * 2;

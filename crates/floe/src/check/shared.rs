@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use floe_env::{DataDir, Env};
-use floe_store::Store;
 use floe_store::local::OpenError;
+use floe_store::{Store, StoreError};
 
 use crate::check::objects::Place;
 use crate::check::report::Report;
@@ -22,6 +22,12 @@ pub(super) async fn journal_is_elsewhere(config: &Config) -> Result<bool> {
     if let Some(asked) = asked(config) {
         return Ok(asked != Kind::Local);
     }
+    // The look at a journal that is here says that the bucket does not answer, and what else is wrong.
+    let unless_local = |error: anyhow::Error| match floe_meta::has_journal(&journal::directory(&config.data))
+    {
+        Ok(true) => Ok(false),
+        _ => Err(error.context("the bucket cannot be read")),
+    };
     match config.store.directory(&config.data) {
         // Without the lock of the store: who looks at it takes that.
         Some(directory) => {
@@ -34,9 +40,12 @@ pub(super) async fn journal_is_elsewhere(config: &Config) -> Result<bool> {
             let store = open_bucket(config, bucket, prefix)?;
             match floe_log::read_claim(&*store).await {
                 Ok(Some(claim)) => Ok(claim.journal.is_shared()),
-                Ok(None) => Ok(store.size("journal/id").await.is_ok()),
-                // The look at the data directory says that the bucket does not answer, and what else is wrong.
-                Err(_) => Ok(false),
+                Ok(None) => match store.size("journal/id").await {
+                    Ok(_) => Ok(true),
+                    Err(StoreError::NotFound(_)) => Ok(false),
+                    Err(error) => unless_local(error.into()),
+                },
+                Err(error) => unless_local(error.into()),
             }
         }
     }

@@ -68,9 +68,10 @@ impl Setting {
         matches!(self.takes, Takes::Secret(..))
     }
 
-    /// Whether a value is not shown: all of a secret, and an address, which may have a password.
+    /// Whether a value is not shown: all of a secret, and what may be an address with a password.
     pub(crate) fn hides(&self, text: &str) -> bool {
-        self.is_secret() || (self.takes.shown() == JOURNAL && text.contains("://"))
+        self.is_secret()
+            || (self.takes.shown() == JOURNAL && !matches!(text.trim_matches('"'), "local" | "bucket"))
     }
 
     /// Whether a value is in range. `None` asks whether the setting can do without a value.

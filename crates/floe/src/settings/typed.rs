@@ -105,7 +105,11 @@ impl Typed {
 
     /// Reads the text of a TOML file; `path` is for messages.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Typed> {
-        let table = DeTable::parse(text).with_context(|| format!("cannot use {}", path.display()))?;
+        let table = DeTable::parse(text).map_err(|error| {
+            // The error as a whole shows the line, which may have a password.
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            anyhow!("cannot use {}: line {line}: {}", path.display(), error.message())
+        })?;
         let mut entries: Vec<_> = table.get_ref().iter().collect();
         // The message is about the first line that is wrong.
         entries.sort_by_key(|(key, _)| key.span().start);

@@ -145,8 +145,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         began.at = began.at.max(now());
         self.fill(whole, began, &now).await?;
         drop(arriving);
-        let buffer = self.buffer.capacity();
-        let mut bytes = self.buffer.split_to(whole);
+        let (mut bytes, buffer) = take(&mut self.buffer, whole);
         let _ = bytes.split_to(LENGTH_BYTES);
         Ok(Frame { bytes: bytes.freeze(), buffer, permit })
     }
@@ -247,9 +246,32 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
+/// Takes a frame out of the buffer. Returns it with the bytes that it keeps in memory, as far as they lie behind its
+/// beginning. No later frame shares the memory of a large one: what is in front of a frame is that of small ones.
+fn take(buffer: &mut BytesMut, whole: usize) -> (BytesMut, usize) {
+    let held = buffer.capacity();
+    let bytes = buffer.split_to(whole);
+    if buffer.is_empty() && held > limits::READ_BYTES * 2 {
+        *buffer = BytesMut::new();
+    }
+    (bytes, held)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_frame_shares_the_memory_of_a_large_one() {
+        let mut buffer = BytesMut::with_capacity(2 << 20);
+        buffer.put_bytes(0, 1 << 20);
+        let (frame, held) = take(&mut buffer, 1 << 20);
+        assert_eq!((frame.len(), held, buffer.capacity()), (1 << 20, 2 << 20, 0));
+        buffer.reserve(limits::READ_BYTES);
+        buffer.put_bytes(0, 30);
+        let (small, _) = take(&mut buffer, 20);
+        assert_eq!((small.len(), buffer.len()), (20, 10), "what follows a small frame stays");
+    }
 
     #[test]
     fn an_error_names_the_api_as_far_as_it_is_known() {

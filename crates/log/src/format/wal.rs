@@ -53,7 +53,7 @@ pub struct WalEntry {
     pub bytes: Bytes,
     /// An earlier batch of the same producer and partition was in flight when this one arrived.
     pub follows: bool,
-    /// `bytes` keeps little else in memory, together with the others of its request that say so.
+    /// `bytes` keeps little else in memory.
     pub alone: bool,
 }
 

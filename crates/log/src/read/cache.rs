@@ -402,14 +402,10 @@ impl CacheState {
     }
 }
 
-/// Marks the large batches of a request, if they are nearly all of its buffer. They go the same way, so the tail keeps or
-/// drops all of them.
+/// Marks a large batch that is nearly all of its request's buffer.
 pub(crate) fn keep_alone(entries: &mut [WalEntry], buffer: usize) {
-    let is_large = |entry: &WalEntry| entry.bytes.len() >= CACHE_CHUNK_BYTES;
-    let large = entries.iter().filter(|entry| is_large(entry)).map(|entry| entry.bytes.len()).sum::<usize>();
-    if large >= buffer - buffer / CACHE_ALONE_REST {
-        entries.iter_mut().for_each(|entry| entry.alone = is_large(entry));
-    }
+    let least = CACHE_CHUNK_BYTES.max(buffer - buffer / CACHE_ALONE_REST);
+    entries.iter_mut().for_each(|entry| entry.alone = entry.bytes.len() >= least);
 }
 
 /// The copy for the tail of something that is being written. It is made once, by whoever comes first.

@@ -209,7 +209,12 @@ fn a_batch_is_alone_if_it_is_large_and_others_of_its_buffer_are_few() {
     assert_eq!(marks(&[large], large + 200), [true]);
     assert_eq!(marks(&[large], large * 2), [false], "the buffer is twice as large");
     assert_eq!(marks(&[large], usize::MAX), [false], "nobody knows its buffer");
-    assert_eq!(marks(&[large, 100, large], 2 * large + 600), [true, false, true]);
+    assert_eq!(
+        marks(&[large, large], 2 * large + 400),
+        [false, false],
+        "a reader of one would keep the other"
+    );
+    assert_eq!(marks(&[large * 8, 100], large * 8 + 600), [true, false]);
     assert_eq!(marks(&[100], 300), [false], "it is small");
 }
 

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use floe_env::Env;
-use floe_meta::{DecodeError, Envelope, Meta, Tx};
+use floe_meta::{Envelope, Meta, Tx};
 use floe_store::{Measured, Store};
 
 use crate::claim::claim;
@@ -76,7 +76,7 @@ async fn begin(
     let (known, highest) = match sole {
         true => compare(&writers, meta, damages, is_shared).await?,
         false => {
-            let known = writer_number::known(&meta.snapshot()).map_err(unreadable)?;
+            let known = writer_number::known(&meta.snapshot())?;
             (known, writers.highest(known).await?)
         }
     };
@@ -84,7 +84,7 @@ async fn begin(
     let number = water.number;
     if sole && is_shared {
         // Before the note, so that no newer one is missed that is noted meanwhile.
-        taken::watch(meta, number, fenced).map_err(unreadable)?;
+        taken::watch(meta, number, fenced)?;
     }
     // On a full disk a broker must start, so that topics can be deleted there.
     let note = move |tx: &mut Tx<'_>| {
@@ -114,7 +114,7 @@ async fn compare(
     let mut rounds = 1;
     loop {
         let snapshot = meta.snapshot();
-        let known = writer_number::known(&snapshot).map_err(unreadable)?;
+        let known = writer_number::known(&snapshot)?;
         let compared = async {
             newest::check(writers, &snapshot, damages).await?;
             let highest = writers.highest(known).await?;
@@ -137,18 +137,14 @@ async fn compare(
     }
 }
 
-fn unreadable(error: DecodeError) -> OpenError {
-    OpenError::Metadata(error.to_string())
-}
-
 fn check_level(meta: &Meta, config: &Config) -> Result<(), OpenError> {
-    let found = format_level::get(&meta.snapshot()).map_err(unreadable)?;
+    let found = format_level::get(&meta.snapshot())?;
     let known = config.format_level;
     if found > known { Err(OpenError::Newer { found: found.0, known: known.0 }) } else { Ok(()) }
 }
 
 async fn open_cluster(env: &Env, meta: &Meta) -> Result<Cluster, OpenError> {
-    if let Some(cluster) = cluster::get(&meta.snapshot()).map_err(unreadable)? {
+    if let Some(cluster) = cluster::get(&meta.snapshot())? {
         return Ok(cluster);
     }
     let random = env.random_u128();

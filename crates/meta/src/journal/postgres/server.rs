@@ -76,6 +76,9 @@ impl Server {
                 "the schema must have 1 to {NAME_BYTES_MAX} bytes: {schema:?}"
             )));
         }
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            return Err(PostgresOpenError::Address("write an @ in the password as %40".to_owned()));
+        }
         if config.get_application_name().is_none() {
             config.application_name("floe");
         }
