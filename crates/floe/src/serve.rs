@@ -55,8 +55,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 pub(crate) enum Replaced {
     #[error(
         "writer {0} has started on this store and its journal, and one broker at a time serves them. It has everything \
-         that this broker acknowledged; clients find it at its own address. Start this one again only to take its place \
-         back"
+         that this broker acknowledged; clients find it at its own address. Start this one again only to take its \
+         place back"
     )]
     Shared(u64),
     #[error(

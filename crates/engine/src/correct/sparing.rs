@@ -43,8 +43,8 @@ pub(super) fn sparing(rule: Rule) -> Rule {
     if rule.apply_order().is_some() { rule } else { Arc::new(Sparing { rule, may_change }) }
 }
 
-/// Whether a node is an inner join that may become another one, or a filter whose conditions may become keys of the join
-/// below it. The engine takes every inner join apart and puts it together again.
+/// Whether a node is an inner join that may become another one, or a filter whose conditions may become keys of the
+/// join below it. The engine takes every inner join apart and puts it together again.
 fn may_cross(node: &LogicalPlan) -> bool {
     let inner =
         |plan: &LogicalPlan| matches!(plan, LogicalPlan::Join(join) if join.join_type == JoinType::Inner);

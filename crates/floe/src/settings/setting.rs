@@ -70,8 +70,7 @@ impl Setting {
 
     /// Whether a value is not shown: all of a secret, and what may be an address with a password.
     pub(crate) fn hides(&self, text: &str) -> bool {
-        self.is_secret()
-            || (self.takes.shown() == JOURNAL && !matches!(text.trim_matches('"'), "local" | "bucket"))
+        self.is_secret() || (self.takes.shown() == JOURNAL && text.contains([':', '@', '=', '/']))
     }
 
     /// Whether a value is in range. `None` asks whether the setting can do without a value.
