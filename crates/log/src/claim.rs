@@ -154,9 +154,9 @@ pub(crate) async fn claim(
     let unreadable = |error: DecodeError| OpenError::Metadata(error.to_string());
     let has_objects =
         snapshot.range::<Object>(ObjectId(0)..).next().transpose().map_err(unreadable)?.is_some();
-    // A number is noted behind a claim. Of a journal that others can open, nobody knows who else serves with it.
-    let has_served =
-        journal.is_shared() && writer_number::known(snapshot).map_err(unreadable)? > WriterNumber(0);
+    // A number is noted behind a claim: this journal, which is in no store, has claimed another one.
+    let elsewhere = matches!(journal, JournalId::Postgres(_));
+    let has_served = elsewhere && writer_number::known(snapshot).map_err(unreadable)? > WriterNumber(0);
     if has_objects || has_served {
         return Err(OpenError::OtherStore { url: store.url(CLAIM_KEY), cluster: cluster.id() });
     }
@@ -285,6 +285,20 @@ mod tests {
         }
         let refused = claim(2, JournalId::Bucket(5)).await.unwrap_err();
         assert!(matches!(refused, OpenError::OtherCluster { .. }), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_journal_in_a_server_that_has_served_claims_no_second_store() {
+        let (store, served) = (MemoryStore::new(), meta(0).await);
+        let note = |tx: &mut floe_meta::Tx<'_>| {
+            writer_number::note(tx, WriterNumber(1)).expect("it can be read");
+            Ok::<_, std::convert::Infallible>(())
+        };
+        served.commit(Envelope::broker("test"), note).await.unwrap();
+        let refused = claim(&store, &cluster(1), JournalId::Postgres(7), &served.snapshot()).await;
+        assert!(matches!(refused, Err(OpenError::OtherStore { .. })), "{refused:?}");
+        // This one is in the store: its first start was cut short, or somebody removed the claim.
+        claim(&store, &cluster(1), JournalId::Bucket(7), &served.snapshot()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -383,8 +383,8 @@ impl Log {
         self.append_of(request, usize::MAX)
     }
 
-    /// The same as [`Log::append`], of batches that lie in one buffer of so many bytes. The tail keeps a large one that is
-    /// nearly all of it as it is, without a copy.
+    /// The same as [`Log::append`], of batches that lie in one buffer of so many bytes. The tail keeps a large one that
+    /// is nearly all of it as it is, without a copy.
     pub fn append_of(&self, request: Append, buffer: usize) -> AppendTicket {
         let Append { writer, batches } = request;
         let mut results: Vec<Option<Result<Appended, AppendError>>> = Vec::with_capacity(batches.len());

@@ -49,8 +49,8 @@ enum BatchState {
     Sent,
 }
 
-/// Decodes a request, which keeps `buffer` bytes in memory, and hands its batches to the log. The log keeps the order of
-/// these calls.
+/// Decodes a request, which keeps `buffer` bytes in memory, and hands its batches to the log. The log keeps the order
+/// of these calls.
 pub(crate) fn start(context: &Context<'_>, call: Call, buffer: usize) -> Result<Produced, WireError> {
     let Call { body, correlation_id, arrived, permit, .. } = call;
     let mut body = body.with_budget(limits::PRODUCE_DECODED_BYTES_MAX);
