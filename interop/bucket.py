@@ -183,7 +183,7 @@ def replaced(_):
             assert len(mine.acknowledged) == 100
             older.process.send_signal(signal.SIGCONT)
             writer.send(50)
-            assert older.process.wait(60) == 1
+            assert older.process.wait(60) == 3
             writer.producer.flush(20)
             said = open(older.log.name).read()
             assert "one broker at a time" in said and "It has everything that this broker acknowledged" in said, said
