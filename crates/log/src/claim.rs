@@ -9,7 +9,7 @@
 //!                "floe cluster 2 " + the cluster's id + " " + the kind of journal + " " + its id (32 hex) + "\n"
 //! ```
 //! A start makes the journal first, then the cluster's identity in it, and then the claim. A crash in between leaves a
-//! journal without a claim, which the next start goes on with (`start/place.rs`).
+//! journal without a claim, which the next start goes on with.
 
 use bytes::Bytes;
 use floe_meta::{DecodeError, Snapshot};

@@ -1,18 +1,13 @@
 //! A look at a journal in PostgreSQL that changes nothing, for `floe check`.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use floe_env::{Env, watch};
+use floe_env::Env;
 
 use super::error::PostgresOpenError;
-use super::planted;
 use super::read;
 use super::schema;
-use super::seen::Seen;
 use super::server::{PostgresOptions, Server};
 use super::session::{Role, Session};
-use super::state::{Heard, Shared};
+use super::state::Shared;
 use crate::journal::inspected::Inspected;
 use crate::load::fold;
 
@@ -31,17 +26,7 @@ pub async fn inspect_postgres(env: &Env, options: PostgresOptions) -> Result<Ins
     let session = Session::connect(env, &server, Role::Reads, None).await?;
     let id = schema::find_expected(&session.client, &server, options.id).await?;
     drop(session);
-    let shared = Arc::new(Shared {
-        env: env.clone(),
-        server,
-        options,
-        id,
-        heard: watch::Sender::new(Heard::default()),
-        seen: std::sync::Mutex::new(Seen::default()),
-        told: AtomicU64::new(0),
-        under_way: std::sync::Mutex::new(None),
-        plant: planted::Plant::default(),
-    });
+    let shared = Shared::new(env, server, options, id);
     let mut found = Inspected { notes: vec![UNPROVED.to_owned()], ..Inspected::default() };
     let loaded = match read::load(&shared).await {
         Ok(loaded) => fold(loaded),

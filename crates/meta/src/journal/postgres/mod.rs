@@ -73,20 +73,19 @@ mod test_server;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use floe_env::{Env, Task, lock, watch};
+use floe_env::{Env, Task, lock};
 use tokio::sync::Mutex;
 
 use crate::journal::{Commit, Entry, Journal, JournalError, Loaded, Lsn, Outcome};
 use crate::limits::ENTRIES_MAX;
 
-use self::seen::Seen;
 use self::server::Server;
 use self::session::{Role, Session};
-use self::state::{Heard, Lane, Shared};
+use self::state::{Lane, Shared};
 
 pub use self::error::PostgresOpenError;
 pub use self::inspect::inspect_postgres;
@@ -114,17 +113,7 @@ impl PostgresJournal {
             expected => schema::find_expected(&session.client, &server, expected).await?,
         };
         drop(session);
-        let shared = Arc::new(Shared {
-            env: env.clone(),
-            server,
-            options,
-            id,
-            heard: watch::Sender::new(Heard::default()),
-            seen: std::sync::Mutex::new(Seen::default()),
-            told: AtomicU64::new(0),
-            under_way: std::sync::Mutex::new(None),
-            plant: planted::Plant::default(),
-        });
+        let shared = Shared::new(env, server, options, id);
         let ready = shared.ready(Role::Commits, None).await?;
         let reads = Arc::new(Mutex::new(Lane::new(&shared, Role::Reads, None)));
         let tasks = [

@@ -53,6 +53,21 @@ pub(super) struct Tail {
 }
 
 impl Shared {
+    /// What the parts of one journal share. Nothing is known of its end yet.
+    pub(super) fn new(env: &Env, server: Server, options: PostgresOptions, id: u128) -> Arc<Shared> {
+        Arc::new(Shared {
+            env: env.clone(),
+            server,
+            options,
+            id,
+            heard: watch::Sender::new(Heard::default()),
+            seen: Mutex::new(Seen::default()),
+            told: AtomicU64::new(0),
+            under_way: Mutex::new(None),
+            plant: Plant::default(),
+        })
+    }
+
     /// The channel on which commits are told. One database has one name space of channels.
     pub(super) fn channel(&self) -> String {
         channel(self.id)
